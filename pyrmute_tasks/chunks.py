@@ -1,0 +1,223 @@
+"""Chunks of records, their outcomes, and cutting an input into them lazily."""
+
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+from pyrmute_tasks.codec import (
+    Compression,
+    Frame,
+    FrameKind,
+    decode_frame,
+    encode_frame,
+    pack,
+    unpack,
+)
+from pyrmute_tasks.errors import ConfigurationError, FrameError, UnsupportedValueError
+from pyrmute_tasks.failures import RecordFailure
+
+__all__ = [
+    "Chunk",
+    "Origin",
+    "Outcome",
+    "check_chunk_size",
+    "cut_records",
+    "decode_outcome",
+    "decode_records",
+    "encode_outcome",
+    "encode_records",
+]
+
+Payload = TypeVar("Payload")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a chunk's records stand in their file.
+
+    Attributes:
+        path: The file, as the user named it.
+        first_line: Line number of the chunk's first line, counted from 1.
+        blank_lines: Offsets, from `first_line`, of the lines that hold no record.
+    """
+
+    path: str
+    first_line: int
+    blank_lines: tuple[int, ...] = ()
+
+    def line_of(self, position: int) -> int:
+        """Return the line number of the chunk's record at `position`."""
+        offset = position
+        for blank in self.blank_lines:
+            if blank > offset:
+                break
+            offset += 1
+        return self.first_line + offset
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk(Generic[Payload]):
+    """Consecutive records of a job; the unit of work.
+
+    Attributes:
+        index: Position among the job's chunks, counted from 0.
+        start: Index of its first record in the whole input.
+        count: How many records it holds.
+        payload: The records: a list of them, or the bytes of a frame.
+        size_bytes: Size of the payload, as the window counts it; 0 where it is unknown.
+        origin: Where the records come from, for messages.
+    """
+
+    index: int
+    start: int
+    count: int
+    payload: Payload
+    size_bytes: int = 0
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[Payload]):
+    """What became of a chunk.
+
+    Attributes:
+        index: The chunk's position among the job's chunks.
+        count: How many outputs there are.
+        outputs: The outputs, in order: those before the failing record if there is one.
+        failure: The failing record with the lowest index, or None.
+        seconds: Time the work took, without waiting.
+        worker: Who did it; empty for this process.
+    """
+
+    index: int
+    count: int
+    outputs: Payload
+    failure: RecordFailure | None = None
+    seconds: float = field(default=0.0, compare=False)
+    worker: str = field(default="", compare=False)
+
+
+def check_chunk_size(chunk_size: int) -> int:
+    """Return `chunk_size` if it is one.
+
+    Raises:
+        ConfigurationError: If it is not a positive integer.
+    """
+    if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
+        raise ConfigurationError(f"chunk_size must be a positive integer, not {chunk_size!r}")
+    return chunk_size
+
+
+def cut_records(
+    records: Iterable[Any], chunk_size: int
+) -> Generator[Chunk[list[Any]], None, None]:
+    """Cut `records` into chunks of `chunk_size`, reading no further than asked.
+
+    If the source raises, the records it gave before leave as a last, shorter chunk and the
+    exception follows: what a loop over the records would have done is still done. The
+    source is closed when this generator is.
+    """
+    check_chunk_size(chunk_size)
+    source = iter(records)
+    start = index = 0
+    try:
+        ended = False
+        while not ended:
+            batch: list[Any] = []
+            error: Exception | None = None
+            try:
+                for record in source:
+                    batch.append(record)
+                    if len(batch) == chunk_size:
+                        break
+                else:
+                    ended = True
+            except Exception as raised:
+                error = raised
+            if batch:
+                yield Chunk(index, start, len(batch), batch)
+                start += len(batch)
+                index += 1
+            if error is not None:
+                raise error
+    finally:
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()
+
+
+# --- on the wire --------------------------------------------------------------------------
+
+_LENGTH_BYTES: Final = 4
+
+
+def encode_records(chunk: Chunk[list[Any]], compression: Compression) -> Chunk[bytes]:
+    """Turn a chunk of records into the same chunk as a frame.
+
+    Raises:
+        UnsupportedValueError: If a record cannot be carried; it knows the record's index.
+    """
+    frame = encode_frame(
+        FrameKind.OBJECTS, chunk.count, _pack_records(chunk.payload, chunk.start), compression
+    )
+    return Chunk(chunk.index, chunk.start, chunk.count, frame, len(frame), chunk.origin)
+
+
+def _pack_records(records: list[Any], start: int) -> bytes:
+    try:
+        return pack(records)
+    except UnsupportedValueError:
+        for position, record in enumerate(records):
+            try:
+                pack(record)
+            except UnsupportedValueError as error:
+                error.record_index = start + position
+                error.add_note(f"record {start + position}")
+                raise error from None
+        raise
+
+
+def decode_records(frame: Frame) -> list[Any]:
+    """Return the records of an objects frame.
+
+    Raises:
+        FrameError: If it holds something else than it says.
+    """
+    records = unpack(frame.payload)
+    if not isinstance(records, list) or len(records) != frame.count:
+        raise FrameError("a frame does not hold the records it announces")
+    return records
+
+
+def encode_outcome(outcome: Outcome[bytes]) -> bytes:
+    """Return an outcome whose outputs are a frame as bytes for the store."""
+    failure = outcome.failure.to_wire() if outcome.failure else None
+    report = pack(
+        {
+            "index": outcome.index,
+            "count": outcome.count,
+            "failure": failure,
+            "seconds": outcome.seconds,
+            "worker": outcome.worker,
+        },
+        lossy=True,
+    )
+    return len(report).to_bytes(_LENGTH_BYTES, "big") + report + outcome.outputs
+
+
+def decode_outcome(data: bytes) -> Outcome[Frame]:
+    """Read what `encode_outcome` wrote; the outputs are checked but not decoded.
+
+    Raises:
+        FrameError: If it is damaged.
+    """
+    end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "big")
+    report = unpack(data[_LENGTH_BYTES:end])
+    try:
+        failure = RecordFailure.from_wire(report["failure"]) if report["failure"] else None
+        outputs = decode_frame(memoryview(data)[end:])
+        return Outcome(
+            report["index"], report["count"], outputs, failure, report["seconds"], report["worker"]
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise FrameError(f"an outcome's report is damaged ({type(error).__name__})") from None

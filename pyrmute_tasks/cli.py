@@ -1,0 +1,243 @@
+"""The command line: parse, call, print."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from pyrmute_tasks._version import __version__
+from pyrmute_tasks.distributed.worker import create_worker_app, worker_arguments
+from pyrmute_tasks.errors import ConfigurationError, PyrmuteTasksError
+from pyrmute_tasks.events import ChunkDelivered, Event
+from pyrmute_tasks.failures import describe_safely
+from pyrmute_tasks.jobs import JobReport
+from pyrmute_tasks.local import usable_cpus
+from pyrmute_tasks.migrator import Migrator
+from pyrmute_tasks.settings import Settings
+
+__all__ = ["main"]
+
+_INTERRUPTED: Final = 130
+
+_MANAGER_HELP: Final = "The manager: package.module:attribute or path/to/file.py:attribute."
+_BROKER_HELP: Final = "URL of the broker of a fleet that is running."
+_STORE_HELP: Final = "URL of its store; by default the broker, if that is Redis."
+_QUEUE_HELP: Final = "Name of the queue."
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pyrmute-tasks")
+def _cli() -> None:
+    """Migrate stored records to newer versions of their pydantic models."""
+
+
+@_cli.command()
+@click.argument("source", metavar="IN.jsonl", type=click.Path())
+@click.argument("target", metavar="OUT.jsonl", type=click.Path())
+@click.option("--manager", required=True, envvar="PYRMUTE_TASKS_MANAGER", help=_MANAGER_HELP)
+@click.option("--model", "name", required=True, help="Name of the model.")
+@click.option("--from", "from_version", required=True, help="Version of the records in IN.")
+@click.option("--to", "to_version", required=True, help="Version of the records in OUT.")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes to start. [default: CPUs]")
+@click.option("--broker", envvar="PYRMUTE_TASKS_BROKER_URL", help=_BROKER_HELP + " Without one, a fleet is started for this run.")
+@click.option("--store", help=_STORE_HELP)
+@click.option("--queue", help=_QUEUE_HELP)
+@click.option("--chunk-size", type=click.IntRange(min=1), help="Records a task. [default: by size]")
+@click.option("--keep-partial", is_flag=True, help="On failure keep OUT.jsonl.partial.")
+@click.option("--wait", "wait_s", type=float, help="Seconds to wait for a first worker.")
+@click.option("--include-records", is_flag=True, help="Let error messages quote records.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress bar, no report.")
+def run(
+    source: str,
+    target: str,
+    manager: str,
+    name: str,
+    from_version: str,
+    to_version: str,
+    workers: int | None,
+    broker: str | None,
+    store: str | None,
+    queue: str | None,
+    chunk_size: int | None,
+    keep_partial: bool,
+    wait_s: float | None,
+    include_records: bool,
+    quiet: bool,
+) -> None:
+    """Migrate a file of JSON lines into another, in order.
+
+    Without --broker a Valkey server and workers are started for this run and ended with it.
+    """
+    with _errors_told(include_records), _termination_as_interrupt():
+        _check_source(source)
+        migrator = Migrator(
+            manager,
+            workers=workers,
+            settings=_fleet_settings(broker, store, queue, wait_s),
+        )
+        with migrator, _progress(source, quiet) as observers:
+            report = migrator.migrate_file(
+                source,
+                target,
+                name,
+                from_version,
+                to_version,
+                chunk_size=chunk_size,
+                keep_partial=keep_partial,
+                observers=observers,
+            )
+    if not quiet:
+        _print_report(report, target)
+
+
+@_cli.command(context_settings={"ignore_unknown_options": True})
+@click.option("--manager", help=_MANAGER_HELP)
+@click.option("--broker", help=_BROKER_HELP)
+@click.option("--store", help=_STORE_HELP)
+@click.option("--queue", help=_QUEUE_HELP)
+@click.option("--concurrency", type=click.IntRange(min=1), help="Chunks run at a time. [default: CPUs]")
+@click.option("--name", help="Node name, unique in the fleet. [default: made from pid and host]")
+@click.option("--loglevel", default="INFO", show_default=True, help="As Celery names them.")
+@click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
+def worker(
+    manager: str | None,
+    broker: str | None,
+    store: str | None,
+    queue: str | None,
+    concurrency: int | None,
+    name: str | None,
+    loglevel: str,
+    celery_options: tuple[str, ...],
+) -> None:
+    """Start a worker of a fleet; what is not given is read from PYRMUTE_TASKS_* variables.
+
+    Options after -- go to Celery's own worker, which this becomes.
+    """
+    with _errors_told(include_records=False):
+        settings = _overridden(
+            Settings.from_env(os.environ),
+            manager=manager,
+            broker_url=broker,
+            store_url=store,
+            queue=queue,
+        )
+        app = create_worker_app(settings)
+    node = name or f"pyrmute-{os.getpid()}@%h"
+    arguments = worker_arguments(node, concurrency or usable_cpus(), loglevel)
+    app.worker_main([*arguments, *celery_options])
+
+
+def main() -> None:
+    """Run the command line."""
+    _cli(prog_name="pyrmute-tasks")
+
+
+# --- details ----------------------------------------------------------------------------
+
+
+def _fleet_settings(
+    broker: str | None, store: str | None, queue: str | None, wait_s: float | None
+) -> Settings | None:
+    """Return the settings of a running fleet, or None to start one."""
+    if broker is None:
+        if store is not None or queue is not None:
+            raise ConfigurationError("--store and --queue need --broker: they name a running fleet")
+        return None
+    env = Settings.from_env(os.environ)
+    return _overridden(
+        replace(env, store_url=""), broker_url=broker, store_url=store, queue=queue, worker_wait_s=wait_s
+    )
+
+
+def _overridden(settings: Settings, **values: Any) -> Settings:
+    return replace(settings, **{name: value for name, value in values.items() if value is not None})
+
+
+def _check_source(source: str) -> None:
+    # Told before a fleet is started for it.
+    try:
+        with open(source, "rb"):
+            pass
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {source}: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def _errors_told(include_records: bool) -> Iterator[None]:
+    """End with one sentence on stderr and status 1 instead of a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("interrupted; nothing was left behind", err=True)
+        sys.exit(_INTERRUPTED)
+    except Exception as error:
+        known = isinstance(error, PyrmuteTasksError) or hasattr(error, "record_index")
+        if not known:
+            raise  # a fault of ours: its traceback is what a report needs
+        text = describe_safely(error)
+        if include_records:
+            text += f"\n{error}"
+        click.echo(f"error: {text}", err=True)
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Clean up on SIGTERM and SIGHUP as on Ctrl-C."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    earlier = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _progress(source: str, quiet: bool) -> Iterator[tuple[Any, ...]]:
+    """Show a bar over the input's bytes, with the records delivered and their rate."""
+    if quiet:
+        yield ()
+        return
+    columns = (
+        TextColumn("migrating"),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[records]:,} records"),
+        TextColumn("{task.fields[rate]:,.0f}/s"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=os.path.getsize(source) or 1, records=0, rate=0.0)
+        records = 0
+
+        def advance(event: Event, /) -> None:
+            nonlocal records
+            if isinstance(event, ChunkDelivered):
+                records += event.count
+                elapsed = progress.tasks[0].elapsed or 0.0
+                rate = records / elapsed if elapsed else 0.0
+                progress.update(task, advance=event.size_bytes, records=records, rate=rate)
+
+        yield (advance,)
+        progress.update(task, completed=progress.tasks[0].total)
+
+
+def _print_report(report: JobReport, target: str) -> None:
+    click.echo(f"output   {target}")
+    click.echo(f"records  {report.records:,}")
+    click.echo(f"rate     {report.records_per_s:,.0f} records/s")
+    click.echo(f"time     {report.seconds:.2f} s")
+    click.echo(
+        f"workers  {len(report.chunks_by_worker)} ({report.chunks} chunks, job {report.job})"
+    )

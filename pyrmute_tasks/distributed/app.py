@@ -1,0 +1,89 @@
+"""The Celery application that producers and workers share."""
+
+from typing import Any, Final
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from pyrmute_tasks.errors import BrokerUnavailableError
+from pyrmute_tasks.observability import hide_password
+from pyrmute_tasks.settings import Settings
+
+__all__ = ["TASK_NAME", "check_broker", "create_app"]
+
+TASK_NAME: Final = "pyrmute_tasks.migrate_chunk"
+
+_CONNECT_TIMEOUT_S: Final = 3.0
+
+
+def create_app(settings: Settings) -> Celery:
+    """Return an application for `settings`, with no task registered yet."""
+    app = Celery("pyrmute_tasks", set_as_current=False)
+    app.conf.update(_configuration(settings))
+    return app
+
+
+def _configuration(settings: Settings) -> dict[str, Any]:
+    return {
+        "broker_url": settings.celery_broker_url,
+        "broker_transport_options": _transport_options(settings),
+        "broker_connection_timeout": _CONNECT_TIMEOUT_S,
+        "broker_connection_retry_on_startup": True,
+        "task_default_queue": settings.queue,
+        # Delivered again if its worker dies: a chunk is settled once, whoever ran it.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 1,
+        # Without this a dropped connection runs every running chunk twice.
+        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        # Outcomes go through the store. A result backend would cost a key, a publication
+        # and a subscription per task.
+        "task_ignore_result": True,
+        "result_backend": None,
+        # Nothing but JSON is read, so nothing in a message can execute.
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_time_limit": settings.time_limit_s,
+        "worker_hijack_root_logger": False,
+        "worker_soft_shutdown_timeout": 10.0,
+        # Remote control answers to anyone who reaches the broker; only what Flower and
+        # revoking need of it stays on.
+        "worker_enable_remote_control": True,
+        "task_create_missing_queues": False,
+        "task_queues": None,
+    }
+
+
+def _transport_options(settings: Settings) -> dict[str, Any]:
+    if not settings.celery_broker_url.startswith("redis"):
+        return {"confirm_publish": True}
+    options: dict[str, Any] = {
+        # Must outlast the longest chunk: what is unacknowledged for longer runs again.
+        "visibility_timeout": int(3 * settings.time_limit_s),
+        "unacked_restore_interval": 10,
+        "unacked_restore_throttle": 1,
+        "socket_connect_timeout": _CONNECT_TIMEOUT_S,
+        "socket_timeout": 30.0,
+        "health_check_interval": 25,
+    }
+    if not settings.celery_broker_url.startswith("redis+socket"):
+        options["socket_keepalive"] = True
+    return options
+
+
+def check_broker(app: Celery, settings: Settings) -> None:
+    """Try the broker once.
+
+    Raises:
+        BrokerUnavailableError: If it does not answer.
+    """
+    try:
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+            connection.default_channel  # noqa: B018  # opening the channel is what fails on Redis
+    except (OperationalError, OSError, ValueError, KeyError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise BrokerUnavailableError(
+            f"no broker answers at {hide_password(settings.broker_url)} ({lines[0].rstrip('.')}); "
+            "start it there or correct the URL"
+        ) from None

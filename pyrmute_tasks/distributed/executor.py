@@ -1,0 +1,293 @@
+"""A Celery fleet as a `ChunkExecutor`."""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+import redis
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from pyrmute_tasks.chunks import Chunk, Outcome, decode_outcome
+from pyrmute_tasks.codec import Frame
+from pyrmute_tasks.distributed.app import TASK_NAME, check_broker
+from pyrmute_tasks.distributed.store import Store
+from pyrmute_tasks.errors import (
+    BrokerUnavailableError,
+    JobLostError,
+    NoWorkersError,
+    StoreUnavailableError,
+)
+from pyrmute_tasks.jobs import JobSpec
+from pyrmute_tasks.observability import hide_password, log, task_label
+from pyrmute_tasks.settings import Settings
+
+__all__ = ["CeleryExecutor"]
+
+_BATCH_CHUNKS: Final = 32
+_BATCH_BYTES: Final = 4 * 1024 * 1024
+_FLUSH_EVERY_S: Final = 0.01  # a fast source fills a batch in this time, a slow one must not wait
+_LOOK_EVERY_S: Final = 0.05
+_WAIT_S: Final = 1.0
+_CHECK_EVERY_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    id: str
+    chunk: Chunk[bytes]
+
+
+class CeleryExecutor:
+    """Runs the chunks of one job on a fleet: a `ChunkExecutor` from frames to frames.
+
+    A context manager: entering makes the job known, leaving removes every trace of it.
+
+    Args:
+        app: The producer's application.
+        store: The claim-check store.
+        spec: The job.
+        settings: How patient to be.
+        supervise: Called about every two seconds while waiting; may raise.
+    """
+
+    def __init__(
+        self,
+        app: Celery,
+        store: Store,
+        spec: JobSpec,
+        settings: Settings,
+        supervise: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._app = app
+        self._store = store
+        self._spec = spec
+        self._settings = settings
+        self._supervise = supervise
+        self._tasks: dict[int, _Task] = {}  # submitted and not received, by chunk
+        self._unsent: list[_Task] = []
+        self._unsent_bytes = 0
+        self._received: list[int] = []  # outcomes that the store may forget
+        self._flushed_at = self._looked_at = self._checked_at = time.monotonic()
+        self._no_worker_since: float | None = self._checked_at
+        self._keep_alive = _KeepAlive(store, spec.id, settings.job_ttl_s / 4)
+
+    def __enter__(self) -> Self:
+        """Make the job known.
+
+        Raises:
+            StoreUnavailableError: If the store does not answer.
+            BrokerUnavailableError: If the broker does not answer.
+        """
+        self._store.check()
+        check_broker(self._app, self._settings)
+        with self._store_errors():
+            self._store.open_job(self._spec)
+        self._keep_alive.begin()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._keep_alive.end()
+        try:
+            self._store.end_job(self._spec.id)
+        except redis.RedisError:
+            # The keys expire by themselves, and the first error matters more.
+            log(logging.WARNING, "job_left", "the job's keys were left to expire", job=self._spec.id)
+
+    # --- ChunkExecutor ----------------------------------------------------------------------
+
+    def submit(self, chunk: Chunk[bytes], /) -> None:
+        """Send a chunk, together with others if they come quickly."""
+        task = _Task(f"{self._spec.id}-{chunk.index}", chunk)
+        self._tasks[chunk.index] = task
+        self._unsent.append(task)
+        self._unsent_bytes += chunk.size_bytes
+        now = time.monotonic()
+        if (
+            len(self._unsent) >= _BATCH_CHUNKS
+            or self._unsent_bytes >= _BATCH_BYTES
+            or now - self._flushed_at >= _FLUSH_EVERY_S
+        ):
+            self._flush()
+
+    def collect(self, *, wait: bool) -> Iterable[Outcome[Frame]]:
+        """Return the outcomes that have arrived; see `ChunkExecutor`.
+
+        Raises:
+            NoWorkersError: If no worker is there to wait for.
+            JobLostError: If the store lost the job.
+            StoreUnavailableError: If the store cannot be reached any more.
+            BrokerUnavailableError: If chunks cannot be sent any more.
+        """
+        with self._store_errors():
+            if not wait:
+                return self._look() if self._may_look() else ()
+            self._flush()
+            while True:
+                outcomes = self._take(_WAIT_S)
+                if time.monotonic() - self._checked_at >= _CHECK_EVERY_S or not outcomes:
+                    outcomes += self._check()
+                if outcomes:
+                    return outcomes
+
+    def cancel(self, first: int) -> None:
+        """Withdraw the chunks from `first` on, first in the store, then from the queue."""
+        pending = [index for index in self._tasks if index >= first]
+        ids = [self._tasks.pop(index).id for index in pending]
+        self._unsent = [task for task in self._unsent if task.chunk.index < first]
+        with self._store_errors():
+            self._store.stop_job(self._spec.id, first, pending)
+        if ids:
+            # A courtesy: a worker that misses it asks the store and is told the same.
+            with contextlib.suppress(OperationalError, OSError):
+                self._app.control.revoke(ids)
+
+    # --- sending ------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._flushed_at = time.monotonic()
+        if not self._unsent:
+            return
+        tasks, self._unsent, self._unsent_bytes = self._unsent, [], 0
+        with self._store_errors():
+            self._store.put_chunks(
+                self._spec.id, ((task.chunk.index, task.chunk.payload) for task in tasks)
+            )
+        self._publish(tasks)
+
+    def _publish(self, tasks: list[_Task]) -> None:
+        # A batch that fails may have been delivered in part. Sending it again is safe:
+        # whoever settles a chunk second is turned away.
+        deadline = time.monotonic() + self._settings.outage_s
+        while True:
+            try:
+                self._publish_once(tasks)
+                return
+            except (OperationalError, OSError) as error:
+                if time.monotonic() > deadline:
+                    url = hide_password(self._settings.broker_url)
+                    raise BrokerUnavailableError(
+                        f"the broker at {url} has been out of reach for {self._settings.outage_s:.0f} s"
+                    ) from error
+                threading.Event().wait(_WAIT_S)
+
+    def _publish_once(self, tasks: list[_Task]) -> None:
+        job = str(self._spec)
+        with (
+            self._app.producer_pool.acquire(block=True) as producer,
+            producer.batch(max_size=len(tasks)),
+        ):
+            for task in tasks:
+                chunk = task.chunk
+                self._app.send_task(
+                    TASK_NAME,
+                    args=(self._spec.id, chunk.index, chunk.start),
+                    task_id=task.id,
+                    producer=producer,
+                    retry=False,
+                    argsrepr=task_label(job, chunk.index, chunk.start, chunk.count),
+                    kwargsrepr="{}",
+                )
+
+    # --- receiving ----------------------------------------------------------------------------
+
+    def _may_look(self) -> bool:
+        now = time.monotonic()
+        due = now - self._looked_at >= _LOOK_EVERY_S
+        if due:
+            self._looked_at = now
+        return due
+
+    def _look(self) -> list[Outcome[Frame]]:
+        self._flush()
+        return self._take(0)
+
+    def _take(self, wait_s: float) -> list[Outcome[Frame]]:
+        forget, self._received = self._received, []
+        return self._decode(
+            self._store.take_outcomes(self._spec.id, wait_s=wait_s, forget=forget)
+        )
+
+    def _decode(self, found: list[tuple[int, bytes]]) -> list[Outcome[Frame]]:
+        outcomes = []
+        for index, data in found:
+            self._received.append(index)
+            if self._tasks.pop(index, None) is not None:
+                outcomes.append(decode_outcome(data))
+                self._no_worker_since = None
+        return outcomes
+
+    def _check(self) -> list[Outcome[Frame]]:
+        """Look after what a lost notice, a lost job or a lost fleet would leave waiting."""
+        self._checked_at = time.monotonic()
+        self._supervise()
+        outcomes = self._decode(self._store.look_for_outcomes(self._spec.id))
+        if outcomes:
+            return outcomes
+        if not self._store.touch_job(self._spec.id):
+            raise JobLostError(
+                f"the store at {hide_password(self._settings.redis_store_url)} no longer knows job "
+                f"{self._spec.id}: it was emptied or restarted without its data, or ran out of "
+                "memory; what was delivered is complete up to here. Run the job again"
+            )
+        self._check_workers()
+        return []
+
+    def _check_workers(self) -> None:
+        if self._store.workers():
+            self._no_worker_since = None
+            return
+        now = time.monotonic()
+        if self._no_worker_since is None:
+            self._no_worker_since = now
+        if now - self._no_worker_since >= self._settings.worker_wait_s:
+            raise NoWorkersError(
+                f"no worker answers on queue '{self._settings.queue}' of "
+                f"{hide_password(self._settings.broker_url)}; start one with: "
+                "pyrmute-tasks worker --manager … --broker … --store …"
+            )
+
+    @contextlib.contextmanager
+    def _store_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except redis.RedisError as error:
+            url = hide_password(self._settings.redis_store_url)
+            raise StoreUnavailableError(f"the store at {url} failed: {error}") from error
+
+
+class _KeepAlive:
+    """Renews the life of a job's keys, however slowly its outputs are consumed."""
+
+    def __init__(self, store: Store, job: str, every_s: float) -> None:
+        self._store = store
+        self._job = job
+        self._every_s = every_s
+        self._stop = threading.Event()
+        self._thread: Any = None
+
+    def begin(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="keep-alive", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=1.0)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every_s):
+            try:
+                self._store.touch_job(self._job)
+            except redis.RedisError:
+                log(logging.WARNING, "keep_alive_failed", "the store cannot be reached", job=self._job)

@@ -1,0 +1,128 @@
+"""The one task: claim a chunk, run it, settle it."""
+
+import logging
+import time
+from typing import Any, Final
+
+import redis
+from celery import Celery
+from celery.exceptions import Reject
+
+from pyrmute_tasks.chunks import Outcome, decode_records, encode_outcome
+from pyrmute_tasks.codec import Compression, FrameKind, decode_frame, encode_frame, pack
+from pyrmute_tasks.distributed.app import TASK_NAME
+from pyrmute_tasks.distributed.store import ClaimState, Store
+from pyrmute_tasks.errors import CodeMismatchError, PyrmuteTasksError
+from pyrmute_tasks.failures import RecordFailure, Stage
+from pyrmute_tasks.jobs import JobSpec
+from pyrmute_tasks.manager import ModelManager
+from pyrmute_tasks.observability import log
+
+__all__ = ["ChunkRunner", "register_task"]
+
+_EMPTY_OUTPUTS: Final = encode_frame(FrameKind.OBJECTS, 0, pack([]))
+
+
+class ChunkRunner:
+    """Runs chunks of any job against one manager.
+
+    Args:
+        manager: The models and steps this worker holds.
+        store: Where chunks come from and outcomes go to.
+    """
+
+    def __init__(self, manager: ModelManager, store: Store) -> None:
+        self._manager = manager
+        self._store = store
+
+    def run(self, job: str, chunk: int, start: int, worker: str) -> None:
+        """Claim a chunk, run it and settle it; returns quickly if nobody wants it any more.
+
+        Two round trips to the store.
+
+        Args:
+            job: The job's id.
+            chunk: The chunk's index.
+            start: Index of its first record.
+            worker: Name of this worker, for the report.
+
+        Raises:
+            Reject: If the store cannot be reached, so that the chunk is delivered again.
+        """
+        try:
+            claim = self._store.claim(job, chunk)
+            if claim.state is not ClaimState.CLAIMED:
+                log(logging.DEBUG, "chunk_declined", "chunk declined", reason=claim.state.value)
+                return
+            began = time.perf_counter()
+            outcome = self._outcome(claim.spec, claim.frame, chunk, start)
+            seconds = time.perf_counter() - began
+            report = Outcome(
+                chunk, outcome.count, outcome.outputs, outcome.failure, seconds, worker
+            )
+            self._store.settle(job, chunk, encode_outcome(report))
+        except redis.ConnectionError as error:
+            log(logging.ERROR, "store_lost", "the store cannot be reached", job=job, chunk=chunk)
+            raise Reject(reason="store unreachable", requeue=True) from error
+
+    def _outcome(self, spec: bytes, frame: bytes, chunk: int, start: int) -> Outcome[bytes]:
+        # Whatever goes wrong becomes an outcome: a task that ends without one would leave
+        # its collector waiting.
+        try:
+            return self._migrate(JobSpec.from_wire(spec), frame, chunk, start)
+        except PyrmuteTasksError as error:
+            failure = RecordFailure.of(start, Stage.DECODE, "", error)
+        except Exception as error:
+            failure = RecordFailure.of(start, Stage.STEP, "", error)
+        return Outcome(chunk, 0, _EMPTY_OUTPUTS, failure)
+
+    def _migrate(self, spec: JobSpec, frame: bytes, chunk: int, start: int) -> Outcome[bytes]:
+        plan = self._manager.plan(spec.name, spec.from_version, spec.to_version)
+        if plan.fingerprint != spec.fingerprint:
+            raise CodeMismatchError(
+                f"this worker's migrations of {plan} have fingerprint {plan.fingerprint} and the "
+                f"producer's have {spec.fingerprint}; deploy the same code to both"
+            )
+        inputs = decode_frame(frame)
+        if spec.kind is FrameKind.LINES:
+            outputs, count, failure = plan.migrate_lines(inputs.payload, start)
+        else:
+            records, failure = plan.migrate(decode_records(inputs), start)
+            outputs, count = pack(records), len(records)
+        return Outcome(chunk, count, encode_frame(spec.kind, count, outputs), failure)
+
+
+def register_task(app: Celery, runner: "RunnerSource") -> None:
+    """Register the task with a worker's application.
+
+    Args:
+        app: The worker's application.
+        runner: Called in the child that runs chunks; returns the child's own runner.
+    """
+
+    @app.task(name=TASK_NAME, bind=True)
+    def migrate_chunk(task: Any, job: str, chunk: int, start: int) -> None:
+        runner().run(job, chunk, start, task.request.hostname)
+
+
+class RunnerSource:
+    """Makes a child's runner on first use.
+
+    Connections must not be shared with the worker's main process, so nothing is opened
+    before the child has been forked.
+
+    Args:
+        manager: The manager, loaded once in the main process and shared by forking.
+        open_store: Opens a store.
+    """
+
+    def __init__(self, manager: ModelManager, open_store: "Any") -> None:
+        self._manager = manager
+        self._open_store = open_store
+        self._runner: ChunkRunner | None = None
+
+    def __call__(self) -> ChunkRunner:
+        """Return this process's runner."""
+        if self._runner is None:
+            self._runner = ChunkRunner(self._manager, self._open_store())
+        return self._runner

@@ -1,0 +1,157 @@
+"""JSON lines, moved as bytes: the producer never parses them."""
+
+import contextlib
+import os
+from collections.abc import Generator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Self
+
+from pyrmute_tasks.chunks import Chunk, Origin, check_chunk_size
+from pyrmute_tasks.codec import Compression, FrameKind, encode_frame
+from pyrmute_tasks.errors import ConfigurationError
+
+__all__ = ["JsonlSink", "JsonlSource"]
+
+_TARGET_BYTES: Final = 1024 * 1024
+_BOM: Final = b"\xef\xbb\xbf"
+_BLANKS: Final = (b"\n", b"\r", b" ", b"\t")
+
+
+class JsonlSource:
+    """A file of JSON lines, cut into chunks of whole lines.
+
+    Blank lines are left out, but count in line numbers. A last line without a newline is
+    a line.
+
+    Args:
+        path: The file.
+        chunk_size: Records a chunk, exactly; None cuts by size in bytes.
+        compression: How frames are compressed.
+
+    Raises:
+        ConfigurationError: If the file does not exist or cannot be read.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        chunk_size: int | None = None,
+        compression: Compression = Compression.NONE,
+    ) -> None:
+        self._path = Path(path)
+        self._chunk_size = check_chunk_size(chunk_size) if chunk_size is not None else None
+        self._compression = compression
+        self.bytes_read = 0
+        try:
+            with self._path.open("rb") as file:
+                self.size_bytes = os.fstat(file.fileno()).st_size
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot read {self._path}: {error.strerror or error}"
+            ) from None
+
+    def chunks(self) -> Generator[Chunk[bytes], None, None]:
+        """Yield the file's chunks as lines frames, reading no further than asked."""
+        start = index = 0
+        line = 1
+        with self._path.open("rb") as file:
+            if file.read(len(_BOM)) != _BOM:
+                file.seek(0)
+            while block := self._read(file):
+                self.bytes_read = file.tell()
+                if not block.endswith(b"\n"):
+                    block += b"\n"
+                lines = block.count(b"\n")
+                kept, blank = _drop_blank_lines(block)
+                count = lines - len(blank)
+                if count:
+                    frame = encode_frame(FrameKind.LINES, count, kept, self._compression)
+                    origin = Origin(str(self._path), line, blank)
+                    yield Chunk(index, start, count, frame, len(frame), origin)
+                    index += 1
+                start += count
+                line += lines
+
+    def _read(self, file: IO[bytes]) -> bytes:
+        if self._chunk_size is None:
+            return file.read(_TARGET_BYTES) + file.readline()
+        lines: list[bytes] = []
+        records = 0
+        for text in file:
+            lines.append(text)
+            records += not _is_blank(text)
+            if records == self._chunk_size:
+                break
+        return b"".join(lines)
+
+
+def _drop_blank_lines(block: bytes) -> tuple[bytes, tuple[int, ...]]:
+    """Return the block without its blank lines, and their offsets."""
+    # These searches run at memory speed; splitting is for the rare block that may need it.
+    if block[:1] not in _BLANKS and not any(b"\n" + blank in block for blank in _BLANKS):
+        return block, ()
+    lines = block.split(b"\n")[:-1]
+    offsets = tuple(offset for offset, text in enumerate(lines) if _is_blank(text))
+    return b"".join(text + b"\n" for text in lines if not _is_blank(text)), offsets
+
+
+def _is_blank(line: bytes) -> bool:
+    return not line.strip(b" \t\r\n")
+
+
+class JsonlSink:
+    """A file that appears under its name only when it is whole.
+
+    Lines go to a file beside it, which takes the name at the end. A context manager: left
+    with an exception, the partial file is removed, or kept if asked to.
+
+    Args:
+        path: The file to write.
+        keep_partial: Keep what was written when the job fails.
+
+    Attributes:
+        partial_path: Where lines go until the end.
+
+    Raises:
+        ConfigurationError: When entering, if the file cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], keep_partial: bool = False) -> None:
+        self._path = Path(path)
+        self._keep_partial = keep_partial
+        self.partial_path = self._path.with_name(f"{self._path.name}.partial")
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        if self._path.is_dir():
+            raise ConfigurationError(f"cannot write {self._path}: it is a directory")
+        try:
+            self._file = self.partial_path.open("wb")
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot write {self._path}: {error.strerror or error}"
+            ) from None
+        return self
+
+    def write(self, lines: bytes | memoryview) -> None:
+        """Append whole lines."""
+        assert self._file is not None
+        self._file.write(lines)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._file is not None
+        if error is None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self._file.close()
+        if error is None:
+            self.partial_path.replace(self._path)
+        elif not self._keep_partial:
+            with contextlib.suppress(OSError):
+                self.partial_path.unlink()

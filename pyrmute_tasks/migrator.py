@@ -1,0 +1,437 @@
+"""The façade: the batch calls of `ModelManager`, run by a fleet.
+
+This is the one place where sources, the flow, the fleet and sinks are put together.
+"""
+
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from celery import Celery
+from pydantic import BaseModel
+
+from pyrmute_tasks.chunks import (
+    Chunk,
+    Outcome,
+    check_chunk_size,
+    cut_records,
+    decode_records,
+    encode_records,
+)
+from pyrmute_tasks.codec import Compression, Frame, FrameKind
+from pyrmute_tasks.distributed.app import create_app
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
+from pyrmute_tasks.distributed.executor import CeleryExecutor
+from pyrmute_tasks.distributed.store import Store
+from pyrmute_tasks.distributed.worker import load_manager
+from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.events import Observer
+from pyrmute_tasks.failures import RecordFailure
+from pyrmute_tasks.flow import Window, run_ordered
+from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
+from pyrmute_tasks.jobs import JobReport, JobSpec, JobState, JobTally, new_job_id
+from pyrmute_tasks.local import usable_cpus
+from pyrmute_tasks.manager import ModelManager
+from pyrmute_tasks.plan import MigrationPlan, Result
+from pyrmute_tasks.registry import ModelData, locate_attribute
+from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.versions import VersionLike
+
+__all__ = ["Migrator"]
+
+Model = TypeVar("Model", bound=BaseModel)
+Finish = Callable[[MigrationPlan, list[ModelData], int], Result]
+
+_DEFAULT_CHUNK_SIZE: Final = 1000
+
+
+class Migrator:
+    """Runs migrations on a fleet of Celery workers.
+
+    Without URLs it starts a fleet of its own, with a real Valkey server and `workers`
+    worker processes, and ends it with the context. With URLs it uses workers that were
+    started elsewhere with the same manager.
+
+    Args:
+        manager: The manager's name, ``package.module:attribute`` or
+            ``path/to/file.py:attribute``, or the manager itself if a module holds it under
+            a name that workers can import.
+        broker_url: Broker of a running fleet.
+        store_url: Its store; by default the broker, if that is Redis.
+        workers: Worker processes of the embedded fleet; by default the number of CPUs this
+            process may use.
+        window: How much may be on its way at once; by default four chunks a worker slot.
+        settings: Everything else. Its URLs are used if no others are given.
+
+    Raises:
+        ConfigurationError: If options contradict each other.
+        ManagerImportError: If the manager cannot be imported by name.
+
+    Example:
+        ```python
+        with Migrator("examples/flights.py:manager") as migrator:
+            for flight in migrator.migrate_batch_streaming(rows, "Flight", "1.0.0", "3.0.0"):
+                print(flight)
+        ```
+    """
+
+    def __init__(
+        self,
+        manager: str | ModelManager,
+        *,
+        broker_url: str | None = None,
+        store_url: str | None = None,
+        workers: int | None = None,
+        window: Window | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        if isinstance(manager, str):
+            self._manager_name, self._manager = manager, load_manager(manager)
+        else:
+            self._manager_name, self._manager = locate_attribute(manager), manager
+        self._embed = broker_url is None and settings is None
+        if self._embed and store_url is not None:
+            raise ConfigurationError("store_url needs broker_url: name both, or neither")
+        if not self._embed and workers is not None:
+            raise ConfigurationError(
+                "workers is the size of the embedded fleet; a fleet that is running has its own"
+            )
+        if workers is not None and workers < 1:
+            raise ConfigurationError(f"workers must be 1 or more, not {workers}")
+        self._settings = settings or Settings()
+        if broker_url is not None:
+            self._settings = replace(
+                self._settings, broker_url=broker_url, store_url=store_url or ""
+            )
+        self._workers = workers or usable_cpus()
+        self._window = window
+        self._fleet: EmbeddedFleet | None = None
+        self._app: Celery | None = None
+        self._store: Store | None = None
+        self._stack = ExitStack()
+
+    # --- life -------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        """Start the embedded fleet, or do nothing for one that is running.
+
+        Raises:
+            FleetError: If the embedded fleet does not start.
+        """
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Get ready to run jobs; the batch methods do so themselves when needed."""
+        if self._app is not None:
+            return
+        with ExitStack() as stack:
+            if self._embed:
+                fleet = EmbeddedFleet(self._manager_name, self._workers, self._settings)
+                self._fleet = stack.enter_context(fleet)
+                self._settings = fleet.settings
+            self._store = Store(self._settings)
+            stack.callback(self._store.close)
+            self._app = create_app(self._settings)
+            stack.callback(self._app.close)
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        """End the embedded fleet and close connections; may be called twice."""
+        self._app = self._store = self._fleet = None
+        self._stack.close()
+
+    # --- all at once --------------------------------------------------------------------------
+
+    def migrate_batch(
+        self,
+        data_list: Iterable[ModelData],
+        name: str,
+        from_version: VersionLike,
+        to_version: VersionLike,
+        *,
+        chunk_size: int | None = None,
+    ) -> list[BaseModel]:
+        """Migrate and validate many records; as `ModelManager.migrate_batch`.
+
+        Args:
+            data_list: The records, as `from_version` has them.
+            name: The model's name.
+            from_version: Version of the records.
+            to_version: Version of the results.
+            chunk_size: Records a task; by default chosen from their size.
+
+        Returns:
+            The validated models, in the order of the records.
+
+        Raises:
+            ModelNotFoundError: If the model or a version is not registered.
+            MigrationError: If there is no path, or a step raises.
+            ValidationError: If a migrated record is not valid.
+            FleetError: If the fleet cannot be reached or has no workers.
+        """
+        return list(
+            self.migrate_batch_streaming(data_list, name, from_version, to_version, chunk_size)
+        )
+
+    def migrate_batch_as(
+        self,
+        data_list: Iterable[ModelData],
+        name: str,
+        from_version: VersionLike,
+        to_version: VersionLike,
+        target_type: type[Model],
+        *,
+        chunk_size: int | None = None,
+    ) -> list[Model]:
+        """Migrate many records and validate them as `target_type`; else as `migrate_batch`."""
+        return list(
+            self.migrate_batch_streaming_as(
+                data_list, name, from_version, to_version, target_type, chunk_size
+            )
+        )
+
+    def migrate_batch_data(
+        self,
+        data_list: Iterable[ModelData],
+        name: str,
+        from_version: VersionLike,
+        to_version: VersionLike,
+        *,
+        chunk_size: int | None = None,
+    ) -> list[ModelData]:
+        """Migrate many records without validating them; else as `migrate_batch`."""
+        return list(
+            self.migrate_batch_data_streaming(
+                data_list, name, from_version, to_version, chunk_size
+            )
+        )
+
+    # --- lazily -------------------------------------------------------------------------------
+
+    def migrate_batch_streaming(
+        self,
+        data_list: Iterable[ModelData],
+        name: str,
+        from_version: VersionLike,
+        to_version: VersionLike,
+        chunk_size: int | None = None,
+    ) -> Iterator[BaseModel]:
+        """Migrate and validate records lazily; as `ModelManager.migrate_batch_streaming`.
+
+        Steps run on the workers. The models are built here, from what the workers return:
+        a class instance cannot travel without pickle.
+
+        Args:
+            data_list: The records; read at most one window ahead of what is yielded.
+            name: The model's name.
+            from_version: Version of the records.
+            to_version: Version of the results.
+            chunk_size: Records a task; by default chosen from their size.
+
+        Yields:
+            The validated models, in the order of the records; all those before a failing
+            record, then its error is raised as `migrate_batch` raises it.
+        """
+        return self._stream(data_list, name, from_version, to_version, chunk_size, _validate)
+
+    def migrate_batch_streaming_as(
+        self,
+        data_list: Iterable[ModelData],
+        name: str,
+        from_version: VersionLike,
+        to_version: VersionLike,
+        target_type: type[Model],
+        chunk_size: int | None = None,
+    ) -> Iterator[Model]:
+        """Validate as `target_type`; else as `migrate_batch_streaming`."""
+
+        def finish(plan: MigrationPlan, data: list[ModelData], start: int) -> Result:
+            return plan.validate(data, start, target_type)
+
+        return self._stream(data_list, name, from_version, to_version, chunk_size, finish)
+
+    def migrate_batch_data_streaming(
+        self,
+        data_list: Iterable[ModelData],
+        name: str,
+        from_version: VersionLike,
+        to_version: VersionLike,
+        chunk_size: int | None = None,
+    ) -> Iterator[ModelData]:
+        """Do not validate; else as `migrate_batch_streaming`."""
+        return self._stream(data_list, name, from_version, to_version, chunk_size, _keep)
+
+    # --- files --------------------------------------------------------------------------------
+
+    def migrate_file(
+        self,
+        source: str | os.PathLike[str],
+        target: str | os.PathLike[str],
+        name: str,
+        from_version: VersionLike,
+        to_version: VersionLike,
+        *,
+        chunk_size: int | None = None,
+        keep_partial: bool = False,
+        observers: tuple[Observer, ...] = (),
+    ) -> JobReport:
+        """Migrate a file of JSON lines into another.
+
+        The workers decode, migrate, validate and write; this process moves bytes. The
+        output equals what a loop of ``migrate`` and ``model_dump_json()`` writes. It
+        appears under its name when it is whole.
+
+        Args:
+            source: JSON objects, one a line.
+            target: The file to write; replaced if it exists.
+            name: The model's name.
+            from_version: Version of the records.
+            to_version: Version of the results.
+            chunk_size: Records a task; by default about 1 MiB of lines.
+            keep_partial: On failure, keep what was written before it as ``<target>.partial``.
+            observers: Told what happens.
+
+        Raises:
+            ConfigurationError: If a file cannot be read or written.
+            InvalidRecordError: If a line is not a JSON object.
+            ModelNotFoundError: If the model or a version is not registered.
+            MigrationError: If there is no path, or a step raises.
+            ValidationError: If a migrated record is not valid.
+            FleetError: If the fleet cannot be reached or has no workers.
+        """
+        plan = self._manager.plan(name, from_version, to_version)
+        plan.target  # noqa: B018  # a missing target is told before anything is started
+        lines = JsonlSource(source, chunk_size)
+
+        def finish(chunk: Chunk[bytes], outcome: Outcome[Frame]) -> Outcome[Frame]:
+            return replace(outcome, failure=_located(outcome.failure, chunk))
+
+        with self._job(plan, FrameKind.LINES) as (executor, tally), JsonlSink(
+            target, keep_partial
+        ) as sink:
+            outcomes = run_ordered(
+                lines.chunks(),
+                executor,
+                self._window_for(),
+                finish=finish,
+                observers=(tally, *observers),
+            )
+            for outcome in outcomes:
+                sink.write(outcome.outputs.payload)
+        return tally.report()
+
+    # --- details ------------------------------------------------------------------------------
+
+    def _stream(
+        self,
+        records: Iterable[ModelData],
+        name: str,
+        from_version: VersionLike,
+        to_version: VersionLike,
+        chunk_size: int | None,
+        finish: Finish,
+    ) -> Iterator[Any]:
+        size = _DEFAULT_CHUNK_SIZE if chunk_size is None else check_chunk_size(chunk_size)
+        return self._run_records(records, name, from_version, to_version, size, finish)
+
+    def _run_records(
+        self,
+        records: Iterable[ModelData],
+        name: str,
+        from_version: VersionLike,
+        to_version: VersionLike,
+        chunk_size: int,
+        finish: Finish,
+    ) -> Generator[Any, None, None]:
+        chunks = cut_records(records, chunk_size)
+        first = next(chunks, None)
+        if first is None:
+            return
+        plan = self._manager.plan(name, from_version, to_version)
+
+        def frames() -> Generator[Chunk[bytes], None, None]:
+            yield encode_records(first, Compression.NONE)
+            for chunk in chunks:
+                yield encode_records(chunk, Compression.NONE)
+
+        def decode(chunk: Chunk[bytes], outcome: Outcome[Frame]) -> Outcome[list[Any]]:
+            data = decode_records(outcome.outputs)
+            outputs, invalid = finish(plan, data, chunk.start)
+            return Outcome(
+                outcome.index, len(outputs), outputs, invalid or outcome.failure
+            )
+
+        with self._job(plan, FrameKind.OBJECTS) as (executor, tally):
+            outcomes = run_ordered(
+                frames(), executor, self._window_for(), finish=decode, observers=(tally,)
+            )
+            try:
+                for outcome in outcomes:
+                    yield from outcome.outputs
+            finally:
+                outcomes.close()
+                chunks.close()
+
+    @contextmanager
+    def _job(
+        self, plan: MigrationPlan, kind: FrameKind
+    ) -> Iterator[tuple[CeleryExecutor, JobTally]]:
+        self.start()
+        assert self._app is not None
+        assert self._store is not None
+        spec = JobSpec(
+            new_job_id(),
+            plan.name,
+            str(plan.from_version),
+            str(plan.to_version),
+            kind,
+            plan.fingerprint,
+        )
+        supervise = self._fleet.supervise if self._fleet else lambda: None
+        tally = JobTally(spec.id)
+        with CeleryExecutor(self._app, self._store, spec, self._settings, supervise) as executor:
+            tally.begin()
+            try:
+                yield executor, tally
+            except Exception:
+                tally.end(JobState.FAILED)
+                raise
+            except BaseException:
+                tally.end(JobState.CANCELLED)
+                raise
+            tally.end(JobState.SUCCEEDED)
+
+    def _window_for(self) -> Window:
+        if self._window is not None:
+            return self._window
+        assert self._store is not None
+        slots = sum(worker.slots for worker in self._store.workers())
+        return Window.for_slots(max(slots, 1))
+
+
+def _validate(plan: MigrationPlan, data: list[ModelData], start: int) -> Result:
+    return plan.validate(data, start)
+
+
+def _keep(_: MigrationPlan, data: list[ModelData], __: int) -> Result:
+    return data, None
+
+
+def _located(failure: RecordFailure | None, chunk: Chunk[bytes]) -> RecordFailure | None:
+    """Let the failing record's error know its line."""
+    if failure is None or chunk.origin is None:
+        return failure
+    line = chunk.origin.line_of(failure.index - chunk.start)
+    return replace(failure, source=f"{chunk.origin.path}, line {line}")

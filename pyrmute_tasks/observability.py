@@ -1,0 +1,45 @@
+"""What people see of running jobs: what Flower shows of a task, log lines, safe URLs."""
+
+import logging
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+__all__ = ["hide_password", "log", "task_label"]
+
+_logger: Final = logging.getLogger("pyrmute_tasks")
+
+
+def task_label(job: str, chunk: int, start: int, count: int) -> str:
+    """Return what Flower shows as a task's arguments; nothing in it comes from a record.
+
+    Args:
+        job: The job as text, ``User 1.0.0→3.0.0 · job 7f3a21c4``.
+        chunk: The chunk's index.
+        start: Index of its first record.
+        count: How many records it holds.
+    """
+    return f"{job} · chunk {chunk} · records {start}–{start + count - 1}"
+
+
+def hide_password(url: str) -> str:
+    """Return `url` with its password replaced by ``***``."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+
+
+def log(level: int, action: str, message: str, **details: object) -> None:
+    """Write a log line that machines can filter by its ``action``.
+
+    Args:
+        level: One of logging's.
+        action: What happened, as a word: ``chunk_declined``.
+        message: The same for people.
+        **details: More fields; never anything from a record.
+    """
+    if _logger.isEnabledFor(level):
+        shown = " ".join(f"{name}={value}" for name, value in details.items())
+        text = f"{message} ({shown})" if shown else message
+        _logger.log(level, text, extra={"action": action, **details})

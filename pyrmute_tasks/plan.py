@@ -1,0 +1,394 @@
+"""Migrations compiled once and run many times.
+
+A `MigrationPlan` is the resolved path from one version to another: a tuple of callables
+and the target model. Running it over many records is one plain loop per step and one
+validation call for the whole list; nothing is looked up, and nothing of ours is created,
+per record.
+
+A chunk's result is the outputs before its first failing record, and that failure. Each
+pass that fails cuts the list at the failing record and the next pass goes on with what is
+left, so every later failure found stands earlier: the last one found is the one that a
+record-by-record run would have met first.
+"""
+
+import enum
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final, TypeAlias
+
+import pydantic
+import pydantic_core
+from pydantic import BaseModel, RootModel, TypeAdapter, ValidationError
+
+from pyrmute_tasks._version import __version__
+from pyrmute_tasks.errors import InvalidRecordError, MigrationError, ModelNotFoundError
+from pyrmute_tasks.failures import RecordFailure, Stage, validation_error_of
+from pyrmute_tasks.registry import MigrationFunc, ModelData, Registry
+from pyrmute_tasks.versions import ModelVersion
+
+__all__ = ["MigrationPlan", "Result", "Step", "compile_plan"]
+
+Result: TypeAlias = tuple[list[Any], RecordFailure | None]
+"""Outputs in order, and the failure that ended them early, if any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One hop of a plan.
+
+    Attributes:
+        from_version: Where it starts.
+        to_version: Where it ends.
+        function: What turns a record of the one into a record of the other.
+    """
+
+    from_version: ModelVersion
+    to_version: ModelVersion
+    function: MigrationFunc
+
+    def __str__(self) -> str:
+        return f"{self.from_version} → {self.to_version}"
+
+    def error(self, name: str, cause: Exception) -> MigrationError:
+        """Return the error that stands for `cause`, raised by this step."""
+        reason = f"Migration function raised: {type(cause).__name__}: {cause}"
+        error = MigrationError(name, str(self.from_version), str(self.to_version), reason)
+        error.__cause__ = cause
+        return error
+
+
+@dataclass(frozen=True)
+class MigrationPlan:
+    """The compiled way from one version of a model to another.
+
+    Attributes:
+        name: The model's name.
+        from_version: Version of the records that go in.
+        to_version: Version of those that come out.
+        steps: The hops, in order; empty when both versions are the same.
+        model: The target's class; None if only data can be migrated, not validated.
+    """
+
+    name: str
+    from_version: ModelVersion
+    to_version: ModelVersion
+    steps: tuple[Step, ...]
+    model: type[BaseModel] | None
+    path: tuple[type[BaseModel], ...] = field(default=(), repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.from_version}→{self.to_version}"
+
+    # --- one record ---------------------------------------------------------------------
+
+    def migrate_one(self, record: ModelData) -> ModelData:
+        """Run the steps over one record.
+
+        Raises:
+            MigrationError: If a step raises.
+            InvalidRecordError: If a step returns something else than a dict.
+        """
+        for step in self.steps:
+            try:
+                record = step.function(record)
+            except Exception as error:
+                raise step.error(self.name, error) from error
+            if type(record) is not dict and not isinstance(record, dict):
+                raise _not_a_dict(step, record)
+        return record
+
+    def validate_one(self, data: ModelData, model: type[BaseModel]) -> BaseModel:
+        """Validate one migrated record.
+
+        Raises:
+            ValidationError: If it is not valid.
+        """
+        return model.model_validate(_unwrap_one(data) if issubclass(model, RootModel) else data)
+
+    # --- many records -------------------------------------------------------------------
+
+    def migrate(self, records: Iterable[ModelData], start: int = 0) -> Result:
+        """Run the steps over `records`, the first of which has index `start`."""
+        done = list(records)
+        failure: RecordFailure | None = None
+        for step in self.steps:
+            function, pending, done = step.function, done, []
+            append = done.append
+            try:
+                for record in pending:
+                    append(function(record))
+            except Exception as error:
+                failure = RecordFailure.of(
+                    start + len(done), Stage.STEP, str(step), step.error(self.name, error)
+                )
+            if set(map(type, done)) - {dict}:
+                failure = self._cut_at_non_dict(done, step, start) or failure
+        return done, failure
+
+    @staticmethod
+    def _cut_at_non_dict(done: list[Any], step: Step, start: int) -> RecordFailure | None:
+        for position, record in enumerate(done):
+            if not isinstance(record, dict):
+                del done[position:]
+                error = _not_a_dict(step, record)
+                return RecordFailure.of(start + position, Stage.STEP, str(step), error)
+        return None
+
+    def validate(
+        self, data: list[ModelData], start: int = 0, model: type[BaseModel] | None = None
+    ) -> Result:
+        """Validate migrated records against `model`, by default the target's class."""
+        model = model or self.target
+        if not _validates_as_pydantic(model):
+            return self._validate_each(data, start, model)
+        values = [_unwrap_one(item) for item in data] if issubclass(model, RootModel) else data
+        adapter = self._adapter if model is self.model else TypeAdapter(list[model])  # type: ignore[valid-type]  # a class known at run time only
+        try:
+            return adapter.validate_python(values), None
+        except ValidationError as error:
+            position = int(error.errors(include_url=False)[0]["loc"][0])
+            failure = RecordFailure.of(
+                start + position,
+                Stage.VALIDATE,
+                "",
+                validation_error_of(error, position, model.__name__),
+            )
+            # Those before it are valid, so this recursion is one level deep.
+            valid, _ = self.validate(data[:position], start, model)
+            return valid, failure
+        except Exception:
+            # A validator raised something that pydantic passes through without a position.
+            return self._validate_each(data, start, model)
+
+    def _validate_each(self, data: list[ModelData], start: int, model: type[BaseModel]) -> Result:
+        valid: list[Any] = []
+        for record in data:
+            try:
+                valid.append(self.validate_one(record, model))
+            except Exception as error:
+                return valid, RecordFailure.of(start + len(valid), Stage.VALIDATE, "", error)
+        return valid, None
+
+    def migrate_lines(
+        self, block: bytes | memoryview, start: int = 0
+    ) -> tuple[bytes, int, RecordFailure | None]:
+        """Migrate, validate and write JSON lines.
+
+        Args:
+            block: JSON objects, one a line, without blank lines.
+            start: Index of the first one.
+
+        Returns:
+            The validated models as JSON lines, each ended by a newline and equal to what
+            ``model_dump_json()`` writes; how many there are; and the failure, if any.
+        """
+        records, undecoded = _decode_lines(block, start)
+        data, unmigrated = self.migrate(records, start)
+        models, invalid = self.validate(data, start)
+        lines, unwritten = self._write(models, start)
+        # Each pass sees only what the one before left, so a later failure stands earlier.
+        failure = unwritten or invalid or unmigrated or undecoded
+        lines.append(b"")
+        return b"\n".join(lines), len(lines) - 1, failure
+
+    def _write(self, models: list[BaseModel], start: int) -> tuple[list[bytes], RecordFailure | None]:
+        model = self.target
+        dump: Callable[[Any], bytes] = model.__pydantic_serializer__.to_json
+        if model.model_dump_json is not BaseModel.model_dump_json:
+            dump = _dump_by_method  # the model writes itself its own way
+        lines: list[bytes] = []
+        append = lines.append
+        try:
+            for item in models:
+                append(dump(item))
+        except Exception as error:
+            return lines, RecordFailure.of(start + len(lines), Stage.ENCODE, "", error)
+        return lines, None
+
+    # --- what it is made of -------------------------------------------------------------
+
+    @property
+    def target(self) -> type[BaseModel]:
+        """The target's class.
+
+        Raises:
+            ModelNotFoundError: If the target version has none.
+        """
+        if self.model is None:
+            raise ModelNotFoundError(self.name, str(self.to_version))
+        return self.model
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[list[Any]]:
+        return TypeAdapter(list[self.target])  # type: ignore[name-defined]  # a class known at run time only
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that decides this plan's results, the same in every process.
+
+        It covers the schema and the defaults of every model on the path, the source (or,
+        without one, the bytecode) of every step, and the versions of pydantic and of this
+        package.
+        """
+        return _fingerprint(self)
+
+
+def compile_plan(
+    registry: Registry, name: str, from_version: ModelVersion, to_version: ModelVersion
+) -> MigrationPlan:
+    """Resolve the path between two versions of a model.
+
+    A step written for exactly this hop is preferred to a chain over the versions between.
+
+    Raises:
+        ModelNotFoundError: If the model or one of the versions is not registered.
+        MigrationError: If a hop of the path has no step.
+    """
+    if from_version == to_version:
+        versions: list[ModelVersion] = []
+    elif registry.step(name, from_version, to_version) is not None:
+        versions = [from_version, to_version]
+    else:
+        versions = _chain(registry.versions(name), name, from_version, to_version)
+    steps = tuple(
+        _compile_step(registry, name, *hop) for hop in zip(versions, versions[1:], strict=False)
+    )
+    models = []
+    for version in versions or [to_version]:
+        try:
+            models.append(registry.model(name, version))
+        except ModelNotFoundError:
+            continue
+    target = models[-1] if models and registry.identify(models[-1]) == (name, to_version) else None
+    return MigrationPlan(name, from_version, to_version, steps, target, tuple(models))
+
+
+def _chain(
+    versions: list[ModelVersion], name: str, first: ModelVersion, last: ModelVersion
+) -> list[ModelVersion]:
+    for version in (first, last):
+        if version not in versions:
+            raise ModelNotFoundError(name, str(version))
+    start, end = versions.index(first), versions.index(last)
+    return versions[start : end + 1] if start < end else versions[end : start + 1][::-1]
+
+
+def _compile_step(
+    registry: Registry, name: str, from_version: ModelVersion, to_version: ModelVersion
+) -> Step:
+    function = registry.step(name, from_version, to_version)
+    if function is None:
+        raise MigrationError(
+            name,
+            str(from_version),
+            str(to_version),
+            "No migration path found. Define a migration function or mark the target version "
+            "as backward_compatible.",
+        )
+    return Step(from_version, to_version, function)
+
+
+# --- details ----------------------------------------------------------------------------
+
+
+def _not_a_dict(step: Step, record: object) -> InvalidRecordError:
+    return InvalidRecordError(
+        f"step {step} returned {type(record).__name__} and must return a dict; "
+        "return the new record from the step"
+    )
+
+
+def _unwrap_one(data: ModelData) -> object:
+    return data.get("root")
+
+
+def _validates_as_pydantic(model: type[BaseModel]) -> bool:
+    """Say whether validating a list does what `model.model_validate` does for each item."""
+    return getattr(model.model_validate, "__func__", None) is _STOCK_VALIDATE
+
+
+_STOCK_VALIDATE: Final = BaseModel.model_validate.__func__  # type: ignore[attr-defined]  # a bound classmethod
+
+
+def _dump_by_method(model: BaseModel) -> bytes:
+    return model.model_dump_json().encode()
+
+
+def _decode_lines(
+    block: bytes | memoryview, start: int
+) -> tuple[list[ModelData], RecordFailure | None]:
+    lines = bytes(block).split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    records: list[Any] = []
+    append, decode = records.append, pydantic_core.from_json
+    error: InvalidRecordError | None = None
+    try:
+        for line in lines:
+            append(decode(line))
+    except ValueError as cause:
+        error = InvalidRecordError(f"not valid JSON: {_json_reason(cause)}")
+    if set(map(type, records)) - {dict}:
+        position, kind = next(
+            (at, type(item)) for at, item in enumerate(records) if type(item) is not dict
+        )
+        del records[position:]
+        error = InvalidRecordError(f"not a JSON object but {_JSON_NAMES.get(kind, kind.__name__)}")
+    if error is None:
+        return records, None
+    return records, RecordFailure.of(start + len(records), Stage.DECODE, "", error)
+
+
+_JSON_NAMES: Final[dict[type, str]] = {
+    list: "an array",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+    type(None): "null",
+}
+
+
+def _json_reason(error: ValueError) -> str:
+    # jiter names what it expected and the column, never what it saw; "line 1" is ours.
+    return str(error).replace(" at line 1 column ", " at column ")
+
+
+def _fingerprint(plan: MigrationPlan) -> str:
+    digest = hashlib.sha256()
+
+    def add(*parts: object) -> None:
+        for part in parts:
+            digest.update(str(part).encode() + b"\0")
+
+    add(__version__, pydantic.VERSION, str(plan))
+    for model in plan.path:
+        add(json.dumps(model.model_json_schema(mode="validation"), sort_keys=True, default=repr))
+        for name, info in model.model_fields.items():
+            add(name, _stable_repr(info.default), _source(info.default_factory))
+    for step in plan.steps:
+        add(step, _source(step.function))
+    return digest.hexdigest()[:16]
+
+
+def _stable_repr(value: object) -> str:
+    # The default repr of an object holds its address, which differs in every process.
+    if type(value).__repr__ is object.__repr__:
+        return f"<{type(value).__module__}.{type(value).__qualname__}>"
+    if isinstance(value, (set, frozenset)):
+        return f"{type(value).__name__}({sorted(map(_stable_repr, value))})"
+    return repr(value)
+
+
+def _source(function: object) -> str:
+    if function is None:
+        return ""
+    try:
+        return inspect.getsource(function)  # type: ignore[arg-type]  # TypeError is the answer for what has none
+    except (OSError, TypeError):
+        code = getattr(function, "__code__", None)
+        return f"{code.co_code.hex()}{code.co_names}" if code else _stable_repr(function)

@@ -1,0 +1,246 @@
+"""Which models and steps exist, and finding managers by name.
+
+`Registry` is the data behind a `ModelManager`. `load_attribute` and `locate_attribute`
+are the two directions between an object and the name under which another process can
+import it: ``package.module:attribute`` or ``path/to/file.py:attribute``.
+"""
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from pydantic import BaseModel
+
+from pyrmute_tasks.errors import (
+    ManagerImportError,
+    ModelNotFoundError,
+    RegistrationError,
+)
+from pyrmute_tasks.versions import ModelVersion, VersionLike
+
+__all__ = [
+    "MigrationFunc",
+    "ModelData",
+    "Registry",
+    "is_loading",
+    "load_attribute",
+    "locate_attribute",
+]
+
+ModelData: TypeAlias = dict[str, Any]
+"""A record: what steps take and return."""
+
+MigrationFunc: TypeAlias = Callable[[ModelData], ModelData]
+"""A step: one hop from one version to another."""
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Registry:
+    """Models by name and version, and the steps between versions.
+
+    Attributes:
+        generation: Grows with every registration, so that what was compiled from an
+            earlier state can be told to be stale.
+    """
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self._models: dict[str, dict[ModelVersion, type[BaseModel]]] = {}
+        self._steps: dict[str, dict[tuple[ModelVersion, ModelVersion], MigrationFunc]] = {}
+        self._compatible: dict[str, set[ModelVersion]] = {}
+        self._known: dict[type[BaseModel], tuple[str, ModelVersion]] = {}
+
+    def add_model(
+        self, name: str, version: VersionLike, model: type[BaseModel], backward_compatible: bool
+    ) -> None:
+        """Register `model` as `version` of `name`.
+
+        Raises:
+            RegistrationError: If another class is registered for that version. The same
+                class defined again (a notebook cell run twice) replaces the earlier one.
+        """
+        version = ModelVersion.of(version)
+        versions = self._models.setdefault(name, {})
+        earlier = versions.get(version)
+        if earlier is not None and _import_name(earlier) != _import_name(model):
+            raise RegistrationError(
+                f"'{name}' version '{version}' is registered as {_import_name(earlier)} already "
+                f"and cannot become {_import_name(model)}; give the new class its own version"
+            )
+        versions[version] = model
+        self._known[model] = (name, version)
+        if backward_compatible:
+            self._compatible.setdefault(name, set()).add(version)
+        self.generation += 1
+
+    def add_step(
+        self, name: str, from_version: VersionLike, to_version: VersionLike, step: MigrationFunc
+    ) -> None:
+        """Register `step` as the hop between two versions of `name`."""
+        hop = (ModelVersion.of(from_version), ModelVersion.of(to_version))
+        self._steps.setdefault(name, {})[hop] = step
+        self.generation += 1
+
+    def model(self, name: str, version: VersionLike) -> type[BaseModel]:
+        """Return the class registered for a version.
+
+        Raises:
+            ModelNotFoundError: If there is none.
+        """
+        version = ModelVersion.of(version)
+        try:
+            return self._versions(name)[version]
+        except KeyError:
+            raise ModelNotFoundError(name, str(version)) from None
+
+    def latest(self, name: str) -> type[BaseModel]:
+        """Return the class of the highest version.
+
+        Raises:
+            ModelNotFoundError: If the model has none.
+        """
+        versions = self._versions(name)
+        return versions[max(versions)]
+
+    def names(self) -> list[str]:
+        """Return the names of all models, in the order of their registration."""
+        return list(self._models)
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """Return all versions of a model, lowest first.
+
+        Raises:
+            ModelNotFoundError: If the model has none.
+        """
+        return sorted(self._versions(name))
+
+    def step(
+        self, name: str, from_version: ModelVersion, to_version: ModelVersion
+    ) -> MigrationFunc | None:
+        """Return the step written for exactly this hop, or None."""
+        return self._steps.get(name, {}).get((from_version, to_version))
+
+    def is_backward_compatible(self, name: str, version: ModelVersion) -> bool:
+        """Say whether records of earlier versions may enter `version` without a step."""
+        return version in self._compatible.get(name, ())
+
+    def identify(self, model: type[BaseModel]) -> tuple[str, ModelVersion] | None:
+        """Return the name and version `model` is registered as, or None."""
+        return self._known.get(model)
+
+    def _versions(self, name: str) -> dict[ModelVersion, type[BaseModel]]:
+        try:
+            return self._models[name]
+        except KeyError:
+            raise ModelNotFoundError(name) from None
+
+
+def _import_name(model: type) -> str:
+    return f"{model.__module__}.{model.__qualname__}"
+
+
+# --- objects by name --------------------------------------------------------------------
+
+_loading: ContextVar[bool] = ContextVar("pyrmute_tasks_loading", default=False)
+
+
+def is_loading() -> bool:
+    """Say whether `load_attribute` is importing a module right now, in this context."""
+    return _loading.get()
+
+
+def load_attribute(spec: str) -> object:
+    """Import what `spec` names.
+
+    Args:
+        spec: ``package.module:attribute`` or ``path/to/file.py:attribute``. A file is
+            imported under its own stem, with its directory on ``sys.path`` as if it were
+            run as a script, so that it may import its neighbours.
+
+    Raises:
+        ManagerImportError: If it cannot be found or its module cannot be imported.
+    """
+    place, separator, attribute = spec.rpartition(":")
+    if not separator or not place or not attribute:
+        raise ManagerImportError(
+            f"'{spec}' does not name a manager: write package.module:attribute or "
+            "path/to/file.py:attribute"
+        )
+    with _mark_loading():
+        module = _import_file(spec, Path(place)) if place.endswith(".py") else _import(spec, place)
+    found: object = module
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise ManagerImportError(f"'{place}' has no attribute '{attribute}'") from None
+    return found
+
+
+@contextlib.contextmanager
+def _mark_loading() -> Iterator[None]:
+    token = _loading.set(True)
+    try:
+        yield
+    finally:
+        _loading.reset(token)
+
+
+def _import_file(spec: str, path: Path) -> object:
+    path = path.resolve()
+    if not path.is_file():
+        raise ManagerImportError(f"cannot import '{spec}': there is no file {path}")
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    module = _import(spec, path.stem)
+    origin = getattr(module, "__file__", None)
+    if origin is None or Path(origin).resolve() != path:
+        raise ManagerImportError(
+            f"cannot import '{spec}': the name '{path.stem}' belongs to another module "
+            f"({origin or 'a builtin'}); rename the file"
+        )
+    return module
+
+
+def _import(spec: str, name: str) -> object:
+    try:
+        return importlib.import_module(name)
+    except ManagerImportError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ManagerImportError(f"cannot import '{spec}': {reason}") from error
+
+
+def locate_attribute(target: object) -> str:
+    """Return a name under which another process can import `target`.
+
+    Raises:
+        ManagerImportError: If no imported module holds it as an attribute.
+    """
+    for name, module in list(sys.modules.items()):
+        for attribute, value in list(getattr(module, "__dict__", {}).items()):
+            if value is not target:
+                continue
+            if name not in ("__main__", "__mp_main__"):
+                return _importable(name, module, attribute)
+            file = getattr(module, "__file__", None)
+            if file is not None and file.endswith(".py"):
+                return f"{Path(file).resolve()}:{attribute}"
+    raise ManagerImportError(
+        "workers cannot import this manager: it is not an attribute of any module. Assign it at "
+        "the top level of a module and pass that object, or its name 'package.module:attribute'"
+    )
+
+
+def _importable(name: str, module: object, attribute: str) -> str:
+    # A file that load_attribute imported is found by other processes through its path only.
+    file = getattr(module, "__file__", None)
+    if "." not in name and file is not None and file.endswith(".py"):
+        return f"{Path(file).resolve()}:{attribute}"
+    return f"{name}:{attribute}"

@@ -1,0 +1,117 @@
+"""How a producer and its workers find and treat each other.
+
+Options are composed here and only here: from arguments, or from ``PYRMUTE_TASKS_*``
+variables with `Settings.from_env`. Nothing reads the environment at import.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from pyrmute_tasks.errors import ConfigurationError
+
+__all__ = ["ENV_PREFIX", "Settings"]
+
+ENV_PREFIX: Final = "PYRMUTE_TASKS_"
+
+_REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+socket")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set about a fleet.
+
+    Each field is also a variable: ``broker_url`` is ``PYRMUTE_TASKS_BROKER_URL``.
+
+    Attributes:
+        broker_url: Where tasks are queued. ``redis://``, ``rediss://`` or ``unix://``.
+        store_url: Where chunks and outcomes are kept; Redis or Valkey. By default the
+            broker, if that is Redis too.
+        manager: Name of the manager that workers run: ``package.module:attribute`` or
+            ``path/to/file.py:attribute``. Producers do not need it.
+        queue: Name of the Celery queue.
+        job_ttl_s: A job's keys leave the store this long after its producer fell silent.
+        heartbeat_s: How often a worker says that it lives. One that is silent for three
+            times as long counts as gone.
+        worker_wait_s: How long a job waits for a first worker before it gives up.
+        outage_s: How long a producer or a worker tries to reach a broker or store that
+            answered before.
+        time_limit_s: A chunk that runs longer is ended by killing the child that runs it.
+    """
+
+    broker_url: str = "redis://127.0.0.1:6379/0"
+    store_url: str = ""
+    manager: str = ""
+    queue: str = "pyrmute-tasks"
+    job_ttl_s: float = 1800.0
+    heartbeat_s: float = 2.0
+    worker_wait_s: float = 5.0
+    outage_s: float = 60.0
+    time_limit_s: float = 900.0
+
+    def __post_init__(self) -> None:
+        if not self.store_url and _scheme(self.broker_url) not in _REDIS_SCHEMES:
+            raise ConfigurationError(
+                "store_url must be set when the broker is not Redis: chunks and outcomes are kept "
+                "in a Redis or Valkey server"
+            )
+        if self.store_url and _scheme(self.store_url) not in _REDIS_SCHEMES:
+            raise ConfigurationError(
+                f"store_url must begin with {', '.join(s + '://' for s in _REDIS_SCHEMES)}"
+            )
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name.endswith("_s") and not value > 0:
+                raise ConfigurationError(f"{option.name} must be more than 0, not {value!r}")
+        if not self.queue:
+            raise ConfigurationError("queue must not be empty")
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Read the settings from variables; what is not set keeps its default.
+
+        Raises:
+            ConfigurationError: If a variable has no setting, or its value is no number.
+        """
+        known = {f"{ENV_PREFIX}{option.name.upper()}": option for option in fields(cls)}
+        values: dict[str, object] = {}
+        for variable, value in env.items():
+            if not variable.startswith(ENV_PREFIX) or not value:
+                continue
+            if variable not in known:
+                raise ConfigurationError(
+                    f"there is no setting {variable}; the settings are {', '.join(sorted(known))}"
+                )
+            name = known[variable].name
+            values[name] = _seconds(variable, value) if name.endswith("_s") else value
+        return cls(**values)  # type: ignore[arg-type]  # checked against the fields above
+
+    def to_env(self) -> dict[str, str]:
+        """Return the variables that `from_env` reads back as these settings."""
+        return {
+            f"{ENV_PREFIX}{option.name.upper()}": str(getattr(self, option.name))
+            for option in fields(self)
+            if getattr(self, option.name) != ""
+        }
+
+    @property
+    def celery_broker_url(self) -> str:
+        """The broker's URL as kombu wants it: ``redis+socket://`` for a unix socket."""
+        return self.broker_url.replace("unix://", "redis+socket://", 1)
+
+    @property
+    def redis_store_url(self) -> str:
+        """The store's URL as redis-py wants it: ``unix://`` for a unix socket."""
+        return (self.store_url or self.broker_url).replace("redis+socket://", "unix://", 1)
+
+
+def _scheme(url: str) -> str:
+    return urlsplit(url).scheme
+
+
+def _seconds(variable: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise ConfigurationError(f"{variable} must be a number of seconds, not {value!r}") from None
