@@ -1,0 +1,1 @@
+"""What a worker process of a deployed fleet loads."""
