@@ -103,14 +103,12 @@ def check_chunk_size(chunk_size: int) -> int:
     Raises:
         ConfigurationError: If it is not a positive integer.
     """
-    if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
+    if type(chunk_size) is not int or chunk_size < 1:
         raise ConfigurationError(f"chunk_size must be a positive integer, not {chunk_size!r}")
     return chunk_size
 
 
-def cut_records(
-    records: Iterable[Any], chunk_size: int
-) -> Generator[Chunk[list[Any]], None, None]:
+def cut_records(records: Iterable[Any], chunk_size: int) -> Generator[Chunk[list[Any]], None, None]:
     """Cut `records` into chunks of `chunk_size`, reading no further than asked.
 
     If the source raises, the records it gave before leave as a last, shorter chunk and the

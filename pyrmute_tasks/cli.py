@@ -45,8 +45,14 @@ def _cli() -> None:
 @click.option("--model", "name", required=True, help="Name of the model.")
 @click.option("--from", "from_version", required=True, help="Version of the records in IN.")
 @click.option("--to", "to_version", required=True, help="Version of the records in OUT.")
-@click.option("--workers", type=click.IntRange(min=1), help="Worker processes to start. [default: CPUs]")
-@click.option("--broker", envvar="PYRMUTE_TASKS_BROKER_URL", help=_BROKER_HELP + " Without one, a fleet is started for this run.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Worker processes to start. [default: CPUs]"
+)
+@click.option(
+    "--broker",
+    envvar="PYRMUTE_TASKS_BROKER_URL",
+    help=_BROKER_HELP + " Without one, a fleet is started for this run.",
+)
 @click.option("--store", help=_STORE_HELP)
 @click.option("--queue", help=_QUEUE_HELP)
 @click.option("--chunk-size", type=click.IntRange(min=1), help="Records a task. [default: by size]")
@@ -102,7 +108,9 @@ def run(
 @click.option("--broker", help=_BROKER_HELP)
 @click.option("--store", help=_STORE_HELP)
 @click.option("--queue", help=_QUEUE_HELP)
-@click.option("--concurrency", type=click.IntRange(min=1), help="Chunks run at a time. [default: CPUs]")
+@click.option(
+    "--concurrency", type=click.IntRange(min=1), help="Chunks run at a time. [default: CPUs]"
+)
 @click.option("--name", help="Node name, unique in the fleet. [default: made from pid and host]")
 @click.option("--loglevel", default="INFO", show_default=True, help="As Celery names them.")
 @click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
@@ -152,7 +160,11 @@ def _fleet_settings(
         return None
     env = Settings.from_env(os.environ)
     return _overridden(
-        replace(env, store_url=""), broker_url=broker, store_url=store, queue=queue, worker_wait_s=wait_s
+        replace(env, store_url=""),
+        broker_url=broker,
+        store_url=store,
+        queue=queue,
+        worker_wait_s=wait_s,
     )
 
 
@@ -192,10 +204,12 @@ def _errors_told(include_records: bool) -> Iterator[None]:
 def _termination_as_interrupt() -> Iterator[None]:
     """Clean up on SIGTERM and SIGHUP as on Ctrl-C."""
 
-    def interrupt(number: int, frame: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    earlier = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    earlier = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ import struct
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -255,7 +255,7 @@ def _pack_time(value: time) -> ormsgpack.Ext:
 def _pack_zone(zone: tzinfo | None) -> bytes:
     if zone is None:
         return b""
-    if zone is timezone.utc:
+    if zone is UTC:
         return b"U"
     kind = type(zone)
     if kind is ZoneInfo and zone.key:  # type: ignore[attr-defined]  # narrowed by `is` above
@@ -276,7 +276,7 @@ def _unpack_zone(data: bytes) -> tzinfo | None:
         return None
     tag, rest = data[:1], data[1:]
     if tag == b"U":
-        return timezone.utc
+        return UTC
     if tag == b"Z":
         return ZoneInfo(rest.decode())
     offset = timedelta(microseconds=_OFFSET.unpack_from(rest)[0])
@@ -287,13 +287,14 @@ def _unpack_zone(data: bytes) -> tzinfo | None:
 
 
 def _unpack_datetime(data: bytes) -> datetime:
-    *fields, fold = _MOMENT.unpack_from(data)
-    return datetime(*fields, tzinfo=_unpack_zone(data[_MOMENT.size :]), fold=fold)
+    year, month, day, hour, minute, second, micro, fold = _MOMENT.unpack_from(data)
+    zone = _unpack_zone(data[_MOMENT.size :])
+    return datetime(year, month, day, hour, minute, second, micro, zone, fold=fold)
 
 
 def _unpack_time(data: bytes) -> time:
-    *fields, fold = _CLOCK.unpack_from(data)
-    return time(*fields, tzinfo=_unpack_zone(data[_CLOCK.size :]), fold=fold)
+    hour, minute, second, micro, fold = _CLOCK.unpack_from(data)
+    return time(hour, minute, second, micro, _unpack_zone(data[_CLOCK.size :]), fold=fold)
 
 
 def _pack_int(value: int) -> ormsgpack.Ext:
@@ -351,29 +352,39 @@ _MAX_DEPTH: Final = 200  # ormsgpack refuses deeper nesting with the same TypeEr
 def _adapt(value: Any, path: str, lossy: bool, depth: int = 0) -> Any:
     """Rewrite rare shapes so that msgpack can carry them; name what it cannot."""
     kind = type(value)
-    deeper = depth + 1
-    if deeper > _MAX_DEPTH:
-        return _refuse("nesting deeper than 200 levels", path, lossy)
+    if depth > _MAX_DEPTH:
+        return _refuse(f"nesting deeper than {_MAX_DEPTH} levels", path, lossy)
     if kind is dict:
-        items = [
-            (_adapt(key, f"{path}.<key>", lossy, deeper), _adapt(item, _dot(path, key), lossy, deeper))
-            for key, item in value.items()
-        ]
-        return dict(items) if all(type(key) is str for key, _ in items) else _Pairs(items)
+        return _adapt_dict(value, path, lossy, depth + 1)
     if kind in (list, tuple, set, frozenset):
-        adapted = [_adapt(item, f"{path}[{n}]", lossy, deeper) for n, item in enumerate(value)]
-        return adapted if kind is list else _Sequence(kind, adapted)
+        items = [_adapt(item, f"{path}[{n}]", lossy, depth + 1) for n, item in enumerate(value)]
+        return items if kind is list else _Sequence(kind, items)
     if kind is str:
-        return value if value.isascii() else _adapt_text(value)
-    if kind in _SCALARS:
-        return value
+        return _adapt_text(value)
     if isinstance(value, enum.Enum):
-        return _adapt(value.value, path, lossy, deeper)
-    try:
-        _to_ext(value)
-    except TypeError:
-        return _refuse(f"{kind.__module__}.{kind.__qualname__}", path, lossy)
+        return _adapt(value.value, path, lossy, depth + 1)
+    if kind not in _SCALARS:
+        try:
+            _to_ext(value)
+        except TypeError:
+            return _refuse(f"{kind.__module__}.{kind.__qualname__}", path, lossy)
     return value
+
+
+def _adapt_dict(value: dict[Any, Any], path: str, lossy: bool, depth: int) -> Any:
+    items = [
+        (
+            _adapt(key, f"{path}.<key>", lossy, depth),
+            _adapt(item, f"{path}.{_shown(key)}", lossy, depth),
+        )
+        for key, item in value.items()
+    ]
+    return dict(items) if all(type(key) is str for key, _ in items) else _Pairs(items)
+
+
+def _shown(key: object) -> str:
+    # A key that is no plain name may be data (a dict by customer, say): keep it out.
+    return key if isinstance(key, str) and key.isidentifier() else "<key>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,8 +411,3 @@ def _refuse(type_name: str, path: str, lossy: bool) -> str:
     if lossy:
         return f"<{type_name}>"
     raise UnsupportedValueError(type_name, path.lstrip(".") or "the top level")
-
-
-def _dot(path: str, key: object) -> str:
-    # A key that is no plain name may be data (a dict by customer, say): keep it out.
-    return f"{path}.{key}" if isinstance(key, str) and key.isidentifier() else f"{path}.<key>"

@@ -87,6 +87,7 @@ class Observers:
         self._observers = list(observers)
 
     def __call__(self, event: Event, /) -> None:
+        """Tell `event` to all of them."""
         for observer in tuple(self._observers):
             try:
                 observer(event)

@@ -36,8 +36,6 @@ __all__ = ["ChunkExecutor", "Window", "run_ordered"]
 In = TypeVar("In")
 Out = TypeVar("Out")
 Finished = TypeVar("Finished")
-In_contra = TypeVar("In_contra", contravariant=True)
-Out_co = TypeVar("Out_co", covariant=True)
 
 _MIN_CHUNKS: Final = 8
 _MAX_CHUNKS: Final = 1024
@@ -75,13 +73,13 @@ class Window:
         return cls(chunks=min(max(_CHUNKS_PER_SLOT * slots, _MIN_CHUNKS), _MAX_CHUNKS))
 
 
-class ChunkExecutor(Protocol[In_contra, Out_co]):
+class ChunkExecutor(Protocol[In, Out]):
     """Where chunks run."""
 
-    def submit(self, chunk: Chunk[In_contra], /) -> None:
+    def submit(self, chunk: Chunk[In], /) -> None:
         """Accept a chunk; must not wait for it to run."""
 
-    def collect(self, *, wait: bool) -> Iterable[Outcome[Out_co]]:
+    def collect(self, *, wait: bool) -> Iterable[Outcome[Out]]:
         """Return the outcomes that have arrived since the last call, in any order.
 
         Repeated ones are ignored.

@@ -186,8 +186,7 @@ class ModelManager:
     ) -> Model:
         """Migrate one record and validate it as `target_type`; else as `migrate`."""
         plan = self.plan(name, from_version, to_version)
-        model = plan.validate_one(plan.migrate_one(data), target_type)
-        return model  # type: ignore[return-value]  # validated as target_type
+        return plan.validate_one(plan.migrate_one(data), target_type)
 
     def migrate_data(
         self, data: ModelData, name: str, from_version: VersionLike, to_version: VersionLike
@@ -340,9 +339,7 @@ Finish = Callable[[MigrationPlan, list[ModelData], int], Result]
 """What is done with a chunk's migrated records, the first of which has the given index."""
 
 
-def run_plan(
-    plan: MigrationPlan, records: list[ModelData], start: int, finish: Finish
-) -> Result:
+def run_plan(plan: MigrationPlan, records: list[ModelData], start: int, finish: Finish) -> Result:
     """Migrate records and finish them; the failure is the one with the lowest index."""
     data, unmigrated = plan.migrate(records, start)
     outputs, invalid = finish(plan, data, start)

@@ -213,9 +213,7 @@ class Migrator:
     ) -> list[ModelData]:
         """Migrate many records without validating them; else as `migrate_batch`."""
         return list(
-            self.migrate_batch_data_streaming(
-                data_list, name, from_version, to_version, chunk_size
-            )
+            self.migrate_batch_data_streaming(data_list, name, from_version, to_version, chunk_size)
         )
 
     # --- lazily -------------------------------------------------------------------------------
@@ -318,9 +316,10 @@ class Migrator:
         def finish(chunk: Chunk[bytes], outcome: Outcome[Frame]) -> Outcome[Frame]:
             return replace(outcome, failure=_located(outcome.failure, chunk))
 
-        with self._job(plan, FrameKind.LINES) as (executor, tally), JsonlSink(
-            target, keep_partial
-        ) as sink:
+        with (
+            self._job(plan, FrameKind.LINES) as (executor, tally),
+            JsonlSink(target, keep_partial) as sink,
+        ):
             outcomes = run_ordered(
                 lines.chunks(),
                 executor,
@@ -369,9 +368,7 @@ class Migrator:
         def decode(chunk: Chunk[bytes], outcome: Outcome[Frame]) -> Outcome[list[Any]]:
             data = decode_records(outcome.outputs)
             outputs, invalid = finish(plan, data, chunk.start)
-            return Outcome(
-                outcome.index, len(outputs), outputs, invalid or outcome.failure
-            )
+            return Outcome(outcome.index, len(outputs), outputs, invalid or outcome.failure)
 
         with self._job(plan, FrameKind.OBJECTS) as (executor, tally):
             outcomes = run_ordered(

@@ -11,14 +11,14 @@ left, so every later failure found stands earlier: the last one found is the one
 record-by-record run would have met first.
 """
 
-import enum
 import hashlib
 import inspect
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, TypeAlias
+from itertools import pairwise
+from typing import Any, Final, TypeAlias, TypeVar
 
 import pydantic
 import pydantic_core
@@ -31,6 +31,8 @@ from pyrmute_tasks.registry import MigrationFunc, ModelData, Registry
 from pyrmute_tasks.versions import ModelVersion
 
 __all__ = ["MigrationPlan", "Result", "Step", "compile_plan"]
+
+Model = TypeVar("Model", bound=BaseModel)
 
 Result: TypeAlias = tuple[list[Any], RecordFailure | None]
 """Outputs in order, and the failure that ended them early, if any."""
@@ -101,7 +103,7 @@ class MigrationPlan:
                 raise _not_a_dict(step, record)
         return record
 
-    def validate_one(self, data: ModelData, model: type[BaseModel]) -> BaseModel:
+    def validate_one(self, data: ModelData, model: type[Model]) -> Model:
         """Validate one migrated record.
 
         Raises:
@@ -195,7 +197,9 @@ class MigrationPlan:
         lines.append(b"")
         return b"\n".join(lines), len(lines) - 1, failure
 
-    def _write(self, models: list[BaseModel], start: int) -> tuple[list[bytes], RecordFailure | None]:
+    def _write(
+        self, models: list[BaseModel], start: int
+    ) -> tuple[list[bytes], RecordFailure | None]:
         model = self.target
         dump: Callable[[Any], bytes] = model.__pydantic_serializer__.to_json
         if model.model_dump_json is not BaseModel.model_dump_json:
@@ -254,9 +258,7 @@ def compile_plan(
         versions = [from_version, to_version]
     else:
         versions = _chain(registry.versions(name), name, from_version, to_version)
-    steps = tuple(
-        _compile_step(registry, name, *hop) for hop in zip(versions, versions[1:], strict=False)
-    )
+    steps = tuple(_compile_step(registry, name, *hop) for hop in pairwise(versions))
     models = []
     for version in versions or [to_version]:
         try:

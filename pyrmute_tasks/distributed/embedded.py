@@ -108,7 +108,9 @@ class EmbeddedFleet:
     def _spawn(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         assert self._directory is not None
         assert self._guard is not None
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)}
+        inherited = {
+            key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)
+        }
         with (self._directory / f"{name}.log").open("ab") as log_file:
             process = subprocess.Popen(
                 command,
@@ -181,7 +183,9 @@ class EmbeddedFleet:
                 continue
             self._restarts += 1
             if self._restarts > 10 * self._count:
-                raise FleetError(f"embedded workers keep ending:\n{self._tail(f'worker-{number + 1}')}")
+                raise FleetError(
+                    f"embedded workers keep ending:\n{self._tail(f'worker-{number + 1}')}"
+                )
             self._workers[number] = self._start_worker(number)
 
     # --- stopping -----------------------------------------------------------------------------

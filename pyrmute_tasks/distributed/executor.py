@@ -102,7 +102,9 @@ class CeleryExecutor:
             self._store.end_job(self._spec.id)
         except redis.RedisError:
             # The keys expire by themselves, and the first error matters more.
-            log(logging.WARNING, "job_left", "the job's keys were left to expire", job=self._spec.id)
+            log(
+                logging.WARNING, "job_left", "the job's keys were left to expire", job=self._spec.id
+            )
 
     # --- ChunkExecutor ----------------------------------------------------------------------
 
@@ -169,35 +171,36 @@ class CeleryExecutor:
         # A batch that fails may have been delivered in part. Sending it again is safe:
         # whoever settles a chunk second is turned away.
         deadline = time.monotonic() + self._settings.outage_s
-        while True:
-            try:
-                self._publish_once(tasks)
-                return
-            except (OperationalError, OSError) as error:
-                if time.monotonic() > deadline:
-                    url = hide_password(self._settings.broker_url)
-                    raise BrokerUnavailableError(
-                        f"the broker at {url} has been out of reach for {self._settings.outage_s:.0f} s"
-                    ) from error
-                threading.Event().wait(_WAIT_S)
-
-    def _publish_once(self, tasks: list[_Task]) -> None:
-        job = str(self._spec)
-        with (
-            self._app.producer_pool.acquire(block=True) as producer,
-            producer.batch(max_size=len(tasks)),
-        ):
-            for task in tasks:
-                chunk = task.chunk
-                self._app.send_task(
-                    TASK_NAME,
-                    args=(self._spec.id, chunk.index, chunk.start),
-                    task_id=task.id,
-                    producer=producer,
-                    retry=False,
-                    argsrepr=task_label(job, chunk.index, chunk.start, chunk.count),
-                    kwargsrepr="{}",
+        while not self._publish_once(tasks):
+            if time.monotonic() > deadline:
+                raise BrokerUnavailableError(
+                    f"the broker at {hide_password(self._settings.broker_url)} has been out of "
+                    f"reach for {self._settings.outage_s:.0f} s"
                 )
+            time.sleep(_WAIT_S)
+
+    def _publish_once(self, tasks: list[_Task]) -> bool:
+        try:
+            pooled: Any = self._app.producer_pool.acquire(block=True)
+            with pooled as producer, producer.batch(max_size=len(tasks)):
+                for task in tasks:
+                    self._send(task, producer)
+        except (OperationalError, OSError) as error:
+            log(logging.WARNING, "publish_failed", "the broker cannot be reached", error=error)
+            return False
+        return True
+
+    def _send(self, task: _Task, producer: object) -> None:
+        chunk = task.chunk
+        self._app.send_task(
+            TASK_NAME,
+            args=(self._spec.id, chunk.index, chunk.start),
+            task_id=task.id,
+            producer=producer,
+            retry=False,
+            argsrepr=task_label(str(self._spec), chunk.index, chunk.start, chunk.count),
+            kwargsrepr="{}",
+        )
 
     # --- receiving ----------------------------------------------------------------------------
 
@@ -214,9 +217,7 @@ class CeleryExecutor:
 
     def _take(self, wait_s: float) -> list[Outcome[Frame]]:
         forget, self._received = self._received, []
-        return self._decode(
-            self._store.take_outcomes(self._spec.id, wait_s=wait_s, forget=forget)
-        )
+        return self._decode(self._store.take_outcomes(self._spec.id, wait_s=wait_s, forget=forget))
 
     def _decode(self, found: list[tuple[int, bytes]]) -> list[Outcome[Frame]]:
         outcomes = []
@@ -290,4 +291,9 @@ class _KeepAlive:
             try:
                 self._store.touch_job(self._job)
             except redis.RedisError:
-                log(logging.WARNING, "keep_alive_failed", "the store cannot be reached", job=self._job)
+                log(
+                    logging.WARNING,
+                    "keep_alive_failed",
+                    "the store cannot be reached",
+                    job=self._job,
+                )

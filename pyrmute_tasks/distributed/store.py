@@ -60,7 +60,8 @@ return 1
 
 _BEAT: Final = """
 local now = redis.call('TIME')
-redis.call('HSET', KEYS[1], ARGV[1], now[1] .. '.' .. string.format('%06d', now[2]) .. ' ' .. ARGV[2])
+local seen = now[1] .. '.' .. string.format('%06d', now[2])
+redis.call('HSET', KEYS[1], ARGV[1], seen .. ' ' .. ARGV[2])
 redis.call('EXPIRE', KEYS[1], 86400)
 """
 
@@ -144,8 +145,8 @@ class Store:
             once.ping()
         except redis.RedisError as error:
             raise StoreUnavailableError(
-                f"no store answers at {url} ({_reason(error)}); start a Redis or Valkey server there "
-                "or correct the URL"
+                f"no store answers at {url} ({_reason(error)}); start a Redis or Valkey server "
+                "there or correct the URL"
             ) from None
         finally:
             once.close()
@@ -195,7 +196,7 @@ class Store:
             forget: Chunks whose outcomes have been received and may go.
         """
         done = _key(job, "done")
-        first: list[bytes] = []
+        first: list[Any] = []
         if wait_s > 0:
             popped = self._redis.blpop([done], timeout=wait_s)
             if popped is None:
@@ -214,7 +215,7 @@ class Store:
     def _read(self, job: str, indices: list[int]) -> list[tuple[int, bytes]]:
         if not indices:
             return []
-        values = self._redis.hmget(_key(job, "out"), [str(index) for index in indices])
+        values: list[Any] = self._redis.hmget(_key(job, "out"), [str(index) for index in indices])
         return [
             (index, value)
             for index, value in zip(indices, values, strict=True)

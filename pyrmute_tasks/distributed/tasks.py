@@ -9,7 +9,7 @@ from celery import Celery
 from celery.exceptions import Reject
 
 from pyrmute_tasks.chunks import Outcome, decode_records, encode_outcome
-from pyrmute_tasks.codec import Compression, FrameKind, decode_frame, encode_frame, pack
+from pyrmute_tasks.codec import FrameKind, decode_frame, encode_frame, pack
 from pyrmute_tasks.distributed.app import TASK_NAME
 from pyrmute_tasks.distributed.store import ClaimState, Store
 from pyrmute_tasks.errors import CodeMismatchError, PyrmuteTasksError
