@@ -73,6 +73,7 @@ class MigrationPlan:
         to_version: Version of those that come out.
         steps: The hops, in order; empty when both versions are the same.
         model: The target's class; None if only data can be migrated, not validated.
+        path: The classes of all versions on the way.
     """
 
     name: str
@@ -259,14 +260,9 @@ def compile_plan(
     else:
         versions = _chain(registry.versions(name), name, from_version, to_version)
     steps = tuple(_compile_step(registry, name, *hop) for hop in pairwise(versions))
-    models = []
-    for version in versions or [to_version]:
-        try:
-            models.append(registry.model(name, version))
-        except ModelNotFoundError:
-            continue
-    target = models[-1] if models and registry.identify(models[-1]) == (name, to_version) else None
-    return MigrationPlan(name, from_version, to_version, steps, target, tuple(models))
+    found = [registry.find(name, version) for version in versions or [to_version]]
+    path = tuple(model for model in found if model is not None)
+    return MigrationPlan(name, from_version, to_version, steps, found[-1], path)
 
 
 def _chain(

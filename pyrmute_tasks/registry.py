@@ -93,10 +93,14 @@ class Registry:
             ModelNotFoundError: If there is none.
         """
         version = ModelVersion.of(version)
-        try:
-            return self._versions(name)[version]
-        except KeyError:
-            raise ModelNotFoundError(name, str(version)) from None
+        model = self._versions(name).get(version)
+        if model is None:
+            raise ModelNotFoundError(name, str(version))
+        return model
+
+    def find(self, name: str, version: ModelVersion) -> type[BaseModel] | None:
+        """Return the class registered for a version, or None."""
+        return self._models.get(name, {}).get(version)
 
     def latest(self, name: str) -> type[BaseModel]:
         """Return the class of the highest version.

@@ -190,7 +190,7 @@ class CeleryExecutor:
             return False
         return True
 
-    def _send(self, task: _Task, producer: object) -> None:
+    def _send(self, task: _Task, producer: Any) -> None:
         chunk = task.chunk
         self._app.send_task(
             TASK_NAME,

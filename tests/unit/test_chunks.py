@@ -1,0 +1,112 @@
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pyrmute_tasks.chunks import (
+    Origin,
+    Outcome,
+    cut_records,
+    decode_outcome,
+    decode_records,
+    encode_outcome,
+    encode_records,
+)
+from pyrmute_tasks.codec import Compression, FrameKind, decode_frame, encode_frame
+from pyrmute_tasks.errors import ConfigurationError, FrameError, UnsupportedValueError
+from pyrmute_tasks.failures import RecordFailure, Stage
+
+
+@pytest.mark.parametrize("total", [0, 1, 4, 5, 6, 10])
+def test_cutting_keeps_every_record_in_place(total: int) -> None:
+    chunks = list(cut_records(range(total), 5))
+    assert [record for chunk in chunks for record in chunk.payload] == list(range(total))
+    assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
+    assert all(chunk.start == chunk.payload[0] for chunk in chunks)
+    assert all(chunk.count == len(chunk.payload) <= 5 for chunk in chunks)
+
+
+def test_cutting_reads_no_further_than_asked_and_closes_the_source() -> None:
+    read: list[int] = []
+    closed = False
+
+    def source() -> Iterator[int]:
+        nonlocal closed
+        try:
+            for number in range(100):
+                read.append(number)
+                yield number
+        finally:
+            closed = True
+
+    chunks = cut_records(source(), 3)
+    next(chunks)
+    assert read == [0, 1, 2]
+    chunks.close()
+    assert closed
+
+
+def test_what_a_failing_source_gave_before_is_still_delivered() -> None:
+    def source() -> Iterator[int]:
+        yield from range(4)
+        raise OSError("gone")
+
+    chunks = cut_records(source(), 3)
+    assert next(chunks).payload == [0, 1, 2]
+    assert next(chunks).payload == [3]
+    with pytest.raises(OSError, match="gone"):
+        next(chunks)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, True, "3"])
+def test_a_chunk_size_that_is_none_is_refused(size: Any) -> None:
+    with pytest.raises(ConfigurationError, match="positive integer"):
+        next(cut_records([1], size))
+
+
+def test_line_numbers_count_blank_lines() -> None:
+    # Lines 10 to 16, of which 10, 12, 13 and 16 are blank.
+    origin = Origin("x", 10, (0, 2, 3, 6))
+    assert [origin.line_of(position) for position in range(3)] == [11, 14, 15]
+    assert [Origin("x", 1).line_of(position) for position in range(3)] == [1, 2, 3]
+
+
+def test_records_travel_as_a_frame() -> None:
+    chunk = next(cut_records([{"a": 1}, {"a": (2,)}], 5))
+    framed = encode_records(chunk, Compression.ZSTD)
+    assert framed.size_bytes == len(framed.payload)
+    assert decode_records(decode_frame(framed.payload)) == [{"a": 1}, {"a": (2,)}]
+
+
+def test_a_record_that_cannot_travel_is_named() -> None:
+    chunks = cut_records([{"a": 1}, {"a": 1}, {"a": 1}, {"a": {"b": object()}}], 2)
+    next(chunks)
+    with pytest.raises(UnsupportedValueError) as caught:
+        encode_records(next(chunks), Compression.NONE)
+    assert caught.value.record_index == 3
+    assert caught.value.path == "a.b"
+
+
+def test_a_frame_that_holds_something_else_than_it_says_is_refused() -> None:
+    chunk = encode_records(next(cut_records([{}, {}], 5)), Compression.NONE)
+    payload = bytes(decode_frame(chunk.payload).payload)
+    with pytest.raises(FrameError):
+        decode_records(decode_frame(encode_frame(FrameKind.OBJECTS, 3, payload)))
+
+
+def test_an_outcome_travels_with_its_failure() -> None:
+    failure = RecordFailure.of(41, Stage.STEP, "1.0.0 → 2.0.0", KeyError("name"))
+    frame = encode_frame(FrameKind.LINES, 1, b"{}\n")
+    back = decode_outcome(encode_outcome(Outcome(4, 1, frame, failure, 0.5, "w1")))
+    assert (back.index, back.count, back.seconds, back.worker) == (4, 1, 0.5, "w1")
+    assert bytes(back.outputs.payload) == b"{}\n"
+    assert back.failure is not None
+    assert (back.failure.index, back.failure.step) == (41, "1.0.0 → 2.0.0")
+    assert isinstance(back.failure.error, KeyError)
+
+
+@pytest.mark.parametrize("cut", [0, 3, 20, -1])
+def test_a_damaged_outcome_is_refused(cut: int) -> None:
+    data = encode_outcome(Outcome(0, 0, encode_frame(FrameKind.LINES, 0, b"")))
+    with pytest.raises(FrameError):
+        decode_outcome(data[:cut])

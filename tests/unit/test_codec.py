@@ -1,0 +1,202 @@
+import enum
+import math
+import uuid
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic_core import TzInfo
+
+from pyrmute_tasks.codec import (
+    Compression,
+    FrameKind,
+    decode_frame,
+    encode_frame,
+    pack,
+    unpack,
+)
+from pyrmute_tasks.errors import FrameError, UnsupportedValueError
+
+ZONES = st.sampled_from(
+    [
+        None,
+        timezone.utc,
+        timezone(timedelta(hours=-3, minutes=30)),
+        timezone(timedelta(hours=2), "CEST"),
+        ZoneInfo("America/New_York"),
+        ZoneInfo("UTC"),
+    ]
+)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(-(2**80), 2**80)
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.text(st.characters(), max_size=3)  # lone surrogates among them
+    | st.binary(max_size=20)
+    | st.datetimes(timezones=ZONES, allow_imaginary=False)
+    | st.dates()
+    | st.times()
+    | st.timedeltas()
+    | st.decimals(allow_nan=False)
+    | st.uuids()
+)
+HASHABLE = st.recursive(
+    SCALARS, lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=3), max_leaves=4
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4)
+    | st.tuples(inner, inner)
+    | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+    | st.dictionaries(HASHABLE, inner, max_size=3)
+    | st.sets(HASHABLE, max_size=3),
+    max_leaves=12,
+)
+
+
+def exact(value: Any) -> Any:
+    """A value with its types, so that 1, 1.0 and True, or a tuple and a list, differ."""
+    if isinstance(value, dict):
+        return (dict, [(exact(key), exact(item)) for key, item in value.items()])
+    if isinstance(value, (set, frozenset)):
+        return (type(value), sorted(repr(exact(item)) for item in value))
+    if isinstance(value, (list, tuple)):
+        return (type(value), [exact(item) for item in value])
+    if isinstance(value, datetime):
+        return (datetime, value.replace(tzinfo=None), value.fold, repr(value.tzinfo))
+    return (type(value), repr(value))
+
+
+@given(VALUES)
+@settings(deadline=None, max_examples=300)
+def test_whatever_a_record_may_hold_comes_back_the_same(value: Any) -> None:
+    assert exact(unpack(pack(value))) == exact(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Decimal("NaN"),
+        Decimal("-0.00"),
+        Decimal("1E+400"),
+        math.inf,
+        -0.0,
+        time(1, 2, 3, 4, timezone.utc, fold=1),
+        datetime(2013, 11, 3, 1, 30, tzinfo=ZoneInfo("America/New_York"), fold=1),
+        datetime(2013, 1, 1, tzinfo=TzInfo(-18000)),
+        date.max,
+        timedelta.min,
+        timedelta.max,
+        uuid.UUID(int=2**128 - 1),
+        -(2**63) - 1,
+        2**64,
+    ],
+)
+def test_edges_come_back_the_same(value: object) -> None:
+    assert exact(unpack(pack([value]))) == exact([value])
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+def test_enums_travel_as_their_value() -> None:
+    assert unpack(pack([Colour.RED, Level.HIGH, {Colour.RED: 1}])) == ["red", 3, {"red": 1}]
+
+
+class Text(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("value", [object(), Text("x"), range(3), 1j, Exception("x")])
+def test_anything_else_is_refused_by_type_and_place(value: object) -> None:
+    records = [{"a": 1}, {"a": {"tags": ["x", value], "key with data": value}}]
+    with pytest.raises(UnsupportedValueError) as caught:
+        pack(records)
+    assert caught.value.path == "[1].a.tags[1]"
+    assert type(value).__qualname__ in caught.value.type_name
+    with pytest.raises(UnsupportedValueError, match="<key>"):
+        pack({"secret name": value})
+
+
+def test_nesting_without_end_is_refused() -> None:
+    value: list[Any] = []
+    for _ in range(5000):
+        value = [value]
+    with pytest.raises(UnsupportedValueError, match="nesting"):
+        pack(value)
+
+
+def test_reports_replace_what_cannot_travel() -> None:
+    assert unpack(pack({"error": object(), "n": 1}, lossy=True)) == {
+        "error": "<builtins.object>",
+        "n": 1,
+    }
+
+
+@given(st.binary(max_size=200))
+@settings(deadline=None)
+def test_foreign_bytes_are_refused_as_values_and_as_frames(data: bytes) -> None:
+    try:
+        unpack(data)
+    except FrameError:
+        pass
+    with pytest.raises(FrameError):
+        decode_frame(data)
+
+
+@given(st.binary(), st.sampled_from(Compression), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_a_frame_comes_back_whole(payload: bytes, how: Compression, count: int) -> None:
+    frame = decode_frame(encode_frame(FrameKind.LINES, count, payload, how))
+    assert (frame.kind, frame.count, bytes(frame.payload)) == (FrameKind.LINES, count, payload)
+
+
+@given(st.binary(min_size=1), st.sampled_from(Compression), st.data())
+@settings(deadline=None)
+def test_a_truncated_frame_is_refused(
+    payload: bytes, how: Compression, data: st.DataObject
+) -> None:
+    whole = encode_frame(FrameKind.OBJECTS, 1, payload, how)
+    with pytest.raises(FrameError):
+        decode_frame(whole[: data.draw(st.integers(0, len(whole) - 1))])
+
+
+def test_a_frame_of_another_version_or_kind_is_refused() -> None:
+    whole = encode_frame(FrameKind.OBJECTS, 1, b"x")
+    with pytest.raises(FrameError, match="version 9"):
+        decode_frame(whole[:3] + b"\x09" + whole[4:])
+    with pytest.raises(FrameError, match="unknown kind"):
+        decode_frame(whole[:4] + b"\x09" + whole[5:])
+    with pytest.raises(FrameError, match="not a frame"):
+        decode_frame(b"{}" + whole[2:])
+
+
+def test_an_oversized_frame_is_refused_before_it_is_unpacked() -> None:
+    whole = encode_frame(FrameKind.OBJECTS, 1, b"x" * 1000, Compression.ZSTD)
+    with pytest.raises(FrameError, match="claims 1000 bytes and the limit is 999"):
+        decode_frame(whole, max_bytes=999)
+
+
+def test_a_decompression_bomb_is_refused_within_the_announced_size() -> None:
+    honest = encode_frame(FrameKind.OBJECTS, 1, b"x" * 10, Compression.ZSTD)
+    bomb = zstandard.ZstdCompressor().compress(b"\0" * 50_000_000)
+    lying = honest[: len(honest) - len(decode_payload(honest))] + bomb
+    with pytest.raises(FrameError, match="announces 10 bytes and holds 11"):
+        decode_frame(lying)
+
+
+def decode_payload(frame: bytes) -> bytes:
+    return zstandard.ZstdCompressor(level=1).compress(bytes(decode_frame(frame).payload))

@@ -1,0 +1,187 @@
+import pickle
+from typing import Any, Literal
+
+import pytest
+from pydantic import BaseModel, TypeAdapter, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
+
+from pyrmute_tasks.codec import pack, unpack
+from pyrmute_tasks.errors import InvalidRecordError, MigrationError, ModelNotFoundError
+from pyrmute_tasks.failures import (
+    RecordFailure,
+    RemoteError,
+    Stage,
+    describe_safely,
+    validation_error_of,
+)
+
+
+class Inner(BaseModel):
+    size: int
+
+
+class Item(BaseModel):
+    count: int
+    kind: Literal["a", "b"]
+    inner: Inner
+    label: str = ""
+
+    @field_validator("label")
+    @classmethod
+    def check(cls, label: str) -> str:
+        if label == "bad":
+            raise ValueError("bad {label}")
+        if label == "custom":
+            raise PydanticCustomError("odd_label", "odd {what}", {"what": "thing"})
+        return label
+
+
+BAD_ITEMS: list[Any] = [
+    {"count": "x", "kind": "c", "inner": {"size": "y"}, "label": "bad"},
+    {"count": 1, "kind": "a", "inner": {}, "label": "custom"},
+    {"count": 1},
+    7,
+]
+
+
+def travel(failure: RecordFailure) -> RecordFailure:
+    return RecordFailure.from_wire(unpack(pack(failure.to_wire(), lossy=True)))
+
+
+def invalid(item: object) -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        Item.model_validate(item)
+    return caught.value
+
+
+@pytest.mark.parametrize("item", BAD_ITEMS)
+def test_a_validation_error_travels_with_the_same_errors(item: object) -> None:
+    error = invalid(item)
+    back = travel(RecordFailure.of(1, Stage.VALIDATE, "", error)).error
+    assert isinstance(back, ValidationError)
+    assert repr(back.errors()) == repr(error.errors())
+    assert str(back) == str(error)
+    assert back.title == "Item"
+
+
+@pytest.mark.parametrize("position", range(len(BAD_ITEMS)))
+def test_one_records_part_of_a_lists_error_equals_its_own(position: int) -> None:
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(list[Item]).validate_python(BAD_ITEMS)
+    part = validation_error_of(caught.value, position, "Item")
+    own = invalid(BAD_ITEMS[position])
+    assert repr(part.errors()) == repr(own.errors())
+    assert str(part) == str(own)
+
+
+def caught_in_a_step(cause: Exception) -> MigrationError:
+    def step() -> None:
+        raise cause
+
+    try:
+        try:
+            step()
+        except Exception as error:
+            raise MigrationError("User", "1.0.0", "2.0.0", f"it raised {error}") from error
+    except MigrationError as error:
+        return error
+
+
+def test_a_migration_error_travels_with_attributes_message_and_cause() -> None:
+    error = caught_in_a_step(KeyError("name"))
+    failure = RecordFailure.of(5, Stage.STEP, "1.0.0 → 2.0.0", error)
+    assert failure.raised_at.startswith("test_failures.py:")
+    assert failure.raised_at.endswith(" in step")
+    back = travel(failure)
+    assert type(back.error) is MigrationError
+    assert str(back.error) == str(error)
+    assert (back.error.name, back.error.from_version) == ("User", "1.0.0")
+    assert isinstance(back.error.__cause__, KeyError)
+    assert back.error.__cause__.args == ("name",)
+    assert back.raised_at == failure.raised_at
+
+
+class Strict(Exception):
+    def __init__(self, one: str, *, two: str) -> None:
+        super().__init__(one)
+        self.two = two
+
+
+def test_a_class_that_is_known_here_comes_back_without_calling_it() -> None:
+    back = travel(RecordFailure.of(0, Stage.STEP, "", Strict("a", two="b"))).error
+    assert isinstance(back, Strict)
+    assert (back.args, back.two) == (("a",), "b")
+
+
+def test_a_class_that_is_not_known_here_has_a_stand_in() -> None:
+    class Local(Exception):
+        pass
+
+    back = travel(RecordFailure.of(0, Stage.STEP, "", Local("what happened"))).error
+    assert isinstance(back, RemoteError)
+    assert "Local" in back.type_name
+    assert back.message == "what happened"
+
+
+@pytest.mark.parametrize("name", ["os:system", "builtins:eval", "builtins:KeyboardInterrupt"])
+def test_only_exceptions_are_made_from_a_name(name: str) -> None:
+    wire = RecordFailure.of(0, Stage.STEP, "", ValueError("echo")).to_wire()
+    wire["error"]["type"] = name
+    assert isinstance(RecordFailure.from_wire(wire).error, RemoteError)
+
+
+def test_the_exception_to_raise_knows_its_record() -> None:
+    error = ValueError("x")
+    failure = RecordFailure(7, Stage.DECODE, "", error, "f.py:1 in f", "in.jsonl, line 9")
+    assert failure.exception() is error
+    assert failure.exception().__notes__ == ["record 7 (in.jsonl, line 9)"]
+    assert error.record_index == 7  # type: ignore[attr-defined]  # set by exception()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModelNotFoundError("User", "1.0.0"),
+        caught_in_a_step(ValueError("x")),
+        InvalidRecordError("not valid JSON"),
+        RemoteError("a.B", "text"),
+    ],
+)
+def test_errors_survive_pickling(error: Exception) -> None:
+    RecordFailure(3, Stage.STEP, "", error).exception()
+    back = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
+    assert type(back) is type(error)
+    assert str(back) == str(error)
+    assert vars(back) == vars(error)
+    assert back.__notes__ == ["record 3"]
+
+
+SECRET = "Secret"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            caught_in_a_step(ValueError(SECRET)),
+            "in.jsonl, line 9 (record 7): step User 1.0.0 → 2.0.0 raised ValueError",
+        ),
+        (
+            invalid({"count": SECRET, "kind": "a", "inner": {"size": 1}}),
+            "in.jsonl, line 9 (record 7): the migrated record is not a valid Item "
+            "(count: int_parsing)",
+        ),
+        (
+            InvalidRecordError("not valid JSON"),
+            "in.jsonl, line 9 (record 7): not valid JSON",
+        ),
+        (RuntimeError(SECRET), "in.jsonl, line 9 (record 7): RuntimeError"),
+    ],
+)
+def test_a_description_tells_what_and_where_but_nothing_of_the_record(
+    error: Exception, expected: str
+) -> None:
+    failure = RecordFailure(7, Stage.STEP, "", error, "", "in.jsonl, line 9")
+    text = describe_safely(failure.exception())
+    assert text == expected
+    assert SECRET not in text

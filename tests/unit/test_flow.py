@@ -1,0 +1,344 @@
+"""The engine's rules, proved over a scripted executor."""
+
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from pyrmute_tasks.chunks import Chunk, Outcome
+from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.events import ChunkDelivered, ChunkDiscarded, ChunkSubmitted, Event
+from pyrmute_tasks.failures import RecordFailure, Stage
+from pyrmute_tasks.flow import Window, run_ordered
+
+SIZE = 3  # records a chunk
+
+
+def make_chunk(index: int, size_bytes: int = 0) -> Chunk[int]:
+    return Chunk(index, index * SIZE, SIZE, index, size_bytes)
+
+
+def make_outcome(index: int, fails_at: int | None = None) -> Outcome[list[int]]:
+    """Outputs are the records' indices; `fails_at` is a position within the chunk."""
+    start = index * SIZE
+    count = SIZE if fails_at is None else fails_at
+    failure = None
+    if fails_at is not None:
+        position = start + fails_at
+        failure = RecordFailure.of(position, Stage.STEP, "", ValueError(f"bad {position}"))
+    return Outcome(index, count, list(range(start, start + count)), failure)
+
+
+def keep(chunk: Chunk[int], outcome: Outcome[list[int]]) -> Outcome[list[int]]:
+    return outcome
+
+
+@dataclass
+class ScriptedExecutor:
+    """Completes what it is told to; when asked to wait with nothing done, the oldest."""
+
+    failures: dict[int, int] = field(default_factory=dict)
+    submitted: list[int] = field(default_factory=list)
+    pending: dict[int, Chunk[int]] = field(default_factory=dict)
+    arrivals: list[Outcome[list[int]]] = field(default_factory=list)
+    cancelled_from: int | None = None
+
+    def submit(self, chunk: Chunk[int], /) -> None:
+        assert self.cancelled_from is None or chunk.index < self.cancelled_from
+        self.submitted.append(chunk.index)
+        self.pending[chunk.index] = chunk
+
+    def complete(self, index: int) -> None:
+        del self.pending[index]
+        self.arrivals.append(make_outcome(index, self.failures.get(index)))
+
+    def collect(self, *, wait: bool) -> Iterable[Outcome[list[int]]]:
+        if wait and not self.arrivals:
+            assert self.pending, "waiting for an outcome of nothing"
+            self.complete(min(self.pending))
+        arrived, self.arrivals = self.arrivals, []
+        return arrived
+
+    def cancel(self, first: int) -> None:
+        self.cancelled_from = first if self.cancelled_from is None else self.cancelled_from
+        self.cancelled_from = min(first, self.cancelled_from)
+        self.pending = {index: chunk for index, chunk in self.pending.items() if index < first}
+
+
+class FlowMachine(RuleBasedStateMachine):
+    """Completes, repeats and pulls in any order; every chunk may fail at any record."""
+
+    @initialize(
+        total=st.integers(0, 12),
+        window=st.integers(1, 5),
+        byte_limit=st.integers(1, 40),
+        sizes=st.lists(st.integers(0, 20), min_size=12, max_size=12),
+        failures=st.dictionaries(st.integers(0, 11), st.integers(0, SIZE - 1), max_size=3),
+        late_failures=st.dictionaries(st.integers(0, 11), st.integers(0, SIZE - 1), max_size=2),
+        source_fails=st.booleans(),
+    )
+    def begin(
+        self,
+        total: int,
+        window: int,
+        byte_limit: int,
+        sizes: list[int],
+        failures: dict[int, int],
+        late_failures: dict[int, int],
+        source_fails: bool,
+    ) -> None:
+        self.window, self.byte_limit, self.sizes = window, byte_limit, sizes
+        self.total, self.source_fails = total, source_fails
+        self.read = self.delivered = self.discarded = 0
+        self.source_closed = False
+        self.outputs: list[int] = []
+        self.error: Exception | None = None
+        self.ended = self.left = False
+        self.late_failures = late_failures
+        self.executor = ScriptedExecutor(failures)
+        # By chunk, the position of its first bad record, whoever finds it.
+        self.bad = {
+            index: min(found.get(index, SIZE) for found in (failures, late_failures))
+            for index in {*failures, *late_failures}
+            if index < total
+        }
+        self.run = run_ordered(
+            self.source(),
+            self.executor,
+            Window(window, byte_limit),
+            finish=self.finish,
+            observers=(self.observe,),
+        )
+
+    def source(self) -> Generator[Chunk[int], None, None]:
+        try:
+            for index in range(self.total):
+                self.read += 1
+                yield make_chunk(index, self.sizes[index])
+            if self.source_fails:
+                raise OSError("the source broke")
+        finally:
+            self.source_closed = True
+
+    def finish(self, chunk: Chunk[int], outcome: Outcome[list[int]]) -> Outcome[list[int]]:
+        place = self.late_failures.get(chunk.index)
+        if place is None or place >= outcome.count:
+            return outcome
+        return replace(
+            outcome,
+            outputs=outcome.outputs[:place],
+            count=place,
+            failure=make_outcome(chunk.index, place).failure,
+        )
+
+    def observe(self, event: Event) -> None:
+        if isinstance(event, ChunkDelivered):
+            self.delivered += 1
+        if isinstance(event, ChunkDiscarded):
+            self.discarded += 1
+
+    @rule(data=st.data())
+    @precondition(lambda self: not self.ended and self.executor.pending)
+    def complete_one(self, data: st.DataObject) -> None:
+        self.executor.complete(data.draw(st.sampled_from(sorted(self.executor.pending))))
+
+    @rule(data=st.data())
+    @precondition(lambda self: not self.ended and self.executor.submitted)
+    def arrive_again(self, data: st.DataObject) -> None:
+        index = data.draw(st.sampled_from(self.executor.submitted))
+        if index not in self.executor.pending:
+            outcome = make_outcome(index, self.executor.failures.get(index))
+            self.executor.arrivals.append(outcome)
+
+    @rule()
+    @precondition(lambda self: not self.ended)
+    def pull(self) -> None:
+        try:
+            self.outputs += next(self.run).outputs
+        except StopIteration:
+            self.ended = True
+        except (ValueError, OSError) as error:
+            self.ended, self.error = True, error
+
+    @rule()
+    @precondition(lambda self: not self.ended and self.delivered > 2)
+    def leave(self) -> None:
+        self.run.close()
+        assert not self.executor.pending
+        assert self.source_closed
+        self.ended = self.left = True
+
+    @rule()
+    @precondition(lambda self: self.ended)
+    def rest(self) -> None:
+        pass
+
+    @invariant()
+    def outputs_are_a_prefix_in_order(self) -> None:
+        assert self.outputs == list(range(len(self.outputs)))
+
+    @invariant()
+    def never_more_than_the_window(self) -> None:
+        assert self.read - self.delivered - self.discarded <= self.window
+        held = [index for index in self.executor.submitted if index >= self.delivered]
+        size = sum(self.sizes[index] for index in held)
+        assert size <= self.byte_limit or len(held) - self.discarded <= 1
+
+    def teardown(self) -> None:
+        if not hasattr(self, "run"):
+            return
+        while not self.ended:
+            self.pull()
+        executor = self.executor
+        assert executor.submitted == list(range(len(executor.submitted)))
+        assert not executor.pending
+        assert self.source_closed
+        if self.left:
+            return
+        if not self.bad and not self.source_fails:
+            assert self.error is None
+            assert self.outputs == list(range(self.total * SIZE))
+            return
+        assert self.error is not None
+        if self.bad:
+            first = min(self.bad)
+            expected = first * SIZE + self.bad[first]
+            assert str(self.error) == f"bad {expected}"
+            assert self.error.record_index == expected  # type: ignore[attr-defined]  # set by the flow
+            assert self.outputs == list(range(expected))
+            assert executor.cancelled_from == first + 1
+        else:
+            assert str(self.error) == "the source broke"
+            assert self.outputs == list(range(self.total * SIZE))
+
+
+TestFlow = FlowMachine.TestCase
+TestFlow.settings = settings(
+    max_examples=300,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.filter_too_much],
+)
+
+
+def run_all(
+    chunks: Iterator[Chunk[int]], executor: ScriptedExecutor, window: Window
+) -> list[int]:
+    outcomes = run_ordered(chunks, executor, window, finish=keep)
+    return [record for outcome in outcomes for record in outcome.outputs]
+
+
+class SlowFirst(ScriptedExecutor):
+    """The first chunk completes only when nothing else is left to do."""
+
+    most_held = 0
+
+    def collect(self, *, wait: bool) -> Iterable[Outcome[list[int]]]:
+        self.most_held = max(self.most_held, len(self.submitted))
+        if wait and 0 in self.pending and len(self.pending) > 1:
+            self.complete(max(self.pending))
+        return super().collect(wait=wait)
+
+
+def test_a_slow_first_chunk_holds_no_more_than_the_window() -> None:
+    executor = SlowFirst()
+    chunks = (make_chunk(index) for index in range(2000))
+    outcomes = run_ordered(chunks, executor, Window(16), finish=keep)
+    assert next(outcomes).index == 0
+    assert executor.most_held == 16
+    assert [outcome.index for outcome in outcomes] == list(range(1, 2000))
+
+
+def test_reading_waits_for_the_consumer() -> None:
+    read = []
+
+    def source() -> Iterator[Chunk[int]]:
+        for index in range(100):
+            read.append(index)
+            yield make_chunk(index)
+
+    outcomes = run_ordered(source(), ScriptedExecutor(), Window(4), finish=keep)
+    next(outcomes)
+    assert len(read) <= 4
+    next(outcomes)
+    assert len(read) <= 5
+
+
+def test_a_ready_outcome_is_delivered_before_a_slow_source_has_filled_the_window() -> None:
+    executor = ScriptedExecutor()
+    read = []
+
+    def source() -> Iterator[Chunk[int]]:
+        for index in range(100):
+            if index == 2:
+                executor.complete(0)
+            read.append(index)
+            yield make_chunk(index)
+
+    next(run_ordered(source(), executor, Window(50), finish=keep))
+    assert len(read) == 3
+
+
+def test_a_chunk_larger_than_the_window_passes_alone() -> None:
+    chunks = (make_chunk(index, size_bytes=100) for index in range(3))
+    assert run_all(chunks, ScriptedExecutor(), Window(8, size_bytes=10)) == list(range(9))
+
+
+def test_an_earlier_failure_that_arrives_later_wins_and_what_ran_in_vain_is_told() -> None:
+    executor = ScriptedExecutor(failures={1: 1, 3: 0})
+    events: list[Event] = []
+    outcomes = run_ordered(
+        (make_chunk(index) for index in range(100)),
+        executor,
+        Window(6),
+        finish=keep,
+        observers=(events.append,),
+    )
+    next(outcomes)
+    executor.complete(5)
+    executor.complete(3)
+    assert next(outcomes).outputs == [3]
+    with pytest.raises(ValueError, match="bad 4") as caught:
+        next(outcomes)
+    assert caught.value.__notes__ == ["record 4"]
+    submitted = [event.chunk for event in events if isinstance(event, ChunkSubmitted)]
+    assert max(submitted) <= 6
+    discarded = {event.chunk: event.ran for event in events if isinstance(event, ChunkDiscarded)}
+    assert sorted(discarded) == sorted(set(submitted) - {0, 1})
+    assert discarded[5]
+
+
+def test_an_observer_that_raises_cannot_hurt_the_run() -> None:
+    def broken(event: Event) -> None:
+        raise RuntimeError("observer")
+
+    chunks = (make_chunk(index) for index in range(3))
+    outcomes = run_ordered(
+        chunks, ScriptedExecutor(), Window(2), finish=keep, observers=(broken,)
+    )
+    assert [outcome.index for outcome in outcomes] == [0, 1, 2]
+
+
+def test_an_empty_source_yields_nothing() -> None:
+    assert run_all(iter(()), ScriptedExecutor(), Window()) == []
+
+
+@pytest.mark.parametrize(("slots", "chunks"), [(1, 8), (2, 8), (3, 12), (100, 400), (999, 1024)])
+def test_the_default_window_follows_the_slots(slots: int, chunks: int) -> None:
+    assert Window.for_slots(slots).chunks == chunks
+
+
+def test_a_window_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigurationError):
+        Window(chunks=0)
+    with pytest.raises(ConfigurationError):
+        Window(size_bytes=0)
