@@ -12,6 +12,7 @@ from pyrmute_tasks.errors import (
     VersionedModelError,
 )
 from pyrmute_tasks.manager import ModelManager
+from pyrmute_tasks.migrator import Migrator
 from pyrmute_tasks.registry import MigrationFunc, ModelData
 from pyrmute_tasks.versions import ModelVersion
 
@@ -21,6 +22,7 @@ __all__ = [
     "InvalidVersionError",
     "MigrationError",
     "MigrationFunc",
+    "Migrator",
     "ModelData",
     "ModelManager",
     "ModelNotFoundError",

@@ -46,7 +46,8 @@ class ChunkDelivered:
     Attributes:
         chunk: The chunk's index.
         count: Outputs delivered.
-        size_bytes: Size of the chunk's input, as the window counted it.
+        size_bytes: Size of the chunk's input, as the window counted it; 0 if it ended in a
+            failure.
     """
 
     chunk: int

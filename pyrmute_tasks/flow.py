@@ -18,7 +18,7 @@ The rules:
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from pyrmute_tasks.chunks import Chunk, Outcome
 from pyrmute_tasks.errors import ConfigurationError
@@ -131,7 +131,7 @@ def run_ordered(
                 run.stop_behind(chunk.index)
             if finished.count or finished.failure is None:
                 yield replace(finished, failure=None)
-            run.release(chunk, finished.count)
+            run.release(chunk, finished)
             if finished.failure is not None:
                 raise finished.failure.exception()
         if run.source_error is not None:
@@ -228,12 +228,13 @@ class _Run(Generic[In, Out]):
             ran = self._arrived.pop(late, None) is not None
             self._tell(ChunkDiscarded(late, self.held.pop(late).count, ran))
 
-    def release(self, chunk: Chunk[In], count: int) -> None:
+    def release(self, chunk: Chunk[In], outcome: Outcome[Any]) -> None:
         """Give the slot of a delivered chunk back."""
         del self.held[chunk.index]
         self._held_bytes -= chunk.size_bytes
         self._next += 1
-        self._tell(ChunkDelivered(chunk.index, count, chunk.size_bytes))
+        done_bytes = chunk.size_bytes if outcome.failure is None else 0
+        self._tell(ChunkDelivered(chunk.index, outcome.count, done_bytes))
 
     def close(self) -> None:
         """Cancel whatever is still pending and close the source."""

@@ -91,7 +91,7 @@ class Migrator:
         if isinstance(manager, str):
             self._manager_name, self._manager = manager, load_manager(manager)
         else:
-            self._manager_name, self._manager = locate_attribute(manager), manager
+            self._manager_name, self._manager = _name_of(manager), manager
         self._embed = broker_url is None and settings is None
         if self._embed and store_url is not None:
             raise ConfigurationError("store_url needs broker_url: name both, or neither")
@@ -416,6 +416,15 @@ class Migrator:
         assert self._store is not None
         slots = sum(worker.slots for worker in self._store.workers())
         return Window.for_slots(max(slots, 1))
+
+
+def _name_of(manager: ModelManager) -> str:
+    models = {
+        manager.get(name, version).__module__
+        for name in manager.list_models()
+        for version in manager.list_versions(name)
+    }
+    return locate_attribute(manager, prefer=models)
 
 
 def _validate(plan: MigrationPlan, data: list[ModelData], start: int) -> Result:

@@ -72,15 +72,15 @@ class MigrationPlan:
         from_version: Version of the records that go in.
         to_version: Version of those that come out.
         steps: The hops, in order; empty when both versions are the same.
-        model: The target's class; None if only data can be migrated, not validated.
-        path: The classes of all versions on the way.
+        model: The target's class; or, if only data can be migrated, why there is none.
+        path: The classes of all versions on the way, for the fingerprint.
     """
 
     name: str
     from_version: ModelVersion
     to_version: ModelVersion
     steps: tuple[Step, ...]
-    model: type[BaseModel] | None
+    model: type[BaseModel] | ModelNotFoundError
     path: tuple[type[BaseModel], ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
@@ -223,8 +223,8 @@ class MigrationPlan:
         Raises:
             ModelNotFoundError: If the target version has none.
         """
-        if self.model is None:
-            raise ModelNotFoundError(self.name, str(self.to_version))
+        if isinstance(self.model, ModelNotFoundError):
+            raise self.model.with_traceback(None)
         return self.model
 
     @cached_property
@@ -260,9 +260,20 @@ def compile_plan(
     else:
         versions = _chain(registry.versions(name), name, from_version, to_version)
     steps = tuple(_compile_step(registry, name, *hop) for hop in pairwise(versions))
-    found = [registry.find(name, version) for version in versions or [to_version]]
+    found = [registry.find(name, version) for version in versions]
     path = tuple(model for model in found if model is not None)
-    return MigrationPlan(name, from_version, to_version, steps, found[-1], path)
+    return MigrationPlan(
+        name, from_version, to_version, steps, _target(registry, name, to_version), path
+    )
+
+
+def _target(
+    registry: Registry, name: str, version: ModelVersion
+) -> type[BaseModel] | ModelNotFoundError:
+    try:
+        return registry.model(name, version)
+    except ModelNotFoundError as error:
+        return error
 
 
 def _chain(
@@ -364,7 +375,8 @@ def _fingerprint(plan: MigrationPlan) -> str:
             digest.update(str(part).encode() + b"\0")
 
     add(__version__, pydantic.VERSION, str(plan))
-    for model in plan.path:
+    target = () if isinstance(plan.model, ModelNotFoundError) else (plan.model,)
+    for model in (*plan.path, *target):
         add(json.dumps(model.model_json_schema(mode="validation"), sort_keys=True, default=repr))
         for name, info in model.model_fields.items():
             add(name, _stable_repr(info.default), _source(info.default_factory))

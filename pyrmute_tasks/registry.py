@@ -8,10 +8,10 @@ import it: ``package.module:attribute`` or ``path/to/file.py:attribute``.
 import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
@@ -221,30 +221,43 @@ def _import(spec: str, name: str) -> object:
         raise ManagerImportError(f"cannot import '{spec}': {reason}") from error
 
 
-def locate_attribute(target: object) -> str:
+def locate_attribute(target: object, prefer: Collection[str] = ()) -> str:
     """Return a name under which another process can import `target`.
+
+    Args:
+        target: What is to be imported.
+        prefer: Names of modules that probably define it, and do not just import it.
 
     Raises:
         ManagerImportError: If no imported module holds it as an attribute.
     """
-    for name, module in list(sys.modules.items()):
-        for attribute, value in list(getattr(module, "__dict__", {}).items()):
-            if value is not target:
-                continue
-            if name not in ("__main__", "__mp_main__"):
-                return _importable(name, module, attribute)
-            file = getattr(module, "__file__", None)
-            if file is not None and file.endswith(".py"):
-                return f"{Path(file).resolve()}:{attribute}"
+    names = [
+        (module_name, attribute)
+        for module_name, module in list(sys.modules.items())
+        for attribute, value in list(getattr(module, "__dict__", {}).items())
+        if value is target
+    ]
+    # The script comes last: importing it again elsewhere runs whatever it does not guard.
+    names.sort(key=lambda name: (name[0] in _SCRIPTS, name[0] not in prefer))
+    for module_name, attribute in names:
+        place = _importable(module_name)
+        if place is not None:
+            return f"{place}:{attribute}"
     raise ManagerImportError(
         "workers cannot import this manager: it is not an attribute of any module. Assign it at "
         "the top level of a module and pass that object, or its name 'package.module:attribute'"
     )
 
 
-def _importable(name: str, module: object, attribute: str) -> str:
-    # A file that load_attribute imported is found by other processes through its path only.
-    file = getattr(module, "__file__", None)
-    if "." not in name and file is not None and file.endswith(".py"):
-        return f"{Path(file).resolve()}:{attribute}"
-    return f"{name}:{attribute}"
+_SCRIPTS: Final = ("__main__", "__mp_main__")
+
+
+def _importable(module_name: str) -> str | None:
+    """Return the part of a spec that leads to an imported module."""
+    file = getattr(sys.modules[module_name], "__file__", None) or ""
+    is_source = file.endswith(".py")
+    # A module outside of packages may have come from a file that load_attribute imported,
+    # which other processes find only by its path.
+    if "." not in module_name and is_source and Path(file).stem != "__init__":
+        return str(Path(file).resolve())
+    return None if module_name in _SCRIPTS else module_name

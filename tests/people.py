@@ -58,7 +58,7 @@ def obey(name: str) -> None:
     """Do what a name says: some tests need a step that takes time or dies."""
     verb, _, argument = name.partition(":")
     if verb == "sleep":
-        time.sleep(float(argument))
+        time.sleep(float(argument.split()[0]))
     elif verb == "count":
         with Path(argument).open("a") as file:
             file.write("x\n")

@@ -111,13 +111,15 @@ class EmbeddedFleet:
         inherited = {
             key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)
         }
+        # Celery's pool leaves directories behind when it is killed: they go with ours.
+        private = {"TMPDIR": str(self._directory), **self.settings.to_env()}
         with (self._directory / f"{name}.log").open("ab") as log_file:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=subprocess.STDOUT,
-                env=inherited | self.settings.to_env(),
+                env=inherited | private,
                 # A Ctrl-C at the terminal is for the producer, which then ends the others.
                 start_new_session=True,
             )

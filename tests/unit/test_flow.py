@@ -230,9 +230,7 @@ TestFlow.settings = settings(
 )
 
 
-def run_all(
-    chunks: Iterator[Chunk[int]], executor: ScriptedExecutor, window: Window
-) -> list[int]:
+def run_all(chunks: Iterator[Chunk[int]], executor: ScriptedExecutor, window: Window) -> list[int]:
     outcomes = run_ordered(chunks, executor, window, finish=keep)
     return [record for outcome in outcomes for record in outcome.outputs]
 
@@ -322,9 +320,7 @@ def test_an_observer_that_raises_cannot_hurt_the_run() -> None:
         raise RuntimeError("observer")
 
     chunks = (make_chunk(index) for index in range(3))
-    outcomes = run_ordered(
-        chunks, ScriptedExecutor(), Window(2), finish=keep, observers=(broken,)
-    )
+    outcomes = run_ordered(chunks, ScriptedExecutor(), Window(2), finish=keep, observers=(broken,))
     assert [outcome.index for outcome in outcomes] == [0, 1, 2]
 
 

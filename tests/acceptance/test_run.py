@@ -1,0 +1,251 @@
+"""`pyrmute-tasks` as a person meets it: a command with arguments, output and a status."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pyrmute_tasks.settings import Settings
+from tests.conftest import ROOT, descendants, is_alive, wait_until
+from tests.people import broken_step, manager, person
+
+MANAGER = ("--manager", "tests.people:manager")
+HOP = ("--model", "Person", "--from", "1.0.0", "--to", "3.0.0")
+SECRET = "Secret"
+
+
+def command(*arguments: object) -> list[str]:
+    return [
+        sys.executable,
+        "-c",
+        "from pyrmute_tasks.cli import main; main()",
+        *map(str, arguments),
+    ]
+
+
+def call(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(person(index)) + "\n" for index in range(1000)))
+    return path
+
+
+def expected(records: list[dict[str, object]]) -> str:
+    models = manager.migrate_batch(records, "Person", "1.0.0", "3.0.0")
+    return "".join(model.model_dump_json() + "\n" for model in models)
+
+
+def test_a_run_writes_the_file_and_reports(source: Path, tmp_path: Path, private_tmp: Path) -> None:
+    target = tmp_path / "out.jsonl"
+    result = call("run", *MANAGER, *HOP, "--workers", 2, "--chunk-size", 100, source, target)
+    assert result.returncode == 0, result.stderr
+    assert target.read_text() == expected([person(index) for index in range(1000)])
+    assert "records  1,000" in result.stdout
+    assert "workers  " in result.stdout
+    assert "1,000 records" in result.stderr  # the bar's last state
+    assert "Traceback" not in result.stderr
+
+
+def raising_line() -> int:
+    source = (ROOT / "tests" / "people.py").read_text().splitlines()
+    return next(n for n, line in enumerate(source, 1) if "raise LookupError" in line)
+
+
+@pytest.mark.parametrize("bad", [0, 500, 999])
+def test_a_record_whose_step_raises_ends_the_run_at_its_line(
+    source: Path, tmp_path: Path, private_tmp: Path, bad: int
+) -> None:
+    lines = source.read_text().splitlines()
+    lines[bad] = json.dumps(broken_step(bad))
+    source.write_text("\n" + "\n".join(lines))
+    target = tmp_path / "out.jsonl"
+    result = call(
+        "run", *MANAGER, *HOP, "--chunk-size", 10, "--keep-partial", source, target, "--quiet"
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == [
+        f"error: {source}, line {bad + 2} (record {bad}): step Person 2.0.0 → 3.0.0 raised "
+        f"LookupError at people.py:{raising_line()} in add_adult"
+    ]
+    assert not target.exists()
+    partial = tmp_path / "out.jsonl.partial"
+    assert partial.read_text() == expected([person(index) for index in range(bad)])
+
+
+def test_a_records_contents_are_told_only_when_asked_for(source: Path, tmp_path: Path) -> None:
+    source.write_text(json.dumps(broken_step(7)))
+    arguments = ("run", *MANAGER, *HOP, "--workers", 1, source, tmp_path / "out.jsonl")
+    silent = call(*arguments)
+    assert "First7" not in silent.stderr + silent.stdout
+    told = call(*arguments, "--include-records")
+    assert "LookupError: no age for First7" in told.stderr
+
+
+BAD_INPUT: dict[str, tuple[list[str], int, str]] = {
+    "missing file": (["run", *MANAGER, *HOP, "none.jsonl", "out"], 1, "cannot read none.jsonl: No"),
+    "unknown model": (
+        ["run", *MANAGER, "--model", "X", "--from", "1.0.0", "--to", "2.0.0", "IN", "out"],
+        1,
+        "error: Model 'X' not found in registry",
+    ),
+    "unknown version": (
+        ["run", *MANAGER, "--model", "Person", "--from", "1.0.0", "--to", "9.0.0", "IN", "out"],
+        1,
+        "error: Model 'Person' version '9.0.0' not found in registry",
+    ),
+    "no version": (
+        ["run", *MANAGER, "--model", "Person", "--from", "one", "--to", "9.0.0", "IN", "out"],
+        1,
+        "error: Invalid version string: 'one'",
+    ),
+    "no path": (
+        ["run", *MANAGER, "--model", "Person", "--from", "3.0.0", "--to", "1.0.0", "IN", "out"],
+        1,
+        "error: Migration failed for 'Person': 3.0.0 → 2.0.0 Reason: No migration path found",
+    ),
+    "no module": (
+        ["run", "--manager", "tests.none:manager", *HOP, "IN", "out"],
+        1,
+        "error: cannot import 'tests.none:manager': ModuleNotFoundError",
+    ),
+    "no attribute": (
+        ["run", "--manager", "tests.people:none", *HOP, "IN", "out"],
+        1,
+        "error: 'tests.people' has no attribute 'none'",
+    ),
+    "no manager": (
+        ["run", "--manager", "tests.people:person", *HOP, "IN", "out"],
+        1,
+        "error: 'tests.people:person' is a function and not a ModelManager",
+    ),
+    "no directory": (["run", *MANAGER, *HOP, "IN", "none/out"], 1, "error: cannot write none/out"),
+    "no broker": (
+        ["run", *MANAGER, *HOP, "--broker", "redis://127.0.0.1:1/0", "IN", "out"],
+        1,
+        "error: no store answers at redis://127.0.0.1:1/0",
+    ),
+    "not a broker": (
+        ["run", *MANAGER, *HOP, "--broker", "http://127.0.0.1:1/0", "IN", "out"],
+        1,
+        "error: store_url must be set when the broker is not Redis",
+    ),
+    "store alone": (
+        ["run", *MANAGER, *HOP, "--store", "redis://h", "IN", "out"],
+        1,
+        "need --broker",
+    ),
+    "no option": (["run", *MANAGER, "IN", "out"], 2, "Missing option '--model'"),
+    "no chunk": (["run", *MANAGER, *HOP, "--chunk-size", "0", "IN", "out"], 2, "0 is not in the"),
+    "no such command": (["walk"], 2, "No such command 'walk'"),
+    "worker without manager": (["worker"], 1, "error: a worker needs to know its manager"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input_ends_with_one_sentence(
+    name: str, source: Path, tmp_path: Path, private_tmp: Path
+) -> None:
+    arguments, status, message = BAD_INPUT[name]
+    target = tmp_path / "target.jsonl"
+    places = {"IN": str(source), "out": str(target), "none/out": str(tmp_path / "none" / "out")}
+    result = call(*(places.get(argument, argument) for argument in arguments))
+    assert result.returncode == status, result.stderr
+    assert message.replace("none/out", places["none/out"]) in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not target.exists()
+    if status == 1:
+        assert len([line for line in result.stderr.splitlines() if line.startswith("error")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (f'{{"name": "{SECRET}"', "not valid JSON: EOF while parsing an object"),
+        (f'["{SECRET}"]', "not a JSON object but an array"),
+    ],
+)
+def test_a_line_that_is_no_record_is_told_without_its_contents(
+    source: Path, tmp_path: Path, line: str, message: str
+) -> None:
+    lines = source.read_text().splitlines()
+    lines[123] = line
+    source.write_text("\n".join(lines))
+    result = call("run", *MANAGER, *HOP, source, tmp_path / "out.jsonl")
+    assert result.returncode == 1
+    assert f"error: {source}, line 124 (record 123): {message}" in result.stderr
+    assert SECRET not in result.stderr
+    assert list(tmp_path.iterdir()) == [source]
+
+
+@contextmanager
+def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        command(*arguments),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_run_leaves_nothing_behind(
+    how: signal.Signals, tmp_path: Path, private_tmp: Path
+) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"name": "sleep:0.01", "age": 1}\n' * 10_000)
+    arguments = ("run", *MANAGER, *HOP, "--workers", 2, "--chunk-size", 10, source, target)
+    with running(*arguments) as process:
+        partial = tmp_path / "out.jsonl.partial"
+        wait_until(partial.exists, "the job has begun")
+        below = descendants(process.pid)
+        assert len(below) == 6
+        # What a terminal sends on Ctrl-C goes to the whole foreground process group.
+        os.killpg(process.pid, how)
+        process.wait(timeout=20)
+    wait_until(lambda: not [pid for pid in below if is_alive(pid)], "every process has ended")
+    wait_until(lambda: not list(private_tmp.iterdir()), "every file is gone")
+    assert not target.exists()
+    if how is not signal.SIGKILL:
+        assert process.returncode == 130
+        assert not partial.exists()
+
+
+def test_a_fleet_that_is_running_serves_a_run(source: Path, tmp_path: Path) -> None:
+    """Two `pyrmute-tasks worker` processes and a server of the test's own."""
+    from pyrmute_tasks.distributed.embedded import EmbeddedFleet
+
+    target = tmp_path / "out.jsonl"
+    with EmbeddedFleet("tests.people:manager", 1, Settings()) as fleet:
+        url = fleet.settings.broker_url
+        run = ("run", *MANAGER, *HOP, "--broker", url, "--queue", "own", source, target)
+        alone = call(*run, "--wait", 0.5)
+        assert alone.returncode == 1
+        assert "error: no worker answers on queue 'own'" in alone.stderr
+        worker = ("worker", *MANAGER, "--broker", url, "--queue", "own", "--concurrency", 1)
+        with running(*worker) as first, running(*worker, "--name", "second@test") as second:
+            result = call(*run, "--wait", 30, "--chunk-size", 50)
+            assert result.returncode == 0, result.stderr
+            for process in (first, second):
+                os.kill(process.pid, signal.SIGTERM)
+                assert process.wait(timeout=40) == 0
+    assert target.read_text() == expected([person(index) for index in range(1000)])

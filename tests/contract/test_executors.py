@@ -1,0 +1,117 @@
+"""One body for every executor: what `run_ordered` relies on."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import pytest
+
+from pyrmute_tasks.chunks import Chunk, Outcome, decode_records
+from pyrmute_tasks.codec import Compression, Frame, FrameKind, decode_frame, encode_frame, pack
+from pyrmute_tasks.distributed import CeleryExecutor, EmbeddedFleet, Store, create_app
+from pyrmute_tasks.flow import ChunkExecutor
+from pyrmute_tasks.jobs import JobSpec, new_job_id
+from pyrmute_tasks.local import InlineExecutor
+from pyrmute_tasks.manager import run_plan
+from tests.people import broken_step, manager, person
+
+HOP = ("Person", "1.0.0", "3.0.0")
+PLAN = manager.plan(*HOP)
+Executor = ChunkExecutor[bytes, Frame]
+
+
+def run_here(chunk: Chunk[bytes]) -> Outcome[Frame]:
+    records = decode_records(decode_frame(chunk.payload))
+    outputs, failure = run_plan(PLAN, records, chunk.start, lambda _, data, __: (data, None))
+    frame = decode_frame(encode_frame(FrameKind.OBJECTS, len(outputs), pack(outputs)))
+    return Outcome(chunk.index, len(outputs), frame, failure)
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[EmbeddedFleet]:
+    from pyrmute_tasks.settings import Settings
+
+    with EmbeddedFleet("tests.people:manager", 2, Settings()) as fleet:
+        yield fleet
+
+
+@contextmanager
+def on_celery(fleet: EmbeddedFleet) -> Iterator[CeleryExecutor]:
+    store, app = Store(fleet.settings), create_app(fleet.settings)
+    spec = JobSpec(new_job_id(), *HOP, FrameKind.OBJECTS, PLAN.fingerprint)
+    with CeleryExecutor(app, store, spec, fleet.settings) as executor:
+        yield executor
+    app.close()
+    store.close()
+
+
+@pytest.fixture(params=["inline", "celery"])
+def opened(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[Executor]]:
+    if request.param == "inline":
+        return lambda: nullcontext(InlineExecutor(run_here))
+    fleet = request.getfixturevalue("fleet")
+    return lambda: on_celery(fleet)
+
+
+def chunk_of(index: int, records: list[Any]) -> Chunk[bytes]:
+    frame = encode_frame(FrameKind.OBJECTS, len(records), pack(records), Compression.NONE)
+    return Chunk(index, index * 10, len(records), frame, len(frame))
+
+
+def collect(executor: Executor, count: int) -> dict[int, Outcome[Frame]]:
+    found: dict[int, Outcome[Frame]] = {}
+    while len(found) < count:
+        for outcome in executor.collect(wait=True):
+            assert outcome.index not in found
+            found[outcome.index] = outcome
+    return found
+
+
+Opened = Callable[[], AbstractContextManager[Executor]]
+
+
+def test_every_chunk_has_its_outcome(opened: Opened) -> None:
+    chunks = [[person(10 * index + n) for n in range(10)] for index in range(20)]
+    with opened() as executor:
+        for index, records in enumerate(chunks):
+            executor.submit(chunk_of(index, records))
+        outcomes = collect(executor, len(chunks))
+    for index, records in enumerate(chunks):
+        assert decode_records(outcomes[index].outputs) == manager.migrate_batch_data(records, *HOP)
+        assert outcomes[index].failure is None
+
+
+def test_a_failure_comes_with_the_outputs_before_it(opened: Opened) -> None:
+    with opened() as executor:
+        executor.submit(chunk_of(3, [person(30), person(31), broken_step(32), person(33)]))
+        outcome = collect(executor, 1)[3]
+    assert outcome.count == 2
+    assert outcome.failure is not None
+    assert outcome.failure.index == 32
+    assert outcome.failure.step == "2.0.0 → 3.0.0"
+    assert isinstance(outcome.failure.error.__cause__, LookupError)
+
+
+def test_looking_in_passing_does_not_wait(opened: Opened) -> None:
+    with opened() as executor:
+        assert list(executor.collect(wait=False)) == []
+
+
+def test_cancelled_chunks_have_no_outcome(opened: Opened) -> None:
+    with opened() as executor:
+        executor.submit(chunk_of(0, [person(0)]))
+        executor.submit(chunk_of(1, [{"name": "sleep:0.2", "age": 1}]))
+        executor.submit(chunk_of(2, [{"name": "sleep:0.2", "age": 1}]))
+        executor.cancel(1)
+        assert set(collect(executor, 1)) == {0}
+        assert list(executor.collect(wait=False)) == []
+
+
+def test_values_survive_the_way(opened: Opened) -> None:
+    record = {**person(1), "age": 2**40}
+    with opened() as executor:
+        executor.submit(chunk_of(0, [record]))
+        outcome = collect(executor, 1)[0]
+    [data] = decode_records(outcome.outputs)
+    assert json.dumps(data) == json.dumps(manager.migrate_data(record, *HOP))

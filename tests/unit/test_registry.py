@@ -1,0 +1,84 @@
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import tests.people
+from pyrmute_tasks.errors import ManagerImportError
+from pyrmute_tasks.registry import is_loading, load_attribute, locate_attribute
+
+
+@pytest.fixture
+def module_file(tmp_path: Path) -> Iterator[Path]:
+    before, modules = list(sys.path), set(sys.modules)
+    yield tmp_path / "registry_test_module.py"
+    sys.path[:] = before
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+def test_a_module_and_a_file_are_both_names(module_file: Path) -> None:
+    assert load_attribute("tests.people:manager") is tests.people.manager
+    (module_file.parent / "registry_test_neighbour.py").write_text("VALUE = 7\n")
+    module_file.write_text(
+        "from registry_test_neighbour import VALUE\n"
+        "from pyrmute_tasks.registry import is_loading\n"
+        "class Holder:\n    inner = VALUE\n"
+        "loading = is_loading()\n"
+    )
+    assert load_attribute(f"{module_file}:Holder.inner") == 7
+    assert load_attribute(f"{module_file}:loading") is True
+    assert not is_loading()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("tests.people", "does not name a manager"),
+        (":manager", "does not name a manager"),
+        ("tests.people:", "does not name a manager"),
+        ("tests.nowhere:manager", "cannot import 'tests.nowhere:manager': ModuleNotFoundError"),
+        ("tests.people:nobody", "'tests.people' has no attribute 'nobody'"),
+        ("nowhere/file.py:manager", "there is no file"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_told(spec: str, message: str) -> None:
+    with pytest.raises(ManagerImportError, match=message):
+        load_attribute(spec)
+
+
+def test_a_module_that_breaks_is_told(module_file: Path) -> None:
+    module_file.write_text("1 / 0\n")
+    with pytest.raises(ManagerImportError, match="ZeroDivisionError: division by zero"):
+        load_attribute(f"{module_file}:manager")
+
+
+def test_a_file_whose_name_is_taken_is_told(tmp_path: Path, module_file: Path) -> None:
+    (tmp_path / "json.py").write_text("manager = 1\n")
+    with pytest.raises(ManagerImportError, match="the name 'json' belongs to another module"):
+        load_attribute(f"{tmp_path / 'json.py'}:manager")
+
+
+def test_an_object_is_found_under_its_name(module_file: Path) -> None:
+    found = locate_attribute(tests.people.manager, prefer=["tests.people"])
+    assert found == "tests.people:manager"
+    module_file.write_text("thing = object()\n")
+    thing = load_attribute(f"{module_file}:thing")
+    assert locate_attribute(thing) == f"{module_file}:thing"
+
+
+def test_an_object_of_the_script_is_found_by_the_scripts_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = ModuleType("__main__")
+    script.__file__ = str(tmp_path / "script.py")
+    script.thing = thing = object()  # type: ignore[attr-defined]  # a module's attribute
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    assert locate_attribute(thing) == f"{tmp_path / 'script.py'}:thing"
+
+
+def test_an_object_without_a_name_is_told() -> None:
+    with pytest.raises(ManagerImportError, match="not an attribute of any module"):
+        locate_attribute(object())
