@@ -33,6 +33,7 @@ __all__ = ["EmbeddedFleet"]
 _START_TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.02
 _LOG_LINES: Final = 15
+_COMMAND: Final = (sys.executable, "-m", "pyrmute_tasks")
 
 
 class EmbeddedFleet:
@@ -101,9 +102,8 @@ class EmbeddedFleet:
 
     def _start_worker(self, number: int) -> subprocess.Popen[bytes]:
         name = f"worker-{number + 1}"
-        code = "from pyrmute_tasks.cli import main; main()"
         arguments = worker_arguments(f"{name}@embedded", 1)[1:]
-        return self._spawn(name, [sys.executable, "-c", code, "worker", "--", *arguments])
+        return self._spawn(name, [*_COMMAND, "worker", "--", *arguments])
 
     def _spawn(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         assert self._directory is not None

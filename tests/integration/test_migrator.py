@@ -59,15 +59,13 @@ def test_a_file_equals_the_plain_loop(workers: int, tmp_path: Path) -> None:
         for name, data, chunk_size in (
             ("whole", content, None),
             ("small", content, 333),
-            ("tiny", content[:30_000], 7),
+            ("tiny", b"".join(content.splitlines(keepends=True)[:100]), 7),
             ("no-newline", content.rstrip(b"\n"), 1000),
             ("untidy", untidy, 500),
             ("empty", b"", None),
             ("blank", b"\n \n", None),
         ):
             source, target = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.out"
-            if name == "tiny":
-                data = data[: data.rindex(b"\n")]
             source.write_bytes(data)
             report = migrator.migrate_file(
                 source, target, "Flight", "1.0.0", "3.0.0", chunk_size=chunk_size
