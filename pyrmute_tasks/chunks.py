@@ -1,7 +1,8 @@
 """Chunks of records, their outcomes, and cutting an input into them lazily."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from pyrmute_tasks.codec import (
@@ -20,6 +21,7 @@ __all__ = [
     "Chunk",
     "Origin",
     "Outcome",
+    "SizeByBytes",
     "check_chunk_size",
     "cut_records",
     "decode_outcome",
@@ -108,25 +110,60 @@ def check_chunk_size(chunk_size: int) -> int:
     return chunk_size
 
 
-def cut_records(records: Iterable[Any], chunk_size: int) -> Generator[Chunk[list[Any]], None, None]:
+class SizeByBytes:
+    """Chooses how many records a chunk holds from how large they have been on the wire.
+
+    Small records want large chunks, since a task costs about a millisecond whatever it
+    holds; large ones want small chunks, since a window of them must fit into memory.
+    """
+
+    _TARGET_BYTES: Final = 256 * 1024
+    _FIRST: Final = 500
+    _MOST: Final = 20_000
+    _GROWTH: Final = 4  # a few small records must not decide over large ones behind them
+
+    def __init__(self) -> None:
+        self._size = self._FIRST
+
+    def __call__(self) -> int:
+        """Return the size of the next chunk."""
+        return self._size
+
+    def observe(self, count: int, size_bytes: int) -> None:
+        """Learn that `count` records took `size_bytes`."""
+        wanted = self._TARGET_BYTES * count // max(size_bytes, 1)
+        self._size = max(1, min(wanted, self._size * self._GROWTH, self._MOST))
+
+
+def cut_records(
+    records: Iterable[Any], chunk_size: int | Callable[[], int]
+) -> Generator[Chunk[list[Any]], None, None]:
     """Cut `records` into chunks of `chunk_size`, reading no further than asked.
+
+    Args:
+        records: The source.
+        chunk_size: Records a chunk, or what says so for each chunk anew.
 
     If the source raises, the records it gave before leave as a last, shorter chunk and the
     exception follows: what a loop over the records would have done is still done. The
     source is closed when this generator is.
+
+    Raises:
+        ConfigurationError: If `chunk_size` is not a positive integer.
     """
-    check_chunk_size(chunk_size)
+    next_size = chunk_size if callable(chunk_size) else partial(check_chunk_size, chunk_size)
     source = iter(records)
     start = index = 0
     try:
         ended = False
         while not ended:
             batch: list[Any] = []
+            size = next_size()
             error: Exception | None = None
             try:
                 for record in source:
                     batch.append(record)
-                    if len(batch) == chunk_size:
+                    if len(batch) == size:
                         break
                 else:
                     ended = True

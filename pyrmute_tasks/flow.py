@@ -96,7 +96,7 @@ class ChunkExecutor(Protocol[In, Out]):
 def run_ordered(
     chunks: Iterator[Chunk[In]],
     executor: ChunkExecutor[In, Out],
-    window: Window,
+    window: Callable[[], Window],
     *,
     finish: Callable[[Chunk[In], Outcome[Out]], Outcome[Finished]],
     observers: tuple[Observer, ...] = (),
@@ -106,7 +106,7 @@ def run_ordered(
     Args:
         chunks: The source, read lazily; closed at the end if it can be.
         executor: Where they run. Whatever is pending when this ends is cancelled.
-        window: How many may be on their way.
+        window: Says how much may be on its way now; a fleet may grow and shrink.
         finish: Called with each chunk and its outcome in order, right before delivery,
             in this thread: decodes the outputs, and may find the failure that a worker
             did not look for.
@@ -147,7 +147,7 @@ class _Run(Generic[In, Out]):
         self,
         chunks: Iterator[Chunk[In]],
         executor: ChunkExecutor[In, Out],
-        window: Window,
+        window: Callable[[], Window],
         tell: Observers,
     ) -> None:
         self.held: dict[int, Chunk[In]] = {}  # submitted and not delivered, by index, in order
@@ -169,11 +169,12 @@ class _Run(Generic[In, Out]):
         Stops early when the next chunk in order has arrived: with a slow source the
         outputs that are ready should not wait for the window to fill.
         """
-        while self._limit is None and len(self.held) < self._window.chunks:
+        window = self._window()
+        while self._limit is None and len(self.held) < window.chunks:
             chunk = self._waiting or self._read()
             if chunk is None:
                 return
-            if self.held and self._held_bytes + chunk.size_bytes > self._window.size_bytes:
+            if self.held and self._held_bytes + chunk.size_bytes > window.size_bytes:
                 self._waiting = chunk
                 return
             self._waiting = None

@@ -325,7 +325,7 @@ class ModelManager:
         outcomes = run_ordered(
             cut_records(records, chunk_size),
             InlineExecutor(run),
-            _ONE_CHUNK_AHEAD,
+            lambda: _ONE_CHUNK_AHEAD,
             finish=lambda _, outcome: outcome,
         )
         try:

@@ -5,10 +5,11 @@ This is the one place where sources, the flow, the fleet and sinks are put toget
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from itertools import chain
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from celery import Celery
 from pydantic import BaseModel
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from pyrmute_tasks.chunks import (
     Chunk,
     Outcome,
+    SizeByBytes,
     check_chunk_size,
     cut_records,
     decode_records,
@@ -44,8 +46,6 @@ __all__ = ["Migrator"]
 
 Model = TypeVar("Model", bound=BaseModel)
 Finish = Callable[[MigrationPlan, list[ModelData], int], Result]
-
-_DEFAULT_CHUNK_SIZE: Final = 1000
 
 
 class Migrator:
@@ -323,7 +323,7 @@ class Migrator:
             outcomes = run_ordered(
                 lines.chunks(),
                 executor,
-                self._window_for(),
+                self._window_of(executor),
                 finish=finish,
                 observers=(tally, *observers),
             )
@@ -342,8 +342,9 @@ class Migrator:
         chunk_size: int | None,
         finish: Finish,
     ) -> Iterator[Any]:
-        size = _DEFAULT_CHUNK_SIZE if chunk_size is None else check_chunk_size(chunk_size)
-        return self._run_records(records, name, from_version, to_version, size, finish)
+        if chunk_size is not None:
+            check_chunk_size(chunk_size)
+        return self._run_records(records, name, from_version, to_version, chunk_size, finish)
 
     def _run_records(
         self,
@@ -351,35 +352,34 @@ class Migrator:
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
-        chunk_size: int,
+        chunk_size: int | None,
         finish: Finish,
     ) -> Generator[Any, None, None]:
-        chunks = cut_records(records, chunk_size)
-        first = next(chunks, None)
-        if first is None:
-            return
-        plan = self._manager.plan(name, from_version, to_version)
+        sizer = SizeByBytes()
+        with closing(cut_records(records, chunk_size or sizer)) as chunks:
+            first = next(chunks, None)
+            if first is None:
+                return
+            plan = self._manager.plan(name, from_version, to_version)
 
-        def frames() -> Generator[Chunk[bytes], None, None]:
-            yield encode_records(first, Compression.NONE)
-            for chunk in chunks:
-                yield encode_records(chunk, Compression.NONE)
+            def frames() -> Generator[Chunk[bytes], None, None]:
+                for chunk in chain((first,), chunks):
+                    frame = encode_records(chunk, Compression.NONE)
+                    sizer.observe(frame.count, frame.size_bytes)
+                    yield frame
 
-        def decode(chunk: Chunk[bytes], outcome: Outcome[Frame]) -> Outcome[list[Any]]:
-            data = decode_records(outcome.outputs)
-            outputs, invalid = finish(plan, data, chunk.start)
-            return Outcome(outcome.index, len(outputs), outputs, invalid or outcome.failure)
+            def decode(chunk: Chunk[bytes], outcome: Outcome[Frame]) -> Outcome[list[Any]]:
+                outputs, invalid = finish(plan, decode_records(outcome.outputs), chunk.start)
+                return Outcome(outcome.index, len(outputs), outputs, invalid or outcome.failure)
 
-        with self._job(plan, FrameKind.OBJECTS) as (executor, tally):
-            outcomes = run_ordered(
-                frames(), executor, self._window_for(), finish=decode, observers=(tally,)
-            )
-            try:
-                for outcome in outcomes:
-                    yield from outcome.outputs
-            finally:
-                outcomes.close()
-                chunks.close()
+            with self._job(plan, FrameKind.OBJECTS) as (executor, tally):
+                window = self._window_of(executor)
+                outcomes = run_ordered(
+                    frames(), executor, window, finish=decode, observers=(tally,)
+                )
+                with closing(outcomes):
+                    for outcome in outcomes:
+                        yield from outcome.outputs
 
     @contextmanager
     def _job(
@@ -410,12 +410,11 @@ class Migrator:
                 raise
             tally.end(JobState.SUCCEEDED)
 
-    def _window_for(self) -> Window:
-        if self._window is not None:
-            return self._window
-        assert self._store is not None
-        slots = sum(worker.slots for worker in self._store.workers())
-        return Window.for_slots(max(slots, 1))
+    def _window_of(self, executor: CeleryExecutor) -> Callable[[], Window]:
+        fixed = self._window
+        if fixed is not None:
+            return lambda: fixed
+        return lambda: Window.for_slots(executor.slots)
 
 
 def _name_of(manager: ModelManager) -> str:

@@ -37,7 +37,6 @@ class Settings:
         worker_wait_s: How long a job waits for a first worker before it gives up.
         outage_s: How long a producer or a worker tries to reach a broker or store that
             answered before.
-        time_limit_s: A chunk that runs longer is ended by killing the child that runs it.
     """
 
     broker_url: str = "redis://127.0.0.1:6379/0"
@@ -48,7 +47,6 @@ class Settings:
     heartbeat_s: float = 2.0
     worker_wait_s: float = 5.0
     outage_s: float = 60.0
-    time_limit_s: float = 900.0
 
     def __post_init__(self) -> None:
         if not self.store_url and _scheme(self.broker_url) not in _REDIS_SCHEMES:

@@ -14,6 +14,7 @@ __all__ = ["TASK_NAME", "check_broker", "create_app"]
 TASK_NAME: Final = "pyrmute_tasks.migrate_chunk"
 
 _CONNECT_TIMEOUT_S: Final = 3.0
+_VISIBILITY_TIMEOUT_S: Final = 6 * 3600
 
 
 def create_app(settings: Settings) -> Celery:
@@ -43,14 +44,8 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         # Nothing but JSON is read, so nothing in a message can execute.
         "task_serializer": "json",
         "accept_content": ["json"],
-        "task_time_limit": settings.time_limit_s,
         "worker_hijack_root_logger": False,
         "worker_soft_shutdown_timeout": 10.0,
-        # Remote control answers to anyone who reaches the broker; only what Flower and
-        # revoking need of it stays on.
-        "worker_enable_remote_control": True,
-        "task_create_missing_queues": False,
-        "task_queues": None,
     }
 
 
@@ -59,7 +54,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         return {"confirm_publish": True}
     options: dict[str, Any] = {
         # Must outlast the longest chunk: what is unacknowledged for longer runs again.
-        "visibility_timeout": int(3 * settings.time_limit_s),
+        "visibility_timeout": _VISIBILITY_TIMEOUT_S,
         "unacked_restore_interval": 10,
         "unacked_restore_throttle": 1,
         "socket_connect_timeout": _CONNECT_TIMEOUT_S,

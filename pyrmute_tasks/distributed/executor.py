@@ -54,6 +54,9 @@ class CeleryExecutor:
         spec: The job.
         settings: How patient to be.
         supervise: Called about every two seconds while waiting; may raise.
+
+    Attributes:
+        slots: How many chunks the fleet runs at a time, as last seen.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class CeleryExecutor:
         self._spec = spec
         self._settings = settings
         self._supervise = supervise
+        self.slots = 1
         self._tasks: dict[int, _Task] = {}  # submitted and not received, by chunk
         self._unsent: list[_Task] = []
         self._unsent_bytes = 0
@@ -88,6 +92,7 @@ class CeleryExecutor:
         check_broker(self._app, self._settings)
         with self._store_errors():
             self._store.open_job(self._spec)
+            self._count_slots()
         self._keep_alive.begin()
         return self
 
@@ -232,6 +237,7 @@ class CeleryExecutor:
         """Look after what a lost notice, a lost job or a lost fleet would leave waiting."""
         self._checked_at = time.monotonic()
         self._supervise()
+        self._check_workers()
         outcomes = self._decode(self._store.look_for_outcomes(self._spec.id))
         if outcomes:
             return outcomes
@@ -241,11 +247,10 @@ class CeleryExecutor:
                 f"{self._spec.id}: it was emptied or restarted without its data, or ran out of "
                 "memory; what was delivered is complete up to here. Run the job again"
             )
-        self._check_workers()
         return []
 
     def _check_workers(self) -> None:
-        if self._store.workers():
+        if self._count_slots():
             self._no_worker_since = None
             return
         now = time.monotonic()
@@ -257,6 +262,11 @@ class CeleryExecutor:
                 f"{hide_password(self._settings.broker_url)}; start one with: "
                 "pyrmute-tasks worker --manager … --broker … --store …"
             )
+
+    def _count_slots(self) -> int:
+        found = sum(worker.slots for worker in self._store.workers())
+        self.slots = max(found, 1)
+        return found
 
     @contextlib.contextmanager
     def _store_errors(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import redis
@@ -12,14 +13,21 @@ from pyrmute_tasks.chunks import Outcome, decode_records, encode_outcome
 from pyrmute_tasks.codec import FrameKind, decode_frame, encode_frame, pack
 from pyrmute_tasks.distributed.app import TASK_NAME
 from pyrmute_tasks.distributed.store import ClaimState, Store
-from pyrmute_tasks.errors import CodeMismatchError, PyrmuteTasksError
+from pyrmute_tasks.errors import (
+    CodeMismatchError,
+    MigrationError,
+    ModelNotFoundError,
+    PyrmuteTasksError,
+)
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.jobs import JobSpec
 from pyrmute_tasks.manager import ModelManager
 from pyrmute_tasks.observability import log
+from pyrmute_tasks.plan import MigrationPlan
 
 __all__ = ["ChunkRunner", "register_task"]
 
+_STORE_PAUSE_S: Final = 1.0
 _EMPTY_OUTPUTS: Final = encode_frame(FrameKind.OBJECTS, 0, pack([]))
 
 
@@ -61,9 +69,12 @@ class ChunkRunner:
                 chunk, outcome.count, outcome.outputs, outcome.failure, seconds, worker
             )
             self._store.settle(job, chunk, encode_outcome(report))
-        except redis.ConnectionError as error:
-            log(logging.ERROR, "store_lost", "the store cannot be reached", job=job, chunk=chunk)
-            raise Reject(reason="store unreachable", requeue=True) from error
+        except redis.RedisError as error:
+            # Out of reach for longer than the store's own retries, or out of memory: the
+            # chunk goes back, and not at once, so that it does not run in a tight loop.
+            log(logging.ERROR, "store_failed", "the store failed", job=job, chunk=chunk)
+            time.sleep(_STORE_PAUSE_S)
+            raise Reject(reason="the store failed", requeue=True) from error
 
     def _outcome(self, spec: bytes, frame: bytes, chunk: int, start: int) -> Outcome[bytes]:
         # Whatever goes wrong becomes an outcome: a task that ends without one would leave
@@ -77,7 +88,7 @@ class ChunkRunner:
         return Outcome(chunk, 0, _EMPTY_OUTPUTS, failure)
 
     def _migrate(self, spec: JobSpec, frame: bytes, chunk: int, start: int) -> Outcome[bytes]:
-        plan = self._manager.plan(spec.name, spec.from_version, spec.to_version)
+        plan = self._plan(spec)
         if plan.fingerprint != spec.fingerprint:
             raise CodeMismatchError(
                 f"this worker's migrations of {plan} have fingerprint {plan.fingerprint} and the "
@@ -90,6 +101,15 @@ class ChunkRunner:
             records, failure = plan.migrate(decode_records(inputs), start)
             outputs, count = pack(records), len(records)
         return Outcome(chunk, count, encode_frame(spec.kind, count, outputs), failure)
+
+    def _plan(self, spec: JobSpec) -> MigrationPlan:
+        try:
+            return self._manager.plan(spec.name, spec.from_version, spec.to_version)
+        except (ModelNotFoundError, MigrationError) as error:
+            raise CodeMismatchError(
+                f"a worker cannot run {spec}: {str(error).splitlines()[0]}; deploy the same "
+                "code to workers and producers"
+            ) from None
 
 
 def register_task(app: Celery, runner: "RunnerSource") -> None:
@@ -116,7 +136,7 @@ class RunnerSource:
         open_store: Opens a store.
     """
 
-    def __init__(self, manager: ModelManager, open_store: "Any") -> None:
+    def __init__(self, manager: ModelManager, open_store: Callable[[], Store]) -> None:
         self._manager = manager
         self._open_store = open_store
         self._runner: ChunkRunner | None = None

@@ -114,7 +114,7 @@ class FlowMachine(RuleBasedStateMachine):
         self.run = run_ordered(
             self.source(),
             self.executor,
-            Window(window, byte_limit),
+            lambda: Window(window, byte_limit),
             finish=self.finish,
             observers=(self.observe,),
         )
@@ -230,8 +230,8 @@ TestFlow.settings = settings(
 )
 
 
-def run_all(chunks: Iterator[Chunk[int]], executor: ScriptedExecutor, window: Window) -> list[int]:
-    outcomes = run_ordered(chunks, executor, window, finish=keep)
+def run_all(chunks: Iterator[Chunk[int]], window: Window) -> list[int]:
+    outcomes = run_ordered(chunks, ScriptedExecutor(), lambda: window, finish=keep)
     return [record for outcome in outcomes for record in outcome.outputs]
 
 
@@ -250,7 +250,7 @@ class SlowFirst(ScriptedExecutor):
 def test_a_slow_first_chunk_holds_no_more_than_the_window() -> None:
     executor = SlowFirst()
     chunks = (make_chunk(index) for index in range(2000))
-    outcomes = run_ordered(chunks, executor, Window(16), finish=keep)
+    outcomes = run_ordered(chunks, executor, lambda: Window(16), finish=keep)
     assert next(outcomes).index == 0
     assert executor.most_held == 16
     assert [outcome.index for outcome in outcomes] == list(range(1, 2000))
@@ -264,7 +264,7 @@ def test_reading_waits_for_the_consumer() -> None:
             read.append(index)
             yield make_chunk(index)
 
-    outcomes = run_ordered(source(), ScriptedExecutor(), Window(4), finish=keep)
+    outcomes = run_ordered(source(), ScriptedExecutor(), lambda: Window(4), finish=keep)
     next(outcomes)
     assert len(read) <= 4
     next(outcomes)
@@ -282,13 +282,13 @@ def test_a_ready_outcome_is_delivered_before_a_slow_source_has_filled_the_window
             read.append(index)
             yield make_chunk(index)
 
-    next(run_ordered(source(), executor, Window(50), finish=keep))
+    next(run_ordered(source(), executor, lambda: Window(50), finish=keep))
     assert len(read) == 3
 
 
 def test_a_chunk_larger_than_the_window_passes_alone() -> None:
     chunks = (make_chunk(index, size_bytes=100) for index in range(3))
-    assert run_all(chunks, ScriptedExecutor(), Window(8, size_bytes=10)) == list(range(9))
+    assert run_all(chunks, Window(8, size_bytes=10)) == list(range(9))
 
 
 def test_an_earlier_failure_that_arrives_later_wins_and_what_ran_in_vain_is_told() -> None:
@@ -297,7 +297,7 @@ def test_an_earlier_failure_that_arrives_later_wins_and_what_ran_in_vain_is_told
     outcomes = run_ordered(
         (make_chunk(index) for index in range(100)),
         executor,
-        Window(6),
+        lambda: Window(6),
         finish=keep,
         observers=(events.append,),
     )
@@ -320,12 +320,32 @@ def test_an_observer_that_raises_cannot_hurt_the_run() -> None:
         raise RuntimeError("observer")
 
     chunks = (make_chunk(index) for index in range(3))
-    outcomes = run_ordered(chunks, ScriptedExecutor(), Window(2), finish=keep, observers=(broken,))
+    outcomes = run_ordered(
+        chunks, ScriptedExecutor(), lambda: Window(2), finish=keep, observers=(broken,)
+    )
     assert [outcome.index for outcome in outcomes] == [0, 1, 2]
 
 
+def test_the_window_may_grow_and_shrink() -> None:
+    executor = ScriptedExecutor()
+    size = 2
+    chunks = (make_chunk(index) for index in range(100))
+    outcomes = run_ordered(chunks, executor, lambda: Window(size), finish=keep)
+    next(outcomes)
+    assert len(executor.submitted) <= 2
+    size = 10
+    next(outcomes)
+    next(outcomes)
+    assert len(executor.submitted) > 10
+    size = 1
+    submitted = len(executor.submitted)
+    for _ in range(5):
+        next(outcomes)
+    assert len(executor.submitted) == submitted
+
+
 def test_an_empty_source_yields_nothing() -> None:
-    assert run_all(iter(()), ScriptedExecutor(), Window()) == []
+    assert run_all(iter(()), Window()) == []
 
 
 @pytest.mark.parametrize(("slots", "chunks"), [(1, 8), (2, 8), (3, 12), (100, 400), (999, 1024)])

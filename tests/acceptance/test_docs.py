@@ -1,0 +1,121 @@
+"""Every command and code block in the documentation works."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pyrmute_tasks.distributed import EmbeddedFleet, Store
+from pyrmute_tasks.settings import Settings
+from tests.conftest import ROOT, wait_until
+
+PAGES = [
+    page
+    for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+    if "```" in page.read_text()
+]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for kind, body in FENCE.findall(page.read_text()) if kind == language]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The command lines of the console blocks, without their comments."""
+    joined = "\n".join(blocks(page, "console")).replace("\\\n", " ")
+    lines = [line[2:] for line in joined.splitlines() if line.startswith("$ ")]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_block_says_what_it_is(page: Path) -> None:
+    known = {"python", "console", "text", "toml", "yaml"}
+    assert {kind for kind, _ in FENCE.findall(page.read_text())} <= known
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
+def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
+    # One script a page, as a reader who follows along would have it. Its registry must be
+    # importable, so it is a file, guarded as any script that starts processes.
+    script = tmp_path / "page.py"
+    script.write_text("\n\n".join(blocks(page, "python")))
+    result = subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def run_to_its_end(arguments: list[str], directory: Path, fleet: EmbeddedFleet) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "pyrmute_tasks", *arguments],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def start_a_worker(arguments: list[str], directory: Path, fleet: EmbeddedFleet) -> None:
+    url = fleet.settings.broker_url
+    arguments = [url if part.startswith("redis://") else part for part in arguments]
+    store = Store(fleet.settings)
+    before = len(store.workers())
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pyrmute_tasks", *arguments],
+        cwd=directory,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: len(store.workers()) == before + 1, "the worker is ready")
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        store.close()
+
+
+def exists_in_the_makefile(arguments: list[str], directory: Path, fleet: EmbeddedFleet) -> None:
+    for target in arguments:
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+
+
+RUNNERS: dict[tuple[str, ...], Callable[[list[str], Path, EmbeddedFleet], None]] = {
+    ("pyrmute-tasks", "run"): run_to_its_end,
+    ("pyrmute-tasks", "worker"): start_a_worker,
+    ("make",): exists_in_the_makefile,
+}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=name)
+def test_commands_work(page: Path, tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    with EmbeddedFleet(f"{ROOT}/examples/flights.py:manager", 1, Settings()) as fleet:
+        for words in commands(page):
+            prefix = next(prefix for prefix in RUNNERS if tuple(words[: len(prefix)]) == prefix)
+            RUNNERS[prefix](words[1:], tmp_path, fleet)
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/**/*.md")))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text()):
+        assert (page.parent / target).exists(), f"{page}: {target}"
