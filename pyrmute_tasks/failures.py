@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
 
-from pyrmute_tasks.errors import MigrationError, PyrmuteTasksError
+from pyrmute_tasks.errors import FleetError, MigrationError, PyrmuteTasksError
 
 __all__ = ["RecordFailure", "RemoteError", "Stage", "describe_safely"]
 
@@ -128,6 +128,8 @@ def describe_safely(error: BaseException) -> str:
         return f"{prefix}step {step} raised {_type_name(error.__cause__)}{place}"
     if isinstance(error, RemoteError) or not isinstance(error, PyrmuteTasksError):
         return f"{prefix}{_type_name(error)}{place}"
+    if isinstance(error, FleetError):
+        return str(error)  # may quote the log of a process that did not start
     return prefix + " ".join(str(error).splitlines())
 
 
