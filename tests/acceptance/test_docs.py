@@ -82,6 +82,7 @@ def start_a_worker(arguments: list[str], directory: Path, fleet: EmbeddedFleet) 
     process = subprocess.Popen(
         [sys.executable, "-m", "pyrmute_tasks", *arguments],
         cwd=directory,
+        env=os.environ | {"TMPDIR": str(directory)},  # what a killed worker leaves goes with it
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -13,9 +13,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import textwrap
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -55,23 +58,18 @@ def read_image(stage: str) -> Image:
     while base in stages:
         base, earlier = stages[base]
         instructions = earlier + instructions
-    given = {name: value for name, value in instructions if name not in {"ENV", "COPY"}}
+
+    def given(name: str, default: str = "") -> list[str]:
+        return [value for found, value in instructions if found == name] or [default]
+
+    copies = [value.split() for value in given("COPY") if not value.startswith("--from")]
     return Image(
-        command=json.loads(given["CMD"]),
-        health_command=json.loads(given["HEALTHCHECK"].partition("CMD ")[2]),
-        variables=dict(
-            assignment.split("=", 1)
-            for name, value in instructions
-            if name == "ENV"
-            for assignment in value.split()
-        ),
-        stop_signal=signal.Signals[given.get("STOPSIGNAL", "SIGTERM")],
-        user=given["USER"],
-        copies=dict(
-            reversed(value.split())
-            for name, value in instructions
-            if name == "COPY" and not value.startswith("--from")
-        ),
+        command=json.loads(given("CMD")[-1]),
+        health_command=json.loads(given("HEALTHCHECK")[-1].partition("CMD ")[2]),
+        variables=_assignments(" ".join(given("ENV")).split()),
+        stop_signal=signal.Signals[given("STOPSIGNAL", "SIGTERM")[-1]],
+        user=given("USER")[-1],
+        copies={target: source for source, target in filter(None, copies)},
     )
 
 
@@ -82,8 +80,12 @@ def read_compose(variables: Mapping[str, str]) -> Any:
 
 def read_env_example() -> dict[str, str]:
     """Return the variables of ``env.example``, also those that only show a default."""
-    assignments = re.findall(r"^#?([A-Z_]+)=(.*)$", (DEPLOY / "env.example").read_text(), re.M)
-    return dict(assignments)
+    text = (DEPLOY / "env.example").read_text()
+    return _assignments(re.findall(r"^#?([A-Z_]+=.*)$", text, re.M))
+
+
+def _assignments(texts: Iterable[str]) -> dict[str, str]:
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
 
 def _stages(text: str) -> dict[str, tuple[str, list[tuple[str, str]]]]:
@@ -136,6 +138,7 @@ class Process:
         self, command: Sequence[str], variables: Mapping[str, str], directory: Path, log: Path
     ) -> None:
         self._log = log
+        self._signalled = False
         with log.open("wb") as output:
             self._process = _popen(command, variables, directory, output)
 
@@ -159,17 +162,22 @@ class Process:
 
         wait_until(holds, what)
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = _GRACE_S) -> int:
-        """End it as a container is ended: by a signal to the main process alone."""
+    def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Ask it to end as a container is asked: by a signal to the main process alone."""
+        self._signalled = True
         self._process.send_signal(number)
-        return self._process.wait(timeout_s)
+
+    def wait(self) -> int:
+        """Return its status when it has ended."""
+        return self._process.wait(_GRACE_S)
 
     def close(self) -> None:
         """End it, its children, and those of its group that outlived it."""
+        if not self._signalled:  # to Celery a second signal means something else
+            self.signal()
         try:
-            if self.is_running():
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.stop()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.wait()
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -218,6 +226,10 @@ class Topology:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # At the same time, since each takes seconds; the server is still there for them.
+        for worker in self.workers:
+            if worker.is_running():
+                worker.signal()
         self._stack.close()
 
     @property
@@ -230,32 +242,36 @@ class Topology:
     # --- valkey
 
     def _start_valkey(self) -> None:
-        data = self._directory / "data"
-        data.mkdir()
-        for _ in range(3):  # somebody else may take the port before the server does
-            self._port = _free_port()
-            compose = read_compose(
-                {
-                    "VALKEY_PASSWORD": PASSWORD,
-                    "FLOWER_BASIC_AUTH": ":".join(FLOWER_LOGIN),
-                    "PYRMUTE_TASKS_MANAGER": "/migrations/flights.py:manager",
-                }
-            )
-            self.services = compose["services"]
-            server = self._start("valkey", self._valkey_command(compose, data), {})
-            wait_until(lambda: not server.is_running() or self._answers(), "valkey answers")
-            if server.is_running():
-                return
-        raise AssertionError(f"valkey did not start:\n{server.log}")
+        compose = read_compose(
+            {
+                "VALKEY_PASSWORD": PASSWORD,
+                "FLOWER_BASIC_AUTH": ":".join(FLOWER_LOGIN),
+                "PYRMUTE_TASKS_MANAGER": "/migrations/flights.py:manager",
+            }
+        )
+        self.services = compose["services"]
+        (self._directory / "data").mkdir()
+        # Somebody else may take the free port before the server does.
+        if not any(self._valkey_starts(compose) for _ in range(3)):
+            raise AssertionError((self._directory / "valkey.log").read_text())
 
-    def _valkey_command(self, compose: Any, data: Path) -> list[str]:
+    def _valkey_starts(self, compose: Any) -> bool:
+        self._port = _free_port()
+        server = self._start("valkey", self._valkey_command(compose), {})
+        wait_until(lambda: not server.is_running() or self._answers(), "valkey answers")
+        return server.is_running()
+
+    def _valkey_command(self, compose: Any) -> list[str]:
         service = compose["services"]["valkey"]
         (mount,) = service["configs"]
         configuration = self._directory / "valkey.conf"
         configuration.write_text(compose["configs"][mount["source"]]["content"])
-        command = [str(configuration) if part == mount["target"] else part for part in service["command"]]
+        command = [
+            str(configuration) if part == mount["target"] else part for part in service["command"]
+        ]
         command[command.index("valkey-server")] = str(get_binary_path())
-        return [*command, "--bind", "127.0.0.1", "--port", str(self._port), "--dir", str(data)]
+        data = str(self._directory / "data")
+        return [*command, "--bind", "127.0.0.1", "--port", str(self._port), "--dir", data]
 
     def _answers(self) -> bool:
         with self.client() as client, contextlib.suppress(redis.ConnectionError):
@@ -359,3 +375,141 @@ class Flower:
 
     process: Process
     port: int
+
+    def get(self, path: str, login: tuple[str, str] | None = FLOWER_LOGIN) -> tuple[int, str]:
+        """Return the status and the body that a path answers with."""
+        return self._request("GET", path, login)
+
+    def post(self, path: str) -> tuple[int, str]:
+        """Return what an empty POST is answered with."""
+        return self._request("POST", path, FLOWER_LOGIN)
+
+    def _request(self, method: str, path: str, login: tuple[str, str] | None) -> tuple[int, str]:
+        headers = {}
+        if login is not None:
+            headers["Authorization"] = f"Basic {b64encode(':'.join(login).encode()).decode()}"
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(method, path, headers=headers)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def tasks(self) -> dict[str, dict[str, Any]]:
+        """Return what it knows of every task, by the task's id."""
+        status, body = self.get("/api/tasks")
+        assert status == 200, body
+        found: dict[str, dict[str, Any]] = json.loads(body)
+        return found
+
+    def wait_for_workers(self, count: int) -> None:
+        """Wait until it hears the events of `count` workers: none is missed from then on."""
+
+        def hears() -> bool:
+            lines = self.get("/metrics")[1].splitlines()
+            online = [line for line in lines if re.match(r"flower_worker_online{.*} 1\.0$", line)]
+            return len(online) == count
+
+        self.process.wait_until(hears, f"flower hears {count} workers")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# --- YAML ---------------------------------------------------------------------------------
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse as much of YAML as the compose file uses; anything else is an error.
+
+    It spares a dependency for one file. What it reads, every YAML parser reads the same way.
+    """
+    reader = _YamlReader(text)
+    value = reader.block(0)
+    assert reader.peek() is None, f"not understood: {reader.peek()}"
+    return value
+
+
+class _YamlReader:
+    def __init__(self, text: str) -> None:
+        assert "\t" not in text
+        self._lines = text.splitlines()
+        self._at = 0
+        self._anchors: dict[str, Any] = {}
+
+    def peek(self) -> tuple[int, str] | None:
+        """Return the next line that says something, as its indent and its text."""
+        while self._at < len(self._lines):
+            line = self._lines[self._at]
+            said = line.strip()
+            if said and not said.startswith("#"):
+                return len(line) - len(line.lstrip()), said
+            self._at += 1
+        return None
+
+    def block(self, indent: int) -> Any:
+        first = self.peek()
+        assert first is not None
+        return self._list(indent) if first[1].startswith("- ") else self._mapping(indent)
+
+    def _mapping(self, indent: int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        while (line := self.peek()) is not None and line[0] == indent:
+            match = re.fullmatch(r"([A-Za-z_][\w-]*):(?: +(.*))?", line[1])
+            assert match is not None, f"not understood: {line[1]}"
+            assert match[1] not in found, f"given twice: {line[1]}"
+            self._at += 1
+            found[match[1]] = self._value(match[2] or "", indent)
+        return found
+
+    def _list(self, indent: int) -> list[Any]:
+        found = []
+        while (line := self.peek()) is not None and line[0] == indent:
+            assert line[1].startswith("- "), f"not understood: {line[1]}"
+            if re.match(r"- [a-z]+: ", line[1]):
+                self._lines[self._at] = " " * (indent + 2) + line[1][2:]
+                found.append(self._mapping(indent + 2))
+            else:
+                self._at += 1
+                found.append(_scalar(line[1][2:].strip()))
+        return found
+
+    def _value(self, text: str, indent: int) -> Any:
+        if text.startswith("&"):
+            anchor, _, text = text[1:].partition(" ")
+            self._anchors[anchor] = self._value(text, indent)
+            return self._anchors[anchor]
+        if text.startswith("*"):
+            return self._anchors[text[1:]]
+        if text == "|":
+            return self._literal(indent)
+        if text:
+            return _scalar(text)
+        following = self.peek()
+        deeper = following is not None and following[0] > indent
+        return self.block(following[0]) if following is not None and deeper else None
+
+    def _literal(self, indent: int) -> str:
+        lines = []
+        while self._at < len(self._lines):
+            line = self._lines[self._at]
+            if line.strip() and len(line) - len(line.lstrip()) <= indent:
+                break
+            lines.append(line)
+            self._at += 1
+        return textwrap.dedent("\n".join(lines)).rstrip("\n") + "\n"
+
+
+def _scalar(text: str) -> Any:
+    if text[0] in '"[':
+        return json.loads(text)
+    # Without quotes only what no reader of YAML could take for something else.
+    assert re.fullmatch(r"[A-Za-z0-9./][\w./:-]*", text), f"not understood: {text}"
+    if text in {"true", "false"}:
+        return text == "true"
+    return int(text) if text.isdigit() else text

@@ -1,0 +1,286 @@
+"""What is deployed works: the commands of ``deploy/``, run as processes of this host."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyrmute_tasks.distributed.worker import load_manager
+from pyrmute_tasks.settings import ENV_PREFIX, Settings
+from tests.conftest import ROOT, is_alive, wait_until
+from tests.integration.topology import (
+    EXAMPLES,
+    FLOWER_LOGIN,
+    Flower,
+    Topology,
+    parse_yaml,
+    read_compose,
+    read_env_example,
+    read_image,
+)
+
+SAMPLE = EXAMPLES / "data" / "flights-sample.jsonl"
+# Planted in records: nothing but the files that go in and come out may hold it.
+MARKER = "N-MARKER-7c1e"
+CHUNK_SIZE = 500
+LABEL = r"Flight 1\.0\.0→3\.0\.0 · job ([0-9a-f]{8}) · chunk (\d+) · records (\d+)–(\d+)"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of the producer, and what Flower knows of its tasks, by chunk."""
+
+    result: "subprocess.CompletedProcess[str]"
+    target: Path
+    tasks: dict[int, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Fleet:
+    topology: Topology
+    flower: Flower
+
+    def migrate(self, source: Path, target: Path) -> "subprocess.CompletedProcess[str]":
+        return self.topology.run(
+            *("run", str(source), str(target), "--chunk-size", str(CHUNK_SIZE)),
+            *("--broker", self.topology.url, "--store", self.topology.url),
+            *("--model", "Flight", "--from", "1.0.0", "--to", "3.0.0"),
+        )
+
+    def tasks_of_next_job(self, before: set[str], chunks: int) -> dict[int, dict[str, Any]]:
+        """Wait until Flower knows how all tasks but those `before` ended; return them by chunk."""
+        tasks: dict[str, dict[str, Any]] = {}
+
+        def all_ended() -> bool:
+            known = self.flower.tasks()
+            tasks.update({name: known[name] for name in known.keys() - before})
+            return len(tasks) == chunks and all(t["succeeded"] for t in tasks.values())
+
+        wait_until(all_ended, f"flower shows {chunks} tasks that ended: {tasks}")
+        return {int(name.rpartition("-")[2]): task for name, task in tasks.items()}
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with Topology(tmp_path_factory.mktemp("topology")) as topology:
+        topology.start_workers(2)
+        flower = topology.start_flower()
+        flower.wait_for_workers(2)
+        yield Fleet(topology, flower)
+
+
+@pytest.fixture(scope="module")
+def job(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    directory = tmp_path_factory.mktemp("job")
+    lines = SAMPLE.read_text().splitlines(keepends=True)
+    lines[1700] = re.sub(r'"tailnum":"\w+"', f'"tailnum":"{MARKER}"', lines[1700])
+    source = directory / "in.jsonl"
+    source.write_text("".join(lines))
+    before = set(fleet.flower.tasks())
+    result = fleet.migrate(source, directory / "out.jsonl")
+    assert result.returncode == 0, result.stderr
+    tasks = fleet.tasks_of_next_job(before, len(lines) // CHUNK_SIZE)
+    return Job(result, directory / "out.jsonl", tasks)
+
+
+# --- a job through the deployed fleet -------------------------------------------------------
+
+
+def test_output_equals_the_sequential_loop(job: Job) -> None:
+    manager = load_manager(f"{EXAMPLES / 'flights.py'}:manager")
+    source = job.target.with_name("in.jsonl").read_text()
+    expected = "".join(
+        manager.migrate(json.loads(line), "Flight", "1.0.0", "3.0.0").model_dump_json() + "\n"
+        for line in source.splitlines()
+    )
+    output = job.target.read_text()
+    assert output == expected
+    assert MARKER in output
+
+
+def test_flower_shows_each_chunk_with_its_records(job: Job) -> None:
+    assert sorted(job.tasks) == list(range(10))
+    seen = []
+    for chunk, task in job.tasks.items():
+        label = re.fullmatch(LABEL, task["args"])
+        assert label is not None, task["args"]
+        first = chunk * CHUNK_SIZE
+        assert [int(number) for number in label.groups()[1:]] == [chunk, first, first + 499]
+        seen.append((label[1], task["name"], task["state"], task["kwargs"], task["result"]))
+    (shown,) = set(seen)
+    assert shown[1:] == ("pyrmute_tasks.migrate_chunk", "SUCCESS", "{}", "None")
+    assert f"job {shown[0]}" in job.result.stdout
+    # Not cut off: this is how the fourth chunk reads.
+    assert job.tasks[3]["args"].endswith("· chunk 3 · records 1500–1999")
+
+
+def test_both_workers_took_part(job: Job) -> None:
+    host = socket.gethostname()
+    workers = {task["worker"] for task in job.tasks.values()}
+    assert workers == {f"worker-1@{host}", f"worker-2@{host}"}
+    assert re.search(r"^workers +2 ", job.result.stdout, re.M)
+
+
+def test_no_record_reaches_flower_or_a_log(fleet: Fleet, job: Job) -> None:
+    told = [fleet.flower.get(f"/api/task/info/{task['uuid']}")[1] for task in job.tasks.values()]
+    told += [fleet.flower.get(path)[1] for path in ("/api/tasks", "/api/workers", "/metrics")]
+    told += [fleet.flower.process.log, *(worker.log for worker in fleet.topology.workers)]
+    told += [job.result.stdout, job.result.stderr]
+    assert [text for text in told if MARKER in text] == []
+
+
+def test_a_failing_record_is_named_and_not_shown(fleet: Fleet, tmp_path: Path) -> None:
+    lines = SAMPLE.read_text().splitlines(keepends=True)[:1000]
+    lines[700] = re.sub(r'"origin":"\w+"', f'"origin":"{MARKER}"', lines[700])
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(lines))
+    before = set(fleet.flower.tasks())
+    result = fleet.migrate(source, target)
+    assert result.returncode == 1
+    assert "record 700" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not target.exists()
+    # To Celery a chunk with a bad record is done: what failed is in its outcome.
+    tasks = fleet.tasks_of_next_job(before, 2)
+    told = [json.dumps(tasks, ensure_ascii=False), result.stdout, result.stderr]
+    told += [fleet.flower.process.log, *(worker.log for worker in fleet.topology.workers)]
+    assert [text for text in told if MARKER in text] == []
+
+
+@pytest.mark.parametrize("path", ["/", "/tasks", "/broker", "/api/tasks", "/api/workers"])
+@pytest.mark.parametrize("login", [None, ("watcher", "guess")])
+def test_flower_wants_its_password(fleet: Fleet, path: str, login: tuple[str, str] | None) -> None:
+    assert fleet.flower.get(path, login)[0] == 401
+
+
+def test_flower_serves_those_who_know_it(fleet: Fleet) -> None:
+    assert fleet.flower.get("/tasks", FLOWER_LOGIN)[0] == 200
+    assert fleet.flower.get("/healthcheck", None) == (200, "OK")
+
+
+def test_flower_can_send_no_tasks(fleet: Fleet) -> None:
+    assert fleet.flower.post("/api/task/send-task/pyrmute_tasks.migrate_chunk")[0] == 403
+
+
+def test_nothing_of_a_job_is_left_in_the_store(fleet: Fleet, job: Job) -> None:
+    with fleet.topology.client() as client:
+        assert client.keys("pt:{*") == []
+        assert client.llen("pyrmute-tasks") == 0
+        options = client.config_get("maxmemory*", "append*")
+    assert options["maxmemory-policy"] == "noeviction"
+    assert options["appendonly"] == "yes"
+    assert options["maxmemory"] == str(2**30)
+
+
+# --- the life of workers ------------------------------------------------------------------
+
+
+def test_health_and_termination(tmp_path: Path) -> None:
+    with Topology(tmp_path) as topology:
+        unhealthy = topology.health()
+        assert unhealthy.returncode == 1
+        first, second = topology.start_workers(2)
+        healthy = topology.health()
+        assert (healthy.returncode, healthy.stderr) == (0, "")
+
+        stop_signal = read_image("worker").stop_signal
+        first.signal(stop_signal)
+        assert first.wait() == 0
+        assert topology.health().returncode == 0, "the host's other worker lives"
+        second.signal(stop_signal)
+        assert second.wait() == 0
+        assert not is_alive(first.pid)
+
+        unhealthy = topology.health()
+        assert unhealthy.returncode == 1
+        assert unhealthy.stderr.startswith(f"unhealthy: no worker of host {socket.gethostname()}")
+        assert unhealthy.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"PYRMUTE_TASKS_MANAGER": ""}, "a worker needs to know its manager"),
+        ({"PYRMUTE_TASKS_MANAGER": "absent:manager"}, "cannot import 'absent:manager'"),
+        ({"PYRMUTE_TASKS_OUTAGE_S": "long"}, "PYRMUTE_TASKS_OUTAGE_S must be a number"),
+        ({"PYRMUTE_TASKS_QUEU": "typo"}, "there is no setting PYRMUTE_TASKS_QUEU"),
+    ],
+)
+def test_wrong_settings_are_told_in_one_sentence(variables: dict[str, str], said: str) -> None:
+    path = {"PATH": str(Path(sys.executable).parent)}
+    command = read_image("worker").command
+    result = subprocess.run(
+        command,
+        env=path | variables,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: {said}")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+# --- what the files say -------------------------------------------------------------------
+
+ENVIRONMENT = {"VALKEY_PASSWORD": "pw", "FLOWER_BASIC_AUTH": "a:b", "PYRMUTE_TASKS_MANAGER": "m:m"}
+
+
+def test_every_setting_is_in_the_example_and_reaches_the_containers() -> None:
+    settings = {f"{ENV_PREFIX}{option.name.upper()}" for option in fields(Settings)}
+    example = read_env_example()
+    assert {name for name in example if name.startswith(ENV_PREFIX)} == settings
+    compose = read_compose(ENVIRONMENT | {name: f"<{name}>" for name in settings})
+    for service in ("worker", "producer"):
+        given = compose["services"][service]["environment"]
+        assert given == {name: f"<{name}>" for name in settings}
+
+
+def test_the_example_shows_the_defaults() -> None:
+    shown = {name: value for name, value in read_env_example().items() if value}
+    shown.pop("PYRMUTE_TASKS_MANAGER")
+    settings = {name: value for name, value in shown.items() if name.startswith(ENV_PREFIX)}
+    assert Settings.from_env(settings) == Settings()
+    # Nothing else changes either when a line that shows a default is made to set it.
+    assert read_compose(ENVIRONMENT | shown) == read_compose(ENVIRONMENT | settings)
+
+
+@pytest.mark.parametrize("missing", ENVIRONMENT)
+def test_compose_starts_nothing_without_secrets(missing: str) -> None:
+    with pytest.raises(AssertionError, match=f"{missing}: set it in .env"):
+        read_compose({name: value for name, value in ENVIRONMENT.items() if name != missing})
+
+
+def test_only_flower_is_published_and_only_to_this_host() -> None:
+    services = read_compose(ENVIRONMENT)["services"]
+    ports = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert ports == {"flower": ["127.0.0.1:5555:5555"]}
+
+
+def test_images_do_not_run_as_root() -> None:
+    assert {read_image(stage).user for stage in ("worker", "flower")} == {"10001"}
+
+
+def test_workers_have_time_to_end() -> None:
+    services = read_compose(ENVIRONMENT)["services"]
+    assert services["worker"]["stop_grace_period"] == "60s"
+    assert read_image("worker").variables["REMAP_SIGTERM"] == "SIGQUIT"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: b: c", "a: [1", "a: 'x'", "a: >\n  x", "a:\n  - b\n c: d", "a: yes # no", "a: 1\na: 2"],
+)
+def test_what_the_yaml_reader_does_not_understand_is_an_error(text: str) -> None:
+    with pytest.raises((AssertionError, ValueError)):
+        parse_yaml(text)
