@@ -18,6 +18,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/flights.py
 
 clean:

@@ -2,33 +2,72 @@
 
 from pyrmute_tasks._version import __version__
 from pyrmute_tasks.errors import (
+    BrokerUnavailableError,
+    CodeMismatchError,
     ConfigurationError,
+    FleetError,
+    FrameError,
     InvalidRecordError,
     InvalidVersionError,
+    JobError,
+    JobLostError,
+    ManagerImportError,
     MigrationError,
     ModelNotFoundError,
+    NoWorkersError,
     PyrmuteTasksError,
     RegistrationError,
+    StoreUnavailableError,
+    UnsupportedValueError,
     VersionedModelError,
+    WireError,
 )
+from pyrmute_tasks.flow import Window
+from pyrmute_tasks.hooks import MetricsHook, MigrationHook
 from pyrmute_tasks.manager import ModelManager
+from pyrmute_tasks.migration_testing import (
+    MigrationTestCase,
+    MigrationTestResult,
+    MigrationTestResults,
+)
 from pyrmute_tasks.migrator import Migrator
+from pyrmute_tasks.nested import NestedModelInfo
 from pyrmute_tasks.registry import MigrationFunc, ModelData
+from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.versions import ModelVersion
 
 __all__ = [
+    "BrokerUnavailableError",
+    "CodeMismatchError",
     "ConfigurationError",
+    "FleetError",
+    "FrameError",
     "InvalidRecordError",
     "InvalidVersionError",
+    "JobError",
+    "JobLostError",
+    "ManagerImportError",
+    "MetricsHook",
     "MigrationError",
     "MigrationFunc",
+    "MigrationHook",
+    "MigrationTestCase",
+    "MigrationTestResult",
+    "MigrationTestResults",
     "Migrator",
     "ModelData",
     "ModelManager",
     "ModelNotFoundError",
     "ModelVersion",
+    "NestedModelInfo",
+    "NoWorkersError",
     "PyrmuteTasksError",
     "RegistrationError",
+    "Settings",
+    "StoreUnavailableError",
+    "UnsupportedValueError",
     "VersionedModelError",
+    "Window",
+    "WireError",
     "__version__",
 ]

@@ -16,6 +16,7 @@ from pyrmute_tasks.codec import (
 )
 from pyrmute_tasks.errors import ConfigurationError, FrameError, UnsupportedValueError
 from pyrmute_tasks.failures import RecordFailure
+from pyrmute_tasks.hooks import HookCounts
 
 __all__ = [
     "Chunk",
@@ -89,6 +90,7 @@ class Outcome(Generic[Payload]):
         failure: The failing record with the lowest index, or None.
         seconds: Time the work took, without waiting.
         worker: Who did it; empty for this process.
+        counts: What hooks would have counted; None if nobody asked.
     """
 
     index: int
@@ -97,6 +99,7 @@ class Outcome(Generic[Payload]):
     failure: RecordFailure | None = None
     seconds: float = field(default=0.0, compare=False)
     worker: str = field(default="", compare=False)
+    counts: HookCounts | None = field(default=None, compare=False)
 
 
 def check_chunk_size(chunk_size: int) -> int:
@@ -234,6 +237,7 @@ def encode_outcome(outcome: Outcome[bytes]) -> bytes:
             "failure": failure,
             "seconds": outcome.seconds,
             "worker": outcome.worker,
+            "counts": outcome.counts.to_wire() if outcome.counts else None,
         },
         lossy=True,
     )
@@ -249,10 +253,14 @@ def decode_outcome(data: bytes) -> Outcome[Frame]:
     end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "big")
     report = unpack(data[_LENGTH_BYTES:end])
     try:
-        failure = RecordFailure.from_wire(report["failure"]) if report["failure"] else None
-        outputs = decode_frame(memoryview(data)[end:])
         return Outcome(
-            report["index"], report["count"], outputs, failure, report["seconds"], report["worker"]
+            report["index"],
+            report["count"],
+            decode_frame(memoryview(data)[end:]),
+            RecordFailure.from_wire(report["failure"]) if report["failure"] else None,
+            report["seconds"],
+            report["worker"],
+            HookCounts.from_wire(report["counts"]) if report["counts"] else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise FrameError(f"an outcome's report is damaged ({type(error).__name__})") from None

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import click
 from rich.console import Console
@@ -81,7 +81,7 @@ def run(
 
     Without --broker a Valkey server and workers are started for this run and ended with it.
     """
-    with _errors_told(include_records), _termination_as_interrupt():
+    with _errors_told(include_records), _Interrupts() as interrupts:
         _check_source(source)
         migrator = Migrator(
             manager,
@@ -97,7 +97,7 @@ def run(
                 to_version,
                 chunk_size=chunk_size,
                 keep_partial=keep_partial,
-                observers=observers,
+                observers=(interrupts, *observers),
             )
     if not quiet:
         _print_report(report, target)
@@ -160,7 +160,7 @@ def _fleet_settings(
         return None
     env = Settings.from_env(os.environ)
     return _overridden(
-        replace(env, store_url=""),
+        env,
         broker_url=broker,
         store_url=store,
         queue=queue,
@@ -200,21 +200,37 @@ def _errors_told(include_records: bool) -> Iterator[None]:
         sys.exit(1)
 
 
-@contextlib.contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """Clean up on SIGTERM and SIGHUP as on Ctrl-C."""
+class _Interrupts:
+    """Turns Ctrl-C, SIGTERM and SIGHUP into one `KeyboardInterrupt` that cannot get lost.
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+    Python drops an exception that a signal handler raises while a finalizer or a weak
+    reference's callback happens to run. So the signal is also noted, and told with the next
+    event of the job: this is an `Observer`.
+    """
 
-    earlier = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in earlier.items():
+    _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __init__(self) -> None:
+        self._noted = False
+
+    def __enter__(self) -> Self:
+        self._earlier = {number: signal.signal(number, self._interrupt) for number in self._SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._earlier.items():
             signal.signal(number, handler)
+
+    def _interrupt(self, *_: object) -> None:
+        # A second one must not interrupt the cleaning up after the first.
+        if not self._noted:
+            self._noted = True
+            raise KeyboardInterrupt
+
+    def __call__(self, event: Event, /) -> None:
+        """Interrupt the job if that was asked for in vain."""
+        if self._noted:
+            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

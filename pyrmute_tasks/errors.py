@@ -135,11 +135,11 @@ class RegistrationError(PyrmuteTasksError):
     """A registration contradicts an earlier one."""
 
 
-class InvalidRecordError(PyrmuteTasksError):
+class InvalidRecordError(PyrmuteTasksError, ValueError):
     """An input is no record: not a JSON object, or a step returned something else."""
 
 
-class ConfigurationError(PyrmuteTasksError):
+class ConfigurationError(PyrmuteTasksError, ValueError):
     """An option, a setting or a URL cannot be right."""
 
 

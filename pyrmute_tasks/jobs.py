@@ -44,6 +44,7 @@ class JobSpec:
         to_version: Version of those that come out.
         kind: How records travel. Lines come back validated, objects as migrated data.
         fingerprint: The producer's plan, as `MigrationPlan.fingerprint` has it.
+        count_hooks: Count for the producer's `MetricsHook`.
     """
 
     id: str
@@ -52,6 +53,7 @@ class JobSpec:
     to_version: str
     kind: FrameKind
     fingerprint: str
+    count_hooks: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} {self.from_version}→{self.to_version} · job {self.id}"
@@ -66,6 +68,7 @@ class JobSpec:
                 self.to_version,
                 int(self.kind),
                 self.fingerprint,
+                self.count_hooks,
             ]
         )
 
@@ -77,8 +80,8 @@ class JobSpec:
             FrameError: If it is something else.
         """
         try:
-            job_id, name, first, last, kind, fingerprint = unpack(data)
-            return cls(job_id, name, first, last, FrameKind(kind), fingerprint)
+            job_id, name, first, last, kind, fingerprint, count = unpack(data)
+            return cls(job_id, name, first, last, FrameKind(kind), fingerprint, count)
         except (TypeError, ValueError) as error:
             raise FrameError(f"a job's spec is damaged ({type(error).__name__})") from None
 

@@ -5,19 +5,32 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.chunks import Chunk, Outcome, cut_records
+from pyrmute_tasks.batches import (
+    Finish,
+    Parallelism,
+    keep,
+    migrate_all,
+    migrate_lazily,
+    migrate_parallel,
+    validate,
+    validate_as,
+)
+from pyrmute_tasks.chunks import check_chunk_size
 from pyrmute_tasks.errors import MigrationError, ModelNotFoundError
-from pyrmute_tasks.flow import Window, run_ordered
-from pyrmute_tasks.local import InlineExecutor
-from pyrmute_tasks.plan import MigrationPlan, Result, compile_plan
-from pyrmute_tasks.registry import MigrationFunc, ModelData, Registry
+from pyrmute_tasks.hooks import HookSet, MigrationHook, use_hooks
+from pyrmute_tasks.migration_testing import (
+    MigrationTestCases,
+    MigrationTestResults,
+    run_test_cases,
+)
+from pyrmute_tasks.nested import NestedModelInfo, nested_models
+from pyrmute_tasks.plan import MigrationPlan, compile_plan
+from pyrmute_tasks.registry import MigrationFunc, ModelData, Registry, locate_attribute
 from pyrmute_tasks.versions import ModelVersion, VersionLike
 
 __all__ = ["ModelManager"]
 
 Model = TypeVar("Model", bound=BaseModel)
-
-_ONE_CHUNK_AHEAD = Window(chunks=1)
 
 
 class ModelManager:
@@ -47,8 +60,9 @@ class ModelManager:
 
     def __init__(self) -> None:
         self._registry = Registry()
-        self._plans: dict[tuple[str, VersionLike, VersionLike], MigrationPlan] = {}
+        self._plans: dict[tuple[str, VersionLike, VersionLike, bool], MigrationPlan] = {}
         self._plans_generation = 0
+        self._hooks = HookSet()
 
     # --- registering ----------------------------------------------------------------------
 
@@ -121,6 +135,22 @@ class ModelManager:
         """
         return self._registry.versions(name)
 
+    def get_nested_models(self, name: str, version: VersionLike) -> list[NestedModelInfo]:
+        """Return the versioned models in the fields of one version, each once.
+
+        Raises:
+            ModelNotFoundError: If the version is not registered.
+        """
+        return nested_models(self._registry, self._registry.model(name, version))
+
+    def validate_data(self, data: ModelData, name: str, version: VersionLike) -> bool:
+        """Say whether `data` is valid as one version; also no if there is no such version."""
+        try:
+            self.get(name, version).model_validate(data)
+        except Exception:
+            return False
+        return True
+
     def has_migration_path(
         self, name: str, from_version: VersionLike, to_version: VersionLike
     ) -> bool:
@@ -130,15 +160,29 @@ class ModelManager:
             InvalidVersionError: If a version cannot be parsed.
         """
         try:
-            self.plan(name, from_version, to_version)
+            plan = self.plan(name, from_version, to_version)
         except (ModelNotFoundError, MigrationError):
             return False
-        return True
+        # Nothing has to be done within one version, but there must be such a version.
+        return bool(plan.steps) or not isinstance(plan.model, ModelNotFoundError)
 
-    def plan(self, name: str, from_version: VersionLike, to_version: VersionLike) -> MigrationPlan:
+    def plan(
+        self,
+        name: str,
+        from_version: VersionLike,
+        to_version: VersionLike,
+        *,
+        observe: bool = False,
+    ) -> MigrationPlan:
         """Return the compiled way from one version to another.
 
         Plans are kept until something is registered.
+
+        Args:
+            name: The model's name.
+            from_version: Where it starts.
+            to_version: Where it ends.
+            observe: Let it call hooks even if this manager has none itself.
 
         Raises:
             InvalidVersionError: If a version cannot be parsed.
@@ -148,12 +192,45 @@ class ModelManager:
         if self._plans_generation != self._registry.generation:
             self._plans = {}
             self._plans_generation = self._registry.generation
-        key = (name, from_version, to_version)
+        key = (name, from_version, to_version, observe or bool(self._hooks.all))
         plan = self._plans.get(key)
         if plan is None:
             first, last = ModelVersion.of(from_version), ModelVersion.of(to_version)
-            plan = self._plans[key] = compile_plan(self._registry, name, first, last)
+            plan = compile_plan(self._registry, name, first, last, observe=key[3])
+            self._plans[key] = plan
         return plan
+
+    def locate(self) -> str:
+        """Return a name under which another process can import this manager.
+
+        Raises:
+            ManagerImportError: If there is none.
+        """
+        models = [
+            self._registry.model(name, version).__module__
+            for name in self._registry.names()
+            for version in self._registry.versions(name)
+        ]
+        return locate_attribute(self, prefer=models)
+
+    # --- hooks ----------------------------------------------------------------------------
+
+    @property
+    def hooks(self) -> HookSet:
+        """The hooks that observe migrations."""
+        return self._hooks
+
+    def add_hook(self, hook: MigrationHook) -> None:
+        """Let `hook` observe every migration from now on."""
+        self._hooks = HookSet([*self._hooks.all, hook])
+
+    def remove_hook(self, hook: MigrationHook) -> None:
+        """Let `hook` observe no more; nothing happens if it does not."""
+        self._hooks = HookSet(other for other in self._hooks.all if other is not hook)
+
+    def clear_hooks(self) -> None:
+        """Let no hook observe any more."""
+        self._hooks = HookSet()
 
     # --- one record -----------------------------------------------------------------------
 
@@ -174,7 +251,7 @@ class ModelManager:
             ValidationError: If the migrated record is not valid.
         """
         plan = self.plan(name, from_version, to_version)
-        return plan.validate_one(plan.migrate_one(data), plan.target)
+        return plan.validate_one(self._migrate_one(plan, data), plan.target)
 
     def migrate_as(
         self,
@@ -186,13 +263,38 @@ class ModelManager:
     ) -> Model:
         """Migrate one record and validate it as `target_type`; else as `migrate`."""
         plan = self.plan(name, from_version, to_version)
-        return plan.validate_one(plan.migrate_one(data), target_type)
+        return plan.validate_one(self._migrate_one(plan, data), target_type)
 
     def migrate_data(
         self, data: ModelData, name: str, from_version: VersionLike, to_version: VersionLike
     ) -> ModelData:
         """Migrate one record without validating it; else as `migrate`."""
-        return self.plan(name, from_version, to_version).migrate_one(data)
+        return self._migrate_one(self.plan(name, from_version, to_version), data)
+
+    def _migrate_one(self, plan: MigrationPlan, data: ModelData) -> ModelData:
+        if plan.observed is None:
+            return plan.migrate_one(data)
+        with use_hooks(self._hooks.all):
+            return plan.migrate_one(data)
+
+    def test_migration(
+        self,
+        name: str,
+        from_version: VersionLike,
+        to_version: VersionLike,
+        test_cases: MigrationTestCases,
+    ) -> MigrationTestResults:
+        """Migrate examples without validating them, and compare with what they shall be.
+
+        Args:
+            name: The model's name.
+            from_version: Version of the examples' sources.
+            to_version: Version of their targets.
+            test_cases: The examples, or pairs of source and target.
+        """
+        return run_test_cases(
+            lambda data: self.migrate_data(data, name, from_version, to_version), test_cases
+        )
 
     # --- many records ---------------------------------------------------------------------
 
@@ -202,6 +304,9 @@ class ModelManager:
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
+        parallel: bool = False,
+        max_workers: int | None = None,
+        use_processes: bool = False,
     ) -> list[BaseModel]:
         """Migrate and validate many records.
 
@@ -210,17 +315,23 @@ class ModelManager:
             name: The model's name.
             from_version: Version of the records.
             to_version: Version of the results.
+            parallel: Use several workers instead of this thread.
+            max_workers: How many; None means one for each CPU this process may use.
+            use_processes: Let them be processes, for steps that compute, instead of
+                threads, for steps that wait.
 
         Returns:
             The validated models, in the order of the records.
 
         Raises:
+            ConfigurationError: If `max_workers` is not a positive integer.
             ModelNotFoundError: If the model or a version is not registered.
             MigrationError: If there is no path, or a step raises.
             ValidationError: If a migrated record is not valid. As `MigrationError` it is
                 that of the first failing record and says its ``record_index``.
         """
-        return list(self._run_all(data_list, name, from_version, to_version, _validate))
+        parallelism = Parallelism.of(parallel, max_workers, use_processes)
+        return self._run_all(data_list, name, from_version, to_version, validate, parallelism)
 
     def migrate_batch_as(
         self,
@@ -229,9 +340,14 @@ class ModelManager:
         from_version: VersionLike,
         to_version: VersionLike,
         target_type: type[Model],
+        parallel: bool = False,
+        max_workers: int | None = None,
+        use_processes: bool = False,
     ) -> list[Model]:
         """Migrate many records and validate them as `target_type`; else as `migrate_batch`."""
-        return self._run_all(data_list, name, from_version, to_version, _validate_as(target_type))
+        parallelism = Parallelism.of(parallel, max_workers, use_processes)
+        finish = validate_as(target_type)
+        return self._run_all(data_list, name, from_version, to_version, finish, parallelism)
 
     def migrate_batch_data(
         self,
@@ -239,9 +355,13 @@ class ModelManager:
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
+        parallel: bool = False,
+        max_workers: int | None = None,
+        use_processes: bool = False,
     ) -> list[ModelData]:
         """Migrate many records without validating them; else as `migrate_batch`."""
-        return self._run_all(data_list, name, from_version, to_version, _keep)
+        parallelism = Parallelism.of(parallel, max_workers, use_processes)
+        return self._run_all(data_list, name, from_version, to_version, keep, parallelism)
 
     def _run_all(
         self,
@@ -249,16 +369,16 @@ class ModelManager:
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
-        finish: "Finish",
+        finish: Finish,
+        parallelism: Parallelism | None,
     ) -> list[Any]:
         records = list(records)
         if not records:
             return []
         plan = self.plan(name, from_version, to_version)
-        outputs, failure = run_plan(plan, records, 0, finish)
-        if failure is not None:
-            raise failure.exception()
-        return outputs
+        if parallelism is None:
+            return migrate_all(plan, records, finish, self.hooks)
+        return migrate_parallel(plan, records, finish, self.hooks, parallelism, self.locate)
 
     def migrate_batch_streaming(
         self,
@@ -282,7 +402,7 @@ class ModelManager:
             The validated models, in order; all those before a failing record, then its
             error is raised as `migrate_batch` raises it.
         """
-        return self._stream(data_list, name, from_version, to_version, chunk_size, _validate)
+        return self._stream(data_list, name, from_version, to_version, chunk_size, validate)
 
     def migrate_batch_streaming_as(
         self,
@@ -294,7 +414,7 @@ class ModelManager:
         chunk_size: int = 100,
     ) -> Iterator[Model]:
         """Validate as `target_type`; else as `migrate_batch_streaming`."""
-        finish = _validate_as(target_type)
+        finish = validate_as(target_type)
         return self._stream(data_list, name, from_version, to_version, chunk_size, finish)
 
     def migrate_batch_data_streaming(
@@ -306,7 +426,7 @@ class ModelManager:
         chunk_size: int = 100,
     ) -> Iterator[ModelData]:
         """Do not validate; else as `migrate_batch_streaming`."""
-        return self._stream(data_list, name, from_version, to_version, chunk_size, _keep)
+        return self._stream(data_list, name, from_version, to_version, chunk_size, keep)
 
     def _stream(
         self,
@@ -315,44 +435,10 @@ class ModelManager:
         from_version: VersionLike,
         to_version: VersionLike,
         chunk_size: int,
-        finish: "Finish",
+        finish: Finish,
     ) -> Iterator[Any]:
-        def run(chunk: Chunk[list[Any]]) -> Outcome[list[Any]]:
-            plan = self.plan(name, from_version, to_version)
-            outputs, failure = run_plan(plan, chunk.payload, chunk.start, finish)
-            return Outcome(chunk.index, len(outputs), outputs, failure)
+        def get_plan() -> MigrationPlan:
+            return self.plan(name, from_version, to_version)
 
-        outcomes = run_ordered(
-            cut_records(records, chunk_size),
-            InlineExecutor(run),
-            lambda: _ONE_CHUNK_AHEAD,
-            finish=lambda _, outcome: outcome,
-        )
-        try:
-            for outcome in outcomes:
-                yield from outcome.outputs
-        finally:
-            outcomes.close()
-
-
-Finish = Callable[[MigrationPlan, list[ModelData], int], Result]
-"""What is done with a chunk's migrated records, the first of which has the given index."""
-
-
-def run_plan(plan: MigrationPlan, records: list[ModelData], start: int, finish: Finish) -> Result:
-    """Migrate records and finish them; the failure is the one with the lowest index."""
-    data, unmigrated = plan.migrate(records, start)
-    outputs, invalid = finish(plan, data, start)
-    return outputs, invalid or unmigrated
-
-
-def _validate(plan: MigrationPlan, data: list[ModelData], start: int) -> Result:
-    return plan.validate(data, start)
-
-
-def _validate_as(model: type[BaseModel]) -> Finish:
-    return lambda plan, data, start: plan.validate(data, start, model)
-
-
-def _keep(_: MigrationPlan, data: list[ModelData], __: int) -> Result:
-    return data, None
+        size = check_chunk_size(chunk_size)
+        return migrate_lazily(get_plan, records, finish, lambda: self.hooks, size)

@@ -14,6 +14,8 @@ from typing import Any, Self, TypeVar
 from celery import Celery
 from pydantic import BaseModel
 
+from pyrmute_tasks.adoption import adopt, load_manager
+from pyrmute_tasks.batches import Finish, keep, validate, validate_as
 from pyrmute_tasks.chunks import (
     Chunk,
     Outcome,
@@ -28,24 +30,21 @@ from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.distributed.executor import CeleryExecutor
 from pyrmute_tasks.distributed.store import Store
-from pyrmute_tasks.distributed.worker import load_manager
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.events import Observer
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.flow import Window, run_ordered
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
 from pyrmute_tasks.jobs import JobReport, JobSpec, JobState, JobTally, new_job_id
-from pyrmute_tasks.local import usable_cpus
-from pyrmute_tasks.manager import ModelManager
-from pyrmute_tasks.plan import MigrationPlan, Result
-from pyrmute_tasks.registry import ModelData, locate_attribute
+from pyrmute_tasks.local import check_workers, usable_cpus
+from pyrmute_tasks.plan import MigrationPlan
+from pyrmute_tasks.registry import ModelData
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.versions import VersionLike
 
 __all__ = ["Migrator"]
 
 Model = TypeVar("Model", bound=BaseModel)
-Finish = Callable[[MigrationPlan, list[ModelData], int], Result]
 
 
 class Migrator:
@@ -80,7 +79,7 @@ class Migrator:
 
     def __init__(
         self,
-        manager: str | ModelManager,
+        manager: str | object,
         *,
         broker_url: str | None = None,
         store_url: str | None = None,
@@ -89,9 +88,10 @@ class Migrator:
         settings: Settings | None = None,
     ) -> None:
         if isinstance(manager, str):
-            self._manager_name, self._manager = manager, load_manager(manager)
+            self._manager, self._manager_name = load_manager(manager), manager
         else:
-            self._manager_name, self._manager = _name_of(manager), manager
+            self._manager = adopt(manager)
+            self._manager_name = self._manager.locate()
         self._embed = broker_url is None and settings is None
         if self._embed and store_url is not None:
             raise ConfigurationError("store_url needs broker_url: name both, or neither")
@@ -160,6 +160,9 @@ class Migrator:
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
+        parallel: bool = False,
+        max_workers: int | None = None,
+        use_processes: bool = False,
         *,
         chunk_size: int | None = None,
     ) -> list[BaseModel]:
@@ -170,6 +173,9 @@ class Migrator:
             name: The model's name.
             from_version: Version of the records.
             to_version: Version of the results.
+            parallel: Accepted, so that calls need not change; the fleet is parallel.
+            max_workers: Likewise; the fleet has the workers that it has.
+            use_processes: Likewise; workers are processes.
             chunk_size: Records a task; by default chosen from their size.
 
         Returns:
@@ -181,6 +187,7 @@ class Migrator:
             ValidationError: If a migrated record is not valid.
             FleetError: If the fleet cannot be reached or has no workers.
         """
+        check_workers(max_workers)
         return list(
             self.migrate_batch_streaming(data_list, name, from_version, to_version, chunk_size)
         )
@@ -192,10 +199,14 @@ class Migrator:
         from_version: VersionLike,
         to_version: VersionLike,
         target_type: type[Model],
+        parallel: bool = False,
+        max_workers: int | None = None,
+        use_processes: bool = False,
         *,
         chunk_size: int | None = None,
     ) -> list[Model]:
         """Migrate many records and validate them as `target_type`; else as `migrate_batch`."""
+        check_workers(max_workers)
         return list(
             self.migrate_batch_streaming_as(
                 data_list, name, from_version, to_version, target_type, chunk_size
@@ -208,10 +219,14 @@ class Migrator:
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
+        parallel: bool = False,
+        max_workers: int | None = None,
+        use_processes: bool = False,
         *,
         chunk_size: int | None = None,
     ) -> list[ModelData]:
         """Migrate many records without validating them; else as `migrate_batch`."""
+        check_workers(max_workers)
         return list(
             self.migrate_batch_data_streaming(data_list, name, from_version, to_version, chunk_size)
         )
@@ -242,7 +257,7 @@ class Migrator:
             The validated models, in the order of the records; all those before a failing
             record, then its error is raised as `migrate_batch` raises it.
         """
-        return self._stream(data_list, name, from_version, to_version, chunk_size, _validate)
+        return self._stream(data_list, name, from_version, to_version, chunk_size, validate)
 
     def migrate_batch_streaming_as(
         self,
@@ -254,10 +269,7 @@ class Migrator:
         chunk_size: int | None = None,
     ) -> Iterator[Model]:
         """Validate as `target_type`; else as `migrate_batch_streaming`."""
-
-        def finish(plan: MigrationPlan, data: list[ModelData], start: int) -> Result:
-            return plan.validate(data, start, target_type)
-
+        finish = validate_as(target_type)
         return self._stream(data_list, name, from_version, to_version, chunk_size, finish)
 
     def migrate_batch_data_streaming(
@@ -269,7 +281,7 @@ class Migrator:
         chunk_size: int | None = None,
     ) -> Iterator[ModelData]:
         """Do not validate; else as `migrate_batch_streaming`."""
-        return self._stream(data_list, name, from_version, to_version, chunk_size, _keep)
+        return self._stream(data_list, name, from_version, to_version, chunk_size, keep)
 
     # --- files --------------------------------------------------------------------------------
 
@@ -314,6 +326,7 @@ class Migrator:
         lines = JsonlSource(source, chunk_size)
 
         def finish(chunk: Chunk[bytes], outcome: Outcome[Frame]) -> Outcome[Frame]:
+            self._merge_counts(outcome)
             return replace(outcome, failure=_located(outcome.failure, chunk))
 
         with (
@@ -369,6 +382,7 @@ class Migrator:
                     yield frame
 
             def decode(chunk: Chunk[bytes], outcome: Outcome[Frame]) -> Outcome[list[Any]]:
+                self._merge_counts(outcome)
                 outputs, invalid = finish(plan, decode_records(outcome.outputs), chunk.start)
                 return Outcome(outcome.index, len(outputs), outputs, invalid or outcome.failure)
 
@@ -395,6 +409,7 @@ class Migrator:
             str(plan.to_version),
             kind,
             plan.fingerprint,
+            count_hooks=bool(self._manager.hooks),
         )
         supervise = self._fleet.supervise if self._fleet else lambda: None
         tally = JobTally(spec.id)
@@ -410,28 +425,15 @@ class Migrator:
                 raise
             tally.end(JobState.SUCCEEDED)
 
+    def _merge_counts(self, outcome: Outcome[Frame]) -> None:
+        if outcome.counts is not None:
+            self._manager.hooks.merge(outcome.counts)
+
     def _window_of(self, executor: CeleryExecutor) -> Callable[[], Window]:
         fixed = self._window
         if fixed is not None:
             return lambda: fixed
         return lambda: Window.for_slots(executor.slots)
-
-
-def _name_of(manager: ModelManager) -> str:
-    models = {
-        manager.get(name, version).__module__
-        for name in manager.list_models()
-        for version in manager.list_versions(name)
-    }
-    return locate_attribute(manager, prefer=models)
-
-
-def _validate(plan: MigrationPlan, data: list[ModelData], start: int) -> Result:
-    return plan.validate(data, start)
-
-
-def _keep(_: MigrationPlan, data: list[ModelData], __: int) -> Result:
-    return data, None
 
 
 def _located(failure: RecordFailure | None, chunk: Chunk[bytes]) -> RecordFailure | None:

@@ -11,23 +11,20 @@ left, so every later failure found stands earlier: the last one found is the one
 record-by-record run would have met first.
 """
 
-import hashlib
-import inspect
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Final, TypeAlias, TypeVar
 
-import pydantic
 import pydantic_core
 from pydantic import BaseModel, RootModel, TypeAdapter, ValidationError
 
-from pyrmute_tasks._version import __version__
 from pyrmute_tasks.errors import InvalidRecordError, MigrationError, ModelNotFoundError
 from pyrmute_tasks.failures import RecordFailure, Stage, validation_error_of
+from pyrmute_tasks.fingerprint import fingerprint_of
 from pyrmute_tasks.registry import MigrationFunc, ModelData, Registry
+from pyrmute_tasks.steps import Hop, Step, StepCompiler
 from pyrmute_tasks.versions import ModelVersion
 
 __all__ = ["MigrationPlan", "Result", "Step", "compile_plan"]
@@ -36,31 +33,6 @@ Model = TypeVar("Model", bound=BaseModel)
 
 Result: TypeAlias = tuple[list[Any], RecordFailure | None]
 """Outputs in order, and the failure that ended them early, if any."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One hop of a plan.
-
-    Attributes:
-        from_version: Where it starts.
-        to_version: Where it ends.
-        function: What turns a record of the one into a record of the other.
-    """
-
-    from_version: ModelVersion
-    to_version: ModelVersion
-    function: MigrationFunc
-
-    def __str__(self) -> str:
-        return f"{self.from_version} → {self.to_version}"
-
-    def error(self, name: str, cause: Exception) -> MigrationError:
-        """Return the error that stands for `cause`, raised by this step."""
-        reason = f"Migration function raised: {type(cause).__name__}: {cause}"
-        error = MigrationError(name, str(self.from_version), str(self.to_version), reason)
-        error.__cause__ = cause
-        return error
 
 
 @dataclass(frozen=True)
@@ -74,6 +46,9 @@ class MigrationPlan:
         steps: The hops, in order; empty when both versions are the same.
         model: The target's class; or, if only data can be migrated, why there is none.
         path: The classes of all versions on the way, for the fingerprint.
+        hops: The hops that running it can come to, also those inside of records.
+        observed: Runs all steps over one record with the hooks in use called around it;
+            None if the plan was compiled without hooks.
     """
 
     name: str
@@ -82,6 +57,8 @@ class MigrationPlan:
     steps: tuple[Step, ...]
     model: type[BaseModel] | ModelNotFoundError
     path: tuple[type[BaseModel], ...] = field(default=(), repr=False)
+    hops: tuple[Hop, ...] = field(default=(), repr=False)
+    observed: MigrationFunc | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return f"{self.name} {self.from_version}→{self.to_version}"
@@ -95,13 +72,15 @@ class MigrationPlan:
             MigrationError: If a step raises.
             InvalidRecordError: If a step returns something else than a dict.
         """
+        if self.observed is not None:
+            return _checked(self.steps[-1], self.observed(record))
         for step in self.steps:
             try:
                 record = step.function(record)
             except Exception as error:
-                raise step.error(self.name, error) from error
-            if type(record) is not dict and not isinstance(record, dict):
-                raise _not_a_dict(step, record)
+                raise _blame(step, self.name, record, error) from error
+            if type(record) is not dict:
+                _checked(step, record)
         return record
 
     def validate_one(self, data: ModelData, model: type[Model]) -> Model:
@@ -117,6 +96,8 @@ class MigrationPlan:
     def migrate(self, records: Iterable[ModelData], start: int = 0) -> Result:
         """Run the steps over `records`, the first of which has index `start`."""
         done = list(records)
+        if self.observed is not None:
+            return self._migrate_observed(done, start)
         failure: RecordFailure | None = None
         for step in self.steps:
             function, pending, done = step.function, done, []
@@ -125,12 +106,22 @@ class MigrationPlan:
                 for record in pending:
                     append(function(record))
             except Exception as error:
-                failure = RecordFailure.of(
-                    start + len(done), Stage.STEP, str(step), step.error(self.name, error)
-                )
+                blamed = _blame(step, self.name, pending[len(done)], error)
+                failure = RecordFailure.of(start + len(done), Stage.STEP, str(step), blamed)
             if set(map(type, done)) - {dict}:
                 failure = self._cut_at_non_dict(done, step, start) or failure
         return done, failure
+
+    def _migrate_observed(self, records: list[ModelData], start: int) -> Result:
+        # One record after the other, as hooks expect to be called.
+        done: list[Any] = []
+        for record in records:
+            try:
+                done.append(self.migrate_one(record))
+            except Exception as error:
+                step = _step_of(error)
+                return done, RecordFailure.of(start + len(done), Stage.STEP, step, error)
+        return done, None
 
     @staticmethod
     def _cut_at_non_dict(done: list[Any], step: Step, start: int) -> RecordFailure | None:
@@ -235,15 +226,22 @@ class MigrationPlan:
     def fingerprint(self) -> str:
         """Hash of all that decides this plan's results, the same in every process.
 
-        It covers the schema and the defaults of every model on the path, the source (or,
-        without one, the bytecode) of every step, and the versions of pydantic and of this
+        It covers the fields, defaults and validators of every model that records of the
+        path can hold, the code of every step, and the versions of pydantic and of this
         package.
         """
-        return _fingerprint(self)
+        nested = [model for hop in self.hops for model in hop.models]
+        target = [] if isinstance(self.model, ModelNotFoundError) else [self.model]
+        return fingerprint_of(str(self), [*self.path, *target, *nested], self.hops)
 
 
 def compile_plan(
-    registry: Registry, name: str, from_version: ModelVersion, to_version: ModelVersion
+    registry: Registry,
+    name: str,
+    from_version: ModelVersion,
+    to_version: ModelVersion,
+    *,
+    observe: bool = False,
 ) -> MigrationPlan:
     """Resolve the path between two versions of a model.
 
@@ -253,18 +251,15 @@ def compile_plan(
         ModelNotFoundError: If the model or one of the versions is not registered.
         MigrationError: If a hop of the path has no step.
     """
-    if from_version == to_version:
-        versions: list[ModelVersion] = []
-    elif registry.step(name, from_version, to_version) is not None:
-        versions = [from_version, to_version]
-    else:
-        versions = _chain(registry.versions(name), name, from_version, to_version)
-    steps = tuple(_compile_step(registry, name, *hop) for hop in pairwise(versions))
+    compiler = StepCompiler(registry, observe=observe)
+    versions = compiler.path(name, from_version, to_version)
+    steps = tuple(compiler.step(name, *hop) for hop in pairwise(versions))
     found = [registry.find(name, version) for version in versions]
     path = tuple(model for model in found if model is not None)
-    return MigrationPlan(
-        name, from_version, to_version, steps, _target(registry, name, to_version), path
-    )
+    target = _target(registry, name, to_version)
+    observed = compiler.nested(name, from_version, to_version) if observe and versions else None
+    hops = tuple(compiler.hops)
+    return MigrationPlan(name, from_version, to_version, steps, target, path, hops, observed)
 
 
 def _target(
@@ -276,32 +271,30 @@ def _target(
         return error
 
 
-def _chain(
-    versions: list[ModelVersion], name: str, first: ModelVersion, last: ModelVersion
-) -> list[ModelVersion]:
-    for version in (first, last):
-        if version not in versions:
-            raise ModelNotFoundError(name, str(version))
-    start, end = versions.index(first), versions.index(last)
-    return versions[start : end + 1] if start < end else versions[end : start + 1][::-1]
-
-
-def _compile_step(
-    registry: Registry, name: str, from_version: ModelVersion, to_version: ModelVersion
-) -> Step:
-    function = registry.step(name, from_version, to_version)
-    if function is None:
-        raise MigrationError(
-            name,
-            str(from_version),
-            str(to_version),
-            "No migration path found. Define a migration function or mark the target version "
-            "as backward_compatible.",
-        )
-    return Step(from_version, to_version, function)
-
-
 # --- details ----------------------------------------------------------------------------
+
+
+def _checked(step: Step, record: Any) -> ModelData:
+    if not isinstance(record, dict):
+        raise _not_a_dict(step, record)
+    return record
+
+
+def _blame(step: Step, name: str, record: object, error: Exception) -> Exception:
+    """Return what to raise for an exception of `step`: its own fault, or its record's."""
+    if isinstance(record, Mapping):
+        return step.error(name, error)
+    blamed = InvalidRecordError(
+        f"a record is {type(record).__name__} and must be a dict; convert it in the source"
+    )
+    blamed.__cause__ = error
+    return blamed
+
+
+def _step_of(error: Exception) -> str:
+    if isinstance(error, MigrationError):
+        return f"{error.from_version} → {error.to_version}"
+    return ""
 
 
 def _not_a_dict(step: Step, record: object) -> InvalidRecordError:
@@ -365,40 +358,3 @@ _JSON_NAMES: Final[dict[type, str]] = {
 def _json_reason(error: ValueError) -> str:
     # jiter names what it expected and the column, never what it saw; "line 1" is ours.
     return str(error).replace(" at line 1 column ", " at column ")
-
-
-def _fingerprint(plan: MigrationPlan) -> str:
-    digest = hashlib.sha256()
-
-    def add(*parts: object) -> None:
-        for part in parts:
-            digest.update(str(part).encode() + b"\0")
-
-    add(__version__, pydantic.VERSION, str(plan))
-    target = () if isinstance(plan.model, ModelNotFoundError) else (plan.model,)
-    for model in (*plan.path, *target):
-        add(json.dumps(model.model_json_schema(mode="validation"), sort_keys=True, default=repr))
-        for name, info in model.model_fields.items():
-            add(name, _stable_repr(info.default), _source(info.default_factory))
-    for step in plan.steps:
-        add(step, _source(step.function))
-    return digest.hexdigest()[:16]
-
-
-def _stable_repr(value: object) -> str:
-    # The default repr of an object holds its address, which differs in every process.
-    if type(value).__repr__ is object.__repr__:
-        return f"<{type(value).__module__}.{type(value).__qualname__}>"
-    if isinstance(value, (set, frozenset)):
-        return f"{type(value).__name__}({sorted(map(_stable_repr, value))})"
-    return repr(value)
-
-
-def _source(function: object) -> str:
-    if function is None:
-        return ""
-    try:
-        return inspect.getsource(function)  # type: ignore[arg-type]  # TypeError is the answer for what has none
-    except (OSError, TypeError):
-        code = getattr(function, "__code__", None)
-        return f"{code.co_code.hex()}{code.co_names}" if code else _stable_repr(function)

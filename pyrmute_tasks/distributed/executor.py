@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 from pyrmute_tasks.chunks import Chunk, Outcome, decode_outcome
 from pyrmute_tasks.codec import Frame
 from pyrmute_tasks.distributed.app import TASK_NAME, check_broker
-from pyrmute_tasks.distributed.store import Store
+from pyrmute_tasks.distributed.store import Store, is_full
 from pyrmute_tasks.errors import (
     BrokerUnavailableError,
     JobLostError,
@@ -73,6 +73,7 @@ class CeleryExecutor:
         self._settings = settings
         self._supervise = supervise
         self.slots = 1
+        self._met_workers = False
         self._tasks: dict[int, _Task] = {}  # submitted and not received, by chunk
         self._unsent: list[_Task] = []
         self._unsent_bytes = 0
@@ -256,7 +257,9 @@ class CeleryExecutor:
         now = time.monotonic()
         if self._no_worker_since is None:
             self._no_worker_since = now
-        if now - self._no_worker_since >= self._settings.worker_wait_s:
+        # A fleet that was there may be in the middle of a deployment.
+        patience_s = self._settings.outage_s if self._met_workers else self._settings.worker_wait_s
+        if now - self._no_worker_since >= patience_s:
             raise NoWorkersError(
                 f"no worker answers on queue '{self._settings.queue}' of "
                 f"{hide_password(self._settings.broker_url)}; start one with: "
@@ -266,6 +269,7 @@ class CeleryExecutor:
     def _count_slots(self) -> int:
         found = sum(worker.slots for worker in self._store.workers())
         self.slots = max(found, 1)
+        self._met_workers = self._met_workers or found > 0
         return found
 
     @contextlib.contextmanager
@@ -273,8 +277,11 @@ class CeleryExecutor:
         try:
             yield
         except redis.RedisError as error:
+            # Not its text, nor as a cause: redis-py quotes the commands that failed, and
+            # with them the records they carried.
+            what = "has no memory left" if is_full(error) else f"failed ({type(error).__name__})"
             url = hide_password(self._settings.redis_store_url)
-            raise StoreUnavailableError(f"the store at {url} failed: {error}") from error
+            raise StoreUnavailableError(f"the store at {url} {what}") from None
 
 
 class _KeepAlive:

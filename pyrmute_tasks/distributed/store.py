@@ -35,7 +35,7 @@ from pyrmute_tasks.jobs import JobSpec
 from pyrmute_tasks.observability import hide_password
 from pyrmute_tasks.settings import Settings
 
-__all__ = ["Claim", "ClaimState", "Store", "WorkerInfo"]
+__all__ = ["Claim", "ClaimState", "Store", "WorkerInfo", "is_full"]
 
 _CLAIM: Final = """
 local job = redis.call('HMGET', KEYS[1], 'spec', 'stop')
@@ -143,6 +143,10 @@ class Store:
         )
         try:
             once.ping()
+        except redis.AuthenticationError:
+            raise StoreUnavailableError(
+                f"the store at {url} refused the user or the password; correct them in the URL"
+            ) from None
         except redis.RedisError as error:
             raise StoreUnavailableError(
                 f"no store answers at {url} ({_reason(error)}); start a Redis or Valkey server "
@@ -230,11 +234,14 @@ class Store:
     def stop_job(self, job: str, first: int, pending: Iterable[int]) -> None:
         """Mark the chunks from `first` on as unwanted and drop the inputs of `pending`."""
         fields = [str(index) for index in pending]
-        with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(_key(job, "job"), "stop", str(first))
-            if fields:
-                pipe.hdel(_key(job, "in"), *fields)
-            pipe.execute()
+        if fields:
+            self._redis.hdel(_key(job, "in"), *fields)
+        try:
+            self._redis.hset(_key(job, "job"), "stop", str(first))
+        except redis.ResponseError as error:
+            # A full store takes no mark; without their inputs the chunks are declined too.
+            if not is_full(error):
+                raise
 
     def end_job(self, job: str) -> None:
         """Remove everything of a job; its chunks still queued are declined from now on."""
@@ -274,6 +281,11 @@ class Store:
     def leave(self, worker: str) -> None:
         """Say that a worker goes."""
         self._redis.hdel(_workers_key(self._settings.queue), worker)
+
+
+def is_full(error: Exception) -> bool:
+    """Say whether a command was refused because the store has no memory left."""
+    return isinstance(error, redis.OutOfMemoryError) or "OOM command not allowed" in str(error)
 
 
 def _key(job: str, part: str) -> str:

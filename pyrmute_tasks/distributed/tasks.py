@@ -3,14 +3,16 @@
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import redis
 from celery import Celery
 from celery.exceptions import Reject
 
+from pyrmute_tasks.adoption import Manager
 from pyrmute_tasks.chunks import Outcome, decode_records, encode_outcome
-from pyrmute_tasks.codec import FrameKind, decode_frame, encode_frame, pack
+from pyrmute_tasks.codec import Frame, FrameKind, decode_frame, encode_frame, pack
 from pyrmute_tasks.distributed.app import TASK_NAME
 from pyrmute_tasks.distributed.store import ClaimState, Store
 from pyrmute_tasks.errors import (
@@ -20,8 +22,8 @@ from pyrmute_tasks.errors import (
     PyrmuteTasksError,
 )
 from pyrmute_tasks.failures import RecordFailure, Stage
+from pyrmute_tasks.hooks import HookCounts, use_hooks
 from pyrmute_tasks.jobs import JobSpec
-from pyrmute_tasks.manager import ModelManager
 from pyrmute_tasks.observability import log
 from pyrmute_tasks.plan import MigrationPlan
 
@@ -39,7 +41,7 @@ class ChunkRunner:
         store: Where chunks come from and outcomes go to.
     """
 
-    def __init__(self, manager: ModelManager, store: Store) -> None:
+    def __init__(self, manager: Manager, store: Store) -> None:
         self._manager = manager
         self._store = store
 
@@ -65,10 +67,8 @@ class ChunkRunner:
             began = time.perf_counter()
             outcome = self._outcome(claim.spec, claim.frame, chunk, start)
             seconds = time.perf_counter() - began
-            report = Outcome(
-                chunk, outcome.count, outcome.outputs, outcome.failure, seconds, worker
-            )
-            self._store.settle(job, chunk, encode_outcome(report))
+            outcome = replace(outcome, seconds=seconds, worker=worker)
+            self._store.settle(job, chunk, encode_outcome(outcome))
         except redis.RedisError as error:
             # Out of reach for longer than the store's own retries, or out of memory: the
             # chunk goes back, and not at once, so that it does not run in a tight loop.
@@ -94,22 +94,33 @@ class ChunkRunner:
                 f"this worker's migrations of {plan} have fingerprint {plan.fingerprint} and the "
                 f"producer's have {spec.fingerprint}; deploy the same code to both"
             )
-        inputs = decode_frame(frame)
-        if spec.kind is FrameKind.LINES:
-            outputs, count, failure = plan.migrate_lines(inputs.payload, start)
-        else:
-            records, failure = plan.migrate(decode_records(inputs), start)
-            outputs, count = pack(records), len(records)
-        return Outcome(chunk, count, encode_frame(spec.kind, count, outputs), failure)
+        counts = HookCounts() if spec.count_hooks else None
+        hooks = self._manager.hooks.live
+        with use_hooks(hooks if counts is None else (counts, *hooks)):
+            outputs, count, failure = _run(plan, spec.kind, decode_frame(frame), start)
+        return Outcome(
+            chunk, count, encode_frame(spec.kind, count, outputs), failure, counts=counts
+        )
 
     def _plan(self, spec: JobSpec) -> MigrationPlan:
         try:
-            return self._manager.plan(spec.name, spec.from_version, spec.to_version)
+            return self._manager.plan(
+                spec.name, spec.from_version, spec.to_version, observe=spec.count_hooks
+            )
         except (ModelNotFoundError, MigrationError) as error:
             raise CodeMismatchError(
                 f"a worker cannot run {spec}: {str(error).splitlines()[0]}; deploy the same "
                 "code to workers and producers"
             ) from None
+
+
+def _run(
+    plan: MigrationPlan, kind: FrameKind, inputs: Frame, start: int
+) -> tuple[bytes, int, RecordFailure | None]:
+    if kind is FrameKind.LINES:
+        return plan.migrate_lines(inputs.payload, start)
+    records, failure = plan.migrate(decode_records(inputs), start)
+    return pack(records), len(records), failure
 
 
 def register_task(app: Celery, runner: "RunnerSource") -> None:
@@ -136,7 +147,7 @@ class RunnerSource:
         open_store: Opens a store.
     """
 
-    def __init__(self, manager: ModelManager, open_store: Callable[[], Store]) -> None:
+    def __init__(self, manager: Manager, open_store: Callable[[], Store]) -> None:
         self._manager = manager
         self._open_store = open_store
         self._runner: ChunkRunner | None = None

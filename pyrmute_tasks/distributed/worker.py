@@ -9,33 +9,17 @@ import redis
 from celery import Celery
 from celery.signals import worker_ready, worker_shutting_down
 
+from pyrmute_tasks.adoption import load_manager
 from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.tasks import RunnerSource, register_task
-from pyrmute_tasks.errors import ConfigurationError, ManagerImportError
-from pyrmute_tasks.manager import ModelManager
+from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.observability import log
-from pyrmute_tasks.registry import load_attribute
 from pyrmute_tasks.settings import Settings
 
-__all__ = ["Heartbeat", "create_worker_app", "load_manager", "worker_arguments"]
+__all__ = ["Heartbeat", "create_worker_app", "worker_arguments"]
 
-_ARGUMENTS: Final = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-
-
-def load_manager(spec: str) -> ModelManager:
-    """Import a manager by name.
-
-    Raises:
-        ManagerImportError: If it cannot be imported or is something else.
-    """
-    found = load_attribute(spec)
-    if not isinstance(found, ModelManager):
-        raise ManagerImportError(
-            f"'{spec}' is a {type(found).__name__} and not a ModelManager; name the object that "
-            "models and migrations are registered with"
-        )
-    return found
+_ARGUMENTS: Final = ("--without-gossip", "--without-mingle")
 
 
 def create_worker_app(settings: Settings) -> Celery:
@@ -71,8 +55,8 @@ def create_worker_app(settings: Settings) -> Celery:
 def worker_arguments(name: str, concurrency: int, loglevel: str = "WARNING") -> list[str]:
     """Return the command line of Celery's worker with the options that suit our tasks.
 
-    Gossip, mingle and Celery's own heartbeat are chatter between workers that nothing here
-    uses.
+    Gossip and mingle are chatter between workers that nothing here uses. Celery's own
+    heartbeat stays on: Flower takes a worker without one for dead.
 
     Args:
         name: Node name, unique among the workers of the queue.

@@ -1,74 +1,98 @@
 """One body for every executor: what `run_ordered` relies on."""
 
 import json
-from collections.abc import Callable, Iterator
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from pyrmute_tasks.chunks import Chunk, Outcome, decode_records
-from pyrmute_tasks.codec import Compression, Frame, FrameKind, decode_frame, encode_frame, pack
+from pyrmute_tasks.chunks import Chunk, Outcome, decode_records, encode_records
+from pyrmute_tasks.codec import Compression, FrameKind
 from pyrmute_tasks.distributed import CeleryExecutor, EmbeddedFleet, Store, create_app
+from pyrmute_tasks.errors import JobError
 from pyrmute_tasks.flow import ChunkExecutor
 from pyrmute_tasks.jobs import JobSpec, new_job_id
-from pyrmute_tasks.local import InlineExecutor
-from pyrmute_tasks.manager import run_plan
+from pyrmute_tasks.local import InlineExecutor, ProcessExecutor, ThreadExecutor
+from pyrmute_tasks.settings import Settings
 from tests.people import broken_step, manager, person
 
 HOP = ("Person", "1.0.0", "3.0.0")
 PLAN = manager.plan(*HOP)
-Executor = ChunkExecutor[bytes, Frame]
+Executor = ChunkExecutor[list[Any], list[Any]]
+Opened = Callable[[], AbstractContextManager[Executor]]
 
 
-def run_here(chunk: Chunk[bytes]) -> Outcome[Frame]:
-    records = decode_records(decode_frame(chunk.payload))
-    outputs, failure = run_plan(PLAN, records, chunk.start, lambda _, data, __: (data, None))
-    frame = decode_frame(encode_frame(FrameKind.OBJECTS, len(outputs), pack(outputs)))
-    return Outcome(chunk.index, len(outputs), frame, failure)
+def run_here(chunk: Chunk[list[Any]]) -> Outcome[list[Any]]:
+    outputs, failure = PLAN.migrate(chunk.payload, chunk.start)
+    return Outcome(chunk.index, len(outputs), outputs, failure)
+
+
+def begin_here(_: object) -> Callable[[Chunk[list[Any]]], Outcome[list[Any]]]:
+    return run_here
+
+
+def in_processes() -> ProcessExecutor:
+    return ProcessExecutor(begin_here, None, 2, multiprocessing.get_context("forkserver"))
+
+
+class Framed:
+    """The Celery executor, which takes and gives frames, over records."""
+
+    def __init__(self, executor: CeleryExecutor) -> None:
+        self._executor = executor
+        self.cancel = executor.cancel
+
+    def submit(self, chunk: Chunk[list[Any]], /) -> None:
+        self._executor.submit(encode_records(chunk, Compression.NONE))
+
+    def collect(self, *, wait: bool) -> Iterable[Outcome[list[Any]]]:
+        for outcome in self._executor.collect(wait=wait):
+            decoded: Outcome[Any] = outcome
+            yield replace(decoded, outputs=decode_records(outcome.outputs))
 
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[EmbeddedFleet]:
-    from pyrmute_tasks.settings import Settings
-
     with EmbeddedFleet("tests.people:manager", 2, Settings()) as fleet:
         yield fleet
 
 
 @contextmanager
-def on_celery(fleet: EmbeddedFleet) -> Iterator[CeleryExecutor]:
+def on_celery(fleet: EmbeddedFleet) -> Iterator[Framed]:
     store, app = Store(fleet.settings), create_app(fleet.settings)
     spec = JobSpec(new_job_id(), *HOP, FrameKind.OBJECTS, PLAN.fingerprint)
     with CeleryExecutor(app, store, spec, fleet.settings) as executor:
-        yield executor
+        yield Framed(executor)
     app.close()
     store.close()
 
 
-@pytest.fixture(params=["inline", "celery"])
-def opened(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[Executor]]:
+@pytest.fixture(params=["inline", "threads", "processes", "celery"])
+def opened(request: pytest.FixtureRequest) -> Opened:
     if request.param == "inline":
         return lambda: nullcontext(InlineExecutor(run_here))
+    if request.param == "threads":
+        return lambda: ThreadExecutor(run_here, 2)
+    if request.param == "processes":
+        return in_processes
     fleet = request.getfixturevalue("fleet")
     return lambda: on_celery(fleet)
 
 
-def chunk_of(index: int, records: list[Any]) -> Chunk[bytes]:
-    frame = encode_frame(FrameKind.OBJECTS, len(records), pack(records), Compression.NONE)
-    return Chunk(index, index * 10, len(records), frame, len(frame))
+def chunk_of(index: int, records: list[Any]) -> Chunk[list[Any]]:
+    return Chunk(index, index * 10, len(records), records)
 
 
-def collect(executor: Executor, count: int) -> dict[int, Outcome[Frame]]:
-    found: dict[int, Outcome[Frame]] = {}
+def collect(executor: Executor, count: int) -> dict[int, Outcome[list[Any]]]:
+    found: dict[int, Outcome[list[Any]]] = {}
     while len(found) < count:
         for outcome in executor.collect(wait=True):
             assert outcome.index not in found
             found[outcome.index] = outcome
     return found
-
-
-Opened = Callable[[], AbstractContextManager[Executor]]
 
 
 def test_every_chunk_has_its_outcome(opened: Opened) -> None:
@@ -78,7 +102,7 @@ def test_every_chunk_has_its_outcome(opened: Opened) -> None:
             executor.submit(chunk_of(index, records))
         outcomes = collect(executor, len(chunks))
     for index, records in enumerate(chunks):
-        assert decode_records(outcomes[index].outputs) == manager.migrate_batch_data(records, *HOP)
+        assert outcomes[index].outputs == manager.migrate_batch_data(records, *HOP)
         assert outcomes[index].failure is None
 
 
@@ -113,5 +137,12 @@ def test_values_survive_the_way(opened: Opened) -> None:
     with opened() as executor:
         executor.submit(chunk_of(0, [record]))
         outcome = collect(executor, 1)[0]
-    [data] = decode_records(outcome.outputs)
+    [data] = outcome.outputs
     assert json.dumps(data) == json.dumps(manager.migrate_data(record, *HOP))
+
+
+def test_a_process_that_dies_is_told() -> None:
+    with in_processes() as executor:
+        executor.submit(chunk_of(0, [{"name": "kill:", "age": 1}]))
+        with pytest.raises(JobError, match="a process that ran a chunk was killed"):
+            collect(executor, 1)

@@ -3,14 +3,17 @@
 import json
 import os
 import signal
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, ValidationError
+from redis import Redis
 
 from pyrmute_tasks import ConfigurationError, MigrationError, Migrator, ModelManager
+from pyrmute_tasks.distributed import Store
 from pyrmute_tasks.errors import (
     InvalidRecordError,
     ManagerImportError,
@@ -279,3 +282,31 @@ def test_options_that_contradict_each_other_are_told() -> None:
         Migrator(ModelManager())
     with pytest.raises(ManagerImportError, match="is a function and not a ModelManager"):
         Migrator("tests.people:person")
+
+
+def test_a_full_store_is_told_without_its_contents(people: Migrator) -> None:
+    store = people._store
+    assert store is not None
+    marker = "MARKER-OF-A-RECORD"
+    store._redis.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(StoreUnavailableError, match="has no memory left") as caught:
+            people.migrate_batch([{"name": marker * 50, "age": 1}], *HOP)
+    finally:
+        store._redis.config_set("maxmemory", "0")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert marker not in shown
+    assert people.migrate_batch([person(0)], *HOP) == manager.migrate_batch([person(0)], *HOP)
+
+
+def test_a_wrong_password_is_told(people: Migrator) -> None:
+    store = people._store
+    assert store is not None
+    store._redis.config_set("requirepass", "right")
+    try:
+        with pytest.raises(StoreUnavailableError, match="refused the user or the password"):
+            Store(people._settings).check()
+    finally:
+        Redis.from_url(people._settings.redis_store_url, password="right").config_set(
+            "requirepass", ""
+        )

@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any, Final
 
 import redis
@@ -204,14 +205,11 @@ def _popen(
 class Topology:
     """The services of the compose file, as processes in a directory of their own.
 
-    A context manager; leaving it ends every process.
-
-    Args:
-        directory: For server data, logs and what an image would hold; must exist.
+    A context manager; leaving it ends every process and removes the directory.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self) -> None:
+        self._directory = Path()
         self._stack = ExitStack()
         self._port = 0
         self.workers: list[Process] = []
@@ -220,6 +218,8 @@ class Topology:
     def __enter__(self) -> "Topology":
         with ExitStack() as stack:
             self._stack = stack
+            directory = TemporaryDirectory(prefix="pyrmute-tasks-topology-")
+            self._directory = Path(stack.enter_context(directory))
             self._start_valkey()
             self._make_app_directory()
             self._stack = stack.pop_all()

@@ -1,0 +1,245 @@
+"""Hooks: observers of single migrations, with pyrmute's names and calls.
+
+Where chunks run in threads, processes or on workers, a hook object of this process cannot
+simply be called. Two rules keep the numbers right everywhere:
+
+* What `MetricsHook` counts is counted where the work is done, travels with the chunk's
+  outcome, and is merged into the hook when that chunk is delivered, in order. So a job
+  counts exactly the records that a sequential run would have met.
+* Any other hook is called where the work is done: in the thread, or on that process's own
+  copy of it. Workers call the hooks that the manager's module registers there.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+
+from pyrmute_tasks.versions import ModelVersion
+
+__all__ = ["HookCounts", "HookSet", "MetricsHook", "MigrationHook", "observed", "use_hooks"]
+
+Record = dict[str, Any]
+
+
+class MigrationHook:
+    """Base class of hooks; every method may be left as it is.
+
+    A hook observes. The records it is shown are read-only views, and what its methods
+    return is ignored. An exception it raises ends the migration as one of the step's would.
+    """
+
+    def before_migrate(
+        self,
+        name: str,
+        from_version: ModelVersion,
+        to_version: ModelVersion,
+        data: Mapping[str, Any],
+    ) -> None:
+        """A record is about to be migrated.
+
+        Args:
+            name: The model's name.
+            from_version: Version of `data`.
+            to_version: Version it will have.
+            data: The record, read-only.
+        """
+
+    def after_migrate(
+        self,
+        name: str,
+        from_version: ModelVersion,
+        to_version: ModelVersion,
+        original_data: Mapping[str, Any],
+        migrated_data: Mapping[str, Any],
+    ) -> None:
+        """A record has been migrated.
+
+        Args:
+            name: The model's name.
+            from_version: Version of `original_data`.
+            to_version: Version of `migrated_data`.
+            original_data: The record before, read-only.
+            migrated_data: The record after, read-only.
+        """
+
+    def on_error(
+        self,
+        name: str,
+        from_version: ModelVersion,
+        to_version: ModelVersion,
+        data: Mapping[str, Any],
+        error: Exception,
+    ) -> None:
+        """A record could not be migrated.
+
+        Args:
+            name: The model's name.
+            from_version: Version of `data`.
+            to_version: Version it should have got.
+            data: The record before, read-only.
+            error: What will be raised.
+        """
+
+
+@dataclass
+class HookCounts(MigrationHook):
+    """What a chunk adds to a `MetricsHook`.
+
+    Attributes:
+        migrations: Migrations begun, by model.
+        errors: Migrations failed, by model.
+    """
+
+    migrations: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def before_migrate(self, name: str, *_: object) -> None:
+        """Count a migration."""
+        self.migrations[name] += 1
+
+    def on_error(self, name: str, *_: object) -> None:
+        """Count a failure."""
+        self.errors[name] += 1
+
+    def to_wire(self) -> list[dict[str, int]]:
+        """Return the counts as plain values."""
+        return [dict(self.migrations), dict(self.errors)]
+
+    @classmethod
+    def from_wire(cls, data: list[dict[str, int]]) -> "HookCounts":
+        """Read what `to_wire` returned."""
+        migrations, errors = data
+        return cls(Counter(migrations), Counter(errors))
+
+
+class MetricsHook(MigrationHook):
+    """Counts migrations and failures.
+
+    Attributes:
+        total_count: Migrations begun.
+        error_count: Migrations failed.
+        migrations_by_model: The first, by model.
+        errors_by_model: The second, by model.
+    """
+
+    def __init__(self) -> None:
+        self.total_count = 0
+        self.error_count = 0
+        self.migrations_by_model: dict[str, int] = {}
+        self.errors_by_model: dict[str, int] = {}
+
+    def before_migrate(
+        self,
+        name: str,
+        from_version: ModelVersion,
+        to_version: ModelVersion,
+        data: Mapping[str, Any],
+    ) -> None:
+        """Count a migration."""
+        self.merge(HookCounts(migrations=Counter({name: 1})))
+
+    def on_error(
+        self,
+        name: str,
+        from_version: ModelVersion,
+        to_version: ModelVersion,
+        data: Mapping[str, Any],
+        error: Exception,
+    ) -> None:
+        """Count a failure."""
+        self.merge(HookCounts(errors=Counter({name: 1})))
+
+    def merge(self, counts: HookCounts) -> None:
+        """Add what was counted elsewhere."""
+        for name, count in counts.migrations.items():
+            self.total_count += count
+            self.migrations_by_model[name] = self.migrations_by_model.get(name, 0) + count
+        for name, count in counts.errors.items():
+            self.error_count += count
+            self.errors_by_model[name] = self.errors_by_model.get(name, 0) + count
+
+    @property
+    def success_rate(self) -> float:
+        """Share of migrations that did not fail, from 0 to 1; 0 before the first one."""
+        if self.total_count == 0:
+            return 0.0
+        return (self.total_count - self.error_count) / self.total_count
+
+
+class HookSet:
+    """The hooks of a manager, as a batch uses them.
+
+    Args:
+        hooks: In the order in which they are called.
+    """
+
+    def __init__(self, hooks: Iterable[MigrationHook] = ()) -> None:
+        self.all = tuple(hooks)
+        self._counting = [hook for hook in self.all if _only_counts(hook)]
+        self.live = tuple(hook for hook in self.all if not _only_counts(hook))
+
+    def __bool__(self) -> bool:
+        return bool(self.all)
+
+    def merge(self, counts: HookCounts) -> None:
+        """Add what was counted for a chunk that has been delivered."""
+        for hook in self._counting:
+            hook.merge(counts)  # type: ignore[attr-defined]  # only a MetricsHook only counts
+
+
+def _only_counts(hook: MigrationHook) -> bool:
+    return isinstance(hook, MetricsHook) and all(
+        getattr(type(hook), method) is getattr(MetricsHook, method)
+        for method in ("before_migrate", "after_migrate", "on_error")
+    )
+
+
+_active: Final[ContextVar[tuple[MigrationHook, ...]]] = ContextVar(
+    "pyrmute_tasks_hooks", default=()
+)
+
+
+@contextmanager
+def use_hooks(hooks: tuple[MigrationHook, ...]) -> Iterator[None]:
+    """Let `hooks` observe the migrations of this context."""
+    token = _active.set(hooks)
+    try:
+        yield
+    finally:
+        _active.reset(token)
+
+
+def observed(
+    name: str,
+    from_version: ModelVersion,
+    to_version: ModelVersion,
+    run: Callable[[Record], Record],
+) -> Callable[[Record], Record]:
+    """Return `run`, which migrates one record, with the hooks in use called around it."""
+
+    def call(record: Record) -> Record:
+        hooks = _active.get()
+        before = _read_only(record)
+        for hook in hooks:
+            hook.before_migrate(name, from_version, to_version, before)
+        try:
+            result = run(record)
+            after = _read_only(result)
+            for hook in hooks:
+                hook.after_migrate(name, from_version, to_version, before, after)
+        except Exception as error:
+            for hook in hooks:
+                hook.on_error(name, from_version, to_version, before, error)
+            raise
+        return result
+
+    return call
+
+
+def _read_only(record: Any) -> Any:
+    # What is no dict is shown as it is: it will be refused where all are checked.
+    return MappingProxyType(record) if isinstance(record, dict) else record
