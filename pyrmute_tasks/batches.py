@@ -12,11 +12,17 @@ from typing import Any, Final, TypeAlias
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.chunks import Chunk, Outcome, cut_records
+from pyrmute_tasks.chunks import Chunk, Outcome, cut_records, encode_each
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.flow import ChunkExecutor, Window, run_ordered
 from pyrmute_tasks.hooks import HookCounts, HookSet, MigrationHook, use_hooks
-from pyrmute_tasks.local import InlineExecutor, ProcessExecutor, ThreadExecutor, check_workers
+from pyrmute_tasks.local import (
+    InlineExecutor,
+    ProcessExecutor,
+    ThreadExecutor,
+    check_workers,
+    travelling,
+)
 from pyrmute_tasks.plan import MigrationPlan, Result
 from pyrmute_tasks.registry import ModelData, is_loading, load_attribute
 
@@ -240,7 +246,8 @@ def _in_processes(
         return _outcome(chunk, (outputs, invalid or outcome.failure))
 
     with ProcessExecutor(_begin_work, argument, workers, context) as executor:
-        return _gather(_cut(records, workers), executor, workers, hooks, finish_here)
+        chunks = encode_each(_cut(records, workers), travelling)
+        return _gather(chunks, executor, workers, hooks, finish_here)
 
 
 def _key(plan: MigrationPlan) -> tuple[str, str, str]:

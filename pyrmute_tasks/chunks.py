@@ -27,11 +27,16 @@ __all__ = [
     "cut_records",
     "decode_outcome",
     "decode_records",
+    "encode_each",
     "encode_outcome",
     "encode_records",
+    "join_frames",
+    "pack_records",
+    "split_frame",
 ]
 
 Payload = TypeVar("Payload")
+Sent = TypeVar("Sent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,19 +194,46 @@ def cut_records(
 _LENGTH_BYTES: Final = 4
 
 
+def encode_each(
+    chunks: Iterable[Chunk[list[Any]]], encode: Callable[[Chunk[list[Any]]], Chunk[Sent]]
+) -> Generator[Chunk[Sent], None, None]:
+    """Yield `chunks` as `encode` makes them for the way to another process.
+
+    A record that cannot be sent ends the source there: the records before it leave as a
+    last, shorter chunk, since one of them may be the first that fails.
+
+    Raises:
+        UnsupportedValueError: If a record cannot be sent; it knows the record's index.
+    """
+    for chunk in chunks:
+        try:
+            encoded = encode(chunk)
+        except UnsupportedValueError as error:
+            count = (error.record_index or chunk.start) - chunk.start
+            if count:
+                records = chunk.payload[:count]
+                yield encode(Chunk(chunk.index, chunk.start, count, records, 0, chunk.origin))
+            raise
+        yield encoded
+
+
 def encode_records(chunk: Chunk[list[Any]], compression: Compression) -> Chunk[bytes]:
     """Turn a chunk of records into the same chunk as a frame.
 
     Raises:
         UnsupportedValueError: If a record cannot be carried; it knows the record's index.
     """
-    frame = encode_frame(
-        FrameKind.OBJECTS, chunk.count, _pack_records(chunk.payload, chunk.start), compression
-    )
+    packed = pack_records(chunk.payload, chunk.start)
+    frame = encode_frame(FrameKind.OBJECTS, chunk.count, packed, compression)
     return Chunk(chunk.index, chunk.start, chunk.count, frame, len(frame), chunk.origin)
 
 
-def _pack_records(records: list[Any], start: int) -> bytes:
+def pack_records(records: list[Any], start: int) -> bytes:
+    """Pack records, the first of which has index `start`.
+
+    Raises:
+        UnsupportedValueError: If a record cannot be carried; it knows the record's index.
+    """
     try:
         return pack(records)
     except UnsupportedValueError:
@@ -225,6 +257,32 @@ def decode_records(frame: Frame) -> list[Any]:
     if not isinstance(records, list) or len(records) != frame.count:
         raise FrameError("a frame does not hold the records it announces")
     return records
+
+
+def split_frame(data: bytes) -> list[tuple[bytes, int]]:
+    """Cut a chunk's frame into two frames of half the records; each comes with its count."""
+    frame = decode_frame(data)
+    middle = frame.count // 2
+    if frame.kind is FrameKind.LINES:
+        lines = [line + b"\n" for line in bytes(frame.payload).split(b"\n")[:-1]]
+        halves = [b"".join(half) for half in (lines[:middle], lines[middle:])]
+    else:
+        records = decode_records(frame)
+        halves = [pack(half) for half in (records[:middle], records[middle:])]
+    counts = (middle, frame.count - middle)
+    return [
+        (encode_frame(frame.kind, count, half), count)
+        for half, count in zip(halves, counts, strict=True)
+    ]
+
+
+def join_frames(kind: FrameKind, frames: list[Frame]) -> Frame:
+    """Put the outputs of consecutive parts together."""
+    count = sum(frame.count for frame in frames)
+    if kind is FrameKind.LINES:
+        return Frame(kind, count, b"".join(frame.payload for frame in frames))
+    records = [record for frame in frames for record in decode_records(frame)]
+    return Frame(kind, count, pack(records))
 
 
 def encode_outcome(outcome: Outcome[bytes]) -> bytes:

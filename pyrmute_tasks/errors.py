@@ -20,6 +20,7 @@
     │   ├── NoWorkersError             nobody answers on the queue
     │   └── CodeMismatchError          a worker holds other migrations than the producer
     └── JobError                       a job that cannot go on
+        ├── ProcessDiedError           a record kills whatever process runs it
         └── JobLostError               the store no longer knows the job
 
 An error that belongs to a record carries its position as ``record_index`` (counted from
@@ -43,6 +44,7 @@ __all__ = [
     "MigrationError",
     "ModelNotFoundError",
     "NoWorkersError",
+    "ProcessDiedError",
     "PyrmuteTasksError",
     "RegistrationError",
     "StoreUnavailableError",
@@ -194,6 +196,23 @@ class CodeMismatchError(FleetError):
 
 class JobError(PyrmuteTasksError):
     """A job cannot go on."""
+
+
+class ProcessDiedError(JobError):
+    """A record ended every process that ran it.
+
+    Args:
+        how: How the last one died, ``"signal 9 (SIGKILL)"``.
+        deaths: How many died of this record alone.
+    """
+
+    def __init__(self, how: str, deaths: int = 1) -> None:
+        self.how = how
+        self.deaths = deaths
+        super().__init__(
+            f"this record ended the process that migrated it: {how}; look for a step that exits, "
+            "loops or needs more memory than there is"
+        )
 
 
 class JobLostError(JobError):

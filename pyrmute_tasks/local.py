@@ -8,13 +8,22 @@ from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing.context import BaseContext
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 
-from pyrmute_tasks.chunks import Chunk, Outcome, decode_outcome, encode_outcome
+from pyrmute_tasks.chunks import Chunk, Outcome, decode_outcome, encode_outcome, pack_records
 from pyrmute_tasks.codec import FrameKind, encode_frame, pack, unpack
 from pyrmute_tasks.errors import ConfigurationError, JobError, UnsupportedValueError
 
-__all__ = ["InlineExecutor", "ProcessExecutor", "ThreadExecutor", "check_workers", "usable_cpus"]
+__all__ = [
+    "InlineExecutor",
+    "ProcessExecutor",
+    "ThreadExecutor",
+    "Travelling",
+    "check_workers",
+    "travelling",
+    "usable_cpus",
+]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -95,7 +104,7 @@ class ThreadExecutor(Generic[In, Out]):
         self._pool.cancel(first)
 
 
-_Travelling: TypeAlias = bytes | list[Any]
+Travelling: TypeAlias = bytes | list[Any]
 
 Run: TypeAlias = Callable[[Chunk[list[Any]]], Outcome[list[Any]]]
 
@@ -132,15 +141,13 @@ class ProcessExecutor:
     def __exit__(self, *_: object) -> None:
         self._pool.end()
 
-    def submit(self, chunk: Chunk[list[Any]], /) -> None:
-        """Hand a chunk to a process.
+    def submit(self, chunk: Chunk[Travelling], /) -> None:
+        """Hand a chunk to a process, best as `travelling` returns it.
 
         Raises:
             JobError: If a process of the pool has been killed.
         """
-        travelling: Chunk[Any] = chunk
-        payload = _pack(chunk.payload)
-        self._pool.submit(chunk.index, _run_travelled, replace(travelling, payload=payload))
+        self._pool.submit(chunk.index, _run_travelled, chunk)
 
     def collect(self, *, wait: bool) -> Iterable[Outcome[list[Any]]]:
         """Return the outcomes that are there; see `ChunkExecutor`.
@@ -155,7 +162,24 @@ class ProcessExecutor:
         self._pool.cancel(first)
 
 
-def _arrived(report: bytes, outputs: _Travelling) -> Outcome[list[Any]]:
+def travelling(chunk: Chunk[list[Any]]) -> Chunk[Travelling]:
+    """Return a chunk as it travels to a process of the pool.
+
+    Raises:
+        UnsupportedValueError: If a record can neither be framed nor pickled.
+    """
+    try:
+        payload: Travelling = pack_records(chunk.payload, chunk.start)
+    except UnsupportedValueError as error:
+        try:
+            ForkingPickler.dumps(chunk.payload)
+        except Exception:
+            raise error from None
+        payload = chunk.payload
+    return Chunk(chunk.index, chunk.start, chunk.count, payload, 0, chunk.origin)
+
+
+def _arrived(report: bytes, outputs: Travelling) -> Outcome[list[Any]]:
     outcome: Outcome[Any] = decode_outcome(report)
     return replace(outcome, outputs=_unpack(outputs))
 
@@ -210,17 +234,17 @@ def _begin(make_run: Callable[[Any], Run], argument: object) -> None:
     _runs.append(make_run(argument))
 
 
-def _run_travelled(chunk: Chunk[Any]) -> tuple[bytes, _Travelling]:
+def _run_travelled(chunk: Chunk[Any]) -> tuple[bytes, Travelling]:
     outcome: Outcome[Any] = _runs[-1](replace(chunk, payload=_unpack(chunk.payload)))
     return encode_outcome(replace(outcome, outputs=_NO_FRAME)), _pack(outcome.outputs)
 
 
-def _pack(records: list[Any]) -> _Travelling:
+def _pack(records: list[Any]) -> Travelling:
     try:
         return pack(records)
     except UnsupportedValueError:
         return records
 
 
-def _unpack(travelled: _Travelling) -> list[Any]:
+def _unpack(travelled: Travelling) -> list[Any]:
     return travelled if isinstance(travelled, list) else unpack(travelled)

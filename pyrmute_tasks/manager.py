@@ -1,6 +1,6 @@
 """The public registry: `ModelManager`, with the API of pyrmute's."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -387,7 +387,7 @@ class ModelManager:
         from_version: VersionLike,
         to_version: VersionLike,
         chunk_size: int = 100,
-    ) -> Iterator[BaseModel]:
+    ) -> Generator[BaseModel, None, None]:
         """Migrate and validate records lazily.
 
         Args:
@@ -412,7 +412,7 @@ class ModelManager:
         to_version: VersionLike,
         target_type: type[Model],
         chunk_size: int = 100,
-    ) -> Iterator[Model]:
+    ) -> Generator[Model, None, None]:
         """Validate as `target_type`; else as `migrate_batch_streaming`."""
         finish = validate_as(target_type)
         return self._stream(data_list, name, from_version, to_version, chunk_size, finish)
@@ -424,7 +424,7 @@ class ModelManager:
         from_version: VersionLike,
         to_version: VersionLike,
         chunk_size: int = 100,
-    ) -> Iterator[ModelData]:
+    ) -> Generator[ModelData, None, None]:
         """Do not validate; else as `migrate_batch_streaming`."""
         return self._stream(data_list, name, from_version, to_version, chunk_size, keep)
 
@@ -436,7 +436,7 @@ class ModelManager:
         to_version: VersionLike,
         chunk_size: int,
         finish: Finish,
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         def get_plan() -> MigrationPlan:
             return self.plan(name, from_version, to_version)
 

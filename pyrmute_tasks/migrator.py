@@ -23,6 +23,7 @@ from pyrmute_tasks.chunks import (
     check_chunk_size,
     cut_records,
     decode_records,
+    encode_each,
     encode_records,
 )
 from pyrmute_tasks.codec import Compression, Frame, FrameKind
@@ -240,7 +241,7 @@ class Migrator:
         from_version: VersionLike,
         to_version: VersionLike,
         chunk_size: int | None = None,
-    ) -> Iterator[BaseModel]:
+    ) -> Generator[BaseModel, None, None]:
         """Migrate and validate records lazily; as `ModelManager.migrate_batch_streaming`.
 
         Steps run on the workers. The models are built here, from what the workers return:
@@ -267,7 +268,7 @@ class Migrator:
         to_version: VersionLike,
         target_type: type[Model],
         chunk_size: int | None = None,
-    ) -> Iterator[Model]:
+    ) -> Generator[Model, None, None]:
         """Validate as `target_type`; else as `migrate_batch_streaming`."""
         finish = validate_as(target_type)
         return self._stream(data_list, name, from_version, to_version, chunk_size, finish)
@@ -279,7 +280,7 @@ class Migrator:
         from_version: VersionLike,
         to_version: VersionLike,
         chunk_size: int | None = None,
-    ) -> Iterator[ModelData]:
+    ) -> Generator[ModelData, None, None]:
         """Do not validate; else as `migrate_batch_streaming`."""
         return self._stream(data_list, name, from_version, to_version, chunk_size, keep)
 
@@ -354,7 +355,7 @@ class Migrator:
         to_version: VersionLike,
         chunk_size: int | None,
         finish: Finish,
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         if chunk_size is not None:
             check_chunk_size(chunk_size)
         return self._run_records(records, name, from_version, to_version, chunk_size, finish)
@@ -375,11 +376,10 @@ class Migrator:
                 return
             plan = self._manager.plan(name, from_version, to_version)
 
-            def frames() -> Generator[Chunk[bytes], None, None]:
-                for chunk in chain((first,), chunks):
-                    frame = encode_records(chunk, Compression.NONE)
-                    sizer.observe(frame.count, frame.size_bytes)
-                    yield frame
+            def encode(chunk: Chunk[list[Any]]) -> Chunk[bytes]:
+                frame = encode_records(chunk, Compression.NONE)
+                sizer.observe(frame.count, frame.size_bytes)
+                return frame
 
             def decode(chunk: Chunk[bytes], outcome: Outcome[Frame]) -> Outcome[list[Any]]:
                 self._merge_counts(outcome)
@@ -387,10 +387,9 @@ class Migrator:
                 return Outcome(outcome.index, len(outputs), outputs, invalid or outcome.failure)
 
             with self._job(plan, FrameKind.OBJECTS) as (executor, tally):
+                frames = encode_each(chain((first,), chunks), encode)
                 window = self._window_of(executor)
-                outcomes = run_ordered(
-                    frames(), executor, window, finish=decode, observers=(tally,)
-                )
+                outcomes = run_ordered(frames, executor, window, finish=decode, observers=(tally,))
                 with closing(outcomes):
                     for outcome in outcomes:
                         yield from outcome.outputs

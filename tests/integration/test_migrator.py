@@ -198,6 +198,20 @@ def test_a_value_that_cannot_travel_is_told_before_it_is_sent(people: Migrator) 
     assert caught.value.record_index == 1
 
 
+def test_what_stands_before_a_value_that_cannot_travel_is_migrated(people: Migrator) -> None:
+    records = [person(index) for index in range(40)]
+    records[25] = {**person(25), "extra": object()}
+    outputs: list[Any] = []
+    with pytest.raises(UnsupportedValueError):
+        for model in people.migrate_batch_streaming(records, *HOP, chunk_size=10):
+            outputs.append(model)
+    assert outputs == manager.migrate_batch(records[:25], *HOP)
+    records[24] = invalid(24)
+    with pytest.raises(ValidationError) as caught:
+        people.migrate_batch(records, *HOP, chunk_size=10)
+    assert caught.value.record_index == 24  # type: ignore[attr-defined]  # set on any exception
+
+
 def test_kill_minus_nine_of_a_child_changes_nothing(tmp_path: Path) -> None:
     marker = tmp_path / "killed"
     records = [{"name": f"sleep:0.001 {index}", "age": 30} for index in range(400)]

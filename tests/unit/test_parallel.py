@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pyrmute_tasks import (
     MigrationError,
     ModelManager,
     ModelNotFoundError,
+    UnsupportedValueError,
 )
 from tests.conftest import ROOT
 from tests.people import PersonV3, broken_step, invalid, manager, person
@@ -55,6 +57,18 @@ def test_processes_carry_what_no_frame_can_hold() -> None:
     options: Any = {"parallel": True, "use_processes": True, "max_workers": 2}
     data = manager.migrate_batch_data(records, "Person", "2.0.0", "2.0.0", **options)
     assert data == records
+
+
+def test_processes_name_what_cannot_be_sent_after_what_stands_before_it() -> None:
+    records = [person(index) for index in range(20)]
+    records[13] = {**person(13), "extra": {"lock": threading.Lock()}}
+    options: Any = {"parallel": True, "use_processes": True, "max_workers": 2}
+    with pytest.raises(UnsupportedValueError, match=r"_thread\.lock at extra\.lock") as caught:
+        manager.migrate_batch(records, *HOP, **options)
+    assert caught.value.record_index == 13
+    records[12] = broken_step(12)
+    with pytest.raises(MigrationError):
+        manager.migrate_batch(records, *HOP, **options)
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, True])
