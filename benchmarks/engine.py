@@ -263,7 +263,7 @@ class Row:
         work: What was done.
         rates: Records/s of what is measured and of what it is measured by, if that is it.
         values: What each run gave.
-        target: What their median is to be.
+        target: What their median is to be; None if the row is there for comparison only.
         unit: What both are in.
         reaches: Called with median and target; says whether it is met.
     """
@@ -271,7 +271,7 @@ class Row:
     work: str
     rates: tuple[float, ...]
     values: list[float]
-    target: float
+    target: float | None
     unit: str
     reaches: Callable[[float, float], bool] = operator.ge
 
@@ -279,17 +279,19 @@ class Row:
         """Return the row as a line."""
         rates = "".join(f"{rate:>11,.0f}" for rate in self.rates) or " " * 22
         median = statistics.median(self.values)
-        sign = "≥" if self.reaches is operator.ge else "≤"
-        return (
-            f"{self.work:<47}{rates}{median:>8.2f}{min(self.values):>8.2f}"
-            f"{max(self.values):>8.2f}  {f'{sign} {self.target:g} {self.unit}':<9}"
-            f"{'ok' if self.reaches(median, self.target) else 'MISSED'}"
+        measured = (
+            f"{self.work:<50}{rates}{median:>8.2f}{min(self.values):>8.2f}{max(self.values):>8.2f}"
         )
+        if self.target is None:
+            return measured
+        sign = "≥" if self.reaches is operator.ge else "≤"
+        verdict = "ok" if self.reaches(median, self.target) else "MISSED"
+        return f"{measured}  {f'{sign} {self.target:g} {self.unit}':<9}{verdict}"
 
 
 HEADER: Final = (
-    f"{'work':<47}{'records/s':>11}{'other':>11}{'median':>8}{'min':>8}{'max':>8}  target\n"
-    + "-" * 109
+    f"{'work':<50}{'records/s':>11}{'other':>11}{'median':>8}{'min':>8}{'max':>8}  target\n"
+    + "-" * 112
 )
 
 
@@ -315,9 +317,36 @@ def compare(work: str, other: Side, own: Side, runs: int, target: float) -> Row:
     Returns:
         Median rates, and the ratio of each pair.
     """
-    pairs = [tuple(count / seconds_of(run) for count, run in (own, other)) for _ in range(runs)]
+    return row_of(work, [measure_pair(own, other) for _ in range(runs)], target)
+
+
+def measure_pair(own: Side, other: Side) -> tuple[float, float]:
+    """Measure `other` and then `own`.
+
+    Args:
+        own: What is measured.
+        other: What it is measured by.
+
+    Returns:
+        Records/s of `own` and of `other`.
+    """
+    by_other = other[0] / seconds_of(other[1])
+    return own[0] / seconds_of(own[1]), by_other
+
+
+def row_of(work: str, pairs: list[tuple[float, float]], target: float | None) -> Row:
+    """Return the row of some pairs.
+
+    Args:
+        work: What was done.
+        pairs: Records/s of what is measured and of what it is measured by.
+        target: How many times the other's rate the first is to be, if that matters.
+
+    Returns:
+        Median rates, and the ratio of each pair.
+    """
     rates = tuple(statistics.median(column) for column in zip(*pairs, strict=True))
-    return Row(work, rates, [fast / slow for fast, slow in pairs], target, "x")
+    return Row(work, rates, [own / other for own, other in pairs], target, "x")
 
 
 def require_equal(own: object, other: object) -> None:
@@ -434,37 +463,42 @@ def parallel_rows(runs: int, scale: int) -> Iterator[Row]:
     )
 
 
-def computing_row(runs: int, scale: int) -> Row:
-    records = list(readings(10_000 // scale, rounds_for(100e-6)))
-    return compare(
-        "two processes, 100 µs a step; other: our own seq.",
-        (len(records), lambda: READINGS.migrate_batch(records, *READING)),
-        (len(records), lambda: READINGS.migrate_batch(records, *READING, True, WORKERS, True)),
-        runs,
-        1.8,
-    )
-
-
-def bare_speedup(runs: int, scale: int) -> list[float]:
-    """Measure what two cores of this machine give to two processes of anybody.
+def computing_rows(runs: int, scale: int) -> Iterator[Row]:
+    """Measure a step that computes, and what the two cores could give to anybody meanwhile.
 
     Args:
-        runs: How many pairs.
-        scale: What to divide the work by.
+        runs: How many pairs; each is followed by one of bare processes, which share nothing.
+        scale: What to divide the number of records by.
 
-    Returns:
-        By how much two processes, which share nothing, are faster than one loop.
+    Yields:
+        Both rows.
     """
-    rounds = rounds_for(1 / scale)
+    rounds = rounds_for(100e-6)
+    records = list(readings(10_000 // scale, rounds))
+    count = len(records)
 
-    def in_two() -> None:
-        halves = [multiprocessing.Process(target=burn, args=(rounds // 2,)) for _ in range(2)]
+    def in_one() -> object:
+        return READINGS.migrate_batch(records, *READING)
+
+    def in_two() -> object:
+        return READINGS.migrate_batch(records, *READING, True, WORKERS, True)
+
+    def bare() -> None:
+        halves = [
+            multiprocessing.Process(target=burn, args=(rounds * count // WORKERS,))
+            for _ in range(WORKERS)
+        ]
         for half in halves:
             half.start()
         for half in halves:
             half.join()
 
-    return [seconds_of(lambda: burn(rounds)) / seconds_of(in_two) for _ in range(runs)]
+    pairs, ceilings = [], []
+    for _ in range(runs):
+        pairs.append(measure_pair((count, in_two), (count, in_one)))
+        ceilings.append(measure_pair((count, bare), (count, lambda: burn(rounds * count))))
+    yield row_of("two processes, 100 µs a step; other: our own loop", pairs, 1.8)
+    yield row_of("two bare processes, for comparison; other: a loop", ceilings, None)
 
 
 # --- memory -------------------------------------------------------------------------------
@@ -537,11 +571,6 @@ def main() -> None:
     print(HEADER, flush=True)
     for row in rows(runs, scale):
         print(row, flush=True)
-    bare = bare_speedup(runs, scale)
-    print(
-        f"two bare processes are {statistics.median(bare):.2f} x one here "
-        f"({min(bare):.2f} to {max(bare):.2f}): the most that two can give"
-    )
 
 
 def rows(runs: int, scale: int) -> Iterator[Row]:
@@ -557,7 +586,7 @@ def rows(runs: int, scale: int) -> Iterator[Row]:
     yield from small_rows(runs, scale)
     yield nested_row(runs, scale)
     yield from parallel_rows(runs, scale)
-    yield computing_row(runs, scale)
+    yield from computing_rows(runs, scale)
     yield memory_row(runs, scale)
 
 

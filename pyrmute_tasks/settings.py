@@ -44,7 +44,7 @@ class Settings:
     manager: str = ""
     queue: str = "pyrmute-tasks"
     job_ttl_s: float = 1800.0
-    heartbeat_s: float = 2.0
+    heartbeat_s: float = 1.0
     worker_wait_s: float = 5.0
     outage_s: float = 60.0
 

@@ -9,7 +9,7 @@ from pyrmute_tasks.errors import BrokerUnavailableError
 from pyrmute_tasks.observability import hide_password
 from pyrmute_tasks.settings import Settings
 
-__all__ = ["TASK_NAME", "check_broker", "create_app"]
+__all__ = ["TASK_NAME", "check_broker", "create_app", "queue_length"]
 
 TASK_NAME: Final = "pyrmute_tasks.migrate_chunk"
 
@@ -31,10 +31,14 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "broker_connection_timeout": _CONNECT_TIMEOUT_S,
         "broker_connection_retry_on_startup": True,
         "task_default_queue": settings.queue,
-        # Delivered again if its worker dies: a chunk is settled once, whoever ran it.
+        # Late, so that a worker holds one message a slot and no more. What is lost with a
+        # worker, or kills it, is the collector's business: the broker would deliver a
+        # record that kills its process for ever.
         "task_acks_late": True,
-        "task_reject_on_worker_lost": True,
+        "task_reject_on_worker_lost": False,
         "worker_prefetch_multiplier": 1,
+        # How long a dead child's result may still arrive. Ours are in the store by then.
+        "worker_lost_wait": 0.5,
         # Without this a dropped connection runs every running chunk twice.
         "worker_cancel_long_running_tasks_on_connection_loss": True,
         # Outcomes go through the store. A result backend would cost a key, a publication
@@ -64,6 +68,21 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
     if not settings.celery_broker_url.startswith("redis+socket"):
         options["socket_keepalive"] = True
     return options
+
+
+def queue_length(app: Celery, queue: str) -> int:
+    """Return how many messages wait in a queue; 0 if there is no such queue.
+
+    Raises:
+        OperationalError: If the broker cannot be reached.
+    """
+    with app.pool.acquire(block=True) as pooled:
+        connection: Any = pooled
+        try:
+            with connection.channel() as channel:
+                return int(channel.queue_declare(queue=queue, passive=True).message_count)
+        except connection.channel_errors:
+            return 0
 
 
 def check_broker(app: Celery, settings: Settings) -> None:

@@ -173,6 +173,11 @@ class EmbeddedFleet:
         processes = [self._server, *self._workers]
         return [process.pid for process in processes if process is not None]
 
+    @property
+    def directory(self) -> Path | None:
+        """Where the fleet keeps its files; None before it starts and after it ends."""
+        return self._directory
+
     def supervise(self) -> None:
         """Start workers anew that have ended.
 

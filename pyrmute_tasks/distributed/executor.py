@@ -5,7 +5,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -15,8 +14,9 @@ from kombu.exceptions import OperationalError
 
 from pyrmute_tasks.chunks import Chunk, Outcome, decode_outcome
 from pyrmute_tasks.codec import Frame
-from pyrmute_tasks.distributed.app import TASK_NAME, check_broker
-from pyrmute_tasks.distributed.store import Store, is_full
+from pyrmute_tasks.distributed.app import TASK_NAME, check_broker, queue_length
+from pyrmute_tasks.distributed.delivery import Deliveries, Part, Sighting
+from pyrmute_tasks.distributed.store import Store, WorkerInfo, is_full
 from pyrmute_tasks.errors import (
     BrokerUnavailableError,
     JobLostError,
@@ -34,13 +34,7 @@ _BATCH_BYTES: Final = 4 * 1024 * 1024
 _FLUSH_EVERY_S: Final = 0.01  # a fast source fills a batch in this time, a slow one must not wait
 _LOOK_EVERY_S: Final = 0.05
 _WAIT_S: Final = 1.0
-_CHECK_EVERY_S: Final = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    id: str
-    chunk: Chunk[bytes]
+_CHECK_EVERY_S: Final = 1.0
 
 
 class CeleryExecutor:
@@ -53,7 +47,7 @@ class CeleryExecutor:
         store: The claim-check store.
         spec: The job.
         settings: How patient to be.
-        supervise: Called about every two seconds while waiting; may raise.
+        supervise: Called about every second; may raise.
 
     Attributes:
         slots: How many chunks the fleet runs at a time, as last seen.
@@ -74,10 +68,10 @@ class CeleryExecutor:
         self._supervise = supervise
         self.slots = 1
         self._met_workers = False
-        self._tasks: dict[int, _Task] = {}  # submitted and not received, by chunk
-        self._unsent: list[_Task] = []
+        self._deliveries = Deliveries()
+        self._unsent: list[Part] = []
         self._unsent_bytes = 0
-        self._received: list[int] = []  # outcomes that the store may forget
+        self._received: list[str] = []  # outcomes that the store may forget
         self._flushed_at = self._looked_at = self._checked_at = time.monotonic()
         self._no_worker_since: float | None = self._checked_at
         self._keep_alive = _KeepAlive(store, spec.id, settings.job_ttl_s / 4)
@@ -93,7 +87,7 @@ class CeleryExecutor:
         check_broker(self._app, self._settings)
         with self._store_errors():
             self._store.open_job(self._spec)
-            self._count_slots()
+            self._count_slots(self._store.workers())
         self._keep_alive.begin()
         return self
 
@@ -116,9 +110,7 @@ class CeleryExecutor:
 
     def submit(self, chunk: Chunk[bytes], /) -> None:
         """Send a chunk, together with others if they come quickly."""
-        task = _Task(f"{self._spec.id}-{chunk.index}", chunk)
-        self._tasks[chunk.index] = task
-        self._unsent.append(task)
+        self._unsent.append(self._deliveries.add(chunk))
         self._unsent_bytes += chunk.size_bytes
         now = time.monotonic()
         if (
@@ -150,15 +142,15 @@ class CeleryExecutor:
 
     def cancel(self, first: int) -> None:
         """Withdraw the chunks from `first` on, first in the store, then from the queue."""
-        pending = [index for index in self._tasks if index >= first]
-        ids = [self._tasks.pop(index).id for index in pending]
-        self._unsent = [task for task in self._unsent if task.chunk.index < first]
+        dropped = self._deliveries.drop(first)
+        self._unsent = [part for part in self._unsent if part.chunk.index < first]
         with self._store_errors():
-            self._store.stop_job(self._spec.id, first, pending)
-        if ids:
+            self._store.stop_job(self._spec.id, first, [part.key for part in dropped])
+        tasks = [part.task for part in dropped if part.task]
+        if tasks:
             # A courtesy: a worker that misses it asks the store and is told the same.
             with contextlib.suppress(OperationalError, OSError):
-                self._app.control.revoke(ids)
+                self._app.control.revoke(tasks)
 
     # --- sending ------------------------------------------------------------------------------
 
@@ -166,18 +158,29 @@ class CeleryExecutor:
         self._flushed_at = time.monotonic()
         if not self._unsent:
             return
-        tasks, self._unsent, self._unsent_bytes = self._unsent, [], 0
+        parts, self._unsent, self._unsent_bytes = self._unsent, [], 0
         with self._store_errors():
-            self._store.put_chunks(
-                self._spec.id, ((task.chunk.index, task.chunk.payload) for task in tasks)
-            )
-        self._publish(tasks)
+            self._store.put_parts(self._spec.id, ((part.key, part.chunk.payload) for part in parts))
+        self._publish(parts)
 
-    def _publish(self, tasks: list[_Task]) -> None:
+    def _send_again(self, parts: list[Part]) -> None:
+        log(
+            logging.WARNING,
+            "part_sent_again",
+            "chunks are sent again",
+            job=self._spec.id,
+            parts=[part.key for part in parts],
+        )
+        self._store.unclaim(self._spec.id, [part.key for part in parts])
+        self._publish(parts)
+
+    def _publish(self, parts: list[Part]) -> None:
+        for part in parts:
+            self._deliveries.send(part, self._spec.id, time.monotonic())
         # A batch that fails may have been delivered in part. Sending it again is safe:
         # whoever settles a chunk second is turned away.
         deadline = time.monotonic() + self._settings.outage_s
-        while not self._publish_once(tasks):
+        while not self._publish_once(parts):
             if time.monotonic() > deadline:
                 raise BrokerUnavailableError(
                     f"the broker at {hide_password(self._settings.broker_url)} has been out of "
@@ -185,23 +188,23 @@ class CeleryExecutor:
                 )
             time.sleep(_WAIT_S)
 
-    def _publish_once(self, tasks: list[_Task]) -> bool:
+    def _publish_once(self, parts: list[Part]) -> bool:
         try:
             pooled: Any = self._app.producer_pool.acquire(block=True)
-            with pooled as producer, producer.batch(max_size=len(tasks)):
-                for task in tasks:
-                    self._send(task, producer)
+            with pooled as producer, producer.batch(max_size=len(parts)):
+                for part in parts:
+                    self._send(part, producer)
         except (OperationalError, OSError) as error:
             log(logging.WARNING, "publish_failed", "the broker cannot be reached", error=error)
             return False
         return True
 
-    def _send(self, task: _Task, producer: Any) -> None:
-        chunk = task.chunk
+    def _send(self, part: Part, producer: Any) -> None:
+        chunk = part.chunk
         self._app.send_task(
             TASK_NAME,
-            args=(self._spec.id, chunk.index, chunk.start),
-            task_id=task.id,
+            args=(self._spec.id, part.key, chunk.start),
+            task_id=part.task,
             producer=producer,
             retry=False,
             argsrepr=task_label(str(self._spec), chunk.index, chunk.start, chunk.count),
@@ -223,35 +226,77 @@ class CeleryExecutor:
 
     def _take(self, wait_s: float) -> list[Outcome[Frame]]:
         forget, self._received = self._received, []
-        return self._decode(self._store.take_outcomes(self._spec.id, wait_s=wait_s, forget=forget))
-
-    def _decode(self, found: list[tuple[int, bytes]]) -> list[Outcome[Frame]]:
-        outcomes = []
-        for index, data in found:
-            self._received.append(index)
-            if self._tasks.pop(index, None) is not None:
-                outcomes.append(decode_outcome(data))
-                self._no_worker_since = None
+        arrived = self._store.take(self._spec.id, wait_s=wait_s, forget=forget)
+        outcomes = self._settle(arrived.outcomes)
+        for key, how in arrived.deaths:
+            outcomes += self._after_death(self._deliveries.died(key, how), key)
         return outcomes
 
+    def _settle(self, found: list[tuple[str, bytes]]) -> list[Outcome[Frame]]:
+        outcomes = []
+        for key, data in found:
+            self._received.append(key)
+            if key in self._deliveries:
+                self._no_worker_since = None
+                outcome = self._deliveries.settle(key, decode_outcome(data))
+                if outcome is not None:
+                    outcomes.append(outcome)
+        return outcomes
+
+    def _after_death(
+        self, verdict: list[Part] | Outcome[Frame] | None, key: str
+    ) -> list[Outcome[Frame]]:
+        """Do what `Deliveries` decided about a part whose process died."""
+        if verdict is None:
+            return []
+        if isinstance(verdict, Outcome):
+            return [verdict]
+        if verdict[0].key != key:
+            frames = [(part.key, part.chunk.payload) for part in verdict]
+            self._store.put_parts(self._spec.id, frames, gone=key)
+        self._send_again(verdict)
+        return []
+
     def _check(self) -> list[Outcome[Frame]]:
-        """Look after what a lost notice, a lost job or a lost fleet would leave waiting."""
+        """Look after what a lost notice, a lost job, worker or message would leave waiting."""
         self._checked_at = time.monotonic()
         self._supervise()
-        self._check_workers()
-        outcomes = self._decode(self._store.look_for_outcomes(self._spec.id))
-        if outcomes:
-            return outcomes
+        outcomes = self._settle(self._store.look_for_outcomes(self._spec.id))
         if not self._store.touch_job(self._spec.id):
             raise JobLostError(
                 f"the store at {hide_password(self._settings.redis_store_url)} no longer knows job "
                 f"{self._spec.id}: it was emptied or restarted without its data, or ran out of "
                 "memory; what was delivered is complete up to here. Run the job again"
             )
-        return []
+        workers = self._store.workers()
+        self._check_workers(workers)
+        return outcomes + self._recover(workers)
 
-    def _check_workers(self) -> None:
-        if self._count_slots():
+    def _recover(self, workers: list[WorkerInfo]) -> list[Outcome[Frame]]:
+        """Send again what nobody will settle."""
+        try:
+            waiting = queue_length(self._app, self._settings.queue)
+        except (OperationalError, OSError):
+            return []  # the broker is away: nothing can be sent now
+        seen = Sighting(
+            self._store.claims(self._spec.id),
+            {worker.name: worker.running for worker in workers},
+            queue_is_empty=waiting == 0,
+        )
+        outcomes: list[Outcome[Frame]] = []
+        forgotten = []
+        for part, worker_is_gone in self._deliveries.lost(time.monotonic(), seen):
+            if worker_is_gone:
+                outcomes += self._after_death(self._deliveries.disappeared(part), part.key)
+            else:
+                forgotten.append(part)
+        if forgotten:
+            self._send_again(forgotten)
+        return outcomes
+
+    def _check_workers(self, workers: list[WorkerInfo]) -> None:
+        self._count_slots(workers)
+        if workers:
             self._no_worker_since = None
             return
         now = time.monotonic()
@@ -266,11 +311,9 @@ class CeleryExecutor:
                 "pyrmute-tasks worker --manager … --broker … --store …"
             )
 
-    def _count_slots(self) -> int:
-        found = sum(worker.slots for worker in self._store.workers())
-        self.slots = max(found, 1)
-        self._met_workers = self._met_workers or found > 0
-        return found
+    def _count_slots(self, workers: list[WorkerInfo]) -> None:
+        self.slots = max(1, sum(worker.slots for worker in workers))
+        self._met_workers = self._met_workers or bool(workers)
 
     @contextlib.contextmanager
     def _store_errors(self) -> Iterator[None]:

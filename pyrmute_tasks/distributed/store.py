@@ -9,15 +9,18 @@ key                        type  holds
 =========================  ====  ========================================================
 ``pt:{<job>}:job``         hash  ``spec``: the `JobSpec`; ``stop``: index of the first
                                  chunk nobody wants any more. Its absence ends the job.
-``pt:{<job>}:in``          hash  chunk index → frame. A field means: not settled.
-``pt:{<job>}:out``         hash  chunk index → outcome, until the collector has it.
-``pt:{<job>}:done``        list  indices of settled chunks; the collector blocks on it.
-``pt:workers:<queue>``     hash  worker → when it last said that it lives, and its slots.
+``pt:{<job>}:in``          hash  part → frame. A field means: not settled.
+``pt:{<job>}:claims``      hash  part → worker that has taken it, and when.
+``pt:{<job>}:out``         hash  part → outcome, until the collector has it.
+``pt:{<job>}:done``        list  notices the collector blocks on: the key of a part that was
+                                 settled, or ``!<part> <how>`` if its process died.
+``pt:workers:<queue>``     hash  worker → when it last said that it lives, and what it runs.
 =========================  ====  ========================================================
 
-Settling is one script: it removes the chunk's input, and only who removed it may store the
-outcome. So the first outcome wins, and later ones, outcomes of cancelled chunks and those
-of jobs that are gone are all dropped by the same rule.
+A part is a chunk, or a piece of one that was cut because it kills processes; its key begins
+with the chunk's index. Settling is one script: it removes the part's input, and only who
+removed it may store the outcome. So the first outcome wins, and later ones, outcomes of
+cancelled parts and those of jobs that are gone are all dropped by the same rule.
 """
 
 import enum
@@ -35,19 +38,24 @@ from pyrmute_tasks.jobs import JobSpec
 from pyrmute_tasks.observability import hide_password
 from pyrmute_tasks.settings import Settings
 
-__all__ = ["Claim", "ClaimState", "Store", "WorkerInfo", "is_full"]
+__all__ = ["Arrivals", "Claim", "ClaimInfo", "ClaimState", "Store", "WorkerInfo", "is_full"]
 
 _CLAIM: Final = """
 local job = redis.call('HMGET', KEYS[1], 'spec', 'stop')
 if not job[1] then return {'gone'} end
-if job[2] and tonumber(ARGV[1]) >= tonumber(job[2]) then return {'stopped'} end
+if job[2] and tonumber(ARGV[2]) >= tonumber(job[2]) then return {'stopped'} end
 local frame = redis.call('HGET', KEYS[2], ARGV[1])
 if not frame then return {'settled'} end
+local claim = redis.call('TIME')[1] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4]
+redis.call('HSET', KEYS[3], ARGV[1], claim)
+local ttl = redis.call('PTTL', KEYS[1])
+if ttl > 0 then redis.call('PEXPIRE', KEYS[3], ttl) end
 return {'claimed', job[1], frame}
 """
 
 _SETTLE: Final = """
 if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
+redis.call('HDEL', KEYS[5], ARGV[1])
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
 redis.call('RPUSH', KEYS[4], ARGV[1])
 local ttl = redis.call('PTTL', KEYS[1])
@@ -58,6 +66,14 @@ end
 return 1
 """
 
+_NOTE_DEATH: Final = """
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
+redis.call('RPUSH', KEYS[2], '!' .. ARGV[1] .. ' ' .. ARGV[2])
+local ttl = redis.call('PTTL', KEYS[1])
+if ttl > 0 then redis.call('PEXPIRE', KEYS[2], ttl) end
+return 1
+"""
+
 _BEAT: Final = """
 local now = redis.call('TIME')
 local seen = now[1] .. '.' .. string.format('%06d', now[2])
@@ -65,6 +81,7 @@ redis.call('HSET', KEYS[1], ARGV[1], seen .. ' ' .. ARGV[2])
 redis.call('EXPIRE', KEYS[1], 86400)
 """
 
+_PARTS: Final = ("job", "in", "claims", "out", "done")
 _CONNECT_TIMEOUT_S: Final = 3.0
 _SOCKET_TIMEOUT_S: Final = 30.0
 _BACKOFF_CAP_S: Final = 1.0
@@ -95,13 +112,43 @@ class WorkerInfo:
 
     Attributes:
         name: Its Celery node name and process id.
-        slots: How many chunks it runs at a time.
+        slots: How many chunks it runs at a time; 0 once it is leaving.
+        running: Ids of the tasks it runs.
         silent_s: Seconds since it last said that it lives, by the store's clock.
     """
 
     name: str
     slots: int
+    running: frozenset[str]
     silent_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimInfo:
+    """Who has taken a part.
+
+    Attributes:
+        worker: The worker's name, as its heartbeat has it.
+        task: Id of the task that brought the part.
+        age_s: Seconds since then, by the store's clock.
+    """
+
+    worker: str
+    task: str
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """What the collector found.
+
+    Attributes:
+        outcomes: Parts and their outcomes.
+        deaths: Parts and how a process died that ran them.
+    """
+
+    outcomes: list[tuple[str, bytes]]
+    deaths: list[tuple[str, str]]
 
 
 class Store:
@@ -127,6 +174,7 @@ class Store:
         self._claim = self._redis.register_script(_CLAIM)
         self._settle = self._redis.register_script(_SETTLE)
         self._beat = self._redis.register_script(_BEAT)
+        self._note_death = self._redis.register_script(_NOTE_DEATH)
 
     def check(self) -> None:
         """Try the store once.
@@ -168,13 +216,33 @@ class Store:
             self._touch(pipe, spec.id)
             pipe.execute()
 
-    def put_chunks(self, job: str, frames: Iterable[tuple[int, bytes]]) -> None:
-        """Store the inputs of chunks."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            for index, frame in frames:
-                pipe.hset(_key(job, "in"), str(index), frame)
+    def put_parts(self, job: str, frames: Iterable[tuple[str, bytes]], gone: str = "") -> None:
+        """Store the inputs of parts, in place of the part `gone` if one is named."""
+        with self._redis.pipeline(transaction=bool(gone)) as pipe:
+            if gone:
+                pipe.hdel(_key(job, "in"), gone)
+            for key, frame in frames:
+                pipe.hset(_key(job, "in"), key, frame)
             self._touch(pipe, job)
             pipe.execute()
+
+    def unclaim(self, job: str, parts: Iterable[str]) -> None:
+        """Forget who has taken parts: they are sent anew."""
+        fields = list(parts)
+        if fields:
+            self._redis.hdel(_key(job, "claims"), *fields)
+
+    def claims(self, job: str) -> dict[str, ClaimInfo]:
+        """Return who has taken which parts."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.hgetall(_key(job, "claims"))
+            (seconds, _), claims = pipe.execute()
+        found = {}
+        for key, value in claims.items():
+            when, task, worker = value.decode().split(" ", 2)
+            found[key.decode()] = ClaimInfo(worker, task, seconds - int(when))
+        return found
 
     def touch_job(self, job: str) -> bool:
         """Renew the life of a job's keys; False if the job is gone."""
@@ -183,57 +251,52 @@ class Store:
             return bool(pipe.execute()[0])
 
     def _touch(self, pipe: Any, job: str) -> None:
-        for part in ("job", "in", "out", "done"):
+        for part in _PARTS:
             pipe.pexpire(_key(job, part), self._ttl_ms)
 
-    def take_outcomes(
-        self, job: str, *, wait_s: float, forget: Iterable[int] = ()
-    ) -> list[tuple[int, bytes]]:
-        """Return the outcomes that have arrived, waiting for a first one.
+    def take(self, job: str, *, wait_s: float, forget: Iterable[str] = ()) -> Arrivals:
+        """Return what has arrived, waiting for a first notice.
 
-        They stay in the store until they are named in `forget`: an answer that is lost on
-        its way can be asked for again with `look_for_outcomes`.
+        Outcomes stay in the store until they are named in `forget`: an answer that is lost
+        on its way can be asked for again with `look_for_outcomes`.
 
         Args:
             job: The job's id.
             wait_s: Wait at most this long for a first one; 0 looks and returns.
-            forget: Chunks whose outcomes have been received and may go.
+            forget: Parts whose outcomes have been received and may go.
         """
         done = _key(job, "done")
         first: list[Any] = []
         if wait_s > 0:
             popped = self._redis.blpop([done], timeout=wait_s)
             if popped is None:
-                return []
+                return Arrivals([], [])
             first = [popped[1]]
         with self._redis.pipeline(transaction=False) as pipe:
-            self._forget(pipe, job, forget)
+            fields = list(forget)
+            if fields:
+                pipe.hdel(_key(job, "out"), *fields)
             pipe.lpop(done, _TAKE_AT_MOST)
             more = pipe.execute()[-1] or []
-        return self._read(job, [int(index) for index in first + more])
+        notices = [notice.decode() for notice in first + more]
+        deaths = [notice[1:].partition(" ") for notice in notices if notice.startswith("!")]
+        settled = [notice for notice in notices if not notice.startswith("!")]
+        return Arrivals(self._read(job, settled), [(key, how) for key, _, how in deaths])
 
-    def look_for_outcomes(self, job: str) -> list[tuple[int, bytes]]:
+    def look_for_outcomes(self, job: str) -> list[tuple[str, bytes]]:
         """Return every outcome in the store, also those whose notice was lost."""
-        return self._read(job, [int(index) for index in self._redis.hkeys(_key(job, "out"))])
+        keys: list[Any] = self._redis.hkeys(_key(job, "out"))
+        return self._read(job, [key.decode() for key in keys])
 
-    def _read(self, job: str, indices: list[int]) -> list[tuple[int, bytes]]:
-        if not indices:
+    def _read(self, job: str, keys: list[str]) -> list[tuple[str, bytes]]:
+        if not keys:
             return []
-        values: list[Any] = self._redis.hmget(_key(job, "out"), [str(index) for index in indices])
-        return [
-            (index, value)
-            for index, value in zip(indices, values, strict=True)
-            if value is not None
-        ]
+        values: list[Any] = self._redis.hmget(_key(job, "out"), keys)
+        return [(key, value) for key, value in zip(keys, values, strict=True) if value is not None]
 
-    def _forget(self, pipe: Any, job: str, indices: Iterable[int]) -> None:
-        fields = [str(index) for index in indices]
-        if fields:
-            pipe.hdel(_key(job, "out"), *fields)
-
-    def stop_job(self, job: str, first: int, pending: Iterable[int]) -> None:
-        """Mark the chunks from `first` on as unwanted and drop the inputs of `pending`."""
-        fields = [str(index) for index in pending]
+    def stop_job(self, job: str, first: int, pending: Iterable[str]) -> None:
+        """Mark the chunks from `first` on as unwanted and drop the inputs of parts `pending`."""
+        fields = list(pending)
         if fields:
             self._redis.hdel(_key(job, "in"), *fields)
         try:
@@ -245,7 +308,7 @@ class Store:
 
     def end_job(self, job: str) -> None:
         """Remove everything of a job; its chunks still queued are declined from now on."""
-        self._redis.delete(*(_key(job, part) for part in ("job", "in", "out", "done")))
+        self._redis.delete(*(_key(job, part) for part in _PARTS))
 
     def workers(self) -> list[WorkerInfo]:
         """Return the workers of the queue whose heartbeat is fresh."""
@@ -257,26 +320,36 @@ class Store:
         found = []
         for name, value in beats.items():
             seen, _, packed = value.partition(b" ")
-            info = WorkerInfo(name.decode(), int(unpack(packed)["slots"]), now - float(seen))
+            told = unpack(packed)
+            info = WorkerInfo(
+                name.decode(), told["slots"], frozenset(told["running"]), now - float(seen)
+            )
             if info.silent_s < 3 * self._settings.heartbeat_s:
                 found.append(info)
         return found
 
     # --- the worker's side ----------------------------------------------------------------
 
-    def claim(self, job: str, chunk: int) -> Claim:
-        """Ask for a chunk to work on."""
-        answer = self._claim(keys=[_key(job, "job"), _key(job, "in")], args=[chunk])
+    def claim(self, job: str, part: str, task: str, worker: str) -> Claim:
+        """Take a part that a task brought, to work on it."""
+        keys = [_key(job, name) for name in ("job", "in", "claims")]
+        index = part.partition(":")[0]
+        answer = self._claim(keys=keys, args=[part, index, task, worker])
         return Claim(ClaimState(answer[0].decode()), *answer[1:])
 
-    def settle(self, job: str, chunk: int, outcome: bytes) -> bool:
-        """Store a chunk's outcome; False if it was settled or is not wanted any more."""
-        keys = [_key(job, part) for part in ("job", "in", "out", "done")]
-        return bool(self._settle(keys=keys, args=[chunk, outcome]))
+    def settle(self, job: str, part: str, outcome: bytes) -> bool:
+        """Store a part's outcome; False if it was settled or is not wanted any more."""
+        keys = [_key(job, name) for name in ("job", "in", "out", "done", "claims")]
+        return bool(self._settle(keys=keys, args=[part, outcome]))
 
-    def beat(self, worker: str, slots: int) -> None:
-        """Say that a worker lives."""
-        self._beat(keys=[_workers_key(self._settings.queue)], args=[worker, pack({"slots": slots})])
+    def note_death(self, job: str, part: str, how: str) -> None:
+        """Tell the collector that a process died that ran a part."""
+        self._note_death(keys=[_key(job, "in"), _key(job, "done")], args=[part, how])
+
+    def beat(self, worker: str, slots: int, running: Iterable[str] = ()) -> None:
+        """Say that a worker lives, and which tasks it runs."""
+        told = pack({"slots": slots, "running": list(running)})
+        self._beat(keys=[_workers_key(self._settings.queue)], args=[worker, told])
 
     def leave(self, worker: str) -> None:
         """Say that a worker goes."""

@@ -1,13 +1,16 @@
 """What makes a Celery worker one of ours: its manager, its task and its heartbeat."""
 
+import atexit
 import logging
 import os
 import threading
+from functools import cache
 from typing import Any, Final
 
 import redis
 from celery import Celery
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery.worker import state
 
 from pyrmute_tasks.adoption import load_manager
 from pyrmute_tasks.distributed.app import create_app
@@ -19,6 +22,8 @@ from pyrmute_tasks.settings import Settings
 
 __all__ = ["Heartbeat", "create_worker_app", "worker_arguments"]
 
+_GOODBYE_S: Final = 2.0
+_LOOK_AFTER_CHILDREN_S: Final = 0.25
 _ARGUMENTS: Final = ("--without-gossip", "--without-mingle")
 
 
@@ -35,20 +40,39 @@ def create_worker_app(settings: Settings) -> Celery:
             "package.module:attribute or path/to/file.py:attribute"
         )
     app = create_app(settings)
-    register_task(app, RunnerSource(load_manager(settings.manager), lambda: Store(settings)))
+    main_pid = os.getpid()  # this runs in the main process; children inherit the number
+
+    def name_of(node: str) -> str:
+        return f"{node}:{main_pid}"
+
+    @cache
+    def open_store() -> Store:
+        return Store(settings)
+
+    manager = load_manager(settings.manager)
+    register_task(app, RunnerSource(manager, lambda: Store(settings)), name_of, open_store)
     heartbeat = Heartbeat(settings)
 
     # Celery keeps only weak references to receivers, and signals are global: the
     # application holds them, and they heed their own application only.
     def begin(sender: Any, **_: Any) -> None:
-        if sender.app is app:
-            heartbeat.begin(f"{sender.hostname}:{os.getpid()}", sender.controller.concurrency)
+        if sender.app is not app:
+            return
+        heartbeat.begin(name_of(sender.hostname), sender.controller.concurrency)
+        atexit.register(heartbeat.end)  # a cold shutdown sends no signal
+        if sender.hub is not None:
+            # Celery looks after dead children every five seconds, and a job waits for it.
+            sender.hub.call_repeatedly(_LOOK_AFTER_CHILDREN_S, sender.pool.maintain_pool)
+
+    def leave(**_: Any) -> None:
+        heartbeat.leave()
 
     def end(**_: Any) -> None:
         heartbeat.end()
 
     worker_ready.connect(begin, weak=False)
-    worker_shutting_down.connect(end, weak=False)
+    worker_shutting_down.connect(leave, weak=False)
+    worker_shutdown.connect(end, weak=False)
     return app
 
 
@@ -68,7 +92,7 @@ def worker_arguments(name: str, concurrency: int, loglevel: str = "WARNING") -> 
 
 
 class Heartbeat:
-    """Tells the store that this worker lives, from a thread of its main process.
+    """Tells the store that this worker lives and what it runs, from its main process.
 
     Args:
         settings: Where to tell it, and how often.
@@ -77,26 +101,33 @@ class Heartbeat:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stop = threading.Event()
+        self._slots = 0
         self._thread: threading.Thread | None = None
 
     def begin(self, worker: str, slots: int) -> None:
         """Start beating for `worker`, which runs `slots` chunks at a time."""
-        self._stop.clear()
+        self._slots = slots
         self._thread = threading.Thread(
-            target=self._beat, args=(worker, slots), name="heartbeat", daemon=True
+            target=self._beat, args=(worker,), name="heartbeat", daemon=True
         )
         self._thread.start()
 
-    def end(self) -> None:
-        """Stop beating and say goodbye."""
-        self._stop.set()
+    def leave(self) -> None:
+        """The worker takes no more chunks, but may still run some."""
+        self._slots = 0
 
-    def _beat(self, worker: str, slots: int) -> None:
+    def end(self) -> None:
+        """The worker ends: say goodbye."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=_GOODBYE_S)
+
+    def _beat(self, worker: str) -> None:
         store = Store(self._settings)
         try:
             while not self._stop.is_set():
                 try:
-                    store.beat(worker, slots)
+                    store.beat(worker, self._slots, _running())
                 except redis.RedisError:
                     log(logging.WARNING, "heartbeat_failed", "the store cannot be reached")
                 self._stop.wait(self._settings.heartbeat_s)
@@ -105,3 +136,11 @@ class Heartbeat:
             log(logging.DEBUG, "heartbeat_failed", "could not say goodbye")
         finally:
             store.close()
+
+
+def _running() -> list[str]:
+    while True:
+        try:
+            return [request.id for request in state.reserved_requests]
+        except RuntimeError:
+            continue  # the main thread changed the set meanwhile

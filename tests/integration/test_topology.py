@@ -64,7 +64,7 @@ class Fleet:
             return len(tasks) == chunks and all(t["succeeded"] for t in tasks.values())
 
         wait_until(all_ended, f"flower shows {chunks} tasks that ended: {tasks}")
-        return {int(name.rpartition("-")[2]): task for name, task in tasks.items()}
+        return {int(name.split("-")[1]): task for name, task in tasks.items()}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,264 @@
+"""Who has a chunk, whether it is lost, and what becomes of one that kills its worker.
+
+Redis as a broker is not at-least-once, and no setting makes it so: the collector owns
+delivery. It remembers what it has sent and compares that with what the store knows: which
+worker claimed what, which workers live, and whether the queue is empty. This module decides
+and touches neither broker nor store, so that its rules are tested without either.
+
+A chunk travels as one part. When parts keep ending the processes that run them, the chunk
+is halved until one record is left, which is the failure: at most ⌈log₂ n⌉ + 2 processes
+die for it.
+"""
+
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pyrmute_tasks.chunks import Chunk, Outcome, join_frames, split_frame
+from pyrmute_tasks.codec import Frame, decode_frame
+from pyrmute_tasks.distributed.store import ClaimInfo
+from pyrmute_tasks.errors import ProcessDiedError
+from pyrmute_tasks.failures import RecordFailure, Stage
+from pyrmute_tasks.hooks import HookCounts
+
+__all__ = ["Deliveries", "Part", "Sighting"]
+
+_DEATHS_OF_A_CHUNK: Final = 2  # one death may be the host's fault
+_DEATHS_OF_A_HALF: Final = 1
+_OVERTAKEN_S: Final = 5.0
+_EMPTY_S: Final = 2.0
+_SLOW_S: Final = 60.0
+_SLOW_FACTOR: Final = 10
+_SAMPLES: Final = 1000
+_UNSEEN_S: Final = 3.0  # a claim older than this must show in its worker's heartbeat
+_DISAPPEARANCES: Final = 3  # of workers; a rolling deployment may take two with the same record
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What the store and the broker told at one moment.
+
+    Attributes:
+        claims: Who has taken which parts.
+        running: The workers whose heartbeat is fresh, and the tasks they run.
+        queue_is_empty: No message waits in the queue.
+    """
+
+    claims: Mapping[str, ClaimInfo]
+    running: Mapping[str, Collection[str]]
+    queue_is_empty: bool
+
+
+@dataclass(slots=True)
+class Part:
+    """Consecutive records of a chunk that travel as one task; usually the whole chunk.
+
+    Attributes:
+        key: Its name in the store and in its task.
+        chunk: The records; its index is that of the chunk it belongs to.
+        may_kill: How many processes may die of it before it is halved.
+        task: Id of the task that carries it now.
+        sends: How often it was sent.
+        sent_at: When it was sent last, by the caller's clock.
+        deaths: How the processes died that ran it.
+        disappearances: How many workers were gone that had claimed it.
+        backed_up: Sent a second time because it took much longer than others.
+    """
+
+    key: str
+    chunk: Chunk[bytes]
+    may_kill: int = _DEATHS_OF_A_CHUNK
+    task: str = ""
+    sends: int = 0
+    sent_at: float = 0.0
+    deaths: list[str] = field(default_factory=list)
+    disappearances: int = 0
+    backed_up: bool = False
+
+
+@dataclass(slots=True)
+class _Assembly:
+    """The parts of one chunk, in order, and the outcomes that they have."""
+
+    parts: list[Part]
+    outcomes: dict[str, Outcome[Frame]] = field(default_factory=dict)
+
+
+class Deliveries:
+    """What has been sent and not been received."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, Part] = {}
+        self._chunks: dict[int, _Assembly] = {}
+        self._empty_since: float | None = None
+        self._latest_settled_at = 0.0  # the latest send time among settled parts
+        self._seconds: deque[float] = deque(maxlen=_SAMPLES)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._parts
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of all parts on their way."""
+        return list(self._parts)
+
+    def add(self, chunk: Chunk[bytes]) -> Part:
+        """Take a new chunk in; it is one part for now."""
+        part = Part(str(chunk.index), chunk)
+        self._parts[part.key] = part
+        self._chunks[chunk.index] = _Assembly([part])
+        return part
+
+    @staticmethod
+    def send(part: Part, job: str, now: float) -> None:
+        """A part is sent now, as a task of its own."""
+        part.sends += 1
+        part.sent_at = now
+        part.task = f"{job}-{part.key}-{part.sends}"
+
+    def drop(self, first: int) -> list[Part]:
+        """Forget the chunks from index `first` on and return their parts still on their way."""
+        dropped = [part for part in self._parts.values() if part.chunk.index >= first]
+        for part in dropped:
+            del self._parts[part.key]
+            self._chunks.pop(part.chunk.index, None)
+        return dropped
+
+    def settle(self, key: str, outcome: Outcome[Frame]) -> Outcome[Frame] | None:
+        """Take a part's outcome in; return its chunk's, if that is known now.
+
+        Repeated ones and those of unknown parts are ignored.
+        """
+        part = self._parts.pop(key, None)
+        if part is None:
+            return None
+        self._latest_settled_at = max(self._latest_settled_at, part.sent_at)
+        self._seconds.append(outcome.seconds)
+        return self._complete(part, outcome)
+
+    def _complete(self, part: Part, outcome: Outcome[Frame]) -> Outcome[Frame] | None:
+        index = part.chunk.index
+        assembly = self._chunks[index]
+        if len(assembly.parts) == 1:
+            del self._chunks[index]
+            return outcome
+        assembly.outcomes[part.key] = outcome
+        known: list[Outcome[Frame]] = []
+        for sibling in assembly.parts:
+            found = assembly.outcomes.get(sibling.key)
+            if found is None:
+                return None
+            known.append(found)
+            if found.failure is not None:
+                break
+        for sibling in assembly.parts:
+            self._parts.pop(sibling.key, None)
+        del self._chunks[index]
+        return _joined(index, known)
+
+    def died(self, key: str, how: str) -> "list[Part] | Outcome[Frame] | None":
+        """A process died that ran a part.
+
+        Returns:
+            The parts to send now: the same again, or its halves; or its chunk's outcome, if
+            this was its last record and the chunk is known now; None if there is nothing to
+            do.
+        """
+        part = self._parts.get(key)
+        if part is None:
+            return None
+        part.deaths.append(how)
+        if len(part.deaths) < part.may_kill:
+            return [part]
+        if part.chunk.count > 1:
+            return self._halve(part)
+        if len(part.deaths) == part.disappearances < _DISAPPEARANCES:
+            return [part]
+        return self._give_up(part)
+
+    def disappeared(self, part: Part) -> "list[Part] | Outcome[Frame] | None":
+        """The worker is gone that had claimed a part; else as `died`.
+
+        It may not be the record's fault, so a single record is suspected only after
+        several.
+        """
+        part.disappearances += 1
+        return self.died(part.key, "its worker disappeared")
+
+    def _give_up(self, part: Part) -> Outcome[Frame] | None:
+        del self._parts[part.key]
+        error = ProcessDiedError(part.deaths[-1], len(part.deaths))
+        failure = RecordFailure(part.chunk.start, Stage.STEP, "", error)
+        empty = join_frames(decode_frame(part.chunk.payload).kind, [])
+        return self._complete(part, Outcome(part.chunk.index, 0, empty, failure))
+
+    def _halve(self, part: Part) -> list[Part]:
+        del self._parts[part.key]
+        chunk = part.chunk
+        halves = []
+        start = chunk.start
+        for frame, count in split_frame(chunk.payload):
+            half = Chunk(chunk.index, start, count, frame, len(frame), chunk.origin)
+            key = f"{chunk.index}:{start}+{count}"
+            halves.append(Part(key, half, may_kill=_DEATHS_OF_A_HALF))
+            start += count
+        siblings = self._chunks[chunk.index].parts
+        at = siblings.index(part)
+        siblings[at : at + 1] = halves
+        self._parts.update((half.key, half) for half in halves)
+        return halves
+
+    # --- what is lost ---------------------------------------------------------------------
+
+    def lost(self, now: float, seen: "Sighting") -> Iterable[tuple[Part, bool]]:
+        """Return the parts that nobody will settle, each with whether its worker is gone."""
+        if not seen.queue_is_empty or not seen.running:
+            self._empty_since = None
+        elif self._empty_since is None:
+            self._empty_since = now
+        for part in list(self._parts.values()):
+            claim = seen.claims.get(part.key)
+            if not part.sends or (claim is not None and claim.task != part.task):
+                continue  # on its way, or an earlier delivery of it has been claimed
+            if claim is None:
+                if self._is_forgotten(part, now):
+                    yield part, False
+            elif claim.worker not in seen.running:
+                yield part, True
+            elif claim.age_s > _UNSEEN_S and claim.task not in seen.running[claim.worker]:
+                yield part, False
+            elif self._is_slow(part, now):
+                part.backed_up = True
+                yield part, False
+
+    def _is_forgotten(self, part: Part, now: float) -> bool:
+        """Whether nobody claimed a part although somebody should have by now."""
+        empty_for = now - self._empty_since if self._empty_since is not None else 0.0
+        if empty_for >= _EMPTY_S and now - part.sent_at >= _EMPTY_S:
+            return True
+        # The queue is first in, first out: what was sent later has been settled already.
+        return self._latest_settled_at - part.sent_at >= _OVERTAKEN_S
+
+    def _is_slow(self, part: Part, now: float) -> bool:
+        if part.backed_up or now - part.sent_at < _SLOW_S or not self._seconds:
+            return False
+        # Also correct with few samples: then the slowest of them decides.
+        usual = sorted(self._seconds)[int(0.99 * len(self._seconds))]
+        return now - part.sent_at > max(_SLOW_S, _SLOW_FACTOR * usual)
+
+
+def _joined(index: int, outcomes: list[Outcome[Frame]]) -> Outcome[Frame]:
+    """Return the outcome of a chunk whose parts, up to a failure, have these."""
+    frame = join_frames(outcomes[0].outputs.kind, [outcome.outputs for outcome in outcomes])
+    counts = HookCounts()
+    for outcome in outcomes:
+        if outcome.counts is not None:
+            counts.migrations.update(outcome.counts.migrations)
+            counts.errors.update(outcome.counts.errors)
+    last = outcomes[-1]
+    seconds = sum(outcome.seconds for outcome in outcomes)
+    return Outcome(index, frame.count, frame, last.failure, seconds, last.worker, counts)

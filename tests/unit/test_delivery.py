@@ -1,0 +1,172 @@
+"""The rules of sending again, without broker and store."""
+
+from collections.abc import Collection
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyrmute_tasks.chunks import Chunk, Outcome, decode_records
+from pyrmute_tasks.codec import Frame, FrameKind, decode_frame, encode_frame, pack
+from pyrmute_tasks.distributed.delivery import Deliveries, Part, Sighting
+from pyrmute_tasks.distributed.store import ClaimInfo
+from pyrmute_tasks.errors import ProcessDiedError
+
+
+def chunk_of(index: int, count: int, kind: FrameKind = FrameKind.OBJECTS) -> Chunk[bytes]:
+    if kind is FrameKind.OBJECTS:
+        payload = pack(list(range(count)))
+    else:
+        payload = b"".join(b"%d\n" % n for n in range(count))
+    frame = encode_frame(kind, count, payload)
+    return Chunk(index, 100 * index, count, frame, len(frame))
+
+
+def echo(part: Part) -> Outcome[Frame]:
+    """What a worker gives that returns its inputs."""
+    frame = decode_frame(part.chunk.payload)
+    return Outcome(part.chunk.index, frame.count, frame)
+
+
+def sent(deliveries: Deliveries, index: int, now: float = 0.0) -> Part:
+    part = deliveries.add(chunk_of(index, 4))
+    deliveries.send(part, "job", now)
+    return part
+
+
+def see(
+    claims: dict[str, ClaimInfo] | None = None,
+    running: dict[str, Collection[str]] | None = None,
+    empty: bool = True,
+) -> Sighting:
+    return Sighting(claims or {}, running if running is not None else {"w": ()}, empty)
+
+
+def lost(deliveries: Deliveries, now: float, sighting: Sighting) -> list[tuple[str, bool]]:
+    return [(part.key, gone) for part, gone in deliveries.lost(now, sighting)]
+
+
+def test_what_is_claimed_and_runs_is_not_lost() -> None:
+    deliveries = Deliveries()
+    part = sent(deliveries, 0)
+    sighting = see({"0": ClaimInfo("w", part.task, 50)}, {"w": {part.task}})
+    for now in (1, 10, 50):
+        assert lost(deliveries, now, sighting) == []
+
+
+def test_what_a_worker_took_that_is_gone_is_lost() -> None:
+    deliveries = Deliveries()
+    part = sent(deliveries, 0)
+    sighting = see({"0": ClaimInfo("gone", part.task, 0)})
+    assert lost(deliveries, 1, sighting) == [("0", True)]
+
+
+def test_what_a_worker_took_and_no_longer_runs_is_lost_once_its_heartbeat_can_tell() -> None:
+    deliveries = Deliveries()
+    part = sent(deliveries, 0)
+    assert lost(deliveries, 2, see({"0": ClaimInfo("w", part.task, 2)})) == []
+    assert lost(deliveries, 4, see({"0": ClaimInfo("w", part.task, 4)})) == [("0", False)]
+
+
+def test_what_nobody_took_is_lost_when_the_queue_has_been_empty_for_a_while() -> None:
+    deliveries = Deliveries()
+    sent(deliveries, 0)
+    assert lost(deliveries, 5, see(empty=False)) == []
+    assert lost(deliveries, 6, see()) == []
+    assert lost(deliveries, 8, see()) == [("0", False)]
+
+
+def test_without_workers_nothing_is_lost_that_only_waits() -> None:
+    deliveries = Deliveries()
+    sent(deliveries, 0)
+    for now in (5, 10, 100):
+        assert lost(deliveries, now, see(running={})) == []
+
+
+def test_what_later_chunks_have_overtaken_is_lost_though_the_queue_is_never_empty() -> None:
+    deliveries = Deliveries()
+    sent(deliveries, 0, now=0)
+    later = sent(deliveries, 1, now=6)
+    assert lost(deliveries, 7, see(empty=False)) == []
+    deliveries.settle("1", echo(later))
+    assert lost(deliveries, 8, see(empty=False)) == [("0", False)]
+
+
+def test_a_claim_by_an_earlier_delivery_does_not_hide_the_next_one() -> None:
+    deliveries = Deliveries()
+    part = sent(deliveries, 0)
+    old = ClaimInfo("gone", part.task, 0)
+    deliveries.send(part, "job", 1)
+    assert lost(deliveries, 2, see({"0": old})) == []
+
+
+def test_what_takes_far_longer_than_others_is_backed_up_once() -> None:
+    deliveries = Deliveries()
+    quick = sent(deliveries, 1)
+    part = sent(deliveries, 0)
+    deliveries.settle("1", Outcome(1, 4, echo(quick).outputs, seconds=0.1))
+    sighting = see({"0": ClaimInfo("w", part.task, 70)}, {"w": {part.task}})
+    assert lost(deliveries, 59, sighting) == []
+    assert lost(deliveries, 61, sighting) == [("0", False)]
+    assert lost(deliveries, 90, sighting) == []
+
+
+@pytest.mark.parametrize("kind", FrameKind)
+@given(count=st.integers(1, 40), data=st.data())
+def test_the_record_that_kills_is_found_and_few_processes_die(
+    kind: FrameKind, count: int, data: st.DataObject
+) -> None:
+    killer = data.draw(st.integers(0, count - 1))
+    deliveries = Deliveries()
+    to_send = [deliveries.add(chunk_of(3, count, kind))]
+    deaths = 0
+    result: Outcome[Frame] | None = None
+    while result is None:
+        part = to_send.pop(data.draw(st.integers(0, len(to_send) - 1)))
+        first = part.chunk.start - 300
+        if part.key not in deliveries:
+            continue
+        if not first <= killer < first + part.chunk.count:
+            result = deliveries.settle(part.key, echo(part))
+            continue
+        deaths += 1
+        verdict = deliveries.died(part.key, "signal 9")
+        if isinstance(verdict, Outcome):
+            result = verdict
+        elif verdict is not None:
+            to_send += verdict
+    assert deaths <= (count - 1).bit_length() + 2
+    assert result.failure is not None
+    assert result.failure.index == 300 + killer
+    assert isinstance(result.failure.error, ProcessDiedError)
+    assert result.count == killer
+    if kind is FrameKind.OBJECTS:
+        assert decode_records(result.outputs) == list(range(killer))
+    else:
+        assert bytes(result.outputs.payload).splitlines() == [b"%d" % n for n in range(killer)]
+    assert len(deliveries) == 0
+
+
+def test_a_chunk_that_only_once_took_a_process_with_it_is_whole() -> None:
+    deliveries = Deliveries()
+    part = sent(deliveries, 0)
+    assert deliveries.died("0", "signal 9") == [part]
+    outcome = echo(part)
+    assert deliveries.settle("0", outcome) is outcome
+
+
+def test_a_single_record_is_not_blamed_for_two_workers_that_disappear() -> None:
+    deliveries = Deliveries()
+    part = deliveries.add(chunk_of(0, 1))
+    assert deliveries.disappeared(part) == [part]
+    assert deliveries.disappeared(part) == [part]
+    assert isinstance(deliveries.disappeared(part), Outcome)
+
+
+def test_what_is_dropped_is_forgotten() -> None:
+    deliveries = Deliveries()
+    parts = [sent(deliveries, index) for index in range(3)]
+    assert deliveries.drop(1) == parts[1:]
+    assert deliveries.settle("2", echo(parts[2])) is None
+    assert deliveries.died("1", "x") is None
+    assert deliveries.keys == ["0"]
