@@ -23,7 +23,7 @@ from pyrmute_tasks.local import (
     check_workers,
     travelling,
 )
-from pyrmute_tasks.plan import MigrationPlan, Result
+from pyrmute_tasks.plan import BLOCK_RECORDS, MigrationPlan, PausedCollector, Result
 from pyrmute_tasks.registry import ModelData, is_loading, load_attribute
 
 __all__ = [
@@ -89,10 +89,16 @@ def migrate_all(
     Raises:
         Exception: The error of the first failing record.
     """
-    outputs, failure = _run(plan, records, 0, finish, hooks.all)
-    if failure is not None:
-        raise failure.exception()
-    return outputs
+    done: list[Any] = []
+    with PausedCollector() as collector:
+        for begin in range(0, len(records), BLOCK_RECORDS):
+            block = records[begin : begin + BLOCK_RECORDS]
+            outputs, failure = _run(plan, block, begin, finish, hooks.all)
+            if failure is not None:
+                raise failure.exception()
+            done += outputs
+            collector.take_turn()
+    return done
 
 
 def migrate_lazily(
@@ -197,8 +203,12 @@ def _gather(
         return finish(chunk, outcome)
 
     window = Window.for_slots(workers)
-    outcomes = run_ordered(chunks, executor, lambda: window, finish=merge_and_finish)
-    return [output for outcome in outcomes for output in outcome.outputs]
+    done: list[Any] = []
+    with PausedCollector() as collector:
+        for outcome in run_ordered(chunks, executor, lambda: window, finish=merge_and_finish):
+            done += outcome.outputs
+            collector.take_turn()
+    return done
 
 
 # --- threads ------------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+import gc
 import subprocess
 import sys
 import threading
@@ -150,3 +151,17 @@ def test_a_hop_between_versions_that_do_not_exist_is_told() -> None:
     with pytest.raises(ModelNotFoundError, match=r"Model 'M' version '9\.0\.0' not found"):
         local.migrate_data({}, "M", "1.0.0", "9.0.0")
     assert not local.has_migration_path("M", "1.0.0", "9.0.0")
+
+
+@pytest.mark.parametrize("how", [{}, {"parallel": True}])
+@pytest.mark.parametrize("was_on", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(how: dict[str, bool], was_on: bool) -> None:
+    (gc.enable if was_on else gc.disable)()
+    try:
+        manager.migrate_batch([person(index) for index in range(1500)], *HOP, **how)
+        assert gc.isenabled() == was_on
+        with pytest.raises(MigrationError):
+            manager.migrate_batch([broken_step(0)], *HOP, **how)
+        assert gc.isenabled() == was_on
+    finally:
+        gc.enable()

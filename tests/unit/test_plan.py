@@ -218,3 +218,11 @@ def test_values_of_any_type_pass_through_steps() -> None:
         local.migrate({"at": "never"}, "M", "1.0.0", "1.0.0")
     moment = dt.datetime(2013, 1, 1, tzinfo=dt.UTC)
     assert local.migrate_data({"at": moment}, "M", "1.0.0", "1.0.0") == {"at": moment}
+
+
+def test_extending_by_an_iterator_that_raises_keeps_what_came_before() -> None:
+    """What `MigrationPlan.migrate` relies on to know which record a step failed at."""
+    done: list[float] = []
+    with pytest.raises(ZeroDivisionError):
+        done.extend(map((1.0).__truediv__, [*range(1, 500), 0, 7]))
+    assert len(done) == 499
