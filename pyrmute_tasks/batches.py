@@ -23,7 +23,7 @@ from pyrmute_tasks.local import (
     check_workers,
     travelling,
 )
-from pyrmute_tasks.plan import BLOCK_RECORDS, MigrationPlan, PausedCollector, Result
+from pyrmute_tasks.plan import BLOCK_RECORDS, MigrationPlan, Result, paused_collector
 from pyrmute_tasks.registry import ModelData, is_loading, load_attribute
 
 __all__ = [
@@ -90,14 +90,12 @@ def migrate_all(
         Exception: The error of the first failing record.
     """
     done: list[Any] = []
-    with PausedCollector() as collector:
-        for begin in range(0, len(records), BLOCK_RECORDS):
-            block = records[begin : begin + BLOCK_RECORDS]
-            outputs, failure = _run(plan, block, begin, finish, hooks.all)
-            if failure is not None:
-                raise failure.exception()
-            done += outputs
-            collector.take_turn()
+    for begin in range(0, len(records), BLOCK_RECORDS):
+        block = records[begin : begin + BLOCK_RECORDS]
+        outputs, failure = _run(plan, block, begin, finish, hooks.all)
+        if failure is not None:
+            raise failure.exception()
+        done += outputs
     return done
 
 
@@ -169,7 +167,8 @@ def _run(
 ) -> Result:
     with use_hooks(hooks):
         data, unmigrated = plan.migrate(records, start)
-    outputs, invalid = finish(plan, data, start)
+    with paused_collector():
+        outputs, invalid = finish(plan, data, start)
     # What finishing refuses stands before what a step refused.
     return outputs, invalid or unmigrated
 
@@ -203,12 +202,8 @@ def _gather(
         return finish(chunk, outcome)
 
     window = Window.for_slots(workers)
-    done: list[Any] = []
-    with PausedCollector() as collector:
-        for outcome in run_ordered(chunks, executor, lambda: window, finish=merge_and_finish):
-            done += outcome.outputs
-            collector.take_turn()
-    return done
+    outcomes = run_ordered(chunks, executor, lambda: window, finish=merge_and_finish)
+    return [output for outcome in outcomes for output in outcome.outputs]
 
 
 # --- threads ------------------------------------------------------------------------------
@@ -252,7 +247,8 @@ def _in_processes(
     argument = (plan, hooks) if context.get_start_method() == "fork" else (locate(), *_key(plan))
 
     def finish_here(chunk: Chunk[list[Any]], outcome: Outcome[list[Any]]) -> Outcome[list[Any]]:
-        outputs, invalid = finish(plan, outcome.outputs, chunk.start)
+        with paused_collector():
+            outputs, invalid = finish(plan, outcome.outputs, chunk.start)
         return _outcome(chunk, (outputs, invalid or outcome.failure))
 
     with ProcessExecutor(_begin_work, argument, workers, context) as executor:

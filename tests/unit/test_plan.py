@@ -220,9 +220,22 @@ def test_values_of_any_type_pass_through_steps() -> None:
     assert local.migrate_data({"at": moment}, "M", "1.0.0", "1.0.0") == {"at": moment}
 
 
-def test_extending_by_an_iterator_that_raises_keeps_what_came_before() -> None:
-    """What `MigrationPlan.migrate` relies on to know which record a step failed at."""
-    done: list[float] = []
-    with pytest.raises(ZeroDivisionError):
-        done.extend(map((1.0).__truediv__, [*range(1, 500), 0, 7]))
-    assert len(done) == 499
+def test_a_step_that_lets_a_stop_iteration_out_fails_and_ends_nothing_quietly() -> None:
+    local = ModelManager()
+    for version in ("1.0.0", "2.0.0"):
+        local.model("M", version)(type("M", (BaseModel,), {"__annotations__": {"n": int}}))
+
+    @local.migration("M", "1.0.0", "2.0.0")
+    def step(data: ModelData) -> ModelData:
+        return {"n": next(iter(data["numbers"]))}
+
+    records = [{"numbers": [1]}, {"numbers": []}, {"numbers": [3]}]
+    with pytest.raises(MigrationError, match="StopIteration") as caught:
+        local.migrate_batch(records, "M", "1.0.0", "2.0.0")
+    assert caught.value.record_index == 1
+    lines, count, failure = local.plan("M", "1.0.0", "2.0.0").migrate_lines(
+        b"".join(json.dumps(record).encode() + b"\n" for record in records)
+    )
+    assert (lines, count) == (b'{"n":1}\n', 1)
+    assert failure is not None
+    assert failure.index == 1
