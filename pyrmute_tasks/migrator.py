@@ -28,6 +28,7 @@ from pyrmute_tasks.chunks import (
 )
 from pyrmute_tasks.codec import Compression, Frame, FrameKind
 from pyrmute_tasks.distributed.app import create_app
+from pyrmute_tasks.distributed.broker import Broker
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.distributed.executor import CeleryExecutor
 from pyrmute_tasks.distributed.store import Store
@@ -412,7 +413,8 @@ class Migrator:
         )
         supervise = self._fleet.supervise if self._fleet else lambda: None
         tally = JobTally(spec.id)
-        with CeleryExecutor(self._app, self._store, spec, self._settings, supervise) as executor:
+        broker = Broker(self._app, self._settings)
+        with CeleryExecutor(broker, self._store, spec, self._settings, supervise) as executor:
             tally.begin()
             try:
                 yield executor, tally

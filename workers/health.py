@@ -9,8 +9,7 @@ import os
 import socket
 import sys
 
-from pyrmute_tasks.distributed import Store, create_app
-from pyrmute_tasks.distributed.app import check_broker
+from pyrmute_tasks.distributed import Broker, Store, create_app
 from pyrmute_tasks.distributed.store import WorkerInfo
 from pyrmute_tasks.errors import NoWorkersError, PyrmuteTasksError
 from pyrmute_tasks.settings import Settings
@@ -31,7 +30,7 @@ def check_health(settings: Settings, host: str) -> list[WorkerInfo]:
         NoWorkersError: If none of the host's workers lives.
     """
     with create_app(settings) as app:
-        check_broker(app, settings)
+        Broker(app, settings).check()
     store = Store(settings)
     try:
         store.check()

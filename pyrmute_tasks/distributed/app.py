@@ -3,13 +3,10 @@
 from typing import Any, Final
 
 from celery import Celery
-from kombu.exceptions import OperationalError
 
-from pyrmute_tasks.errors import BrokerUnavailableError
-from pyrmute_tasks.observability import hide_password
 from pyrmute_tasks.settings import Settings
 
-__all__ = ["TASK_NAME", "check_broker", "create_app", "queue_length"]
+__all__ = ["TASK_NAME", "create_app"]
 
 TASK_NAME: Final = "pyrmute_tasks.migrate_chunk"
 
@@ -68,36 +65,3 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
     if not settings.celery_broker_url.startswith("redis+socket"):
         options["socket_keepalive"] = True
     return options
-
-
-def queue_length(app: Celery, queue: str) -> int:
-    """Return how many messages wait in a queue; 0 if there is no such queue.
-
-    Raises:
-        OperationalError: If the broker cannot be reached.
-    """
-    with app.pool.acquire(block=True) as pooled:
-        connection: Any = pooled
-        try:
-            with connection.channel() as channel:
-                return int(channel.queue_declare(queue=queue, passive=True).message_count)
-        except connection.channel_errors:
-            return 0
-
-
-def check_broker(app: Celery, settings: Settings) -> None:
-    """Try the broker once.
-
-    Raises:
-        BrokerUnavailableError: If it does not answer.
-    """
-    try:
-        with app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-            connection.default_channel  # noqa: B018  # opening the channel is what fails on Redis
-    except (OperationalError, OSError, ValueError, KeyError) as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise BrokerUnavailableError(
-            f"no broker answers at {hide_password(settings.broker_url)} ({lines[0].rstrip('.')}); "
-            "start it there or correct the URL"
-        ) from None

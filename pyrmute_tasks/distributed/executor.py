@@ -4,21 +4,18 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import redis
-from celery import Celery
-from kombu.exceptions import OperationalError
 
 from pyrmute_tasks.chunks import Chunk, Outcome, decode_outcome
 from pyrmute_tasks.codec import Frame
-from pyrmute_tasks.distributed.app import TASK_NAME, check_broker, queue_length
+from pyrmute_tasks.distributed.broker import Message
 from pyrmute_tasks.distributed.delivery import Deliveries, Part, Sighting
-from pyrmute_tasks.distributed.store import Store, WorkerInfo, is_full
+from pyrmute_tasks.distributed.store import Arrivals, ClaimInfo, WorkerInfo, is_full
 from pyrmute_tasks.errors import (
-    BrokerUnavailableError,
     JobLostError,
     NoWorkersError,
     StoreUnavailableError,
@@ -27,7 +24,7 @@ from pyrmute_tasks.jobs import JobSpec
 from pyrmute_tasks.observability import hide_password, log, task_label
 from pyrmute_tasks.settings import Settings
 
-__all__ = ["CeleryExecutor"]
+__all__ = ["CeleryExecutor", "JobStore", "TaskBroker"]
 
 _BATCH_CHUNKS: Final = 32
 _BATCH_BYTES: Final = 4 * 1024 * 1024
@@ -37,17 +34,71 @@ _WAIT_S: Final = 1.0
 _CHECK_EVERY_S: Final = 1.0
 
 
+class TaskBroker(Protocol):
+    """What the executor needs of a broker; see `Broker`."""
+
+    def check(self) -> None:
+        """Try it once."""
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Publish tasks."""
+
+    def waiting(self) -> int | None:
+        """Return how many tasks wait in the queue; None if the broker is away."""
+
+    def revoke(self, tasks: Iterable[str]) -> None:
+        """Ask the workers to skip tasks."""
+
+
+class JobStore(Protocol):
+    """What the executor needs of a store; see `Store`."""
+
+    def check(self) -> None:
+        """Try it once."""
+
+    def open_job(self, spec: JobSpec) -> None:
+        """Make a job known to workers."""
+
+    def touch_job(self, job: str) -> bool:
+        """Renew the life of a job's keys; False if the job is gone."""
+
+    def stop_job(self, job: str, first: int, pending: Iterable[str]) -> None:
+        """Mark the chunks from `first` on as unwanted."""
+
+    def end_job(self, job: str) -> None:
+        """Remove everything of a job."""
+
+    def put_parts(self, job: str, frames: Iterable[tuple[str, bytes]], gone: str = "") -> None:
+        """Store the inputs of parts, in place of the part `gone` if one is named."""
+
+    def take(self, job: str, *, wait_s: float, forget: Iterable[str] = ()) -> Arrivals:
+        """Return what has arrived."""
+
+    def look_for_outcomes(self, job: str) -> list[tuple[str, bytes]]:
+        """Return every outcome in the store."""
+
+    def claims(self, job: str) -> dict[str, ClaimInfo]:
+        """Return who has taken which parts."""
+
+    def unclaim(self, job: str, parts: Iterable[str]) -> None:
+        """Forget who has taken parts."""
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return the workers whose heartbeat is fresh."""
+
+
 class CeleryExecutor:
     """Runs the chunks of one job on a fleet: a `ChunkExecutor` from frames to frames.
 
     A context manager: entering makes the job known, leaving removes every trace of it.
 
     Args:
-        app: The producer's application.
+        broker: Where tasks are published.
         store: The claim-check store.
         spec: The job.
         settings: How patient to be.
         supervise: Called about every second; may raise.
+        clock: Seconds that only grow.
 
     Attributes:
         slots: How many chunks the fleet runs at a time, as last seen.
@@ -55,24 +106,26 @@ class CeleryExecutor:
 
     def __init__(
         self,
-        app: Celery,
-        store: Store,
+        broker: TaskBroker,
+        store: JobStore,
         spec: JobSpec,
         settings: Settings,
         supervise: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._app = app
+        self._broker = broker
         self._store = store
         self._spec = spec
         self._settings = settings
         self._supervise = supervise
+        self._clock = clock
         self.slots = 1
         self._met_workers = False
         self._deliveries = Deliveries()
         self._unsent: list[Part] = []
         self._unsent_bytes = 0
         self._received: list[str] = []  # outcomes that the store may forget
-        self._flushed_at = self._looked_at = self._checked_at = time.monotonic()
+        self._flushed_at = self._looked_at = self._checked_at = self._clock()
         self._no_worker_since: float | None = self._checked_at
         self._keep_alive = _KeepAlive(store, spec.id, settings.job_ttl_s / 4)
 
@@ -84,7 +137,7 @@ class CeleryExecutor:
             BrokerUnavailableError: If the broker does not answer.
         """
         self._store.check()
-        check_broker(self._app, self._settings)
+        self._broker.check()
         with self._store_errors():
             self._store.open_job(self._spec)
             self._count_slots(self._store.workers())
@@ -112,7 +165,7 @@ class CeleryExecutor:
         """Send a chunk, together with others if they come quickly."""
         self._unsent.append(self._deliveries.add(chunk))
         self._unsent_bytes += chunk.size_bytes
-        now = time.monotonic()
+        now = self._clock()
         if (
             len(self._unsent) >= _BATCH_CHUNKS
             or self._unsent_bytes >= _BATCH_BYTES
@@ -135,7 +188,7 @@ class CeleryExecutor:
             self._flush()
             while True:
                 outcomes = self._take(_WAIT_S)
-                if time.monotonic() - self._checked_at >= _CHECK_EVERY_S or not outcomes:
+                if self._clock() - self._checked_at >= _CHECK_EVERY_S or not outcomes:
                     outcomes += self._check()
                 if outcomes:
                     return outcomes
@@ -148,14 +201,12 @@ class CeleryExecutor:
             self._store.stop_job(self._spec.id, first, [part.key for part in dropped])
         tasks = [part.task for part in dropped if part.task]
         if tasks:
-            # A courtesy: a worker that misses it asks the store and is told the same.
-            with contextlib.suppress(OperationalError, OSError):
-                self._app.control.revoke(tasks)
+            self._broker.revoke(tasks)
 
     # --- sending ------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        self._flushed_at = time.monotonic()
+        self._flushed_at = self._clock()
         if not self._unsent:
             return
         parts, self._unsent, self._unsent_bytes = self._unsent, [], 0
@@ -176,45 +227,18 @@ class CeleryExecutor:
 
     def _publish(self, parts: list[Part]) -> None:
         for part in parts:
-            self._deliveries.send(part, self._spec.id, time.monotonic())
-        # A batch that fails may have been delivered in part. Sending it again is safe:
-        # whoever settles a chunk second is turned away.
-        deadline = time.monotonic() + self._settings.outage_s
-        while not self._publish_once(parts):
-            if time.monotonic() > deadline:
-                raise BrokerUnavailableError(
-                    f"the broker at {hide_password(self._settings.broker_url)} has been out of "
-                    f"reach for {self._settings.outage_s:.0f} s"
-                )
-            time.sleep(_WAIT_S)
+            self._deliveries.send(part, self._spec.id, self._clock())
+        self._broker.publish([self._message(part) for part in parts])
 
-    def _publish_once(self, parts: list[Part]) -> bool:
-        try:
-            pooled: Any = self._app.producer_pool.acquire(block=True)
-            with pooled as producer, producer.batch(max_size=len(parts)):
-                for part in parts:
-                    self._send(part, producer)
-        except (OperationalError, OSError) as error:
-            log(logging.WARNING, "publish_failed", "the broker cannot be reached", error=error)
-            return False
-        return True
-
-    def _send(self, part: Part, producer: Any) -> None:
+    def _message(self, part: Part) -> Message:
         chunk = part.chunk
-        self._app.send_task(
-            TASK_NAME,
-            args=(self._spec.id, part.key, chunk.start),
-            task_id=part.task,
-            producer=producer,
-            retry=False,
-            argsrepr=task_label(str(self._spec), chunk.index, chunk.start, chunk.count),
-            kwargsrepr="{}",
-        )
+        label = task_label(str(self._spec), chunk.index, chunk.start, chunk.count)
+        return Message(part.task, (self._spec.id, part.key, chunk.start), label)
 
     # --- receiving ----------------------------------------------------------------------------
 
     def _may_look(self) -> bool:
-        now = time.monotonic()
+        now = self._clock()
         due = now - self._looked_at >= _LOOK_EVERY_S
         if due:
             self._looked_at = now
@@ -259,7 +283,7 @@ class CeleryExecutor:
 
     def _check(self) -> list[Outcome[Frame]]:
         """Look after what a lost notice, a lost job, worker or message would leave waiting."""
-        self._checked_at = time.monotonic()
+        self._checked_at = self._clock()
         self._supervise()
         outcomes = self._settle(self._store.look_for_outcomes(self._spec.id))
         if not self._store.touch_job(self._spec.id):
@@ -274,9 +298,8 @@ class CeleryExecutor:
 
     def _recover(self, workers: list[WorkerInfo]) -> list[Outcome[Frame]]:
         """Send again what nobody will settle."""
-        try:
-            waiting = queue_length(self._app, self._settings.queue)
-        except (OperationalError, OSError):
+        waiting = self._broker.waiting()
+        if waiting is None:
             return []  # the broker is away: nothing can be sent now
         seen = Sighting(
             self._store.claims(self._spec.id),
@@ -285,7 +308,7 @@ class CeleryExecutor:
         )
         outcomes: list[Outcome[Frame]] = []
         forgotten = []
-        for part, worker_is_gone in self._deliveries.lost(time.monotonic(), seen):
+        for part, worker_is_gone in self._deliveries.lost(self._clock(), seen):
             if worker_is_gone:
                 outcomes += self._after_death(self._deliveries.disappeared(part), part.key)
             else:
@@ -299,7 +322,7 @@ class CeleryExecutor:
         if workers:
             self._no_worker_since = None
             return
-        now = time.monotonic()
+        now = self._clock()
         if self._no_worker_since is None:
             self._no_worker_since = now
         # A fleet that was there may be in the middle of a deployment.
@@ -330,7 +353,7 @@ class CeleryExecutor:
 class _KeepAlive:
     """Renews the life of a job's keys, however slowly its outputs are consumed."""
 
-    def __init__(self, store: Store, job: str, every_s: float) -> None:
+    def __init__(self, store: JobStore, job: str, every_s: float) -> None:
         self._store = store
         self._job = job
         self._every_s = every_s

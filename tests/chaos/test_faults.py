@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from pyrmute_tasks import JobLostError, Migrator, ProcessDiedError, Settings
-from pyrmute_tasks.distributed import EmbeddedFleet
+from pyrmute_tasks.distributed import Broker, EmbeddedFleet
+from pyrmute_tasks.distributed.broker import Message
 from pyrmute_tasks.events import ChunkDelivered, Event
 from tests.conftest import ROOT, descendants, is_alive, wait_until
 from tests.people import manager, person
@@ -183,15 +184,13 @@ def test_the_worker_comes_after_the_job(tmp_path: Path) -> None:
 def test_every_message_is_delivered_twice(
     fleet: EmbeddedFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pyrmute_tasks.distributed.executor import CeleryExecutor
+    send = Broker._send
 
-    send = CeleryExecutor._send
+    def send_twice(self: Broker, message: Message, producer: Any) -> None:
+        send(self, message, producer)
+        send(self, message, producer)
 
-    def send_twice(self: CeleryExecutor, part: Any, producer: Any) -> None:
-        send(self, part, producer)
-        send(self, part, producer)
-
-    monkeypatch.setattr(CeleryExecutor, "_send", send_twice)
+    monkeypatch.setattr(Broker, "_send", send_twice)
     assert Run(tmp_path, fleet).run(lambda _: None)
 
 

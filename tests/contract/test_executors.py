@@ -11,7 +11,7 @@ import pytest
 
 from pyrmute_tasks.chunks import Chunk, Outcome, decode_records, encode_records
 from pyrmute_tasks.codec import Compression, FrameKind
-from pyrmute_tasks.distributed import CeleryExecutor, EmbeddedFleet, Store, create_app
+from pyrmute_tasks.distributed import Broker, CeleryExecutor, EmbeddedFleet, Store, create_app
 from pyrmute_tasks.errors import JobError
 from pyrmute_tasks.flow import ChunkExecutor
 from pyrmute_tasks.jobs import JobSpec, new_job_id
@@ -64,7 +64,7 @@ def fleet() -> Iterator[EmbeddedFleet]:
 def on_celery(fleet: EmbeddedFleet) -> Iterator[Framed]:
     store, app = Store(fleet.settings), create_app(fleet.settings)
     spec = JobSpec(new_job_id(), *HOP, FrameKind.OBJECTS, PLAN.fingerprint)
-    with CeleryExecutor(app, store, spec, fleet.settings) as executor:
+    with CeleryExecutor(Broker(app, fleet.settings), store, spec, fleet.settings) as executor:
         yield Framed(executor)
     app.close()
     store.close()
