@@ -3,7 +3,9 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from pydantic import BaseModel, field_validator
 
@@ -57,20 +59,65 @@ def add_adult(data: ModelData) -> ModelData:
 def obey(name: str) -> None:
     """Do what a name says: some tests need a step that takes time or dies."""
     verb, _, argument = name.partition(":")
-    if verb == "sleep":
-        time.sleep(float(argument.split()[0]))
-    elif verb == "count":
-        with Path(argument).open("a") as file:
-            file.write("x\n")
-    elif verb == "kill-once":
-        marker = Path(argument)
-        if not marker.exists():
-            marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-    elif verb == "exit":
-        os._exit(int(argument))
-    elif verb == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
+    deed = DEEDS.get(verb)
+    if deed is not None:
+        deed(argument)
+
+
+def sleep(seconds: str) -> None:
+    time.sleep(float(seconds.split()[0]))
+
+
+def count(path: str) -> None:
+    with Path(path).open("a") as file:
+        file.write("x\n")
+
+
+def kill_once(marker: str) -> None:
+    if not Path(marker).exists():
+        Path(marker).touch()
+        kill()
+
+
+def kill(_: str = "") -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def loop(_: str) -> None:
+    while True:
+        pass
+
+
+def be_stuck(_: str) -> None:
+    """Hang as C code does that never looks at signals."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    while True:
+        time.sleep(60)
+
+
+def allocate(size_bytes: str) -> None:
+    bytearray(int(size_bytes))
+
+
+def fail_often(path_and_times: str) -> None:
+    """Raise ConnectionError the first times; the file counts the calls."""
+    path, times = path_and_times.split()
+    count(path)
+    if len(Path(path).read_text().splitlines()) <= int(times):
+        raise ConnectionError("the service is away")
+
+
+DEEDS: Final[dict[str, Callable[[str], object]]] = {
+    "sleep": sleep,
+    "count": count,
+    "kill": kill,
+    "kill-once": kill_once,
+    "exit": lambda status: os._exit(int(status)),
+    "loop": loop,
+    "stuck": be_stuck,
+    "allocate": allocate,
+    "fail-often": fail_often,
+}
 
 
 def person(index: int) -> ModelData:
