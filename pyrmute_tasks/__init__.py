@@ -25,6 +25,7 @@ from pyrmute_tasks.errors import (
 )
 from pyrmute_tasks.flow import Window
 from pyrmute_tasks.hooks import MetricsHook, MigrationHook
+from pyrmute_tasks.jobs import Fence
 from pyrmute_tasks.manager import ModelManager
 from pyrmute_tasks.migration_testing import (
     MigrationTestCase,
@@ -34,6 +35,7 @@ from pyrmute_tasks.migration_testing import (
 from pyrmute_tasks.migrator import Migrator
 from pyrmute_tasks.nested import NestedModelInfo
 from pyrmute_tasks.registry import MigrationFunc, ModelData
+from pyrmute_tasks.retries import Retry
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.versions import ModelVersion
 
@@ -41,6 +43,7 @@ __all__ = [
     "BrokerUnavailableError",
     "CodeMismatchError",
     "ConfigurationError",
+    "Fence",
     "FleetError",
     "FrameError",
     "InvalidRecordError",
@@ -65,6 +68,7 @@ __all__ = [
     "ProcessDiedError",
     "PyrmuteTasksError",
     "RegistrationError",
+    "Retry",
     "Settings",
     "StoreUnavailableError",
     "UnsupportedValueError",

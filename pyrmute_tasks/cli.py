@@ -20,6 +20,7 @@ from pyrmute_tasks.failures import describe_safely
 from pyrmute_tasks.jobs import JobReport
 from pyrmute_tasks.local import usable_cpus
 from pyrmute_tasks.migrator import Migrator
+from pyrmute_tasks.retries import Retry
 from pyrmute_tasks.settings import Settings
 
 __all__ = ["main"]
@@ -57,6 +58,15 @@ def _cli() -> None:
 @click.option("--queue", help=_QUEUE_HELP)
 @click.option("--chunk-size", type=click.IntRange(min=1), help="Records a task. [default: by size]")
 @click.option("--keep-partial", is_flag=True, help="On failure keep OUT.jsonl.partial.")
+@click.option(
+    "--retry-on",
+    multiple=True,
+    metavar="MODULE:CLASS",
+    help="Run a step again that raises this, as in builtins:ConnectionError; may be repeated.",
+)
+@click.option(
+    "--attempts", type=click.IntRange(min=1), help="How often it runs at most. [default: 4]"
+)
 @click.option("--wait", "wait_s", type=float, help="Seconds to wait for a first worker.")
 @click.option("--include-records", is_flag=True, help="Let error messages quote records.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar, no report.")
@@ -73,6 +83,8 @@ def run(
     queue: str | None,
     chunk_size: int | None,
     keep_partial: bool,
+    retry_on: tuple[str, ...],
+    attempts: int | None,
     wait_s: float | None,
     include_records: bool,
     quiet: bool,
@@ -87,6 +99,7 @@ def run(
             manager,
             workers=workers,
             settings=_fleet_settings(broker, store, queue, wait_s),
+            retry=_retry(retry_on, attempts),
         )
         with migrator, _progress(source, quiet) as observers:
             report = migrator.migrate_file(
@@ -166,6 +179,14 @@ def _fleet_settings(
         queue=queue,
         worker_wait_s=wait_s,
     )
+
+
+def _retry(on: tuple[str, ...], attempts: int | None) -> Retry | None:
+    if not on:
+        if attempts is not None:
+            raise ConfigurationError("--attempts needs --retry-on: nothing is run again without it")
+        return None
+    return Retry(on=on) if attempts is None else Retry(on=on, attempts=attempts)
 
 
 def _overridden(settings: Settings, **values: Any) -> Settings:

@@ -63,6 +63,10 @@ class PyrmuteTasksError(Exception):
     record_source: str = ""
     #: Where the exception behind this one was raised, ``"flights.py:88 in parse"``.
     raised_at: str = ""
+    #: The worker that ran the record; empty if it ran here.
+    worker: str = ""
+    #: That worker's traceback as text, which may quote the record; empty if it ran here.
+    worker_traceback: str = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Subclasses take other arguments than the finished message, so the default

@@ -58,6 +58,8 @@ class RecordFailure:
         error: The exception that a sequential run would raise.
         raised_at: Where the innermost exception was raised, ``"flights.py:88 in parse"``.
         source: Where the record came from, ``"flights.jsonl, line 7"``, if that is known.
+        worker: Which worker it was, if it was one.
+        traceback: The worker's traceback as text; it may quote the record.
     """
 
     index: int
@@ -66,6 +68,8 @@ class RecordFailure:
     error: Exception
     raised_at: str = ""
     source: str = ""
+    worker: str = ""
+    traceback: str = ""
 
     @classmethod
     def of(cls, index: int, stage: Stage, step: str, error: Exception) -> "RecordFailure":
@@ -75,12 +79,16 @@ class RecordFailure:
     def exception(self) -> Exception:
         """Return the exception to raise, which knows where it belongs.
 
-        It gets the attributes ``record_index``, ``record_source`` and ``raised_at``, and a
-        note that says the first two.
+        It gets the attributes ``record_index``, ``record_source``, ``raised_at``, ``worker``
+        and ``worker_traceback``, and a note that says the first two.
         """
         where = f"record {self.index}" + (f" ({self.source})" if self.source else "")
         vars(self.error).update(
-            record_index=self.index, record_source=self.source, raised_at=self.raised_at
+            record_index=self.index,
+            record_source=self.source,
+            raised_at=self.raised_at,
+            worker=self.worker,
+            worker_traceback=self.traceback,
         )
         if where not in getattr(self.error, "__notes__", ()):
             self.error.add_note(where)
@@ -94,6 +102,8 @@ class RecordFailure:
             "step": self.step,
             "error": _take_apart(self.error),
             "raised_at": self.raised_at,
+            "worker": self.worker,
+            "traceback": self.traceback or _traceback_of(self.error),
         }
 
     @classmethod
@@ -104,7 +114,15 @@ class RecordFailure:
             KeyError: If something is missing.
         """
         error = _put_together(data["error"])
-        return cls(data["index"], Stage(data["stage"]), data["step"], error, data["raised_at"])
+        return cls(
+            data["index"],
+            Stage(data["stage"]),
+            data["step"],
+            error,
+            data["raised_at"],
+            worker=data["worker"],
+            traceback=data["traceback"],
+        )
 
 
 def describe_safely(error: BaseException) -> str:
@@ -170,6 +188,12 @@ def _raised_at(error: BaseException) -> str:
 _MAX_FIELDS: Final = 5
 _PLAIN: Final = (str, int, float, bool, type(None))
 _MAX_CAUSES: Final = 10
+_MAX_TRACEBACK: Final = 20_000
+
+
+def _traceback_of(error: BaseException) -> str:
+    # The end says what happened; a recursion without end has a long beginning.
+    return "".join(traceback.format_exception(error))[-_MAX_TRACEBACK:]
 
 
 def _take_apart(error: BaseException, depth: int = 0) -> dict[str, Any]:
@@ -178,7 +202,6 @@ def _take_apart(error: BaseException, depth: int = 0) -> dict[str, Any]:
         "type": f"{kind.__module__}:{kind.__qualname__}",
         "message": str(error),
         "notes": list(getattr(error, "__notes__", ())),
-        "traceback": "".join(traceback.format_exception(error, chain=False)),
     }
     if isinstance(error, ValidationError):
         parts["validation"] = _take_apart_validation(error)

@@ -22,8 +22,9 @@ from pyrmute_tasks.events import (
     ChunkSubmitted,
     Event,
 )
+from pyrmute_tasks.retries import Retry
 
-__all__ = ["JobReport", "JobSpec", "JobState", "JobTally", "new_job_id"]
+__all__ = ["Fence", "JobReport", "JobSpec", "JobState", "JobTally", "new_job_id"]
 
 _ID_BYTES: Final = 4
 
@@ -31,6 +32,13 @@ _ID_BYTES: Final = 4
 def new_job_id() -> str:
     """Return a fresh job id: eight hex digits, short enough to read aloud."""
     return secrets.token_hex(_ID_BYTES)
+
+
+class Fence(enum.StrEnum):
+    """What a worker does whose migrations differ from the producer's."""
+
+    REJECT = "reject"  # it declines, and the chunk goes to another worker
+    WARN = "warn"  # it says so once a job and migrates
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,8 @@ class JobSpec:
         kind: How records travel. Lines come back validated, objects as migrated data.
         fingerprint: The producer's plan, as `MigrationPlan.fingerprint` has it.
         count_hooks: Count for the producer's `MetricsHook`.
+        fence: What workers do that hold other migrations.
+        retry: Which steps are run again, if any.
     """
 
     id: str
@@ -54,6 +64,8 @@ class JobSpec:
     kind: FrameKind
     fingerprint: str
     count_hooks: bool = False
+    fence: Fence = Fence.REJECT
+    retry: Retry | None = None
 
     def __str__(self) -> str:
         return f"{self.name} {self.from_version}→{self.to_version} · job {self.id}"
@@ -69,6 +81,8 @@ class JobSpec:
                 int(self.kind),
                 self.fingerprint,
                 self.count_hooks,
+                self.fence.value,
+                self.retry.to_wire() if self.retry else None,
             ]
         )
 
@@ -80,8 +94,18 @@ class JobSpec:
             FrameError: If it is something else.
         """
         try:
-            job_id, name, first, last, kind, fingerprint, count = unpack(data)
-            return cls(job_id, name, first, last, FrameKind(kind), fingerprint, count)
+            job_id, name, first, last, kind, fingerprint, count, fence, retry = unpack(data)
+            return cls(
+                job_id,
+                name,
+                first,
+                last,
+                FrameKind(kind),
+                fingerprint,
+                count,
+                Fence(fence),
+                Retry.from_wire(retry) if retry is not None else None,
+            )
         except (TypeError, ValueError) as error:
             raise FrameError(f"a job's spec is damaged ({type(error).__name__})") from None
 

@@ -41,6 +41,7 @@ from pyrmute_tasks.jobs import JobReport, JobSpec, JobState, JobTally, new_job_i
 from pyrmute_tasks.local import check_workers, usable_cpus
 from pyrmute_tasks.plan import MigrationPlan
 from pyrmute_tasks.registry import ModelData
+from pyrmute_tasks.retries import Retry
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.versions import VersionLike
 
@@ -66,6 +67,8 @@ class Migrator:
             process may use.
         window: How much may be on its way at once; by default four chunks a worker slot.
         settings: Everything else. Its URLs are used if no others are given.
+        retry: Which of the steps' exceptions pass by themselves; such a step is run again
+            for its record. By default every exception is final.
 
     Raises:
         ConfigurationError: If options contradict each other.
@@ -88,6 +91,7 @@ class Migrator:
         workers: int | None = None,
         window: Window | None = None,
         settings: Settings | None = None,
+        retry: Retry | None = None,
     ) -> None:
         if isinstance(manager, str):
             self._manager, self._manager_name = load_manager(manager), manager
@@ -110,6 +114,7 @@ class Migrator:
             )
         self._workers = workers or usable_cpus()
         self._window = window
+        self._retry = retry
         self._fleet: EmbeddedFleet | None = None
         self._app: Celery | None = None
         self._store: Store | None = None
@@ -410,6 +415,8 @@ class Migrator:
             kind,
             plan.fingerprint,
             count_hooks=bool(self._manager.hooks),
+            fence=self._settings.fence,
+            retry=self._retry,
         )
         supervise = self._fleet.supervise if self._fleet else lambda: None
         tally = JobTally(spec.id)

@@ -14,7 +14,7 @@ record-by-record run would have met first.
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Final, TypeAlias, TypeVar
@@ -26,6 +26,7 @@ from pyrmute_tasks.errors import InvalidRecordError, MigrationError, ModelNotFou
 from pyrmute_tasks.failures import RecordFailure, Stage, validation_error_of
 from pyrmute_tasks.fingerprint import fingerprint_of
 from pyrmute_tasks.registry import MigrationFunc, ModelData, Registry
+from pyrmute_tasks.retries import Retry
 from pyrmute_tasks.steps import Hop, Step, StepCompiler
 from pyrmute_tasks.versions import ModelVersion
 
@@ -86,6 +87,15 @@ class MigrationPlan:
 
     def __str__(self) -> str:
         return f"{self.name} {self.from_version}→{self.to_version}"
+
+    def with_retry(self, retry: Retry) -> "MigrationPlan":
+        """Return this plan with steps that are run again as `retry` says.
+
+        Its fingerprint is the same: what a step returns in the end does not change.
+        """
+        steps = tuple(replace(step, function=retry.wrap(step.function)) for step in self.steps)
+        observed = retry.wrap(self.observed) if self.observed is not None else None
+        return replace(self, steps=steps, observed=observed)
 
     # --- one record ---------------------------------------------------------------------
 

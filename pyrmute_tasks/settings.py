@@ -6,10 +6,12 @@ variables with `Settings.from_env`. Nothing reads the environment at import.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.jobs import Fence
 
 __all__ = ["ENV_PREFIX", "Settings"]
 
@@ -37,6 +39,13 @@ class Settings:
         worker_wait_s: How long a job waits for a first worker before it gives up.
         outage_s: How long a producer or a worker tries to reach a broker or store that
             answered before.
+        code_wait_s: How long a job that every worker declines, because its code differs
+            from the producer's, waits for one that does not.
+        fence: What workers with other code do with this producer's jobs.
+        soft_time_limit_s: A worker gives up a chunk that takes longer. The second time its
+            halves are tried apart, down to the record that takes so long.
+        time_limit_s: A worker's child that has not even given up by then is killed.
+        memory_limit_bytes: Address space of each of a worker's children; 0 sets no limit.
     """
 
     broker_url: str = "redis://127.0.0.1:6379/0"
@@ -47,6 +56,11 @@ class Settings:
     heartbeat_s: float = 1.0
     worker_wait_s: float = 5.0
     outage_s: float = 60.0
+    code_wait_s: float = 30.0
+    fence: Fence = Fence.REJECT
+    soft_time_limit_s: float = 1200.0
+    time_limit_s: float = 1260.0
+    memory_limit_bytes: int = 0
 
     def __post_init__(self) -> None:
         if not self.store_url and _scheme(self.broker_url) not in _REDIS_SCHEMES:
@@ -64,13 +78,20 @@ class Settings:
                 raise ConfigurationError(f"{option.name} must be more than 0, not {value!r}")
         if not self.queue:
             raise ConfigurationError("queue must not be empty")
+        if self.time_limit_s <= self.soft_time_limit_s:
+            raise ConfigurationError(
+                f"time_limit_s is for what soft_time_limit_s does not end: it must be more than "
+                f"{self.soft_time_limit_s:g}, not {self.time_limit_s:g}"
+            )
+        if self.memory_limit_bytes < 0:
+            raise ConfigurationError("memory_limit_bytes must be 0 or more; 0 sets no limit")
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
         """Read the settings from variables; what is not set keeps its default.
 
         Raises:
-            ConfigurationError: If a variable has no setting, or its value is no number.
+            ConfigurationError: If a variable has no setting, or a value that it cannot have.
         """
         known = {f"{ENV_PREFIX}{option.name.upper()}": option for option in fields(cls)}
         values: dict[str, object] = {}
@@ -82,7 +103,7 @@ class Settings:
                     f"there is no setting {variable}; the settings are {', '.join(sorted(known))}"
                 )
             name = known[variable].name
-            values[name] = _seconds(variable, value) if name.endswith("_s") else value
+            values[name] = _parsed(variable, value, type(known[variable].default))
         return cls(**values)  # type: ignore[arg-type]  # checked against the fields above
 
     def to_env(self) -> dict[str, str]:
@@ -108,8 +129,18 @@ def _scheme(url: str) -> str:
     return urlsplit(url).scheme
 
 
-def _seconds(variable: str, value: str) -> float:
+def _parsed(variable: str, value: str, kind: type) -> object:
     try:
-        return float(value)
+        return kind(value)
     except ValueError:
-        raise ConfigurationError(f"{variable} must be a number of seconds, not {value!r}") from None
+        wanted = _WANTED[kind]
+        raise ConfigurationError(f"{variable} must be {wanted}, not {value!r}") from None
+
+
+_WANTED: Final[Mapping[type, str]] = MappingProxyType(
+    {
+        float: "a number of seconds",
+        int: "a whole number",
+        Fence: " or ".join(Fence),
+    }
+)

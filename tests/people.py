@@ -65,7 +65,7 @@ def obey(name: str) -> None:
 
 
 def sleep(seconds: str) -> None:
-    time.sleep(float(seconds.split()[0]))
+    time.sleep(float(seconds.split(maxsplit=1)[0]))
 
 
 def count(path: str) -> None:

@@ -11,7 +11,8 @@ __all__ = ["TASK_NAME", "create_app"]
 TASK_NAME: Final = "pyrmute_tasks.migrate_chunk"
 
 _CONNECT_TIMEOUT_S: Final = 3.0
-_VISIBILITY_TIMEOUT_S: Final = 6 * 3600
+_VISIBILITY_TIMEOUT_S: Final = 6 * 3600.0
+_VISIBILITY_FACTOR: Final = 3
 
 
 def create_app(settings: Settings) -> Celery:
@@ -28,12 +29,15 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "broker_connection_timeout": _CONNECT_TIMEOUT_S,
         "broker_connection_retry_on_startup": True,
         "task_default_queue": settings.queue,
+        **_amqp_configuration(settings),
         # Late, so that a worker holds one message a slot and no more. What is lost with a
         # worker, or kills it, is the collector's business: the broker would deliver a
         # record that kills its process for ever.
         "task_acks_late": True,
         "task_reject_on_worker_lost": False,
         "worker_prefetch_multiplier": 1,
+        "task_soft_time_limit": settings.soft_time_limit_s,
+        "task_time_limit": settings.time_limit_s,
         # How long a dead child's result may still arrive. Ours are in the store by then.
         "worker_lost_wait": 0.5,
         # Without this a dropped connection runs every running chunk twice.
@@ -50,12 +54,23 @@ def _configuration(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _amqp_configuration(settings: Settings) -> dict[str, Any]:
+    if settings.celery_broker_url.startswith("redis"):
+        return {}
+    return {
+        "task_default_queue_type": "quorum",
+    }
+
+
 def _transport_options(settings: Settings) -> dict[str, Any]:
     if not settings.celery_broker_url.startswith("redis"):
+        # What the queue has not confirmed is published again, not missed seconds later.
         return {"confirm_publish": True}
     options: dict[str, Any] = {
         # Must outlast the longest chunk: what is unacknowledged for longer runs again.
-        "visibility_timeout": _VISIBILITY_TIMEOUT_S,
+        "visibility_timeout": max(
+            _VISIBILITY_TIMEOUT_S, _VISIBILITY_FACTOR * settings.time_limit_s
+        ),
         "unacked_restore_interval": 10,
         "unacked_restore_throttle": 1,
         "socket_connect_timeout": _CONNECT_TIMEOUT_S,

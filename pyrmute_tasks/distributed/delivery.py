@@ -120,6 +120,11 @@ class Deliveries:
         part.sent_at = now
         part.task = f"{job}-{part.key}-{part.sends}"
 
+    def declined(self, key: str, task: str) -> Part | None:
+        """A worker did not take a part; return what to send again, if that is its latest task."""
+        part = self._parts.get(key)
+        return part if part is not None and part.task == task else None
+
     def drop(self, first: int) -> list[Part]:
         """Forget the chunks from index `first` on and return their parts still on their way."""
         dropped = [part for part in self._parts.values() if part.chunk.index >= first]

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -14,8 +14,9 @@ from pyrmute_tasks.chunks import Chunk, Outcome, decode_outcome
 from pyrmute_tasks.codec import Frame
 from pyrmute_tasks.distributed.broker import Message
 from pyrmute_tasks.distributed.delivery import Deliveries, Part, Sighting
-from pyrmute_tasks.distributed.store import Arrivals, ClaimInfo, WorkerInfo, is_full
+from pyrmute_tasks.distributed.store import Arrivals, ClaimInfo, Decline, WorkerInfo, is_full
 from pyrmute_tasks.errors import (
+    CodeMismatchError,
     JobLostError,
     NoWorkersError,
     StoreUnavailableError,
@@ -127,6 +128,8 @@ class CeleryExecutor:
         self._received: list[str] = []  # outcomes that the store may forget
         self._flushed_at = self._looked_at = self._checked_at = self._clock()
         self._no_worker_since: float | None = self._checked_at
+        self._codes: dict[str, str] = {}  # what the workers hold that declined
+        self._declined_since: float | None = None  # with nothing settled after it
         self._keep_alive = _KeepAlive(store, spec.id, settings.job_ttl_s / 4)
 
     def __enter__(self) -> Self:
@@ -178,6 +181,7 @@ class CeleryExecutor:
 
         Raises:
             NoWorkersError: If no worker is there to wait for.
+            CodeMismatchError: If every worker that is there holds other code.
             JobLostError: If the store lost the job.
             StoreUnavailableError: If the store cannot be reached any more.
             BrokerUnavailableError: If chunks cannot be sent any more.
@@ -214,9 +218,9 @@ class CeleryExecutor:
             self._store.put_parts(self._spec.id, ((part.key, part.chunk.payload) for part in parts))
         self._publish(parts)
 
-    def _send_again(self, parts: list[Part]) -> None:
+    def _send_again(self, parts: list[Part], level: int = logging.WARNING) -> None:
         log(
-            logging.WARNING,
+            level,
             "part_sent_again",
             "chunks are sent again",
             job=self._spec.id,
@@ -233,7 +237,8 @@ class CeleryExecutor:
     def _message(self, part: Part) -> Message:
         chunk = part.chunk
         label = task_label(str(self._spec), chunk.index, chunk.start, chunk.count)
-        return Message(part.task, (self._spec.id, part.key, chunk.start), label)
+        args = (self._spec.id, part.key, chunk.start, self._spec.fingerprint)
+        return Message(part.task, args, label)
 
     # --- receiving ----------------------------------------------------------------------------
 
@@ -254,6 +259,7 @@ class CeleryExecutor:
         outcomes = self._settle(arrived.outcomes)
         for key, how in arrived.deaths:
             outcomes += self._after_death(self._deliveries.died(key, how), key)
+        self._after_declines(arrived.declines)
         return outcomes
 
     def _settle(self, found: list[tuple[str, bytes]]) -> list[Outcome[Frame]]:
@@ -261,7 +267,7 @@ class CeleryExecutor:
         for key, data in found:
             self._received.append(key)
             if key in self._deliveries:
-                self._no_worker_since = None
+                self._no_worker_since = self._declined_since = None
                 outcome = self._deliveries.settle(key, decode_outcome(data))
                 if outcome is not None:
                     outcomes.append(outcome)
@@ -280,6 +286,28 @@ class CeleryExecutor:
             self._store.put_parts(self._spec.id, frames, gone=key)
         self._send_again(verdict)
         return []
+
+    def _after_declines(self, declines: list[Decline]) -> None:
+        """Let other workers have what some with other code did not take."""
+        again = []
+        for decline in declines:
+            if decline.worker not in self._codes:
+                self._codes[decline.worker] = decline.code
+                log(
+                    logging.WARNING,
+                    "code_declined",
+                    "a worker holds other migrations and declines",
+                    job=self._spec.id,
+                    worker=decline.worker,
+                    code=decline.code,
+                    wanted=self._spec.fingerprint,
+                )
+            part = self._deliveries.declined(decline.part, decline.task)
+            if part is not None:
+                self._declined_since = self._declined_since or self._clock()
+                again.append(part)
+        if again:
+            self._send_again(again, logging.DEBUG)
 
     def _check(self) -> list[Outcome[Frame]]:
         """Look after what a lost notice, a lost job, worker or message would leave waiting."""
@@ -306,6 +334,7 @@ class CeleryExecutor:
             {worker.name: worker.running for worker in workers},
             queue_is_empty=waiting == 0,
         )
+        self._check_code(seen.claims)
         outcomes: list[Outcome[Frame]] = []
         forgotten = []
         for part, worker_is_gone in self._deliveries.lost(self._clock(), seen):
@@ -316,6 +345,20 @@ class CeleryExecutor:
         if forgotten:
             self._send_again(forgotten)
         return outcomes
+
+    def _check_code(self, claims: Mapping[str, ClaimInfo]) -> None:
+        """Give up on a fleet whose workers all hold other code."""
+        since = self._declined_since
+        if since is None or self._clock() - since < self._settings.code_wait_s:
+            return
+        if any(claim.worker not in self._codes for claim in claims.values()):
+            return  # somebody with the right code is at work
+        held = "; ".join(f"{worker}: {code}" for worker, code in self._codes.items())
+        raise CodeMismatchError(
+            f"no worker took a chunk of {self._spec} within {self._settings.code_wait_s:.0f} s: "
+            f"their migrations differ from this producer's ({self._spec.fingerprint}). They hold: "
+            f"{held}. Deploy the same code to workers and producers"
+        )
 
     def _check_workers(self, workers: list[WorkerInfo]) -> None:
         self._count_slots(workers)

@@ -13,7 +13,9 @@ key                        type  holds
 ``pt:{<job>}:claims``      hash  part → worker that has taken it, and when.
 ``pt:{<job>}:out``         hash  part → outcome, until the collector has it.
 ``pt:{<job>}:done``        list  notices the collector blocks on: the key of a part that was
-                                 settled, or ``!<part> <how>`` if its process died.
+                                 settled, ``!<part> <how>`` if its process died, or
+                                 ``?<part> <task> <worker> <code>`` if a worker with other
+                                 code declined it.
 ``pt:workers:<queue>``     hash  worker → when it last said that it lives, and what it runs.
 =========================  ====  ========================================================
 
@@ -38,7 +40,16 @@ from pyrmute_tasks.jobs import JobSpec
 from pyrmute_tasks.observability import hide_password
 from pyrmute_tasks.settings import Settings
 
-__all__ = ["Arrivals", "Claim", "ClaimInfo", "ClaimState", "Store", "WorkerInfo", "is_full"]
+__all__ = [
+    "Arrivals",
+    "Claim",
+    "ClaimInfo",
+    "ClaimState",
+    "Decline",
+    "Store",
+    "WorkerInfo",
+    "is_full",
+]
 
 _CLAIM: Final = """
 local job = redis.call('HMGET', KEYS[1], 'spec', 'stop')
@@ -66,9 +77,9 @@ end
 return 1
 """
 
-_NOTE_DEATH: Final = """
+_NOTE: Final = """
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
-redis.call('RPUSH', KEYS[2], '!' .. ARGV[1] .. ' ' .. ARGV[2])
+redis.call('RPUSH', KEYS[2], ARGV[2])
 local ttl = redis.call('PTTL', KEYS[1])
 if ttl > 0 then redis.call('PEXPIRE', KEYS[2], ttl) end
 return 1
@@ -145,10 +156,29 @@ class Arrivals:
     Attributes:
         outcomes: Parts and their outcomes.
         deaths: Parts and how a process died that ran them.
+        declines: Who did not want which parts.
     """
 
     outcomes: list[tuple[str, bytes]]
     deaths: list[tuple[str, str]]
+    declines: "list[Decline]"
+
+
+@dataclass(frozen=True, slots=True)
+class Decline:
+    """A worker that holds other code than a job's producer did not take a part.
+
+    Attributes:
+        part: The part's key.
+        task: Id of the task that brought it.
+        worker: The worker's name.
+        code: What it holds: the fingerprint, or what is missing.
+    """
+
+    part: str
+    task: str
+    worker: str
+    code: str
 
 
 class Store:
@@ -174,7 +204,7 @@ class Store:
         self._claim = self._redis.register_script(_CLAIM)
         self._settle = self._redis.register_script(_SETTLE)
         self._beat = self._redis.register_script(_BEAT)
-        self._note_death = self._redis.register_script(_NOTE_DEATH)
+        self._note = self._redis.register_script(_NOTE)
 
     def check(self) -> None:
         """Try the store once.
@@ -270,7 +300,7 @@ class Store:
         if wait_s > 0:
             popped = self._redis.blpop([done], timeout=wait_s)
             if popped is None:
-                return Arrivals([], [])
+                return Arrivals([], [], [])
             first = [popped[1]]
         with self._redis.pipeline(transaction=False) as pipe:
             fields = list(forget)
@@ -280,8 +310,11 @@ class Store:
             more = pipe.execute()[-1] or []
         notices = [notice.decode() for notice in first + more]
         deaths = [notice[1:].partition(" ") for notice in notices if notice.startswith("!")]
-        settled = [notice for notice in notices if not notice.startswith("!")]
-        return Arrivals(self._read(job, settled), [(key, how) for key, _, how in deaths])
+        declines = [
+            Decline(*notice[1:].split(" ", 3)) for notice in notices if notice.startswith("?")
+        ]
+        settled = [notice for notice in notices if notice[:1] not in {"!", "?"}]
+        return Arrivals(self._read(job, settled), [(key, how) for key, _, how in deaths], declines)
 
     def look_for_outcomes(self, job: str) -> list[tuple[str, bytes]]:
         """Return every outcome in the store, also those whose notice was lost."""
@@ -344,7 +377,14 @@ class Store:
 
     def note_death(self, job: str, part: str, how: str) -> None:
         """Tell the collector that a process died that ran a part."""
-        self._note_death(keys=[_key(job, "in"), _key(job, "done")], args=[part, how])
+        self._tell(job, part, f"!{part} {how}")
+
+    def decline(self, job: str, part: str, task: str, worker: str, code: str) -> bool:
+        """Tell the collector that a worker does not take a part; False if nobody wants it."""
+        return self._tell(job, part, f"?{part} {task} {worker} {code}")
+
+    def _tell(self, job: str, part: str, notice: str) -> bool:
+        return bool(self._note(keys=[_key(job, "in"), _key(job, "done")], args=[part, notice]))
 
     def beat(self, worker: str, slots: int, running: Iterable[str] = ()) -> None:
         """Say that a worker lives, and which tasks it runs."""

@@ -3,9 +3,11 @@
 import logging
 import os
 import re
+import resource
+import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import redis
@@ -19,23 +21,54 @@ from pyrmute_tasks.adoption import Manager
 from pyrmute_tasks.chunks import Outcome, decode_records, encode_outcome
 from pyrmute_tasks.codec import Frame, FrameKind, decode_frame, encode_frame, pack
 from pyrmute_tasks.distributed.app import TASK_NAME
-from pyrmute_tasks.distributed.store import ClaimState, Store
+from pyrmute_tasks.distributed.store import Claim, ClaimState, Store
 from pyrmute_tasks.errors import (
     CodeMismatchError,
     MigrationError,
     ModelNotFoundError,
     PyrmuteTasksError,
 )
-from pyrmute_tasks.failures import RecordFailure, Stage
+from pyrmute_tasks.failures import RecordFailure, Stage, describe_safely
 from pyrmute_tasks.hooks import HookCounts, use_hooks
-from pyrmute_tasks.jobs import JobSpec
+from pyrmute_tasks.jobs import Fence, JobSpec
 from pyrmute_tasks.observability import log
 from pyrmute_tasks.plan import MigrationPlan
+from pyrmute_tasks.settings import Settings
 
-__all__ = ["ChunkRequest", "ChunkRunner", "RunnerSource", "register_task"]
+__all__ = ["Assignment", "ChunkRequest", "ChunkRunner", "RunnerSource", "register_task"]
 
 _STORE_PAUSE_S: Final = 1.0
+_DECLINE_PAUSE_S: Final = 0.5
+_MAX_PREPARED: Final = 64
+_JOB: Final = re.compile(r"[0-9a-f]{8,32}")
+_PART: Final = re.compile(r"\d{1,12}(:\d{1,18}\+\d{1,12})?")
 _EMPTY_OUTPUTS: Final = encode_frame(FrameKind.OBJECTS, 0, pack([]))
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a task asks for.
+
+    Attributes:
+        job: The job's id.
+        part: The part's key.
+        start: Index of its first record.
+        fingerprint: Of the producer's plan.
+        task: The task's id.
+        worker: Name of this worker, as its heartbeat has it.
+    """
+
+    job: str
+    part: str
+    start: int
+    fingerprint: str
+    task: str
+    worker: str
+
+    @property
+    def chunk(self) -> int:
+        """Index of the chunk that the part belongs to."""
+        return int(self.part.partition(":")[0])
 
 
 class ChunkRunner:
@@ -44,81 +77,223 @@ class ChunkRunner:
     Args:
         manager: The models and steps this worker holds.
         store: Where chunks come from and outcomes go to.
+        soft_time_limit_s: How long a chunk may take, for messages.
     """
 
-    def __init__(self, manager: Manager, store: Store) -> None:
+    def __init__(self, manager: Manager, store: Store, soft_time_limit_s: float) -> None:
         self._manager = manager
         self._store = store
+        self._limit_s = soft_time_limit_s
+        self._prepared: dict[bytes, tuple[JobSpec, MigrationPlan]] = {}
+        self._declined: dict[str, str] = {}  # by job, what this worker holds instead
+        self._may_be_stopped = False
 
-    def run(self, job: str, part: str, start: int, task: str, worker: str) -> None:
+    def run(self, asked: Assignment) -> None:
         """Claim a chunk, run it and settle it; returns quickly if nobody wants it any more.
 
         Two round trips to the store.
-
-        Args:
-            job: The job's id.
-            part: The part's key.
-            start: Index of its first record.
-            task: Id of the task that brought it.
-            worker: Name of this worker, as its heartbeat has it.
 
         Raises:
             Reject: If the store cannot be reached, so that the chunk is delivered again.
         """
         try:
-            claim = self._store.claim(job, part, task, worker)
+            if asked.job in self._declined:
+                self._decline(asked, self._declined[asked.job])
+                return
+            claim = self._store.claim(asked.job, asked.part, asked.task, asked.worker)
             if claim.state is not ClaimState.CLAIMED:
                 log(logging.DEBUG, "chunk_declined", "chunk declined", reason=claim.state.value)
                 return
-            chunk = int(part.partition(":")[0])
-            began = time.perf_counter()
-            outcome = self._outcome(claim.spec, claim.frame, chunk, start)
-            seconds = time.perf_counter() - began
-            outcome = replace(outcome, seconds=seconds, worker=worker)
-            self._store.settle(job, part, encode_outcome(outcome))
+            self._run_claimed(asked, claim)
         except redis.RedisError as error:
             # Out of reach for longer than the store's own retries, or out of memory: the
             # chunk goes back, and not at once, so that it does not run in a tight loop.
-            log(logging.ERROR, "store_failed", "the store failed", job=job, part=part)
+            log(
+                logging.ERROR,
+                "store_failed",
+                "the store failed",
+                job=asked.job,
+                part=asked.part,
+                error=type(error).__name__,
+            )
             time.sleep(_STORE_PAUSE_S)
-            raise Reject(reason="the store failed", requeue=True) from error
+            raise Reject(reason="the store failed", requeue=True) from None
 
-    def _outcome(self, spec: bytes, frame: bytes, chunk: int, start: int) -> Outcome[bytes]:
+    def _run_claimed(self, asked: Assignment, claim: Claim) -> None:
+        try:
+            self._may_be_stopped = True
+            outcome = self._outcome(asked, claim)
+            self._may_be_stopped = False
+        except _ForeignTaskError:
+            _reject(asked.task, "it names another fingerprint than its job does")
+            return
+        except CodeMismatchError as error:
+            self._refuse(asked, str(error))
+            return
+        except _TimeIsUpError:
+            self._give_up(asked, f"time limit of {self._limit_s:g} s")
+            return
+        except MemoryError:
+            self._give_up(asked, "out of memory")
+            return
+        finally:
+            self._may_be_stopped = False
+        self._store.settle(asked.job, asked.part, outcome)
+
+    def stop_if_running(self) -> None:
+        """End the chunk that runs, if one does; called from a signal handler.
+
+        Raises:
+            BaseException: Through whatever the chunk was doing.
+        """
+        if self._may_be_stopped:
+            self._may_be_stopped = False
+            raise _TimeIsUpError
+
+    # --- chunks that are not run to their end --------------------------------------------
+
+    def _give_up(self, asked: Assignment, why: str) -> None:
+        """The chunk did not kill this process, but might as well have."""
+        log(logging.WARNING, "chunk_given_up", why, job=asked.job, part=asked.part)
+        self._store.note_death(asked.job, asked.part, why)
+
+    def _refuse(self, asked: Assignment, code: str) -> None:
+        if len(self._declined) >= _MAX_PREPARED:
+            self._declined.clear()
+        self._declined[asked.job] = code
+        log(
+            logging.WARNING,
+            "code_declined",
+            "this worker's migrations differ from the producer's: its chunks are declined",
+            job=asked.job,
+            worker=asked.worker,
+            code=code,
+            wanted=asked.fingerprint,
+        )
+        self._decline(asked, code)
+
+    def _decline(self, asked: Assignment, code: str) -> None:
+        wanted = self._store.decline(asked.job, asked.part, asked.task, asked.worker, code)
+        if wanted:
+            # It comes back at once. Workers that can run it shall be quicker to take it.
+            time.sleep(_DECLINE_PAUSE_S)
+
+    # --- running --------------------------------------------------------------------------
+
+    def _outcome(self, asked: Assignment, claim: Claim) -> bytes:
         # Whatever goes wrong becomes an outcome: a task that ends without one would leave
         # its collector waiting.
+        began = time.perf_counter()
         try:
-            return self._migrate(JobSpec.from_wire(spec), frame, chunk, start)
+            spec, plan = self._prepare(asked, claim.spec)
+            outcome = self._migrate(asked, spec, plan, claim.frame)
+        except (CodeMismatchError, MemoryError, _ForeignTaskError):
+            raise
         except PyrmuteTasksError as error:
-            failure = RecordFailure.of(start, Stage.DECODE, "", error)
+            outcome = _failed(asked, Stage.DECODE, error)
         except Exception as error:
-            failure = RecordFailure.of(start, Stage.STEP, "", error)
-        return Outcome(chunk, 0, _EMPTY_OUTPUTS, failure)
+            outcome = _failed(asked, Stage.STEP, error)
+        failure = outcome.failure
+        if failure is not None:
+            if _ran_out_of_memory(failure.error):
+                raise MemoryError
+            failure = replace(failure, worker=asked.worker)
+        seconds = time.perf_counter() - began
+        return encode_outcome(
+            replace(outcome, failure=failure, seconds=seconds, worker=asked.worker)
+        )
 
-    def _migrate(self, spec: JobSpec, frame: bytes, chunk: int, start: int) -> Outcome[bytes]:
-        plan = self._plan(spec)
-        if plan.fingerprint != spec.fingerprint:
-            raise CodeMismatchError(
-                f"this worker's migrations of {plan} have fingerprint {plan.fingerprint} and the "
-                f"producer's have {spec.fingerprint}; deploy the same code to both"
-            )
+    def _migrate(
+        self, asked: Assignment, spec: JobSpec, plan: MigrationPlan, frame: bytes
+    ) -> Outcome[bytes]:
         counts = HookCounts() if spec.count_hooks else None
         hooks = self._manager.hooks.live
         with use_hooks(hooks if counts is None else (counts, *hooks)):
-            outputs, count, failure = _run(plan, spec.kind, decode_frame(frame), start)
-        return Outcome(
-            chunk, count, encode_frame(spec.kind, count, outputs), failure, counts=counts
-        )
+            outputs, count, failure = _run(plan, spec.kind, decode_frame(frame), asked.start)
+        framed = encode_frame(spec.kind, count, outputs)
+        return Outcome(asked.chunk, count, framed, failure, counts=counts)
 
-    def _plan(self, spec: JobSpec) -> MigrationPlan:
+    def _prepare(self, asked: Assignment, data: bytes) -> tuple[JobSpec, MigrationPlan]:
+        found = self._prepared.get(data)
+        if found is None:
+            spec = JobSpec.from_wire(data)
+            found = spec, self._plan(asked, spec)
+            if len(self._prepared) >= _MAX_PREPARED:
+                self._prepared.clear()
+            self._prepared[data] = found
+        if found[0].fingerprint != asked.fingerprint:
+            raise _ForeignTaskError
+        return found
+
+    def _plan(self, asked: Assignment, spec: JobSpec) -> MigrationPlan:
+        """Return the plan for a job.
+
+        Raises:
+            CodeMismatchError: If this worker cannot or must not run it; says what it holds.
+        """
         try:
-            return self._manager.plan(
+            plan = self._manager.plan(
                 spec.name, spec.from_version, spec.to_version, observe=spec.count_hooks
             )
         except (ModelNotFoundError, MigrationError) as error:
-            raise CodeMismatchError(
-                f"a worker cannot run {spec}: {str(error).splitlines()[0]}; deploy the same "
-                "code to workers and producers"
-            ) from None
+            raise CodeMismatchError(" ".join(str(error).split())) from None
+        if plan.fingerprint != spec.fingerprint:
+            if spec.fence is Fence.REJECT:
+                raise CodeMismatchError(plan.fingerprint)
+            log(
+                logging.WARNING,
+                "code_differs",
+                "this worker's migrations differ from the producer's and run all the same",
+                job=spec.id,
+                worker=asked.worker,
+                code=plan.fingerprint,
+                wanted=spec.fingerprint,
+            )
+        return plan if spec.retry is None else plan.with_retry(spec.retry)
+
+
+class _ForeignTaskError(Exception):
+    """A message that this job's producer has not written."""
+
+
+class _TimeIsUpError(BaseException):
+    """The soft time limit has passed; no step's ``except Exception`` shall catch it."""
+
+
+def _is_sound(job: object, part: object, start: object, fingerprint: object) -> bool:
+    """Say whether a producer may have written these arguments; messages are anybody's."""
+    return (
+        isinstance(job, str)
+        and _JOB.fullmatch(job) is not None
+        and isinstance(part, str)
+        and _PART.fullmatch(part) is not None
+        and type(start) is int
+        and start >= 0
+        and isinstance(fingerprint, str)
+    )
+
+
+def _reject(task: str, why: str) -> None:
+    log(logging.ERROR, "message_rejected", f"a message is rejected: {why}", task=task)
+
+
+def _failed(asked: Assignment, stage: Stage, error: Exception) -> Outcome[bytes]:
+    log(
+        logging.ERROR,
+        "chunk_rejected",
+        "a chunk cannot be run",
+        job=asked.job,
+        part=asked.part,
+        error=describe_safely(error),
+    )
+    failure = RecordFailure.of(asked.start, stage, "", error)
+    return Outcome(asked.chunk, 0, _EMPTY_OUTPUTS, failure)
+
+
+def _ran_out_of_memory(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, MemoryError):
+        error = error.__cause__
+    return error is not None
 
 
 def _run(
@@ -138,21 +313,32 @@ class RunnerSource:
 
     Args:
         manager: The manager, loaded once in the main process and shared by forking.
-        open_store: Opens a store.
+        settings: Where the store is, and what a chunk may use.
     """
 
-    def __init__(self, manager: Manager, open_store: Callable[[], Store]) -> None:
+    def __init__(self, manager: Manager, settings: Settings) -> None:
         self._manager = manager
-        self._open_store = open_store
+        self._settings = settings
         self._runner: ChunkRunner | None = None
         self._pid = 0
 
     def __call__(self) -> ChunkRunner:
         """Return this process's runner."""
         if self._runner is None or self._pid != os.getpid():
-            self._runner = ChunkRunner(self._manager, self._open_store())
+            self._runner = self._begin()
             self._pid = os.getpid()
         return self._runner
+
+    def _begin(self) -> ChunkRunner:
+        settings = self._settings
+        runner = ChunkRunner(self._manager, Store(settings), settings.soft_time_limit_s)
+        # The pool sends this signal at the soft limit. Its own handler raises what a step
+        # may catch, and what would be taken for the step's error.
+        signal.signal(signal.SIGUSR1, lambda *_: runner.stop_if_running())
+        if settings.memory_limit_bytes:
+            _, most = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (settings.memory_limit_bytes, most))
+        return runner
 
 
 class ChunkRequest(Request):
@@ -219,9 +405,13 @@ def register_task(
         open_store: Returns the store as the worker's main process uses it.
     """
 
-    def migrate_chunk(task: Any, job: str, part: str, start: int) -> None:
+    def migrate_chunk(task: Any, job: str, part: str, start: int, fingerprint: str) -> None:
         request = task.request
-        runner().run(job, part, start, request.id, worker_name(request.hostname))
+        worker = worker_name(request.hostname)
+        if not _is_sound(job, part, start, fingerprint):
+            _reject(request.id, "its arguments are not what a producer writes")
+            return
+        runner().run(Assignment(job, part, start, fingerprint, request.id, worker))
 
     task: Any = app.task(name=TASK_NAME, bind=True)(migrate_chunk)
     task.Request = ChunkRequest

@@ -50,7 +50,7 @@ def create_worker_app(settings: Settings) -> Celery:
         return Store(settings)
 
     manager = load_manager(settings.manager)
-    register_task(app, RunnerSource(manager, lambda: Store(settings)), name_of, open_store)
+    register_task(app, RunnerSource(manager, settings), name_of, open_store)
     heartbeat = Heartbeat(settings)
 
     # Celery keeps only weak references to receivers, and signals are global: the

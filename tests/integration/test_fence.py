@@ -1,0 +1,147 @@
+"""Old code never migrates new jobs: workers whose migrations differ decline."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pyrmute_tasks import CodeMismatchError, Fence, Migrator, Settings
+from pyrmute_tasks.distributed import EmbeddedFleet
+from pyrmute_tasks.distributed.store import Store
+from tests.conftest import ROOT, wait_until
+from tests.people import manager, person
+
+HOP = ("Person", "1.0.0", "3.0.0")
+RECORDS = [person(index) for index in range(120)]
+EXPECTED = manager.migrate_batch_data(RECORDS, *HOP)
+# The same models and steps, but for what an older deployment had.
+OLDER_STEP = """
+from tests.people import *
+
+@manager.migration("Person", "2.0.0", "3.0.0")
+def add_adult(data):
+    return {**data, "adult": data["age"] >= 21}
+"""
+WITHOUT_THE_MODEL = """
+from pyrmute_tasks import ModelManager
+manager = ModelManager()
+"""
+
+
+@contextmanager
+def worker_with(
+    code: str, settings: Settings, directory: Path, name: str = "other"
+) -> Iterator[Path]:
+    """A worker that holds other migrations; yields its log."""
+    module = directory / f"{name}.py"
+    module.write_text(code)
+    log = directory / f"{name}.log"
+    options = ["--manager", f"{module}:manager", "--concurrency", "1", "--name", f"{name}@test"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pyrmute_tasks", "worker", *options],
+            cwd=ROOT,
+            env=os.environ
+            | settings.to_env()
+            | {"TMPDIR": str(directory), "PYTHONPATH": str(ROOT)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    store = Store(settings)
+    try:
+        wait_until(
+            lambda: any(worker.name.startswith(name) for worker in store.workers()),
+            "the worker with other code beats",
+        )
+        yield log
+    finally:
+        store.close()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture
+def fleet() -> Iterator[EmbeddedFleet]:
+    with EmbeddedFleet("tests.people:manager", 1, Settings()) as fleet:
+        yield fleet
+
+
+@pytest.mark.parametrize("code", [OLDER_STEP, WITHOUT_THE_MODEL])
+def test_chunks_go_to_the_worker_with_the_right_code(
+    fleet: EmbeddedFleet, tmp_path: Path, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        worker_with(code, fleet.settings, tmp_path) as log,
+        Migrator(manager, settings=fleet.settings) as migrator,
+    ):
+        slow = [{"name": "sleep:0.01 x", "age": 1}]
+        for _ in range(3):
+            assert migrator.migrate_batch_data(RECORDS, *HOP, chunk_size=4) == EXPECTED
+            migrator.migrate_batch_data(slow * 60, *HOP, chunk_size=1)
+        wait_until(lambda: "its chunks are declined" in log.read_text(), "it has declined")
+    lines = [line for line in log.read_text().splitlines() if "its chunks are declined" in line]
+    assert len(lines) <= 6  # once a job
+    fingerprint = manager.plan(*HOP).fingerprint
+    assert f"wanted={fingerprint}" in lines[0]
+    assert "other@test" in lines[0]
+    assert has_declined(caplog)
+
+
+def test_a_fleet_without_the_right_code_ends_the_job(fleet: EmbeddedFleet, tmp_path: Path) -> None:
+    os.killpg(fleet.process_ids[1], signal.SIGKILL)
+    settings = replace(fleet.settings, code_wait_s=1.5)
+    with (
+        worker_with(OLDER_STEP, settings, tmp_path, "older"),
+        worker_with(WITHOUT_THE_MODEL, settings, tmp_path, "empty"),
+        Migrator(manager, settings=settings) as migrator,
+        pytest.raises(CodeMismatchError) as caught,
+    ):
+        migrator.migrate_batch_data(RECORDS, *HOP, chunk_size=4)
+    text = str(caught.value)
+    assert manager.plan(*HOP).fingerprint in text
+    assert "older@test" in text
+    assert "empty@test" in text
+    assert "'Person'" in text  # what the empty one lacks
+
+
+def test_a_deployment_that_arrives_in_time_saves_the_job(
+    fleet: EmbeddedFleet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.killpg(fleet.process_ids[1], signal.SIGKILL)
+    with worker_with(OLDER_STEP, fleet.settings, tmp_path):
+        results = []
+
+        def run() -> None:
+            with Migrator(manager, settings=fleet.settings) as migrator:
+                results.append(migrator.migrate_batch_data(RECORDS, *HOP, chunk_size=4))
+
+        job = threading.Thread(target=run)
+        job.start()
+        wait_until(lambda: has_declined(caplog), "the older worker has declined")
+        fleet.supervise()  # starts the right one
+        job.join()
+    assert results == [EXPECTED]
+
+
+def has_declined(caplog: pytest.LogCaptureFixture) -> bool:
+    return any(vars(record).get("action") == "code_declined" for record in caplog.records)
+
+
+def test_warn_migrates_all_the_same(fleet: EmbeddedFleet, tmp_path: Path) -> None:
+    os.killpg(fleet.process_ids[1], signal.SIGKILL)
+    settings = replace(fleet.settings, fence=Fence.WARN)
+    with (
+        worker_with(OLDER_STEP, settings, tmp_path) as log,
+        Migrator(manager, settings=settings) as migrator,
+    ):
+        outputs = migrator.migrate_batch_data([person(19), person(30)], *HOP, chunk_size=1)
+    assert [output["adult"] for output in outputs] == [False, True]  # 21, as the worker has it
+    assert log.read_text().count("run all the same") == 1

@@ -1,0 +1,112 @@
+"""Time and memory limits, and what passes by itself, on a real fleet."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyrmute_tasks import Migrator, ProcessDiedError, Retry, Settings
+from pyrmute_tasks.distributed import EmbeddedFleet
+from pyrmute_tasks.distributed.store import Store
+from tests.conftest import descendants, wait_until
+from tests.people import manager, person
+
+HOP = ("Person", "1.0.0", "3.0.0")
+LIMITS = Settings(soft_time_limit_s=0.5, time_limit_s=1.5, memory_limit_bytes=2 * 1024**3)
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[EmbeddedFleet]:
+    with EmbeddedFleet("tests.people:manager", 2, LIMITS) as fleet:
+        yield fleet
+
+
+def migrate_until_failure(
+    fleet: EmbeddedFleet, records: list[Any], **options: Any
+) -> tuple[list[Any], ProcessDiedError]:
+    outputs: list[Any] = []
+    with (
+        Migrator(manager, settings=fleet.settings, **options) as migrator,
+        pytest.raises(ProcessDiedError) as caught,
+    ):
+        for data in migrator.migrate_batch_data_streaming(records, *HOP, chunk_size=8):
+            outputs.append(data)
+    return outputs, caught.value
+
+
+@pytest.mark.parametrize(
+    ("deed", "how"),
+    [
+        ("loop:", "time limit of 0.5 s"),
+        ("stuck:", "time limit of 1.5 s"),
+        ("allocate:4000000000", "out of memory"),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 9, 15])
+def test_a_record_beyond_a_limit_is_named(
+    fleet: EmbeddedFleet, deed: str, how: str, place: int
+) -> None:
+    records = [person(index) for index in range(16)]
+    records[place] = {"name": deed, "age": 1}
+    outputs, error = migrate_until_failure(fleet, records)
+    assert error.how == how
+    assert error.record_index == place
+    assert outputs == manager.migrate_batch_data(records[:place], *HOP)
+
+
+def test_a_chunk_given_up_at_the_soft_limit_keeps_its_process() -> None:
+    records = [person(index) for index in range(8)]
+    records[3] = {"name": "loop:", "age": 1}
+    with EmbeddedFleet("tests.people:manager", 2, LIMITS) as fleet:
+        before = children_of(fleet)
+        migrate_until_failure(fleet, records)
+        assert children_of(fleet) == before
+
+
+def test_a_chunk_that_is_only_too_large_passes_in_halves(fleet: EmbeddedFleet) -> None:
+    """Eight records of 0.1 s are more than the limit, four of them are not."""
+    records = [{"name": "sleep:0.1 x", "age": index} for index in range(8)]
+    with Migrator(manager, settings=fleet.settings) as migrator:
+        outputs = migrator.migrate_batch_data(records, *HOP, chunk_size=8)
+    assert [output["age"] for output in outputs] == list(range(8))
+
+
+def test_a_service_that_is_away_for_a_moment(fleet: EmbeddedFleet, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    records = [person(0), {"name": f"fail-often:{calls} 2", "age": 1}, person(2)]
+    retry = Retry(on=(ConnectionError,), attempts=3, first_wait_s=0.01)
+    with Migrator(manager, settings=fleet.settings, retry=retry) as migrator:
+        outputs = migrator.migrate_batch_data(records, *HOP, chunk_size=3)
+    assert len(outputs) == 3
+    assert len(calls.read_text().splitlines()) == 3
+
+
+def test_without_a_retry_every_error_is_final(fleet: EmbeddedFleet, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    records = [person(0), {"name": f"fail-often:{calls} 1", "age": 1}]
+    with (
+        Migrator(manager, settings=fleet.settings) as migrator,
+        pytest.raises(Exception, match="ConnectionError") as caught,
+    ):
+        migrator.migrate_batch_data(records, *HOP, chunk_size=3)
+    assert len(calls.read_text().splitlines()) == 1
+    error: Any = caught.value
+    assert isinstance(error.__cause__, ConnectionError)
+    assert error.record_index == 1
+    assert error.worker.startswith("worker-")
+    assert "in fail_often" in error.worker_traceback
+
+
+def children_of(fleet: EmbeddedFleet) -> list[list[int]]:
+    return [descendants(pid) for pid in fleet.process_ids[1:]]
+
+
+def test_the_fleet_is_whole_afterwards(fleet: EmbeddedFleet) -> None:
+    store = Store(fleet.settings)
+    wait_until(lambda: len(store.workers()) == 2, "both workers beat")
+    store.close()
+    records = [person(index) for index in range(100)]
+    with Migrator(manager, settings=fleet.settings) as migrator:
+        outputs = migrator.migrate_batch_data(records, *HOP, chunk_size=5)
+    assert outputs == manager.migrate_batch_data(records, *HOP)
