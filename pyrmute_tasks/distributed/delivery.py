@@ -41,13 +41,18 @@ class Sighting:
 
     Attributes:
         claims: Who has taken which parts.
-        running: The workers whose heartbeat is fresh, and the tasks they run.
+        running: The workers whose heartbeat is fresh, and the tasks they have: those that
+            run, and those that wait at the worker for one of these to end.
         queue_is_empty: No message waits in the queue.
+        leaving: The workers of these that are shutting down.
+        any_idle: Some worker has nothing to do.
     """
 
     claims: Mapping[str, ClaimInfo]
     running: Mapping[str, Collection[str]]
     queue_is_empty: bool
+    leaving: Collection[str] = ()
+    any_idle: bool = True
 
 
 @dataclass(slots=True)
@@ -225,12 +230,13 @@ class Deliveries:
             self._empty_since = None
         elif self._empty_since is None:
             self._empty_since = now
+        holders = {task: name for name, tasks in seen.running.items() for task in tasks}
         for part in list(self._parts.values()):
             claim = seen.claims.get(part.key)
             if not part.sends or (claim is not None and claim.task != part.task):
                 continue  # on its way, or an earlier delivery of it has been claimed
             if claim is None:
-                if self._is_forgotten(part, now):
+                if self._waits_in_vain(part, now, seen, holders.get(part.task)):
                     yield part, False
             elif claim.worker not in seen.running:
                 yield part, True
@@ -239,6 +245,12 @@ class Deliveries:
             elif self._is_slow(part, now):
                 part.backed_up = True
                 yield part, False
+
+    def _waits_in_vain(self, part: Part, now: float, seen: "Sighting", holder: str | None) -> bool:
+        """Whether to send a part again that `holder`, if anybody, has and has not begun."""
+        if holder in seen.leaving:
+            return True  # it takes its time, and would give the message back in the end
+        return (holder is None or seen.any_idle) and self._is_forgotten(part, now)
 
     def _is_forgotten(self, part: Part, now: float) -> bool:
         """Whether nobody claimed a part although somebody should have by now."""

@@ -333,6 +333,8 @@ class CeleryExecutor:
             self._store.claims(self._spec.id),
             {worker.name: worker.running for worker in workers},
             queue_is_empty=waiting == 0,
+            leaving={worker.name for worker in workers if worker.slots == 0},
+            any_idle=any(worker.slots > len(worker.running) for worker in workers),
         )
         self._check_code(seen.claims)
         outcomes: list[Outcome[Frame]] = []

@@ -92,6 +92,30 @@ def test_what_later_chunks_have_overtaken_is_lost_though_the_queue_is_never_empt
     assert lost(deliveries, 8, see(empty=False)) == [("0", False)]
 
 
+def test_what_waits_at_a_worker_for_its_turn_is_not_lost_while_all_are_busy() -> None:
+    deliveries = Deliveries()
+    part = sent(deliveries, 0)
+    held = Sighting({}, {"w": ["other", part.task]}, queue_is_empty=True, any_idle=False)
+    assert lost(deliveries, 1.0, held) == []
+    assert lost(deliveries, 60.0, held) == []
+
+
+def test_what_waits_at_a_busy_worker_goes_to_an_idle_one() -> None:
+    deliveries = Deliveries()
+    part = sent(deliveries, 0)
+    held = Sighting({}, {"w": ["other", part.task], "v": []}, queue_is_empty=True, any_idle=True)
+    assert lost(deliveries, 1.0, held) == []
+    assert lost(deliveries, 3.5, held) == [("0", False)]
+
+
+def test_what_waits_at_a_worker_that_leaves_is_sent_to_others_at_once() -> None:
+    deliveries = Deliveries()
+    part = sent(deliveries, 0)
+    running = {"w": ["other", part.task], "v": []}
+    held = Sighting({}, running, queue_is_empty=False, leaving={"w"}, any_idle=False)
+    assert lost(deliveries, 0.1, held) == [("0", False)]
+
+
 def test_a_claim_by_an_earlier_delivery_does_not_hide_the_next_one() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
