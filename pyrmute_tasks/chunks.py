@@ -22,7 +22,6 @@ __all__ = [
     "Chunk",
     "Origin",
     "Outcome",
-    "SizeByBytes",
     "check_chunk_size",
     "cut_records",
     "decode_outcome",
@@ -116,31 +115,6 @@ def check_chunk_size(chunk_size: int) -> int:
     if type(chunk_size) is not int or chunk_size < 1:
         raise ConfigurationError(f"chunk_size must be a positive integer, not {chunk_size!r}")
     return chunk_size
-
-
-class SizeByBytes:
-    """Chooses how many records a chunk holds from how large they have been on the wire.
-
-    Small records want large chunks, since a task costs about a millisecond whatever it
-    holds; large ones want small chunks, since a window of them must fit into memory.
-    """
-
-    _TARGET_BYTES: Final = 256 * 1024
-    _FIRST: Final = 500
-    _MOST: Final = 20_000
-    _GROWTH: Final = 4  # a few small records must not decide over large ones behind them
-
-    def __init__(self) -> None:
-        self._size = self._FIRST
-
-    def __call__(self) -> int:
-        """Return the size of the next chunk."""
-        return self._size
-
-    def observe(self, count: int, size_bytes: int) -> None:
-        """Learn that `count` records took `size_bytes`."""
-        wanted = self._TARGET_BYTES * count // max(size_bytes, 1)
-        self._size = max(1, min(wanted, self._size * self._GROWTH, self._MOST))
 
 
 def cut_records(

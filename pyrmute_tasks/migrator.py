@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from itertools import chain
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from celery import Celery
 from pydantic import BaseModel
@@ -19,7 +19,6 @@ from pyrmute_tasks.batches import Finish, keep, validate, validate_as
 from pyrmute_tasks.chunks import (
     Chunk,
     Outcome,
-    SizeByBytes,
     check_chunk_size,
     cut_records,
     decode_records,
@@ -36,16 +35,20 @@ from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.events import Observer
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.flow import Window, run_ordered
-from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
+from pyrmute_tasks.io.jsonl import FIRST_BYTES, MOST_BYTES, JsonlSink, JsonlSource
 from pyrmute_tasks.jobs import JobReport, JobSpec, JobState, JobTally, new_job_id
 from pyrmute_tasks.local import check_workers, usable_cpus
 from pyrmute_tasks.plan import MigrationPlan
 from pyrmute_tasks.registry import ModelData
 from pyrmute_tasks.retries import Retry
 from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.sizing import ChunkSizer, RecordSizer
 from pyrmute_tasks.versions import VersionLike
 
 __all__ = ["Migrator"]
+
+_FIRST_RECORDS_BYTES: Final = 256 * 1024
+_MOST_RECORDS_BYTES: Final = 1024 * 1024
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -330,7 +333,8 @@ class Migrator:
         """
         plan = self._manager.plan(name, from_version, to_version)
         plan.target  # noqa: B018  # a missing target is told before anything is started
-        lines = JsonlSource(source, chunk_size)
+        sizer = ChunkSizer(FIRST_BYTES, MOST_BYTES, lambda: executor.slots)
+        lines = JsonlSource(source, chunk_size, sizer)
 
         def finish(chunk: Chunk[bytes], outcome: Outcome[Frame]) -> Outcome[Frame]:
             self._merge_counts(outcome)
@@ -345,7 +349,7 @@ class Migrator:
                 executor,
                 self._window_of(executor),
                 finish=finish,
-                observers=(tally, *observers),
+                observers=(tally, sizer, *observers),
             )
             for outcome in outcomes:
                 sink.write(outcome.outputs.payload)
@@ -375,8 +379,9 @@ class Migrator:
         chunk_size: int | None,
         finish: Finish,
     ) -> Generator[Any, None, None]:
-        sizer = SizeByBytes()
-        with closing(cut_records(records, chunk_size or sizer)) as chunks:
+        sizer = ChunkSizer(_FIRST_RECORDS_BYTES, _MOST_RECORDS_BYTES)
+        records_sizer = RecordSizer(sizer)
+        with closing(cut_records(records, chunk_size or records_sizer)) as chunks:
             first = next(chunks, None)
             if first is None:
                 return
@@ -384,7 +389,7 @@ class Migrator:
 
             def encode(chunk: Chunk[list[Any]]) -> Chunk[bytes]:
                 frame = encode_records(chunk, Compression.NONE)
-                sizer.observe(frame.count, frame.size_bytes)
+                records_sizer.cut(frame.index, frame.count, frame.size_bytes)
                 return frame
 
             def decode(chunk: Chunk[bytes], outcome: Outcome[Frame]) -> Outcome[list[Any]]:
@@ -395,7 +400,9 @@ class Migrator:
             with self._job(plan, FrameKind.OBJECTS) as (executor, tally):
                 frames = encode_each(chain((first,), chunks), encode)
                 window = self._window_of(executor)
-                outcomes = run_ordered(frames, executor, window, finish=decode, observers=(tally,))
+                outcomes = run_ordered(
+                    frames, executor, window, finish=decode, observers=(tally, sizer)
+                )
                 with closing(outcomes):
                     for outcome in outcomes:
                         yield from outcome.outputs

@@ -11,10 +11,12 @@ from typing import IO, Final, Self
 from pyrmute_tasks.chunks import Chunk, Origin, check_chunk_size
 from pyrmute_tasks.codec import Compression, FrameKind, encode_frame
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.sizing import ChunkSizer
 
-__all__ = ["JsonlSink", "JsonlSource"]
+__all__ = ["FIRST_BYTES", "MOST_BYTES", "JsonlSink", "JsonlSource"]
 
-_TARGET_BYTES: Final = 1024 * 1024
+FIRST_BYTES: Final = 512 * 1024
+MOST_BYTES: Final = 4 * 1024 * 1024  # a window of eight must fit into memory as outputs too
 _BOM: Final = b"\xef\xbb\xbf"
 _MAYBE_BLANK: Final = re.compile(rb"\n[\n\r\t ]")
 
@@ -27,7 +29,8 @@ class JsonlSource:
 
     Args:
         path: The file.
-        chunk_size: Records a chunk, exactly; None cuts by size in bytes.
+        chunk_size: Records a chunk, exactly; None leaves it to `sizer`.
+        sizer: Chooses sizes in bytes.
         compression: How frames are compressed.
 
     Raises:
@@ -38,10 +41,12 @@ class JsonlSource:
         self,
         path: str | os.PathLike[str],
         chunk_size: int | None = None,
+        sizer: ChunkSizer | None = None,
         compression: Compression = Compression.NONE,
     ) -> None:
         self._path = Path(path)
         self._chunk_size = check_chunk_size(chunk_size) if chunk_size is not None else None
+        self._sizer = sizer or ChunkSizer(FIRST_BYTES, MOST_BYTES)
         self._compression = compression
         self.bytes_read = 0
         try:
@@ -69,6 +74,7 @@ class JsonlSource:
                 if count:
                     frame = encode_frame(FrameKind.LINES, count, kept, self._compression)
                     origin = Origin(str(self._path), line, blank)
+                    self._sizer.cut(index, len(frame))
                     yield Chunk(index, start, count, frame, len(frame), origin)
                     index += 1
                 start += count
@@ -76,7 +82,8 @@ class JsonlSource:
 
     def _read(self, file: IO[bytes]) -> bytes:
         if self._chunk_size is None:
-            return file.read(_TARGET_BYTES) + file.readline()
+            size_bytes = self._sizer.next_bytes(self.size_bytes - self.bytes_read)
+            return file.read(size_bytes) + file.readline()
         lines: list[bytes] = []
         records = 0
         for text in file:

@@ -1,5 +1,4 @@
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -7,7 +6,6 @@ import pytest
 from pyrmute_tasks.chunks import (
     Origin,
     Outcome,
-    SizeByBytes,
     cut_records,
     decode_outcome,
     decode_records,
@@ -112,21 +110,3 @@ def test_a_damaged_outcome_is_refused(cut: int) -> None:
     data = encode_outcome(Outcome(0, 0, encode_frame(FrameKind.LINES, 0, b"")))
     with pytest.raises(FrameError):
         decode_outcome(data[:cut])
-
-
-@pytest.mark.parametrize(("record_bytes", "low", "high"), [(50, 4_000, 6_000), (100_000, 2, 3)])
-def test_sizes_follow_the_size_of_records(record_bytes: int, low: int, high: int) -> None:
-    sizer = SizeByBytes()
-    sizes = []
-    for _ in range(6):
-        sizes.append(sizer())
-        sizer.observe(sizer(), sizer() * record_bytes)
-    assert low <= sizes[-1] <= high
-    assert all(later <= 4 * earlier for earlier, later in pairwise(sizes))
-
-
-def test_a_record_larger_than_a_chunk_is_a_chunk() -> None:
-    sizer = SizeByBytes()
-    sizer.observe(1, 10**9)
-    assert sizer() == 1
-    assert [chunk.count for chunk in cut_records(range(3), sizer)] == [1, 1, 1]
