@@ -36,12 +36,13 @@ from pyrmute_tasks.migrator import Migrator
 from pyrmute_tasks.nested import NestedModelInfo
 from pyrmute_tasks.registry import MigrationFunc, ModelData
 from pyrmute_tasks.retries import Retry
-from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.settings import Compress, Settings
 from pyrmute_tasks.versions import ModelVersion
 
 __all__ = [
     "BrokerUnavailableError",
     "CodeMismatchError",
+    "Compress",
     "ConfigurationError",
     "Fence",
     "FleetError",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from pyrmute_tasks.codec import FrameKind, pack, unpack
+from pyrmute_tasks.codec import Compression, FrameKind, pack, unpack
 from pyrmute_tasks.errors import FrameError, JobError
 from pyrmute_tasks.events import (
     ChunkDelivered,
@@ -55,6 +55,7 @@ class JobSpec:
         count_hooks: Count for the producer's `MetricsHook`.
         fence: What workers do that hold other migrations.
         retry: Which steps are run again, if any.
+        compression: How workers compress outputs.
     """
 
     id: str
@@ -66,6 +67,7 @@ class JobSpec:
     count_hooks: bool = False
     fence: Fence = Fence.REJECT
     retry: Retry | None = None
+    compression: Compression = Compression.NONE
 
     def __str__(self) -> str:
         return f"{self.name} {self.from_version}→{self.to_version} · job {self.id}"
@@ -83,6 +85,7 @@ class JobSpec:
                 self.count_hooks,
                 self.fence.value,
                 self.retry.to_wire() if self.retry else None,
+                int(self.compression),
             ]
         )
 
@@ -94,7 +97,7 @@ class JobSpec:
             FrameError: If it is something else.
         """
         try:
-            job_id, name, first, last, kind, fingerprint, count, fence, retry = unpack(data)
+            job_id, name, first, last, kind, fingerprint, count, fence, retry, how = unpack(data)
             return cls(
                 job_id,
                 name,
@@ -105,6 +108,7 @@ class JobSpec:
                 count,
                 Fence(fence),
                 Retry.from_wire(retry) if retry is not None else None,
+                Compression(how),
             )
         except (TypeError, ValueError) as error:
             raise FrameError(f"a job's spec is damaged ({type(error).__name__})") from None

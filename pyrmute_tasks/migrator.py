@@ -25,7 +25,7 @@ from pyrmute_tasks.chunks import (
     encode_each,
     encode_records,
 )
-from pyrmute_tasks.codec import Compression, Frame, FrameKind
+from pyrmute_tasks.codec import Frame, FrameKind
 from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.distributed.broker import Broker
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
@@ -334,7 +334,7 @@ class Migrator:
         plan = self._manager.plan(name, from_version, to_version)
         plan.target  # noqa: B018  # a missing target is told before anything is started
         sizer = ChunkSizer(FIRST_BYTES, MOST_BYTES, lambda: executor.slots)
-        lines = JsonlSource(source, chunk_size, sizer)
+        lines = JsonlSource(source, chunk_size, sizer, self._settings.compression)
 
         def finish(chunk: Chunk[bytes], outcome: Outcome[Frame]) -> Outcome[Frame]:
             self._merge_counts(outcome)
@@ -388,7 +388,7 @@ class Migrator:
             plan = self._manager.plan(name, from_version, to_version)
 
             def encode(chunk: Chunk[list[Any]]) -> Chunk[bytes]:
-                frame = encode_records(chunk, Compression.NONE)
+                frame = encode_records(chunk, self._settings.compression)
                 records_sizer.cut(frame.index, frame.count, frame.size_bytes)
                 return frame
 
@@ -424,6 +424,7 @@ class Migrator:
             count_hooks=bool(self._manager.hooks),
             fence=self._settings.fence,
             retry=self._retry,
+            compression=self._settings.compression,
         )
         supervise = self._fleet.supervise if self._fleet else lambda: None
         tally = JobTally(spec.id)

@@ -4,20 +4,30 @@ Options are composed here and only here: from arguments, or from ``PYRMUTE_TASKS
 variables with `Settings.from_env`. Nothing reads the environment at import.
 """
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
+from pyrmute_tasks.codec import Compression
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.jobs import Fence
 
-__all__ = ["ENV_PREFIX", "Settings"]
+__all__ = ["ENV_PREFIX", "Compress", "Settings"]
 
 ENV_PREFIX: Final = "PYRMUTE_TASKS_"
 
 _REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+socket")
+
+
+class Compress(enum.StrEnum):
+    """When chunks and outcomes are compressed on their way."""
+
+    AUTO = "auto"  # if they cross a network
+    ALWAYS = "always"
+    NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +37,8 @@ class Settings:
     Each field is also a variable: ``broker_url`` is ``PYRMUTE_TASKS_BROKER_URL``.
 
     Attributes:
-        broker_url: Where tasks are queued. ``redis://``, ``rediss://`` or ``unix://``.
+        broker_url: Where tasks are queued. ``redis://``, ``rediss://`` or ``unix://``; or
+            RabbitMQ, ``amqp://`` or ``amqps://``.
         store_url: Where chunks and outcomes are kept; Redis or Valkey. By default the
             broker, if that is Redis too.
         manager: Name of the manager that workers run: ``package.module:attribute`` or
@@ -45,6 +56,7 @@ class Settings:
         soft_time_limit_s: A worker gives up a chunk that takes longer. The second time its
             halves are tried apart, down to the record that takes so long.
         time_limit_s: A worker's child that has not even given up by then is killed.
+        compress: When chunks and outcomes are compressed.
         memory_limit_bytes: Address space of each of a worker's children; 0 sets no limit.
     """
 
@@ -61,6 +73,7 @@ class Settings:
     soft_time_limit_s: float = 1200.0
     time_limit_s: float = 1260.0
     memory_limit_bytes: int = 0
+    compress: Compress = Compress.AUTO
 
     def __post_init__(self) -> None:
         if not self.store_url and _scheme(self.broker_url) not in _REDIS_SCHEMES:
@@ -115,6 +128,18 @@ class Settings:
         }
 
     @property
+    def compression(self) -> Compression:
+        """How chunks and outcomes are compressed on the way to this store.
+
+        zstd at level 1 takes 660 MB/s a core here: less time than a network takes for what
+        it saves, and more than a unix socket does.
+        """
+        if self.compress is Compress.AUTO:
+            crosses = _crosses_a_network(self.redis_store_url)
+            return Compression.ZSTD if crosses else Compression.NONE
+        return Compression.ZSTD if self.compress is Compress.ALWAYS else Compression.NONE
+
+    @property
     def celery_broker_url(self) -> str:
         """The broker's URL as kombu wants it: ``redis+socket://`` for a unix socket."""
         return self.broker_url.replace("unix://", "redis+socket://", 1)
@@ -123,6 +148,14 @@ class Settings:
     def redis_store_url(self) -> str:
         """The store's URL as redis-py wants it: ``unix://`` for a unix socket."""
         return (self.store_url or self.broker_url).replace("redis+socket://", "unix://", 1)
+
+
+def _crosses_a_network(url: str) -> bool:
+    parts = urlsplit(url)
+    if parts.scheme in {"unix", "redis+socket"}:
+        return False
+    host = parts.hostname or "localhost"
+    return host not in {"localhost", "::1"} and not host.startswith("127.")
 
 
 def _scheme(url: str) -> str:
@@ -142,5 +175,6 @@ _WANTED: Final[Mapping[type, str]] = MappingProxyType(
         float: "a number of seconds",
         int: "a whole number",
         Fence: " or ".join(Fence),
+        Compress: ", ".join(Compress),
     }
 )

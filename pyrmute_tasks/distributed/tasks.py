@@ -210,7 +210,7 @@ class ChunkRunner:
         hooks = self._manager.hooks.live
         with use_hooks(hooks if counts is None else (counts, *hooks)):
             outputs, count, failure = _run(plan, spec.kind, decode_frame(frame), asked.start)
-        framed = encode_frame(spec.kind, count, outputs)
+        framed = encode_frame(spec.kind, count, outputs, spec.compression)
         return Outcome(asked.chunk, count, framed, failure, counts=counts)
 
     def _prepare(self, asked: Assignment, data: bytes) -> tuple[JobSpec, MigrationPlan]:

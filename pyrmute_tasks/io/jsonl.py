@@ -74,7 +74,7 @@ class JsonlSource:
                 if count:
                     frame = encode_frame(FrameKind.LINES, count, kept, self._compression)
                     origin = Origin(str(self._path), line, blank)
-                    self._sizer.cut(index, len(frame))
+                    self._sizer.cut(index, len(kept))
                     yield Chunk(index, start, count, frame, len(frame), origin)
                     index += 1
                 start += count

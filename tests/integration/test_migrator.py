@@ -5,6 +5,7 @@ import os
 import signal
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from redis import Redis
 
 from pyrmute_tasks import ConfigurationError, MigrationError, Migrator, ModelManager
-from pyrmute_tasks.distributed import Store
+from pyrmute_tasks.distributed import EmbeddedFleet, Store
 from pyrmute_tasks.errors import (
     InvalidRecordError,
     ManagerImportError,
@@ -23,7 +24,7 @@ from pyrmute_tasks.errors import (
 )
 from pyrmute_tasks.flow import Window
 from pyrmute_tasks.registry import load_attribute
-from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.settings import Compress, Settings
 from tests.conftest import ROOT, descendants, is_alive, wait_until
 from tests.people import PersonV3, broken_step, invalid, manager, person
 
@@ -51,6 +52,21 @@ def sequential(lines: bytes) -> bytes:
 def people() -> Iterator[Migrator]:
     with Migrator(manager, workers=2, window=Window(8)) as migrator:
         yield migrator
+
+
+def test_what_travels_compressed_is_the_same(tmp_path: Path) -> None:
+    content = SAMPLE.read_bytes()
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes(content)
+    with EmbeddedFleet(FLIGHTS, 2, Settings()) as fleet:
+        settings = replace(fleet.settings, compress=Compress.ALWAYS)
+        with Migrator(FLIGHTS, settings=settings) as migrator:
+            migrator.migrate_file(source, target, "Flight", "1.0.0", "3.0.0")
+            rows = [json.loads(line) for line in content.splitlines()[:100]]
+            models = migrator.migrate_batch(rows, "Flight", "1.0.0", "3.0.0")
+    assert target.read_bytes() == sequential(content)
+    dumped = "".join(model.model_dump_json() + "\n" for model in models)
+    assert sequential(content).startswith(dumped.encode())
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
