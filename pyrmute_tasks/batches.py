@@ -29,6 +29,7 @@ from pyrmute_tasks.registry import ModelData, is_loading, load_attribute
 __all__ = [
     "Finish",
     "Parallelism",
+    "finish_in_blocks",
     "keep",
     "migrate_all",
     "migrate_lazily",
@@ -54,6 +55,19 @@ def validate_as(model: type[BaseModel]) -> Finish:
 def keep(_: MigrationPlan, data: list[ModelData], __: int) -> Result:
     """Leave the data as they are."""
     return data, None
+
+
+def finish_in_blocks(
+    finish: Finish, plan: MigrationPlan, data: list[ModelData], start: int
+) -> Result:
+    """Finish many records, some at a time, so that they are still in the cache."""
+    done: list[Any] = []
+    for begin in range(0, len(data), BLOCK_RECORDS):
+        outputs, failure = finish(plan, data[begin : begin + BLOCK_RECORDS], start + begin)
+        done += outputs
+        if failure is not None:
+            return done, failure
+    return done, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +262,7 @@ def _in_processes(
 
     def finish_here(chunk: Chunk[list[Any]], outcome: Outcome[list[Any]]) -> Outcome[list[Any]]:
         with paused_collector():
-            outputs, invalid = finish(plan, outcome.outputs, chunk.start)
+            outputs, invalid = finish_in_blocks(finish, plan, outcome.outputs, chunk.start)
         return _outcome(chunk, (outputs, invalid or outcome.failure))
 
     with ProcessExecutor(_begin_work, argument, workers, context) as executor:

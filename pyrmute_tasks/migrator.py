@@ -15,7 +15,7 @@ from celery import Celery
 from pydantic import BaseModel
 
 from pyrmute_tasks.adoption import adopt, load_manager
-from pyrmute_tasks.batches import Finish, keep, validate, validate_as
+from pyrmute_tasks.batches import Finish, finish_in_blocks, keep, validate, validate_as
 from pyrmute_tasks.chunks import (
     Chunk,
     Outcome,
@@ -38,7 +38,7 @@ from pyrmute_tasks.flow import Window, run_ordered
 from pyrmute_tasks.io.jsonl import FIRST_BYTES, MOST_BYTES, JsonlSink, JsonlSource
 from pyrmute_tasks.jobs import JobReport, JobSpec, JobState, JobTally, new_job_id
 from pyrmute_tasks.local import check_workers, usable_cpus
-from pyrmute_tasks.plan import MigrationPlan
+from pyrmute_tasks.plan import MigrationPlan, paused_collector
 from pyrmute_tasks.registry import ModelData
 from pyrmute_tasks.retries import Retry
 from pyrmute_tasks.settings import Settings
@@ -48,7 +48,7 @@ from pyrmute_tasks.versions import VersionLike
 __all__ = ["Migrator"]
 
 _FIRST_RECORDS_BYTES: Final = 256 * 1024
-_MOST_RECORDS_BYTES: Final = 1024 * 1024
+_MOST_RECORDS_BYTES: Final = 512 * 1024
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -394,7 +394,9 @@ class Migrator:
 
             def decode(chunk: Chunk[bytes], outcome: Outcome[Frame]) -> Outcome[list[Any]]:
                 self._merge_counts(outcome)
-                outputs, invalid = finish(plan, decode_records(outcome.outputs), chunk.start)
+                with paused_collector():
+                    data = decode_records(outcome.outputs)
+                    outputs, invalid = finish_in_blocks(finish, plan, data, chunk.start)
                 return Outcome(outcome.index, len(outputs), outputs, invalid or outcome.failure)
 
             with self._job(plan, FrameKind.OBJECTS) as (executor, tally):
