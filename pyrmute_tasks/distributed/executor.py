@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -127,7 +127,10 @@ class CeleryExecutor:
         self._unsent_bytes = 0
         self._received: list[str] = []  # outcomes that the store may forget
         self._flushed_at = self._looked_at = self._checked_at = self._clock()
-        self._no_worker_since: float | None = self._checked_at
+        # Time in which this has looked. A consumer may pause for hours between two outputs,
+        # and what the last look found then says nothing about the time since.
+        self._watched_s = 0.0
+        self._no_worker_since: float | None = 0.0
         self._codes: dict[str, str] = {}  # what the workers hold that declined
         self._declined_since: float | None = None  # with nothing settled after it
         self._keep_alive = _KeepAlive(store, spec.id, settings.job_ttl_s / 4)
@@ -304,14 +307,17 @@ class CeleryExecutor:
                 )
             part = self._deliveries.declined(decline.part, decline.task)
             if part is not None:
-                self._declined_since = self._declined_since or self._clock()
+                if self._declined_since is None:
+                    self._declined_since = self._watched_s
                 again.append(part)
         if again:
             self._send_again(again, logging.DEBUG)
 
     def _check(self) -> list[Outcome[Frame]]:
         """Look after what a lost notice, a lost job, worker or message would leave waiting."""
-        self._checked_at = self._clock()
+        now = self._clock()
+        self._watched_s += min(now - self._checked_at, 2 * _CHECK_EVERY_S)
+        self._checked_at = now
         self._supervise()
         outcomes = self._settle(self._store.look_for_outcomes(self._spec.id))
         if not self._store.touch_job(self._spec.id):
@@ -336,7 +342,7 @@ class CeleryExecutor:
             leaving={worker.name for worker in workers if worker.slots == 0},
             any_idle=any(worker.slots > len(worker.running) for worker in workers),
         )
-        self._check_code(seen.claims)
+        self._check_code(seen)
         outcomes: list[Outcome[Frame]] = []
         forgotten = []
         for part, worker_is_gone in self._deliveries.lost(self._clock(), seen):
@@ -348,12 +354,13 @@ class CeleryExecutor:
             self._send_again(forgotten)
         return outcomes
 
-    def _check_code(self, claims: Mapping[str, ClaimInfo]) -> None:
+    def _check_code(self, seen: Sighting) -> None:
         """Give up on a fleet whose workers all hold other code."""
         since = self._declined_since
-        if since is None or self._clock() - since < self._settings.code_wait_s:
+        if since is None or self._watched_s - since < self._settings.code_wait_s:
             return
-        if any(claim.worker not in self._codes for claim in claims.values()):
+        at_work = {claim.worker for claim in seen.claims.values()} & seen.running.keys()
+        if at_work - self._codes.keys():
             return  # somebody with the right code is at work
         held = "; ".join(f"{worker}: {code}" for worker, code in self._codes.items())
         raise CodeMismatchError(
@@ -367,12 +374,11 @@ class CeleryExecutor:
         if workers:
             self._no_worker_since = None
             return
-        now = self._clock()
         if self._no_worker_since is None:
-            self._no_worker_since = now
+            self._no_worker_since = self._watched_s
         # A fleet that was there may be in the middle of a deployment.
         patience_s = self._settings.outage_s if self._met_workers else self._settings.worker_wait_s
-        if now - self._no_worker_since >= patience_s:
+        if self._watched_s - self._no_worker_since >= patience_s:
             raise NoWorkersError(
                 f"no worker answers on queue '{self._settings.queue}' of "
                 f"{hide_password(self._settings.broker_url)}; start one with: "
