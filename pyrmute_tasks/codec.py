@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -26,6 +27,7 @@ import zstandard
 from pydantic_core import TzInfo
 
 from pyrmute_tasks.errors import FrameError, UnsupportedValueError
+from pyrmute_tasks.msgpack_depth import nests_deeper
 
 __all__ = [
     "MAX_FRAME_BYTES",
@@ -208,9 +210,17 @@ def unpack(data: bytes | memoryview) -> Any:
         FrameError: If the bytes are not what `pack` writes.
     """
     try:
-        return ormsgpack.unpackb(data, ext_hook=_from_ext)
+        return _unpack(data, 0)
     except (ValueError, TypeError, KeyError, IndexError, ArithmeticError, struct.error) as error:
         raise FrameError(f"a payload cannot be decoded ({type(error).__name__})") from None
+
+
+def _unpack(data: bytes | memoryview, depth: int) -> Any:
+    # The library bounds the nesting of one payload to 1,024, but not of payloads within
+    # extension types within payloads: some ten of those would overflow the C stack.
+    if depth > _TRUSTED_DEPTH and (depth > _MAX_DEPTH or nests_deeper(data, _DEEP_WITHIN)):
+        raise ValueError("nested too deep")
+    return ormsgpack.unpackb(data, ext_hook=partial(_from_ext, depth + 1))
 
 
 def _to_ext(value: object) -> object:
@@ -320,8 +330,7 @@ _PACKERS: Final[dict[type, Callable[[Any], object]]] = {
 }
 
 
-def _unpack_pairs(data: bytes) -> dict[Any, Any]:
-    flat = unpack(data)
+def _pairs(flat: list[Any]) -> dict[Any, Any]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
@@ -332,21 +341,30 @@ _UNPACKERS: Final[dict[int, Callable[[bytes], object]]] = {
     _Ext.TIMEDELTA: lambda data: timedelta(*_SPAN.unpack(data)),
     _Ext.DECIMAL: lambda data: Decimal(data.decode()),
     _Ext.UUID: lambda data: uuid.UUID(bytes=data),
-    _Ext.TUPLE: lambda data: tuple(unpack(data)),
-    _Ext.SET: lambda data: set(unpack(data)),
-    _Ext.FROZENSET: lambda data: frozenset(unpack(data)),
     _Ext.BIG_INT: lambda data: int.from_bytes(data, "big", signed=True),
-    _Ext.PAIRS: _unpack_pairs,
     _Ext.TEXT: lambda data: data.decode("utf-8", "surrogatepass"),
 }
 
 
-def _from_ext(tag: int, data: bytes) -> object:
+_CONTAINERS: Final[dict[int, Callable[[list[Any]], object]]] = {
+    _Ext.TUPLE: tuple,
+    _Ext.SET: set,
+    _Ext.FROZENSET: frozenset,
+    _Ext.PAIRS: _pairs,
+}
+
+
+def _from_ext(depth: int, tag: int, data: bytes) -> object:
+    container = _CONTAINERS.get(tag)
+    if container is not None:
+        return container(_unpack(data, depth))
     return _UNPACKERS[tag](data)
 
 
 _SCALARS: Final = (bool, float, bytes, bytearray, type(None))
 _MAX_DEPTH: Final = 200  # ormsgpack refuses deeper nesting with the same TypeError
+_TRUSTED_DEPTH: Final = 8  # of extension types; 8 x 1,024 levels fit on any stack
+_DEEP_WITHIN: Final = 16  # levels in each of those further in
 
 
 def _adapt(value: Any, path: str, lossy: bool, depth: int = 0) -> Any:

@@ -70,8 +70,8 @@ class Settings:
     outage_s: float = 60.0
     code_wait_s: float = 30.0
     fence: Fence = Fence.REJECT
-    soft_time_limit_s: float = 1200.0
-    time_limit_s: float = 1260.0
+    soft_time_limit_s: float = 840.0
+    time_limit_s: float = 870.0
     memory_limit_bytes: int = 0
     compress: Compress = Compress.AUTO
 

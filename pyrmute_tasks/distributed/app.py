@@ -1,16 +1,17 @@
 """The Celery application that producers and workers share."""
 
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from celery import Celery
 
 from pyrmute_tasks.settings import Settings
 
-__all__ = ["TASK_NAME", "create_app"]
+__all__ = ["TASK_NAME", "create_app", "make_consumer"]
 
 TASK_NAME: Final = "pyrmute_tasks.migrate_chunk"
 
 _CONNECT_TIMEOUT_S: Final = 3.0
+_HEARTBEAT_S: Final = 20
 _VISIBILITY_TIMEOUT_S: Final = 6 * 3600.0
 _VISIBILITY_FACTOR: Final = 3
 
@@ -30,12 +31,13 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "task_default_queue": settings.queue,
         **_amqp_configuration(settings),
-        # Late, so that a worker holds one message a slot and no more. What is lost with a
-        # worker, or kills it, is the collector's business: the broker would deliver a
-        # record that kills its process for ever.
+        # What is lost with a worker, or kills it, is the collector's business: the broker
+        # would deliver a record that kills its process for ever.
         "task_acks_late": True,
         "task_reject_on_worker_lost": False,
-        "worker_prefetch_multiplier": 1,
+        # The next message is there when a chunk ends: asking the broker for it then costs
+        # a slot some milliseconds a chunk. One that has to wait too long is sent again.
+        "worker_prefetch_multiplier": 2,
         "task_soft_time_limit": settings.soft_time_limit_s,
         "task_time_limit": settings.time_limit_s,
         # How long a dead child's result may still arrive. Ours are in the store by then.
@@ -58,8 +60,40 @@ def _amqp_configuration(settings: Settings) -> dict[str, Any]:
     if settings.celery_broker_url.startswith("redis"):
         return {}
     return {
+        # RabbitMQ keeps these on a majority of its nodes, and drops no confirmed message
+        # when it restarts. Whoever comes first declares it, producer or worker.
         "task_default_queue_type": "quorum",
+        "worker_consumer": f"{__name__}:make_consumer",
+        # A worker notices within twice this time that the server is gone, and the server
+        # that a worker is.
+        "broker_heartbeat": _HEARTBEAT_S,
+        # The server closes a channel whose chunk takes longer than its `consumer_timeout`,
+        # and answers one about a queue whose leader is not there yet. Workers stay.
+        "broker_channel_error_retry": True,
+        # A quorum queue's consumer cannot be given more again. Nothing is over-fetched:
+        # what runs when the connection drops is cancelled.
+        "worker_enable_prefetch_count_reduction": False,
     }
+
+
+def make_consumer(*args: Any, **options: Any) -> Any:
+    """Return Celery's consumer without its queues for delayed tasks.
+
+    With a quorum queue Celery makes 28 more of them, for tasks with a countdown. No chunk
+    has one.
+    """
+    # Only workers come here: producers need not import what workers consist of.
+    from celery.worker.consumer import Consumer
+
+    blueprint: Any = Consumer.Blueprint
+
+    class ChunkConsumer(Consumer):
+        class Blueprint(blueprint):  # type: ignore[misc]  # it is an attribute, for the types
+            default_steps: ClassVar = [
+                step for step in blueprint.default_steps if not step.endswith(":DelayedDelivery")
+            ]
+
+    return ChunkConsumer(*args, **options)
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:

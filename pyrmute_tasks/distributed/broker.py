@@ -3,12 +3,14 @@
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from celery import Celery
-from kombu.exceptions import OperationalError
+from kombu import Producer
+from kombu.exceptions import KombuError
+from kombu.pidbox import Mailbox
 
 from pyrmute_tasks.distributed.app import TASK_NAME
 from pyrmute_tasks.errors import BrokerUnavailableError
@@ -18,6 +20,11 @@ from pyrmute_tasks.settings import Settings
 __all__ = ["Broker", "Message"]
 
 _RETRY_EVERY_S: Final = 1.0
+_ANSWER_S: Final = 10.0  # a broker that takes longer is frozen, or its host is
+_NOT_FOUND: Final = 404
+_REFUSED_USER: Final = 403
+_REFUSED_QUEUE: Final = 406
+_REFUSALS: Final = (_REFUSED_USER, _REFUSED_QUEUE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +53,33 @@ class Broker:
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
         self._settings = settings
+        connection: Any = app.connection_for_write()
+        # What the transport raises, some of it translated by kombu and some not.
+        self._errors: tuple[type[Exception], ...] = (
+            KombuError,
+            *connection.recoverable_connection_errors,
+            *connection.connection_errors,
+            *connection.channel_errors,
+        )
 
     def check(self) -> None:
         """Try the broker once.
 
         Raises:
-            BrokerUnavailableError: If it does not answer.
+            BrokerUnavailableError: If it does not answer, or refuses the user or the queue.
         """
+        errors: tuple[type[Exception], ...] = (*self._errors, ValueError, KeyError)
         try:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-                connection.default_channel  # noqa: B018  # opening the channel is what fails on Redis
-        except (OperationalError, OSError, ValueError, KeyError) as error:
-            lines = str(error).splitlines() or [type(error).__name__]
+                channel = connection.default_channel  # opening it is what fails on Redis
+                if connection.transport.driver_type == "amqp":
+                    self._app.amqp.default_queue(channel).declare()
+        except errors as error:
+            if _code(error) in _REFUSALS:
+                raise self._refused(error) from None
             raise BrokerUnavailableError(
-                f"no broker answers at {self._url} ({lines[0].rstrip('.')}); "
+                f"no broker answers at {self._url} ({_reason(error)}); "
                 "start it there or correct the URL"
             ) from None
 
@@ -71,7 +90,8 @@ class Broker:
         whoever settles a chunk second is turned away.
 
         Raises:
-            BrokerUnavailableError: If it stays away for longer than the settings allow.
+            BrokerUnavailableError: If it stays away for longer than the settings allow, or
+                refuses the tasks.
         """
         deadline = time.monotonic() + self._settings.outage_s
         while not self._publish_once(messages):
@@ -84,11 +104,14 @@ class Broker:
 
     def _publish_once(self, messages: Sequence[Message]) -> bool:
         try:
-            pooled: Any = self._app.producer_pool.acquire(block=True)
-            with pooled as producer, producer.batch(max_size=len(messages)):
-                for message in messages:
-                    self._send(message, producer)
-        except (OperationalError, OSError) as error:
+            with self._connection() as connection:
+                producer: Any = Producer(connection, auto_declare=False)
+                with producer.batch(max_size=len(messages)):
+                    for message in messages:
+                        self._send(message, producer)
+        except self._errors as error:
+            if _code(error) in _REFUSALS:
+                raise self._refused(error) from None
             log(
                 logging.WARNING,
                 "publish_failed",
@@ -105,6 +128,7 @@ class Broker:
             task_id=message.task,
             producer=producer,
             retry=False,
+            confirm_timeout=_ANSWER_S,
             argsrepr=message.label,
             kwargsrepr="{}",
         )
@@ -112,25 +136,89 @@ class Broker:
     def waiting(self) -> int | None:
         """Return how many tasks wait in the queue; None if the broker is away."""
         try:
-            with self._app.pool.acquire(block=True) as pooled:
-                connection: Any = pooled
-                try:
-                    with connection.channel() as channel:
-                        queue = self._settings.queue
-                        return int(channel.queue_declare(queue=queue, passive=True).message_count)
-                except connection.channel_errors:
-                    return 0  # nobody has made the queue yet
-        except (OperationalError, OSError):
+            with self._connection() as connection:
+                return self._count_waiting(connection)
+        except self._errors:
             return None
+
+    def _count_waiting(self, connection: Any) -> int:
+        channel = connection.channel()
+        try:
+            queue = channel.queue_declare(queue=self._settings.queue, passive=True)
+        except connection.channel_errors as error:
+            if _code(error) != _NOT_FOUND:
+                raise
+            return 0  # nobody has made the queue yet
+        channel.close()
+        return int(queue.message_count)
 
     def revoke(self, tasks: Iterable[str]) -> None:
         """Ask the workers to skip tasks.
 
         A courtesy: a worker that misses it asks the store and is told the same.
         """
-        with contextlib.suppress(OperationalError, OSError):
-            self._app.control.revoke(list(tasks))
+        with contextlib.suppress(*self._errors), self._connection() as connection:
+            mailbox = _Mailbox(
+                self._app.conf.control_exchange,
+                type="fanout",
+                connection=connection,
+                serializer="json",
+            )
+            mailbox.abcast("revoke", {"task_id": list(tasks), "terminate": False})
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[Any]:
+        """A connection from the pool that works, and that answers or fails in time."""
+        connection: Any = self._app.pool.acquire(block=True)
+        try:
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+            socket = getattr(connection.connection, "sock", None)
+            if socket is not None:  # AMQP's; on Redis it is the transport that sees to it
+                socket.settimeout(_ANSWER_S)
+            yield connection
+        except BaseException:
+            # An answer may still be on its way, and would be taken for that to the next
+            # question. The pool opens it anew.
+            connection.collect()
+            raise
+        finally:
+            connection.release()
+
+    def _refused(self, error: Exception) -> BrokerUnavailableError:
+        if _code(error) == _REFUSED_QUEUE:
+            return BrokerUnavailableError(
+                f"the broker at {self._url} has a queue '{self._settings.queue}' of another kind "
+                f"({_reason(error)}); delete it when it is empty, or set another name"
+            )
+        return BrokerUnavailableError(
+            f"the broker at {self._url} refused the user, the password or what the user wants to "
+            f"do ({_reason(error)}); correct the URL or the user's permissions"
+        )
 
     @property
     def _url(self) -> str:
         return hide_password(self._settings.broker_url)
+
+
+class _Mailbox(Mailbox):
+    """Sends to the workers' mailboxes once: kombu's own tries it until it succeeds."""
+
+    @contextlib.contextmanager
+    def producer_or_acquire(self, producer: Any = None, channel: Any = None) -> Iterator[Any]:
+        yield _OneAttempt(channel, auto_declare=False)
+
+
+class _OneAttempt(Producer):
+    def publish(self, *args: Any, **options: Any) -> Any:
+        return super().publish(*args, **options | {"retry": False, "confirm_timeout": _ANSWER_S})
+
+
+def _code(error: Exception) -> int:
+    """Return the number that AMQP gives an error, 0 if it has none."""
+    return int(getattr(error, "reply_code", 0) or 0)
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "reply_text", None) or str(error)
+    lines = text.splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")

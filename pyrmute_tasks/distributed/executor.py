@@ -81,8 +81,8 @@ class JobStore(Protocol):
     def claims(self, job: str) -> dict[str, ClaimInfo]:
         """Return who has taken which parts."""
 
-    def unclaim(self, job: str, parts: Iterable[str]) -> None:
-        """Forget who has taken parts."""
+    def restore_parts(self, job: str, frames: Iterable[tuple[str, bytes]]) -> None:
+        """Forget who has taken parts, and store the inputs of those that are missing."""
 
     def workers(self) -> list[WorkerInfo]:
         """Return the workers whose heartbeat is fresh."""
@@ -229,7 +229,8 @@ class CeleryExecutor:
             job=self._spec.id,
             parts=[part.key for part in parts],
         )
-        self._store.unclaim(self._spec.id, [part.key for part in parts])
+        frames = [(part.key, part.chunk.payload) for part in parts]
+        self._store.restore_parts(self._spec.id, frames)
         self._publish(parts)
 
     def _publish(self, parts: list[Part]) -> None:

@@ -258,11 +258,17 @@ class Store:
             self._touch(pipe, job)
             pipe.execute()
 
-    def unclaim(self, job: str, parts: Iterable[str]) -> None:
-        """Forget who has taken parts: they are sent anew."""
-        fields = list(parts)
-        if fields:
-            self._redis.hdel(_key(job, "claims"), *fields)
+    def restore_parts(self, job: str, frames: Iterable[tuple[str, bytes]]) -> None:
+        """Forget who has taken parts, and store the inputs of those that are missing.
+
+        A server that was restarted from its files may have lost its last second.
+        """
+        with self._redis.pipeline(transaction=False) as pipe:
+            for key, frame in frames:
+                pipe.hdel(_key(job, "claims"), key)
+                pipe.hsetnx(_key(job, "in"), key, frame)
+            self._touch(pipe, job)
+            pipe.execute()
 
     def claims(self, job: str) -> dict[str, ClaimInfo]:
         """Return who has taken which parts."""

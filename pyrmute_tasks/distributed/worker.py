@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import redis
 from celery import Celery
+from celery.bootsteps import StartStopStep
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from celery.worker import state
 
@@ -60,9 +61,6 @@ def create_worker_app(settings: Settings) -> Celery:
             return
         heartbeat.begin(name_of(sender.hostname), sender.controller.concurrency)
         atexit.register(heartbeat.end)  # a cold shutdown sends no signal
-        if sender.hub is not None:
-            # Celery looks after dead children every five seconds, and a job waits for it.
-            sender.hub.call_repeatedly(_LOOK_AFTER_CHILDREN_S, sender.pool.maintain_pool)
 
     def leave(**_: Any) -> None:
         heartbeat.leave()
@@ -70,6 +68,7 @@ def create_worker_app(settings: Settings) -> Celery:
     def end(**_: Any) -> None:
         heartbeat.end()
 
+    app.steps["consumer"].add(LookAfterChildren)
     worker_ready.connect(begin, weak=False)
     worker_shutting_down.connect(leave, weak=False)
     worker_shutdown.connect(end, weak=False)
@@ -89,6 +88,21 @@ def worker_arguments(name: str, concurrency: int, loglevel: str = "WARNING") -> 
     """
     options = [f"--hostname={name}", f"--concurrency={concurrency}", f"--loglevel={loglevel}"]
     return ["worker", *_ARGUMENTS, "--pool=prefork", *options]
+
+
+class LookAfterChildren(StartStopStep):
+    """Notices dead children quickly: Celery does so every five seconds, and a job waits.
+
+    A step of the consumer, since the event loop forgets its timers when the connection to
+    the broker is lost; steps are started anew with the next one.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, parent: Any) -> None:
+        """Set the timer."""
+        if parent.hub is not None:
+            parent.hub.call_repeatedly(_LOOK_AFTER_CHILDREN_S, parent.pool.maintain_pool)
 
 
 class Heartbeat:

@@ -18,6 +18,7 @@ from pyrmute_tasks.jobs import JobSpec, new_job_id
 from pyrmute_tasks.local import InlineExecutor, ProcessExecutor, ThreadExecutor
 from pyrmute_tasks.settings import Settings
 from tests.people import broken_step, manager, person
+from tests.rabbitmq import RabbitMQFleet, rabbitmq_fleet
 
 HOP = ("Person", "1.0.0", "3.0.0")
 PLAN = manager.plan(*HOP)
@@ -60,17 +61,23 @@ def fleet() -> Iterator[EmbeddedFleet]:
         yield fleet
 
 
+@pytest.fixture(scope="module")
+def fleet_on_rabbitmq() -> Iterator[RabbitMQFleet]:
+    with rabbitmq_fleet(2) as fleet:
+        yield fleet
+
+
 @contextmanager
-def on_celery(fleet: EmbeddedFleet) -> Iterator[Framed]:
-    store, app = Store(fleet.settings), create_app(fleet.settings)
+def on_celery(settings: Settings) -> Iterator[Framed]:
+    store, app = Store(settings), create_app(settings)
     spec = JobSpec(new_job_id(), *HOP, FrameKind.OBJECTS, PLAN.fingerprint)
-    with CeleryExecutor(Broker(app, fleet.settings), store, spec, fleet.settings) as executor:
+    with CeleryExecutor(Broker(app, settings), store, spec, settings) as executor:
         yield Framed(executor)
     app.close()
     store.close()
 
 
-@pytest.fixture(params=["inline", "threads", "processes", "celery"])
+@pytest.fixture(params=["inline", "threads", "processes", "celery", "celery-rabbitmq"])
 def opened(request: pytest.FixtureRequest) -> Opened:
     if request.param == "inline":
         return lambda: nullcontext(InlineExecutor(run_here))
@@ -78,8 +85,9 @@ def opened(request: pytest.FixtureRequest) -> Opened:
         return lambda: ThreadExecutor(run_here, 2)
     if request.param == "processes":
         return in_processes
-    fleet = request.getfixturevalue("fleet")
-    return lambda: on_celery(fleet)
+    name = "fleet" if request.param == "celery" else "fleet_on_rabbitmq"
+    fleet = request.getfixturevalue(name)
+    return lambda: on_celery(fleet.settings)
 
 
 def chunk_of(index: int, records: list[Any]) -> Chunk[list[Any]]:

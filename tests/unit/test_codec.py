@@ -22,6 +22,7 @@ from pyrmute_tasks.codec import (
     unpack,
 )
 from pyrmute_tasks.errors import FrameError, UnsupportedValueError
+from pyrmute_tasks.msgpack_depth import nests_deeper
 
 ZONES = st.sampled_from(
     [
@@ -201,3 +202,61 @@ def test_a_decompression_bomb_is_refused_within_the_announced_size() -> None:
 
 def decode_payload(frame: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=1).compress(bytes(decode_frame(frame).payload))
+
+
+def nested_in_extensions(levels: int, arrays: int) -> bytes:
+    """Tuples in lists in tuples, as no packer of ours would nest them."""
+    data = b"\x90"
+    for _ in range(levels):
+        data = b"\x91" * arrays + b"\xc9" + len(data).to_bytes(4, "big") + b"\x06" + data
+    return data
+
+
+@pytest.mark.parametrize(("levels", "arrays"), [(50, 1000), (200, 200), (900, 1), (11, 1020)])
+def test_nesting_that_would_overflow_the_stack_is_refused(levels: int, arrays: int) -> None:
+    with pytest.raises(FrameError):
+        unpack(nested_in_extensions(levels, arrays))
+
+
+def test_deep_tuples_survive() -> None:
+    value: object = "the middle"
+    for _ in range(60):
+        value = ([value], {"a": [value]} if _ < 3 else 1)
+    assert unpack(pack(value)) == value
+
+
+PLAIN = st.recursive(
+    st.none() | st.integers() | st.text() | st.binary() | st.decimals() | st.floats(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.lists(inner).map(tuple),
+    max_leaves=20,
+)
+
+
+@given(PLAIN.filter(lambda value: not has_surrogates(value)))
+def test_depth_is_found_without_decoding(value: object) -> None:
+    data = pack(value)
+    depth = depth_of(value)
+    assert not nests_deeper(data, depth)
+    assert depth == 0 or nests_deeper(data, depth - 1)
+
+
+def has_surrogates(value: object) -> bool:
+    try:
+        repr(value).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def depth_of(value: object) -> int:
+    """How deep arrays and maps nest in the payload itself; empty ones do not count."""
+    if isinstance(value, list) and value:
+        return 1 + max(map(depth_of, value))
+    if isinstance(value, dict) and value:
+        return 1 + max(map(depth_of, value.values()))
+    return 0  # a tuple is an extension type
+
+
+@given(st.binary(), st.integers(0, 3))
+def test_any_bytes_have_a_depth(data: bytes, limit: int) -> None:
+    assert nests_deeper(data, limit) in {True, False}

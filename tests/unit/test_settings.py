@@ -92,7 +92,7 @@ def test_every_setting_survives_the_way_through_variables() -> None:
         ("PYRMUTE_TASKS_COMPRESS", "zip", "must be auto, always, never"),
         ("PYRMUTE_TASKS_MEMORY_LIMIT_BYTES", "1 GB", "must be a whole number"),
         ("PYRMUTE_TASKS_MEMORY_LIMIT_BYTES", "-1", "must be 0 or more"),
-        ("PYRMUTE_TASKS_TIME_LIMIT_S", "60", "must be more than 1200"),
+        ("PYRMUTE_TASKS_TIME_LIMIT_S", "60", "must be more than 840"),
     ],
 )
 def test_limits_that_cannot_be_right_are_told(variable: str, value: str, message: str) -> None:

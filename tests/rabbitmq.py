@@ -1,0 +1,326 @@
+"""A private RabbitMQ server, and a fleet that uses it as its broker.
+
+The server has a node name, a cookie, ports and directories of its own, so it meets no other
+one of this machine. Its start takes seconds; keep one for as many tests as may share it.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Self
+
+import pytest
+
+from pyrmute_tasks.distributed import EmbeddedFleet, Store
+from pyrmute_tasks.distributed.embedded import _Guard
+from pyrmute_tasks.settings import Settings
+from tests.conftest import ROOT, wait_until
+
+USER: Final = "tester"
+
+_DEBIAN_HOMES: Final = "lib/rabbitmq/lib/rabbitmq_server-*"  # what /usr/sbin has is a wrapper
+_HELLO: Final = b"AMQP\x00\x00\x09\x01"
+_START_TIMEOUT_S: Final = 60.0
+
+
+def find_server() -> Path | None:
+    """Return the directory of an installed server with its ``sbin`` and ``plugins``."""
+    search_path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/opt/homebrew/sbin"])
+    found = shutil.which("rabbitmq-server", path=search_path)
+    homes = [*sorted(Path("/usr").glob(_DEBIAN_HOMES), reverse=True)]
+    if found:
+        homes.append(Path(found).resolve().parents[1])
+    for home in homes:
+        if (home / "sbin/rabbitmq-server").exists() and (home / "plugins").is_dir():
+            return home
+    return None
+
+
+def require_server() -> Path:
+    """Return the server's directory; skip the test if there is none, or fail it in CI."""
+    home = find_server()
+    if home is not None and shutil.which("epmd"):
+        return home
+    message = "no rabbitmq-server is installed on this machine"
+    if os.environ.get("CI", "").lower() not in ("", "0", "false", "no"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+class RabbitMQ:
+    """A server of one's own; a context manager that leaves nothing behind.
+
+    Attributes:
+        password: Of `USER`, who may do everything.
+    """
+
+    def __init__(self) -> None:
+        self.password = secrets.token_hex(8)
+        self._installed = require_server()
+        self._directory = Path()
+        self._ports: dict[str, int] = {}
+        self._guard: _Guard | None = None
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        # Short, because it becomes part of long paths.
+        self._directory = Path(tempfile.mkdtemp(prefix="rmq-", dir="/tmp"))
+        self._guard = _Guard(self._directory)
+        try:
+            self._ports = dict(zip(("amqp", "dist", "epmd"), _free_ports(3), strict=True))
+            self._write_files()
+            # Its own, in the foreground: the one that Erlang starts is a daemon, and stays.
+            epmd = ["epmd", "-port", str(self._ports["epmd"]), "-address", "127.0.0.1"]
+            self._epmd = self._spawn(epmd)
+            self.start()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._close()
+
+    # --- where it is ------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        return self.url_of(USER, self.password)
+
+    def url_of(self, user: str, password: str) -> str:
+        return f"amqp://{user}:{password}@127.0.0.1:{self._ports['amqp']}//"
+
+    @property
+    def pid(self) -> int:
+        assert self._server is not None
+        return self._server.pid
+
+    @property
+    def log(self) -> str:
+        return (self._directory / "log.txt").read_text(errors="replace")
+
+    # --- its life ---------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start it, with the data it had, and wait until it speaks AMQP."""
+        self._server = self._spawn([str(self._directory / "home/sbin/rabbitmq-server")])
+        wait_until(self._answers, "RabbitMQ answers", _START_TIMEOUT_S)
+
+    def stop(self) -> None:
+        """End it as an operator does."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop it and start it again; durable queues and their messages are kept."""
+        self.stop()
+        self.start()
+
+    def freeze(self) -> None:
+        """Stop it as a host that hangs does: connections stay, and nobody answers."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def watch(self, process: "subprocess.Popen[bytes]") -> None:
+        """End `process` and its group too, should this process be killed."""
+        assert self._guard is not None
+        self._guard.watch(process.pid)
+
+    def _answers(self) -> bool:
+        assert self._server is not None
+        assert self._server.poll() is None, f"RabbitMQ did not start:\n{self.log[-3000:]}"
+        try:
+            with socket.create_connection(("127.0.0.1", self._ports["amqp"]), 1.0) as client:
+                client.sendall(_HELLO)
+                return client.recv(1) == b"\x01"  # a method frame: Connection.Start
+        except OSError:
+            return False
+
+    def _end(self, number: signal.Signals) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            _end(server, number)
+
+    def _close(self) -> None:
+        self.kill()
+        if self._epmd is not None:
+            _end(self._epmd, signal.SIGKILL)
+        shutil.rmtree(self._directory)
+        if self._guard is not None:
+            self._guard.dismiss()
+
+    # --- what it needs ----------------------------------------------------------------------
+
+    def _spawn(self, command: list[str]) -> "subprocess.Popen[bytes]":
+        with (self._directory / "log.txt").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                env=self._variables(),
+                cwd=self._directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.watch(process)
+        return process
+
+    def _variables(self) -> Mapping[str, str]:
+        directory = self._directory
+        node = f"test-{self._ports['amqp']}@localhost"
+        return {
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "HOME": str(directory),  # of the cookie
+            "TMPDIR": str(directory),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(self._ports["epmd"]),
+            "ERL_INETRC": str(directory / "inetrc"),
+            "RABBITMQ_NODENAME": node,
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self._ports["amqp"]),
+            "RABBITMQ_DIST_PORT": str(self._ports["dist"]),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_MNESIA_BASE": str(directory / "data"),
+            "RABBITMQ_LOG_BASE": str(directory),
+            "RABBITMQ_LOGS": "-",
+            # The machine's own files in /etc/rabbitmq are for the machine's own server.
+            "RABBITMQ_CONF_ENV_FILE": str(directory / "env.conf"),
+            "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(directory / "advanced.config"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
+            # Then the script becomes the server instead of waiting for it as its parent.
+            "RUNNING_UNDER_SYSTEMD": "true",
+        }
+
+    def _write_files(self) -> None:
+        files = {
+            "env.conf": "",
+            "enabled_plugins": "[].\n",
+            "rabbitmq.conf": f"default_user = {USER}\ndefault_pass = {self.password}\n",
+            # Without it Erlang starts a helper process to look up `localhost`.
+            "inetrc": '{lookup, [file]}.\n{host, {127,0,0,1}, ["localhost"]}.\n',
+        }
+        for name, text in files.items():
+            (self._directory / name).write_text(text)
+        self._link_home()
+
+    def _link_home(self) -> None:
+        """Make a home without plugins: the server reads all of them before it starts."""
+        home = self._directory / "home"
+        shutil.copytree(self._installed / "sbin", home / "sbin")
+        (home / "plugins").mkdir()
+        for library in (self._installed / "plugins").iterdir():
+            is_plugin = library.name.startswith("rabbitmq_")
+            if not is_plugin or library.name.startswith("rabbitmq_prelaunch"):
+                (home / "plugins" / library.name).symlink_to(library)
+        (home / "escript").symlink_to(self._installed / "escript")
+
+
+class RabbitMQFleet:
+    """Workers that get chunks from a private RabbitMQ and keep them in a private Valkey.
+
+    Attributes:
+        settings: How to reach the fleet.
+        broker: The server.
+        workers: The workers' main processes, by name.
+    """
+
+    def __init__(self, broker: RabbitMQ, settings: Settings, directory: Path) -> None:
+        self.broker = broker
+        self.settings = settings
+        self.workers: dict[str, subprocess.Popen[bytes]] = {}
+        self._directory = directory
+
+    def start_worker(self, name: str) -> "subprocess.Popen[bytes]":
+        """Start a worker and wait until it is ready."""
+        command = [sys.executable, "-m", "pyrmute_tasks", "worker"]
+        with self._log(name).open("ab") as log:
+            process = subprocess.Popen(
+                [*command, "--concurrency", "1", "--name", f"{name}@test"],
+                cwd=ROOT,
+                env=os.environ | self.settings.to_env() | {"TMPDIR": str(self._directory)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.broker.watch(process)
+        self.workers[name] = process
+        wait_until(lambda: self._is_ready(name), f"worker {name} is ready")
+        return process
+
+    def log(self, name: str) -> str:
+        return self._log(name).read_text()
+
+    def close(self) -> None:
+        for process in self.workers.values():
+            _end(process, signal.SIGKILL)
+
+    def _log(self, name: str) -> Path:
+        return self._directory / f"{name}.log"
+
+    def _is_ready(self, name: str) -> bool:
+        process = self.workers[name]
+        assert process.poll() is None, f"worker {name} did not start:\n{self.log(name)}"
+        with contextlib.closing(Store(self.settings)) as store:
+            return f"{name}@test:{process.pid}" in {worker.name for worker in store.workers()}
+
+
+@contextmanager
+def rabbitmq_fleet(workers: int, **options: float) -> Iterator[RabbitMQFleet]:
+    """A fleet of `workers`, which are called ``worker-1`` and so on.
+
+    Args:
+        workers: How many, each running one chunk at a time.
+        options: More of `Settings`.
+    """
+    with ExitStack() as stack:
+        broker = stack.enter_context(RabbitMQ())
+        # Without workers it is just a private Valkey.
+        valkey = stack.enter_context(EmbeddedFleet("tests.people:manager", 0, Settings(**options)))
+        assert valkey.directory is not None
+        store_url = valkey.settings.redis_store_url
+        settings = replace(valkey.settings, broker_url=broker.url, store_url=store_url)
+        fleet = RabbitMQFleet(broker, settings, valkey.directory)
+        stack.callback(fleet.close)
+        for number in range(workers):
+            fleet.start_worker(f"worker-{number + 1}")
+        yield fleet
+
+
+def _end(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    """Send a signal to a process, and see that its group ends with it."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)
+    try:
+        process.wait(20)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return ports that are free now; all are taken at once, so that they differ."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
