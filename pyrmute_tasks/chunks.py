@@ -23,6 +23,7 @@ __all__ = [
     "Origin",
     "Outcome",
     "check_chunk_size",
+    "check_outcome",
     "cut_records",
     "decode_outcome",
     "decode_records",
@@ -285,7 +286,7 @@ def decode_outcome(data: bytes) -> Outcome[Frame]:
     end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "big")
     report = unpack(data[_LENGTH_BYTES:end])
     try:
-        return Outcome(
+        outcome = Outcome(
             report["index"],
             report["count"],
             decode_frame(memoryview(data)[end:]),
@@ -294,5 +295,42 @@ def decode_outcome(data: bytes) -> Outcome[Frame]:
             report["worker"],
             HookCounts.from_wire(report["counts"]) if report["counts"] else None,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except FrameError:
+        raise
+    except Exception as error:  # an exception is put together from names: anything may happen
         raise FrameError(f"an outcome's report is damaged ({type(error).__name__})") from None
+    if not _is_sound(outcome):
+        raise FrameError("an outcome's report is damaged: its values contradict each other")
+    return outcome
+
+
+def check_outcome(outcome: Outcome[Frame], chunk: Chunk[Any]) -> Outcome[Frame]:
+    """Return `outcome` if it can be that of `chunk`.
+
+    Raises:
+        FrameError: If it is about something else.
+    """
+    failure = outcome.failure
+    fits = outcome.index == chunk.index and 0 <= outcome.count <= chunk.count
+    fits = fits and outcome.count == outcome.outputs.count
+    if failure is None:
+        fits = fits and outcome.count == chunk.count
+    else:
+        fits = fits and chunk.start <= failure.index < chunk.start + chunk.count
+    if not fits:
+        raise FrameError(
+            f"an outcome of chunk {chunk.index} is damaged: it is not about its records"
+        )
+    return outcome
+
+
+def _is_sound(outcome: Outcome[Frame]) -> bool:
+    failure = outcome.failure
+    values: list[tuple[object, type]] = [
+        (outcome.index, int),
+        (outcome.count, int),
+        (outcome.seconds, float),
+        (outcome.worker, str),
+        (failure.index if failure else 0, int),
+    ]
+    return all(type(value) is kind for value, kind in values)

@@ -211,8 +211,20 @@ def unpack(data: bytes | memoryview) -> Any:
     """
     try:
         return _unpack(data, 0)
-    except (ValueError, TypeError, KeyError, IndexError, ArithmeticError, struct.error) as error:
+    except _UNREADABLE as error:
         raise FrameError(f"a payload cannot be decoded ({type(error).__name__})") from None
+
+
+# OSError is what the name of a time zone raises that is a directory.
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    OSError,
+    RecursionError,
+    struct.error,
+)
 
 
 def _unpack(data: bytes | memoryview, depth: int) -> Any:

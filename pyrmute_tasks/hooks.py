@@ -113,7 +113,13 @@ class HookCounts(MigrationHook):
     def from_wire(cls, data: list[dict[str, int]]) -> "HookCounts":
         """Read what `to_wire` returned."""
         migrations, errors = data
-        return cls(Counter(migrations), Counter(errors))
+        return cls(_counter(migrations), _counter(errors))
+
+
+def _counter(counts: dict[str, int]) -> "Counter[str]":
+    if not all(type(name) is str and type(count) is int for name, count in counts.items()):
+        raise TypeError
+    return Counter(counts)
 
 
 class MetricsHook(MigrationHook):

@@ -1,12 +1,12 @@
 """The Celery application that producers and workers share."""
 
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from celery import Celery
 
 from pyrmute_tasks.settings import Settings
 
-__all__ = ["TASK_NAME", "create_app", "make_consumer"]
+__all__ = ["TASK_NAME", "create_app"]
 
 TASK_NAME: Final = "pyrmute_tasks.migrate_chunk"
 
@@ -63,7 +63,6 @@ def _amqp_configuration(settings: Settings) -> dict[str, Any]:
         # RabbitMQ keeps these on a majority of its nodes, and drops no confirmed message
         # when it restarts. Whoever comes first declares it, producer or worker.
         "task_default_queue_type": "quorum",
-        "worker_consumer": f"{__name__}:make_consumer",
         # A worker notices within twice this time that the server is gone, and the server
         # that a worker is.
         "broker_heartbeat": _HEARTBEAT_S,
@@ -74,26 +73,6 @@ def _amqp_configuration(settings: Settings) -> dict[str, Any]:
         # what runs when the connection drops is cancelled.
         "worker_enable_prefetch_count_reduction": False,
     }
-
-
-def make_consumer(*args: Any, **options: Any) -> Any:
-    """Return Celery's consumer without its queues for delayed tasks.
-
-    With a quorum queue Celery makes 28 more of them, for tasks with a countdown. No chunk
-    has one.
-    """
-    # Only workers come here: producers need not import what workers consist of.
-    from celery.worker.consumer import Consumer
-
-    blueprint: Any = Consumer.Blueprint
-
-    class ChunkConsumer(Consumer):
-        class Blueprint(blueprint):  # type: ignore[misc]  # it is an attribute, for the types
-            default_steps: ClassVar = [
-                step for step in blueprint.default_steps if not step.endswith(":DelayedDelivery")
-            ]
-
-    return ChunkConsumer(*args, **options)
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from pyrmute_tasks.chunks import Chunk, Outcome, join_frames, split_frame
+from pyrmute_tasks.chunks import Chunk, Outcome, check_outcome, join_frames, split_frame
 from pyrmute_tasks.codec import Frame, decode_frame
 from pyrmute_tasks.distributed.store import ClaimInfo
 from pyrmute_tasks.errors import ProcessDiedError
@@ -142,10 +142,15 @@ class Deliveries:
         """Take a part's outcome in; return its chunk's, if that is known now.
 
         Repeated ones and those of unknown parts are ignored.
+
+        Raises:
+            FrameError: If it is not about the part's records.
         """
-        part = self._parts.pop(key, None)
+        part = self._parts.get(key)
         if part is None:
             return None
+        check_outcome(outcome, part.chunk)
+        del self._parts[key]
         self._latest_settled_at = max(self._latest_settled_at, part.sent_at)
         self._seconds.append(outcome.seconds)
         return self._complete(part, outcome)

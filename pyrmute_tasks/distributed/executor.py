@@ -17,6 +17,7 @@ from pyrmute_tasks.distributed.delivery import Deliveries, Part, Sighting
 from pyrmute_tasks.distributed.store import Arrivals, ClaimInfo, Decline, WorkerInfo, is_full
 from pyrmute_tasks.errors import (
     CodeMismatchError,
+    FrameError,
     JobLostError,
     NoWorkersError,
     StoreUnavailableError,
@@ -272,10 +273,22 @@ class CeleryExecutor:
             self._received.append(key)
             if key in self._deliveries:
                 self._no_worker_since = self._declined_since = None
-                outcome = self._deliveries.settle(key, decode_outcome(data))
+                outcome = self._deliveries.settle(key, self._decode(key, data))
                 if outcome is not None:
                     outcomes.append(outcome)
         return outcomes
+
+    def _decode(self, key: str, data: bytes) -> Outcome[Frame]:
+        try:
+            outcome = decode_outcome(data)
+        except FrameError as error:
+            raise self._damaged(key, str(error)) from None
+        if outcome.count and outcome.outputs.kind is not self._spec.kind:
+            raise self._damaged(key, "its outputs are of another kind than the job's")
+        return outcome
+
+    def _damaged(self, key: str, why: str) -> FrameError:
+        return FrameError(f"the outcome of chunk {key} of {self._spec} is damaged: {why}")
 
     def _after_death(
         self, verdict: list[Part] | Outcome[Frame] | None, key: str

@@ -26,6 +26,7 @@ cancelled parts and those of jobs that are gone are all dropped by the same rule
 """
 
 import enum
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -35,9 +36,9 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from pyrmute_tasks.codec import pack, unpack
-from pyrmute_tasks.errors import StoreUnavailableError
+from pyrmute_tasks.errors import FrameError, StoreUnavailableError
 from pyrmute_tasks.jobs import JobSpec
-from pyrmute_tasks.observability import hide_password
+from pyrmute_tasks.observability import hide_password, log
 from pyrmute_tasks.settings import Settings
 
 __all__ = [
@@ -97,6 +98,7 @@ _CONNECT_TIMEOUT_S: Final = 3.0
 _SOCKET_TIMEOUT_S: Final = 30.0
 _READ_BYTES: Final = 256 * 1024  # the library's 64 KiB costs four times the system calls
 _BACKOFF_CAP_S: Final = 1.0
+_MAX_SLOTS: Final = 10_000  # of one worker
 _TAKE_AT_MOST: Final = 1024  # the largest window
 
 
@@ -278,8 +280,11 @@ class Store:
             (seconds, _), claims = pipe.execute()
         found = {}
         for key, value in claims.items():
-            when, task, worker = value.decode().split(" ", 2)
-            found[key.decode()] = ClaimInfo(worker, task, seconds - int(when))
+            try:
+                when, task, worker = value.decode().split(" ", 2)
+                found[key.decode()] = ClaimInfo(worker, task, seconds - int(when))
+            except ValueError:
+                _ignored("claim", job=job)
         return found
 
     def touch_job(self, job: str) -> bool:
@@ -316,18 +321,20 @@ class Store:
                 pipe.hdel(_key(job, "out"), *fields)
             pipe.lpop(done, _TAKE_AT_MOST)
             more = pipe.execute()[-1] or []
-        notices = [notice.decode() for notice in first + more]
-        deaths = [notice[1:].partition(" ") for notice in notices if notice.startswith("!")]
-        declines = [
-            Decline(*notice[1:].split(" ", 3)) for notice in notices if notice.startswith("?")
-        ]
-        settled = [notice for notice in notices if notice[:1] not in {"!", "?"}]
-        return Arrivals(self._read(job, settled), [(key, how) for key, _, how in deaths], declines)
+        settled: list[str] = []
+        arrived = Arrivals([], [], [])
+        for notice in first + more:
+            try:
+                _sort(notice.decode(), settled, arrived)
+            except ValueError:
+                _ignored("notice", job=job)
+        arrived.outcomes.extend(self._read(job, settled))
+        return arrived
 
     def look_for_outcomes(self, job: str) -> list[tuple[str, bytes]]:
         """Return every outcome in the store, also those whose notice was lost."""
         keys: list[Any] = self._redis.hkeys(_key(job, "out"))
-        return self._read(job, [key.decode() for key in keys])
+        return self._read(job, [key.decode(errors="replace") for key in keys])
 
     def _read(self, job: str, keys: list[str]) -> list[tuple[str, bytes]]:
         if not keys:
@@ -360,11 +367,11 @@ class Store:
         now = seconds + micros / 1e6
         found = []
         for name, value in beats.items():
-            seen, _, packed = value.partition(b" ")
-            told = unpack(packed)
-            info = WorkerInfo(
-                name.decode(), told["slots"], frozenset(told["running"]), now - float(seen)
-            )
+            try:
+                info = _worker_info(name, value, now)
+            except (FrameError, LookupError, TypeError, ValueError):
+                _ignored("heartbeat", queue=self._settings.queue)
+                continue
             if info.silent_s < 3 * self._settings.heartbeat_s:
                 found.append(info)
         return found
@@ -402,6 +409,36 @@ class Store:
     def leave(self, worker: str) -> None:
         """Say that a worker goes."""
         self._redis.hdel(_workers_key(self._settings.queue), worker)
+
+
+def _sort(notice: str, settled: list[str], arrived: Arrivals) -> None:
+    """Put a notice where it belongs.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if notice.startswith("!"):
+        key, how = notice[1:].split(" ", 1)
+        arrived.deaths.append((key, how))
+    elif notice.startswith("?"):
+        part, task, worker, code = notice[1:].split(" ", 3)
+        arrived.declines.append(Decline(part, task, worker, code))
+    else:
+        settled.append(notice)
+
+
+def _worker_info(name: bytes, value: bytes, now: float) -> WorkerInfo:
+    seen, _, packed = value.partition(b" ")
+    told = unpack(packed)
+    slots = told["slots"]
+    if type(slots) is not int or not 0 <= slots <= _MAX_SLOTS:
+        raise ValueError
+    return WorkerInfo(name.decode(), slots, frozenset(told["running"]), now - float(seen))
+
+
+def _ignored(what: str, **where: str) -> None:
+    # Not what it says: it is not from a worker of ours.
+    log(logging.WARNING, "store_garbled", f"a {what} cannot be read and is ignored", **where)
 
 
 def is_full(error: Exception) -> bool:

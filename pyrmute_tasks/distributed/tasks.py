@@ -18,15 +18,17 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 from pyrmute_tasks.adoption import Manager
-from pyrmute_tasks.chunks import Outcome, decode_records, encode_outcome
+from pyrmute_tasks.chunks import Outcome, decode_records, encode_outcome, pack_records
 from pyrmute_tasks.codec import Frame, FrameKind, decode_frame, encode_frame, pack
 from pyrmute_tasks.distributed.app import TASK_NAME
 from pyrmute_tasks.distributed.store import Claim, ClaimState, Store
 from pyrmute_tasks.errors import (
     CodeMismatchError,
+    FrameError,
     MigrationError,
     ModelNotFoundError,
     PyrmuteTasksError,
+    UnsupportedValueError,
 )
 from pyrmute_tasks.failures import RecordFailure, Stage, describe_safely
 from pyrmute_tasks.hooks import HookCounts, use_hooks
@@ -40,8 +42,7 @@ __all__ = ["Assignment", "ChunkRequest", "ChunkRunner", "RunnerSource", "registe
 _STORE_PAUSE_S: Final = 1.0
 _DECLINE_PAUSE_S: Final = 0.5
 _MAX_PREPARED: Final = 64
-_JOB: Final = re.compile(r"[0-9a-f]{8,32}")
-_PART: Final = re.compile(r"\d{1,12}(:\d{1,18}\+\d{1,12})?")
+_LEAST_LINE: Final = 3
 _EMPTY_OUTPUTS: Final = encode_frame(FrameKind.OBJECTS, 0, pack([]))
 
 
@@ -102,7 +103,15 @@ class ChunkRunner:
                 return
             claim = self._store.claim(asked.job, asked.part, asked.task, asked.worker)
             if claim.state is not ClaimState.CLAIMED:
-                log(logging.DEBUG, "chunk_declined", "chunk declined", reason=claim.state.value)
+                gone = claim.state is ClaimState.GONE
+                log(
+                    logging.INFO if gone else logging.DEBUG,
+                    "chunk_declined",
+                    "chunk declined",
+                    reason=claim.state.value,
+                    job=asked.job,
+                    part=asked.part,
+                )
                 return
             self._run_claimed(asked, claim)
         except redis.RedisError as error:
@@ -116,6 +125,8 @@ class ChunkRunner:
                 part=asked.part,
                 error=type(error).__name__,
             )
+            if "WRONGTYPE" in str(error):
+                return  # it will never be right: no worker of ours wrote that key
             time.sleep(_STORE_PAUSE_S)
             raise Reject(reason="the store failed", requeue=True) from None
 
@@ -217,6 +228,8 @@ class ChunkRunner:
         found = self._prepared.get(data)
         if found is None:
             spec = JobSpec.from_wire(data)
+            if spec.fingerprint != asked.fingerprint:
+                raise _ForeignTaskError
             found = spec, self._plan(asked, spec)
             if len(self._prepared) >= _MAX_PREPARED:
                 self._prepared.clear()
@@ -260,19 +273,6 @@ class _TimeIsUpError(BaseException):
     """The soft time limit has passed; no step's ``except Exception`` shall catch it."""
 
 
-def _is_sound(job: object, part: object, start: object, fingerprint: object) -> bool:
-    """Say whether a producer may have written these arguments; messages are anybody's."""
-    return (
-        isinstance(job, str)
-        and _JOB.fullmatch(job) is not None
-        and isinstance(part, str)
-        and _PART.fullmatch(part) is not None
-        and type(start) is int
-        and start >= 0
-        and isinstance(fingerprint, str)
-    )
-
-
 def _reject(task: str, why: str) -> None:
     log(logging.ERROR, "message_rejected", f"a message is rejected: {why}", task=task)
 
@@ -299,10 +299,21 @@ def _ran_out_of_memory(error: BaseException | None) -> bool:
 def _run(
     plan: MigrationPlan, kind: FrameKind, inputs: Frame, start: int
 ) -> tuple[bytes, int, RecordFailure | None]:
+    if inputs.kind is not kind:
+        raise FrameError("a frame is of another kind than its job")
     if kind is FrameKind.LINES:
-        return plan.migrate_lines(inputs.payload, start)
+        lines = bytes(inputs.payload)
+        # A line holds {} at least. A bomb of empty ones would become a list many times its size.
+        if lines.count(b"\n") != inputs.count or len(lines) < _LEAST_LINE * inputs.count:
+            raise FrameError("a frame does not hold the records it announces")
+        return plan.migrate_lines(lines, start)
     records, failure = plan.migrate(decode_records(inputs), start)
-    return pack(records), len(records), failure
+    try:
+        return pack_records(records, start), len(records), failure
+    except UnsupportedValueError as error:  # a step returned what no wire carries
+        index = error.record_index or start
+        before = records[: index - start]
+        return pack(before), len(before), RecordFailure.of(index, Stage.ENCODE, "", error)
 
 
 class RunnerSource:
@@ -408,9 +419,6 @@ def register_task(
     def migrate_chunk(task: Any, job: str, part: str, start: int, fingerprint: str) -> None:
         request = task.request
         worker = worker_name(request.hostname)
-        if not _is_sound(job, part, start, fingerprint):
-            _reject(request.id, "its arguments are not what a producer writes")
-            return
         runner().run(Assignment(job, part, start, fingerprint, request.id, worker))
 
     task: Any = app.task(name=TASK_NAME, bind=True)(migrate_chunk)

@@ -15,6 +15,7 @@ from celery.worker import state
 
 from pyrmute_tasks.adoption import load_manager
 from pyrmute_tasks.distributed.app import create_app
+from pyrmute_tasks.distributed.consumer import ChunkConsumer
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.tasks import RunnerSource, register_task
 from pyrmute_tasks.errors import ConfigurationError
@@ -41,6 +42,7 @@ def create_worker_app(settings: Settings) -> Celery:
             "package.module:attribute or path/to/file.py:attribute"
         )
     app = create_app(settings)
+    app.conf.worker_consumer = ChunkConsumer
     main_pid = os.getpid()  # this runs in the main process; children inherit the number
 
     def name_of(node: str) -> str:
