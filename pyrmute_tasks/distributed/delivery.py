@@ -28,6 +28,7 @@ _DEATHS_OF_A_CHUNK: Final = 2  # one death may be the host's fault
 _DEATHS_OF_A_HALF: Final = 1
 _OVERTAKEN_S: Final = 5.0
 _EMPTY_S: Final = 2.0
+_UNCLAIMED_S: Final = 15.0  # doubled with every time it is sent: a long queue is no loss
 _SLOW_S: Final = 60.0
 _SLOW_FACTOR: Final = 10
 _SAMPLES: Final = 1000
@@ -255,7 +256,12 @@ class Deliveries:
         """Whether to send a part again that `holder`, if anybody, has and has not begun."""
         if holder in seen.leaving:
             return True  # it takes its time, and would give the message back in the end
-        return (holder is None or seen.any_idle) and self._is_forgotten(part, now)
+        if holder is not None and not seen.any_idle:
+            return False
+        return self._is_forgotten(part, now) or (
+            # Other jobs may keep the queue full for hours, and nothing tells what is in it.
+            bool(seen.running) and now - part.sent_at >= _UNCLAIMED_S * 2 ** (part.sends - 1)
+        )
 
     def _is_forgotten(self, part: Part, now: float) -> bool:
         """Whether nobody claimed a part although somebody should have by now."""

@@ -92,6 +92,18 @@ def test_what_later_chunks_have_overtaken_is_lost_though_the_queue_is_never_empt
     assert lost(deliveries, 8, see(empty=False)) == [("0", False)]
 
 
+def test_what_nobody_took_is_sent_again_ever_more_rarely_though_the_queue_is_long() -> None:
+    deliveries = Deliveries()
+    part = sent(deliveries, 0)
+    again = []
+    for now in range(1, 200):
+        for found, _ in deliveries.lost(float(now), see(empty=False)):
+            deliveries.send(found, "job", float(now))
+            again.append(now)
+    assert again == [15, 15 + 30, 15 + 30 + 60]
+    assert part.sends == 4
+
+
 def test_what_waits_at_a_worker_for_its_turn_is_not_lost_while_all_are_busy() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
