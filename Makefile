@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test chaos check bench clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
+
+# The long form of tests/chaos: some 25 minutes on two cores. CHAOS="--schedules 10" and the like.
+chaos: $(VENV)/.dev
+	$(BIN)/python -m tests.chaos.schedules $(CHAOS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

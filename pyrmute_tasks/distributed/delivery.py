@@ -28,6 +28,7 @@ _DEATHS_OF_A_CHUNK: Final = 2  # one death may be the host's fault
 _DEATHS_OF_A_HALF: Final = 1
 _OVERTAKEN_S: Final = 5.0
 _EMPTY_S: Final = 2.0
+_MOST_DOUBLINGS: Final = 6
 _UNCLAIMED_S: Final = 15.0  # doubled with every time it is sent: a long queue is no loss
 _SLOW_S: Final = 60.0
 _SLOW_FACTOR: Final = 10
@@ -238,18 +239,17 @@ class Deliveries:
             self._empty_since = now
         holders = {task: name for name, tasks in seen.running.items() for task in tasks}
         for part in list(self._parts.values()):
+            if not part.sends:
+                continue
             claim = seen.claims.get(part.key)
-            if not part.sends or (claim is not None and claim.task != part.task):
-                continue  # on its way, or an earlier delivery of it has been claimed
+            if claim is not None and claim.task != part.task and not _is_at_work(claim, seen):
+                claim = None  # an earlier delivery that came late, and to nothing
             if claim is None:
                 if self._waits_in_vain(part, now, seen, holders.get(part.task)):
                     yield part, False
             elif claim.worker not in seen.running:
                 yield part, True
-            elif claim.age_s > _UNSEEN_S and claim.task not in seen.running[claim.worker]:
-                yield part, False
-            elif self._is_slow(part, now):
-                part.backed_up = True
+            elif not _is_at_work(claim, seen) or self._is_slow(part, now):
                 yield part, False
 
     def _waits_in_vain(self, part: Part, now: float, seen: "Sighting", holder: str | None) -> bool:
@@ -260,7 +260,8 @@ class Deliveries:
             return False
         return self._is_forgotten(part, now) or (
             # Other jobs may keep the queue full for hours, and nothing tells what is in it.
-            bool(seen.running) and now - part.sent_at >= _UNCLAIMED_S * 2 ** (part.sends - 1)
+            bool(seen.running)
+            and now - part.sent_at >= _UNCLAIMED_S * 2 ** min(part.sends - 1, _MOST_DOUBLINGS)
         )
 
     def _is_forgotten(self, part: Part, now: float) -> bool:
@@ -276,7 +277,14 @@ class Deliveries:
             return False
         # Also correct with few samples: then the slowest of them decides.
         usual = sorted(self._seconds)[int(0.99 * len(self._seconds))]
-        return now - part.sent_at > max(_SLOW_S, _SLOW_FACTOR * usual)
+        part.backed_up = now - part.sent_at > max(_SLOW_S, _SLOW_FACTOR * usual)
+        return part.backed_up
+
+
+def _is_at_work(claim: ClaimInfo, seen: Sighting) -> bool:
+    """Whether the claimant runs it, or has taken it too lately for its heartbeat to tell."""
+    running = seen.running.get(claim.worker)
+    return running is not None and (claim.age_s <= _UNSEEN_S or claim.task in running)
 
 
 def _joined(index: int, outcomes: list[Outcome[Frame]]) -> Outcome[Frame]:

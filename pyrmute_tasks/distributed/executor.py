@@ -133,7 +133,7 @@ class CeleryExecutor:
         self._watched_s = 0.0
         self._no_worker_since: float | None = 0.0
         self._codes: dict[str, str] = {}  # what the workers hold that declined
-        self._declined_since: float | None = None  # with nothing settled after it
+        self._declined_since: float | None = None  # with nobody at work since
         self._keep_alive = _KeepAlive(store, spec.id, settings.job_ttl_s / 4)
 
     def __enter__(self) -> Self:
@@ -263,6 +263,7 @@ class CeleryExecutor:
         arrived = self._store.take(self._spec.id, wait_s=wait_s, forget=forget)
         outcomes = self._settle(arrived.outcomes)
         for key, how in arrived.deaths:
+            self._declined_since = None  # who declines does not die of it
             outcomes += self._after_death(self._deliveries.died(key, how), key)
         self._after_declines(arrived.declines)
         return outcomes
@@ -333,30 +334,33 @@ class CeleryExecutor:
         self._watched_s += min(now - self._checked_at, 2 * _CHECK_EVERY_S)
         self._checked_at = now
         self._supervise()
-        outcomes = self._settle(self._store.look_for_outcomes(self._spec.id))
         if not self._store.touch_job(self._spec.id):
             raise JobLostError(
                 f"the store at {hide_password(self._settings.redis_store_url)} no longer knows job "
                 f"{self._spec.id}: it was emptied or restarted without its data, or ran out of "
                 "memory; what was delivered is complete up to here. Run the job again"
             )
-        workers = self._store.workers()
-        self._check_workers(workers)
-        return outcomes + self._recover(workers)
-
-    def _recover(self, workers: list[WorkerInfo]) -> list[Outcome[Frame]]:
-        """Send again what nobody will settle."""
+        # In this order, since the fleet goes on meanwhile: a message leaves the queue, is
+        # claimed by a worker that beats, and what has no claim any more has an outcome.
         waiting = self._broker.waiting()
+        claims = self._store.claims(self._spec.id)
+        workers = self._store.workers()
+        outcomes = self._settle(self._store.look_for_outcomes(self._spec.id))
+        self._check_workers(workers)
         if waiting is None:
-            return []  # the broker is away: nothing can be sent now
+            return outcomes  # the broker is away: nothing can be sent now
         seen = Sighting(
-            self._store.claims(self._spec.id),
+            claims,
             {worker.name: worker.running for worker in workers},
             queue_is_empty=waiting == 0,
             leaving={worker.name for worker in workers if worker.slots == 0},
             any_idle=any(worker.slots > len(worker.running) for worker in workers),
         )
         self._check_code(seen)
+        return outcomes + self._recover(seen)
+
+    def _recover(self, seen: Sighting) -> list[Outcome[Frame]]:
+        """Send again what nobody will settle."""
         outcomes: list[Outcome[Frame]] = []
         forgotten = []
         for part, worker_is_gone in self._deliveries.lost(self._clock(), seen):
@@ -370,12 +374,14 @@ class CeleryExecutor:
 
     def _check_code(self, seen: Sighting) -> None:
         """Give up on a fleet whose workers all hold other code."""
-        since = self._declined_since
-        if since is None or self._watched_s - since < self._settings.code_wait_s:
+        if self._declined_since is None:
             return
         at_work = {claim.worker for claim in seen.claims.values()} & seen.running.keys()
         if at_work - self._codes.keys():
-            return  # somebody with the right code is at work
+            self._declined_since = None  # somebody with the right code is there
+            return
+        if self._watched_s - self._declined_since < self._settings.code_wait_s:
+            return
         held = "; ".join(f"{worker}: {code}" for worker, code in self._codes.items())
         raise CodeMismatchError(
             f"no worker took a chunk of {self._spec} within {self._settings.code_wait_s:.0f} s: "

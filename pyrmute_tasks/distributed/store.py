@@ -86,6 +86,12 @@ if ttl > 0 then redis.call('PEXPIRE', KEYS[2], ttl) end
 return 1
 """
 
+_RESTORE: Final = """
+redis.call('HDEL', KEYS[2], ARGV[1])
+if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then return 0 end
+return redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+"""
+
 _BEAT: Final = """
 local now = redis.call('TIME')
 local seen = now[1] .. '.' .. string.format('%06d', now[2])
@@ -209,6 +215,7 @@ class Store:
         self._settle = self._redis.register_script(_SETTLE)
         self._beat = self._redis.register_script(_BEAT)
         self._note = self._redis.register_script(_NOTE)
+        self._restore = self._redis.register_script(_RESTORE)
 
     def check(self) -> None:
         """Try the store once.
@@ -261,14 +268,14 @@ class Store:
             pipe.execute()
 
     def restore_parts(self, job: str, frames: Iterable[tuple[str, bytes]]) -> None:
-        """Forget who has taken parts, and store the inputs of those that are missing.
+        """Forget who has taken parts, and store inputs that are missing and not settled.
 
         A server that was restarted from its files may have lost its last second.
         """
+        keys = [_key(job, name) for name in ("in", "claims", "out")]
         with self._redis.pipeline(transaction=False) as pipe:
-            for key, frame in frames:
-                pipe.hdel(_key(job, "claims"), key)
-                pipe.hsetnx(_key(job, "in"), key, frame)
+            for part, frame in frames:
+                self._restore(keys=keys, args=[part, frame], client=pipe)
             self._touch(pipe, job)
             pipe.execute()
 

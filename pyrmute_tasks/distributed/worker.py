@@ -7,6 +7,7 @@ import threading
 from functools import cache
 from typing import Any, Final
 
+import billiard.pool
 import redis
 from celery import Celery
 from celery.bootsteps import StartStopStep
@@ -25,6 +26,7 @@ from pyrmute_tasks.settings import Settings
 __all__ = ["Heartbeat", "create_worker_app", "worker_arguments"]
 
 _GOODBYE_S: Final = 2.0
+_LAST_RESULT_TRIES: Final = 10  # of a tenth of a second
 _LOOK_AFTER_CHILDREN_S: Final = 0.25
 _ARGUMENTS: Final = ("--without-gossip", "--without-mingle")
 
@@ -43,6 +45,9 @@ def create_worker_app(settings: Settings) -> Celery:
         )
     app = create_app(settings)
     app.conf.worker_consumer = ChunkConsumer
+    # A child that is to end waits up to 30 s for its last result to be read, which is
+    # often read by nobody any more. Ours are in the store.
+    billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = _LAST_RESULT_TRIES
     main_pid = os.getpid()  # this runs in the main process; children inherit the number
 
     def name_of(node: str) -> str:
@@ -117,6 +122,7 @@ class Heartbeat:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stop = threading.Event()
+        self._now = threading.Event()
         self._slots = 0
         self._thread: threading.Thread | None = None
 
@@ -129,12 +135,14 @@ class Heartbeat:
         self._thread.start()
 
     def leave(self) -> None:
-        """The worker takes no more chunks, but may still run some."""
+        """The worker takes no more chunks, but may still run some; told at once."""
         self._slots = 0
+        self._now.set()
 
     def end(self) -> None:
         """The worker ends: say goodbye."""
         self._stop.set()
+        self._now.set()
         if self._thread is not None:
             self._thread.join(timeout=_GOODBYE_S)
 
@@ -146,7 +154,8 @@ class Heartbeat:
                     store.beat(worker, self._slots, _running())
                 except redis.RedisError:
                     log(logging.WARNING, "heartbeat_failed", "the store cannot be reached")
-                self._stop.wait(self._settings.heartbeat_s)
+                if self._now.wait(self._settings.heartbeat_s):
+                    self._now.clear()
             store.leave(worker)
         except redis.RedisError:
             log(logging.DEBUG, "heartbeat_failed", "could not say goodbye")

@@ -136,6 +136,16 @@ def test_a_claim_by_an_earlier_delivery_does_not_hide_the_next_one() -> None:
     assert lost(deliveries, 2, see({"0": old})) == []
 
 
+def test_an_earlier_delivery_that_came_late_and_to_nothing_hides_nothing_for_long() -> None:
+    deliveries = Deliveries()
+    part = sent(deliveries, 0)
+    earlier = part.task
+    deliveries.send(part, "job", 1)
+    assert lost(deliveries, 3, see({"0": ClaimInfo("w", earlier, 2)})) == []
+    assert lost(deliveries, 5, see({"0": ClaimInfo("w", earlier, 4)})) == [("0", False)]
+    assert lost(deliveries, 9, see({"0": ClaimInfo("w", earlier, 8)}, {"w": {earlier}})) == []
+
+
 def test_what_takes_far_longer_than_others_is_backed_up_once() -> None:
     deliveries = Deliveries()
     quick = sent(deliveries, 1)

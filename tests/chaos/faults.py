@@ -1,0 +1,448 @@
+"""Every fault: what it does, under which conditions, and how long it may hold a job up."""
+
+import enum
+import json
+import math
+import random
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from pyrmute_tasks import JobLostError, ProcessDiedError, Settings
+from tests.chaos.runs import (
+    CHUNK,
+    HOP,
+    MANAGER,
+    OTHER_MANAGER,
+    Damage,
+    Feed,
+    Flights,
+    Harm,
+    Result,
+    Run,
+)
+from tests.conftest import wait_until
+from tests.fleets import Fleet, Worker
+from tests.rabbitmq import RabbitMQ
+
+__all__ = ["DEEDS", "LONG", "SHORT", "STAGES", "Fault", "Scale", "Stage", "run_fault"]
+
+
+class Fault(enum.StrEnum):
+    """What is done to a fleet while it runs a job."""
+
+    CHILD_KILLED = "child killed"
+    WORKER_KILLED = "worker killed"
+    ROLLING_DEPLOYMENT = "rolling deployment"
+    WORKER_FROZEN = "worker frozen"
+    WORKER_LATE = "worker after the job"
+    WORKERS_GONE = "all workers gone"
+    DELIVERED_TWICE = "delivered twice"
+    MESSAGE_LOST = "message lost with worker"
+    REDIS_RESTARTED = "Redis restarted"
+    REDIS_SET_BACK = "Redis lost its last second"
+    REDIS_EMPTIED = "Redis restarted empty"
+    CONNECTION_CUT = "connection cut"
+    RABBITMQ_RESTARTED = "RabbitMQ restarted"
+    PRODUCER_KILLED = "producer killed"
+    POISON_EXITS = "poison: exits"
+    POISON_ALLOCATES = "poison: allocates"
+    POISON_LOOPS = "poison: loops"
+    OTHER_CODE = "worker with other code"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of each fault.
+
+    Attributes:
+        deploys: How many workers a rolling deployment replaces.
+        gone_s: How long all workers are gone.
+    """
+
+    deploys: int = 4
+    gone_s: float = 5.0
+
+
+SHORT: Final = Scale()
+LONG: Final = Scale(deploys=20, gone_s=20.0)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a fault needs around it.
+
+    Attributes:
+        harm: Done in a thread beside the job; None if all is set before it.
+        limit_s: The longest stall that is tolerable.
+        workers: How many are there from the beginning.
+        options: Of `Settings`. The stalls that are promised are with default settings.
+        is_supervised: Workers that end are started again.
+        through_proxy: The producer has a way of its own to Redis.
+        doubles_messages: Every message is published twice.
+        ends_with: The error that the job must end with.
+        on_rabbitmq: It makes sense where messages go through RabbitMQ.
+        on_redis: It makes sense where messages go through Redis.
+    """
+
+    harm: Harm | None
+    limit_s: float = 20.0
+    workers: int = 2
+    options: Mapping[str, Any] = field(default_factory=dict)
+    is_supervised: bool = False
+    through_proxy: bool = False
+    doubles_messages: bool = False
+    ends_with: type[Exception] | None = None
+    on_rabbitmq: bool = True
+    on_redis: bool = True
+
+
+# A queue that is younger when RabbitMQ 3.10 is killed confirms nothing for ever after: the
+# server has not yet written down who leads it, and no client can help that.
+_OLD_ENOUGH_S: Final = 8.0
+
+
+# --- harms ----------------------------------------------------------------------------------
+
+
+def in_the_middle(run: Run) -> None:
+    """Wait for a moment that has nothing to do with where a chunk begins."""
+    if not run.is_mixed:
+        run.wait_for_deliveries(3)
+        run.pause(run.random.uniform(0, 0.2))
+
+
+def victim(run: Run) -> Worker:
+    run.wait_until(lambda: run.fleet.living, "there is a worker")
+    return run.random.choice(run.fleet.living)
+
+
+def kill_child(run: Run) -> None:
+    in_the_middle(run)
+    worker = victim(run)
+    run.begin_fault()
+    worker.kill_child()
+
+
+def kill_worker(run: Run) -> None:
+    in_the_middle(run)
+    worker = victim(run)
+    run.begin_fault()
+    worker.kill()
+
+
+def deploy(run: Run) -> None:
+    """Every second, or as soon as the last one is ready, replace the oldest worker."""
+    in_the_middle(run)
+    for _ in range(run.deploys):
+        at_least_until = time.monotonic() + 1.0
+        victim(run)
+        oldest = min(run.fleet.living, key=lambda worker: worker.started_at)
+        run.begin_fault()
+        replacement = run.fleet.start_worker()
+        oldest.ask_to_leave()
+        run.fleet.wait_for(replacement)
+        run.pause(max(0.0, at_least_until - time.monotonic()))
+
+
+def freeze(run: Run) -> None:
+    """Stop a worker in the middle of a chunk; it settles when others have done so."""
+    in_the_middle(run)
+    worker = victim(run)
+    run.wait_until(lambda: _froze_in_chunk(run, worker), "a worker is frozen in a chunk")
+    run.begin_fault()
+    try:
+        run.wait_until(
+            lambda: worker.full_name not in run.fleet.known_workers(), "its heartbeat has ended"
+        )
+        run.wait_for_deliveries(10)  # its chunk cannot be missing any more
+    finally:
+        worker.thaw()
+    run.wait_for_deliveries(10)
+
+
+def _froze_in_chunk(run: Run, worker: Worker) -> bool:
+    worker.freeze()
+    if not worker.is_alive or worker.full_name in run.fleet.claiming_workers():
+        return True
+    worker.thaw()
+    return False
+
+
+def start_late(run: Run) -> None:
+    with run.outage():
+        run.pause(1.0)
+        run.fleet.wait_for(run.fleet.start_worker())
+
+
+def take_all_workers(run: Run) -> None:
+    in_the_middle(run)
+    with run.outage(), run.fleet.without_workers():
+        run.pause(run.gone_s)
+
+
+def lose_message(run: Run) -> None:
+    """A worker pops a message and dies before it has noted that in `unacked`."""
+    in_the_middle(run)
+    worker = victim(run)
+    with run.fleet.valkey.client() as client:
+        queue = run.fleet.settings.queue
+        run.wait_until(lambda: client.rpop(queue) is not None, "a message is popped")
+    run.begin_fault()
+    worker.kill()
+
+
+def restart_redis(run: Run) -> None:
+    in_the_middle(run)
+    with run.outage():
+        run.fleet.valkey.restart(down_s=2.0)
+
+
+def set_redis_back(run: Run) -> None:
+    in_the_middle(run)
+    with run.outage():
+        run.fleet.valkey.lose_power(down_s=2.0)
+
+
+def empty_redis(run: Run) -> None:
+    in_the_middle(run)
+    with run.outage():
+        run.fleet.valkey.restart(down_s=2.0, empty=True)
+
+
+def cut_connection(run: Run) -> None:
+    in_the_middle(run)
+    with run.outage():
+        run.fleet.proxy.cut()
+        try:
+            run.pause(3.0)
+        finally:
+            run.fleet.proxy.mend()
+
+
+def restart_rabbitmq(run: Run) -> None:
+    in_the_middle(run)
+    rabbitmq = run.fleet.rabbitmq
+    assert rabbitmq is not None
+    run.wait_until(lambda: run.fleet.age_s > _OLD_ENOUGH_S, "its queue is old enough")
+    with run.outage():
+        run.random.choice((rabbitmq.kill, rabbitmq.stop))()
+        rabbitmq.start()
+
+
+def add_other_code(run: Run) -> None:
+    in_the_middle(run)
+    run.begin_fault()
+    run.fleet.wait_for(run.fleet.start_worker(OTHER_MANAGER))
+    run.wait_for_deliveries(30)
+
+
+def only_wait(run: Run) -> None:
+    run.wait_for_deliveries(20)
+
+
+# --- which fault is what --------------------------------------------------------------------
+
+_POISON_CHUNK: Final = 16
+_POISON_CHUNKS: Final = 5
+_LIMITS: Final[dict[str, Any]] = {
+    "soft_time_limit_s": 0.5,
+    "time_limit_s": 2.0,
+    "memory_limit_bytes": 2 * 1024**3,
+}
+_POISON: Final = Stage(None, options=_LIMITS, ends_with=ProcessDiedError)
+DEEDS: Final[Mapping[Fault, tuple[str, str]]] = MappingProxyType(
+    {
+        Fault.POISON_EXITS: ("exit:3", "exit status 3"),
+        Fault.POISON_ALLOCATES: ("allocate:4000000000", "out of memory"),
+        Fault.POISON_LOOPS: ("loop:", "time limit of 0.5 s"),
+    }
+)
+_TTL_S: Final = 3.0
+
+STAGES: Final[Mapping[Fault, Stage]] = MappingProxyType(
+    {
+        Fault.CHILD_KILLED: Stage(kill_child, limit_s=3.0),
+        Fault.WORKER_KILLED: Stage(kill_worker),
+        Fault.ROLLING_DEPLOYMENT: Stage(deploy, limit_s=5.0 + CHUNK * 0.002),
+        Fault.WORKER_FROZEN: Stage(freeze),
+        Fault.WORKER_LATE: Stage(start_late, workers=0, options={"worker_wait_s": 60.0}),
+        Fault.WORKERS_GONE: Stage(take_all_workers),
+        Fault.DELIVERED_TWICE: Stage(only_wait, doubles_messages=True, limit_s=3.0),
+        Fault.MESSAGE_LOST: Stage(lose_message, on_rabbitmq=False),
+        Fault.REDIS_RESTARTED: Stage(restart_redis, is_supervised=True),
+        Fault.REDIS_SET_BACK: Stage(set_redis_back, is_supervised=True),
+        Fault.REDIS_EMPTIED: Stage(empty_redis, is_supervised=True, ends_with=JobLostError),
+        Fault.CONNECTION_CUT: Stage(cut_connection, through_proxy=True),
+        Fault.RABBITMQ_RESTARTED: Stage(restart_rabbitmq, is_supervised=True, on_redis=False),
+        Fault.PRODUCER_KILLED: Stage(None, options={"job_ttl_s": _TTL_S}),
+        Fault.POISON_EXITS: _POISON,
+        Fault.POISON_ALLOCATES: _POISON,
+        Fault.POISON_LOOPS: _POISON,
+        Fault.OTHER_CODE: Stage(add_other_code, limit_s=3.0),
+    }
+)
+
+
+def run_fault(
+    fault: Fault,
+    directory: Path,
+    flights: Flights,
+    seed: int,
+    *,
+    scale: Scale = SHORT,
+    rabbitmq: RabbitMQ | None = None,
+) -> tuple[Result, list[str]]:
+    """Run a job with a fault in it; return what came of it and what is wrong with that."""
+    stage = STAGES[fault]
+    choose = random.Random(seed)
+    fleet = Fleet(
+        directory / "fleet",
+        MANAGER,
+        workers=stage.workers,
+        settings=Settings(**stage.options),
+        is_supervised=stage.is_supervised,
+        rabbitmq=rabbitmq,
+        queue=f"chaos-{seed:x}",
+    )
+    with fleet:
+        if fault is Fault.PRODUCER_KILLED:
+            return _kill_producer(fleet, directory, flights, choose)
+        if fault in DEEDS:
+            return _poison(fault, fleet, directory, flights, choose)
+        run = Run(
+            fleet,
+            Feed(directory / "in.jsonl", flights, choose.randrange(len(flights))),
+            choose,
+            deploys=scale.deploys,
+            gone_s=scale.gone_s,
+            through_proxy=stage.through_proxy,
+            doubles_messages=stage.doubles_messages,
+        )
+        result = run.execute(stage.harm)
+    return result, problems(result, stage)
+
+
+def problems(result: Result, stage: Stage) -> list[str]:
+    """Return what is wrong with a result, if anything is."""
+    found = []
+    if result.damage != Damage():
+        found.append(f"the output is not the sequential one: {result.damage}")
+    if type(result.error) is not (stage.ends_with or type(None)):
+        found.append(f"the job ended with {result.error!r}")
+    if stage.ends_with is None and result.is_cut_short:
+        found.append("the job was over before the harm was done")
+    if result.stall_s > stage.limit_s:
+        found.append(f"it stalled for {result.stall_s:.1f} s, more than {stage.limit_s:.1f} s")
+    return found
+
+
+# --- faults that end their job --------------------------------------------------------------
+
+
+def _poison(
+    fault: Fault, fleet: Fleet, directory: Path, flights: Flights, choose: random.Random
+) -> tuple[Result, list[str]]:
+    """Three jobs: the record that kills its process comes first, in the middle and last."""
+    last = _POISON_CHUNKS * _POISON_CHUNK - 1
+    found: list[str] = []
+    results = []
+    for place in (0, choose.randrange(1, last), last):
+        result, wrong = _poison_at(place, last, fault, fleet, directory, flights, choose)
+        results.append(result)
+        found += [f"poison at {place} of {last}: {each}" for each in wrong]
+    return max(results, key=lambda result: (result.damage != Damage(), result.stall_s)), found
+
+
+def _poison_at(
+    place: int,
+    last: int,
+    fault: Fault,
+    fleet: Fleet,
+    directory: Path,
+    flights: Flights,
+    choose: random.Random,
+) -> tuple[Result, list[str]]:
+    deed, how = DEEDS[fault]
+    deaths = directory / f"deaths-{place}"
+    row = poisoned(flights.rows[0], deed, deaths)
+    feed = Feed(directory / "in.jsonl", flights, choose.randrange(len(flights)), {place: row})
+    feed.grow(last + 1)
+    run = Run(fleet, feed, choose, chunk_size=_POISON_CHUNK)
+    result = run.execute(None)
+    return result, problems(result, STAGES[fault]) + poison_problems(result, place, how, deaths)
+
+
+def poisoned(row: bytes, deed: str, deaths: Path) -> bytes:
+    """Return a row that does a deed, and adds a line to the file `deaths` when it does."""
+    return json.dumps({**json.loads(row), "tailnum": f"{deed}|{deaths}"}).encode() + b"\n"
+
+
+def poison_problems(result: Result, place: int, how: str, deaths: Path) -> list[str]:
+    """Return what is wrong with how a record at `place` was isolated."""
+    error = result.error
+    found = []
+    if not isinstance(error, ProcessDiedError) or (error.record_index, error.how) != (place, how):
+        found.append(f"the record is not named: {error!r}")
+    if result.records != place:
+        found.append(f"{result.records} records are there before it")
+    died = len(deaths.read_text().splitlines())
+    if died > math.ceil(math.log2(_POISON_CHUNK)) + 2:
+        found.append(f"{died} processes died for it")
+    return found
+
+
+def _kill_producer(
+    fleet: Fleet, directory: Path, flights: Flights, choose: random.Random
+) -> tuple[Result, list[str]]:
+    """Kill a producer in the middle of its job; the fleet must be fit for the next one."""
+    feed = Feed(directory / "killed.jsonl", flights, choose.randrange(len(flights)))
+    feed.grow(400 * CHUNK)
+    target = directory / "killed-out.jsonl"
+    wanted = b"".join(feed.outputs(feed.count))
+    kill_producer(fleet, feed.path, target)
+    partial = target.with_name(f"{target.name}.partial")
+    assert has_output(partial), "the producer did not get as far as to be killed"
+    written = partial.read_bytes()
+    found = []
+    if target.exists() or not wanted.startswith(written):
+        found.append("what the killed producer has written is not the beginning of its output")
+    wait_until(lambda: not job_keys(fleet), "the job's keys have expired", _TTL_S + 5.0)
+    for path in (feed.path, partial):
+        path.unlink()
+    feed = Feed(directory / "in.jsonl", flights, choose.randrange(len(flights)))
+    feed.grow(20 * CHUNK)
+    result = Run(fleet, feed, choose).execute(None)
+    if any(worker.starts > 1 or not worker.is_alive for worker in fleet.workers):
+        found.append("a worker did not survive it")
+    return result, found + problems(result, STAGES[Fault.PRODUCER_KILLED])
+
+
+def kill_producer(fleet: Fleet, source: Path, target: Path) -> None:
+    """Start a job with a producer of its own, and kill that in the middle of it."""
+    options = ["--model", HOP[0], "--from", HOP[1], "--to", HOP[2], "--chunk-size", str(CHUNK)]
+    command = [sys.executable, "-m", "pyrmute_tasks", "run", "--quiet", str(source), str(target)]
+    partial = target.with_name(f"{target.name}.partial")
+    process = fleet.start_process("producer", [*command, *options])
+    wait_until(
+        # It may end by itself, if it is started while another fault keeps it from beginning.
+        lambda: has_output(partial) or process.poll() is not None,
+        "the producer has written",
+    )
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def has_output(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def job_keys(fleet: Fleet) -> list[bytes]:
+    """Return the keys of jobs that are in the store."""
+    with fleet.valkey.client() as client:
+        return list(client.scan_iter("pt:{*}:*"))

@@ -1,0 +1,16 @@
+"""The slow flights as somebody else has deployed them: with a step that does otherwise."""
+
+from pyrmute_tasks import ModelData, ModelManager
+from tests.chaos.slow_flights import example, give_times_slowly
+
+manager = ModelManager()
+manager.model("Flight", "1.0.0")(example("FlightV1"))
+manager.model("Flight", "2.0.0")(example("FlightV2"))
+manager.model("Flight", "3.0.0")(example("FlightV3"))
+manager.migration("Flight", "1.0.0", "2.0.0")(give_times_slowly)
+
+
+@manager.migration("Flight", "2.0.0", "3.0.0")
+def split_in_miles(flight: ModelData) -> ModelData:
+    """Were it ever run for these jobs, no byte would be right."""
+    return {**flight, "distance": -1}

@@ -1,0 +1,403 @@
+"""The long form: every fault several times, then random schedules of several at a time.
+
+    python -m tests.chaos.schedules [--seed S] [--runs 3] [--schedules 50] [--faults NAME …]
+
+Ends with a table, and with status 1 if anything in it is not as it must be. What a run
+did wrong is printed with its seed, and its files are kept. Schedule number n of seed s is
+schedule number 0 of seed s + n, so that one can be run again by itself.
+"""
+
+import argparse
+import faulthandler
+import logging
+import random
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pyrmute_tasks import JobLostError, ProcessDiedError, Settings
+from tests.chaos import faults
+from tests.chaos.faults import LONG, STAGES, Fault, run_fault
+from tests.chaos.runs import CHUNK, MANAGER, Damage, Feed, JobHasEndedError, Result, Run
+from tests.chaos.runs import load_flights as load
+from tests.fleets import Fleet
+from tests.rabbitmq import RabbitMQ, find_server
+
+PUBLISHED_ROWS: Final = 50_000
+HANG_S: Final = 300.0
+STALL_S: Final = 20.0  # for each fault of a schedule, since they may follow each other
+
+_POISONS: Final = (Fault.POISON_EXITS, Fault.POISON_ALLOCATES, Fault.POISON_LOOPS)
+_ENDINGS: Final = (Fault.REDIS_EMPTIED, *_POISONS)
+_MIXABLE: Final = tuple(fault for fault in Fault if fault not in _ENDINGS)
+_LIMITS: Final[dict[str, Any]] = {
+    "worker_wait_s": 60.0,
+    "soft_time_limit_s": 1.0,
+    "time_limit_s": 3.0,
+    "memory_limit_bytes": 2 * 1024**3,
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Faults of one job, most of them at times of their own.
+
+    Attributes:
+        on_rabbitmq: Messages go through RabbitMQ.
+        faults: Each with the second after the job's begin when it is due.
+        ending: A fault that ends the job, after the others or among them.
+        poison_at: Index of the record that kills its process, if that is the ending.
+    """
+
+    on_rabbitmq: bool
+    faults: tuple[tuple[Fault, float], ...]
+    ending: Fault | None
+    poison_at: int
+
+    @classmethod
+    def draw(cls, choose: random.Random, *, has_rabbitmq: bool) -> "Schedule":
+        on_rabbitmq = choose.random() < 0.3 and has_rabbitmq
+        fit = [fault for fault in _MIXABLE if _fits(fault, on_rabbitmq)]
+        drawn = choose.sample(fit, choose.randint(1, 4))
+        ending = choose.choice(_ENDINGS) if choose.random() < 0.25 else None
+        times = tuple((fault, round(choose.uniform(0.5, 6.0), 1)) for fault in drawn)
+        return cls(on_rabbitmq, times, ending, choose.randrange(500, 4000))
+
+    def __str__(self) -> str:
+        told = [f"{fault} at {at:.1f} s" for fault, at in self.faults]
+        if self.ending in _POISONS:
+            told.append(f"{self.ending} at record {self.poison_at}")
+        elif self.ending:
+            told.append(f"then {self.ending}")
+        return f"{'RabbitMQ' if self.on_rabbitmq else 'Redis'}: {', '.join(told)}"
+
+    def includes(self, fault: Fault) -> bool:
+        return fault in dict(self.faults)
+
+
+def _fits(fault: Fault, on_rabbitmq: bool) -> bool:
+    return STAGES[fault].on_rabbitmq if on_rabbitmq else STAGES[fault].on_redis
+
+
+# --- one schedule ---------------------------------------------------------------------------
+
+
+def run_schedule(schedule: Schedule, directory: Path, seed: int) -> tuple[Result, list[str]]:
+    """Run a job with a schedule's faults in it; return what came of it and what is wrong."""
+    choose = random.Random(seed)
+    flights = load(PUBLISHED_ROWS)
+    deaths = directory / "deaths"
+    poison = {}
+    if schedule.ending in _POISONS:
+        deed, _ = faults.DEEDS[schedule.ending]
+        poison[schedule.poison_at] = faults.poisoned(flights.rows[0], deed, deaths)
+    with ExitStack() as stack:
+        rabbitmq = stack.enter_context(RabbitMQ()) if schedule.on_rabbitmq else None
+        fleet = Fleet(
+            directory / "fleet",
+            MANAGER,
+            workers=0 if schedule.includes(Fault.WORKER_LATE) else 2,
+            settings=Settings(**_LIMITS),
+            is_supervised=True,
+            rabbitmq=rabbitmq,
+        )
+        stack.enter_context(fleet)
+        run = Run(
+            fleet,
+            Feed(directory / "in.jsonl", flights, choose.randrange(len(flights)), poison),
+            choose,
+            deploys=3,
+            gone_s=8.0,
+            through_proxy=schedule.includes(Fault.CONNECTION_CUT),
+            doubles_messages=schedule.includes(Fault.DELIVERED_TWICE),
+            is_mixed=True,
+        )
+        result = run.execute(lambda run: _do_all(run, schedule, directory))
+    return result, _problems(result, schedule)
+
+
+def _do_all(run: Run, schedule: Schedule, directory: Path) -> None:
+    """Do all harm of a schedule, each in a thread of its own."""
+    errors: list[BaseException] = []
+
+    def do(fault: Fault, at_s: float) -> None:
+        try:
+            run.pause(at_s)
+            _do(fault, run, directory)
+        except BaseException as error:
+            errors.append(error)
+
+    run.begin_fault()
+    if schedule.includes(Fault.WORKER_LATE):
+        _start_late(run)
+    threads = [threading.Thread(target=do, args=each) for each in schedule.faults]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for error in errors:
+        if schedule.ending is None or not isinstance(error, JobHasEndedError):
+            raise error
+    if schedule.ending is Fault.REDIS_EMPTIED:
+        faults.empty_redis(run)
+    elif schedule.ending is not None:
+        run.wait_until(lambda: False, "the poison has ended the job")
+
+
+def _do(fault: Fault, run: Run, directory: Path) -> None:
+    if fault is Fault.PRODUCER_KILLED:
+        _kill_another_producer(run, directory)
+    elif fault not in (Fault.WORKER_LATE, Fault.DELIVERED_TWICE):
+        harm = STAGES[fault].harm
+        assert harm is not None
+        harm(run)
+
+
+def _start_late(run: Run) -> None:
+    with run.outage():
+        run.pause(1.0)
+        for worker in [run.fleet.start_worker() for _ in range(2)]:
+            run.fleet.wait_for(worker)
+
+
+def _kill_another_producer(run: Run, directory: Path) -> None:
+    """Another job on the same fleet loses its producer; this one must not notice."""
+    other = directory / "other"
+    other.mkdir()
+    feed = Feed(other / "in.jsonl", load(PUBLISHED_ROWS), 0)
+    feed.grow(400 * CHUNK)
+    faults.kill_producer(run.fleet, feed.path, other / "out.jsonl")
+
+
+def _problems(result: Result, schedule: Schedule) -> list[str]:
+    found = []
+    if result.damage != Damage():
+        found.append(f"the output is not the sequential one: {result.damage}")
+    wanted: type[Exception] | None = None
+    if schedule.ending is not None:
+        wanted = ProcessDiedError if schedule.ending in _POISONS else JobLostError
+    if type(result.error) is not (wanted or type(None)):
+        found.append(f"the job ended with {result.error!r}")
+    elif isinstance(result.error, ProcessDiedError):
+        named = result.error.record_index
+        if (named, result.records) != (schedule.poison_at, schedule.poison_at):
+            found.append(f"record {named} is named, and {result.records} are before it")
+    if wanted is None and result.is_cut_short:
+        found.append("the job was over before the harm was done")
+    limit_s = STALL_S * (len(schedule.faults) + 1)
+    if result.stall_s > limit_s:
+        found.append(f"it stalled for {result.stall_s:.1f} s, more than {limit_s:.1f} s")
+    return found
+
+
+# --- all of them ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run of the long form.
+
+    Attributes:
+        row: Where it counts in the table.
+        seed: Of its choices.
+        fault: The fault; None for a random schedule.
+        on_rabbitmq: Messages go through RabbitMQ; a schedule decides that itself.
+        has_rabbitmq: There is one on this machine.
+    """
+
+    row: str
+    seed: int
+    fault: Fault | None = None
+    on_rabbitmq: bool = False
+    has_rabbitmq: bool = False
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a task came to.
+
+    Attributes:
+        text: What it did.
+        result: None if it came to nothing.
+        problems: What is wrong with that.
+        files: What it left behind, if anything is wrong.
+    """
+
+    text: str
+    result: Result | None
+    problems: tuple[str, ...]
+    files: str = ""
+
+    @property
+    def summary(self) -> str:
+        result = self.result
+        if result is None:
+            return "no result"
+        told = [f"{result.records} records", f"longest stall {result.stall_s:.1f} s"]
+        if result.outage_s:
+            told.append(f"beside {result.outage_s:.1f} s of outage")
+        if result.restarts:
+            told.append(f"workers started again: {result.restarts}")
+        if result.leaving_s:
+            told.append(f"asked to leave, a worker took up to {result.leaving_s:.1f} s")
+        return ", ".join(told)
+
+
+class HangError(BaseException):
+    """A run takes much longer than any can."""
+
+
+def run_task(task: Task) -> Told:
+    """Run a task in this process."""
+    directory = Path(tempfile.mkdtemp(prefix="chaos-"))
+    text = task.row
+    try:
+        with _alarm(directory), _log_to(directory / "producer.log"):
+            if task.fault is None:
+                choose = random.Random(task.seed)
+                schedule = Schedule.draw(choose, has_rabbitmq=task.has_rabbitmq)
+                text = str(schedule)
+                result, problems = run_schedule(schedule, directory, task.seed)
+            else:
+                result, problems = _run_single(task, directory)
+    except (Exception, HangError) as error:
+        return Told(text, None, (f"{type(error).__name__}: {error}",), str(directory))
+    if problems:
+        return Told(text, result, tuple(problems), str(directory))
+    shutil.rmtree(directory)
+    return Told(text, result, ())
+
+
+def _run_single(task: Task, directory: Path) -> tuple[Result, list[str]]:
+    assert task.fault is not None
+    with ExitStack() as stack:
+        rabbitmq = stack.enter_context(RabbitMQ()) if task.on_rabbitmq else None
+        flights = load(PUBLISHED_ROWS)
+        return run_fault(task.fault, directory, flights, task.seed, scale=LONG, rabbitmq=rabbitmq)
+
+
+@contextmanager
+def _alarm(directory: Path) -> Iterator[None]:
+    """Interrupt what hangs, and write down where."""
+
+    def interrupt(*_: object) -> None:
+        with (directory / "hang.txt").open("w") as file:
+            faulthandler.dump_traceback(file)
+        raise HangError(f"nothing came of it in {HANG_S:.0f} s")
+
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, HANG_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def tasks(options: argparse.Namespace, *, has_rabbitmq: bool) -> list[Task]:
+    """Return everything that is to be run."""
+    choose = random.Random(options.seed)
+    found = []
+    for fault in options.faults:
+        brokers = [False] * STAGES[fault].on_redis
+        brokers += [True] * (STAGES[fault].on_rabbitmq and has_rabbitmq)
+        for on_rabbitmq in brokers:
+            row = f"{fault}, on RabbitMQ" if on_rabbitmq else str(fault)
+            found += [
+                Task(row, choose.getrandbits(32), fault, on_rabbitmq) for _ in range(options.runs)
+            ]
+    found += [
+        Task("random schedules", options.seed + number, has_rabbitmq=has_rabbitmq)
+        for number in range(options.schedules)
+    ]
+    return found
+
+
+# --- the table ------------------------------------------------------------------------------
+
+_COLUMNS: Final = ("runs", "lost", "doubled", "out of order", "wrong bytes", "longest stall")
+
+
+def table(told: dict[str, list[Told]]) -> str:
+    """Return what came of all runs."""
+    width = max(map(len, told), default=0)
+    lines = [f"{'fault':<{width}}  " + "  ".join(_COLUMNS)]
+    for row, runs in told.items():
+        results = [run.result for run in runs if run.result is not None]
+        damages = [result.damage for result in results]
+        values = [
+            len(runs),
+            sum(damage.lost for damage in damages),
+            sum(damage.doubled for damage in damages),
+            sum(damage.out_of_order for damage in damages),
+            sum(damage.wrong_bytes for damage in damages),
+            f"{max((result.stall_s for result in results), default=0.0):.1f} s",
+        ]
+        cells = [f"{value:>{len(title)}}" for value, title in zip(values, _COLUMNS, strict=True)]
+        wrong = sum(bool(run.problems) for run in runs)
+        lines.append(f"{row:<{width}}  " + "  ".join(cells) + (f"  {wrong} WRONG" * bool(wrong)))
+    return "\n".join(lines)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Break a fleet on purpose, again and again.")
+    parser.add_argument("--seed", type=int, default=secrets.randbits(31))
+    parser.add_argument("--runs", type=int, default=3, help="of every fault")
+    parser.add_argument("--schedules", type=int, default=50, help="of several faults at a time")
+    parser.add_argument("--faults", nargs="*", type=_fault, default=list(Fault), metavar="NAME")
+    parser.add_argument("--jobs", type=int, default=2, help="how many runs at a time")
+    return parser.parse_args()
+
+
+def _fault(name: str) -> Fault:
+    try:
+        return Fault[name.upper()]
+    except KeyError:
+        names = ", ".join(fault.name.lower() for fault in Fault)
+        raise argparse.ArgumentTypeError(f"there is {names}") from None
+
+
+def main() -> None:
+    options = _parse()
+    has_rabbitmq = find_server() is not None and shutil.which("epmd") is not None
+    print(f"seed {options.seed}{'' if has_rabbitmq else '; no RabbitMQ is installed'}", flush=True)
+    began = time.monotonic()
+    todo = tasks(options, has_rabbitmq=has_rabbitmq)
+    told: dict[str, list[Told]] = defaultdict(list, {task.row: [] for task in todo})
+    with ProcessPoolExecutor(options.jobs) as pool:
+        futures: dict[Any, Task] = {pool.submit(run_task, task): task for task in todo}
+        for number, future in enumerate(as_completed(futures), start=1):
+            task, one = futures[future], future.result()
+            told[task.row].append(one)
+            print(f"{number}/{len(todo)} seed {task.seed}: {one.text}: {one.summary}", flush=True)
+            for problem in one.problems:
+                print(f"  WRONG: {problem}; see {one.files}", flush=True)
+    print(f"\n{table(told)}\n\n{time.monotonic() - began:.0f} s, seed {options.seed}")
+    sys.exit(any(one.problems for runs in told.values() for one in runs))
+
+
+if __name__ == "__main__":
+    main()

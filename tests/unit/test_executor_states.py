@@ -1,0 +1,417 @@
+"""`CeleryExecutor` over a simulated fleet in which everything goes wrong, in any order."""
+
+import itertools
+import logging
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from functools import partial
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from pyrmute_tasks.chunks import Chunk, Outcome, decode_records
+from pyrmute_tasks.codec import Frame
+from pyrmute_tasks.distributed.executor import CeleryExecutor
+from pyrmute_tasks.errors import CodeMismatchError, JobLostError, NoWorkersError, ProcessDiedError
+from pyrmute_tasks.flow import Window, run_ordered
+from tests.unit.simulated_fleet import (
+    OTHER_CODE,
+    SETTINGS,
+    End,
+    Fleet,
+    Harm,
+    HarmKind,
+    Work,
+    chunk_of,
+    migrated,
+    spec_of,
+)
+
+JOB = "0123abcd"
+SURVIVED_S = 500.0  # longer than anything in a fleet waits for
+
+
+@pytest.fixture(autouse=True, scope="module")
+def silence() -> Iterator[None]:
+    """What goes wrong is logged, and here almost everything does."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+some_records = st.frozensets(st.integers(0, 30), max_size=2)
+works = st.builds(
+    Work,
+    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=8).map(tuple),
+    seconds=st.lists(st.sampled_from((0.02, 0.5, 3.0, 7.0)), min_size=1, max_size=4).map(tuple),
+    bad=st.just(frozenset()) | some_records,
+    poison=st.just(frozenset()) | some_records,
+    kills_hosts=st.booleans(),
+    poison_first=st.booleans(),
+)
+fleets = st.lists(st.integers(1, 2), min_size=1, max_size=3)
+harms = st.builds(
+    Harm,
+    kind=st.sampled_from(HarmKind),
+    pick=st.integers(0, 5),
+    seconds=st.sampled_from((0.0, 0.3, 2.5, 6.0, 20.0)),
+)
+
+
+def enter(stack: ExitStack, fleet: Fleet) -> CeleryExecutor:
+    """Return an executor in its context, on a fleet."""
+    executor = CeleryExecutor(fleet.broker, fleet.store, spec_of(JOB), SETTINGS, clock=fleet.clock)
+    return stack.enter_context(executor)
+
+
+def may_be_blamed(fleet: Fleet, record: int) -> bool:
+    """Whether enough processes ended that ran a record to suspect it.
+
+    A host may take one process with it, and deployments may take two workers.
+    """
+    ends = fleet.ends[record]
+    return len(ends) >= (2 if End.DIED in ends else 3)
+
+
+def check_failure(fleet: Fleet, error: BaseException, index: int) -> None:
+    if isinstance(error, ProcessDiedError):
+        assert may_be_blamed(fleet, index), f"record {index} is innocent"
+    else:
+        assert isinstance(error, ValueError)
+        assert str(error) == f"bad {index}"
+        assert index in fleet.work.bad
+
+
+def check_outcome(fleet: Fleet, outcome: Outcome[Frame]) -> None:
+    """An outcome is what a sequential run would give, or blames with good reason."""
+    records = fleet.work.records(outcome.index)
+    failing = fleet.work.first_failing(records)
+    end = records.stop
+    if outcome.failure is None:
+        assert failing is None
+    else:
+        end = outcome.failure.index
+        assert end in records
+        assert failing is None or end <= failing
+        check_failure(fleet, outcome.failure.error, end)
+    assert decode_records(outcome.outputs) == migrated(range(records.start, end))
+    assert outcome.count == end - records.start
+
+
+def check_nothing_is_left(fleet: Fleet) -> None:
+    """The job has left nothing behind, and what still runs adds nothing to that."""
+    assert fleet.store.left_of(JOB) == {}
+    fleet.advance(SURVIVED_S)
+    assert fleet.store.left_of(JOB) == {}
+
+
+# --- the executor's three methods, in any order -----------------------------------------------
+
+
+class ExecutorMachine(RuleBasedStateMachine):
+    """Submits, collects and cancels as an engine may, while the fleet suffers."""
+
+    @initialize(work=works, slots=fleets, window=st.integers(1, 6))
+    def begin(self, work: Work, slots: list[int], window: int) -> None:
+        self.fleet = Fleet(work, slots)
+        self.window = window
+        self.submitted = 0
+        self.wanted = len(work.sizes)  # index of the first chunk that nobody wants
+        self.pending: set[int] = set()
+        self.received: set[int] = set()
+        self.stack = ExitStack()
+        self.executor = enter(self.stack, self.fleet)
+
+    def accept(self, outcomes: list[Outcome[Frame]]) -> None:
+        for outcome in outcomes:
+            assert outcome.index in self.pending, "not asked for, cancelled, or had before"
+            self.pending.remove(outcome.index)
+            self.received.add(outcome.index)
+            check_outcome(self.fleet, outcome)
+
+    @rule()
+    @precondition(lambda self: self.submitted < self.wanted and len(self.pending) < self.window)
+    def submit(self) -> None:
+        self.pending.add(self.submitted)
+        self.executor.submit(chunk_of(self.fleet.work, self.submitted))
+        self.submitted += 1
+
+    @rule()
+    def look(self) -> None:
+        self.accept(list(self.executor.collect(wait=False)))
+
+    @rule()
+    @precondition(lambda self: self.pending)
+    def wait(self) -> None:
+        outcomes = list(self.executor.collect(wait=True))
+        assert outcomes
+        self.accept(outcomes)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.submitted)
+    def cancel(self, data: st.DataObject) -> None:
+        first = data.draw(st.integers(0, min(self.wanted, self.submitted)), label="first")
+        self.wanted = first
+        self.pending = {index for index in self.pending if index < first}
+        self.executor.cancel(first)
+        self.fleet.store.unwanted_from = first
+
+    @rule(harm=harms)
+    def suffer(self, harm: Harm) -> None:
+        self.fleet.suffer(harm)
+
+    @rule(seconds=st.sampled_from((0.02, 0.3, 1.0, 5.0, 40.0)))
+    def pass_time(self, seconds: float) -> None:
+        self.fleet.advance(seconds)
+
+    @invariant()
+    def an_input_is_in_the_store_for_as_long_as_it_is_wanted(self) -> None:
+        assert self.fleet.store.chunks_of(JOB) <= set(range(self.submitted))
+        assert max(self.fleet.store.settled.values(), default=0) <= 1
+
+    def teardown(self) -> None:
+        if not hasattr(self, "executor"):
+            return
+        with self.stack:
+            while self.pending:
+                self.wait()
+            self.fleet.advance(1.0)
+            self.look()
+        check_nothing_is_left(self.fleet)
+
+
+TestExecutor = ExecutorMachine.TestCase
+TestExecutor.settings = settings(
+    max_examples=150,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.filter_too_much],
+)
+
+
+# --- whole runs ---------------------------------------------------------------------------------
+
+
+class Run:
+    """One run of the engine over a fleet that suffers as time passes."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        window: int,
+        schedule: list[tuple[float, Harm]],
+        pauses: tuple[float, ...] = (0.0,),
+    ) -> None:
+        self.fleet = fleet
+        self.window = window
+        self.pauses = itertools.cycle(pauses)  # of the consumer
+        self.read = self.delivered = 0
+        self.outputs: list[dict[str, int]] = []
+        self.error: Exception | None = None
+        for seconds, harm in schedule:
+            fleet.later(seconds, partial(fleet.suffer, harm))
+
+    def source(self) -> Iterator[Chunk[bytes]]:
+        for index in range(len(self.fleet.work.sizes)):
+            self.read += 1
+            assert self.read - self.delivered <= self.window
+            assert len(self.fleet.store.chunks_of(JOB)) <= self.window
+            # What has been received is forgotten with the next question.
+            assert len(self.fleet.store.outcomes_of(JOB)) <= 2 * self.window
+            yield chunk_of(self.fleet.work, index)
+
+    def finish(self, chunk: Chunk[bytes], outcome: Outcome[Frame]) -> Outcome[list[dict[str, int]]]:
+        outputs = decode_records(outcome.outputs)
+        return Outcome(chunk.index, outcome.count, outputs, outcome.failure)
+
+    def go(self) -> "Run":
+        with ExitStack() as stack:
+            executor = enter(stack, self.fleet)
+            outcomes = run_ordered(
+                self.source(), executor, lambda: Window(self.window), finish=self.finish
+            )
+            try:
+                self.consume(outcomes)
+            except (ValueError, ProcessDiedError, CodeMismatchError) as error:
+                self.error = error
+        return self
+
+    def consume(self, outcomes: Generator[Outcome[list[dict[str, int]]], None, None]) -> None:
+        for outcome in outcomes:
+            self.outputs += outcome.outputs
+            self.delivered += 1
+            self.fleet.advance(next(self.pauses))
+
+    def check(self) -> None:
+        """It ended as a sequential run would, or blames with good reason."""
+        work = self.fleet.work
+        failing = work.first_failing(range(work.total))
+        end = work.total
+        if self.error is None:
+            assert failing is None
+        else:
+            assert not isinstance(self.error, CodeMismatchError), str(self.error)
+            index = vars(self.error)["record_index"]
+            assert failing is None or index <= failing
+            check_failure(self.fleet, self.error, index)
+            end = index
+        assert self.outputs == migrated(range(end))
+        check_nothing_is_left(self.fleet)
+
+
+schedules = st.lists(
+    st.tuples(st.floats(0, 30).map(lambda seconds: round(seconds, 2)), harms), max_size=12
+)
+
+
+@given(
+    work=works,
+    slots=fleets,
+    window=st.integers(1, 6),
+    schedule=schedules,
+    pauses=st.lists(st.sampled_from((0.0, 1.0, 40.0)), min_size=1, max_size=3).map(tuple),
+)
+@settings(max_examples=300, deadline=None)
+def test_whatever_happens_a_run_ends_as_a_sequential_one_would(
+    work: Work,
+    slots: list[int],
+    window: int,
+    schedule: list[tuple[float, Harm]],
+    pauses: tuple[float, ...],
+) -> None:
+    Run(Fleet(work, slots), window, schedule, pauses).go().check()
+
+
+@given(work=works, slots=st.integers(1, 4), window=st.integers(1, 6))
+@settings(max_examples=50, deadline=None)
+def test_where_nothing_goes_wrong_nothing_is_sent_twice(
+    work: Work, slots: int, window: int
+) -> None:
+    # One worker: of several, one may have to wait for a chunk that another could run.
+    fleet = Fleet(Work(work.sizes, work.seconds, work.bad), [slots])
+    run = Run(fleet, window, []).go()
+    run.check()
+    assert len(fleet.broker.published) == len({message.task for message in fleet.broker.published})
+    assert len(fleet.broker.published) <= run.read
+    if run.error is None:
+        assert set(fleet.store.settled.values()) == {1}
+
+
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4).map(tuple),
+    slots=fleets,
+    window=st.integers(1, 4),
+    kills_hosts=st.booleans(),
+    data=st.data(),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_record_that_kills_is_named_and_few_processes_die_of_it(
+    sizes: tuple[int, ...], slots: list[int], window: int, kills_hosts: bool, data: st.DataObject
+) -> None:
+    killer = data.draw(st.integers(0, sum(sizes) - 1), label="killer")
+    work = Work(sizes, poison=frozenset({killer}), kills_hosts=kills_hosts)
+    fleet = Fleet(work, slots)
+    # A host that dies takes others' chunks with it; alone, nobody else can be blamed.
+    run = Run(fleet, 1 if kills_hosts else window, []).go()
+    run.check()
+    assert isinstance(run.error, ProcessDiedError)
+    assert vars(run.error)["record_index"] == killer
+    size = next(size for index, size in enumerate(sizes) if killer in work.records(index))
+    # Of whole workers three may disappear with a single record before it is suspected.
+    most = (size - 1).bit_length() + (4 if kills_hosts else 2)
+    assert fleet.killed_by[killer] <= most
+
+
+@given(
+    work=works,
+    slots=fleets,
+    window=st.integers(1, 6),
+    ends_after_s=st.floats(0, 10),
+    is_abrupt=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_fleet_that_only_holds_other_code_is_given_up(
+    work: Work,
+    slots: list[int],
+    window: int,
+    ends_after_s: float,
+    is_abrupt: bool,
+) -> None:
+    fleet = Fleet(work, slots, heals=False)
+    fleet.join(1, OTHER_CODE)
+
+    def deploy_other_code() -> None:
+        for worker in fleet.workers:
+            if is_abrupt:
+                worker.kill()
+            else:
+                worker.leave()
+        fleet.join(1, OTHER_CODE)
+
+    fleet.later(ends_after_s, deploy_other_code)
+    run = Run(fleet, window, []).go()
+    if isinstance(run.error, CodeMismatchError):
+        event("given up")
+        assert OTHER_CODE in str(run.error)
+        assert run.outputs == migrated(range(len(run.outputs)))
+        check_nothing_is_left(fleet)
+    else:
+        event("ended before")
+        run.check()
+
+
+@pytest.mark.parametrize("slots", [(1, 1, 1), (2, 2), (4, 4)])
+def test_what_settles_while_the_executor_looks_around_is_not_sent_again(
+    slots: tuple[int, ...],
+) -> None:
+    # Two chunks end a few calls apart, and then the second has neither claim nor notice.
+    fleet = Fleet(Work((1,) * 9, (3.0,)), slots)
+    Run(fleet, 2, []).go().check()
+    assert len(fleet.broker.published) == 9
+
+
+# --- ends that no worker can help -----------------------------------------------------------------
+
+
+def test_without_any_worker_a_job_ends() -> None:
+    fleet = Fleet(Work((3, 3)), (), heals=False)
+    began = fleet.now
+    with pytest.raises(NoWorkersError):
+        Run(fleet, 2, []).go()
+    assert fleet.now - began < SETTINGS.worker_wait_s + 3
+    check_nothing_is_left(fleet)
+
+
+def test_a_job_that_the_store_lost_ends() -> None:
+    fleet = Fleet(Work((3, 3, 3), seconds=(5.0,)))
+    fleet.later(7.0, fleet.store.forget_everything)
+    run = Run(fleet, 2, [])
+    with pytest.raises(JobLostError):
+        run.go()
+    assert run.outputs == migrated(range(3))
+    check_nothing_is_left(fleet)
+
+
+@given(window=st.integers(1, 6), lost=st.integers(0, 19), seconds=st.sampled_from((0.1, 2.0)))
+@settings(max_examples=20, deadline=None)
+def test_a_lost_chunk_is_found_though_other_jobs_keep_the_queue_full(
+    window: int, lost: int, seconds: float
+) -> None:
+    fleet = Fleet(Work((1,) * 20, (seconds,)))
+    fleet.broker.others_wait = 1
+    fleet.be_patient(100.0)
+    fleet.broker.lose(lost)
+    Run(fleet, window, []).go().check()
+
+
+def test_a_chunk_that_hangs_is_run_once_more() -> None:
+    fleet = Fleet(Work((1,) * 8, (1.0,)), (1, 1))
+    Run(fleet, 4, [(2.5, Harm(HarmKind.GET_STUCK))]).go().check()
