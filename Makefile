@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH_VENV := .venv-bench
 
 .PHONY: demo test chaos check bench clean
 
@@ -21,9 +22,12 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/engine.py
-	$(BIN)/python benchmarks/flights.py
+# Some forty minutes on two cores. BENCH=--quick takes two, and its figures mean nothing.
+bench: $(BENCH_VENV)/.made
+	$(BENCH_VENV)/bin/python benchmarks/engine.py $(BENCH)
+	$(BENCH_VENV)/bin/python -m benchmarks.compare $(BENCH)
+	$(BENCH_VENV)/bin/python -m benchmarks.growth $(BENCH)
+	$(BENCH_VENV)/bin/python -m benchmarks.chart
 
 clean:
 	rm -rf $(VENV) demo-output build dist
@@ -39,4 +43,10 @@ $(VENV)/.runtime: pyproject.toml
 $(VENV)/.dev: $(VENV)/.runtime
 	@echo "installing what the tests need into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+$(BENCH_VENV)/.made: pyproject.toml benchmarks/requirements.txt
+	@echo "installing what the benchmarks compare with into $(BENCH_VENV)"
+	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable . --requirement benchmarks/requirements.txt
 	@touch $@

@@ -1,171 +1,291 @@
-"""What grows with the work, and what must not: time, memory of producer, server and workers.
+"""What grows with the work, and what must not: time, and memory on every side.
 
-    python -m benchmarks.growth [--quick]
+    python -m benchmarks.growth [--rounds 3] [--quick] [--only growth slow worker]
 
-- ten times the records take ten times as long; the producer's peak and the server's peak
-  stay the same,
-- also with a consumer that is ten times slower than the workers,
-- a worker's memory does not grow over 100,000 chunks.
+- growth: ten times the records take ten times as long, and no more memory, neither in the
+  producer nor in the server; file to file, and over objects.
+- slow: the same limits hold with a consumer ten times slower than the workers.
+- worker: a worker's memory does not grow over 100,000 chunks.
+
+Every run is a process of its own with a fleet of its own, so that each has its own peaks.
 """
 
 import argparse
 import json
-import os
-import resource
-import subprocess
+import statistics
 import sys
-import threading
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from redis import Redis
-
-from benchmarks.race import inputs, small
-from pyrmute_tasks import Migrator, Settings, Window
-from pyrmute_tasks.distributed import EmbeddedFleet
+from benchmarks import inputs, memory
+from benchmarks.compare import run_module
+from benchmarks.contenders.contest import WORKERS
+from benchmarks.contenders.fleet import OurFleet, our_fleet
+from benchmarks.memory import MB
+from benchmarks.workloads import Workload
+from pyrmute_tasks import Window
 from pyrmute_tasks.events import ChunkDelivered, Event
 
-_MANAGER: Final = "benchmarks.race.small:manager"
-_WINDOW_BYTES: Final = Window().size_bytes
-_MIB: Final = 1024 * 1024
+RESULTS: Final = inputs.CACHE / "growth.json"
+
+_WORKLOAD: Final = Workload("small")
+_PARTS: Final = ("growth", "slow", "worker")
+_TIMES: Final = 10
+_MOST_TIME: Final = 1.1  # of ten times the time
+_MOST_MORE_BYTES: Final = 10 * MB
+_MOST_SERVER_BYTES: Final = Window().size_bytes + 10 * MB
+_MOST_WORKER_BYTES: Final = 1 * MB  # pages that malloc keeps move by less
+_SLOWER: Final = 10
+_PAUSE_EVERY: Final = 1000  # records; a shorter pause is not kept by the clock
+_TENTHS: Final = 10
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small inputs; ignore the figures")
-    parser.add_argument("--part", choices=["file", "slow", "worker"], help=argparse.SUPPRESS)
-    parser.add_argument("--records", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.part:
-        parts = {"file": run_file, "slow": run_slow_consumer, "worker": run_many_chunks}
-        print(json.dumps(parts[options.part](options.records)))
-        return
-    once = 20_000 if options.quick else 1_000_000
-    compare("file to file", "file", once)
-    compare("objects, consumer ten times slower", "slow", once // 10)
-    told = _alone("worker", once // 10 * 2)
-    print(f"\n{told['chunks']:,} chunks: memory after a tenth of them and at the end, MB")
-    for name, (early, late) in told["workers"].items():
-        print(f"  {name:<24}{early / _MIB:>8.1f}{late / _MIB:>8.1f}   {(late - early) / _MIB:+.1f}")
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run took.
+
+    Attributes:
+        records: How many came out.
+        seconds: From the first to the last.
+        peak_bytes: Of the producer's process.
+        server_bytes: The server's peak, beyond what it took empty.
+    """
+
+    records: int
+    seconds: float
+    peak_bytes: int
+    server_bytes: int
 
 
-def compare(label: str, part: str, once: int) -> None:
-    """Print what `once` records take, and ten times as many."""
-    small_run, large_run = _alone(part, once), _alone(part, 10 * once)
-    ratio = large_run["seconds"] / (10 * small_run["seconds"])
-    grown = (large_run["peak_bytes"] - small_run["peak_bytes"]) / _MIB
-    print(f"\n{label}: {once:,} and {10 * once:,} records")
-    print(f"  time, of ten times         {ratio:8.2f}      at most 1.1")
-    print(f"  producer's peak grows by   {grown:8.1f} MB   at most 10")
-    limit = _WINDOW_BYTES / _MIB + 10
-    for run in (small_run, large_run):
-        print(
-            f"  server's peak              {run['server_bytes'] / _MIB:8.1f} MB   at most {limit:.0f}"
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A figure and what it must not exceed.
+
+    Attributes:
+        number: That of the target in the issue.
+        text: What the figure is.
+        value: The figure.
+        most: What it must not exceed.
+        unit: What both are in.
+    """
+
+    number: int
+    text: str
+    value: float
+    most: float
+    unit: str
+
+    def __str__(self) -> str:
+        verdict = "met" if self.value <= self.most else "MISSED"
+        return (
+            f"{self.number:<2} {self.text:<64}{self.value:>9.2f} {self.unit:<3}"
+            f"  ≤ {self.most:<6.4g}{verdict}"
         )
 
 
-def _alone(part: str, records: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.growth", "--part", part]
-    done = subprocess.run(
-        [*command, "--records", str(records)],
-        cwd=inputs.ROOT,
-        env=os.environ | {"PYTHONPATH": str(inputs.ROOT)},
-        stdout=subprocess.PIPE,
-        check=True,
+def main() -> None:
+    options = _parse()
+    if options.run:
+        print(json.dumps(_RUNS[options.run](options.records, options.pause_s)))
+        return
+    once = 20_000 if options.quick else 1_000_000
+    rounds = 1 if options.quick else options.rounds
+    parts: dict[str, Callable[[], Iterable[Check]]] = {
+        "growth": lambda: growth(once, rounds),
+        "slow": lambda: slow_consumer(once),
+        "worker": lambda: worker(2_000 if options.quick else 100_000),
+    }
+    if options.quick:
+        print("--quick: ignore the figures")
+    checks = []
+    for part in options.only:
+        for check in parts[part]():
+            print(check, flush=True)
+            checks.append(asdict(check) | {"met": check.value <= check.most})
+    options.output.parent.mkdir(exist_ok=True)
+    options.output.write_text(json.dumps({"quick": options.quick, "checks": checks}, indent=1))
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure what must not grow.")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="small inputs; ignore the figures")
+    parser.add_argument("--only", nargs="+", choices=_PARTS, default=_PARTS)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--run", choices=_RUNS, help=argparse.SUPPRESS)
+    parser.add_argument("--records", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--pause-s", type=float, default=0.0, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+# --- the parts ----------------------------------------------------------------------------
+
+
+def growth(once: int, rounds: int) -> Iterator[Check]:
+    """Compare `once` records with ten times as many, in turns.
+
+    Args:
+        once: How many records.
+        rounds: How many times; figures are medians, peaks of the server the largest.
+
+    Yields:
+        What is to be seen to.
+    """
+    for kind, what in (("lines", "file to file"), ("objects", "objects")):
+        pairs = []
+        for _ in range(rounds):
+            pairs.append((_alone(kind, once), _alone(kind, _TIMES * once)))
+            _tell(what, *pairs[-1])
+        time_ratio = statistics.median(ten.seconds / one.seconds / _TIMES for one, ten in pairs)
+        more = statistics.median(abs(ten.peak_bytes - one.peak_bytes) for one, ten in pairs)
+        yield Check(
+            5, f"{what}: {_TIMES} times the records, time / {_TIMES}", time_ratio, _MOST_TIME, "x"
+        )
+        yield _megabytes(5, f"{what}: producer's peak, difference", more, _MOST_MORE_BYTES)
+        for index, records in enumerate((once, _TIMES * once)):
+            peak = max(pair[index].server_bytes for pair in pairs)
+            text = f"{what}: server's peak, {records:,} records"
+            yield _megabytes(5, text, peak, _MOST_SERVER_BYTES)
+
+
+def slow_consumer(records: int) -> Iterator[Check]:
+    """Compare a consumer that takes all it can get with one ten times slower.
+
+    Args:
+        records: How many.
+
+    Yields:
+        What is to be seen to.
+    """
+    for kind, what in (("lines", "file to file"), ("objects", "objects")):
+        fast = _alone(kind, records)
+        pause_s = _SLOWER * fast.seconds / records
+        slow = _alone(kind, records, pause_s)
+        _tell(f"{what}, slow consumer", fast, slow)
+        more = abs(slow.peak_bytes - fast.peak_bytes)
+        text = f"{what}, slow consumer"
+        yield _megabytes(6, f"{text}: producer's peak, difference", more, _MOST_MORE_BYTES)
+        yield _megabytes(6, f"{text}: server's peak", slow.server_bytes, _MOST_SERVER_BYTES)
+
+
+def worker(chunks: int) -> Iterator[Check]:
+    """Look at the memory of one worker while it runs many chunks of one record.
+
+    Args:
+        chunks: How many.
+
+    Yields:
+        What is to be seen to.
+    """
+    for name, tenths in _run_alone("worker", chunks, 0.0).items():
+        curve = " ".join(f"{held / MB:.1f}" for held in tenths)
+        print(f"   worker's {name} after each tenth, MB: {curve}")
+        text = f"worker's {name} over {chunks:,} chunks, after the first tenth"
+        yield _megabytes(7, text, tenths[-1] - tenths[0], _MOST_WORKER_BYTES)
+
+
+def _megabytes(number: int, text: str, value: float, most: float) -> Check:
+    return Check(number, text, value / MB, most / MB, "MB")
+
+
+def _tell(what: str, *runs: Run) -> None:
+    for run in runs:
+        print(
+            f"   {what:<30}{run.records:>12,} records{run.seconds:>9.2f} s   producer"
+            f"{run.peak_bytes / MB:>7.1f} MB   server{run.server_bytes / MB:>7.1f} MB",
+            flush=True,
+        )
+
+
+# --- each in a process of its own -----------------------------------------------------------
+
+
+def _alone(kind: str, records: int, pause_s: float = 0.0) -> Run:
+    return Run(**_run_alone(kind, records, pause_s))
+
+
+def _run_alone(kind: str, records: int, pause_s: float) -> dict[str, Any]:
+    if kind == "lines":
+        inputs.source_of(_WORKLOAD.name, records)
+    done = run_module(
+        "benchmarks.growth",
+        *("--run", kind, "--records", str(records), "--pause-s", str(pause_s)),
     )
-    told: dict[str, Any] = json.loads(done.stdout)
+    if done.returncode:
+        sys.exit(done.stderr)
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told
 
 
-def run_file(records: int) -> dict[str, Any]:
-    source = inputs.small_records(records)
-    target = source.with_suffix(".out")
-    with EmbeddedFleet(_MANAGER, 2, Settings()) as fleet:
-        before = _server_memory(fleet, "used_memory")
+def run_lines(records: int, pause_s: float) -> dict[str, Any]:
+    """Migrate a file; the one who writes it pauses after every chunk."""
+    source = inputs.source_of(_WORKLOAD.name, records)
+
+    def pause(event: Event) -> None:
+        if isinstance(event, ChunkDelivered):
+            time.sleep(event.count * pause_s)
+
+    # Beside the input: what is written may be larger than a temporary directory has room for.
+    with (
+        tempfile.TemporaryDirectory(dir=inputs.CACHE) as name,
+        our_fleet(_WORKLOAD, WORKERS) as fleet,
+    ):
         began = time.perf_counter()
-        with Migrator(small.manager, settings=fleet.settings) as migrator:
-            migrator.migrate_file(source, target, *small.HOP)
-        seconds = time.perf_counter() - began
-        server = _server_memory(fleet, "used_memory_peak") - before
-    target.unlink()
-    return {"seconds": seconds, "peak_bytes": _peak_bytes(), "server_bytes": server}
+        report = fleet.migrator.migrate_file(
+            source, Path(name) / "output.jsonl", *_WORKLOAD.hop, observers=(pause,)
+        )
+        return _ran(fleet, report.records, time.perf_counter() - began)
 
 
-def run_slow_consumer(records: int) -> dict[str, Any]:
-    """Consume objects so slowly that workers are idle nine tenths of the time."""
-    pause_s = 10 / 200_000  # two workers make some 200,000 a second
-    with EmbeddedFleet(_MANAGER, 2, Settings()) as fleet:
-        before = _server_memory(fleet, "used_memory")
+def run_objects(records: int, pause_s: float) -> dict[str, Any]:
+    """Migrate and validate dicts; the one who takes the models pauses now and then."""
+    with our_fleet(_WORKLOAD, WORKERS) as fleet:
         began = time.perf_counter()
-        with Migrator(small.manager, settings=fleet.settings) as migrator:
-            stream = migrator.migrate_batch_data_streaming(_rows(records), *small.HOP)
-            for position, _ in enumerate(stream):
-                if position % 100 == 0:
-                    time.sleep(100 * pause_s)
-        seconds = time.perf_counter() - began
-        server = _server_memory(fleet, "used_memory_peak") - before
-    return {"seconds": seconds, "peak_bytes": _peak_bytes(), "server_bytes": server}
+        taken = 0
+        for _ in fleet.migrator.migrate_batch_streaming(_rows(records), *_WORKLOAD.hop):
+            taken += 1
+            if pause_s and taken % _PAUSE_EVERY == 0:
+                time.sleep(_PAUSE_EVERY * pause_s)
+        return _ran(fleet, taken, time.perf_counter() - began)
 
 
 def _rows(count: int) -> Iterator[dict[str, Any]]:
-    for index in range(count):
-        yield {"name": f"First{index} Last{index}", "age": index % 90}
+    return ({"name": f"First{index} Last{index}", "age": index % 90} for index in range(count))
 
 
-def run_many_chunks(records: int) -> dict[str, Any]:
-    """Run chunks of two records and look at the memory of the workers meanwhile."""
-    chunks = records // 2
-    source = inputs.small_records(records)
-    early = threading.Event()
-
-    def observe(event: Event) -> None:
-        if isinstance(event, ChunkDelivered) and event.chunk >= chunks // 10:
-            early.set()
-
-    with EmbeddedFleet(_MANAGER, 2, Settings()) as fleet:
-        migrator = Migrator(small.manager, settings=fleet.settings)
-        first: dict[str, int] = {}
-
-        def look() -> None:
-            early.wait()
-            first.update(_memory_of_workers(fleet))
-
-        looker = threading.Thread(target=look)
-        looker.start()
-        target = source.with_suffix(".out")
-        with migrator:
-            migrator.migrate_file(source, target, *small.HOP, chunk_size=2, observers=(observe,))
-        looker.join()
-        last = _memory_of_workers(fleet)
-    target.unlink()
-    return {"chunks": chunks, "workers": {name: (first[name], last[name]) for name in last}}
+def _ran(fleet: OurFleet, records: int, seconds: float) -> dict[str, Any]:
+    return asdict(Run(records, seconds, memory.peak_bytes(), fleet.server.peak_bytes()))
 
 
-def _memory_of_workers(fleet: EmbeddedFleet) -> dict[str, int]:
-    found = {}
-    for number, pid in enumerate(fleet.process_ids[1:], 1):
-        found[f"worker {number}, main"] = _resident_bytes(pid)
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for child in children:
-            found[f"worker {number}, child"] = _resident_bytes(int(child))
-    return found
+def run_worker(chunks: int, _: float) -> dict[str, list[int]]:
+    """Run chunks of one record; return what each process held after each tenth of them."""
+    source = inputs.source_of(_WORKLOAD.name, chunks)
+    with tempfile.TemporaryDirectory() as name, our_fleet(_WORKLOAD, 1) as fleet:
+        (main_pid,) = fleet.workers
+        (child_pid,) = memory.children_of(main_pid)
+        held: dict[str, list[int]] = {"main process": [], "child": []}
+
+        def look(event: Event) -> None:
+            if isinstance(event, ChunkDelivered) and (event.chunk + 1) % (chunks // _TENTHS) == 0:
+                held["main process"].append(memory.resident_bytes(main_pid))
+                held["child"].append(memory.resident_bytes(child_pid))
+
+        target = Path(name) / "output.jsonl"
+        fleet.migrator.migrate_file(source, target, *_WORKLOAD.hop, chunk_size=1, observers=(look,))
+        if memory.children_of(main_pid) != [child_pid]:
+            raise RuntimeError("the worker's child was replaced, and with it what it held")
+    return held
 
 
-def _resident_bytes(pid: int) -> int:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _server_memory(fleet: EmbeddedFleet, what: str) -> int:
-    with Redis.from_url(fleet.settings.redis_store_url) as client:
-        info: Any = client.info("memory")
-        return int(info[what])
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+_RUNS: Final[dict[str, Callable[[int, float], dict[str, Any]]]] = {
+    "lines": run_lines,
+    "objects": run_objects,
+    "worker": run_worker,
+}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The flights of ``examples/``, for any library's manager."""
+"""The flights of ``examples/flights.py``, for a manager of either library."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -7,20 +7,22 @@ from pyrmute_tasks import ModelManager
 from pyrmute_tasks.registry import load_attribute
 
 HOP: Final = ("Flight", "1.0.0", "3.0.0")
+
 _EXAMPLE: Final = Path(__file__).parents[2] / "examples" / "flights.py"
 
 
-def of_example(name: str) -> Any:
+def example(name: str) -> Any:
+    """Return a class or a function of the example."""
     return load_attribute(f"{_EXAMPLE}:{name}")
 
 
 def register(manager: Any) -> Any:
     """Register models and steps with a manager of either library, and return it."""
     for major in (1, 2, 3):
-        manager.model("Flight", f"{major}.0.0")(of_example(f"FlightV{major}"))
-    first, second = of_example("give_times_a_date_and_an_offset"), of_example("split_into_legs")
-    manager.migration("Flight", "1.0.0", "2.0.0")(first)
-    manager.migration("Flight", "2.0.0", "3.0.0")(second)
+        manager.model("Flight", f"{major}.0.0")(example(f"FlightV{major}"))
+    give_times, split = example("give_times_a_date_and_an_offset"), example("split_into_legs")
+    manager.migration("Flight", "1.0.0", "2.0.0")(give_times)
+    manager.migration("Flight", "2.0.0", "3.0.0")(split)
     return manager
 
 

@@ -1,4 +1,4 @@
-"""The two-step chain of pyrmute's README, for any library's manager."""
+"""A small record and the two-step chain of pyrmute's README."""
 
 from typing import Any, Final
 
@@ -17,23 +17,30 @@ class UserV1(BaseModel):
 
 
 class UserV2(BaseModel):
-    """A name in two."""
+    """A name in two pieces."""
 
     first_name: str
     last_name: str
     age: int
 
 
-class UserV3(UserV2):
+class UserV3(BaseModel):
     """With an address."""
 
+    first_name: str
+    last_name: str
     email: str
+    age: int | None = None
 
 
 def split_name(data: dict[str, Any]) -> dict[str, Any]:
     """1.0.0 → 2.0.0."""
-    first, _, last = data["name"].partition(" ")
-    return {"first_name": first, "last_name": last, "age": data["age"]}
+    parts = data["name"].split(" ", 1)
+    return {
+        "first_name": parts[0],
+        "last_name": parts[1] if len(parts) > 1 else "",
+        "age": data["age"],
+    }
 
 
 def add_email(data: dict[str, Any]) -> dict[str, Any]:

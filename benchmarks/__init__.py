@@ -1,0 +1,1 @@
+"""How fast this package is, beside what people use today; see ``benchmarks/README.md``."""

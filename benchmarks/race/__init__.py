@@ -1,1 +1,0 @@
-"""This package beside what people use today: same input, same output, in one run."""
