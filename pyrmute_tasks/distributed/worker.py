@@ -1,6 +1,7 @@
 """What makes a Celery worker one of ours: its manager, its task and its heartbeat."""
 
 import atexit
+import heapq
 import logging
 import os
 import threading
@@ -28,6 +29,7 @@ __all__ = ["Heartbeat", "create_worker_app", "worker_arguments"]
 _GOODBYE_S: Final = 2.0
 _LAST_RESULT_TRIES: Final = 10  # of a tenth of a second
 _LOOK_AFTER_CHILDREN_S: Final = 0.25
+_FORGET_TIMERS_S: Final = 2.0
 _ARGUMENTS: Final = ("--without-gossip", "--without-mingle")
 
 
@@ -75,7 +77,7 @@ def create_worker_app(settings: Settings) -> Celery:
     def end(**_: Any) -> None:
         heartbeat.end()
 
-    app.steps["consumer"].add(LookAfterChildren)
+    app.steps["consumer"].add(Housekeeping)
     worker_ready.connect(begin, weak=False)
     worker_shutting_down.connect(leave, weak=False)
     worker_shutdown.connect(end, weak=False)
@@ -97,8 +99,12 @@ def worker_arguments(name: str, concurrency: int, loglevel: str = "WARNING") -> 
     return ["worker", *_ARGUMENTS, "--pool=prefork", *options]
 
 
-class LookAfterChildren(StartStopStep):
-    """Notices dead children quickly: Celery does so every five seconds, and a job waits.
+class Housekeeping(StartStopStep):
+    """Looks after children and timers.
+
+    Celery notices dead children every five seconds, and a job waits for it. And it sets two
+    timers a task, for the time limits, which stay until their time comes though they are
+    cancelled: 0.5 KB a chunk for a quarter of an hour.
 
     A step of the consumer, since the event loop forgets its timers when the connection to
     the broker is lost; steps are started anew with the next one.
@@ -107,9 +113,20 @@ class LookAfterChildren(StartStopStep):
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, parent: Any) -> None:
-        """Set the timer."""
-        if parent.hub is not None:
-            parent.hub.call_repeatedly(_LOOK_AFTER_CHILDREN_S, parent.pool.maintain_pool)
+        """Set the timers."""
+        hub = parent.hub
+        if hub is not None:
+            hub.call_repeatedly(_LOOK_AFTER_CHILDREN_S, parent.pool.maintain_pool)
+            hub.call_repeatedly(_FORGET_TIMERS_S, forget_cancelled, (hub.timer,))
+
+
+def forget_cancelled(timer: Any) -> None:
+    """Drop the entries of kombu's `timer` that are cancelled."""
+    queue: list[Any] = timer._queue  # noqa: SLF001  # it has no public way
+    kept = [item for item in queue if not item.entry.canceled]
+    if len(kept) < len(queue):
+        heapq.heapify(kept)
+        queue[:] = kept  # in place: the event loop holds this list
 
 
 class Heartbeat:
