@@ -16,7 +16,7 @@ from pyrmute_tasks.sizing import ChunkSizer
 __all__ = ["FIRST_BYTES", "MOST_BYTES", "JsonlSink", "JsonlSource"]
 
 FIRST_BYTES: Final = 512 * 1024
-MOST_BYTES: Final = 4 * 1024 * 1024  # a window of eight must fit into memory as outputs too
+MOST_BYTES: Final = 1024 * 1024  # a window of them must fit into memory, twice as outputs
 _BOM: Final = b"\xef\xbb\xbf"
 _MAYBE_BLANK: Final = re.compile(rb"\n[\n\r\t ]")
 
