@@ -25,7 +25,7 @@ from pyrmute_tasks.errors import (
 )
 from pyrmute_tasks.flow import Window
 from pyrmute_tasks.hooks import MetricsHook, MigrationHook
-from pyrmute_tasks.jobs import Fence
+from pyrmute_tasks.jobs import Fence, JobReport, JobState
 from pyrmute_tasks.manager import ModelManager
 from pyrmute_tasks.migration_testing import (
     MigrationTestCase,
@@ -51,6 +51,8 @@ __all__ = [
     "InvalidVersionError",
     "JobError",
     "JobLostError",
+    "JobReport",
+    "JobState",
     "ManagerImportError",
     "MetricsHook",
     "MigrationError",

@@ -17,7 +17,7 @@ from pyrmute_tasks.distributed.worker import create_worker_app, worker_arguments
 from pyrmute_tasks.errors import ConfigurationError, PyrmuteTasksError
 from pyrmute_tasks.events import ChunkDelivered, Event
 from pyrmute_tasks.failures import describe_safely
-from pyrmute_tasks.jobs import JobReport
+from pyrmute_tasks.jobs import JobReport, JobState
 from pyrmute_tasks.local import usable_cpus
 from pyrmute_tasks.migrator import Migrator
 from pyrmute_tasks.retries import Retry
@@ -101,8 +101,8 @@ def run(
             settings=_fleet_settings(broker, store, queue, wait_s),
             retry=_retry(retry_on, attempts),
         )
-        with migrator, _progress(source, quiet) as observers:
-            report = migrator.migrate_file(
+        with migrator, _reported(migrator, target, quiet), _progress(source, quiet) as observers:
+            migrator.migrate_file(
                 source,
                 target,
                 name,
@@ -112,8 +112,6 @@ def run(
                 keep_partial=keep_partial,
                 observers=(interrupts, *observers),
             )
-    if not quiet:
-        _print_report(report, target)
 
 
 @_cli.command(context_settings={"ignore_unknown_options": True})
@@ -282,6 +280,24 @@ def _progress(source: str, quiet: bool) -> Iterator[tuple[Any, ...]]:
 
         yield (advance,)
         progress.update(task, completed=progress.tasks[0].total)
+
+
+@contextlib.contextmanager
+def _reported(migrator: Migrator, target: str, quiet: bool) -> Iterator[None]:
+    """Tell what the job has done: all of it on stdout, or how far it came on stderr."""
+    try:
+        yield
+    finally:
+        report = migrator.last_report
+        if report is not None and not quiet:
+            if report.state is JobState.SUCCEEDED:
+                _print_report(report, target)
+            else:
+                click.echo(
+                    f"{report.state} after {report.seconds:.2f} s and {report.records:,} records; "
+                    f"chunks submitted in vain behind them: {report.wasted_chunks}",
+                    err=True,
+                )
 
 
 def _print_report(report: JobReport, target: str) -> None:

@@ -3,6 +3,7 @@
 This is the one place where sources, the flow, the fleet and sinks are put together.
 """
 
+import logging
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -38,6 +39,7 @@ from pyrmute_tasks.flow import Window, run_ordered
 from pyrmute_tasks.io.jsonl import FIRST_BYTES, MOST_BYTES, JsonlSink, JsonlSource
 from pyrmute_tasks.jobs import JobReport, JobSpec, JobState, JobTally, new_job_id
 from pyrmute_tasks.local import check_workers, usable_cpus
+from pyrmute_tasks.observability import log
 from pyrmute_tasks.plan import MigrationPlan, paused_collector
 from pyrmute_tasks.registry import ModelData
 from pyrmute_tasks.retries import Retry
@@ -118,6 +120,7 @@ class Migrator:
         self._workers = workers or usable_cpus()
         self._window = window
         self._retry = retry
+        self._last_report: JobReport | None = None
         self._fleet: EmbeddedFleet | None = None
         self._app: Celery | None = None
         self._store: Store | None = None
@@ -161,6 +164,14 @@ class Migrator:
         """End the embedded fleet and close connections; may be called twice."""
         self._app = self._store = self._fleet = None
         self._stack.close()
+
+    @property
+    def last_report(self) -> JobReport | None:
+        """What the job did that ended last, also if it failed; None before the first.
+
+        A stream's job ends with the stream.
+        """
+        return self._last_report
 
     # --- all at once --------------------------------------------------------------------------
 
@@ -353,7 +364,8 @@ class Migrator:
             )
             for outcome in outcomes:
                 sink.write(outcome.outputs.payload)
-        return tally.report()
+        assert self._last_report is not None
+        return self._last_report
 
     # --- details ------------------------------------------------------------------------------
 
@@ -436,12 +448,26 @@ class Migrator:
             try:
                 yield executor, tally
             except Exception:
-                tally.end(JobState.FAILED)
+                self._end(tally, JobState.FAILED)
                 raise
             except BaseException:
-                tally.end(JobState.CANCELLED)
+                self._end(tally, JobState.CANCELLED)
                 raise
-            tally.end(JobState.SUCCEEDED)
+            self._end(tally, JobState.SUCCEEDED)
+
+    def _end(self, tally: JobTally, state: JobState) -> None:
+        tally.end(state)
+        report = self._last_report = tally.report()
+        log(
+            logging.INFO,
+            "job_ended",
+            "a job has ended",
+            job=report.job,
+            state=state.value,
+            records=report.records,
+            wasted_chunks=report.wasted_chunks,
+            seconds=round(report.seconds, 3),
+        )
 
     def _merge_counts(self, outcome: Outcome[Frame]) -> None:
         if outcome.counts is not None:

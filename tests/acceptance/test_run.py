@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -89,6 +90,11 @@ def test_a_records_contents_are_told_only_when_asked_for(source: Path, tmp_path:
     arguments = ("run", *MANAGER, *HOP, "--workers", 1, source, tmp_path / "out.jsonl")
     silent = call(*arguments)
     assert "First7" not in silent.stderr + silent.stdout
+    assert re.search(
+        r"^failed after \d+\.\d\d s and 0 records; chunks submitted in vain behind them: 0$",
+        silent.stderr,
+        re.MULTILINE,
+    )
     told = call(*arguments, "--include-records")
     assert "LookupError: no age for First7" in told.stderr
 

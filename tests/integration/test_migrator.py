@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from redis import Redis
 
-from pyrmute_tasks import ConfigurationError, MigrationError, Migrator, ModelManager
+from pyrmute_tasks import ConfigurationError, JobState, MigrationError, Migrator, ModelManager
 from pyrmute_tasks.distributed import EmbeddedFleet, Store
 from pyrmute_tasks.errors import (
     InvalidRecordError,
@@ -202,6 +202,10 @@ def test_fewer_chunks_than_a_window_run_in_vain(people: Migrator, tmp_path: Path
     assert len(outputs) == 3
     ran = marks.read_text().count("x")
     assert 3 <= ran < 3 + 8
+    report = people.last_report
+    assert report is not None
+    assert (report.state, report.records) == (JobState.FAILED, 3)
+    assert ran - 3 <= report.wasted_chunks < 8
     # Nothing starts any more: a job that comes after all that was queued finds no new mark.
     people.migrate_batch([person(index) for index in range(50)], *HOP, chunk_size=1)
     assert marks.read_text().count("x") < 3 + 8
