@@ -186,28 +186,41 @@ def _raised_at(error: BaseException) -> str:
 # --- exceptions as plain values ---------------------------------------------------------
 
 _MAX_FIELDS: Final = 5
-_PLAIN: Final = (str, int, float, bool, type(None))
+_PLAIN: Final = (str, int, float, bool, bytes, type(None))
 _MAX_CAUSES: Final = 10
 _MAX_TRACEBACK: Final = 20_000
 
 
 def _traceback_of(error: BaseException) -> str:
     # The end says what happened; a recursion without end has a long beginning.
-    return "".join(traceback.format_exception(error))[-_MAX_TRACEBACK:]
+    try:
+        return "".join(traceback.format_exception(error))[-_MAX_TRACEBACK:]
+    except Exception:  # notes that are none
+        return "".join(traceback.format_tb(error.__traceback__))[-_MAX_TRACEBACK:]
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # it is somebody's code
+        return ""
 
 
 def _take_apart(error: BaseException, depth: int = 0) -> dict[str, Any]:
     kind = type(error)
+    notes = getattr(error, "__notes__", ())
     parts: dict[str, Any] = {
         "type": f"{kind.__module__}:{kind.__qualname__}",
-        "message": str(error),
-        "notes": list(getattr(error, "__notes__", ())),
+        "message": _text_of(error),
+        "notes": [note for note in notes if isinstance(note, str)] if _is_listed(notes) else [],
     }
     if isinstance(error, ValidationError):
         parts["validation"] = _take_apart_validation(error)
     else:
-        parts["args"] = [arg for arg in error.args if isinstance(arg, _PLAIN)]
-        parts["complete"] = len(parts["args"]) == len(error.args)
+        # An OSError's own arguments lack the names of the files that its text has.
+        args = OSError.__reduce__(error)[1] if isinstance(error, OSError) else error.args
+        parts["args"] = [arg for arg in args if isinstance(arg, _PLAIN)]
+        parts["complete"] = len(parts["args"]) == len(args)
         parts["attributes"] = {
             name: value
             for name, value in vars(error).items()
@@ -218,23 +231,39 @@ def _take_apart(error: BaseException, depth: int = 0) -> dict[str, Any]:
     return parts
 
 
+def _is_listed(notes: object) -> bool:
+    return isinstance(notes, (list, tuple))
+
+
 def _put_together(parts: dict[str, Any]) -> Exception:
     if "validation" in parts:
         error: Exception = _put_together_validation(parts["validation"])
     else:
-        kind = _known_class(parts["type"])
-        if kind is not None and parts["complete"]:
-            # No __init__: it may want other arguments, and it is somebody's code.
-            error = kind.__new__(kind, *parts["args"])
-            error.args = tuple(parts["args"])
-            vars(error).update(parts["attributes"])
-        else:
-            error = RemoteError(parts["type"].replace(":", "."), parts["message"])
+        error = _rebuilt(parts) or RemoteError(parts["type"].replace(":", "."), parts["message"])
     for note in parts["notes"]:
         error.add_note(note)
     if "cause" in parts:
         error.__cause__ = _put_together(parts["cause"])
     return error
+
+
+def _rebuilt(parts: dict[str, Any]) -> Exception | None:
+    """Return an exception of the original's class that says the same, if that is possible."""
+    kind = _known_class(parts["type"])
+    if kind is None:
+        return None
+    args = tuple(parts["args"]) if parts["complete"] else (parts["message"],)
+    try:
+        if kind.__module__ == "builtins":
+            error = kind(*args)
+        else:
+            # No __init__: it may want other arguments, and it is somebody's code.
+            error = kind.__new__(kind, *args)
+            error.args = args
+        vars(error).update(parts["attributes"])
+        return error if str(error) == parts["message"] else None
+    except Exception:
+        return None
 
 
 def _known_class(name: str) -> type[Exception] | None:

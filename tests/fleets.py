@@ -201,7 +201,7 @@ class Worker:
 
     @property
     def full_name(self) -> str:
-        """Its name in the store."""
+        """Its name in the store, without the token that tells its starts apart."""
         return f"{self.name}:{self.process.pid}"
 
     @property
@@ -359,7 +359,7 @@ class Fleet:
     def known_workers(self) -> set[str]:
         """Return the names of the workers whose heartbeat is fresh."""
         with contextlib.closing(Store(self.settings)) as store:
-            return {worker.name for worker in store.workers()}
+            return {_without_token(worker.name) for worker in store.workers()}
 
     def claiming_workers(self) -> set[str]:
         """Return the names of the workers that have claimed a chunk."""
@@ -369,7 +369,7 @@ class Fleet:
                 for key in client.scan_iter("pt:{*}:claims")
                 for claim in client.hvals(key)
             ]
-        return {name for _, _, name in claims}
+        return {_without_token(name) for _, _, name in claims}
 
     def log_of(self, worker: Worker) -> str:
         return self._processes.log(worker.name).read_text(errors="replace")
@@ -419,6 +419,10 @@ class Fleet:
                 "a worker is back",
                 _START_TIMEOUT_S,
             )
+
+
+def _without_token(name: str) -> str:
+    return name.rpartition("-")[0]
 
 
 class Proxy:

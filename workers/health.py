@@ -39,8 +39,8 @@ def check_health(settings: Settings, host: str) -> list[WorkerInfo]:
         store.close()
     if not found:
         raise NoWorkersError(
-            f"no worker of host {host} on queue '{settings.queue}' has told the store in the last "
-            f"{3 * settings.heartbeat_s:g} s that it lives"
+            f"no worker of host {host} on queue '{settings.queue}' has told the store lately that "
+            "it lives"
         )
     return found
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _host(worker: WorkerInfo) -> str:
-    # A worker's name is its node name and its process id: celery@host:4711.
+    # A worker's name is its node name and which start of it this is: celery@host:4711-c0de.
     return worker.name.rpartition(":")[0].rpartition("@")[2]
 
 

@@ -142,15 +142,16 @@ class Broker:
             return None
 
     def _count_waiting(self, connection: Any) -> int:
-        channel = connection.channel()
-        try:
-            queue = channel.queue_declare(queue=self._settings.queue, passive=True)
-        except connection.channel_errors as error:
-            if _code(error) != _NOT_FOUND:
-                raise
-            return 0  # nobody has made the queue yet
-        channel.close()
-        return int(queue.message_count)
+        # A channel of its own: an error closes it. On Redis an empty queue is such an error,
+        # and there a channel that is not closed keeps two connections.
+        with contextlib.closing(connection.channel()) as channel:
+            try:
+                queue = channel.queue_declare(queue=self._settings.queue, passive=True)
+            except connection.channel_errors as error:
+                if _code(error) != _NOT_FOUND:
+                    raise
+                return 0  # nobody has made the queue yet
+            return int(queue.message_count)
 
     def revoke(self, tasks: Iterable[str]) -> None:
         """Ask the workers to skip tasks.

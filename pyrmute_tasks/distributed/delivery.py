@@ -33,7 +33,6 @@ _UNCLAIMED_S: Final = 15.0  # doubled with every time it is sent: a long queue i
 _SLOW_S: Final = 60.0
 _SLOW_FACTOR: Final = 10
 _SAMPLES: Final = 1000
-_UNSEEN_S: Final = 3.0  # a claim older than this must show in its worker's heartbeat
 _DISAPPEARANCES: Final = 3  # of workers; a rolling deployment may take two with the same record
 
 
@@ -48,6 +47,7 @@ class Sighting:
         queue_is_empty: No message waits in the queue.
         leaving: The workers of these that are shutting down.
         any_idle: Some worker has nothing to do.
+        unseen_s: A claim older than this shows in its worker's heartbeat.
     """
 
     claims: Mapping[str, ClaimInfo]
@@ -55,6 +55,12 @@ class Sighting:
     queue_is_empty: bool
     leaving: Collection[str] = ()
     any_idle: bool = True
+    unseen_s: float = 3.0
+
+    def shows(self, claim: ClaimInfo) -> bool:
+        """Whether the claimant runs it, or has taken it too lately for its heartbeat to tell."""
+        running = self.running.get(claim.worker)
+        return running is not None and (claim.age_s <= self.unseen_s or claim.task in running)
 
 
 @dataclass(slots=True)
@@ -100,6 +106,7 @@ class Deliveries:
         self._chunks: dict[int, _Assembly] = {}
         self._empty_since: float | None = None
         self._latest_settled_at = 0.0  # the latest send time among settled parts
+        self._busy_at = 0.0  # when a part was last seen at work
         self._seconds: deque[float] = deque(maxlen=_SAMPLES)
 
     def __len__(self) -> int:
@@ -233,24 +240,29 @@ class Deliveries:
 
     def lost(self, now: float, seen: "Sighting") -> Iterable[tuple[Part, bool]]:
         """Return the parts that nobody will settle, each with whether its worker is gone."""
-        if not seen.queue_is_empty or not seen.running:
-            self._empty_since = None
-        elif self._empty_since is None:
-            self._empty_since = now
+        self._note(now, seen)
         holders = {task: name for name, tasks in seen.running.items() for task in tasks}
         for part in list(self._parts.values()):
             if not part.sends:
                 continue
             claim = seen.claims.get(part.key)
-            if claim is not None and claim.task != part.task and not _is_at_work(claim, seen):
+            if claim is not None and claim.task != part.task and not seen.shows(claim):
                 claim = None  # an earlier delivery that came late, and to nothing
             if claim is None:
                 if self._waits_in_vain(part, now, seen, holders.get(part.task)):
                     yield part, False
             elif claim.worker not in seen.running:
                 yield part, True
-            elif not _is_at_work(claim, seen) or self._is_slow(part, now):
+            elif not seen.shows(claim) or self._is_slow(part, claim.age_s):
                 yield part, False
+
+    def _note(self, now: float, seen: Sighting) -> None:
+        if not seen.queue_is_empty or not seen.running:
+            self._empty_since = None
+        elif self._empty_since is None:
+            self._empty_since = now
+        if any(map(seen.shows, seen.claims.values())):
+            self._busy_at = now
 
     def _waits_in_vain(self, part: Part, now: float, seen: "Sighting", holder: str | None) -> bool:
         """Whether to send a part again that `holder`, if anybody, has and has not begun."""
@@ -258,11 +270,11 @@ class Deliveries:
             return True  # it takes its time, and would give the message back in the end
         if holder is not None and not seen.any_idle:
             return False
-        return self._is_forgotten(part, now) or (
-            # Other jobs may keep the queue full for hours, and nothing tells what is in it.
-            bool(seen.running)
-            and now - part.sent_at >= _UNCLAIMED_S * 2 ** min(part.sends - 1, _MOST_DOUBLINGS)
-        )
+        # Other jobs may keep the queue full for hours, and nothing tells what is in it. While
+        # chunks of this job run, those behind them wait for their turn.
+        waited_s = now - max(part.sent_at, self._busy_at)
+        patience_s = _UNCLAIMED_S * 2 ** min(part.sends - 1, _MOST_DOUBLINGS)
+        return self._is_forgotten(part, now) or (bool(seen.running) and waited_s >= patience_s)
 
     def _is_forgotten(self, part: Part, now: float) -> bool:
         """Whether nobody claimed a part although somebody should have by now."""
@@ -272,19 +284,13 @@ class Deliveries:
         # The queue is first in, first out: what was sent later has been settled already.
         return self._latest_settled_at - part.sent_at >= _OVERTAKEN_S
 
-    def _is_slow(self, part: Part, now: float) -> bool:
-        if part.backed_up or now - part.sent_at < _SLOW_S or not self._seconds:
+    def _is_slow(self, part: Part, running_s: float) -> bool:
+        if part.backed_up or running_s < _SLOW_S or not self._seconds:
             return False
         # Also correct with few samples: then the slowest of them decides.
         usual = sorted(self._seconds)[int(0.99 * len(self._seconds))]
-        part.backed_up = now - part.sent_at > max(_SLOW_S, _SLOW_FACTOR * usual)
+        part.backed_up = running_s > max(_SLOW_S, _SLOW_FACTOR * usual)
         return part.backed_up
-
-
-def _is_at_work(claim: ClaimInfo, seen: Sighting) -> bool:
-    """Whether the claimant runs it, or has taken it too lately for its heartbeat to tell."""
-    running = seen.running.get(claim.worker)
-    return running is not None and (claim.age_s <= _UNSEEN_S or claim.task in running)
 
 
 def _joined(index: int, outcomes: list[Outcome[Frame]]) -> Outcome[Frame]:

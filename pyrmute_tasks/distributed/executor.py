@@ -16,6 +16,7 @@ from pyrmute_tasks.distributed.broker import Message
 from pyrmute_tasks.distributed.delivery import Deliveries, Part, Sighting
 from pyrmute_tasks.distributed.store import Arrivals, ClaimInfo, Decline, WorkerInfo, is_full
 from pyrmute_tasks.errors import (
+    BrokerUnavailableError,
     CodeMismatchError,
     FrameError,
     JobLostError,
@@ -34,6 +35,7 @@ _FLUSH_EVERY_S: Final = 0.01  # a fast source fills a batch in this time, a slow
 _LOOK_EVERY_S: Final = 0.05
 _WAIT_S: Final = 1.0
 _CHECK_EVERY_S: Final = 1.0
+_BUSY_FACTOR: Final = 10  # more patience with a worker that is busy with other jobs
 
 
 class TaskBroker(Protocol):
@@ -132,6 +134,8 @@ class CeleryExecutor:
         # and what the last look found then says nothing about the time since.
         self._watched_s = 0.0
         self._no_worker_since: float | None = 0.0
+        self._no_broker_since: float | None = None
+        self._store_is_away = False
         self._codes: dict[str, str] = {}  # what the workers hold that declined
         self._declined_since: float | None = None  # with nobody at work since
         self._keep_alive = _KeepAlive(store, spec.id, settings.job_ttl_s / 4)
@@ -158,13 +162,20 @@ class CeleryExecutor:
         traceback: TracebackType | None,
     ) -> None:
         self._keep_alive.end()
-        try:
-            self._store.end_job(self._spec.id)
-        except redis.RedisError:
+        if not self._remove_job():
             # The keys expire by themselves, and the first error matters more.
             log(
                 logging.WARNING, "job_left", "the job's keys were left to expire", job=self._spec.id
             )
+
+    def _remove_job(self) -> bool:
+        if self._store_is_away:
+            return False  # it has been waited for
+        try:
+            self._store.end_job(self._spec.id)
+        except redis.RedisError:
+            return False
+        return True
 
     # --- ChunkExecutor ----------------------------------------------------------------------
 
@@ -205,6 +216,8 @@ class CeleryExecutor:
         """Withdraw the chunks from `first` on, first in the store, then from the queue."""
         dropped = self._deliveries.drop(first)
         self._unsent = [part for part in self._unsent if part.chunk.index < first]
+        if self._store_is_away:
+            return  # it has been waited for
         with self._store_errors():
             self._store.stop_job(self._spec.id, first, [part.key for part in dropped])
         tasks = [part.task for part in dropped if part.task]
@@ -273,7 +286,7 @@ class CeleryExecutor:
         for key, data in found:
             self._received.append(key)
             if key in self._deliveries:
-                self._no_worker_since = self._declined_since = None
+                self._no_worker_since = self._no_broker_since = self._declined_since = None
                 outcome = self._deliveries.settle(key, self._decode(key, data))
                 if outcome is not None:
                     outcomes.append(outcome)
@@ -347,14 +360,16 @@ class CeleryExecutor:
         workers = self._store.workers()
         outcomes = self._settle(self._store.look_for_outcomes(self._spec.id))
         self._check_workers(workers)
+        self._check_broker(is_there=waiting is not None)
         if waiting is None:
-            return outcomes  # the broker is away: nothing can be sent now
+            return outcomes  # nothing can be sent now
         seen = Sighting(
             claims,
             {worker.name: worker.running for worker in workers},
             queue_is_empty=waiting == 0,
             leaving={worker.name for worker in workers if worker.slots == 0},
             any_idle=any(worker.slots > len(worker.running) for worker in workers),
+            unseen_s=3 * max((worker.beats_every_s for worker in workers), default=1.0),
         )
         self._check_code(seen)
         return outcomes + self._recover(seen)
@@ -380,14 +395,29 @@ class CeleryExecutor:
         if at_work - self._codes.keys():
             self._declined_since = None  # somebody with the right code is there
             return
-        if self._watched_s - self._declined_since < self._settings.code_wait_s:
+        patience_s = self._settings.code_wait_s
+        if seen.running.keys() - seen.leaving - self._codes.keys():
+            patience_s *= _BUSY_FACTOR  # one has not been asked: it may be busy with other jobs
+        if self._watched_s - self._declined_since < patience_s:
             return
         held = "; ".join(f"{worker}: {code}" for worker, code in self._codes.items())
         raise CodeMismatchError(
-            f"no worker took a chunk of {self._spec} within {self._settings.code_wait_s:.0f} s: "
+            f"no worker took a chunk of {self._spec} within {patience_s:.0f} s: "
             f"their migrations differ from this producer's ({self._spec.fingerprint}). They hold: "
             f"{held}. Deploy the same code to workers and producers"
         )
+
+    def _check_broker(self, *, is_there: bool) -> None:
+        """Give up on a broker that is away and through which nothing came meanwhile."""
+        if is_there:
+            self._no_broker_since = None
+        elif self._no_broker_since is None:
+            self._no_broker_since = self._watched_s
+        elif self._watched_s - self._no_broker_since >= self._settings.outage_s:
+            raise BrokerUnavailableError(
+                f"the broker at {hide_password(self._settings.broker_url)} has been out of reach "
+                f"for {self._settings.outage_s:.0f} s"
+            )
 
     def _check_workers(self, workers: list[WorkerInfo]) -> None:
         self._count_slots(workers)
@@ -414,6 +444,7 @@ class CeleryExecutor:
         try:
             yield
         except redis.RedisError as error:
+            self._store_is_away = isinstance(error, (redis.ConnectionError, redis.TimeoutError))
             # Not its text, nor as a cause: redis-py quotes the commands that failed, and
             # with them the records they carried.
             what = "has no memory left" if is_full(error) else f"failed ({type(error).__name__})"

@@ -27,9 +27,11 @@ cancelled parts and those of jobs that are gone are all dropped by the same rule
 
 import enum
 import logging
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -101,10 +103,14 @@ redis.call('EXPIRE', KEYS[1], 86400)
 
 _PARTS: Final = ("job", "in", "claims", "out", "done")
 _CONNECT_TIMEOUT_S: Final = 3.0
-_SOCKET_TIMEOUT_S: Final = 30.0
+_SOCKET_TIMEOUT_S: Final = 10.0
 _READ_BYTES: Final = 256 * 1024  # the library's 64 KiB costs four times the system calls
 _BACKOFF_CAP_S: Final = 1.0
+_BACKOFF_TRIES: Final = 10  # by then it is at its cap; the library reckons without bound
 _MAX_SLOTS: Final = 10_000  # of one worker
+_MISSED_BEATS: Final = 3  # after which a worker counts as gone
+_MAX_BEAT_S: Final = 3600.0
+_FORGET_WORKER_S: Final = 3600.0
 _TAKE_AT_MOST: Final = 1024  # the largest window
 
 
@@ -131,16 +137,23 @@ class WorkerInfo:
     """A worker as its heartbeat tells.
 
     Attributes:
-        name: Its Celery node name and process id.
+        name: Its Celery node name, its process id and a token of this start of it.
         slots: How many chunks it runs at a time; 0 once it is leaving.
         running: Ids of the tasks it runs.
         silent_s: Seconds since it last said that it lives, by the store's clock.
+        beats_every_s: How often it says so.
     """
 
     name: str
     slots: int
     running: frozenset[str]
     silent_s: float
+    beats_every_s: float = 1.0
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it said so lately enough to count as alive."""
+        return self.silent_s < _MISSED_BEATS * self.beats_every_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +222,7 @@ class Store:
             socket_read_size=_READ_BYTES,
             **_tcp_options(settings.redis_store_url),
             # Every call here may be repeated: see the module's rule for settling.
-            retry=Retry(ExponentialBackoff(_BACKOFF_CAP_S, 0.05), _retries(settings.outage_s)),
+            retry=_PatientRetry(settings.outage_s),
         )
         self._claim = self._redis.register_script(_CLAIM)
         self._settle = self._redis.register_script(_SETTLE)
@@ -316,21 +329,18 @@ class Store:
             forget: Parts whose outcomes have been received and may go.
         """
         done = _key(job, "done")
-        first: list[Any] = []
-        if wait_s > 0:
-            popped = self._redis.blpop([done], timeout=wait_s)
-            if popped is None:
-                return Arrivals([], [], [])
-            first = [popped[1]]
         with self._redis.pipeline(transaction=False) as pipe:
             fields = list(forget)
             if fields:
                 pipe.hdel(_key(job, "out"), *fields)
-            pipe.lpop(done, _TAKE_AT_MOST)
-            more = pipe.execute()[-1] or []
+            if wait_s > 0:
+                pipe.blpop([done], timeout=wait_s)
+            pipe.lpop(done, _TAKE_AT_MOST)  # the server gets to it when the wait is over
+            *_, first, more = (None, *pipe.execute())
+        notices: list[bytes] = [first[1]] if wait_s > 0 and first else []
         settled: list[str] = []
         arrived = Arrivals([], [], [])
-        for notice in first + more:
+        for notice in notices + (more or []):
             try:
                 _sort(notice.decode(), settled, arrived)
             except ValueError:
@@ -372,15 +382,19 @@ class Store:
             pipe.hgetall(_workers_key(self._settings.queue))
             (seconds, micros), beats = pipe.execute()
         now = seconds + micros / 1e6
-        found = []
+        found, gone = [], []
         for name, value in beats.items():
             try:
                 info = _worker_info(name, value, now)
             except (FrameError, LookupError, TypeError, ValueError):
                 _ignored("heartbeat", queue=self._settings.queue)
                 continue
-            if info.silent_s < 3 * self._settings.heartbeat_s:
+            if info.is_fresh:
                 found.append(info)
+            elif info.silent_s > _FORGET_WORKER_S:
+                gone.append(name)
+        if gone:  # killed, so that they did not say goodbye
+            self._redis.hdel(_workers_key(self._settings.queue), *gone)
         return found
 
     # --- the worker's side ----------------------------------------------------------------
@@ -410,12 +424,70 @@ class Store:
 
     def beat(self, worker: str, slots: int, running: Iterable[str] = ()) -> None:
         """Say that a worker lives, and which tasks it runs."""
-        told = pack({"slots": slots, "running": list(running)})
+        every_s = float(self._settings.heartbeat_s)
+        told = pack({"slots": slots, "running": list(running), "every_s": every_s})
         self._beat(keys=[_workers_key(self._settings.queue)], args=[worker, told])
 
     def leave(self, worker: str) -> None:
         """Say that a worker goes."""
         self._redis.hdel(_workers_key(self._settings.queue), worker)
+
+
+class _PatientRetry(Retry):
+    """Tries again until a time has passed since the outermost call began.
+
+    The library counts tries, and nests them: each try of a command tries to connect several
+    times. With a server that takes connections and does not answer that becomes hours.
+
+    Args:
+        seconds: Tries begin within this time.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(ExponentialBackoff(_BACKOFF_CAP_S, 0.05), retries=1)
+        self._seconds = seconds
+        self._call = threading.local()
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self  # connections copy it: they are to know the call that they are used for
+
+    def call_with_retry(
+        self,
+        do: Callable[[], Any],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,
+    ) -> Any:
+        """Call `do` until it succeeds or the time is up; as the library's."""
+        is_outermost = not hasattr(self._call, "deadline")
+        if is_outermost:
+            self._call.deadline = time.monotonic() + self._seconds
+        try:
+            return self._try(do, fail, is_retryable or (lambda _: True), with_failure_count)
+        finally:
+            if is_outermost:
+                del self._call.deadline
+
+    def _try(
+        self,
+        do: Callable[[], Any],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool],
+        with_failure_count: bool,
+    ) -> Any:
+        failures = 0
+        while True:
+            try:
+                return do()
+            except self._supported_errors as error:
+                if not is_retryable(error):
+                    raise
+                failures += 1
+                fail(error, failures) if with_failure_count else fail(error)
+                pause_s = self._backoff.compute(min(failures, _BACKOFF_TRIES))
+                if time.monotonic() + pause_s >= self._call.deadline:
+                    raise
+                time.sleep(pause_s)
 
 
 def _sort(notice: str, settled: list[str], arrived: Arrivals) -> None:
@@ -437,10 +509,12 @@ def _sort(notice: str, settled: list[str], arrived: Arrivals) -> None:
 def _worker_info(name: bytes, value: bytes, now: float) -> WorkerInfo:
     seen, _, packed = value.partition(b" ")
     told = unpack(packed)
-    slots = told["slots"]
+    slots, every_s = told["slots"], told["every_s"]
     if type(slots) is not int or not 0 <= slots <= _MAX_SLOTS:
         raise ValueError
-    return WorkerInfo(name.decode(), slots, frozenset(told["running"]), now - float(seen))
+    if type(every_s) is not float or not 0 < every_s <= _MAX_BEAT_S:
+        raise ValueError
+    return WorkerInfo(name.decode(), slots, frozenset(told["running"]), now - float(seen), every_s)
 
 
 def _ignored(what: str, **where: str) -> None:
@@ -463,11 +537,6 @@ def _workers_key(queue: str) -> str:
 
 def _tcp_options(url: str) -> dict[str, bool]:
     return {} if url.startswith("unix://") else {"socket_keepalive": True}
-
-
-def _retries(outage_s: float) -> int:
-    # The backoff reaches its cap of 1 s after five tries, so later tries count seconds.
-    return int(outage_s / _BACKOFF_CAP_S) + 5
 
 
 def _reason(error: Exception) -> str:

@@ -30,7 +30,7 @@ from pyrmute_tasks.errors import (
     PyrmuteTasksError,
     UnsupportedValueError,
 )
-from pyrmute_tasks.failures import RecordFailure, Stage, describe_safely
+from pyrmute_tasks.failures import RecordFailure, RemoteError, Stage, describe_safely
 from pyrmute_tasks.hooks import HookCounts, use_hooks
 from pyrmute_tasks.jobs import Fence, JobSpec
 from pyrmute_tasks.observability import log
@@ -210,9 +210,7 @@ class ChunkRunner:
                 raise MemoryError
             failure = replace(failure, worker=asked.worker)
         seconds = time.perf_counter() - began
-        return encode_outcome(
-            replace(outcome, failure=failure, seconds=seconds, worker=asked.worker)
-        )
+        return _encoded(replace(outcome, failure=failure, seconds=seconds, worker=asked.worker))
 
     def _migrate(
         self, asked: Assignment, spec: JobSpec, plan: MigrationPlan, frame: bytes
@@ -227,7 +225,7 @@ class ChunkRunner:
     def _prepare(self, asked: Assignment, data: bytes) -> tuple[JobSpec, MigrationPlan]:
         found = self._prepared.get(data)
         if found is None:
-            spec = JobSpec.from_wire(data)
+            spec = _spec(data)
             if spec.fingerprint != asked.fingerprint:
                 raise _ForeignTaskError
             found = spec, self._plan(asked, spec)
@@ -265,6 +263,14 @@ class ChunkRunner:
         return plan if spec.retry is None else plan.with_retry(spec.retry)
 
 
+def _spec(data: bytes) -> JobSpec:
+    try:
+        return JobSpec.from_wire(data)
+    except FrameError as error:
+        # A release that writes it otherwise: during an upgrade others can read it.
+        raise CodeMismatchError(f"a pyrmute-tasks that cannot read the job: {error}") from None
+
+
 class _ForeignTaskError(Exception):
     """A message that this job's producer has not written."""
 
@@ -288,6 +294,19 @@ def _failed(asked: Assignment, stage: Stage, error: Exception) -> Outcome[bytes]
     )
     failure = RecordFailure.of(asked.start, stage, "", error)
     return Outcome(asked.chunk, 0, _EMPTY_OUTPUTS, failure)
+
+
+def _encoded(outcome: Outcome[bytes]) -> bytes:
+    try:
+        return encode_outcome(outcome)
+    except Exception:
+        if outcome.failure is None:
+            raise
+        # A step's exception is somebody's code, and may not even let itself be looked at.
+        kind = type(outcome.failure.error)
+        stand_in = RemoteError(f"{kind.__module__}.{kind.__qualname__}", "")
+        failure = replace(outcome.failure, error=stand_in, traceback="not available")
+        return encode_outcome(replace(outcome, failure=failure))
 
 
 def _ran_out_of_memory(error: BaseException | None) -> bool:

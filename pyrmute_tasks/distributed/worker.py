@@ -4,7 +4,9 @@ import atexit
 import heapq
 import logging
 import os
+import secrets
 import threading
+import warnings
 from functools import cache
 from typing import Any, Final
 
@@ -50,10 +52,15 @@ def create_worker_app(settings: Settings) -> Celery:
     # A child that is to end waits up to 30 s for its last result to be read, which is
     # often read by nobody any more. Ours are in the store.
     billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = _LAST_RESULT_TRIES
-    main_pid = os.getpid()  # this runs in the main process; children inherit the number
+    # A container that is started again has the same host name and process id as before, and
+    # what the one before had claimed must not seem to be in its hands.
+    start = f"{os.getpid()}-{secrets.token_hex(2)}"  # of the main process: children inherit it
 
     def name_of(node: str) -> str:
-        return f"{node}:{main_pid}"
+        return f"{node}:{start}"
+
+    # It quotes the value that a model's field should not have, and workers log warnings.
+    warnings.filterwarnings("ignore", message="Pydantic serializer warnings")
 
     @cache
     def open_store() -> Store:

@@ -61,7 +61,7 @@ class PrivateWorker:
         return self._process.poll() is not None
 
     def _beats(self, store: Store) -> bool:
-        return any(worker.name.endswith(f":{self.pid}") for worker in store.workers())
+        return any(f":{self.pid}-" in worker.name for worker in store.workers())
 
     @property
     def log(self) -> str:

@@ -45,6 +45,13 @@ class SecretV1(BaseModel):
 class SecretV2(BaseModel):
     number: int = 0
     secret: str
+    tags: str = ""
+
+    @field_validator("tags")
+    @classmethod
+    def split(cls, tags: str) -> Any:
+        # pydantic writes it all the same, with a warning that quotes it.
+        return [tags, "tag"]
 
     @field_validator("secret")
     @classmethod
@@ -107,7 +114,8 @@ DEEDS: Final[dict[str, Callable[[ModelData], Any]]] = {
 @manager.migration("Secret", "1.0.0", "2.0.0")
 def disclose(record: ModelData) -> Any:
     deed = DEEDS.get(record["deed"])
-    return deed(record) if deed is not None else {"secret": record["secret"]}
+    secret = record["secret"]
+    return deed(record) if deed is not None else {"secret": secret, "tags": secret}
 
 
 def secret_record(secret: str, deed: str = "") -> ModelData:

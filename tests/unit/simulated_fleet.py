@@ -26,6 +26,7 @@ from pyrmute_tasks.distributed.store import (
     Decline,
     WorkerInfo,
 )
+from pyrmute_tasks.errors import BrokerUnavailableError
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.jobs import JobSpec
 from pyrmute_tasks.settings import Settings
@@ -251,12 +252,10 @@ class SimulatedStore:
     def take(self, job: str, *, wait_s: float, forget: Iterable[str] = ()) -> Arrivals:
         self._fleet.call()
         keys = self._jobs[job]
-        if wait_s > 0:
-            self._fleet.wait(wait_s, lambda: bool(keys.done))
-            if not keys.done:
-                return Arrivals([], [], [])
         for part in forget:
             keys.out.pop(part, None)
+        if wait_s > 0:
+            self._fleet.wait(wait_s, lambda: bool(keys.done))
         notices = list(keys.done)
         keys.done.clear()
         deaths = [notice[1:].partition(" ") for notice in notices if notice[0] == "!"]
@@ -292,7 +291,7 @@ class SimulatedStore:
             WorkerInfo(name, slots, running, now - seen)
             for name, (seen, slots, running) in self._beats.items()
         ]
-        return [info for info in found if info.silent_s < 3 * SETTINGS.heartbeat_s]
+        return [info for info in found if info.is_fresh]
 
     # The worker's side
 
@@ -371,7 +370,10 @@ class SimulatedBroker:
 
     def publish(self, messages: Sequence[Message]) -> None:
         self._fleet.call()
-        self._fleet.wait(max(0.0, self.away_until - self._fleet.now), lambda: False)
+        away_s = max(0.0, self.away_until - self._fleet.now)
+        self._fleet.wait(min(away_s, SETTINGS.outage_s), lambda: False)
+        if away_s > SETTINGS.outage_s:
+            raise BrokerUnavailableError("it is away")
         if self.publish_twice:
             self.publish_twice -= 1
             self._put(messages)
@@ -492,6 +494,19 @@ class SimulatedWorker:
         if message.task not in self.revoked:
             self.runs.append(_TaskRun(message))
             self._start_next()
+
+    def be_busy(self, seconds: float) -> None:
+        """Other jobs' messages take all its places for a time."""
+        others = [
+            _TaskRun(Message(f"other-{n}", ("other", "0", 0, CODE), ""), is_started=n < self.slots)
+            for n in range(_PREFETCH * self.slots)
+        ]
+        self.runs += others
+
+        def be_free() -> None:
+            self.runs = [run for run in self.runs if run not in others]
+
+        self._fleet.later(seconds, be_free)
 
     def _start_next(self) -> None:
         free = self.slots - sum(run.is_started for run in self.runs)

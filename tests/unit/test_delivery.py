@@ -151,10 +151,13 @@ def test_what_takes_far_longer_than_others_is_backed_up_once() -> None:
     quick = sent(deliveries, 1)
     part = sent(deliveries, 0)
     deliveries.settle("1", Outcome(1, 4, echo(quick).outputs, seconds=0.1))
-    sighting = see({"0": ClaimInfo("w", part.task, 70)}, {"w": {part.task}})
-    assert lost(deliveries, 59, sighting) == []
-    assert lost(deliveries, 61, sighting) == [("0", False)]
-    assert lost(deliveries, 90, sighting) == []
+
+    def running_for(seconds: float) -> Sighting:
+        return see({"0": ClaimInfo("w", part.task, seconds)}, {"w": {part.task}})
+
+    assert lost(deliveries, 1059, running_for(59)) == []  # it has waited for long, and run little
+    assert lost(deliveries, 1061, running_for(61)) == [("0", False)]
+    assert lost(deliveries, 1090, running_for(90)) == []
 
 
 @pytest.mark.parametrize("kind", FrameKind)

@@ -20,7 +20,13 @@ from hypothesis.stateful import (
 from pyrmute_tasks.chunks import Chunk, Outcome, decode_records
 from pyrmute_tasks.codec import Frame
 from pyrmute_tasks.distributed.executor import CeleryExecutor
-from pyrmute_tasks.errors import CodeMismatchError, JobLostError, NoWorkersError, ProcessDiedError
+from pyrmute_tasks.errors import (
+    BrokerUnavailableError,
+    CodeMismatchError,
+    JobLostError,
+    NoWorkersError,
+    ProcessDiedError,
+)
 from pyrmute_tasks.flow import Window, run_ordered
 from tests.unit.simulated_fleet import (
     OTHER_CODE,
@@ -378,6 +384,28 @@ def test_what_settles_while_the_executor_looks_around_is_not_sent_again(
     assert len(fleet.broker.published) == 9
 
 
+@pytest.mark.parametrize("slots", [(1,) * 4, (4, 4)])
+@pytest.mark.parametrize("seconds", [(20.0, 40.0, 10.0, 60.0), (30.0, 31.0, 29.0), (100.0,)])
+def test_chunks_that_wait_behind_long_ones_are_not_sent_again(
+    slots: tuple[int, ...], seconds: tuple[float, ...]
+) -> None:
+    fleet = Fleet(Work((1,) * 48, seconds), slots)
+    fleet.be_patient(300.0)
+    Run(fleet, 4 * sum(slots), []).go().check()
+    assert len(fleet.broker.published) == 48
+
+
+def test_a_worker_that_is_busy_with_other_jobs_is_waited_for() -> None:
+    """Another one holds other code and declines, but this one has not been asked yet."""
+    fleet = Fleet(Work((1,) * 4), (1,), heals=False)
+    fleet.join(1, OTHER_CODE)
+    fleet.be_patient(300.0)
+    fleet.workers[0].be_busy(3 * SETTINGS.code_wait_s)
+    run = Run(fleet, 4, []).go()
+    run.check()
+    assert run.error is None
+
+
 # --- ends that no worker can help -----------------------------------------------------------------
 
 
@@ -415,3 +443,18 @@ def test_a_lost_chunk_is_found_though_other_jobs_keep_the_queue_full(
 def test_a_chunk_that_hangs_is_run_once_more() -> None:
     fleet = Fleet(Work((1,) * 8, (1.0,)), (1, 1))
     Run(fleet, 4, [(2.5, Harm(HarmKind.GET_STUCK))]).go().check()
+
+
+@pytest.mark.parametrize("chunks", [8, 20], ids=["all sent", "more to send"])
+def test_a_broker_that_stays_away_ends_the_job(chunks: int) -> None:
+    fleet = Fleet(Work((1,) * chunks), heals=False)
+    fleet.be_patient(1000.0)
+    fleet.later(0.05, fleet.broker.queue.clear)
+    fleet.later(0.05, partial(fleet.suffer, Harm(HarmKind.BROKER_AWAY, seconds=36_000.0)))
+    began = fleet.now
+    run = Run(fleet, 8, [])
+    with pytest.raises(BrokerUnavailableError):
+        run.go()
+    assert fleet.now - began < SETTINGS.outage_s + 5
+    assert run.outputs == migrated(range(len(run.outputs)))
+    check_nothing_is_left(fleet)

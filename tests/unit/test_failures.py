@@ -1,4 +1,10 @@
+import json
 import pickle
+import socket
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -121,6 +127,80 @@ def test_a_class_that_is_not_known_here_has_a_stand_in() -> None:
     assert isinstance(back, RemoteError)
     assert "Local" in back.type_name
     assert back.message == "what happened"
+
+
+def raised(do: Callable[[], object]) -> Exception:
+    try:
+        do()
+    except Exception as error:
+        return error
+    raise AssertionError("it did not raise")
+
+
+@pytest.mark.parametrize(
+    "do",
+    [
+        lambda: "é".encode("ascii"),
+        b"\xff".decode,
+        lambda: Decimal("x"),
+        Path("/no/such/file").read_text,
+        lambda: {}["name"],
+        lambda: int("x"),
+        lambda: 1 / 0,
+        lambda: None.name,  # type: ignore[attr-defined]  # it is to raise
+        lambda: json.loads("{"),
+        lambda: date(2024, 2, 30),
+        lambda: socket.create_connection(("127.0.0.1", 0)),
+    ],
+)
+def test_what_python_raises_comes_back_as_itself(do: Callable[[], object]) -> None:
+    error = raised(do)
+    back = travel(RecordFailure.of(0, Stage.STEP, "", error)).error
+    assert type(back) is type(error)
+    assert str(back) == str(error)
+    assert repr(back) == repr(error) or type(error) is InvalidOperation
+
+
+class Demanding(Exception):
+    def __new__(cls, one: str, two: dict[str, str]) -> "Demanding":
+        return super().__new__(cls, one, two)
+
+
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class Forgetful(Exception):
+    def __init__(self, things: list[str]) -> None:
+        super().__init__()
+        self.things = things
+
+    def __str__(self) -> str:
+        return f"the things are {self.things}"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (Demanding("a", {"b": "c"}), "('a', {'b': 'c'})"),
+        (Speechless("x"), ""),
+        (Forgetful(["key"]), "the things are ['key']"),
+        (ExceptionGroup("several", [ValueError("one")]), "several (1 sub-exception)"),
+    ],
+)
+def test_what_cannot_be_put_together_again_has_a_stand_in(error: Exception, message: str) -> None:
+    back = travel(RecordFailure.of(0, Stage.STEP, "", error)).error
+    assert isinstance(back, RemoteError)
+    assert type(error).__name__ in back.type_name
+    assert back.message == message
+
+
+def test_notes_that_are_none_do_no_harm() -> None:
+    error = ValueError("x")
+    error.__notes__ = 5  # type: ignore[assignment]  # somebody may
+    back = travel(RecordFailure.of(0, Stage.STEP, "", error)).error
+    assert isinstance(back, ValueError)
 
 
 @pytest.mark.parametrize("name", ["os:system", "builtins:eval", "builtins:KeyboardInterrupt"])
