@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
 from pyrmute_tasks.codec import (
@@ -96,6 +97,7 @@ class Outcome(Generic[Payload]):
         seconds: Time the work took, without waiting.
         worker: Who did it; empty for this process.
         counts: What hooks would have counted; None if nobody asked.
+        size_bytes: What it takes in memory, on the wire or off it; 0 where it is unknown.
     """
 
     index: int
@@ -105,6 +107,7 @@ class Outcome(Generic[Payload]):
     seconds: float = field(default=0.0, compare=False)
     worker: str = field(default="", compare=False)
     counts: HookCounts | None = field(default=None, compare=False)
+    size_bytes: int = field(default=0, compare=False)
 
 
 def check_chunk_size(chunk_size: int) -> int:
@@ -144,12 +147,8 @@ def cut_records(
             size = next_size()
             error: Exception | None = None
             try:
-                for record in source:
-                    batch.append(record)
-                    if len(batch) == size:
-                        break
-                else:
-                    ended = True
+                batch.extend(islice(source, size))  # keeps what came before an exception
+                ended = len(batch) < size
             except Exception as raised:
                 error = raised
             if batch:
@@ -286,14 +285,16 @@ def decode_outcome(data: bytes) -> Outcome[Frame]:
     end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "big")
     report = unpack(data[_LENGTH_BYTES:end])
     try:
+        outputs = decode_frame(memoryview(data)[end:])
         outcome = Outcome(
             report["index"],
             report["count"],
-            decode_frame(memoryview(data)[end:]),
+            outputs,
             RecordFailure.from_wire(report["failure"]) if report["failure"] else None,
             report["seconds"],
             report["worker"],
             HookCounts.from_wire(report["counts"]) if report["counts"] else None,
+            size_bytes=max(len(data), len(outputs.payload)),
         )
     except FrameError:
         raise

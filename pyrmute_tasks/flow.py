@@ -41,6 +41,7 @@ _MIN_CHUNKS: Final = 8
 _MAX_CHUNKS: Final = 1024
 _CHUNKS_PER_SLOT: Final = 4
 _MAX_BYTES: Final = 64 * 1024 * 1024
+_WEIGHT: Final = 0.3  # of the newest outcome in what is expected of the next ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,9 @@ class Window:
 
     Attributes:
         chunks: Chunks submitted and not yet delivered.
-        size_bytes: Sum of the sizes of their inputs. A single chunk larger than this still
-            passes, alone.
+        size_bytes: Sum of the sizes of their inputs or, where they are larger, outcomes; those
+            still to come are reckoned from those that came. A single chunk larger than this
+            still passes, alone.
 
     Raises:
         ConfigurationError: If either is not positive.
@@ -152,7 +154,9 @@ class _Run(Generic[In, Out]):
     ) -> None:
         self.held: dict[int, Chunk[In]] = {}  # submitted and not delivered, by index, in order
         self.source_error: Exception | None = None
-        self._held_bytes = 0
+        self._charges: dict[int, int] = {}  # what each of them takes of the window's bytes
+        self._held_bytes = 0  # their sum
+        self._growth = 1.0  # how many times its input an outcome is, of late
         self._waiting: Chunk[In] | None = None  # read, but too large for what is free
         self._arrived: dict[int, Outcome[Out]] = {}
         self._next = 0
@@ -174,12 +178,13 @@ class _Run(Generic[In, Out]):
             chunk = self._waiting or self._read()
             if chunk is None:
                 return
-            if self.held and self._held_bytes + chunk.size_bytes > window.size_bytes:
+            charge = int(chunk.size_bytes * max(1.0, self._growth))
+            if self.held and self._held_bytes + charge > window.size_bytes:
                 self._waiting = chunk
                 return
             self._waiting = None
             self.held[chunk.index] = chunk
-            self._held_bytes += chunk.size_bytes
+            self._charge(chunk.index, charge)
             self._executor.submit(chunk)
             self._tell(ChunkSubmitted(chunk.index, chunk.start, chunk.count))
             for outcome in self._executor.collect(wait=False):
@@ -215,8 +220,17 @@ class _Run(Generic[In, Out]):
             ChunkSettled(index, self.held[index].count, outcome.seconds, outcome.worker, failed)
         )
         self._arrived[index] = outcome
+        input_bytes = self.held[index].size_bytes
+        self._charge(index, max(input_bytes, outcome.size_bytes))
         if failed:
             self.stop_behind(index)
+        elif input_bytes:
+            self._growth += _WEIGHT * (outcome.size_bytes / input_bytes - self._growth)
+
+    def _charge(self, index: int, size_bytes: int) -> None:
+        self._held_bytes += size_bytes - self._charges.pop(index, 0)
+        if size_bytes:
+            self._charges[index] = size_bytes
 
     def stop_behind(self, index: int) -> None:
         """Chunk `index` failed: cancel what is behind it, unless that is done already."""
@@ -227,12 +241,13 @@ class _Run(Generic[In, Out]):
         self._executor.cancel(index + 1)
         for late in [late for late in self.held if late > index]:
             ran = self._arrived.pop(late, None) is not None
+            self._charge(late, 0)
             self._tell(ChunkDiscarded(late, self.held.pop(late).count, ran))
 
     def release(self, chunk: Chunk[In], outcome: Outcome[Any]) -> None:
         """Give the slot of a delivered chunk back."""
         del self.held[chunk.index]
-        self._held_bytes -= chunk.size_bytes
+        self._charge(chunk.index, 0)
         self._next += 1
         done_bytes = chunk.size_bytes if outcome.failure is None else 0
         self._tell(ChunkDelivered(chunk.index, outcome.count, done_bytes))

@@ -150,14 +150,22 @@ class Migrator:
         if self._app is not None:
             return
         with ExitStack() as stack:
+            fleet = None
+            settings = self._settings
             if self._embed:
-                fleet = EmbeddedFleet(self._manager_name, self._workers, self._settings)
-                self._fleet = stack.enter_context(fleet)
-                self._settings = fleet.settings
-            self._store = Store(self._settings)
-            stack.callback(self._store.close)
-            self._app = create_app(self._settings)
-            stack.callback(self._app.close)
+                fleet = EmbeddedFleet(self._manager_name, self._workers, settings)
+                stack.callback(fleet.close)
+                fleet.begin()
+                settings = fleet.settings
+            store = Store(settings)
+            stack.callback(store.close)
+            app = create_app(settings)
+            stack.callback(app.close)
+            if fleet is not None:
+                # While the workers come up: it imports what publishing needs.
+                Broker(app, settings).check()
+                fleet.wait_until_ready()
+            self._fleet, self._settings, self._store, self._app = fleet, settings, store, app
             self._stack = stack.pop_all()
 
     def close(self) -> None:
@@ -344,7 +352,7 @@ class Migrator:
         """
         plan = self._manager.plan(name, from_version, to_version)
         plan.target  # noqa: B018  # a missing target is told before anything is started
-        sizer = ChunkSizer(FIRST_BYTES, MOST_BYTES, lambda: executor.slots)
+        sizer = ChunkSizer(FIRST_BYTES, MOST_BYTES, lambda: executor.slots, self._window_bytes)
         lines = JsonlSource(source, chunk_size, sizer, self._settings.compression)
 
         def finish(chunk: Chunk[bytes], outcome: Outcome[Frame]) -> Outcome[Frame]:
@@ -391,7 +399,9 @@ class Migrator:
         chunk_size: int | None,
         finish: Finish,
     ) -> Generator[Any, None, None]:
-        sizer = ChunkSizer(_FIRST_RECORDS_BYTES, _MOST_RECORDS_BYTES)
+        sizer = ChunkSizer(
+            _FIRST_RECORDS_BYTES, _MOST_RECORDS_BYTES, window_bytes=self._window_bytes
+        )
         records_sizer = RecordSizer(sizer)
         with closing(cut_records(records, chunk_size or records_sizer)) as chunks:
             first = next(chunks, None)
@@ -412,6 +422,7 @@ class Migrator:
                 return Outcome(outcome.index, len(outputs), outputs, invalid or outcome.failure)
 
             with self._job(plan, FrameKind.OBJECTS) as (executor, tally):
+                sizer.slots = lambda: executor.slots
                 frames = encode_each(chain((first,), chunks), encode)
                 window = self._window_of(executor)
                 outcomes = run_ordered(
@@ -472,6 +483,10 @@ class Migrator:
     def _merge_counts(self, outcome: Outcome[Frame]) -> None:
         if outcome.counts is not None:
             self._manager.hooks.merge(outcome.counts)
+
+    @property
+    def _window_bytes(self) -> int:
+        return (self._window or Window()).size_bytes
 
     def _window_of(self, executor: CeleryExecutor) -> Callable[[], Window]:
         fixed = self._window

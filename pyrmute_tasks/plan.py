@@ -148,6 +148,17 @@ class MigrationPlan:
                 failure = self._cut_at_non_dict(done, step, start) or failure
         return done, failure
 
+    def migrate_in_blocks(self, records: list[ModelData], start: int = 0) -> Result:
+        """Run all steps over some records after the other; else as `migrate`."""
+        done: list[Any] = []
+        for begin in range(0, len(records), BLOCK_RECORDS):
+            block = records[begin : begin + BLOCK_RECORDS]
+            outputs, failure = self.migrate(block, start + begin)
+            done += outputs
+            if failure is not None:
+                return done, failure
+        return done, None
+
     def _migrate_observed(self, records: list[ModelData], start: int) -> Result:
         # One record after the other, as hooks expect to be called.
         done: list[Any] = []

@@ -17,6 +17,7 @@ __all__ = ["ChunkSizer", "RecordSizer"]
 _TARGET_S: Final = 1.0
 _GROWTH: Final = 1.2  # a chunk; the window in flight then is at most four times too large
 _WEIGHT: Final = 0.3  # of the newest measurement in the average
+_IN_WINDOW: Final = 8  # chunks a slot: four inputs, whose outputs may be twice as large
 _SHARES: Final = 2  # what is left, in chunks a slot, so that all slots end together
 _LEAST_SHARE_BYTES: Final = 64 * 1024
 
@@ -28,14 +29,24 @@ class ChunkSizer:
         first_bytes: Size of the first chunks.
         most_bytes: Size that no time makes it exceed.
         slots: Says how many chunks run at a time.
+        window_bytes: Size of the window that is to hold enough chunks for all slots; 0 if
+            there is none.
+
+    Attributes:
+        slots: As above; may be set when it is known later.
     """
 
     def __init__(
-        self, first_bytes: int, most_bytes: int, slots: Callable[[], int] = lambda: 1
+        self,
+        first_bytes: int,
+        most_bytes: int,
+        slots: Callable[[], int] = lambda: 1,
+        window_bytes: int = 0,
     ) -> None:
         self._size: float = first_bytes
         self._most = most_bytes
-        self._slots = slots
+        self.slots = slots
+        self._window_bytes = window_bytes
         self._s_per_byte: float | None = None
         self._cut: dict[int, int] = {}
 
@@ -48,9 +59,12 @@ class ChunkSizer:
         if self._s_per_byte is not None:
             wanted = _TARGET_S / self._s_per_byte
             self._size = max(1.0, min(wanted, self._size * _GROWTH, self._most))
+        slots = max(1, self.slots())
         size = int(self._size)
+        if self._window_bytes:
+            size = min(size, max(self._window_bytes // (_IN_WINDOW * slots), 1))
         if left_bytes is not None:
-            share = left_bytes // (_SHARES * max(1, self._slots()))
+            share = left_bytes // (_SHARES * slots)
             size = min(size, max(share, _LEAST_SHARE_BYTES))
         return size
 

@@ -280,7 +280,8 @@ class RabbitMQFleet:
         process = self.workers[name]
         assert process.poll() is None, f"worker {name} did not start:\n{self.log(name)}"
         with contextlib.closing(Store(self.settings)) as store:
-            return f"{name}@test:{process.pid}" in {worker.name for worker in store.workers()}
+            start = f"{name}@test:{process.pid}-"
+            return any(worker.name.startswith(start) for worker in store.workers())
 
 
 @contextmanager

@@ -26,7 +26,8 @@ def get_ready(contest: Contest) -> Iterator[Lap]:
     block_bytes = max(contest.source.stat().st_size // PARTITIONS, 1)
     context = multiprocessing.get_context("spawn")  # Dask's own choice
     pool = ProcessPoolExecutor(WORKERS, context, initializer=pyrmute_manager, initargs=(workload,))
-    with pool, dask.config.set(scheduler="processes", pool=pool):
+    # By default six partitions go to a process at once, and the last ones to one of the two.
+    with pool, dask.config.set(scheduler="processes", pool=pool, chunksize=1):
         warm = bag.from_sequence(range(WORKERS), npartitions=WORKERS)
         warm.map(str).compute()
 

@@ -303,4 +303,7 @@ def _joined(index: int, outcomes: list[Outcome[Frame]]) -> Outcome[Frame]:
             counts.errors.update(outcome.counts.errors)
     last = outcomes[-1]
     seconds = sum(outcome.seconds for outcome in outcomes)
-    return Outcome(index, frame.count, frame, last.failure, seconds, last.worker, counts)
+    size_bytes = len(frame.payload)
+    return Outcome(
+        index, frame.count, frame, last.failure, seconds, last.worker, counts, size_bytes
+    )

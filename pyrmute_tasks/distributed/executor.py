@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -78,8 +78,8 @@ class JobStore(Protocol):
     def take(self, job: str, *, wait_s: float, forget: Iterable[str] = ()) -> Arrivals:
         """Return what has arrived."""
 
-    def look_for_outcomes(self, job: str) -> list[tuple[str, bytes]]:
-        """Return every outcome in the store."""
+    def look_for_outcomes(self, job: str, known: Collection[str] = ()) -> list[tuple[str, bytes]]:
+        """Return the outcomes in the store, without those that are known."""
 
     def claims(self, job: str) -> dict[str, ClaimInfo]:
         """Return who has taken which parts."""
@@ -358,7 +358,7 @@ class CeleryExecutor:
         waiting = self._broker.waiting()
         claims = self._store.claims(self._spec.id)
         workers = self._store.workers()
-        outcomes = self._settle(self._store.look_for_outcomes(self._spec.id))
+        outcomes = self._settle(self._store.look_for_outcomes(self._spec.id, self._received))
         self._check_workers(workers)
         self._check_broker(is_there=waiting is not None)
         if waiting is None:

@@ -12,10 +12,10 @@ key                        type  holds
 ``pt:{<job>}:in``          hash  part → frame. A field means: not settled.
 ``pt:{<job>}:claims``      hash  part → worker that has taken it, and when.
 ``pt:{<job>}:out``         hash  part → outcome, until the collector has it.
-``pt:{<job>}:done``        list  notices the collector blocks on: the key of a part that was
-                                 settled, ``!<part> <how>`` if its process died, or
-                                 ``?<part> <task> <worker> <code>`` if a worker with other
-                                 code declined it.
+``pt:{<job>}:done``        list  notices the collector blocks on: ``<part> <bytes>`` if a part
+                                 was settled, with the size of its outcome, ``!<part> <how>``
+                                 if its process died, or ``?<part> <task> <worker> <code>``
+                                 if a worker with other code declined it.
 ``pt:workers:<queue>``     hash  worker → when it last said that it lives, and what it runs.
 =========================  ====  ========================================================
 
@@ -26,15 +26,17 @@ cancelled parts and those of jobs that are gone are all dropped by the same rule
 """
 
 import enum
+import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import redis
 from redis.backoff import ExponentialBackoff
+from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from pyrmute_tasks.codec import pack, unpack
@@ -54,24 +56,27 @@ __all__ = [
     "is_full",
 ]
 
+# The frame is read beside it, in the same round trip: through a script it would be copied
+# twice more.
 _CLAIM: Final = """
 local job = redis.call('HMGET', KEYS[1], 'spec', 'stop')
 if not job[1] then return {'gone'} end
 if job[2] and tonumber(ARGV[2]) >= tonumber(job[2]) then return {'stopped'} end
-local frame = redis.call('HGET', KEYS[2], ARGV[1])
-if not frame then return {'settled'} end
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return {'settled'} end
 local claim = redis.call('TIME')[1] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4]
 redis.call('HSET', KEYS[3], ARGV[1], claim)
 local ttl = redis.call('PTTL', KEYS[1])
 if ttl > 0 then redis.call('PEXPIRE', KEYS[3], ttl) end
-return {'claimed', job[1], frame}
+return {'claimed', job[1]}
 """
+
+_CLAIM_SHA: Final = hashlib.sha1(_CLAIM.encode(), usedforsecurity=False).hexdigest()
 
 _SETTLE: Final = """
 if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
 redis.call('HDEL', KEYS[5], ARGV[1])
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
-redis.call('RPUSH', KEYS[4], ARGV[1])
+redis.call('RPUSH', KEYS[4], ARGV[1] .. ' ' .. #ARGV[2])
 local ttl = redis.call('PTTL', KEYS[1])
 if ttl > 0 then
   redis.call('PEXPIRE', KEYS[3], ttl)
@@ -112,6 +117,7 @@ _MISSED_BEATS: Final = 3  # after which a worker counts as gone
 _MAX_BEAT_S: Final = 3600.0
 _FORGET_WORKER_S: Final = 3600.0
 _TAKE_AT_MOST: Final = 1024  # the largest window
+_READ_AT_MOST_BYTES: Final = 2 * 1024 * 1024
 
 
 class ClaimState(enum.StrEnum):
@@ -224,7 +230,6 @@ class Store:
             # Every call here may be repeated: see the module's rule for settling.
             retry=_PatientRetry(settings.outage_s),
         )
-        self._claim = self._redis.register_script(_CLAIM)
         self._settle = self._redis.register_script(_SETTLE)
         self._beat = self._redis.register_script(_BEAT)
         self._note = self._redis.register_script(_NOTE)
@@ -277,7 +282,7 @@ class Store:
                 pipe.hdel(_key(job, "in"), gone)
             for key, frame in frames:
                 pipe.hset(_key(job, "in"), key, frame)
-            self._touch(pipe, job)
+            pipe.pexpire(_key(job, "in"), self._ttl_ms)  # it may be new; others are not
             pipe.execute()
 
     def restore_parts(self, job: str, frames: Iterable[tuple[str, bytes]]) -> None:
@@ -338,7 +343,7 @@ class Store:
             pipe.lpop(done, _TAKE_AT_MOST)  # the server gets to it when the wait is over
             *_, first, more = (None, *pipe.execute())
         notices: list[bytes] = [first[1]] if wait_s > 0 and first else []
-        settled: list[str] = []
+        settled: list[tuple[str, int]] = []
         arrived = Arrivals([], [], [])
         for notice in notices + (more or []):
             try:
@@ -348,16 +353,35 @@ class Store:
         arrived.outcomes.extend(self._read(job, settled))
         return arrived
 
-    def look_for_outcomes(self, job: str) -> list[tuple[str, bytes]]:
-        """Return every outcome in the store, also those whose notice was lost."""
-        keys: list[Any] = self._redis.hkeys(_key(job, "out"))
-        return self._read(job, [key.decode(errors="replace") for key in keys])
+    def look_for_outcomes(self, job: str, known: Collection[str] = ()) -> list[tuple[str, bytes]]:
+        """Return the outcomes in the store, also those whose notice was lost.
 
-    def _read(self, job: str, keys: list[str]) -> list[tuple[str, bytes]]:
-        if not keys:
-            return []
-        values: list[Any] = self._redis.hmget(_key(job, "out"), keys)
-        return [(key, value) for key, value in zip(keys, values, strict=True) if value is not None]
+        Args:
+            job: The job's id.
+            known: Parts whose outcomes have been received.
+        """
+        fields: list[Any] = self._redis.hkeys(_key(job, "out"))
+        keys = [field.decode(errors="replace") for field in fields]
+        # Their sizes are not known, and there are few: they are read one by one.
+        return self._read(job, [(key, _READ_AT_MOST_BYTES) for key in keys if key not in known])
+
+    def _read(self, job: str, sizes: list[tuple[str, int]]) -> list[tuple[str, bytes]]:
+        """Read the outcomes of parts, of which the sizes are given.
+
+        The server puts a whole answer together before it is on its way, so an answer must
+        not hold a whole window.
+        """
+        found: list[tuple[str, bytes]] = []
+        keys: list[str] = []
+        size_bytes = 0
+        for place, (key, size) in enumerate(sizes, start=1):
+            keys.append(key)
+            size_bytes += size
+            if size_bytes >= _READ_AT_MOST_BYTES or place == len(sizes):
+                values: list[Any] = self._redis.hmget(_key(job, "out"), keys)
+                found += [pair for pair in zip(keys, values, strict=True) if pair[1] is not None]
+                keys, size_bytes = [], 0
+        return found
 
     def stop_job(self, job: str, first: int, pending: Iterable[str]) -> None:
         """Mark the chunks from `first` on as unwanted and drop the inputs of parts `pending`."""
@@ -403,8 +427,24 @@ class Store:
         """Take a part that a task brought, to work on it."""
         keys = [_key(job, name) for name in ("job", "in", "claims")]
         index = part.partition(":")[0]
-        answer = self._claim(keys=keys, args=[part, index, task, worker])
-        return Claim(ClaimState(answer[0].decode()), *answer[1:])
+        try:
+            answer, frame = self._claim_once(keys, [part, index, task, worker])
+        except NoScriptError:
+            self._redis.script_load(_CLAIM)
+            answer, frame = self._claim_once(keys, [part, index, task, worker])
+        state = ClaimState(answer[0].decode())
+        if state is not ClaimState.CLAIMED:
+            return Claim(state)
+        if frame is None:  # somebody has settled it between the two
+            return Claim(ClaimState.SETTLED)
+        return Claim(state, answer[1], frame)
+
+    def _claim_once(self, keys: list[str], args: list[str]) -> list[Any]:
+        with self._redis.pipeline(transaction=False) as pipe:
+            # A script object would ask in a round trip of its own whether it is loaded.
+            pipe.evalsha(_CLAIM_SHA, len(keys), *keys, *args)
+            pipe.hget(keys[1], args[0])
+            return pipe.execute()
 
     def settle(self, job: str, part: str, outcome: bytes) -> bool:
         """Store a part's outcome; False if it was settled or is not wanted any more."""
@@ -490,7 +530,7 @@ class _PatientRetry(Retry):
                 time.sleep(pause_s)
 
 
-def _sort(notice: str, settled: list[str], arrived: Arrivals) -> None:
+def _sort(notice: str, settled: list[tuple[str, int]], arrived: Arrivals) -> None:
     """Put a notice where it belongs.
 
     Raises:
@@ -503,7 +543,8 @@ def _sort(notice: str, settled: list[str], arrived: Arrivals) -> None:
         part, task, worker, code = notice[1:].split(" ", 3)
         arrived.declines.append(Decline(part, task, worker, code))
     else:
-        settled.append(notice)
+        key, size = notice.split(" ", 1)
+        settled.append((key, int(size)))
 
 
 def _worker_info(name: bytes, value: bytes, now: float) -> WorkerInfo:

@@ -326,7 +326,7 @@ def _run(
         if lines.count(b"\n") != inputs.count or len(lines) < _LEAST_LINE * inputs.count:
             raise FrameError("a frame does not hold the records it announces")
         return plan.migrate_lines(lines, start)
-    records, failure = plan.migrate(decode_records(inputs), start)
+    records, failure = plan.migrate_in_blocks(decode_records(inputs), start)
     try:
         return pack_records(records, start), len(records), failure
     except UnsupportedValueError as error:  # a step returned what no wire carries

@@ -1,6 +1,7 @@
 """What makes a Celery worker one of ours: its manager, its task and its heartbeat."""
 
 import atexit
+import gc
 import heapq
 import logging
 import os
@@ -14,7 +15,7 @@ import billiard.pool
 import redis
 from celery import Celery
 from celery.bootsteps import StartStopStep
-from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 from celery.worker import state
 
 from pyrmute_tasks.adoption import load_manager
@@ -84,7 +85,14 @@ def create_worker_app(settings: Settings) -> Celery:
     def end(**_: Any) -> None:
         heartbeat.end()
 
+    def set_aside(**_: Any) -> None:
+        # What was imported stays. Otherwise each child's first collection walks over all of
+        # it, and copies the memory that it shares with this process.
+        gc.collect()
+        gc.freeze()
+
     app.steps["consumer"].add(Housekeeping)
+    worker_init.connect(set_aside, weak=False)
     worker_ready.connect(begin, weak=False)
     worker_shutting_down.connect(leave, weak=False)
     worker_shutdown.connect(end, weak=False)

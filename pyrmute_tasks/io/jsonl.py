@@ -3,7 +3,8 @@
 import contextlib
 import os
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
@@ -17,6 +18,7 @@ __all__ = ["FIRST_BYTES", "MOST_BYTES", "JsonlSink", "JsonlSource"]
 
 FIRST_BYTES: Final = 512 * 1024
 MOST_BYTES: Final = 1024 * 1024  # a window of them must fit into memory, twice as outputs
+_SYNC_BYTES: Final = 8 * 1024 * 1024
 _BOM: Final = b"\xef\xbb\xbf"
 _MAYBE_BLANK: Final = re.compile(rb"\n[\n\r\t ]")
 
@@ -131,22 +133,38 @@ class JsonlSink:
         self._keep_partial = keep_partial
         self.partial_path = self._path.with_name(f"{self._path.name}.partial")
         self._file: IO[bytes] | None = None
+        self._syncs = ThreadPoolExecutor(1, thread_name_prefix="sync")
+        self._sync: Future[None] | None = None
+        self._unsynced_bytes = 0
 
     def __enter__(self) -> Self:
         if self._path.is_dir():
             raise ConfigurationError(f"cannot write {self._path}: it is a directory")
-        try:
+        with self._errors_told():
             self._file = self.partial_path.open("wb")
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot write {self._path}: {error.strerror or error}"
-            ) from None
         return self
 
     def write(self, lines: bytes | memoryview) -> None:
-        """Append whole lines."""
+        """Append whole lines.
+
+        Raises:
+            ConfigurationError: If they cannot be written, as on a full disk.
+        """
         assert self._file is not None
-        self._file.write(lines)
+        with self._errors_told():
+            self._file.write(lines)
+            self._unsynced_bytes += len(lines)
+            if self._unsynced_bytes >= _SYNC_BYTES:
+                self._sync_ahead(self._file)
+
+    def _sync_ahead(self, file: IO[bytes]) -> None:
+        """Let the disk begin with what it has to do at the end, unless it is busy with that."""
+        if self._sync is not None:
+            if not self._sync.done():
+                return
+            self._sync.result()
+        self._unsynced_bytes = 0
+        self._sync = self._syncs.submit(os.fsync, file.fileno())
 
     def __exit__(
         self,
@@ -155,12 +173,32 @@ class JsonlSink:
         traceback: TracebackType | None,
     ) -> None:
         assert self._file is not None
-        if error is None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._file.close()
-        if error is None:
-            self.partial_path.replace(self._path)
-        elif not self._keep_partial:
+        self._syncs.shutdown()
+        is_whole = False
+        try:
+            if error is None:
+                with self._errors_told():
+                    self._finish(self._file)
+                is_whole = True
+        finally:
             with contextlib.suppress(OSError):
-                self.partial_path.unlink()
+                self._file.close()
+            if not is_whole and not self._keep_partial:
+                with contextlib.suppress(OSError):
+                    self.partial_path.unlink()
+
+    def _finish(self, file: IO[bytes]) -> None:
+        if self._sync is not None:
+            self._sync.result()
+        file.flush()
+        os.fsync(file.fileno())
+        self.partial_path.replace(self._path)
+
+    @contextlib.contextmanager
+    def _errors_told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot write {self._path}: {error.strerror or error}"
+            ) from None

@@ -88,7 +88,8 @@ class Target:
         job = self.put_job(data)
         self.receive(Envelope(arguments(job, "0", 0, FINGERPRINT)), told)
         # Its collector is told as well.
-        assert self.fleet.store.lrange(f"pt:{{{job}}}:done", 0, -1) == [b"0"]
+        (notice,) = self.fleet.store.lrange(f"pt:{{{job}}}:done", 0, -1)
+        assert notice.startswith(b"0 ")
 
     def peak_mib(self, pid: int) -> int:
         status = Path(f"/proc/{pid}/status").read_text()
@@ -530,7 +531,7 @@ def test_a_garbage_outcome_is_told(target: Target, data: bytes) -> None:
         """As a worker would settle chunk 3, which waits behind slow ones."""
         store.hdel(f"{job}:in", "3")
         store.hset(f"{job}:out", "3", data)
-        store.rpush(f"{job}:done", "3")
+        store.rpush(f"{job}:done", f"3 {len(data)}")
 
     error = Victim(target).run(settle).failed()  # chunk 3 has no true outcome any more
     if not isinstance(error, PyrmuteTasksError):
@@ -541,7 +542,7 @@ def test_a_garbage_outcome_is_told(target: Target, data: bytes) -> None:
 @pytest.mark.parametrize(
     "notices",
     [
-        (b"", b"nonsense", b"99", b"-1", b"0", b"3", b"x" * MIB),
+        (b"", b"nonsense", b"99", b"-1 5", b"0 5", b"3 x", b"3 -9", b"3 " + b"9" * 99, b"x" * MIB),
         (b"\xff\xfe", b"!\xff", b"?\xff a b c"),
         (b"!", b"! ", b"!99 signal 9"),
         (b"?", b"?0", b"?0 task", b"?0 task worker", b"?99 task worker code"),
@@ -556,7 +557,7 @@ def test_outcomes_of_nobodys_parts_are_ignored(target: Target) -> None:
     def put(store: Any, job: str) -> None:
         for field in (b"99", b"../x", b"\xff"):
             store.hset(f"{job}:out", field, b"garbage")
-            store.rpush(f"{job}:done", field)
+            store.rpush(f"{job}:done", field + b" 7")
 
     Victim(target, LONG_S).run(put).survived()
 
@@ -584,15 +585,19 @@ BEATS = (
         for told in (
             pack(5),
             pack({}),
-            pack({"slots": "x", "running": []}),
-            pack({"slots": 1, "running": 5}),
-            pack({"slots": 1, "running": [[]]}),
-            pack({"slots": 10**30, "running": []}),
-            pack({"slots": -1, "running": []}),
+            pack({"slots": "x", "running": [], "every_s": 1.0}),
+            pack({"slots": 1, "running": 5, "every_s": 1.0}),
+            pack({"slots": 1, "running": [[]], "every_s": 1.0}),
+            pack({"slots": 10**30, "running": [], "every_s": 1.0}),
+            pack({"slots": -1, "running": [], "every_s": 1.0}),
+            pack({"slots": 1, "running": []}),
+            pack({"slots": 1, "running": [], "every_s": -1.0}),
+            pack({"slots": 1, "running": [], "every_s": float("inf")}),
+            pack({"slots": 1, "running": [], "every_s": "x"}),
             nested(300, 1000),
         )
     ),
-    b"nan " + pack({"slots": 1, "running": []}),
+    b"nan " + pack({"slots": 1, "running": [], "every_s": 1.0}),
 )
 
 

@@ -11,7 +11,7 @@ import heapq
 import itertools
 import sys
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -264,9 +264,9 @@ class SimulatedStore:
         outcomes = [(part, keys.out[part]) for part in settled if part in keys.out]
         return Arrivals(outcomes, [(part, how) for part, _, how in deaths], declines)
 
-    def look_for_outcomes(self, job: str) -> list[tuple[str, bytes]]:
+    def look_for_outcomes(self, job: str, known: Collection[str] = ()) -> list[tuple[str, bytes]]:
         self._fleet.call()
-        return list(self._jobs[job].out.items())
+        return [(part, data) for part, data in self._jobs[job].out.items() if part not in known]
 
     def claims(self, job: str) -> dict[str, ClaimInfo]:
         self._fleet.call()
