@@ -4,7 +4,8 @@
 
 - growth: ten times the records take ten times as long, and no more memory, neither in the
   producer nor in the server; file to file, and over objects.
-- slow: the same limits hold with a consumer ten times slower than the workers.
+- slow: the same limits hold with a consumer ten times slower than the workers; also where
+  it is the window's bytes that hold the producer back, and not its chunks.
 - worker: a worker's memory does not grow over 100,000 chunks.
 
 Every run is a process of its own with a fleet of its own, so that each has its own peaks.
@@ -42,6 +43,8 @@ _MOST_WORKER_BYTES: Final = 1 * MB  # pages that malloc keeps move by less
 _SLOWER: Final = 10
 _PAUSE_EVERY: Final = 1000  # records; a shorter pause is not kept by the clock
 _TENTHS: Final = 10
+_TIGHT: Final = Window(chunks=1024, size_bytes=4 * 1024 * 1024)
+_TIGHT_CHUNK: Final = 1000  # records: some 30 of them and their outcomes fill it
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,8 @@ class Check:
 def main() -> None:
     options = _parse()
     if options.run:
-        print(json.dumps(_RUNS[options.run](options.records, options.pause_s)))
+        window = _TIGHT if options.tight else None
+        print(json.dumps(_RUNS[options.run](options.records, options.pause_s, window)))
         return
     once = 20_000 if options.quick else 1_000_000
     rounds = 1 if options.quick else options.rounds
@@ -119,6 +123,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--run", choices=_RUNS, help=argparse.SUPPRESS)
     parser.add_argument("--records", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--pause-s", type=float, default=0.0, help=argparse.SUPPRESS)
+    parser.add_argument("--tight", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -141,6 +146,11 @@ def growth(once: int, rounds: int) -> Iterator[Check]:
             pairs.append((_alone(kind, once), _alone(kind, _TIMES * once)))
             _tell(what, *pairs[-1])
         time_ratio = statistics.median(ten.seconds / one.seconds / _TIMES for one, ten in pairs)
+        # What a job costs once is in both of them; this is without it.
+        slope = statistics.median(
+            (ten.seconds - one.seconds) / (_TIMES - 1) / one.seconds for one, ten in pairs
+        )
+        print(f"   {what}: each further {once:,} records take {slope:.2f} x as long as the first")
         more = statistics.median(abs(ten.peak_bytes - one.peak_bytes) for one, ten in pairs)
         yield Check(
             5, f"{what}: {_TIMES} times the records, time / {_TIMES}", time_ratio, _MOST_TIME, "x"
@@ -170,6 +180,11 @@ def slow_consumer(records: int) -> Iterator[Check]:
         text = f"{what}, slow consumer"
         yield _megabytes(6, f"{text}: producer's peak, difference", more, _MOST_MORE_BYTES)
         yield _megabytes(6, f"{text}: server's peak", slow.server_bytes, _MOST_SERVER_BYTES)
+        tight = _alone(kind, records // _TENTHS, pause_s, is_tight=True)
+        _tell(f"{what}, slow, tight window", tight)
+        most = _TIGHT.size_bytes + 10 * MB
+        text = f"{text}, window of {_TIGHT.size_bytes / MB:.1f} MB: server's peak"
+        yield _megabytes(6, text, tight.server_bytes, most)
 
 
 def worker(chunks: int) -> Iterator[Check]:
@@ -204,16 +219,19 @@ def _tell(what: str, *runs: Run) -> None:
 # --- each in a process of its own -----------------------------------------------------------
 
 
-def _alone(kind: str, records: int, pause_s: float = 0.0) -> Run:
-    return Run(**_run_alone(kind, records, pause_s))
+def _alone(kind: str, records: int, pause_s: float = 0.0, *, is_tight: bool = False) -> Run:
+    return Run(**_run_alone(kind, records, pause_s, is_tight=is_tight))
 
 
-def _run_alone(kind: str, records: int, pause_s: float) -> dict[str, Any]:
+def _run_alone(
+    kind: str, records: int, pause_s: float, *, is_tight: bool = False
+) -> dict[str, Any]:
     if kind == "lines":
         inputs.source_of(_WORKLOAD.name, records)
     done = run_module(
         "benchmarks.growth",
         *("--run", kind, "--records", str(records), "--pause-s", str(pause_s)),
+        *(["--tight"] if is_tight else []),
     )
     if done.returncode:
         sys.exit(done.stderr)
@@ -221,7 +239,7 @@ def _run_alone(kind: str, records: int, pause_s: float) -> dict[str, Any]:
     return told
 
 
-def run_lines(records: int, pause_s: float) -> dict[str, Any]:
+def run_lines(records: int, pause_s: float, window: Window | None) -> dict[str, Any]:
     """Migrate a file; the one who writes it pauses after every chunk."""
     source = inputs.source_of(_WORKLOAD.name, records)
 
@@ -232,21 +250,24 @@ def run_lines(records: int, pause_s: float) -> dict[str, Any]:
     # Beside the input: what is written may be larger than a temporary directory has room for.
     with (
         tempfile.TemporaryDirectory(dir=inputs.CACHE) as name,
-        our_fleet(_WORKLOAD, WORKERS) as fleet,
+        our_fleet(_WORKLOAD, WORKERS, window) as fleet,
     ):
         began = time.perf_counter()
+        target, chunk_size = Path(name) / "output.jsonl", _TIGHT_CHUNK if window else None
         report = fleet.migrator.migrate_file(
-            source, Path(name) / "output.jsonl", *_WORKLOAD.hop, observers=(pause,)
+            source, target, *_WORKLOAD.hop, chunk_size=chunk_size, observers=(pause,)
         )
         return _ran(fleet, report.records, time.perf_counter() - began)
 
 
-def run_objects(records: int, pause_s: float) -> dict[str, Any]:
+def run_objects(records: int, pause_s: float, window: Window | None) -> dict[str, Any]:
     """Migrate and validate dicts; the one who takes the models pauses now and then."""
-    with our_fleet(_WORKLOAD, WORKERS) as fleet:
+    chunk_size = _TIGHT_CHUNK if window else None
+    with our_fleet(_WORKLOAD, WORKERS, window) as fleet:
         began = time.perf_counter()
         taken = 0
-        for _ in fleet.migrator.migrate_batch_streaming(_rows(records), *_WORKLOAD.hop):
+        rows = _rows(records)
+        for _ in fleet.migrator.migrate_batch_streaming(rows, *_WORKLOAD.hop, chunk_size):
             taken += 1
             if pause_s and taken % _PAUSE_EVERY == 0:
                 time.sleep(_PAUSE_EVERY * pause_s)
@@ -261,7 +282,7 @@ def _ran(fleet: OurFleet, records: int, seconds: float) -> dict[str, Any]:
     return asdict(Run(records, seconds, memory.peak_bytes(), fleet.server.peak_bytes()))
 
 
-def run_worker(chunks: int, _: float) -> dict[str, list[int]]:
+def run_worker(chunks: int, _: float, __: Window | None) -> dict[str, list[int]]:
     """Run chunks of one record; return what each process held after each tenth of them."""
     source = inputs.source_of(_WORKLOAD.name, chunks)
     with tempfile.TemporaryDirectory() as name, our_fleet(_WORKLOAD, 1) as fleet:
@@ -281,7 +302,7 @@ def run_worker(chunks: int, _: float) -> dict[str, list[int]]:
     return held
 
 
-_RUNS: Final[dict[str, Callable[[int, float], dict[str, Any]]]] = {
+_RUNS: Final[dict[str, Callable[[int, float, Window | None], dict[str, Any]]]] = {
     "lines": run_lines,
     "objects": run_objects,
     "worker": run_worker,

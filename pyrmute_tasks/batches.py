@@ -194,7 +194,7 @@ def _outcome(
     return Outcome(chunk.index, len(outputs), outputs, failure, counts=counts)
 
 
-def _as_is(_: Chunk[Any], outcome: Outcome[list[Any]]) -> Outcome[list[Any]]:
+def _as_is(_: Chunk[None], outcome: Outcome[list[Any]]) -> Outcome[list[Any]]:
     return outcome
 
 
@@ -208,9 +208,9 @@ def _gather(
     executor: ChunkExecutor[Any, Any],
     workers: int,
     hooks: HookSet,
-    finish: Callable[[Chunk[Any], Outcome[Any]], Outcome[list[Any]]],
+    finish: Callable[[Chunk[None], Outcome[Any]], Outcome[list[Any]]],
 ) -> list[Any]:
-    def merge_and_finish(chunk: Chunk[Any], outcome: Outcome[Any]) -> Outcome[list[Any]]:
+    def merge_and_finish(chunk: Chunk[None], outcome: Outcome[Any]) -> Outcome[list[Any]]:
         if outcome.counts is not None:
             hooks.merge(outcome.counts)
         return finish(chunk, outcome)
@@ -260,7 +260,7 @@ def _in_processes(
     # A forked process has the plan already; any other one has to import its manager.
     argument = (plan, hooks) if context.get_start_method() == "fork" else (locate(), *_key(plan))
 
-    def finish_here(chunk: Chunk[list[Any]], outcome: Outcome[list[Any]]) -> Outcome[list[Any]]:
+    def finish_here(chunk: Chunk[None], outcome: Outcome[list[Any]]) -> Outcome[list[Any]]:
         with paused_collector():
             outputs, invalid = finish_in_blocks(finish, plan, outcome.outputs, chunk.start)
         return _outcome(chunk, (outputs, invalid or outcome.failure))

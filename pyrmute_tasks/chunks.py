@@ -84,6 +84,10 @@ class Chunk(Generic[Payload]):
     size_bytes: int = 0
     origin: Origin | None = None
 
+    def without_payload(self) -> "Chunk[None]":
+        """Return what is known of it beside its records."""
+        return Chunk(self.index, self.start, self.count, None, self.size_bytes, self.origin)
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Payload]):

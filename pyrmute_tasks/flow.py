@@ -100,7 +100,7 @@ def run_ordered(
     executor: ChunkExecutor[In, Out],
     window: Callable[[], Window],
     *,
-    finish: Callable[[Chunk[In], Outcome[Out]], Outcome[Finished]],
+    finish: Callable[[Chunk[None], Outcome[Out]], Outcome[Finished]],
     observers: tuple[Observer, ...] = (),
 ) -> Generator[Outcome[Finished], None, None]:
     """Run `chunks` through `executor` and yield their outcomes in order.
@@ -109,9 +109,9 @@ def run_ordered(
         chunks: The source, read lazily; closed at the end if it can be.
         executor: Where they run. Whatever is pending when this ends is cancelled.
         window: Says how much may be on its way now; a fleet may grow and shrink.
-        finish: Called with each chunk and its outcome in order, right before delivery,
-            in this thread: decodes the outputs, and may find the failure that a worker
-            did not look for.
+        finish: Called with each chunk (its payload is gone by then) and its outcome in
+            order, right before delivery, in this thread: decodes the outputs, and may find
+            the failure that a worker did not look for.
         observers: Told what happens.
 
     Yields:
@@ -152,7 +152,9 @@ class _Run(Generic[In, Out]):
         window: Callable[[], Window],
         tell: Observers,
     ) -> None:
-        self.held: dict[int, Chunk[In]] = {}  # submitted and not delivered, by index, in order
+        # Submitted and not delivered, by index, in order; without its payload once its outcome
+        # is there, since a consumer may take long to come for that.
+        self.held: dict[int, Chunk[In] | Chunk[None]] = {}
         self.source_error: Exception | None = None
         self._charges: dict[int, int] = {}  # what each of them takes of the window's bytes
         self._held_bytes = 0  # their sum
@@ -204,12 +206,12 @@ class _Run(Generic[In, Out]):
             self.source_error = error
         return None
 
-    def next_in_order(self) -> tuple[Chunk[In], Outcome[Out]]:
+    def next_in_order(self) -> tuple[Chunk[None], Outcome[Out]]:
         """Wait for the outcome of the earliest chunk that is not delivered."""
         while self._next not in self._arrived:
             for outcome in self._executor.collect(wait=True):
                 self._accept(outcome)
-        return self.held[self._next], self._arrived.pop(self._next)
+        return self.held[self._next].without_payload(), self._arrived.pop(self._next)
 
     def _accept(self, outcome: Outcome[Out]) -> None:
         index = outcome.index
@@ -220,7 +222,8 @@ class _Run(Generic[In, Out]):
             ChunkSettled(index, self.held[index].count, outcome.seconds, outcome.worker, failed)
         )
         self._arrived[index] = outcome
-        input_bytes = self.held[index].size_bytes
+        chunk = self.held[index] = self.held[index].without_payload()
+        input_bytes = chunk.size_bytes
         self._charge(index, max(input_bytes, outcome.size_bytes))
         if failed:
             self.stop_behind(index)
@@ -244,7 +247,7 @@ class _Run(Generic[In, Out]):
             self._charge(late, 0)
             self._tell(ChunkDiscarded(late, self.held.pop(late).count, ran))
 
-    def release(self, chunk: Chunk[In], outcome: Outcome[Any]) -> None:
+    def release(self, chunk: Chunk[None], outcome: Outcome[Any]) -> None:
         """Give the slot of a delivered chunk back."""
         del self.held[chunk.index]
         self._charge(chunk.index, 0)

@@ -355,7 +355,7 @@ class Migrator:
         sizer = ChunkSizer(FIRST_BYTES, MOST_BYTES, lambda: executor.slots, self._window_bytes)
         lines = JsonlSource(source, chunk_size, sizer, self._settings.compression)
 
-        def finish(chunk: Chunk[bytes], outcome: Outcome[Frame]) -> Outcome[Frame]:
+        def finish(chunk: Chunk[None], outcome: Outcome[Frame]) -> Outcome[Frame]:
             self._merge_counts(outcome)
             return replace(outcome, failure=_located(outcome.failure, chunk))
 
@@ -414,7 +414,7 @@ class Migrator:
                 records_sizer.cut(frame.index, frame.count, frame.size_bytes)
                 return frame
 
-            def decode(chunk: Chunk[bytes], outcome: Outcome[Frame]) -> Outcome[list[Any]]:
+            def decode(chunk: Chunk[None], outcome: Outcome[Frame]) -> Outcome[list[Any]]:
                 self._merge_counts(outcome)
                 with paused_collector():
                     data = decode_records(outcome.outputs)
@@ -495,7 +495,7 @@ class Migrator:
         return lambda: Window.for_slots(executor.slots)
 
 
-def _located(failure: RecordFailure | None, chunk: Chunk[bytes]) -> RecordFailure | None:
+def _located(failure: RecordFailure | None, chunk: Chunk[None]) -> RecordFailure | None:
     """Let the failing record's error know its line."""
     if failure is None or chunk.origin is None:
         return failure

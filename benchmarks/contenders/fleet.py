@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from benchmarks.memory import ServerMemory
 from benchmarks.workloads import Workload
-from pyrmute_tasks import Migrator, Settings
+from pyrmute_tasks import Migrator, Settings, Window
 from pyrmute_tasks.distributed import EmbeddedFleet
 
 __all__ = ["OurFleet", "our_fleet"]
@@ -28,12 +28,13 @@ class OurFleet:
 
 
 @contextmanager
-def our_fleet(workload: Workload, workers: int) -> Iterator[OurFleet]:
+def our_fleet(workload: Workload, workers: int, window: Window | None = None) -> Iterator[OurFleet]:
     """Start a fleet.
 
     Args:
         workload: What its workers can migrate.
         workers: How many.
+        window: Of the migrator's jobs; None for the default.
 
     Yields:
         It, for as long as the block lasts.
@@ -41,7 +42,7 @@ def our_fleet(workload: Workload, workers: int) -> Iterator[OurFleet]:
     name = workload.manager_name
     with (
         EmbeddedFleet(name, workers, Settings()) as fleet,
-        Migrator(name, settings=fleet.settings) as migrator,
+        Migrator(name, settings=fleet.settings, window=window) as migrator,
     ):
         server = ServerMemory(fleet.settings.redis_store_url)
         yield OurFleet(migrator, server, fleet.process_ids[1:])
