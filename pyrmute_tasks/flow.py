@@ -41,6 +41,7 @@ _MIN_CHUNKS: Final = 8
 _MAX_CHUNKS: Final = 1024
 _CHUNKS_PER_SLOT: Final = 4
 _MAX_BYTES: Final = 64 * 1024 * 1024
+_GROWTH: Final = 2.0  # what is expected of the first outcomes, in times of their inputs
 _WEIGHT: Final = 0.3  # of the newest outcome in what is expected of the next ones
 
 
@@ -158,7 +159,7 @@ class _Run(Generic[In, Out]):
         self.source_error: Exception | None = None
         self._charges: dict[int, int] = {}  # what each of them takes of the window's bytes
         self._held_bytes = 0  # their sum
-        self._growth = 1.0  # how many times its input an outcome is, of late
+        self._growth = _GROWTH  # how many times its input an outcome is, of late
         self._waiting: Chunk[In] | None = None  # read, but too large for what is free
         self._arrived: dict[int, Outcome[Out]] = {}
         self._next = 0

@@ -256,6 +256,33 @@ def test_a_slow_first_chunk_holds_no_more_than_the_window() -> None:
     assert [outcome.index for outcome in outcomes] == list(range(1, 2000))
 
 
+class SlowTwentieth(ScriptedExecutor):
+    """Outcomes are three times as large as inputs; chunk 20 completes when nothing else can."""
+
+    held_behind_it = 0
+
+    def complete(self, index: int) -> None:
+        super().complete(index)
+        self.arrivals[-1] = replace(self.arrivals[-1], size_bytes=30)
+
+    def collect(self, *, wait: bool) -> Iterable[Outcome[list[int]]]:
+        others = [index for index in self.pending if index != 20]
+        if wait and 20 in self.pending and others:
+            self.complete(others[0])
+        elif wait and 20 in self.pending:
+            self.held_behind_it = len(self.submitted) - 20
+        return super().collect(wait=wait)
+
+
+def test_the_windows_bytes_are_those_of_the_outcomes_where_these_are_larger() -> None:
+    executor = SlowTwentieth()
+    chunks = (make_chunk(index, size_bytes=10) for index in range(200))
+    window = Window(chunks=1000, size_bytes=300)
+    outcomes = run_ordered(chunks, executor, lambda: window, finish=keep)
+    assert [outcome.index for outcome in outcomes] == list(range(200))
+    assert executor.held_behind_it == 300 // 30
+
+
 def test_reading_waits_for_the_consumer() -> None:
     read = []
 

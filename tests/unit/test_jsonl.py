@@ -1,3 +1,5 @@
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -90,3 +92,31 @@ def test_a_target_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         pass
     with pytest.raises(ConfigurationError, match="cannot write"), JsonlSink(tmp_path / "a" / "b"):
         pass
+
+
+def test_what_is_written_while_the_disk_is_busy_is_whole(tmp_path: Path) -> None:
+    blocks = [bytes([65 + number]) * (5 * 1024 * 1024) + b"\n" for number in range(6)]
+    with JsonlSink(tmp_path / "out.jsonl") as sink:
+        for block in blocks:
+            sink.write(memoryview(block))
+    assert (tmp_path / "out.jsonl").read_bytes() == b"".join(blocks)
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file may grow beyond 10 MiB, which looks like a full disk to whom it writes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10 * 1024 * 1024, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_is_full_is_told(tmp_path: Path, small_disk: None) -> None:
+    path = tmp_path / "out.jsonl"
+    with (
+        pytest.raises(ConfigurationError, match=r"cannot write .*: File too large"),
+        JsonlSink(path) as sink,
+    ):
+        for _ in range(11):
+            sink.write(b"x" * (1024 * 1024))
+    assert list(tmp_path.iterdir()) == []

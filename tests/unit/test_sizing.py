@@ -75,6 +75,13 @@ def test_the_last_chunks_get_smaller_so_that_all_slots_end_together() -> None:
     assert max(fleet.sizes[-8:]) <= MIB
 
 
+@pytest.mark.parametrize("slots", [1, 8, 64, 512])
+def test_a_window_holds_chunks_for_all_slots(slots: int) -> None:
+    sizer = ChunkSizer(512 * KIB, MIB, slots=lambda: slots, window_bytes=64 * MIB)
+    fleet = SimulatedFleet(sizer, 0.01).run(400 * MIB)
+    assert 4 * slots * 2 * max(fleet.sizes) <= 64 * MIB
+
+
 def test_failed_chunks_and_other_events_teach_nothing() -> None:
     sizer = ChunkSizer(1000, 10_000)
     sizer.cut(0, 1000)
