@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from benchmarks import inputs
 from benchmarks.lineup import EVENTS, TARGETS, Entry, Event, Target
-from benchmarks.memory import MB
+from benchmarks.processes import MB
 
 RESULTS: Final = inputs.CACHE / "compare.json"
 
@@ -76,6 +76,7 @@ def main() -> None:
     print(_heading(rounds, time.perf_counter() - began, quick=options.quick))
     for event in events:
         print("\n".join(_event_table([one for one in results if one.event is event])))
+    print("\n".join(_spent_table([one for one in results if one.entry.is_ours and one.runs])))
     verdicts = [judged for target in TARGETS if (judged := judge(target, results))]
     print("\n".join(_target_table(verdicts)))
     options.output.parent.mkdir(exist_ok=True)
@@ -227,6 +228,19 @@ def _event_table(found: list[Results]) -> Iterator[str]:
             f"{max(rates):>11,.0f}{ratio:>10}{one.median('start_s'):>9.1f}"
             f"{one.median('peak_rss_bytes') / MB:>9.0f}"
         )
+
+
+def _spent_table(ours: list[Results]) -> Iterator[str]:
+    """Tell what each of our processes spent, in processor seconds a million records."""
+    names = list(ours[0].runs[0]["cpu_s"]) if ours else []
+    yield "\nours, by process: processor seconds a million records"
+    yield f"  {'':<37}" + "".join(f"{name:>19}" for name in names)
+    for one in ours:
+        runs = one.runs.values()
+        spent = [
+            _median([1e6 * run["cpu_s"][name] / run["records"] for run in runs]) for name in names
+        ]
+        yield f"  {one.event.title:<37}" + "".join(f"{seconds:>19.2f}" for seconds in spent)
 
 
 def _target_table(verdicts: list[Verdict]) -> Iterator[str]:

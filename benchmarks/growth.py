@@ -22,11 +22,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import inputs, memory
+from benchmarks import inputs, processes
 from benchmarks.compare import run_module
 from benchmarks.contenders.contest import WORKERS
 from benchmarks.contenders.fleet import OurFleet, our_fleet
-from benchmarks.memory import MB
+from benchmarks.processes import MB
 from benchmarks.workloads import Workload
 from pyrmute_tasks import Window
 from pyrmute_tasks.events import ChunkDelivered, Event
@@ -279,7 +279,7 @@ def _rows(count: int) -> Iterator[dict[str, Any]]:
 
 
 def _ran(fleet: OurFleet, records: int, seconds: float) -> dict[str, Any]:
-    return asdict(Run(records, seconds, memory.peak_bytes(), fleet.server.peak_bytes()))
+    return asdict(Run(records, seconds, processes.peak_bytes(), fleet.server.peak_bytes()))
 
 
 def run_worker(chunks: int, _: float, __: Window | None) -> dict[str, list[int]]:
@@ -287,17 +287,17 @@ def run_worker(chunks: int, _: float, __: Window | None) -> dict[str, list[int]]
     source = inputs.source_of(_WORKLOAD.name, chunks)
     with tempfile.TemporaryDirectory() as name, our_fleet(_WORKLOAD, 1) as fleet:
         (main_pid,) = fleet.workers
-        (child_pid,) = memory.children_of(main_pid)
+        (child_pid,) = processes.children_of(main_pid)
         held: dict[str, list[int]] = {"main process": [], "child": []}
 
         def look(event: Event) -> None:
             if isinstance(event, ChunkDelivered) and (event.chunk + 1) % (chunks // _TENTHS) == 0:
-                held["main process"].append(memory.resident_bytes(main_pid))
-                held["child"].append(memory.resident_bytes(child_pid))
+                held["main process"].append(processes.resident_bytes(main_pid))
+                held["child"].append(processes.resident_bytes(child_pid))
 
         target = Path(name) / "output.jsonl"
         fleet.migrator.migrate_file(source, target, *_WORKLOAD.hop, chunk_size=1, observers=(look,))
-        if memory.children_of(main_pid) != [child_pid]:
+        if processes.children_of(main_pid) != [child_pid]:
             raise RuntimeError("the worker's child was replaced, and with it what it held")
     return held
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import inputs, memory
+from benchmarks import inputs, processes
 from benchmarks.contenders.contest import WORKERS
 from benchmarks.contenders.fleet import our_fleet
 from benchmarks.workloads import NAMES, Workload
@@ -145,7 +145,7 @@ def run_job(options: argparse.Namespace) -> None:
     run = {"lines": _lines, "objects": _objects, "raw": _raw}[options.kind](workload, options)
     with our_fleet(workload, WORKERS) as fleet:
         main_pid = fleet.workers[0]
-        print(json.dumps([main_pid, *memory.children_of(main_pid)]), flush=True)
+        print(json.dumps([main_pid, *processes.children_of(main_pid)]), flush=True)
         sys.stdin.readline()
         began = time.perf_counter()
         run(fleet.migrator)

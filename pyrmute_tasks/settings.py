@@ -51,7 +51,8 @@ class Settings:
         outage_s: How long a producer or a worker tries to reach a broker or store that
             answered before.
         code_wait_s: How long a job that every worker declines, because its code differs
-            from the producer's, waits for one that does not.
+            from the producer's, waits for one that does not. Ten times as long while one is
+            there that has not been asked: it may be busy with other jobs.
         fence: What workers with other code do with this producer's jobs.
         soft_time_limit_s: A worker gives up a chunk that takes longer. The second time its
             halves are tried apart, down to the record that takes so long.

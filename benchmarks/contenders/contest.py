@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Final
 
-from benchmarks import inputs, memory
+from benchmarks import inputs, processes
 from benchmarks.workloads import NAMES, Workload
 
 __all__ = ["PARTITIONS", "WORKERS", "Contest", "Lap", "compete", "to_disk"]
@@ -70,7 +70,7 @@ class Lap:
 
     run: Callable[[], int]
     digest: Callable[[], str]
-    more: Callable[[], dict[str, int]] = field(default=dict)
+    more: Callable[[], dict[str, Any]] = field(default=dict)
 
 
 def compete(
@@ -119,7 +119,7 @@ def _measure(
         ready = time.perf_counter()
         records = lap.run()
         seconds = time.perf_counter() - ready
-        peak = memory.peak_bytes()
+        peak = processes.peak_bytes()
         more = lap.more()
         digest = lap.digest() if with_digest else None
     return {

@@ -1,10 +1,12 @@
 """This package's embedded fleet, with its server and its processes in the open."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from benchmarks.memory import ServerMemory
+from benchmarks import processes
+from benchmarks.processes import ServerMemory
 from benchmarks.workloads import Workload
 from pyrmute_tasks import Migrator, Settings, Window
 from pyrmute_tasks.distributed import EmbeddedFleet
@@ -19,12 +21,33 @@ class OurFleet:
     Attributes:
         migrator: It uses the fleet.
         server: What the Valkey server takes.
+        server_pid: Process id of the server.
         workers: Process ids of the workers' main processes.
+        spent: What `timed` has found: processor seconds by process.
     """
 
     migrator: Migrator
     server: ServerMemory
+    server_pid: int
     workers: list[int]
+    spent: dict[str, float] = field(default_factory=dict)
+
+    def timed(self, run: Callable[[], int]) -> int:
+        """Run a job and take down what processor time it cost whom."""
+        before = self._cpu_s()
+        count = run()
+        after = self._cpu_s()
+        self.spent.update({name: after[name] - before[name] for name in before})
+        return count
+
+    def _cpu_s(self) -> dict[str, float]:
+        children = [child for pid in self.workers for child in processes.children_of(pid)]
+        return {
+            "producer": processes.cpu_s(os.getpid()),
+            "server": processes.cpu_s(self.server_pid),
+            "workers, main": sum(map(processes.cpu_s, self.workers)),
+            "workers, children": sum(map(processes.cpu_s, children)),
+        }
 
 
 @contextmanager
@@ -45,4 +68,5 @@ def our_fleet(workload: Workload, workers: int, window: Window | None = None) ->
         Migrator(name, settings=fleet.settings, window=window) as migrator,
     ):
         server = ServerMemory(fleet.settings.redis_store_url)
-        yield OurFleet(migrator, server, fleet.process_ids[1:])
+        server_pid, *workers = fleet.process_ids
+        yield OurFleet(migrator, server, server_pid, workers)

@@ -24,9 +24,9 @@ def get_ready(contest: Contest) -> Iterator[Lap]:
             ).records
 
         yield Lap(
-            run,
+            lambda: fleet.timed(run),
             lambda: digests.of_file(contest.target),
-            lambda: {"server_peak_bytes": fleet.server.peak_bytes()},
+            lambda: {"server_peak_bytes": fleet.server.peak_bytes(), "cpu_s": fleet.spent},
         )
 
 

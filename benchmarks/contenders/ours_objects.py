@@ -34,9 +34,9 @@ def get_ready(contest: Contest) -> Iterator[Lap]:
             return (model.model_dump_json() for model in models)
 
         yield Lap(
-            run,
+            lambda: fleet.timed(run),
             lambda: digests.of_texts(texts()),
-            lambda: {"server_peak_bytes": fleet.server.peak_bytes()},
+            lambda: {"server_peak_bytes": fleet.server.peak_bytes(), "cpu_s": fleet.spent},
         )
 
 

@@ -1,5 +1,6 @@
-"""How much memory processes and a Redis server take."""
+"""How much memory and time processes take, and memory a Redis server."""
 
+import os
 import resource
 import sys
 from pathlib import Path
@@ -26,6 +27,12 @@ def peak_bytes() -> int:
 def resident_bytes(pid: int) -> int:
     """Return what a process holds now; needs a ``/proc``."""
     return _status_bytes(Path(f"/proc/{pid}/status"), "VmRSS")
+
+
+def cpu_s(pid: int) -> float:
+    """Return the processor time that a process has taken so far; needs a ``/proc``."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def children_of(pid: int) -> list[int]:
