@@ -17,7 +17,7 @@ from typing import Final
 
 from pyrmute_tasks.chunks import Chunk, Outcome, check_outcome, join_frames, split_frame
 from pyrmute_tasks.codec import Frame, decode_frame
-from pyrmute_tasks.distributed.store import ClaimInfo
+from pyrmute_tasks.distributed.tidings import ClaimInfo
 from pyrmute_tasks.errors import ProcessDiedError
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookCounts

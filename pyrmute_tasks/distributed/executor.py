@@ -14,7 +14,8 @@ from pyrmute_tasks.chunks import Chunk, Outcome, decode_outcome
 from pyrmute_tasks.codec import Frame
 from pyrmute_tasks.distributed.broker import Message
 from pyrmute_tasks.distributed.delivery import Deliveries, Part, Sighting
-from pyrmute_tasks.distributed.store import Arrivals, ClaimInfo, Decline, WorkerInfo, is_full
+from pyrmute_tasks.distributed.store import is_full
+from pyrmute_tasks.distributed.tidings import Arrivals, ClaimInfo, Decline, WorkerInfo
 from pyrmute_tasks.errors import (
     BrokerUnavailableError,
     CodeMismatchError,

@@ -25,36 +25,33 @@ removed it may store the outcome. So the first outcome wins, and later ones, out
 cancelled parts and those of jobs that are gone are all dropped by the same rule.
 """
 
-import enum
 import hashlib
 import logging
-import threading
-import time
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
-from typing import Any, Final, Self
+from collections.abc import Collection, Iterable
+from typing import Any, Final
 
 import redis
-from redis.backoff import ExponentialBackoff
+from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
-from pyrmute_tasks.codec import pack, unpack
+from pyrmute_tasks.codec import pack
+from pyrmute_tasks.distributed.patience import PatientRetry
+from pyrmute_tasks.distributed.tidings import (
+    Arrivals,
+    Claim,
+    ClaimInfo,
+    ClaimState,
+    WorkerInfo,
+    read_heartbeat,
+    sort_notice,
+)
 from pyrmute_tasks.errors import FrameError, StoreUnavailableError
 from pyrmute_tasks.jobs import JobSpec
 from pyrmute_tasks.observability import hide_password, log
 from pyrmute_tasks.settings import Settings
 
-__all__ = [
-    "Arrivals",
-    "Claim",
-    "ClaimInfo",
-    "ClaimState",
-    "Decline",
-    "Store",
-    "WorkerInfo",
-    "is_full",
-]
+__all__ = ["Store", "is_full"]
 
 # The frame is read beside it, in the same round trip: through a script it would be copied
 # twice more.
@@ -110,103 +107,9 @@ _PARTS: Final = ("job", "in", "claims", "out", "done")
 _CONNECT_TIMEOUT_S: Final = 3.0
 _SOCKET_TIMEOUT_S: Final = 10.0
 _READ_BYTES: Final = 256 * 1024  # the library's 64 KiB costs four times the system calls
-_BACKOFF_CAP_S: Final = 1.0
-_BACKOFF_TRIES: Final = 10  # by then it is at its cap; the library reckons without bound
-_MAX_SLOTS: Final = 10_000  # of one worker
-_MISSED_BEATS: Final = 3  # after which a worker counts as gone
-_MAX_BEAT_S: Final = 3600.0
 _FORGET_WORKER_S: Final = 3600.0
 _TAKE_AT_MOST: Final = 1024  # the largest window
 _READ_AT_MOST_BYTES: Final = 2 * 1024 * 1024
-
-
-class ClaimState(enum.StrEnum):
-    """What a worker learns when it asks for a chunk."""
-
-    CLAIMED = "claimed"
-    SETTLED = "settled"  # another delivery of it was faster, or it was cancelled
-    STOPPED = "stopped"  # the job failed at an earlier chunk
-    GONE = "gone"  # the job has ended
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The answer to a claim; spec and frame only with `ClaimState.CLAIMED`."""
-
-    state: ClaimState
-    spec: bytes = b""
-    frame: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerInfo:
-    """A worker as its heartbeat tells.
-
-    Attributes:
-        name: Its Celery node name, its process id and a token of this start of it.
-        slots: How many chunks it runs at a time; 0 once it is leaving.
-        running: Ids of the tasks it runs.
-        silent_s: Seconds since it last said that it lives, by the store's clock.
-        beats_every_s: How often it says so.
-    """
-
-    name: str
-    slots: int
-    running: frozenset[str]
-    silent_s: float
-    beats_every_s: float = 1.0
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether it said so lately enough to count as alive."""
-        return self.silent_s < _MISSED_BEATS * self.beats_every_s
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimInfo:
-    """Who has taken a part.
-
-    Attributes:
-        worker: The worker's name, as its heartbeat has it.
-        task: Id of the task that brought the part.
-        age_s: Seconds since then, by the store's clock.
-    """
-
-    worker: str
-    task: str
-    age_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Arrivals:
-    """What the collector found.
-
-    Attributes:
-        outcomes: Parts and their outcomes.
-        deaths: Parts and how a process died that ran them.
-        declines: Who did not want which parts.
-    """
-
-    outcomes: list[tuple[str, bytes]]
-    deaths: list[tuple[str, str]]
-    declines: "list[Decline]"
-
-
-@dataclass(frozen=True, slots=True)
-class Decline:
-    """A worker that holds other code than a job's producer did not take a part.
-
-    Attributes:
-        part: The part's key.
-        task: Id of the task that brought it.
-        worker: The worker's name.
-        code: What it holds: the fingerprint, or what is missing.
-    """
-
-    part: str
-    task: str
-    worker: str
-    code: str
 
 
 class Store:
@@ -228,7 +131,7 @@ class Store:
             socket_read_size=_READ_BYTES,
             **_tcp_options(settings.redis_store_url),
             # Every call here may be repeated: see the module's rule for settling.
-            retry=_PatientRetry(settings.outage_s),
+            retry=PatientRetry(settings.outage_s),
         )
         self._settle = self._redis.register_script(_SETTLE)
         self._beat = self._redis.register_script(_BEAT)
@@ -246,7 +149,7 @@ class Store:
             self._settings.redis_store_url,
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
             socket_timeout=_CONNECT_TIMEOUT_S,
-            retry=Retry(ExponentialBackoff(), 0),
+            retry=Retry(NoBackoff(), 0),
         )
         try:
             once.ping()
@@ -347,7 +250,7 @@ class Store:
         arrived = Arrivals([], [], [])
         for notice in notices + (more or []):
             try:
-                _sort(notice.decode(), settled, arrived)
+                sort_notice(notice.decode(), settled, arrived)
             except ValueError:
                 _ignored("notice", job=job)
         arrived.outcomes.extend(self._read(job, settled))
@@ -409,7 +312,7 @@ class Store:
         found, gone = [], []
         for name, value in beats.items():
             try:
-                info = _worker_info(name, value, now)
+                info = read_heartbeat(name, value, now)
             except (FrameError, LookupError, TypeError, ValueError):
                 _ignored("heartbeat", queue=self._settings.queue)
                 continue
@@ -471,91 +374,6 @@ class Store:
     def leave(self, worker: str) -> None:
         """Say that a worker goes."""
         self._redis.hdel(_workers_key(self._settings.queue), worker)
-
-
-class _PatientRetry(Retry):
-    """Tries again until a time has passed since the outermost call began.
-
-    The library counts tries, and nests them: each try of a command tries to connect several
-    times. With a server that takes connections and does not answer that becomes hours.
-
-    Args:
-        seconds: Tries begin within this time.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(ExponentialBackoff(_BACKOFF_CAP_S, 0.05), retries=1)
-        self._seconds = seconds
-        self._call = threading.local()
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return self  # connections copy it: they are to know the call that they are used for
-
-    def call_with_retry(
-        self,
-        do: Callable[[], Any],
-        fail: Callable[..., Any],
-        is_retryable: Callable[[Exception], bool] | None = None,
-        with_failure_count: bool = False,
-    ) -> Any:
-        """Call `do` until it succeeds or the time is up; as the library's."""
-        is_outermost = not hasattr(self._call, "deadline")
-        if is_outermost:
-            self._call.deadline = time.monotonic() + self._seconds
-        try:
-            return self._try(do, fail, is_retryable or (lambda _: True), with_failure_count)
-        finally:
-            if is_outermost:
-                del self._call.deadline
-
-    def _try(
-        self,
-        do: Callable[[], Any],
-        fail: Callable[..., Any],
-        is_retryable: Callable[[Exception], bool],
-        with_failure_count: bool,
-    ) -> Any:
-        failures = 0
-        while True:
-            try:
-                return do()
-            except self._supported_errors as error:
-                if not is_retryable(error):
-                    raise
-                failures += 1
-                fail(error, failures) if with_failure_count else fail(error)
-                pause_s = self._backoff.compute(min(failures, _BACKOFF_TRIES))
-                if time.monotonic() + pause_s >= self._call.deadline:
-                    raise
-                time.sleep(pause_s)
-
-
-def _sort(notice: str, settled: list[tuple[str, int]], arrived: Arrivals) -> None:
-    """Put a notice where it belongs.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    if notice.startswith("!"):
-        key, how = notice[1:].split(" ", 1)
-        arrived.deaths.append((key, how))
-    elif notice.startswith("?"):
-        part, task, worker, code = notice[1:].split(" ", 3)
-        arrived.declines.append(Decline(part, task, worker, code))
-    else:
-        key, size = notice.split(" ", 1)
-        settled.append((key, int(size)))
-
-
-def _worker_info(name: bytes, value: bytes, now: float) -> WorkerInfo:
-    seen, _, packed = value.partition(b" ")
-    told = unpack(packed)
-    slots, every_s = told["slots"], told["every_s"]
-    if type(slots) is not int or not 0 <= slots <= _MAX_SLOTS:
-        raise ValueError
-    if type(every_s) is not float or not 0 < every_s <= _MAX_BEAT_S:
-        raise ValueError
-    return WorkerInfo(name.decode(), slots, frozenset(told["running"]), now - float(seen), every_s)
 
 
 def _ignored(what: str, **where: str) -> None:

@@ -21,7 +21,8 @@ from pyrmute_tasks.adoption import Manager
 from pyrmute_tasks.chunks import Outcome, decode_records, encode_outcome, pack_records
 from pyrmute_tasks.codec import Frame, FrameKind, decode_frame, encode_frame, pack
 from pyrmute_tasks.distributed.app import TASK_NAME
-from pyrmute_tasks.distributed.store import Claim, ClaimState, Store
+from pyrmute_tasks.distributed.store import Store
+from pyrmute_tasks.distributed.tidings import Claim, ClaimState
 from pyrmute_tasks.errors import (
     CodeMismatchError,
     FrameError,

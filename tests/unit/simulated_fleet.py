@@ -18,7 +18,7 @@ from typing import Any, Final
 from pyrmute_tasks.chunks import Chunk, Outcome, decode_records, encode_outcome, encode_records
 from pyrmute_tasks.codec import Compression, FrameKind, decode_frame, encode_frame, pack
 from pyrmute_tasks.distributed.broker import Message
-from pyrmute_tasks.distributed.store import (
+from pyrmute_tasks.distributed.tidings import (
     Arrivals,
     Claim,
     ClaimInfo,

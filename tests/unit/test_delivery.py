@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pyrmute_tasks.chunks import Chunk, Outcome, decode_records
 from pyrmute_tasks.codec import Frame, FrameKind, decode_frame, encode_frame, pack
 from pyrmute_tasks.distributed.delivery import Deliveries, Part, Sighting
-from pyrmute_tasks.distributed.store import ClaimInfo
+from pyrmute_tasks.distributed.tidings import ClaimInfo
 from pyrmute_tasks.errors import ProcessDiedError
 
 
