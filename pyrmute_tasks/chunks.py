@@ -1,5 +1,6 @@
 """Chunks of records, their outcomes, and cutting an input into them lazily."""
 
+import sys
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -151,7 +152,9 @@ def cut_records(
             size = next_size()
             error: Exception | None = None
             try:
-                batch.extend(islice(source, size))  # keeps what came before an exception
+                batch.extend(
+                    islice(source, min(size, sys.maxsize))
+                )  # keeps what came before an exception
                 ended = len(batch) < size
             except Exception as raised:
                 error = raised

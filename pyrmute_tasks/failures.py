@@ -239,7 +239,9 @@ def _put_together(parts: dict[str, Any]) -> Exception:
     if "validation" in parts:
         error: Exception = _put_together_validation(parts["validation"])
     else:
-        error = _rebuilt(parts) or RemoteError(parts["type"].replace(":", "."), parts["message"])
+        rebuilt = _rebuilt(parts)  # which may count as false, or refuse to be asked
+        name = parts["type"].replace(":", ".")
+        error = rebuilt if rebuilt is not None else RemoteError(name, parts["message"])
     for note in parts["notes"]:
         error.add_note(note)
     if "cause" in parts:
@@ -260,6 +262,8 @@ def _rebuilt(parts: dict[str, Any]) -> Exception | None:
             # No __init__: it may want other arguments, and it is somebody's code.
             error = kind.__new__(kind, *args)
             error.args = args
+            if isinstance(error, OSError):
+                OSError.__init__(error, *args)  # its text is made of more than its arguments
         vars(error).update(parts["attributes"])
         return error if str(error) == parts["message"] else None
     except Exception:

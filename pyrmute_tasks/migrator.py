@@ -372,8 +372,7 @@ class Migrator:
             )
             for outcome in outcomes:
                 sink.write(outcome.outputs.payload)
-        assert self._last_report is not None
-        return self._last_report
+        return tally.report()
 
     # --- details ------------------------------------------------------------------------------
 

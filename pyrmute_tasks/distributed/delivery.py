@@ -74,6 +74,8 @@ class Part:
         task: Id of the task that carries it now.
         sends: How often it was sent.
         sent_at: When it was sent last, by the caller's clock.
+        order: How many parts were sent before it.
+        turn_at: When it was last seen to wait for its turn.
         deaths: How the processes died that ran it.
         disappearances: How many workers were gone that had claimed it.
         backed_up: Sent a second time because it took much longer than others.
@@ -85,6 +87,8 @@ class Part:
     task: str = ""
     sends: int = 0
     sent_at: float = 0.0
+    order: int = 0
+    turn_at: float = 0.0
     deaths: list[str] = field(default_factory=list)
     disappearances: int = 0
     backed_up: bool = False
@@ -106,7 +110,9 @@ class Deliveries:
         self._chunks: dict[int, _Assembly] = {}
         self._empty_since: float | None = None
         self._latest_settled_at = 0.0  # the latest send time among settled parts
-        self._busy_at = 0.0  # when a part was last seen at work
+        self._sent = 0
+        self._latest_taken = -1  # the latest order among parts that were claimed or settled
+        self._oldest_running = 0  # the first order among those that run; past all if none does
         self._seconds: deque[float] = deque(maxlen=_SAMPLES)
 
     def __len__(self) -> int:
@@ -127,11 +133,12 @@ class Deliveries:
         self._chunks[chunk.index] = _Assembly([part])
         return part
 
-    @staticmethod
-    def send(part: Part, job: str, now: float) -> None:
+    def send(self, part: Part, job: str, now: float) -> None:
         """A part is sent now, as a task of its own."""
         part.sends += 1
         part.sent_at = now
+        part.order = self._sent
+        self._sent += 1
         part.task = f"{job}-{part.key}-{part.sends}"
 
     def declined(self, key: str, task: str) -> Part | None:
@@ -161,6 +168,7 @@ class Deliveries:
         check_outcome(outcome, part.chunk)
         del self._parts[key]
         self._latest_settled_at = max(self._latest_settled_at, part.sent_at)
+        self._latest_taken = max(self._latest_taken, part.order)
         self._seconds.append(outcome.seconds)
         return self._complete(part, outcome)
 
@@ -261,8 +269,11 @@ class Deliveries:
             self._empty_since = None
         elif self._empty_since is None:
             self._empty_since = now
-        if any(map(seen.shows, seen.claims.values())):
-            self._busy_at = now
+        taken = [(self._parts[key], claim) for key, claim in seen.claims.items() if key in self]
+        latest = [(part.order, claim) for part, claim in taken if claim.task == part.task]
+        running = [order for order, claim in latest if seen.shows(claim)]
+        self._oldest_running = min(running, default=self._sent)
+        self._latest_taken = max([self._latest_taken, *(order for order, _ in latest)])
 
     def _waits_in_vain(self, part: Part, now: float, seen: "Sighting", holder: str | None) -> bool:
         """Whether to send a part again that `holder`, if anybody, has and has not begun."""
@@ -270,9 +281,12 @@ class Deliveries:
             return True  # it takes its time, and would give the message back in the end
         if holder is not None and not seen.any_idle:
             return False
-        # Other jobs may keep the queue full for hours, and nothing tells what is in it. While
-        # chunks of this job run, those behind them wait for their turn.
-        waited_s = now - max(part.sent_at, self._busy_at)
+        # Other jobs may keep the queue full for hours, and nothing tells what is in it. But it is
+        # first in, first out: behind parts that run, and before any other was taken, one waits
+        # for its turn.
+        if self._oldest_running < part.order > self._latest_taken:
+            part.turn_at = now
+        waited_s = now - max(part.sent_at, part.turn_at)
         patience_s = _UNCLAIMED_S * 2 ** min(part.sends - 1, _MOST_DOUBLINGS)
         return self._is_forgotten(part, now) or (bool(seen.running) and waited_s >= patience_s)
 

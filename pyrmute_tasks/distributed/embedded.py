@@ -104,7 +104,8 @@ class EmbeddedFleet:
         )
         self._server = self._spawn("valkey", _server_command(socket))
         self._wait_for_server()
-        self._workers = [self._start_worker(number) for number in range(self._count)]
+        for number in range(self._count):
+            self._workers.append(self._start_worker(number))
 
     def _start_worker(self, number: int) -> subprocess.Popen[bytes]:
         name = f"worker-{number + 1}"

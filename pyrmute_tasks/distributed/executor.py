@@ -135,7 +135,7 @@ class CeleryExecutor:
         # and what the last look found then says nothing about the time since.
         self._watched_s = 0.0
         self._no_worker_since: float | None = 0.0
-        self._no_broker_since: float | None = None
+        self._broker_away_s = 0.0  # time in which it was asked and did not answer
         self._store_is_away = False
         self._codes: dict[str, str] = {}  # what the workers hold that declined
         self._declined_since: float | None = None  # with nobody at work since
@@ -287,7 +287,8 @@ class CeleryExecutor:
         for key, data in found:
             self._received.append(key)
             if key in self._deliveries:
-                self._no_worker_since = self._no_broker_since = self._declined_since = None
+                self._no_worker_since = self._declined_since = None
+                self._broker_away_s = 0.0
                 outcome = self._deliveries.settle(key, self._decode(key, data))
                 if outcome is not None:
                     outcomes.append(outcome)
@@ -345,7 +346,8 @@ class CeleryExecutor:
     def _check(self) -> list[Outcome[Frame]]:
         """Look after what a lost notice, a lost job, worker or message would leave waiting."""
         now = self._clock()
-        self._watched_s += min(now - self._checked_at, 2 * _CHECK_EVERY_S)
+        paused_s = min(now - self._checked_at, 2 * _CHECK_EVERY_S)
+        self._watched_s += paused_s
         self._checked_at = now
         self._supervise()
         if not self._store.touch_job(self._spec.id):
@@ -356,13 +358,13 @@ class CeleryExecutor:
             )
         # In this order, since the fleet goes on meanwhile: a message leaves the queue, is
         # claimed by a worker that beats, and what has no claim any more has an outcome.
-        waiting = self._broker.waiting()
+        waiting = self._ask_broker(paused_s)
         claims = self._store.claims(self._spec.id)
         workers = self._store.workers()
         outcomes = self._settle(self._store.look_for_outcomes(self._spec.id, self._received))
         self._check_workers(workers)
-        self._check_broker(is_there=waiting is not None)
         if waiting is None:
+            self._check_broker()
             return outcomes  # nothing can be sent now
         seen = Sighting(
             claims,
@@ -408,13 +410,19 @@ class CeleryExecutor:
             f"{held}. Deploy the same code to workers and producers"
         )
 
-    def _check_broker(self, *, is_there: bool) -> None:
+    def _ask_broker(self, paused_s: float) -> int | None:
+        """Return how many tasks wait; note how long it has been away if it is."""
+        began = self._clock()
+        waiting = self._broker.waiting()
+        if waiting is None:  # one that is frozen takes its time, too
+            self._broker_away_s += paused_s + self._clock() - began
+        else:
+            self._broker_away_s = 0.0
+        return waiting
+
+    def _check_broker(self) -> None:
         """Give up on a broker that is away and through which nothing came meanwhile."""
-        if is_there:
-            self._no_broker_since = None
-        elif self._no_broker_since is None:
-            self._no_broker_since = self._watched_s
-        elif self._watched_s - self._no_broker_since >= self._settings.outage_s:
+        if self._broker_away_s >= self._settings.outage_s:
             raise BrokerUnavailableError(
                 f"the broker at {hide_password(self._settings.broker_url)} has been out of reach "
                 f"for {self._settings.outage_s:.0f} s"

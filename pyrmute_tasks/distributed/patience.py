@@ -67,6 +67,7 @@ class PatientRetry(Retry):
                 failures += 1
                 fail(error, failures) if with_failure_count else fail(error)
                 pause_s = self._backoff.compute(min(failures, _BACKOFF_TRIES))
-                if time.monotonic() + pause_s >= self._call.deadline:
+                # Not after the first: the time may have passed while this process stood still.
+                if failures > 1 and time.monotonic() + pause_s >= self._call.deadline:
                     raise
                 time.sleep(pause_s)

@@ -105,7 +105,7 @@ redis.call('EXPIRE', KEYS[1], 86400)
 
 _PARTS: Final = ("job", "in", "claims", "out", "done")
 _CONNECT_TIMEOUT_S: Final = 3.0
-_SOCKET_TIMEOUT_S: Final = 10.0
+_SOCKET_TIMEOUT_S: Final = 30.0  # also for sending one value, however large
 _READ_BYTES: Final = 256 * 1024  # the library's 64 KiB costs four times the system calls
 _FORGET_WORKER_S: Final = 3600.0
 _TAKE_AT_MOST: Final = 1024  # the largest window

@@ -173,7 +173,6 @@ class JsonlSink:
         traceback: TracebackType | None,
     ) -> None:
         assert self._file is not None
-        self._syncs.shutdown()
         is_whole = False
         try:
             if error is None:
@@ -181,11 +180,15 @@ class JsonlSink:
                     self._finish(self._file)
                 is_whole = True
         finally:
+            self._close(self._file, keep=is_whole or self._keep_partial)
+
+    def _close(self, file: IO[bytes], *, keep: bool) -> None:
+        if not keep:
             with contextlib.suppress(OSError):
-                self._file.close()
-            if not is_whole and not self._keep_partial:
-                with contextlib.suppress(OSError):
-                    self.partial_path.unlink()
+                self.partial_path.unlink()
+        # Behind a sync that still runs: its descriptor must not become another file's.
+        self._syncs.submit(file.close)
+        self._syncs.shutdown(wait=keep)
 
     def _finish(self, file: IO[bytes]) -> None:
         if self._sync is not None:

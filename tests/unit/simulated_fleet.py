@@ -360,6 +360,7 @@ class SimulatedBroker:
         self.queue: deque[Message] = deque()
         self.published: list[Message] = []
         self.away_until = 0.0
+        self.silent_s = 0.0  # how long it takes until it is clear that it is away
         self.publish_twice = 0  # times that an error comes although all were delivered
         self.others_wait = 0  # messages of other jobs, of which there are always more
         self._waylaid: deque[float | None] = deque()
@@ -408,7 +409,10 @@ class SimulatedBroker:
 
     def waiting(self) -> int | None:
         self._fleet.call()
-        return None if self._fleet.now < self.away_until else self._length()
+        if self._fleet.now < self.away_until:
+            self._fleet.advance(self.silent_s)
+            return None
+        return self._length()
 
     def _length(self) -> int:
         return len(self.queue) + self.others_wait

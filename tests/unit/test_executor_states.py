@@ -440,14 +440,29 @@ def test_a_lost_chunk_is_found_though_other_jobs_keep_the_queue_full(
     Run(fleet, window, []).go().check()
 
 
+def test_a_lost_chunk_is_found_while_one_behind_it_takes_long() -> None:
+    """Other jobs keep the queue full, the window is full, and all but the two are settled."""
+    fleet = Fleet(Work((1,) * 8, (1.0, 600.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)), (1, 1))
+    fleet.broker.others_wait = 1
+    fleet.be_patient(700.0)
+    fleet.broker.lose(0)
+    run = Run(fleet, 8, [])
+    found_at: list[float] = []
+    fleet.later(40.0, lambda: found_at.append(fleet.store.settled["0"]))
+    run.go().check()
+    assert found_at == [1]
+
+
 def test_a_chunk_that_hangs_is_run_once_more() -> None:
     fleet = Fleet(Work((1,) * 8, (1.0,)), (1, 1))
     Run(fleet, 4, [(2.5, Harm(HarmKind.GET_STUCK))]).go().check()
 
 
+@pytest.mark.parametrize("answers_after_s", [0.0, 30.0], ids=["refuses", "is frozen"])
 @pytest.mark.parametrize("chunks", [8, 20], ids=["all sent", "more to send"])
-def test_a_broker_that_stays_away_ends_the_job(chunks: int) -> None:
+def test_a_broker_that_stays_away_ends_the_job(chunks: int, answers_after_s: float) -> None:
     fleet = Fleet(Work((1,) * chunks), heals=False)
+    fleet.broker.silent_s = answers_after_s
     fleet.be_patient(1000.0)
     fleet.later(0.05, fleet.broker.queue.clear)
     fleet.later(0.05, partial(fleet.suffer, Harm(HarmKind.BROKER_AWAY, seconds=36_000.0)))
@@ -455,6 +470,6 @@ def test_a_broker_that_stays_away_ends_the_job(chunks: int) -> None:
     run = Run(fleet, 8, [])
     with pytest.raises(BrokerUnavailableError):
         run.go()
-    assert fleet.now - began < SETTINGS.outage_s + 5
+    assert fleet.now - began < SETTINGS.outage_s + 5 + answers_after_s
     assert run.outputs == migrated(range(len(run.outputs)))
     check_nothing_is_left(fleet)

@@ -180,6 +180,28 @@ class Forgetful(Exception):
         return f"the things are {self.things}"
 
 
+class Countable(Exception):
+    def __init__(self, things: list[str]) -> None:
+        super().__init__("; ".join(things))
+        self.things = things
+
+    def __len__(self) -> int:
+        return len(self.things)
+
+
+class Remote(OSError):
+    def __init__(self, number: int, text: str, host: str) -> None:
+        super().__init__(number, text, host)
+        self.host = host
+
+
+@pytest.mark.parametrize("error", [Countable([]), Countable(["a", "b"]), Remote(2, "text", "h")])
+def test_classes_with_habits_of_their_own_come_back(error: Exception) -> None:
+    back = travel(RecordFailure.of(0, Stage.STEP, "", error)).error
+    assert type(back) is type(error)
+    assert str(back) == str(error)
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
