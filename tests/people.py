@@ -68,6 +68,17 @@ def sleep(seconds: str) -> None:
     time.sleep(float(seconds.split(maxsplit=1)[0]))
 
 
+def wait_for(path_and_seconds: str) -> None:
+    """Wait until a file is there, and then for a time."""
+    path, seconds, *_ = path_and_seconds.split()
+    deadline = time.monotonic() + 30.0
+    while not Path(path).exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"there is no {path}")
+        time.sleep(0.01)
+    sleep(seconds)
+
+
 def count(path: str) -> None:
     with Path(path).open("a") as file:
         file.write("x\n")
@@ -109,6 +120,7 @@ def fail_often(path_and_times: str) -> None:
 
 DEEDS: Final[dict[str, Callable[[str], object]]] = {
     "sleep": sleep,
+    "wait-for": wait_for,
     "count": count,
     "kill": kill,
     "kill-once": kill_once,

@@ -413,12 +413,14 @@ class Victim:
 
     def __init__(self, target: Target, chunk_s: float = 0.1) -> None:
         self._target = target
-        self._records = [{"name": f"sleep:{chunk_s} {index}", "age": 1} for index in range(4)]
+        self._is_poisoned = target.fleet.directory / f"poisoned-{new_job_id()}"
+        wait = f"wait-for:{self._is_poisoned} {chunk_s}"
+        self._records = [{"name": f"{wait} {index}", "age": 1} for index in range(4)]
         self.error: BaseException | None = None
         self._outputs: list[Any] = []
 
     def run(self, poison: Callable[[Any, str], object]) -> "Victim":
-        """Run a job of slow chunks and let `poison` write when the first one is claimed."""
+        """Run a job whose chunks go on when `poison` has written, with one of them claimed."""
         thread = threading.Thread(target=self._poison, args=(poison,))
         thread.start()
         began = time.monotonic()
@@ -434,14 +436,17 @@ class Victim:
 
     def _poison(self, poison: Callable[[Any, str], object]) -> None:
         store = self._target.fleet.store
-        keys: list[bytes] = []
+        jobs: list[str] = []
 
         def is_claimed() -> bool:
-            keys[:] = store.keys("pt:{*}:claims")
-            return bool(keys)
+            jobs[:] = [key.decode().rpartition(":")[0] for key in store.keys("pt:{*}:claims")]
+            return bool(jobs) and store.hlen(f"{jobs[0]}:in") == len(self._records)
 
-        wait_until(is_claimed, "a chunk is claimed")
-        poison(store, keys[0].decode().rpartition(":")[0])
+        try:
+            wait_until(is_claimed, "all chunks are sent and one is claimed")
+            poison(store, jobs[0])
+        finally:
+            self._is_poisoned.touch()
 
     def survived(self) -> None:
         assert self.error is None, repr(self.error)
