@@ -140,8 +140,14 @@ class JsonlSink:
     def __enter__(self) -> Self:
         if self._path.is_dir():
             raise ConfigurationError(f"cannot write {self._path}: it is a directory")
-        with self._errors_told():
-            self._file = self.partial_path.open("wb")
+        try:
+            with self._errors_told():
+                self._file = self.partial_path.open("wb")
+        except ConfigurationError:
+            raise
+        except BaseException:  # interrupted, when the file may be there already
+            self._remove_partial()
+            raise
         return self
 
     def write(self, lines: bytes | memoryview) -> None:
@@ -184,11 +190,14 @@ class JsonlSink:
 
     def _close(self, file: IO[bytes], *, keep: bool) -> None:
         if not keep:
-            with contextlib.suppress(OSError):
-                self.partial_path.unlink()
+            self._remove_partial()
         # Behind a sync that still runs: its descriptor must not become another file's.
         self._syncs.submit(file.close)
         self._syncs.shutdown(wait=keep)
+
+    def _remove_partial(self) -> None:
+        with contextlib.suppress(OSError):
+            self.partial_path.unlink()
 
     def _finish(self, file: IO[bytes]) -> None:
         if self._sync is not None:

@@ -94,6 +94,19 @@ def test_a_target_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         pass
 
 
+def test_an_interrupt_while_a_sink_opens_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_and_be_interrupted(path: Path, mode: str) -> None:
+        path.touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "open", open_and_be_interrupted)
+    with pytest.raises(KeyboardInterrupt), JsonlSink(tmp_path / "out.jsonl"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_written_while_the_disk_is_busy_is_whole(tmp_path: Path) -> None:
     blocks = [bytes([65 + number]) * (5 * 1024 * 1024) + b"\n" for number in range(6)]
     with JsonlSink(tmp_path / "out.jsonl") as sink:
