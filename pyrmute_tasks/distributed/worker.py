@@ -132,7 +132,7 @@ class Housekeeping(StartStopStep):
         hub = parent.hub
         if hub is not None:
             hub.call_repeatedly(_LOOK_AFTER_CHILDREN_S, parent.pool.maintain_pool)
-            hub.call_repeatedly(_FORGET_TIMERS_S, forget_cancelled, (hub.timer,))
+            hub.call_repeatedly(_FORGET_TIMERS_S, forget_cancelled, hub.timer)
 
 
 def forget_cancelled(timer: Any) -> None:

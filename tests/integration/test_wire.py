@@ -329,6 +329,7 @@ def test_no_log_line_of_a_worker_holds_a_value(run: Run) -> None:
     lines = run.worker_log.splitlines()
     assert any("DEBUG" in line for line in lines)
     assert [line for line in lines if spills(line.encode())] == []
+    assert [line for line in lines if "Error in timer" in line] == []
 
 
 def test_no_log_line_of_the_producer_holds_a_value(run: Run) -> None:

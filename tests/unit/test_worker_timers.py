@@ -1,6 +1,9 @@
+from types import SimpleNamespace
+
+from kombu.asynchronous import Hub
 from kombu.asynchronous.timer import Timer
 
-from pyrmute_tasks.distributed.worker import forget_cancelled
+from pyrmute_tasks.distributed.worker import Housekeeping, forget_cancelled
 
 
 def test_cancelled_timers_are_forgotten_and_the_others_stay_in_order() -> None:
@@ -11,3 +14,18 @@ def test_cancelled_timers_are_forgotten_and_the_others_stay_in_order() -> None:
     forget_cancelled(timer)
     left = [item.entry.args[0] for item in timer.queue]
     assert left == list(range(99, 0, -2))
+
+
+def test_a_workers_event_loop_forgets_them() -> None:
+    hub = Hub()
+    looked_after: list[bool] = []
+    pool = SimpleNamespace(maintain_pool=lambda: looked_after.append(True))
+    parent = SimpleNamespace(hub=hub, pool=pool)
+    Housekeeping(parent).start(parent)
+    for number in range(100):
+        hub.call_later(1000 + number, print).cancel()
+    for item in list(hub.timer.queue):
+        if not item.entry.canceled:
+            item.entry()
+    assert looked_after == [True]
+    assert not [item for item in hub.timer.queue if item.entry.canceled]
