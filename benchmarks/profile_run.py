@@ -63,7 +63,7 @@ _RULES: Final = [
     for category, pattern in (
         # What a frame does, as "function (path:line)"; the first rule that fits. Innermost
         # frames are asked first: a rule for a caller is for what nothing inside it is known for.
-        (WAITING, r"\bblpop \("),  # the collector, for an outcome
+        (WAITING, r"\b_worker \(.*concurrent/futures"),  # whoever lets the disk begin, for more
         (WAITING, r"\bConnection\._recv \(.*billiard/"),  # a child, for a task
         (WAITING, r"\b(poll|select|wait|_wait_for_tstate_lock|run_job) \("),
         ("imports", r"(<module>|\b_find_and_load|\b_load_unlocked) \("),
@@ -79,7 +79,7 @@ _RULES: Final = [
         ("frames and outcomes", r"pyrmute_tasks/(codec|chunks)\.py"),
         ("validation", r"pyrmute_tasks/batches\.py"),
         ("files", r"pyrmute_tasks/io/jsonl\.py"),
-        ("store", r"pyrmute_tasks/distributed/store\.py"),
+        ("store", r"pyrmute_tasks/distributed/(store|patience)\.py"),
         ("pool of the worker", r"/billiard/|/celery/concurrency/"),
         ("broker", r"/kombu/transport/|/kombu/utils/eventio"),
         ("broker", r"pyrmute_tasks/distributed/broker\.py"),
@@ -87,6 +87,9 @@ _RULES: Final = [
         ("window and bookkeeping", r"pyrmute_tasks/|profile_run\.py"),
     )
 ]
+
+_TAKES: Final = re.compile(r"\btake \(.*distributed/store\.py")
+_READS: Final = re.compile(r"\b(read\w*|recv\w*) \(.*/redis/")
 
 Job = Callable[[Migrator], None]
 
@@ -291,6 +294,8 @@ def category_of(stack: Iterable[str]) -> str:
     frames = list(stack)
     if not frames:
         return WAITING  # a thread that has only just begun, or is about to end
+    if _READS.search(frames[-1]) and any(map(_TAKES.search, frames)):
+        return WAITING  # the collector, for an outcome
     for frame in reversed(frames):
         for category, pattern in _RULES:
             if pattern.search(frame):
