@@ -69,7 +69,7 @@ class ModelManager:
     def __init__(self) -> None:
         self._registry = Registry()
         self._plans: dict[tuple[str, VersionLike, VersionLike, bool], MigrationPlan] = {}
-        self._functions: dict[tuple[str, VersionLike, VersionLike, Wanted], _Migrate] = {}
+        self._functions: dict[tuple[str, VersionLike, VersionLike, bool | type], _Migrate] = {}
         self._plans_generation = 0
         self._hooks = HookSet()
 
@@ -288,9 +288,10 @@ class ModelManager:
 
     def _migrating(
         self, name: str, from_version: VersionLike, to_version: VersionLike, wanted: Wanted
-    ) -> Callable[[Any], Any]:
+    ) -> _Migrate:
         """Return the function that migrates one record."""
-        key = (name, from_version, to_version, wanted)
+        model = wanted.model
+        key = (name, from_version, to_version, wanted.validated if model is None else model)
         found = self._functions.get(key)
         if found is not None and self._plans_generation == self._registry.generation:
             return found
@@ -355,7 +356,7 @@ class ModelManager:
                 that of the first failing record and says its ``record_index``.
         """
         parallelism = Parallelism.of(parallel, max_workers, use_processes)
-        return self._run_all(data_list, name, from_version, to_version, Wanted(), parallelism)
+        return self._run_all(data_list, name, from_version, to_version, _MODEL, parallelism)
 
     def migrate_batch_as(
         self,
@@ -385,9 +386,7 @@ class ModelManager:
     ) -> list[ModelData]:
         """Migrate many records without validating them; else as `migrate_batch`."""
         parallelism = Parallelism.of(parallel, max_workers, use_processes)
-        return self._run_all(
-            data_list, name, from_version, to_version, Wanted(validated=False), parallelism
-        )
+        return self._run_all(data_list, name, from_version, to_version, _DATA, parallelism)
 
     def _run_all(
         self,
@@ -428,7 +427,7 @@ class ModelManager:
             The validated models, in order; all those before a failing record, then its
             error is raised as `migrate_batch` raises it.
         """
-        return self._stream(data_list, name, from_version, to_version, chunk_size, Wanted())
+        return self._stream(data_list, name, from_version, to_version, chunk_size, _MODEL)
 
     def migrate_batch_streaming_as(
         self,
@@ -452,9 +451,7 @@ class ModelManager:
         chunk_size: int = 100,
     ) -> Generator[ModelData, None, None]:
         """Do not validate; else as `migrate_batch_streaming`."""
-        return self._stream(
-            data_list, name, from_version, to_version, chunk_size, Wanted(validated=False)
-        )
+        return self._stream(data_list, name, from_version, to_version, chunk_size, _DATA)
 
     def _stream(
         self,
