@@ -159,6 +159,13 @@ class ChunkRunner:
             case TimeIsUp():
                 self._give_up(asked, f"time limit of {self._limit_s:g} s")
             case Terminated() as terminated:
+                log(
+                    logging.WARNING,
+                    "chunk_interrupted",
+                    "the pool ends this process; its chunk is sent again",
+                    job=asked.job,
+                    part=asked.part,
+                )
                 terminated.end_process()
             case _:
                 self._store.settle(asked.job, asked.part, outcome)

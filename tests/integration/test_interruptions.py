@@ -74,6 +74,10 @@ def migrate_disturbed(
     assert [output["last_name"] for output in outputs] == [each["last_name"] for each in expected]
 
 
+def interrupted(fleet: PrivateFleet) -> int:
+    return sum(worker.log.count("its chunk is sent again") for worker in fleet.workers)
+
+
 @pytest.mark.parametrize("deed", DEEDS)
 def test_connections_to_redis_that_are_cut_fail_no_record(
     on_redis: PrivateFleet, deed: str
@@ -81,9 +85,12 @@ def test_connections_to_redis_that_are_cut_fail_no_record(
     def cut(wait_for_outputs: Callable[[int], None]) -> None:
         for count in (8, 40, 80):
             wait_for_outputs(count)
-            on_redis.broker.client_kill_filter(_type="normal", skipme=True)
+            for kind in ("normal", "pubsub"):
+                on_redis.broker.client_kill_filter(_type=kind, skipme=True)
 
+    before = interrupted(on_redis)
     migrate_disturbed(on_redis.settings, deed, cut)
+    assert interrupted(on_redis) > before
 
 
 @pytest.mark.parametrize("deed", DEEDS)
@@ -93,3 +100,5 @@ def test_a_rabbitmq_that_restarts_fails_no_record(on_rabbitmq: RabbitMQFleet, de
         on_rabbitmq.broker.restart()
 
     migrate_disturbed(on_rabbitmq.settings, deed, restart)
+    logs = [on_rabbitmq.log(name) for name in on_rabbitmq.workers]
+    assert any("its chunk is sent again" in log for log in logs), logs
