@@ -401,14 +401,14 @@ def small_rows(runs: int, scale: int) -> Iterator[Row]:
         (count, lambda: PYRMUTE_USERS.migrate_batch(records, *USER)),
         (count, lambda: USERS.migrate_batch(records, *USER)),
         runs,
-        8,
+        14,
     )
     yield compare(
         "migrate_batch_data, the same",
         (count, lambda: PYRMUTE_USERS.migrate_batch_data(records, *USER)),
         (count, lambda: USERS.migrate_batch_data(records, *USER)),
         runs,
-        10,
+        17,
     )
 
     def loop(migrate: Callable[..., object]) -> None:
@@ -420,7 +420,7 @@ def small_rows(runs: int, scale: int) -> Iterator[Row]:
         (count, lambda: loop(PYRMUTE_USERS.migrate)),
         (count, lambda: loop(USERS.migrate)),
         runs,
-        3,
+        6.5,
     )
 
 
@@ -431,7 +431,7 @@ def nested_row(runs: int, scale: int) -> Row:
         (len(records), lambda: PYRMUTE_ORDERS.migrate_batch(records, *ORDER)),
         (len(records), lambda: ORDERS.migrate_batch(records, *ORDER)),
         runs,
-        3,
+        7,
     )
 
 

@@ -1,7 +1,6 @@
 """Executors that run chunks on this machine, without a queue."""
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -16,7 +15,6 @@ from pyrmute_tasks.codec import FrameKind, encode_frame, join_packed, pack_recor
 from pyrmute_tasks.errors import ConfigurationError, JobError, UnsupportedValueError
 
 __all__ = [
-    "InlineExecutor",
     "ProcessExecutor",
     "ThreadExecutor",
     "check_workers",
@@ -46,30 +44,6 @@ def check_workers(max_workers: int | None) -> int:
     if type(max_workers) is not int or max_workers < 1:
         raise ConfigurationError(f"max_workers must be a positive integer, not {max_workers!r}")
     return max_workers
-
-
-class InlineExecutor(Generic[In, Out]):
-    """Runs chunks in the calling thread, one for each time an outcome is asked for.
-
-    Args:
-        run: What turns a chunk into its outcome.
-    """
-
-    def __init__(self, run: Callable[[Chunk[In]], Outcome[Out]]) -> None:
-        self._run = run
-        self._pending: deque[Chunk[In]] = deque()
-
-    def submit(self, chunk: Chunk[In], /) -> None:
-        """Queue a chunk."""
-        self._pending.append(chunk)
-
-    def collect(self, *, wait: bool) -> Iterable[Outcome[Out]]:
-        """Run the next chunk, if `wait` says that its outcome is needed now."""
-        return (self._run(self._pending.popleft()),) if wait else ()
-
-    def cancel(self, first: int) -> None:
-        """Drop the queued chunks from index `first` on."""
-        self._pending = deque(chunk for chunk in self._pending if chunk.index < first)
 
 
 class ThreadExecutor(Generic[In, Out]):

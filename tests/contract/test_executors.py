@@ -3,7 +3,7 @@
 import json
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from pyrmute_tasks.distributed import Broker, CeleryExecutor, EmbeddedFleet, Sto
 from pyrmute_tasks.errors import JobError
 from pyrmute_tasks.flow import ChunkExecutor
 from pyrmute_tasks.jobs import JobSpec, new_job_id
-from pyrmute_tasks.local import InlineExecutor, ProcessExecutor, ThreadExecutor, pack_or_pickle
+from pyrmute_tasks.local import ProcessExecutor, ThreadExecutor, pack_or_pickle
 from pyrmute_tasks.settings import Settings
 from tests.people import broken_step, manager, person
 from tests.rabbitmq import RabbitMQFleet, rabbitmq_fleet
@@ -100,10 +100,8 @@ def on_celery(settings: Settings) -> Iterator[Framed]:
     store.close()
 
 
-@pytest.fixture(params=["inline", "threads", "processes", "celery", "celery-rabbitmq"])
+@pytest.fixture(params=["threads", "processes", "celery", "celery-rabbitmq"])
 def opened(request: pytest.FixtureRequest) -> Opened:
-    if request.param == "inline":
-        return lambda: nullcontext(InlineExecutor(run_here))
     if request.param == "threads":
         return lambda: ThreadExecutor(run_here, 2)
     if request.param == "processes":
