@@ -13,7 +13,10 @@ from pyrmute_tasks.codec import (
     FrameKind,
     decode_frame,
     encode_frame,
+    join_packed,
     pack,
+    pack_all,
+    pack_record,
     unpack,
 )
 from pyrmute_tasks.errors import ConfigurationError, FrameError, UnsupportedValueError
@@ -215,17 +218,18 @@ def pack_records(records: list[Any], start: int) -> bytes:
     Raises:
         UnsupportedValueError: If a record cannot be carried; it knows the record's index.
     """
-    try:
-        return pack(records)
-    except UnsupportedValueError:
-        for position, record in enumerate(records):
-            try:
-                pack(record)
-            except UnsupportedValueError as error:
-                error.record_index = start + position
-                error.add_note(f"record {start + position}")
-                raise error from None
-        raise
+    packed = pack_all(records)
+    if packed is not None:
+        return packed
+    parts = []
+    for index, record in enumerate(records, start):
+        try:
+            parts.append(pack_record(record))
+        except UnsupportedValueError as error:
+            error.record_index = index
+            error.add_note(f"record {index}")
+            raise
+    return join_packed(parts)
 
 
 def decode_records(frame: Frame) -> list[Any]:
@@ -249,7 +253,7 @@ def split_frame(data: bytes) -> list[tuple[bytes, int]]:
         halves = [b"".join(half) for half in (lines[:middle], lines[middle:])]
     else:
         records = decode_records(frame)
-        halves = [pack(half) for half in (records[:middle], records[middle:])]
+        halves = [pack_records(half, 0) for half in (records[:middle], records[middle:])]
     counts = (middle, frame.count - middle)
     return [
         (encode_frame(frame.kind, count, half), count)
@@ -263,7 +267,7 @@ def join_frames(kind: FrameKind, frames: list[Frame]) -> Frame:
     if kind is FrameKind.LINES:
         return Frame(kind, count, b"".join(frame.payload for frame in frames))
     records = [record for frame in frames for record in decode_records(frame)]
-    return Frame(kind, count, pack(records))
+    return Frame(kind, count, pack_records(records, 0))
 
 
 def encode_outcome(outcome: Outcome[bytes]) -> bytes:
@@ -290,9 +294,9 @@ def decode_outcome(data: bytes) -> Outcome[Frame]:
         FrameError: If it is damaged.
     """
     end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "big")
+    outputs = decode_frame(memoryview(data)[end:])  # which knows the version of both
     report = unpack(data[_LENGTH_BYTES:end])
     try:
-        outputs = decode_frame(memoryview(data)[end:])
         outcome = Outcome(
             report["index"],
             report["count"],
@@ -303,8 +307,6 @@ def decode_outcome(data: bytes) -> Outcome[Frame]:
             HookCounts.from_wire(report["counts"]) if report["counts"] else None,
             size_bytes=max(len(data), len(outputs.payload)),
         )
-    except FrameError:
-        raise
     except Exception as error:  # an exception is put together from names: anything may happen
         raise FrameError(f"an outcome's report is damaged ({type(error).__name__})") from None
     if not _is_sound(outcome):
