@@ -8,10 +8,10 @@ named by the script's stem, under which other processes import it (`load_attribu
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import BuiltinFunctionType, ModuleType
 from typing import Any, Final, cast
 
-__all__ = ["find_class", "name_of_class"]
+__all__ = ["find_class", "is_made_in_python", "name_of_class"]
 
 
 def name_of_class(kind: type) -> str | None:
@@ -35,6 +35,13 @@ def find_class(name: str) -> type | None:
     return None
 
 
+def is_made_in_python(kind: type) -> bool:
+    """Say whether a class statement made `kind`, not an extension module."""
+    new = _NAMESPACE_OF_CLASS.__get__(kind).get("__new__")
+    return bool(kind.__flags__ & _HEAP) and type(new) is not BuiltinFunctionType
+
+
+_HEAP: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 _SCRIPTS: Final = ("__main__", "__mp_main__")
 _NAMESPACE_OF_MODULE: Final[Any] = vars(ModuleType)["__dict__"]
 _NAMESPACE_OF_CLASS: Final[Any] = vars(type)["__dict__"]

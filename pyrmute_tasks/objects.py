@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.loaded import find_class, name_of_class
+from pyrmute_tasks.loaded import find_class, is_made_in_python, name_of_class
 
 __all__ = ["ClassMismatch", "Kind", "Parts", "put_together", "take_apart"]
 
@@ -112,9 +112,9 @@ def _is_enum(cls: type) -> bool:
 
 def _split_enum(kind: Kind, name: str, member: Any) -> Parts | None:
     cls: Any = type(member)
-    known: object = cls._member_map_.get(member._name_)
+    known = cls._member_map_.get(member._name_)
     plain = member._value_ if type(member._value_) in _PLAIN else None
-    if known is member:
+    if known is not None and known is member:
         return Parts(kind, [name, member._name_, plain])
     if _combines(cls) and _combined(cls, member._value_) is member:
         return Parts(kind, [name, None, member._value_])
@@ -184,10 +184,7 @@ def _is_dataclass(cls: type) -> bool:
 
 def _is_made_in_python(cls: type, base: type) -> bool:
     # What derives from a class made in C holds more than attributes.
-    return all(each is base or each is object or each.__flags__ & _HEAP for each in cls.__mro__)
-
-
-_HEAP: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement
+    return all(each is base or each is object or is_made_in_python(each) for each in cls.__mro__)
 
 
 def _fields_of(cls: Any) -> tuple[str, ...]:
@@ -235,7 +232,7 @@ def _slots_of(cls: type) -> dict[str, MemberDescriptorType]:
     return {
         name: attribute
         for base in reversed(cls.__mro__)
-        if base.__flags__ & _HEAP
+        if is_made_in_python(base)
         for name, attribute in base.__dict__.items()
         if type(attribute) is MemberDescriptorType
     }

@@ -344,7 +344,7 @@ def _checked(step: Step, record: Any) -> ModelData:
     return record
 
 
-def _blame(step: Step, name: str, record: object, error: Exception) -> Exception:
+def _blame(step: Step, name: str, record: object, error: Exception) -> BaseException:
     """Return what to raise for an exception of `step`: its own fault, or its record's."""
     if isinstance(record, Mapping):
         return step.error(name, error)

@@ -1,23 +1,43 @@
-"""Whether values may hold one object twice, found out at the speed of C.
+"""Whether msgpack can be trusted with a value: whether it holds one object twice, or a buffer.
 
-Most records hold each of their dicts and lists once and are packed as they are. Packing
-them by hand to find that out would cost ten times what packing costs, so this walks level
-by level with functions that CPython has anyway.
+Most records hold each of their dicts and lists once and are packed by the library alone.
+Taking every record apart to find out would cost many times what packing costs, so this
+looks at containers only, and leaves out what the garbage collector knows to hold none.
 """
 
 from collections.abc import Sequence
 from gc import get_referents, is_tracked
-from itertools import compress
-from typing import Final
+from itertools import compress, filterfalse
+from typing import Any, Final
 
-__all__ = ["BIN_8", "BIN_16", "BIN_32", "needs_care"]
+__all__ = ["BIN_8", "BIN_16", "BIN_32", "any_needs_care", "holds_buffer", "needs_care"]
 
 BIN_8: Final = 0xC4  # what binary data begins with in msgpack, by the width of its size
 BIN_16: Final = 0xC5
 BIN_32: Final = 0xC6
 
 
-def needs_care(values: Sequence[object], packed: bytes) -> bool:
+def any_needs_care(records: Sequence[object], packed: bytes) -> bool:
+    """Say of records that were packed together what `needs_care` says of one."""
+    binary = _may_hold_binary(packed)
+    found: list[Any] = list(records)
+    seen: set[int] = set()
+    count = 0
+    while found:  # level by level, in functions made in C: there are many records
+        if binary:
+            leaves = get_referents(*filterfalse(is_tracked, found))
+            if not _NO_LEAVES.isdisjoint(map(type, leaves)):
+                return True
+        inner = get_referents(*filter(is_tracked, found))
+        found = list(compress(inner, map(_CONTAINERS.__contains__, map(type, inner))))
+        seen.update(map(id, found))
+        count += len(found)
+        if len(seen) < count or not _BUFFERS.isdisjoint(map(type, found)):
+            return True
+    return False
+
+
+def needs_care(record: object, packed: bytes) -> bool:
     """Say whether msgpack may have changed something silently in making `packed`.
 
     That is an object which is reached twice, and would arrive as two, or a buffer, which
@@ -25,26 +45,38 @@ def needs_care(values: Sequence[object], packed: bytes) -> bool:
     what is nested deep.
 
     Args:
-        values: What was packed; the same object twice among them counts.
+        record: What was packed, so it ends: it does not contain itself.
         packed: The outcome.
     """
-    # A container without containers is not tracked by the collector. It may hold a
-    # bytearray, but then its packed form holds a marker of binary data.
-    thorough = BIN_8 in packed or BIN_16 in packed or BIN_32 in packed
-    level = values if thorough else list(filter(is_tracked, values))
-    seen: set[int] = set()
-    count = levels = 0
-    while level:
-        found = list(compress(level, map(_is_container, map(type, level))))
-        count += len(found)
-        seen.update(map(id, found))
-        levels += 1
-        if len(seen) < count or levels > _DEEP or not _BUFFERS.isdisjoint(map(type, found)):
+    binary = _may_hold_binary(packed)
+    containers: list[Any] = [record]
+    for each in containers:  # which grows on the way
+        # The collector does not track a dict or tuple that holds no container. It may hold
+        # a bytearray, but then a marker of binary data is in its packed form.
+        if type(each) in _BUFFERS or len(containers) > _MANY:
             return True
-        level = get_referents(*(found if thorough else filter(is_tracked, found)))
-    return False
+        if is_tracked(each):
+            items: Any = each.values() if type(each) is dict else each  # its keys are text
+            containers += [item for item in items if type(item) in _CONTAINERS]
+        elif binary and holds_buffer(each):
+            return True
+    return len(containers) > 1 and len(set(map(id, containers))) < len(containers)
 
 
-_DEEP: Final = 8
+def holds_buffer(untracked: object) -> bool:
+    """Say whether something that holds no container is or may hold a bytearray."""
+    if type(untracked) is dict:
+        return not _NO_LEAVES.isdisjoint(map(type, untracked.values()))
+    if type(untracked) is tuple:
+        return not _NO_LEAVES.isdisjoint(map(type, untracked))
+    return type(untracked) in _BUFFERS
+
+
+def _may_hold_binary(packed: bytes) -> bool:
+    return BIN_8 in packed or BIN_16 in packed or BIN_32 in packed
+
+
+_MANY: Final = 10_000
 _BUFFERS: Final = frozenset({bytearray, memoryview})
-_is_container: Final = (_BUFFERS | {dict, list, tuple, set, frozenset}).__contains__
+_NO_LEAVES: Final = _BUFFERS | {tuple}  # which may hold a buffer in turn
+_CONTAINERS: Final = _BUFFERS | {dict, list, tuple, set, frozenset}

@@ -36,10 +36,18 @@ class Step:
         """Return the step as ``"1.0.0 → 2.0.0"``."""
         return f"{self.from_version} → {self.to_version}"
 
-    def error(self, name: str, cause: Exception) -> Exception:
-        """Return the error that stands for `cause`, raised by this step."""
+    def error(self, name: str, cause: Exception) -> BaseException:
+        """Return the error that stands for `cause`, raised by this step.
+
+        That is what `cause` itself raises when it is asked for its text, if it does.
+        """
         what = "Auto-migration failed" if self.automatic else "Migration function raised"
-        reason = f"{what}: {type(cause).__name__}: {cause}"
+        try:
+            reason = f"{what}: {type(cause).__name__}: {cause}"
+        except BaseException as raised:
+            if raised is not cause and raised.__context__ is None:
+                raised.__context__ = cause
+            return raised
         error = MigrationError(name, str(self.from_version), str(self.to_version), reason)
         error.__cause__ = cause
         return error
@@ -180,7 +188,7 @@ class StepCompiler:
             try:
                 return function(record)
             except Exception as error:
-                raise step.error(name, error) from error
+                raise step.error(name, error)  # noqa: B904  # it has its cause already
 
         return run
 

@@ -24,7 +24,14 @@ from pyrmute_tasks import objects
 from pyrmute_tasks.errors import FrameError, UnsupportedValueError
 from pyrmute_tasks.msgpack_depth import nests_deeper
 from pyrmute_tasks.scalars import SCALAR_TYPES, scalar_from_bytes, scalar_to_bytes
-from pyrmute_tasks.sharing import BIN_8, BIN_16, BIN_32, needs_care
+from pyrmute_tasks.sharing import (
+    BIN_8,
+    BIN_16,
+    BIN_32,
+    any_needs_care,
+    holds_buffer,
+    needs_care,
+)
 
 __all__ = ["join_packed", "pack", "pack_all", "pack_record", "unpack"]
 
@@ -68,9 +75,12 @@ def pack_record(record: object) -> bytes:
         packed = ormsgpack.packb(record, default=_to_ext, option=_OPTIONS)
     except TypeError:
         return _pack_with_care(record)
-    if is_tracked(record) or BIN_8 in packed or BIN_16 in packed or BIN_32 in packed:
-        return _pack_with_care(record) if needs_care((record,), packed) else packed
-    return packed
+    if is_tracked(record):
+        careful = needs_care(record, packed)
+    else:
+        binary = BIN_8 in packed or BIN_16 in packed or BIN_32 in packed
+        careful = binary and holds_buffer(record)
+    return _pack_with_care(record) if careful else packed
 
 
 def pack_all(records: list[Any]) -> bytes | None:
@@ -79,7 +89,7 @@ def pack_all(records: list[Any]) -> bytes | None:
         packed = ormsgpack.packb(records, default=_to_ext, option=_OPTIONS)
     except TypeError:
         return None
-    return None if needs_care(records, packed) else packed
+    return None if any_needs_care(records, packed) else packed
 
 
 def pack(value: object, *, lossy: bool = False) -> bytes:
