@@ -2,18 +2,20 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from dataclasses import replace
+from itertools import groupby
 from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 
 from pyrmute_tasks.chunks import Chunk, Outcome, decode_outcome, encode_outcome, pack_records
-from pyrmute_tasks.codec import FrameKind, encode_frame, pack, unpack
+from pyrmute_tasks.codec import FrameKind, encode_frame, join_packed, pack_record, unpack
 from pyrmute_tasks.errors import ConfigurationError, JobError, UnsupportedValueError
+from pyrmute_tasks.failures import RecordFailure, Stage
 
 __all__ = [
     "InlineExecutor",
@@ -21,7 +23,9 @@ __all__ = [
     "ThreadExecutor",
     "Travelling",
     "check_workers",
+    "pack_or_pickle",
     "travelling",
+    "unpack_or_unpickle",
     "usable_cpus",
 ]
 
@@ -104,7 +108,8 @@ class ThreadExecutor(Generic[In, Out]):
         self._pool.cancel(first)
 
 
-Travelling: TypeAlias = bytes | list[Any]
+Travelling: TypeAlias = bytes | list[bytes]
+"""Records on the way between processes: packed together, or each as `pack_or_pickle` does."""
 
 Run: TypeAlias = Callable[[Chunk[list[Any]]], Outcome[list[Any]]]
 
@@ -162,21 +167,61 @@ class ProcessExecutor:
         self._pool.cancel(first)
 
 
+def pack_or_pickle(record: object) -> bytes:
+    """Return a record as bytes for a process of this machine's own.
+
+    What no frame can hold is pickled; the records beside it are not affected.
+
+    Raises:
+        UnsupportedValueError: If it can neither be packed nor pickled.
+    """
+    try:
+        return pack_record(record)
+    except UnsupportedValueError as error:
+        try:
+            return _PICKLED + bytes(ForkingPickler.dumps(record))
+        except Exception:
+            raise error from None
+
+
+def unpack_or_unpickle(records: Sequence[bytes]) -> list[Any]:
+    """Return the records that `pack_or_pickle` made bytes of, in this machine's processes."""
+    found: list[Any] = []
+    for pickled, some in groupby(records, lambda data: data.startswith(_PICKLED)):
+        if pickled:
+            found.extend(ForkingPickler.loads(data[1:]) for data in some)
+        else:
+            found.extend(unpack(join_packed(list(some))))
+    return found
+
+
+_PICKLED: Final = b"\xc1"  # the one byte that msgpack never begins with
+
+
 def travelling(chunk: Chunk[list[Any]]) -> Chunk[Travelling]:
     """Return a chunk as it travels to a process of the pool.
 
     Raises:
-        UnsupportedValueError: If a record can neither be framed nor pickled.
+        UnsupportedValueError: If a record can neither be framed nor pickled; it knows the
+            record's index.
     """
     try:
         payload: Travelling = pack_records(chunk.payload, chunk.start)
-    except UnsupportedValueError as error:
-        try:
-            ForkingPickler.dumps(chunk.payload)
-        except Exception:
-            raise error from None
-        payload = chunk.payload
+    except UnsupportedValueError:
+        payload = _each_packed(chunk.payload, chunk.start)
     return Chunk(chunk.index, chunk.start, chunk.count, payload, 0, chunk.origin)
+
+
+def _each_packed(records: list[Any], start: int) -> list[bytes]:
+    packed = []
+    for index, record in enumerate(records, start):
+        try:
+            packed.append(pack_or_pickle(record))
+        except UnsupportedValueError as error:
+            error.record_index = index
+            error.add_note(f"record {index}")
+            raise
+    return packed
 
 
 def _arrived(report: bytes, outputs: Travelling) -> Outcome[list[Any]]:
@@ -236,15 +281,25 @@ def _begin(make_run: Callable[[Any], Run], argument: object) -> None:
 
 def _run_travelled(chunk: Chunk[Any]) -> tuple[bytes, Travelling]:
     outcome: Outcome[Any] = _runs[-1](replace(chunk, payload=_unpack(chunk.payload)))
-    return encode_outcome(replace(outcome, outputs=_NO_FRAME)), _pack(outcome.outputs)
-
-
-def _pack(records: list[Any]) -> Travelling:
+    outputs: Travelling
     try:
-        return pack(records)
+        outputs = pack_records(outcome.outputs, chunk.start)
     except UnsupportedValueError:
-        return records
+        outcome, outputs = _packed_so_far(outcome, chunk.start)
+    return encode_outcome(replace(outcome, outputs=_NO_FRAME)), outputs
+
+
+def _packed_so_far(outcome: Outcome[Any], start: int) -> tuple[Outcome[Any], list[bytes]]:
+    packed: list[bytes] = []
+    try:
+        packed.extend(map(pack_or_pickle, outcome.outputs))
+    except UnsupportedValueError as error:
+        failure = RecordFailure.of(start + len(packed), Stage.ENCODE, "", error)
+        return replace(outcome, count=len(packed), failure=failure), packed
+    return outcome, packed
 
 
 def _unpack(travelled: Travelling) -> list[Any]:
-    return travelled if isinstance(travelled, list) else unpack(travelled)
+    if isinstance(travelled, list):
+        return unpack_or_unpickle(travelled)
+    return unpack(travelled)  # type: ignore[no-any-return]  # it was packed from a list

@@ -248,9 +248,7 @@ def _namespace(instance: object) -> dict[str, Any]:
 
 # --- models -------------------------------------------------------------------------------
 
-_MODEL_SLOTS: Final = frozenset(
-    {"__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__"}
-)
+_MODEL_SLOTS: Final = ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 
 
 def _is_model(cls: type) -> bool:
@@ -265,7 +263,7 @@ def _split_model(kind: Kind, name: str, model: Any) -> Parts | None:
     if (
         not values.keys() <= set(fields)
         or not (own or {}).keys() <= private.keys()
-        or _slots_of(cls).keys() - _MODEL_SLOTS
+        or _slots_of(cls).keys() - set(_MODEL_SLOTS)
     ):
         return None
     head = [name, _digest((*fields, *private)), list(values)]
@@ -284,9 +282,9 @@ def _build_model(cls: Any, parts: list[Any]) -> Any:
         raise _other_definition(cls)
     made = object.__new__(cls)
     _namespace(made).update(zip(names, values, strict=True))
-    object.__setattr__(made, "__pydantic_fields_set__", fields_set)
-    object.__setattr__(made, "__pydantic_extra__", extra)
-    object.__setattr__(made, "__pydantic_private__", private)
+    # By the slots themselves: RootModel has class attributes of the same names.
+    for slot, value in zip(_MODEL_SLOTS, (fields_set, extra, private), strict=True):
+        BaseModel.__dict__[slot].__set__(made, value)
     return made
 
 

@@ -49,7 +49,7 @@ def needs_care(record: object, packed: bytes) -> bool:
         packed: The outcome.
     """
     binary = _may_hold_binary(packed)
-    containers: list[Any] = [record]
+    containers: list[Any] = [record] if type(record) in _CONTAINERS else []
     for each in containers:  # which grows on the way
         # The collector does not track a dict or tuple that holds no container. It may hold
         # a bytearray, but then a marker of binary data is in its packed form.

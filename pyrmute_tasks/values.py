@@ -130,12 +130,12 @@ def unpack(data: bytes | memoryview) -> Any:
         FrameError: If the bytes are not what `pack` writes, or hold an instance of a class
             that is not loaded here or is defined otherwise.
     """
+    state = _State({})
     try:
-        return _unpack(data, 0, {})
-    except objects.ClassMismatch as error:
-        raise FrameError(f"a payload cannot be decoded: {error}") from None
+        return _unpack(data, 0, state)
     except _UNREADABLE as error:
-        raise FrameError(f"a payload cannot be decoded ({type(error).__name__})") from None
+        reason = f": {state.mismatch}" if state.mismatch else f" ({type(error).__name__})"
+        raise FrameError(f"a payload cannot be decoded{reason}") from None
 
 
 # OSError is what the name of a time zone raises that is a directory.
@@ -397,38 +397,59 @@ _TRUSTED_DEPTH: Final = 8  # of extension types; 8 x 1,024 levels fit on any sta
 _DEEP_WITHIN: Final = 16  # levels in each of those further in
 
 
-def _unpack(data: bytes | memoryview, depth: int, labels: dict[int, Any]) -> Any:
+def _unpack(data: bytes | memoryview, depth: int, state: "_State") -> Any:
     # The library bounds the nesting of one payload to 1,024, but not of payloads within
     # extension types within payloads: some ten of those would overflow the C stack.
     if depth > _TRUSTED_DEPTH and (depth > _MAX_DEPTH or nests_deeper(data, _DEEP_WITHIN)):
         raise ValueError("nested too deep")
-    return ormsgpack.unpackb(data, ext_hook=_Reader(depth + 1, labels).read)
+    return ormsgpack.unpackb(data, ext_hook=_Reader(depth + 1, state).read)
 
 
 class _Reader:
     """Makes values of extension types."""
 
-    __slots__ = ("_depth", "_labels")
+    __slots__ = ("_depth", "_state")
 
-    def __init__(self, depth: int, labels: dict[int, Any]) -> None:
+    def __init__(self, depth: int, state: "_State") -> None:
         self._depth = depth
-        self._labels = labels  # of the record at hand: the next one's overwrite them
+        self._state = state
 
     def read(self, tag: int, data: bytes) -> object:
         container = _CONTAINERS.get(tag)
         if container is not None:
-            return container(_unpack(data, self._depth, self._labels))
+            return container(_unpack(data, self._depth, self._state))
         if tag == _Ext.LABEL:
-            number, value = _unpack(data, self._depth, self._labels)
-            self._labels[number] = value
+            number, value = _unpack(data, self._depth, self._state)
+            self._state.labels[number] = value
             return value
         if tag == _Ext.REF:
-            return self._labels[ormsgpack.unpackb(data)]
+            return self._state.labels[ormsgpack.unpackb(data)]
         if tag == _Ext.TEXT:
             return data.decode("utf-8", "surrogatepass")
         if tag in _INSTANCES:
-            return objects.put_together(tag, _unpack(data, self._depth, self._labels))
+            return self._put_together(tag, data)
         return scalar_from_bytes(tag, data)
+
+    def _put_together(self, tag: int, data: bytes) -> object:
+        parts = _unpack(data, self._depth, self._state)
+        try:
+            return objects.put_together(tag, parts)
+        except objects.ClassMismatch as error:
+            self._state.mismatch = str(error)  # the library raises something else instead
+            raise
+
+
+@dataclass(slots=True)
+class _State:
+    """What reading one payload has come to.
+
+    Attributes:
+        labels: What references stand for; those of one record overwrite the last one's.
+        mismatch: Why a class does not fit, if one did not.
+    """
+
+    labels: dict[int, Any]
+    mismatch: str = ""
 
 
 _INSTANCES: Final = frozenset(objects.Kind)
