@@ -50,16 +50,21 @@ def needs_care(record: object, packed: bytes) -> bool:
     """
     binary = _may_hold_binary(packed)
     containers: list[Any] = [record] if type(record) in _CONTAINERS else []
-    for each in containers:  # which grows on the way
-        # The collector does not track a dict or tuple that holds no container. It may hold
-        # a bytearray, but then a marker of binary data is in its packed form.
-        if type(each) in _BUFFERS or len(containers) > _MANY:
+    add = containers.append
+    for each in containers:  # which grows on the way; a comprehension costs a call in 3.11
+        kind = type(each)
+        if kind is dict or kind is tuple:
+            # The collector does not track one that holds no container. It may hold a
+            # bytearray, but then a marker of binary data is in its packed form.
+            if not is_tracked(each):
+                if binary and holds_buffer(each):
+                    return True
+                continue
+        elif kind in _BUFFERS:
             return True
-        if is_tracked(each):
-            items: Any = each.values() if type(each) is dict else each  # its keys are text
-            containers += [item for item in items if type(item) in _CONTAINERS]
-        elif binary and holds_buffer(each):
-            return True
+        for item in each.values() if kind is dict else each:  # a dict's keys are text
+            if type(item) in _CONTAINERS:
+                add(item)
     return len(containers) > 1 and len(set(map(id, containers))) < len(containers)
 
 
@@ -76,7 +81,6 @@ def _may_hold_binary(packed: bytes) -> bool:
     return BIN_8 in packed or BIN_16 in packed or BIN_32 in packed
 
 
-_MANY: Final = 10_000
 _BUFFERS: Final = frozenset({bytearray, memoryview})
 _NO_LEAVES: Final = _BUFFERS | {tuple}  # which may hold a buffer in turn
 _CONTAINERS: Final = _BUFFERS | {dict, list, tuple, set, frozenset}

@@ -39,18 +39,32 @@ class Step:
     def error(self, name: str, cause: Exception) -> BaseException:
         """Return the error that stands for `cause`, raised by this step.
 
-        That is what `cause` itself raises when it is asked for its text, if it does.
+        If asking `cause` for its text raises, that becomes the failure, as in pyrmute.
         """
         what = "Auto-migration failed" if self.automatic else "Migration function raised"
         try:
-            reason = f"{what}: {type(cause).__name__}: {cause}"
+            return self._error(name, what, cause)
         except BaseException as raised:
-            if raised is not cause and raised.__context__ is None:
-                raised.__context__ = cause
+            _give_context(raised, cause)
+            if isinstance(raised, MigrationError) or not isinstance(raised, Exception):
+                return raised
+            cause = raised
+        try:
+            return self._error(name, "Migration failed", cause)
+        except BaseException as raised:
+            _give_context(raised, cause)
             return raised
+
+    def _error(self, name: str, what: str, cause: Exception) -> MigrationError:
+        reason = f"{what}: {type(cause).__name__}: {cause}"
         error = MigrationError(name, str(self.from_version), str(self.to_version), reason)
         error.__cause__ = cause
         return error
+
+
+def _give_context(raised: BaseException, handled: Exception) -> None:
+    if raised is not handled and raised.__context__ is None:
+        raised.__context__ = handled
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal
 
+import pyrmute
 import pytest
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 from pydantic_core import PydanticCustomError, PydanticKnownError
@@ -22,6 +23,8 @@ from pyrmute_tasks.failures import (
     describe_safely,
     validation_error_of,
 )
+from pyrmute_tasks.steps import Step
+from pyrmute_tasks.versions import ModelVersion
 
 
 class Inner(BaseModel):
@@ -424,6 +427,37 @@ def test_causes_that_go_round_end_and_come_back_round(
     assert list(map(type, causes)) == list(map(type, causes_of(outer)))
     assert len(causes) == 1 + length
     assert causes[-1].__cause__ is causes[1]
+
+
+class Leaver(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("no words")
+
+
+@pytest.mark.parametrize("kind", [Speechless, Leaver])
+def test_a_step_whose_exception_has_no_text_fails_as_in_pyrmute(kind: type[Exception]) -> None:
+    theirs = pyrmute.ModelManager()
+
+    @theirs.migration("User", "1.0.0", "2.0.0")
+    def step(_: Any) -> Any:
+        raise kind("x")
+
+    for version in ("1.0.0", "2.0.0"):
+        theirs.model("User", version)(Inner)
+    expected = BaseException()
+    try:
+        theirs.migrate_data({}, "User", "1.0.0", "2.0.0")
+    except BaseException as raised:
+        expected = raised
+    cause = kind("x")
+    error = Step(ModelVersion(1, 0, 0), ModelVersion(2, 0, 0), step).error("User", cause)
+    assert (type(error).__name__, error.args) == (type(expected).__name__, expected.args)
+    assert repr(error.__cause__) == repr(expected.__cause__)
+    inner = (error.__cause__ or error).__context__
+    assert type(inner) is kind
+    back = travel(RecordFailure.of(6, Stage.STEP, "", error)).exception()
+    assert (type(back), back.args) == (type(error), error.args)
+    assert back.record_index == 6  # type: ignore[attr-defined]  # set by exception()
 
 
 SECRET = "Secret"
