@@ -15,7 +15,6 @@ from pyrmute_tasks.codec import (
     encode_frame,
     join_packed,
     pack,
-    pack_all,
     pack_record,
     unpack,
 )
@@ -32,11 +31,10 @@ __all__ = [
     "cut_records",
     "decode_outcome",
     "decode_records",
-    "encode_each",
     "encode_outcome",
-    "encode_records",
+    "encode_packed",
     "join_frames",
-    "pack_records",
+    "pack_each",
     "split_frame",
 ]
 
@@ -178,58 +176,36 @@ def cut_records(
 _LENGTH_BYTES: Final = 4
 
 
-def encode_each(
-    chunks: Iterable[Chunk[list[Any]]], encode: Callable[[Chunk[list[Any]]], Chunk[Sent]]
-) -> Generator[Chunk[Sent], None, None]:
-    """Yield `chunks` as `encode` makes them for the way to another process.
+def pack_each(
+    records: Iterable[Any], pack: Callable[[Any], bytes] = pack_record
+) -> Generator[bytes, None, None]:
+    """Pack records one by one, each before the next one is read.
 
-    A record that cannot be sent ends the source there: the records before it leave as a
-    last, shorter chunk, since one of them may be the first that fails.
-
-    Raises:
-        UnsupportedValueError: If a record cannot be sent; it knows the record's index.
-    """
-    for chunk in chunks:
-        try:
-            encoded = encode(chunk)
-        except UnsupportedValueError as error:
-            count = (error.record_index or chunk.start) - chunk.start
-            if count:
-                records = chunk.payload[:count]
-                yield encode(Chunk(chunk.index, chunk.start, count, records, 0, chunk.origin))
-            raise
-        yield encoded
-
-
-def encode_records(chunk: Chunk[list[Any]], compression: Compression) -> Chunk[bytes]:
-    """Turn a chunk of records into the same chunk as a frame.
+    The source is closed when this generator is.
 
     Raises:
         UnsupportedValueError: If a record cannot be carried; it knows the record's index.
     """
-    packed = pack_records(chunk.payload, chunk.start)
-    frame = encode_frame(FrameKind.OBJECTS, chunk.count, packed, compression)
+    source = iter(records)
+    try:
+        for index, record in enumerate(source):
+            try:
+                packed = pack(record)
+            except UnsupportedValueError as error:
+                error.record_index = index
+                error.add_note(f"record {index}")
+                raise
+            yield packed
+    finally:
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()
+
+
+def encode_packed(chunk: Chunk[list[bytes]], compression: Compression) -> Chunk[bytes]:
+    """Turn a chunk of packed records into the same chunk as a frame."""
+    frame = encode_frame(FrameKind.OBJECTS, chunk.count, join_packed(chunk.payload), compression)
     return Chunk(chunk.index, chunk.start, chunk.count, frame, len(frame), chunk.origin)
-
-
-def pack_records(records: list[Any], start: int) -> bytes:
-    """Pack records, the first of which has index `start`.
-
-    Raises:
-        UnsupportedValueError: If a record cannot be carried; it knows the record's index.
-    """
-    packed = pack_all(records)
-    if packed is not None:
-        return packed
-    parts = []
-    for index, record in enumerate(records, start):
-        try:
-            parts.append(pack_record(record))
-        except UnsupportedValueError as error:
-            error.record_index = index
-            error.add_note(f"record {index}")
-            raise
-    return join_packed(parts)
 
 
 def decode_records(frame: Frame) -> list[Any]:
@@ -253,7 +229,7 @@ def split_frame(data: bytes) -> list[tuple[bytes, int]]:
         halves = [b"".join(half) for half in (lines[:middle], lines[middle:])]
     else:
         records = decode_records(frame)
-        halves = [pack_records(half, 0) for half in (records[:middle], records[middle:])]
+        halves = [_packed(half) for half in (records[:middle], records[middle:])]
     counts = (middle, frame.count - middle)
     return [
         (encode_frame(frame.kind, count, half), count)
@@ -267,7 +243,11 @@ def join_frames(kind: FrameKind, frames: list[Frame]) -> Frame:
     if kind is FrameKind.LINES:
         return Frame(kind, count, b"".join(frame.payload for frame in frames))
     records = [record for frame in frames for record in decode_records(frame)]
-    return Frame(kind, count, pack_records(records, 0))
+    return Frame(kind, count, _packed(records))
+
+
+def _packed(records: list[Any]) -> bytes:
+    return join_packed(list(map(pack_record, records)))
 
 
 def encode_outcome(outcome: Outcome[bytes]) -> bytes:

@@ -14,7 +14,7 @@ from typing import Final
 import zstandard
 
 from pyrmute_tasks.errors import FrameError
-from pyrmute_tasks.values import join_packed, pack, pack_all, pack_record, unpack
+from pyrmute_tasks.values import join_packed, pack, pack_record, unpack
 
 __all__ = [
     "MAX_FRAME_BYTES",
@@ -25,7 +25,6 @@ __all__ = [
     "encode_frame",
     "join_packed",
     "pack",
-    "pack_all",
     "pack_record",
     "unpack",
 ]

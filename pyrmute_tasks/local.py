@@ -2,29 +2,25 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from dataclasses import replace
-from itertools import groupby
 from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 
-from pyrmute_tasks.chunks import Chunk, Outcome, decode_outcome, encode_outcome, pack_records
+from pyrmute_tasks.chunks import Chunk, Outcome, decode_outcome, encode_outcome
 from pyrmute_tasks.codec import FrameKind, encode_frame, join_packed, pack_record, unpack
 from pyrmute_tasks.errors import ConfigurationError, JobError, UnsupportedValueError
-from pyrmute_tasks.failures import RecordFailure, Stage
 
 __all__ = [
     "InlineExecutor",
     "ProcessExecutor",
     "ThreadExecutor",
-    "Travelling",
     "check_workers",
     "pack_or_pickle",
-    "travelling",
     "unpack_or_unpickle",
     "usable_cpus",
 ]
@@ -108,17 +104,50 @@ class ThreadExecutor(Generic[In, Out]):
         self._pool.cancel(first)
 
 
-Travelling: TypeAlias = bytes | list[bytes]
-"""Records on the way between processes: packed together, or each as `pack_or_pickle` does."""
+Run: TypeAlias = Callable[[Chunk[list[Any]]], Outcome[list[bytes]]]
 
-Run: TypeAlias = Callable[[Chunk[list[Any]]], Outcome[list[Any]]]
+_Payload: TypeAlias = bytes | list[bytes]  # of records: all in one if none had to be pickled
+_PICKLED: Final = b"\xc1"  # msgpack never begins with it
+
+
+def pack_or_pickle(record: object) -> bytes:
+    """Return a record as it travels to or from a process of the pool.
+
+    Packed, which is several times faster; only what no frame can hold is pickled.
+
+    Raises:
+        UnsupportedValueError: If it can be neither.
+    """
+    try:
+        return pack_record(record)
+    except UnsupportedValueError as error:
+        try:
+            return _PICKLED + ForkingPickler.dumps(record)
+        except Exception:
+            raise error from None
+
+
+def _together(records: list[bytes]) -> _Payload:
+    if any(record.startswith(_PICKLED) for record in records):
+        return records
+    return join_packed(records)
+
+
+def unpack_or_unpickle(payload: bytes | list[bytes]) -> list[Any]:
+    """Return the records that `pack_or_pickle` made bytes of, one by one or joined."""
+    if isinstance(payload, bytes):
+        records: list[Any] = unpack(payload)
+        return records
+    return [
+        ForkingPickler.loads(record[1:]) if record.startswith(_PICKLED) else unpack(record)
+        for record in payload
+    ]
 
 
 class ProcessExecutor:
     """Runs chunks of records in processes, for steps that compute; a context manager.
 
-    Records travel as frames, which are made and read several times faster than pickles;
-    only what no frame can hold is left to the pool to pickle.
+    Records travel as `pack_or_pickle` makes them.
 
     Args:
         make_run: Called once in each process with `argument`; returns what turns a chunk
@@ -146,13 +175,14 @@ class ProcessExecutor:
     def __exit__(self, *_: object) -> None:
         self._pool.end()
 
-    def submit(self, chunk: Chunk[Travelling], /) -> None:
-        """Hand a chunk to a process, best as `travelling` returns it.
+    def submit(self, chunk: Chunk[list[bytes]], /) -> None:
+        """Hand a chunk to a process.
 
         Raises:
             JobError: If a process of the pool has been killed.
         """
-        self._pool.submit(chunk.index, _run_travelled, chunk)
+        sent = replace(chunk, payload=_together(chunk.payload))  # type: ignore[arg-type]  # of another kind
+        self._pool.submit(chunk.index, _run_travelled, sent)
 
     def collect(self, *, wait: bool) -> Iterable[Outcome[list[Any]]]:
         """Return the outcomes that are there; see `ChunkExecutor`.
@@ -167,66 +197,9 @@ class ProcessExecutor:
         self._pool.cancel(first)
 
 
-def pack_or_pickle(record: object) -> bytes:
-    """Return a record as bytes for a process of this machine's own.
-
-    What no frame can hold is pickled; the records beside it are not affected.
-
-    Raises:
-        UnsupportedValueError: If it can neither be packed nor pickled.
-    """
-    try:
-        return pack_record(record)
-    except UnsupportedValueError as error:
-        try:
-            return _PICKLED + bytes(ForkingPickler.dumps(record))
-        except Exception:
-            raise error from None
-
-
-def unpack_or_unpickle(records: Sequence[bytes]) -> list[Any]:
-    """Return the records that `pack_or_pickle` made bytes of, in this machine's processes."""
-    found: list[Any] = []
-    for pickled, some in groupby(records, lambda data: data.startswith(_PICKLED)):
-        if pickled:
-            found.extend(ForkingPickler.loads(data[1:]) for data in some)
-        else:
-            found.extend(unpack(join_packed(list(some))))
-    return found
-
-
-_PICKLED: Final = b"\xc1"  # the one byte that msgpack never begins with
-
-
-def travelling(chunk: Chunk[list[Any]]) -> Chunk[Travelling]:
-    """Return a chunk as it travels to a process of the pool.
-
-    Raises:
-        UnsupportedValueError: If a record can neither be framed nor pickled; it knows the
-            record's index.
-    """
-    try:
-        payload: Travelling = pack_records(chunk.payload, chunk.start)
-    except UnsupportedValueError:
-        payload = _each_packed(chunk.payload, chunk.start)
-    return Chunk(chunk.index, chunk.start, chunk.count, payload, 0, chunk.origin)
-
-
-def _each_packed(records: list[Any], start: int) -> list[bytes]:
-    packed = []
-    for index, record in enumerate(records, start):
-        try:
-            packed.append(pack_or_pickle(record))
-        except UnsupportedValueError as error:
-            error.record_index = index
-            error.add_note(f"record {index}")
-            raise
-    return packed
-
-
-def _arrived(report: bytes, outputs: Travelling) -> Outcome[list[Any]]:
+def _arrived(report: bytes, outputs: _Payload) -> Outcome[list[Any]]:
     outcome: Outcome[Any] = decode_outcome(report)
-    return replace(outcome, outputs=_unpack(outputs))
+    return replace(outcome, outputs=unpack_or_unpickle(outputs))
 
 
 class _Pool:
@@ -279,27 +252,6 @@ def _begin(make_run: Callable[[Any], Run], argument: object) -> None:
     _runs.append(make_run(argument))
 
 
-def _run_travelled(chunk: Chunk[Any]) -> tuple[bytes, Travelling]:
-    outcome: Outcome[Any] = _runs[-1](replace(chunk, payload=_unpack(chunk.payload)))
-    outputs: Travelling
-    try:
-        outputs = pack_records(outcome.outputs, chunk.start)
-    except UnsupportedValueError:
-        outcome, outputs = _packed_so_far(outcome, chunk.start)
-    return encode_outcome(replace(outcome, outputs=_NO_FRAME)), outputs
-
-
-def _packed_so_far(outcome: Outcome[Any], start: int) -> tuple[Outcome[Any], list[bytes]]:
-    packed: list[bytes] = []
-    try:
-        packed.extend(map(pack_or_pickle, outcome.outputs))
-    except UnsupportedValueError as error:
-        failure = RecordFailure.of(start + len(packed), Stage.ENCODE, "", error)
-        return replace(outcome, count=len(packed), failure=failure), packed
-    return outcome, packed
-
-
-def _unpack(travelled: Travelling) -> list[Any]:
-    if isinstance(travelled, list):
-        return unpack_or_unpickle(travelled)
-    return unpack(travelled)  # type: ignore[no-any-return]  # it was packed from a list
+def _run_travelled(chunk: Chunk[Any]) -> tuple[bytes, _Payload]:
+    outcome: Outcome[Any] = _runs[-1](replace(chunk, payload=unpack_or_unpickle(chunk.payload)))
+    return encode_outcome(replace(outcome, outputs=_NO_FRAME)), _together(outcome.outputs)

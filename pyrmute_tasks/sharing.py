@@ -5,36 +5,14 @@ Taking every record apart to find out would cost many times what packing costs, 
 looks at containers only, and leaves out what the garbage collector knows to hold none.
 """
 
-from collections.abc import Sequence
-from gc import get_referents, is_tracked
-from itertools import compress, filterfalse
+from gc import is_tracked
 from typing import Any, Final
 
-__all__ = ["BIN_8", "BIN_16", "BIN_32", "any_needs_care", "holds_buffer", "needs_care"]
+__all__ = ["BIN_8", "BIN_16", "BIN_32", "holds_buffer", "needs_care"]
 
 BIN_8: Final = 0xC4  # what binary data begins with in msgpack, by the width of its size
 BIN_16: Final = 0xC5
 BIN_32: Final = 0xC6
-
-
-def any_needs_care(records: Sequence[object], packed: bytes) -> bool:
-    """Say of records that were packed together what `needs_care` says of one."""
-    binary = _may_hold_binary(packed)
-    found: list[Any] = list(records)
-    seen: set[int] = set()
-    count = 0
-    while found:  # level by level, in functions made in C: there are many records
-        if binary:
-            leaves = get_referents(*filterfalse(is_tracked, found))
-            if not _NO_LEAVES.isdisjoint(map(type, leaves)):
-                return True
-        inner = get_referents(*filter(is_tracked, found))
-        found = list(compress(inner, map(_CONTAINERS.__contains__, map(type, inner))))
-        seen.update(map(id, found))
-        count += len(found)
-        if len(seen) < count or not _BUFFERS.isdisjoint(map(type, found)):
-            return True
-    return False
 
 
 def needs_care(record: object, packed: bytes) -> bool:

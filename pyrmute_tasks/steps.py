@@ -36,35 +36,26 @@ class Step:
         """Return the step as ``"1.0.0 → 2.0.0"``."""
         return f"{self.from_version} → {self.to_version}"
 
-    def error(self, name: str, cause: Exception) -> BaseException:
+    def error(self, name: str, cause: Exception) -> Exception:
         """Return the error that stands for `cause`, raised by this step.
 
-        If asking `cause` for its text raises, that becomes the failure, as in pyrmute.
+        Raises:
+            MigrationError: If asking `cause` for its text raises, as in pyrmute. What it
+                raises comes out as it is where pyrmute does not catch it either.
         """
         what = "Auto-migration failed" if self.automatic else "Migration function raised"
         try:
             return self._error(name, what, cause)
-        except BaseException as raised:
-            _give_context(raised, cause)
-            if isinstance(raised, MigrationError) or not isinstance(raised, Exception):
-                return raised
-            cause = raised
-        try:
-            return self._error(name, "Migration failed", cause)
-        except BaseException as raised:
-            _give_context(raised, cause)
-            return raised
+        except MigrationError:
+            raise
+        except Exception as raised:
+            raise self._error(name, "Migration failed", raised) from raised
 
     def _error(self, name: str, what: str, cause: Exception) -> MigrationError:
         reason = f"{what}: {type(cause).__name__}: {cause}"
         error = MigrationError(name, str(self.from_version), str(self.to_version), reason)
         error.__cause__ = cause
         return error
-
-
-def _give_context(raised: BaseException, handled: Exception) -> None:
-    if raised is not handled and raised.__context__ is None:
-        raised.__context__ = handled
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +193,7 @@ class StepCompiler:
             try:
                 return function(record)
             except Exception as error:
-                raise step.error(name, error)  # noqa: B904  # it has its cause already
+                raise step.error(name, error) from error
 
         return run
 

@@ -28,12 +28,11 @@ from pyrmute_tasks.sharing import (
     BIN_8,
     BIN_16,
     BIN_32,
-    any_needs_care,
     holds_buffer,
     needs_care,
 )
 
-__all__ = ["join_packed", "pack", "pack_all", "pack_record", "unpack"]
+__all__ = ["join_packed", "pack", "pack_record", "unpack"]
 
 
 class _Ext(enum.IntEnum):
@@ -81,15 +80,6 @@ def pack_record(record: object) -> bytes:
         binary = BIN_8 in packed or BIN_16 in packed or BIN_32 in packed
         careful = binary and holds_buffer(record)
     return _pack_with_care(record) if careful else packed
-
-
-def pack_all(records: list[Any]) -> bytes | None:
-    """Return records as one msgpack array if that needs no care, or None."""
-    try:
-        packed = ormsgpack.packb(records, default=_to_ext, option=_OPTIONS)
-    except TypeError:
-        return None
-    return None if any_needs_care(records, packed) else packed
 
 
 def pack(value: object, *, lossy: bool = False) -> bytes:

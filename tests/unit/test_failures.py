@@ -449,8 +449,15 @@ def test_a_step_whose_exception_has_no_text_fails_as_in_pyrmute(kind: type[Excep
         theirs.migrate_data({}, "User", "1.0.0", "2.0.0")
     except BaseException as raised:
         expected = raised
-    cause = kind("x")
-    error = Step(ModelVersion(1, 0, 0), ModelVersion(2, 0, 0), step).error("User", cause)
+    error = BaseException()
+    step_ = Step(ModelVersion(1, 0, 0), ModelVersion(2, 0, 0), step)
+    try:
+        try:
+            step({})
+        except Exception as cause:
+            raise step_.error("User", cause) from cause
+    except BaseException as raised:
+        error = raised
     assert (type(error).__name__, error.args) == (type(expected).__name__, expected.args)
     assert repr(error.__cause__) == repr(expected.__cause__)
     inner = (error.__cause__ or error).__context__
