@@ -229,7 +229,7 @@ def split_frame(data: bytes) -> list[tuple[bytes, int]]:
         halves = [b"".join(half) for half in (lines[:middle], lines[middle:])]
     else:
         records = decode_records(frame)
-        halves = [pack(half) for half in (records[:middle], records[middle:])]
+        halves = [_packed(half) for half in (records[:middle], records[middle:])]
     counts = (middle, frame.count - middle)
     return [
         (encode_frame(frame.kind, count, half), count)
@@ -243,7 +243,11 @@ def join_frames(kind: FrameKind, frames: list[Frame]) -> Frame:
     if kind is FrameKind.LINES:
         return Frame(kind, count, b"".join(frame.payload for frame in frames))
     records = [record for frame in frames for record in decode_records(frame)]
-    return Frame(kind, count, pack(records))
+    return Frame(kind, count, _packed(records))
+
+
+def _packed(records: list[Any]) -> bytes:
+    return join_packed(list(map(pack_record, records)))
 
 
 def encode_outcome(outcome: Outcome[bytes]) -> bytes:
@@ -270,9 +274,9 @@ def decode_outcome(data: bytes) -> Outcome[Frame]:
         FrameError: If it is damaged.
     """
     end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "big")
+    outputs = decode_frame(memoryview(data)[end:])  # which knows the version of both
     report = unpack(data[_LENGTH_BYTES:end])
     try:
-        outputs = decode_frame(memoryview(data)[end:])
         outcome = Outcome(
             report["index"],
             report["count"],
@@ -283,8 +287,6 @@ def decode_outcome(data: bytes) -> Outcome[Frame]:
             HookCounts.from_wire(report["counts"]) if report["counts"] else None,
             size_bytes=max(len(data), len(outputs.payload)),
         )
-    except FrameError:
-        raise
     except Exception as error:  # an exception is put together from names: anything may happen
         raise FrameError(f"an outcome's report is damaged ({type(error).__name__})") from None
     if not _is_sound(outcome):

@@ -7,15 +7,15 @@ imported classes as themselves, and anything else as a `RemoteError` that keeps 
 message. Nothing is imported on behalf of a message.
 """
 
-import sys
 from collections.abc import Callable
-from typing import Any, Final, cast, get_args
+from typing import Any, Final, cast
 
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
-from pydantic_core.core_schema import ErrorType
 
-from pyrmute_tasks.errors import PyrmuteTasksError
+from pyrmute_tasks.codec import pack, pack_record, unpack
+from pyrmute_tasks.errors import FrameError, PyrmuteTasksError, UnsupportedValueError
+from pyrmute_tasks.loaded import find_class, is_made_in_python
 
 __all__ = [
     "RemoteError",
@@ -61,8 +61,6 @@ _ARGS: Final[Any] = BaseException.__dict__["args"]
 _CAUSE: Final[Any] = BaseException.__dict__["__cause__"]
 _CONTEXT: Final[Any] = BaseException.__dict__["__context__"]
 _SUPPRESS: Final[Any] = BaseException.__dict__["__suppress_context__"]
-_MADE_IN_PYTHON: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE
-_PLAIN: Final = (str, int, float, bool, bytes, type(None))
 _MAX_ERRORS: Final = 100
 _NOT_TEXT: Final = (Exception, SystemExit, GeneratorExit)  # not what a signal raises
 
@@ -103,17 +101,58 @@ def _parts_of(error: BaseException, number: _Number) -> dict[str, Any]:
     }
     if isinstance(error, ValidationError):
         parts["validation"] = _take_apart_validation(error, number)
+        return parts
+    args: tuple[Any, ...]
+    if isinstance(error, BaseExceptionGroup):
+        parts["members"] = [number(member) for member in error.exceptions]
+        args = (error.message,)
     else:
-        # An OSError's own arguments lack the names of the files that its text has.
-        args = OSError.__reduce__(error)[1] if isinstance(error, OSError) else error.args
-        parts["args"] = [arg for arg in args if isinstance(arg, _PLAIN)]
-        parts["complete"] = len(parts["args"]) == len(args)
-        parts["attributes"] = {
-            name: value
-            for name, value in attributes.items()
-            if isinstance(value, _PLAIN) and not name.startswith("__")
-        }
+        args = _arguments_made_in_c(error)
+    parts["args"] = [_packed(arg, number) for arg in args]
+    parts["attributes"] = {
+        name: packed
+        for name, value in attributes.items()
+        if not name.startswith("__") and (packed := _packed(value, number)) is not None
+    }
+    parts["native"] = {
+        name: packed
+        for base, names in _NATIVE.items()
+        if isinstance(error, base)
+        for name in names
+        if (packed := _packed(vars(base)[name].__get__(error), number)) is not None
+    }
     return parts
+
+
+# What Python's own classes keep beside their arguments.
+_NATIVE: Final[dict[type[BaseException], tuple[str, ...]]] = {
+    ImportError: ("name", "path"),
+    NameError: ("name",),
+    AttributeError: ("name",),
+}
+
+
+def _arguments_made_in_c(error: BaseException) -> tuple[Any, ...]:
+    # An OSError's own arguments lack the names of the files that its text has.
+    if isinstance(error, OSError):
+        return cast("tuple[Any, ...]", OSError.__reduce__(error)[1])
+    if isinstance(error, PydanticCustomError):
+        return (error.type, error.message_template, error.context)
+    return cast("tuple[Any, ...]", _ARGS.__get__(error))
+
+
+def _packed(value: object, number: _Number) -> bytes | int | None:
+    """Return a value's bytes, an exception's number, or None if it cannot be carried."""
+    if isinstance(value, BaseException):
+        return number(value)
+    try:
+        return pack_record(value)
+    except UnsupportedValueError:
+        return None
+
+
+def _unpacked(packed: bytes | int, make: Callable[[int], BaseException]) -> Any:
+    return make(packed) if isinstance(packed, int) else unpack(packed)
 
 
 def _text_of(error: BaseException) -> str | None:
@@ -152,81 +191,142 @@ def put_together(parts: list[dict[str, Any]]) -> BaseException:
     return made[0]
 
 
-def _made(parts: dict[str, Any], make: Callable[[int], BaseException]) -> BaseException:
+_Make = Callable[[int], BaseException]
+
+
+def _made(parts: dict[str, Any], make: _Make) -> BaseException:
     if "validation" in parts:
         return _put_together_validation(parts["validation"], make)
-    rebuilt = _rebuilt(parts)  # which may count as false, or refuse to be asked
+    rebuilt = _rebuilt(parts, make)  # which may count as false, or refuse to be asked
     if rebuilt is not None:
         return rebuilt
     return RemoteError(parts["type"].replace(":", "."), parts["message"] or "")
 
 
-def _rebuilt(parts: dict[str, Any]) -> BaseException | None:
+def _rebuilt(parts: dict[str, Any], make: _Make) -> BaseException | None:
     """Return an exception of the original's class that says the same, if that is possible."""
     kind = _known_class(parts["type"])
     if kind is None:
         return None
-    args = tuple(parts["args"]) if parts["complete"] else (parts["message"],)
+    args = _arguments_of(parts, make)
     try:
-        if kind.__module__ == "builtins":
-            error = kind(*args)
-        else:
-            # Neither the class's __new__ nor its __init__: they may want other arguments,
-            # and they are somebody's code.
-            made_in_c = next(base for base in kind.__mro__ if not base.__flags__ & _MADE_IN_PYTHON)
-            error = made_in_c.__new__(kind, *args)
-            _ARGS.__set__(error, args)
-            if isinstance(error, OSError):
-                OSError.__init__(error, *args)  # its text is made of more than its arguments
-        attributes_of(error).update(parts["attributes"])
+        error = _new(kind, args)
+        for base, names in _NATIVE.items():
+            for name in parts["native"].keys() & names if isinstance(error, base) else ():
+                vars(base)[name].__set__(error, _unpacked(parts["native"][name], make))
+        attributes_of(error).update(_attributes_of(parts, make))
     except _NOT_TEXT:
         return None
     return error if _text_of(error) == parts["message"] else None
 
 
+def _arguments_of(parts: dict[str, Any], make: _Make) -> tuple[Any, ...]:
+    members = [[make(member) for member in parts["members"]]] if "members" in parts else []
+    try:
+        if None not in parts["args"]:
+            return (*(_unpacked(arg, make) for arg in parts["args"]), *members)
+    except FrameError:  # an instance of a class that is not loaded here
+        pass
+    return (parts["message"], *members)
+
+
+def _attributes_of(parts: dict[str, Any], make: _Make) -> dict[str, Any]:
+    found = {}
+    for name, packed in parts["attributes"].items():
+        try:
+            found[name] = _unpacked(packed, make)
+        except FrameError:
+            continue
+    return found
+
+
+def _new(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    # Neither a __new__ nor an __init__ written in Python: they may want other arguments,
+    # and they are somebody's code. Those made in C set what the text is made of.
+    made_in_c = cast("Any", next(base for base in kind.__mro__ if not is_made_in_python(base)))
+    error = cast("BaseException", made_in_c.__new__(kind, *args))
+    made_in_c.__init__(error, *args)
+    if not isinstance(error, OSError):  # which keeps less than it is given
+        _ARGS.__set__(error, args)
+    return error
+
+
 def _known_class(name: str) -> type[BaseException] | None:
     """Return the exception class of that name if this process has it already."""
-    module_name, _, qualname = name.partition(":")
-    found: object = sys.modules.get(module_name)
-    for attribute in qualname.split("."):
-        found = getattr(found, attribute, None)
-    if isinstance(found, type) and issubclass(found, BaseException):
-        return found
-    return None
+    found = find_class(name)
+    return found if found is not None and issubclass(found, BaseException) else None
 
 
 # --- pydantic's ---------------------------------------------------------------------------
 
 
 def _take_apart_validation(error: ValidationError, number: _Number) -> dict[str, Any]:
-    details = []
-    for detail in error.errors(include_url=False):
-        context = dict(detail.get("ctx", {}))
-        cause = context.pop("error", None)
-        about = number(cause) if isinstance(cause, BaseException) else None
-        details.append({**detail, "loc": list(detail["loc"]), "ctx": context, "error": about})
-    return {"title": error.title, "details": details}
+    # What pydantic itself pickles: all that its text and its errors() are made of.
+    title, lines, input_type, hide_input = cast("Any", error.__reduce__()[1])
+    return {
+        "title": title,
+        "lines": [_take_apart_line(line, number) for line in lines],
+        "input_type": input_type,
+        "hide_input": hide_input,
+    }
 
 
-_BUILTIN_TYPES: Final = frozenset(get_args(ErrorType))
+def _take_apart_line(line: dict[str, Any], number: _Number) -> dict[str, Any]:
+    kind, context = line["type"], line.get("ctx", {})
+    custom = isinstance(kind, PydanticCustomError)
+    return {
+        "type": kind.type if custom else kind,
+        "template": kind.message_template if custom else None,
+        "message": line["msg"],
+        "loc": list(line["loc"]),
+        "input": pack(line["input"], lossy=True),
+        "context": {name: _packed_or_told(value, number) for name, value in context.items()},
+    }
 
 
-def _put_together_validation(
-    parts: dict[str, Any], make: Callable[[int], BaseException]
-) -> ValidationError:
-    lines: list[InitErrorDetails] = []
-    for detail in parts["details"]:
-        context = dict(detail["ctx"])
-        if detail["error"] is not None:
-            context["error"] = make(detail["error"])
-        kind: str | PydanticCustomError = detail["type"]
-        if detail["type"] not in _BUILTIN_TYPES:
-            kind = PydanticCustomError(detail["type"], detail["msg"], context or None)
-        line = InitErrorDetails(type=kind, loc=tuple(detail["loc"]), input=detail["input"])
-        if context and isinstance(kind, str):
-            line["ctx"] = context
-        lines.append(line)
-    return ValidationError.from_exception_data(parts["title"], lines)
+def _packed_or_told(value: object, number: _Number) -> bytes | int:
+    packed = _packed(value, number)
+    return pack(value, lossy=True) if packed is None else packed
+
+
+def _put_together_validation(parts: dict[str, Any], make: _Make) -> ValidationError:
+    return ValidationError.from_exception_data(
+        parts["title"],
+        [_put_together_line(line, make) for line in parts["lines"]],
+        parts["input_type"],
+        parts["hide_input"],
+    )
+
+
+def _put_together_line(parts: dict[str, Any], make: _Make) -> InitErrorDetails:
+    kind, template = parts["type"], parts["template"]
+    context = {name: _found_or_told(value, make) for name, value in parts["context"].items()}
+    line = InitErrorDetails(
+        type=kind if template is None else PydanticCustomError(kind, template, context or None),
+        loc=tuple(parts["loc"]),
+        input=_found_or_told(parts["input"], make),
+    )
+    if template is None and context:
+        cause = context.get("error")
+        if isinstance(cause, RemoteError):
+            # Its text would become the line's: say what the validator's own error said.
+            context["error"] = _QuotedError(cause.type_name, cause.message)
+        line["ctx"] = context
+    return line
+
+
+def _found_or_told(packed: bytes | int, make: _Make) -> Any:
+    try:
+        return _unpacked(packed, make)
+    except FrameError as error:
+        return f"<{error}>"
+
+
+class _QuotedError(RemoteError, ValueError):
+    """What a validator raised of a class that this process has not loaded."""
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def validation_error_of(error: ValidationError, position: int, title: str) -> ValidationError:
@@ -237,14 +337,10 @@ def validation_error_of(error: ValidationError, position: int, title: str) -> Va
         position: The record's position in that list.
         title: The model's name, as validating the record alone would have it.
     """
-    causes: list[BaseException] = []
-
-    def number(cause: BaseException | None) -> int | None:
-        causes.append(cast("BaseException", cause))
-        return len(causes) - 1
-
-    parts = _take_apart_validation(error, number)
-    mine = [detail for detail in parts["details"] if detail["loc"][0] == position]
-    for detail in mine:
-        detail["loc"] = detail["loc"][1:]
-    return _put_together_validation({"title": title, "details": mine}, causes.__getitem__)
+    _, lines, input_type, hide_input = cast("Any", error.__reduce__()[1])
+    mine = [
+        cast("InitErrorDetails", {**line, "loc": line["loc"][1:]})
+        for line in lines
+        if line["loc"][0] == position
+    ]
+    return ValidationError.from_exception_data(title, mine, input_type, hide_input)

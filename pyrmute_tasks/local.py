@@ -19,6 +19,7 @@ __all__ = [
     "ThreadExecutor",
     "check_workers",
     "pack_or_pickle",
+    "unpack_or_unpickle",
     "usable_cpus",
 ]
 
@@ -106,7 +107,8 @@ def _together(records: list[bytes]) -> _Payload:
     return join_packed(records)
 
 
-def _unpacked(payload: _Payload) -> list[Any]:
+def unpack_or_unpickle(payload: bytes | list[bytes]) -> list[Any]:
+    """Return the records that `pack_or_pickle` made bytes of, one by one or joined."""
     if isinstance(payload, bytes):
         records: list[Any] = unpack(payload)
         return records
@@ -171,7 +173,7 @@ class ProcessExecutor:
 
 def _arrived(report: bytes, outputs: _Payload) -> Outcome[list[Any]]:
     outcome: Outcome[Any] = decode_outcome(report)
-    return replace(outcome, outputs=_unpacked(outputs))
+    return replace(outcome, outputs=unpack_or_unpickle(outputs))
 
 
 class _Pool:
@@ -225,5 +227,5 @@ def _begin(make_run: Callable[[Any], Run], argument: object) -> None:
 
 
 def _run_travelled(chunk: Chunk[Any]) -> tuple[bytes, _Payload]:
-    outcome: Outcome[Any] = _runs[-1](replace(chunk, payload=_unpacked(chunk.payload)))
+    outcome: Outcome[Any] = _runs[-1](replace(chunk, payload=unpack_or_unpickle(chunk.payload)))
     return encode_outcome(replace(outcome, outputs=_NO_FRAME)), _together(outcome.outputs)

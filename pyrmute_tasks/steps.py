@@ -37,8 +37,21 @@ class Step:
         return f"{self.from_version} → {self.to_version}"
 
     def error(self, name: str, cause: Exception) -> Exception:
-        """Return the error that stands for `cause`, raised by this step."""
+        """Return the error that stands for `cause`, raised by this step.
+
+        Raises:
+            MigrationError: If asking `cause` for its text raises, as in pyrmute. What it
+                raises comes out as it is where pyrmute does not catch it either.
+        """
         what = "Auto-migration failed" if self.automatic else "Migration function raised"
+        try:
+            return self._error(name, what, cause)
+        except MigrationError:
+            raise
+        except Exception as raised:
+            raise self._error(name, "Migration failed", raised) from raised
+
+    def _error(self, name: str, what: str, cause: Exception) -> MigrationError:
         reason = f"{what}: {type(cause).__name__}: {cause}"
         error = MigrationError(name, str(self.from_version), str(self.to_version), reason)
         error.__cause__ = cause

@@ -112,3 +112,11 @@ def test_a_damaged_outcome_is_refused(cut: int) -> None:
     data = encode_outcome(Outcome(0, 0, encode_frame(FrameKind.LINES, 0, b"")))
     with pytest.raises(FrameError):
         decode_outcome(data[:cut])
+
+
+def test_an_outcome_of_another_version_is_told_before_it_is_read() -> None:
+    data = encode_outcome(Outcome(0, 0, encode_frame(FrameKind.OBJECTS, 0, b"\x90")))
+    start = data.index(b"PMT")
+    older = b"\x00\x00\x00\x01\xc1" + data[start : start + 3] + b"\x01" + data[start + 4 :]
+    with pytest.raises(FrameError, match="frame version 1 is not the version 2 spoken here"):
+        decode_outcome(older)

@@ -118,15 +118,16 @@ class Level(enum.IntEnum):
     HIGH = 3
 
 
-def test_enums_travel_as_their_value() -> None:
-    assert unpack(pack([Colour.RED, Level.HIGH, {Colour.RED: 1}])) == ["red", 3, {"red": 1}]
+def test_enums_are_members_again_also_as_keys() -> None:
+    value = [Colour.RED, Level.HIGH, {Colour.RED: 1, "red": 2}]
+    assert exact(unpack(pack(value))) == exact(value)
 
 
 class Text(str):
     __slots__ = ()
 
 
-@pytest.mark.parametrize("value", [object(), Text("x"), range(3), 1j, Exception("x")])
+@pytest.mark.parametrize("value", [object(), Text("x"), memoryview(b"x"), iter(""), Exception("x")])
 def test_anything_else_is_refused_by_type_and_place(value: object) -> None:
     records = [{"a": 1}, {"a": {"tags": ["x", value], "key with data": value}}]
     with pytest.raises(UnsupportedValueError) as caught:

@@ -8,9 +8,10 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal
 
+import pyrmute
 import pytest
-from pydantic import BaseModel, TypeAdapter, ValidationError, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from pyrmute_tasks.codec import pack, unpack
 from pyrmute_tasks.errors import InvalidRecordError, MigrationError, ModelNotFoundError
@@ -22,6 +23,8 @@ from pyrmute_tasks.failures import (
     describe_safely,
     validation_error_of,
 )
+from pyrmute_tasks.steps import Step
+from pyrmute_tasks.versions import ModelVersion
 
 
 class Inner(BaseModel):
@@ -80,6 +83,62 @@ def test_one_records_part_of_a_lists_error_equals_its_own(position: int) -> None
     own = invalid(BAD_ITEMS[position])
     assert repr(part.errors()) == repr(own.errors())
     assert str(part) == str(own)
+
+
+class Bad(ValueError):
+    def __str__(self) -> str:
+        return f"<{self.args[0]}>"
+
+
+class Guarded(BaseModel):
+    model_config = ConfigDict(
+        hide_input_in_errors=True, title="A title", validation_error_cause=True
+    )
+    count: int
+    label: str = ""
+
+    @field_validator("label")
+    @classmethod
+    def check(cls, label: str) -> str:
+        if label == "known":
+            raise PydanticKnownError("greater_than", {"gt": 5})
+        if label == "custom":
+            context = {"a": Stage.STEP, "b": Decimal(1), "m": "{a}"}
+            raise PydanticCustomError("value_error", "of its own: {a} {m}", context)
+        if label == "local":
+
+            class Local(ValueError):
+                pass
+
+            raise Local("of a local class")
+        raise Bad(label)
+
+
+@pytest.mark.parametrize("label", ["bad", "known", "custom"])
+@pytest.mark.parametrize("count", ["x", 1])
+def test_a_validation_error_keeps_what_its_model_asks_for(label: str, count: object) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Guarded.model_validate({"count": count, "label": label})
+    error, back = caught.value, travel(RecordFailure.of(1, Stage.VALIDATE, "", caught.value)).error
+    assert isinstance(back, ValidationError)
+    assert (str(back), back.title) == (str(error), "A title")
+    assert "input_value" not in str(back)
+    assert repr(back.errors()) == repr(error.errors())
+    assert back.json(include_context=label != "custom") == error.json(
+        include_context=label != "custom"
+    )
+    assert repr(back.__cause__) == repr(error.__cause__)
+    if isinstance(back.__cause__, ExceptionGroup):
+        assert back.__cause__.exceptions[0] is back.errors()[-1]["ctx"]["error"]
+
+
+def test_a_validators_error_of_an_unknown_class_keeps_its_text() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Guarded.model_validate({"count": 1, "label": "local"})
+    back = travel(RecordFailure.of(1, Stage.VALIDATE, "", caught.value)).error
+    assert isinstance(back, ValidationError)
+    assert str(back) == str(caught.value)
+    assert isinstance(back.errors()[0]["ctx"]["error"], RemoteError)
 
 
 def caught_in_a_step(cause: Exception) -> MigrationError:
@@ -224,18 +283,49 @@ def test_classes_with_habits_of_their_own_come_back(error: Exception) -> None:
     assert str(back) == str(error)
 
 
+class Holding(Exception):
+    def __str__(self) -> str:
+        return f"held by {self.holder!r}"[:8]
+
+    def __init__(self, holder: object) -> None:
+        super().__init__(holder, "x")
+        self.holder = holder
+
+
 @pytest.mark.parametrize(
-    ("error", "message"),
+    "error",
     [
-        (Forgetful(["key"]), "the things are ['key']"),
-        (ExceptionGroup("several", [ValueError("one")]), "several (1 sub-exception)"),
+        Demanding("a", {"b": "c"}),
+        Forgetful(["key"]),
+        RuntimeError(ValueError("inner"), {1: (2, Decimal(3))}),
+        ImportError("no", name="a.b", path="/p"),
+        StopIteration(4),
+        PydanticCustomError("odd", "odd {what}", {"what": "thing"}),
     ],
 )
-def test_what_cannot_be_put_together_again_has_a_stand_in(error: Exception, message: str) -> None:
+def test_arguments_and_attributes_of_any_kind_come_back(error: Exception) -> None:
+    back = travel(RecordFailure.of(0, Stage.STEP, "", error)).error
+    assert type(back) is type(error)
+    assert (repr(back), str(back)) == (repr(error), str(error))
+    assert attributes_of(back) == attributes_of(error)
+
+
+def test_what_cannot_be_carried_leaves_the_text() -> None:
+    error = Holding(object())
     back = travel(RecordFailure.of(0, Stage.STEP, "", error)).error
     assert isinstance(back, RemoteError)
-    assert type(error).__name__ in back.type_name
-    assert back.message == message
+    assert back.message == "held by "
+
+
+def test_groups_come_back_with_their_members() -> None:
+    shared = ValueError("one")
+    inner = BaseExceptionGroup("inner", [shared, SystemExit(2)])
+    error = BaseExceptionGroup("outer", [KeyError("k"), inner])
+    error.__cause__ = shared
+    back = travel(RecordFailure.of(0, Stage.STEP, "", error)).error
+    assert isinstance(back, BaseExceptionGroup)
+    assert repr(back) == repr(error)
+    assert back.exceptions[1].exceptions[0] is back.__cause__  # type: ignore[attr-defined]  # a group
 
 
 def test_notes_that_are_none_do_no_harm() -> None:
@@ -337,6 +427,44 @@ def test_causes_that_go_round_end_and_come_back_round(
     assert list(map(type, causes)) == list(map(type, causes_of(outer)))
     assert len(causes) == 1 + length
     assert causes[-1].__cause__ is causes[1]
+
+
+class Leaver(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("no words")
+
+
+@pytest.mark.parametrize("kind", [Speechless, Leaver])
+def test_a_step_whose_exception_has_no_text_fails_as_in_pyrmute(kind: type[Exception]) -> None:
+    theirs = pyrmute.ModelManager()
+
+    @theirs.migration("User", "1.0.0", "2.0.0")
+    def step(_: Any) -> Any:
+        raise kind("x")
+
+    for version in ("1.0.0", "2.0.0"):
+        theirs.model("User", version)(Inner)
+    expected = BaseException()
+    try:
+        theirs.migrate_data({}, "User", "1.0.0", "2.0.0")
+    except BaseException as raised:
+        expected = raised
+    error = BaseException()
+    step_ = Step(ModelVersion(1, 0, 0), ModelVersion(2, 0, 0), step)
+    try:
+        try:
+            step({})
+        except Exception as cause:
+            raise step_.error("User", cause) from cause
+    except BaseException as raised:
+        error = raised
+    assert (type(error).__name__, error.args) == (type(expected).__name__, expected.args)
+    assert repr(error.__cause__) == repr(expected.__cause__)
+    inner = (error.__cause__ or error).__context__
+    assert type(inner) is kind
+    back = travel(RecordFailure.of(6, Stage.STEP, "", error)).exception()
+    assert (type(back), back.args) == (type(error), error.args)
+    assert back.record_index == 6  # type: ignore[attr-defined]  # set by exception()
 
 
 SECRET = "Secret"

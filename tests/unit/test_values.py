@@ -1,0 +1,347 @@
+"""Which values cross a process boundary, as what, and what a crafted message can do."""
+
+import contextlib
+import gc
+import sys
+import types
+import zlib
+from collections import deque
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import ormsgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from pyrmute_tasks.chunks import pack_each
+from pyrmute_tasks.codec import join_packed, pack, pack_record, unpack
+from pyrmute_tasks.errors import FrameError, UnsupportedValueError
+from pyrmute_tasks.loaded import find_class, name_of_class
+from pyrmute_tasks.local import pack_or_pickle, unpack_or_unpickle
+from pyrmute_tasks.objects import Kind
+from tests import wire_values
+from tests.conftest import ROOT
+from tests.wire_values import KEPT, REFUSED, Colour, Frozen, Guessing, Model, Plain, Point
+
+TABLE = ROOT / "docs" / "types.md"
+
+
+def assert_same(left: Any, right: Any, pairs: dict[int, tuple[Any, Any]] | None = None) -> None:
+    """Fail unless both are the same in types, values, order and identities."""
+    pairs = {} if pairs is None else pairs
+    assert type(left) is type(right)
+    if isinstance(left, (dict, list, set, bytearray, deque, BaseModel, Plain)):
+        # The pair keeps both alive, so that an id stays theirs.
+        assert pairs.setdefault(id(left), (left, right))[1] is right
+    parts = _parts(left), _parts(right)
+    if parts[0] is None:
+        assert left == right or left != left  # noqa: PLR0124  # NaN
+        assert (repr(left), str(left)) == (repr(right), str(right))
+    else:
+        assert len(parts[0]) == len(parts[1] or ())
+        for one, other in zip(*parts, strict=True):
+            assert_same(one, other, pairs)
+
+
+def _parts(value: Any) -> list[Any] | None:
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=repr)
+    if isinstance(value, dict):
+        flat = [part for item in value.items() for part in item]
+        return [getattr(value, "default_factory", None), *flat]
+    if isinstance(value, (list, tuple, deque)):
+        return [getattr(value, "maxlen", None), *value]
+    if isinstance(value, BaseModel):
+        names = ("__dict__", "model_fields_set", "__pydantic_extra__", "__pydantic_private__")
+        return [getattr(value, name) for name in names]
+    if isinstance(value, (Plain, Frozen)):
+        return [getattr(value, name) for name in value.__dataclass_fields__]
+    return None
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_value_arrives_as_what_it_was(name: str) -> None:
+    value = {"at": [KEPT[name]()]}
+    assert_same(unpack(pack_record(value)), value)
+    assert_same(unpack(join_packed(list(pack_each([value, {}])))), [value, {}])
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_value_is_refused_with_its_record_and_place(name: str) -> None:
+    records = [{"a": 1}, {"a": {"b": [5, REFUSED[name]()]}}]
+    with pytest.raises(UnsupportedValueError) as caught:
+        list(pack_each(records))
+    assert caught.value.record_index == 1
+    assert caught.value.path.startswith("a.b[1]")
+
+
+def test_path_leads_through_instances() -> None:
+    for value, path in (
+        (Frozen("a", [object()]), "v.inner[0]"),
+        (Model.model_construct(name=object()), "v.name"),
+        (Point(object()), "v.x"),  # type: ignore[arg-type]  # of a wrong type
+        ({1: object()}, "v.<key>"),
+        (deque([object()]), "v[0]"),
+    ):
+        with pytest.raises(UnsupportedValueError) as caught:
+            pack_record({"v": value})
+        assert caught.value.path == path
+
+
+# --- identity -----------------------------------------------------------------------------
+
+LEAVES = st.sampled_from(sorted(KEPT)).map(lambda name: KEPT[name]()) | st.text() | st.integers()
+KEYS = st.sampled_from([1, "a", "red", Colour.RED, (1, 2), None, Point(1.0), Frozen("a"), date.max])
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Any:
+    """A record whose parts may be reached more than once."""
+    nodes: list[Any] = [draw(LEAVES) for _ in range(draw(st.integers(1, 4)))]
+    for _ in range(draw(st.integers(0, 6))):
+        inner = draw(st.lists(st.sampled_from(range(len(nodes))), max_size=4))
+        items = [nodes[position] for position in inner]
+        make = draw(st.sampled_from(["list", "tuple", "text", "dict", "deque", "plain", "model"]))
+        nodes.append(_container(make, items, draw))
+    chosen = draw(st.lists(st.sampled_from(range(len(nodes))), max_size=6))
+    return {"nodes": [nodes[position] for position in chosen], "last": nodes[-1]}
+
+
+def _container(make: str, items: list[Any], draw: st.DrawFn) -> Any:
+    if make == "text":
+        return {str(position): item for position, item in enumerate(items)}
+    if make == "dict":
+        return {draw(KEYS): item for item in items}
+    if make == "plain":
+        return Plain("a", items)
+    if make == "model":
+        return Model.model_construct(name=items, more=items)
+    return {"list": list, "tuple": tuple, "deque": deque}[make](items)
+
+
+@given(graphs())
+@settings(deadline=None, max_examples=300)
+def test_values_arrive_with_their_identities(record: Any) -> None:
+    if len(record["nodes"]) % 2:
+        gc.collect(0)  # after which tuples of plain values are not tracked
+    assert_same(unpack(pack_record(record)), record)
+    back = unpack(join_packed(list(pack_each([record, record]))))
+    assert_same(back[0], record)
+    assert_same(back[1], record)
+    assert back[0] is not back[1]
+
+
+def test_sharing_is_found_at_any_depth() -> None:
+    for inner in ({}, {"a": 1}, [], bytearray(b"a"), {1}, Model(name="a")):
+        for record in (
+            {"a": inner, "b": inner},
+            {"a": inner, "b": {"c": [{"d": inner}]}},
+            {"a": (inner,), "b": [inner]},
+        ):
+            assert_same(unpack(pack_record(record)), record)
+
+
+def test_records_without_sharing_are_as_small_as_ever() -> None:
+    record = {"a": {"b": [1]}, "c": {"b": [1]}}
+    assert pack_record(record) == ormsgpack.packb(record)
+
+
+def test_labels_belong_to_their_record() -> None:
+    records: list[Any] = []
+    for number in range(3):
+        inner = [number]
+        records.append({"a": inner, "b": inner})
+    back = unpack(join_packed(list(map(pack_record, records))))
+    assert back == records
+    assert all(record["a"] is record["b"] for record in back)
+
+
+def test_deep_values_are_carried_or_refused_at_once() -> None:
+    for wrap in (lambda value: (value,), lambda value: {1: value}, lambda value: Plain("a", value)):
+        value: Any = []
+        for _ in range(300):
+            value = wrap(value)
+            try:
+                packed = pack_record({"a": value, "b": value})
+            except UnsupportedValueError:
+                continue
+            unpack(packed)
+
+
+# --- on this machine ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("odd", ["subclass of `list`, `dict`", "a container within itself"])
+def test_only_the_odd_record_is_pickled(odd: str) -> None:
+    records = [{"n": 0}, {"n": REFUSED[odd]()}, {"n": Colour.RED}]
+    packed = list(map(pack_or_pickle, records))
+    assert [data[:1] == b"\xc1" for data in packed] == [False, True, False]
+    back = unpack_or_unpickle(packed)
+    assert back[0] == records[0]
+    assert type(back[1]["n"]) is type(records[1]["n"])
+    assert back[2] == records[2]
+
+
+# --- classes by name ----------------------------------------------------------------------
+
+
+def test_classes_of_the_script_are_named_by_its_stem(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = types.ModuleType("__main__")
+    script.__file__ = "/somewhere/nightly_job.py"
+    kind = type("Kind", (), {"__module__": "__main__"})
+    script.Kind = kind  # type: ignore[attr-defined]  # a module's own
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    assert name_of_class(kind) == "nightly_job:Kind"
+    assert find_class("nightly_job:Kind") is kind
+    # Imported as well: then it has two classes of that name, and the script's is not sent.
+    again = types.ModuleType("nightly_job")
+    again.Kind = type("Kind", (), {"__module__": "nightly_job"})  # type: ignore[attr-defined]  # as above
+    monkeypatch.setitem(sys.modules, "nightly_job", again)
+    assert name_of_class(kind) is None
+    assert find_class("nightly_job:Kind") is again.Kind
+
+
+def test_local_classes_are_refused() -> None:
+    local = wire_values.enum.Enum("Local", "A")
+    with pytest.raises(UnsupportedValueError):
+        pack_record({"a": local.A})  # type: ignore[attr-defined]  # a member
+
+
+def instance(kind: Kind, *parts: Any) -> bytes:
+    return ormsgpack.packb(ormsgpack.Ext(kind, pack(list(parts))))
+
+
+HERE = "tests.wire_values"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        instance(Kind.ENUM, "no_such_module:Enum", "A", 1),
+        instance(Kind.ENUM, "subprocess:Popen", "A", 1),
+        instance(Kind.ENUM, "builtins:eval", "A", 1),
+        instance(Kind.ENUM, f"{HERE}:Plain", "A", 1),
+        instance(Kind.ENUM, f"{HERE}:Guessing", "TWO", 2),
+        instance(Kind.ENUM, f"{HERE}:Guessing", None, 2),
+        instance(Kind.ENUM, f"{HERE}:Colour", "RED", "blue"),
+        instance(Kind.ENUM, f"{HERE}:Colour", ["RED"], "red"),
+        instance(Kind.ENUM, f"{HERE}:Right", None, 1 << 70),
+        instance(Kind.ENUM, 5, "A", 1),
+        instance(Kind.ENUM),
+        instance(Kind.DATACLASS, f"{HERE}:Plain", 0, None, "a", []),
+        instance(Kind.DATACLASS, f"{HERE}:Plain", zlib.crc32(b"name,tags"), ["__class__"], "a"),
+        instance(Kind.DATACLASS, f"{HERE}:Model", 0, None, "a"),
+        instance(Kind.DATACLASS, "builtins:dict", 0, None),
+        instance(Kind.NAMED_TUPLE, f"{HERE}:Point", 0, 1.0, 2.0),
+        instance(Kind.NAMED_TUPLE, "builtins:tuple", 0),
+        instance(Kind.NAMED_TUPLE, "os:stat_result", 0),
+        instance(Kind.MODEL, f"{HERE}:Model", 0, ["name"], {"name"}, None, None, "a"),
+        instance(Kind.MODEL, "pydantic:BaseModel", 0, [], set(), None, {"a": 1}),
+        ormsgpack.packb(ormsgpack.Ext(14, b"\x05")),  # a reference to nothing
+        ormsgpack.packb(ormsgpack.Ext(14, b"")),
+        ormsgpack.packb(ormsgpack.Ext(13, b"\x90")),
+        ormsgpack.packb(ormsgpack.Ext(13, pack([[], 1]))),
+        ormsgpack.packb(ormsgpack.Ext(20, b"Popen\0ls")),
+        ormsgpack.packb(ormsgpack.Ext(20, b"IPv4Address\x00x")),
+        ormsgpack.packb(ormsgpack.Ext(21, b"s" + bytes(8) + b"(")),
+        ormsgpack.packb(ormsgpack.Ext(21, b"s" + (128).to_bytes(8, "big") + b"a")),
+        ormsgpack.packb(ormsgpack.Ext(26, pack(["Popen"]))),
+        ormsgpack.packb(ormsgpack.Ext(19, b"1 0")),
+        ormsgpack.packb(ormsgpack.Ext(99, b"")),
+    ],
+)
+def test_crafted_message_is_refused(message: bytes) -> None:
+    with pytest.raises(FrameError):
+        unpack(message)
+
+
+def test_class_that_is_defined_otherwise_is_named() -> None:
+    with pytest.raises(FrameError, match=r"tests\.wire_values:Plain is defined otherwise"):
+        unpack(instance(Kind.DATACLASS, f"{HERE}:Plain", 0, None, "a", []))
+    with pytest.raises(FrameError, match="'gone:Plain' is not loaded in this process"):
+        unpack(instance(Kind.DATACLASS, "gone:Plain", 0, None, "a", []))
+
+
+def test_nothing_is_imported_for_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late(types.ModuleType):
+        def __getattribute__(self, name: str) -> Any:
+            raise AssertionError("code of the module ran")
+
+    monkeypatch.setitem(sys.modules, "late", Late("late"))
+    before = set(sys.modules)
+    for name in ("late:Kind", "this:s", "antigravity:x", "late:a.b", "", ":", "a:b:c"):
+        assert find_class(name) is None
+    assert set(sys.modules) == before
+
+
+@given(st.sampled_from(range(40)), st.binary(max_size=60))
+@settings(deadline=None, max_examples=500)
+def test_any_bytes_behind_an_extension_type_are_read_or_refused(tag: int, data: bytes) -> None:
+    with contextlib.suppress(FrameError):
+        unpack(ormsgpack.packb(ormsgpack.Ext(tag, data)))
+
+
+def test_guessing_enum_is_looked_up_by_name_only() -> None:
+    assert unpack(pack([Guessing.ONE]))[0] is Guessing.ONE
+
+
+# --- the table ----------------------------------------------------------------------------
+
+HEAD = """\
+# What becomes of a value
+
+A step may put any of these into its record. This table is written by the tests; after a change:
+`python -m tests.unit.test_values`.
+
+- **in process, in threads**: every value stays the object it is.
+- **in processes**: *kept* is a value of the same type that is equal, with the same order where
+  there is one; an object that a record holds twice is one object again. *Pickled* is what `pickle`
+  makes of it.
+- **fleet**: *kept* as above. *Refused* is an `UnsupportedValueError` with record index and
+  path of the value, as soon as the record is packed. Instances of your own classes need
+  a class that is an attribute of a module, and that workers have loaded with the manager.
+- **files**: what `migrate_file` writes for a field that is declared `Any`; a declared type decides
+  for itself.
+
+| value | in process, threads | processes | fleet | files |
+|---|---|---|---|---|
+"""
+
+
+class _Anything(BaseModel):
+    value: Any
+
+
+def _row(name: str, value: Any) -> str:
+    record = {"value": value}
+    try:
+        assert_same(unpack(pack_record(record)), record)
+        fleet = processes = "kept"
+    except UnsupportedValueError:
+        fleet = "refused"
+        try:
+            unpack_or_unpickle([pack_or_pickle(record)])
+            processes = "pickled"
+        except UnsupportedValueError:
+            processes = "refused"
+    try:
+        text = _Anything(value=value).model_dump_json()[len('{"value":') : -1]
+        files = f"`{text}`".encode("ascii", "backslashreplace").decode().replace("|", "\\|")
+    except Exception:
+        files = "refused"
+    return f"| {name} | the same | {processes} | {fleet} | {files} |\n"
+
+
+def table() -> str:
+    return HEAD + "".join(_row(name, make()) for name, make in (KEPT | REFUSED).items())
+
+
+def test_table_of_types_is_up_to_date() -> None:
+    assert TABLE.read_text() == table(), "write it anew: python -m tests.unit.test_values"
+
+
+if __name__ == "__main__":
+    Path(TABLE).write_text(table())
