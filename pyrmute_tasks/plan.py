@@ -24,7 +24,8 @@ from pydantic import BaseModel, RootModel, TypeAdapter, ValidationError
 
 from pyrmute_tasks.errors import InvalidRecordError, MigrationError, ModelNotFoundError
 from pyrmute_tasks.failures import RecordFailure, Stage, validation_error_of
-from pyrmute_tasks.fingerprint import fingerprint_of
+from pyrmute_tasks.fingerprint import FingerprintTree, fingerprint_tree
+from pyrmute_tasks.reachable import ReachedCode
 from pyrmute_tasks.registry import MigrationFunc, ModelData, Registry
 from pyrmute_tasks.retries import Retry
 from pyrmute_tasks.steps import Hop, Step, StepCompiler
@@ -74,6 +75,7 @@ class MigrationPlan:
         hops: The hops that running it can come to, also those inside of records.
         observed: Runs all steps over one record with the hooks in use called around it;
             None if the plan was compiled without hooks.
+        code: What the manager's models and steps reach, for the fingerprint.
     """
 
     name: str
@@ -84,6 +86,7 @@ class MigrationPlan:
     path: tuple[type[BaseModel], ...] = field(default=(), repr=False)
     hops: tuple[Hop, ...] = field(default=(), repr=False)
     observed: MigrationFunc | None = field(default=None, repr=False)
+    code: ReachedCode = field(default_factory=ReachedCode, repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.name} {self.from_version}→{self.to_version}"
@@ -286,17 +289,22 @@ class MigrationPlan:
     def _adapter(self) -> TypeAdapter[list[Any]]:
         return TypeAdapter(list[self.target])  # type: ignore[name-defined]  # a class known at run time only
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Hash of all that decides this plan's results, the same in every process.
+        """Hash of all that decides this plan's results, the same in every process."""
+        return self.fingerprint_tree.root
 
-        It covers the fields, defaults and validators of every model that records of the
-        path can hold, the code of every step, and the versions of pydantic and of this
-        package.
+    @cached_property
+    def fingerprint_tree(self) -> FingerprintTree:
+        """All that decides this plan's results, each with its name and its hash.
+
+        It covers every model that records of the path can hold, every step, what these
+        reach in the user's own packages, and the versions of the libraries.
         """
         nested = [model for hop in self.hops for model in hop.models]
         target = [] if isinstance(self.model, ModelNotFoundError) else [self.model]
-        return fingerprint_of(str(self), [*self.path, *target, *nested], self.hops)
+        models = [*self.path, *target, *nested]
+        return fingerprint_tree(str(self), models, self.hops, self.code)
 
 
 def compile_plan(
@@ -306,10 +314,12 @@ def compile_plan(
     to_version: ModelVersion,
     *,
     observe: bool = False,
+    code: ReachedCode | None = None,
 ) -> MigrationPlan:
     """Resolve the path between two versions of a model.
 
     A step written for exactly this hop is preferred to a chain over the versions between.
+    `code` has captured what the registry's models and steps reach.
 
     Raises:
         ModelNotFoundError: If the model or one of the versions is not registered.
@@ -323,7 +333,8 @@ def compile_plan(
     target = _target(registry, name, to_version)
     observed = compiler.nested(name, from_version, to_version) if observe and versions else None
     hops = tuple(compiler.hops)
-    return MigrationPlan(name, from_version, to_version, steps, target, path, hops, observed)
+    code = code or ReachedCode()
+    return MigrationPlan(name, from_version, to_version, steps, target, path, hops, observed, code)
 
 
 def _target(
