@@ -7,6 +7,7 @@ is the same with ``-O`` and ``-OO`` unless the code holds an ``assert`` or asks 
 
 import dis
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import CodeType
@@ -25,6 +26,8 @@ _FLAGS: Final = (
     | inspect.CO_ITERABLE_COROUTINE
     | inspect.CO_ASYNC_GENERATOR
 )
+_LOOKS_UP_TEXT: Final = frozenset({"globals", "eval", "exec"})
+_IDENTIFIER: Final = re.compile(r"[^\W\d]\w*")
 _LOOKS_AT_LOCALS: Final = frozenset({"locals", "vars", "dir", "eval", "exec"})
 
 
@@ -37,15 +40,20 @@ _SMALL_INT: Final = _ops("LOAD_SMALL_INT")
 _CLOSURE: Final = _ops("LOAD_CLOSURE", "MAKE_CELL")
 _DEREF: Final = frozenset(dis.hasfree) - _CLOSURE
 _LOCAL: Final = frozenset(dis.haslocal)
-_GLOBAL: Final = _ops("LOAD_GLOBAL")
-_NAME: Final = _ops("LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+_GLOBAL: Final = _ops("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 _ATTRIBUTE: Final = _ops("LOAD_ATTR", "LOAD_METHOD")
 _IMPORT: Final = _ops("IMPORT_NAME")
 _JUMP: Final = frozenset(dis.hasjrel)
 _BACKWARD: Final = frozenset(op for name, op in dis.opmap.items() if "BACKWARD" in name)
+_STORE_NAME: Final = dis.opmap["STORE_NAME"]
 _NOP: Final = dis.opmap["NOP"]
 _CACHE: Final = 0
-_METHOD_BIT: Final = int("LOAD_METHOD" not in dis.opmap)  # since 3.12 in the argument's last bit
+_NAMED: Final = frozenset(dis.hasname)
+_NAMED_BITS: Final = {
+    dis.opmap["LOAD_GLOBAL"]: 1,
+    dis.opmap["LOAD_ATTR"]: int("LOAD_METHOD" not in dis.opmap),  # since 3.12
+    dis.opmap.get("LOAD_SUPER_ATTR", -1): 2,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,9 @@ def read_code(code: CodeType, *, by_position: bool = False) -> Body:
     text = reader.text(code, free, by_position)
     used = sorted(free, key=lambda name: reader.order.get(free[name], len(free)))
     attributes = frozenset(reader.attributes)
+    if any(path[0] in _LOOKS_UP_TEXT for path in reader.paths):
+        names = (name for text in reader.texts for name in _IDENTIFIER.findall(text))
+        reader.paths |= dict.fromkeys((name,) for name in names)
     return Body(text, tuple(reader.paths), tuple(reader.imports), attributes, tuple(used))
 
 
@@ -104,6 +115,7 @@ class _Reader:
         self.imports: dict[Import, None] = {}
         self.attributes: set[str] = set()
         self.order: dict[object, int] = {}  # of variables shared by functions, by first use
+        self.texts: list[str] = []
         self._scopes = 0
 
     def text(self, code: CodeType, outer: Mapping[str, object], by_position: bool = False) -> str:
@@ -121,7 +133,6 @@ class _Reader:
             code.co_kwonlyargcount,
             code.co_flags & _FLAGS,
             _parameters(code, by_position),
-            code.co_names,
             code.co_varnames if _LOOKS_AT_LOCALS & set(code.co_names) else "",
         )
         return f"{head!r} [{instructions}]"
@@ -133,7 +144,7 @@ class _Reader:
         recent: list[Any] = []  # constants
         path: tuple[str, ...] = ()
         told: list[str] = []
-        instructions = _decoded(code)
+        instructions = _without_docstring(code, _decoded(code))
         ordinals = _ordinals(instructions, len(code.co_code))
         for _, after, op, argument in instructions:
             if op == _NOP:
@@ -144,11 +155,8 @@ class _Reader:
             if op in _CONST:
                 value = code.co_consts[argument]
                 recent.append(value)
-                if argument not in seen:
-                    seen[argument] = f"={len(seen)}"
-                    what = self._constant(value, variables)
-                else:
-                    what = seen[argument]
+                what = seen.get(argument) or self._constant(value, variables)
+                seen.setdefault(argument, f"={len(seen)}")
             elif op in _CLOSURE or (op in _LOCAL and code.co_nlocals <= argument < len(slots)):
                 what = ""  # which variable it is, the code that uses it says
             elif op in _DEREF:
@@ -156,29 +164,29 @@ class _Reader:
             elif op in _JUMP:
                 target = after - 2 * argument if op in _BACKWARD else after + 2 * argument
                 what = f"to {ordinals[target]}"
-            else:
-                path = self._name(code, op, argument, path, recent)
+            elif op in _NAMED:
+                bits = _NAMED_BITS.get(op, 0)  # of the argument that are no name
+                name = code.co_names[argument >> bits]
+                what = f"{argument & (1 << bits) - 1} {name}"
+                path = self._name(name, op, path, recent)
+            elif op in _SMALL_INT:
+                recent.append(argument)
             told.append(f"{op} {what}")
         told += _handlers(code.co_exceptiontable, ordinals)
         return "; ".join(told)
 
     def _name(
-        self, code: CodeType, op: int, argument: int, path: tuple[str, ...], recent: list[Any]
+        self, name: str, op: int, path: tuple[str, ...], recent: list[Any]
     ) -> tuple[str, ...]:
         """Note a name that is looked up; return the path that it begins or goes on with."""
-        if op in _SMALL_INT:
-            recent.append(argument)
-        elif op in _GLOBAL:
-            return (code.co_names[argument >> 1],)
-        elif op in _NAME:
-            return (code.co_names[argument],)
-        elif op in _ATTRIBUTE:
-            name = code.co_names[argument >> _METHOD_BIT]
+        if op in _GLOBAL:
+            return (name,)
+        if op in _ATTRIBUTE:
             self.attributes.add(name)
             return (*path, name) if path else ()
-        elif op in _IMPORT:
+        if op in _IMPORT:
             level, taken = recent[-2:]
-            self.imports[code.co_names[argument], level, tuple(taken or ())] = None
+            self.imports[name, level, tuple(taken or ())] = None
         return ()
 
     def _variable(self, variable: object) -> str:
@@ -194,6 +202,8 @@ class _Reader:
         if isinstance(value, frozenset):
             items = sorted(self._constant(item, variables) for item in value)
             return f"frozenset ({', '.join(items)})"
+        if isinstance(value, str):
+            self.texts.append(value)
         return constant_text(value) or type(value).__name__
 
 
@@ -213,6 +223,18 @@ def _decoded(code: CodeType) -> list[tuple[int, int, int, int]]:
         found.append((begin, at, op, argument))
         begin, argument = at, 0
     return found
+
+
+def _without_docstring(
+    code: CodeType, instructions: list[tuple[int, int, int, int]]
+) -> list[tuple[int, int, int, int]]:
+    """Leave out what gives a class its docstring."""
+    if code.co_flags & inspect.CO_OPTIMIZED:
+        return instructions  # a function; its own is no instruction
+    for at, (_, _, op, argument) in enumerate(instructions):
+        if op == _STORE_NAME and code.co_names[argument] == "__doc__":
+            return instructions[: at - 1] + instructions[at + 1 :]
+    return instructions
 
 
 def _ordinals(instructions: list[tuple[int, int, int, int]], end: int) -> dict[int, int]:

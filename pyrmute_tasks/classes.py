@@ -20,7 +20,7 @@ _SKIPPED: Final = frozenset(
     | {"__annotations_cache__", "__dataclass_fields__", "__dict__", "__doc__", "__eq_kw__"}
     | {"__firstlineno__", "__match_args__", "__module__", "__orig_bases__", "__parameters__"}
     | {"__qualname__", "__signature__", "__static_attributes__", "__weakref__", "model_config"}
-    | {"model_fields", "model_computed_fields", "__abstractmethods__", "__hash__"}
+    | {"model_fields", "model_computed_fields", "__abstractmethods__"}
     | {"__private_attributes__", "__get_pydantic_json_schema__", "__classcell__"}
     | {"__optional_keys__", "__required_keys__", "__readonly_keys__", "__mutable_keys__"}
     | {"__non_callable_proto_members__", "__protocol_attrs__", "_is_protocol"}

@@ -20,8 +20,7 @@ import struct
 import types
 import typing
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, ForwardRef, Protocol, get_args, get_origin
 
@@ -132,7 +131,7 @@ _FIELD_PARTS: Final = (
     "exclude",
     "exclude_if",
     "validate_default",
-    "frozen",
+    "frozen",  # of a dataclass, as the next ones
     "init",
     "init_var",
     "kw_only",
@@ -174,20 +173,17 @@ class Describer:
         """
         text = constant_text(value)
         if text is not None:
-            out.add(text)
+            out.parts.append(text)
+        elif type(value) is type and value.__module__ == "builtins":
+            out.parts.append(value.__qualname__)  # the quick way for most fields
         elif id(value) in self._open or len(self._open) > _MAX_DEPTH:
             out.add("itself" if id(value) in self._open else "deeper")
         else:
-            with self._opened(value):
+            self._open.append(id(value))
+            try:
                 self._any(value, out, outer)
-
-    @contextmanager
-    def _opened(self, value: Any) -> Iterator[None]:
-        self._open.append(id(value))
-        try:
-            yield
-        finally:
-            self._open.pop()
+            finally:
+                self._open.pop()
 
     def _any(self, value: Any, out: Content, outer: bool) -> None:
         kind = type(value)
@@ -267,6 +263,7 @@ class Describer:
                 self.value(value.default_factory, out)
         else:
             self.all(list(value), out, outer=outer)
+            out.add(f"at most {getattr(value, 'maxlen', None)}")
         if self._nodes.owns(kind.__module__) and not issubclass(kind, tuple):
             self.named(state_of(value), out)
         out.add("end")

@@ -30,7 +30,7 @@ from pyrmute_tasks.packages import OwnPackages, is_standard, library_of
 
 __all__ = ["ReachedCode"]
 
-_DEFERRED_ITEMS: Final = 2000
+_DEFERRED_ITEMS: Final = 200
 """Tables with more items are copied at once and described when somebody asks."""
 
 _MAY_TAKE_ANY: Final = frozenset({"getattr", "vars", "eval", "exec", "__dict__", "attrgetter"})
@@ -227,6 +227,7 @@ class ReachedCode:
         name, *attributes = path
         if name not in names:
             if not hasattr(builtins, name):
+                # It may be defined below, when a plan is asked for by a module itself.
                 self._missing.append((function, name))
             return
         value: Any = names[name]
