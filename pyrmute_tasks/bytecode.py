@@ -8,6 +8,7 @@ is the same with ``-O`` and ``-OO`` unless the code holds an ``assert`` or asks 
 import dis
 import inspect
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import CodeType
@@ -51,7 +52,7 @@ _CACHE: Final = 0
 _NAMED: Final = frozenset(dis.hasname)
 _NAMED_BITS: Final = {
     dis.opmap["LOAD_GLOBAL"]: 1,
-    dis.opmap["LOAD_ATTR"]: int("LOAD_METHOD" not in dis.opmap),  # since 3.12
+    dis.opmap["LOAD_ATTR"]: int(sys.version_info >= (3, 12)),
     dis.opmap.get("LOAD_SUPER_ATTR", -1): 2,
 }
 

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.described import Content, Describer, Nodes
+from pyrmute_tasks.described import Describer
+from pyrmute_tasks.nodes import Content, Nodes
 from pyrmute_tasks.places import fields_of
 
 __all__ = ["describe_class"]
@@ -156,5 +157,8 @@ def _own_code(kind: type, nodes: Nodes) -> dict[str, Any]:
 
 
 def _is_generated(value: Any) -> bool:
-    code = getattr(_plain(value), "__code__", None)
+    function = _plain(value)
+    if isinstance(function, types.FunctionType):
+        function = vars(function).get("__wrapped__", function)  # a dataclass's repr
+    code = getattr(function, "__code__", None)
     return isinstance(code, types.CodeType) and code.co_filename.startswith(_GENERATED)

@@ -26,8 +26,8 @@ from typing import Any, Final, Self
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.described import Node
 from pyrmute_tasks.errors import FrameError
+from pyrmute_tasks.nodes import Node
 from pyrmute_tasks.packages import library_version
 from pyrmute_tasks.reachable import ReachedCode
 from pyrmute_tasks.sources import home_of, place_of

@@ -18,14 +18,8 @@ from pydantic import BaseModel
 
 from pyrmute_tasks.bytecode import Body, Import, read_code
 from pyrmute_tasks.classes import describe_class
-from pyrmute_tasks.described import (
-    Content,
-    Describer,
-    Node,
-    cell_value,
-    is_container,
-    is_plain,
-)
+from pyrmute_tasks.described import Describer, cell_value, is_container, is_plain
+from pyrmute_tasks.nodes import Content, Node
 from pyrmute_tasks.packages import OwnPackages, is_standard, library_of
 
 __all__ = ["ReachedCode"]
