@@ -1,73 +1,58 @@
 """Batches on this machine: one after the other, in threads, or in processes.
 
-All three run the same plan under the same flow, so they give the same outputs and raise the
-same error: that of the first failing record.
+All three run the same plan, so they give the same outputs and raise the same error: that of
+the first failing record. One after the other means just that: a record is read from the source,
+migrated and validated before the next one is read.
 """
 
+import contextlib
+import copy
 import multiprocessing
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from itertools import chain, repeat
+from typing import Any, Final
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.chunks import Chunk, Outcome, cut_records, encode_each
+from pyrmute_tasks.chunks import Chunk, Outcome, cut_records, pack_each
+from pyrmute_tasks.codegen import Output, OutputKind
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.flow import ChunkExecutor, Window, run_ordered
-from pyrmute_tasks.hooks import HookCounts, HookSet, MigrationHook, use_hooks
-from pyrmute_tasks.local import (
-    InlineExecutor,
-    ProcessExecutor,
-    ThreadExecutor,
-    check_workers,
-    travelling,
-)
-from pyrmute_tasks.plan import BLOCK_RECORDS, MigrationPlan, Result, paused_collector
-from pyrmute_tasks.registry import ModelData, is_loading, load_attribute
+from pyrmute_tasks.hooks import HookCounts, HookSet, use_hooks
+from pyrmute_tasks.local import ProcessExecutor, ThreadExecutor, check_workers, pack_or_pickle
+from pyrmute_tasks.plan import DATA, MigrationPlan, Result
+from pyrmute_tasks.registry import is_loading, load_attribute
 
-__all__ = [
-    "Finish",
-    "Parallelism",
-    "finish_in_blocks",
-    "keep",
-    "migrate_all",
-    "migrate_lazily",
-    "migrate_parallel",
-    "validate",
-    "validate_as",
-]
-
-Finish: TypeAlias = Callable[[MigrationPlan, list[ModelData], int], Result]
-"""What is done with migrated records, the first of which has the given index."""
+__all__ = ["Parallelism", "Wanted", "migrate_all", "migrate_lazily", "migrate_parallel"]
 
 
-def validate(plan: MigrationPlan, data: list[ModelData], start: int) -> Result:
-    """Validate against the target's class."""
-    return plan.validate(data, start)
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a batch call returns for a record.
 
+    Attributes:
+        validated: Models, not data.
+        model: What validates them; None means the target's class.
+    """
 
-def validate_as(model: type[BaseModel]) -> Finish:
-    """Validate against a class that the caller names."""
-    return lambda plan, data, start: plan.validate(data, start, model)
+    validated: bool = True
+    model: type[BaseModel] | None = None
 
+    def output(self, plan: MigrationPlan) -> Output:
+        """Return the output of `plan` that is wanted.
 
-def keep(_: MigrationPlan, data: list[ModelData], __: int) -> Result:
-    """Leave the data as they are."""
-    return data, None
+        Raises:
+            ModelNotFoundError: If it is to be validated by the target and there is none.
+        """
+        if not self.validated:
+            return DATA
+        return Output(OutputKind.MODELS, self.model or plan.target)
 
-
-def finish_in_blocks(
-    finish: Finish, plan: MigrationPlan, data: list[ModelData], start: int
-) -> Result:
-    """Finish many records, some at a time, so that they are still in the cache."""
-    done: list[Any] = []
-    for begin in range(0, len(data), BLOCK_RECORDS):
-        outputs, failure = finish(plan, data[begin : begin + BLOCK_RECORDS], start + begin)
-        done += outputs
-        if failure is not None:
-            return done, failure
-    return done, None
+    def finish(self, plan: MigrationPlan, data: list[Any], start: int) -> Result:
+        """Turn data that workers have migrated into what is wanted."""
+        return plan.validate(data, start, self.model) if self.validated else (data, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,55 +81,66 @@ class Parallelism:
 
 
 def migrate_all(
-    plan: MigrationPlan, records: list[ModelData], finish: Finish, hooks: HookSet
+    get_plan: Callable[[], MigrationPlan], records: Iterable[Any], wanted: Wanted, hooks: HookSet
 ) -> list[Any]:
     """Migrate records one after the other.
 
+    Args:
+        get_plan: Returns the plan; not asked if there are no records.
+        records: The source; each record is read when the one before it is done.
+        wanted: What is returned for each.
+        hooks: The manager's.
+
     Raises:
-        Exception: The error of the first failing record.
+        BaseException: The error of the first failing record, or the source's.
     """
-    done: list[Any] = []
-    for begin in range(0, len(records), BLOCK_RECORDS):
-        block = records[begin : begin + BLOCK_RECORDS]
-        outputs, failure = _run(plan, block, begin, finish, hooks.all)
-        if failure is not None:
-            raise failure.exception()
-        done += outputs
+    begun = _begun(records)
+    if begun is None:
+        return []
+    plan = get_plan()
+    with use_hooks(hooks.all):
+        done, failure = plan.run(begun, wanted.output(plan))
+    if failure is not None:
+        raise failure.exception()
     return done
 
 
 def migrate_lazily(
-    get_plan: Callable[[], MigrationPlan],
-    records: Iterable[ModelData],
-    finish: Finish,
-    get_hooks: Callable[[], HookSet],
-    chunk_size: int,
+    get_migrate: Callable[[], Callable[[Any], Any]], records: Iterable[Any]
 ) -> Generator[Any, None, None]:
-    """Migrate records chunk by chunk, reading at most one chunk ahead.
+    """Migrate records one by one, each when it is asked for.
 
     Args:
-        get_plan: Asked for each chunk, so that nothing is looked up for no records.
+        get_migrate: Returns what migrates one record; asked for each, so that what is
+            registered meanwhile counts for the next one.
         records: The source; closed at the end.
-        finish: What is done with migrated records.
-        get_hooks: Asked for each chunk.
-        chunk_size: Records a chunk.
     """
+    with _closed(iter(records)) as source:
+        for index, record in enumerate(source):
+            try:
+                output = get_migrate()(record)
+            except BaseException as error:
+                failure = RecordFailure.of(index, Stage.STEP, "", error)
+            else:
+                yield output
+                continue
+            raise failure.exception()
 
-    def run(chunk: Chunk[list[Any]]) -> Outcome[list[Any]]:
-        result = _run(get_plan(), chunk.payload, chunk.start, finish, get_hooks().all)
-        return _outcome(chunk, result)
 
-    executor = InlineExecutor(run)
-    chunks = cut_records(records, chunk_size)
-    with closing(run_ordered(chunks, executor, lambda: _ONE_CHUNK, finish=_as_is)) as outcomes:
-        for outcome in outcomes:
-            yield from outcome.outputs
+@contextlib.contextmanager
+def _closed(source: Iterator[Any]) -> Iterator[Iterator[Any]]:
+    try:
+        yield source
+    finally:
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()
 
 
 def migrate_parallel(
-    plan: MigrationPlan,
-    records: Sequence[ModelData],
-    finish: Finish,
+    get_plan: Callable[[], MigrationPlan],
+    records: Iterable[Any],
+    wanted: Wanted,
     hooks: HookSet,
     parallelism: Parallelism,
     locate: Callable[[], str],
@@ -152,39 +148,38 @@ def migrate_parallel(
     """Migrate records in threads or processes.
 
     Args:
-        plan: What is run.
-        records: All records.
-        finish: What is done with migrated records; in threads it is done there.
+        get_plan: Returns the plan; not asked if there are no records.
+        records: The source.
+        wanted: What is returned for each; in threads it is made there.
         hooks: The manager's.
         parallelism: Where to run.
         locate: Returns the manager's name, for processes that must import it.
 
     Raises:
-        Exception: The error of the first failing record.
+        BaseException: The error of the first failing record.
         ManagerImportError: If processes must import the manager and cannot.
     """
+    begun = _begun(records)
+    if begun is None:
+        return []
     run = _in_processes if parallelism.use_processes else _in_threads
-    return run(plan, records, finish, hooks, parallelism.workers, locate)
+    return run(get_plan(), begun, wanted, hooks, parallelism.workers, locate)
 
 
-_ONE_CHUNK: Final = Window(chunks=1)
+def _begun(records: Iterable[Any]) -> Iterable[Any] | None:
+    """Return the records, or None if there are none; reads one at the most."""
+    if isinstance(records, Sequence):
+        return records if len(records) else None
+    source = iter(records)
+    for first in source:
+        return chain((first,), source)
+    return None
+
+
 _CHUNKS_PER_WORKER: Final = 4  # so that one slow chunk does not leave the others idle for long
 _MAX_CHUNK_SIZE: Final = 2000
-
-
-def _run(
-    plan: MigrationPlan,
-    records: list[ModelData],
-    start: int,
-    finish: Finish,
-    hooks: tuple[MigrationHook, ...],
-) -> Result:
-    with use_hooks(hooks):
-        data, unmigrated = plan.migrate(records, start)
-    with paused_collector():
-        outputs, invalid = finish(plan, data, start)
-    # What finishing refuses stands before what a step refused.
-    return outputs, invalid or unmigrated
+_FIRST_CHUNK_SIZE: Final = 62  # of a source whose length is not known
+_GROWING_CHUNKS: Final = 5
 
 
 def _outcome(
@@ -192,15 +187,6 @@ def _outcome(
 ) -> Outcome[list[Any]]:
     outputs, failure = result
     return Outcome(chunk.index, len(outputs), outputs, failure, counts=counts)
-
-
-def _as_is(_: Chunk[None], outcome: Outcome[list[Any]]) -> Outcome[list[Any]]:
-    return outcome
-
-
-def _cut(records: Sequence[ModelData], workers: int) -> Generator[Chunk[list[Any]], None, None]:
-    size = -(-len(records) // (_CHUNKS_PER_WORKER * workers))
-    return cut_records(records, max(1, min(size, _MAX_CHUNK_SIZE)))
 
 
 def _gather(
@@ -216,8 +202,25 @@ def _gather(
         return finish(chunk, outcome)
 
     window = Window.for_slots(workers)
-    outcomes = run_ordered(chunks, executor, lambda: window, finish=merge_and_finish)
-    return [output for outcome in outcomes for output in outcome.outputs]
+    done: list[Any] = []
+    failure = None
+    for outcome in run_ordered(chunks, executor, lambda: window, finish=merge_and_finish):
+        done += outcome.outputs
+        failure = outcome.failure
+    if failure is not None:
+        raise failure.exception()
+    return done
+
+
+def _sizes(records: Iterable[Any], workers: int) -> Callable[[], int]:
+    """Return what says how many records the next chunk holds."""
+    if isinstance(records, Sequence):
+        size = -(-len(records) // (_CHUNKS_PER_WORKER * workers))
+        return lambda: max(1, min(size, _MAX_CHUNK_SIZE))
+    growing = chain(
+        (_FIRST_CHUNK_SIZE * 2**n for n in range(_GROWING_CHUNKS)), repeat(_MAX_CHUNK_SIZE)
+    )
+    return lambda: next(growing)
 
 
 # --- threads ------------------------------------------------------------------------------
@@ -225,19 +228,35 @@ def _gather(
 
 def _in_threads(
     plan: MigrationPlan,
-    records: Sequence[ModelData],
-    finish: Finish,
+    records: Iterable[Any],
+    wanted: Wanted,
     hooks: HookSet,
     workers: int,
     _: Callable[[], str],
 ) -> list[Any]:
+    output = wanted.output(plan)
+
     def run(chunk: Chunk[list[Any]]) -> Outcome[list[Any]]:
         counts = HookCounts()
-        used = (counts, *hooks.live) if hooks else ()
-        return _outcome(chunk, _run(plan, chunk.payload, chunk.start, finish, used), counts)
+        with use_hooks((counts, *hooks.live) if hooks else ()):
+            return _outcome(chunk, plan.run(chunk.payload, output, chunk.start), counts)
 
+    # A source that is no list may give the same dict each time, filled anew.
+    kept = records if isinstance(records, Sequence) else map(_copied, records)
     with ThreadExecutor(run, workers) as executor:
-        return _gather(_cut(records, workers), executor, workers, hooks, _as_is)
+        chunks = cut_records(kept, _sizes(records, workers))
+        return _gather(chunks, executor, workers, hooks, _as_is)
+
+
+def _as_is(_: Chunk[None], outcome: Outcome[list[Any]]) -> Outcome[list[Any]]:
+    return outcome
+
+
+def _copied(record: Any) -> Any:
+    try:
+        return copy.deepcopy(record)
+    except Exception:  # something that cannot be copied is hardly used again
+        return record
 
 
 # --- processes ----------------------------------------------------------------------------
@@ -245,8 +264,8 @@ def _in_threads(
 
 def _in_processes(
     plan: MigrationPlan,
-    records: Sequence[ModelData],
-    finish: Finish,
+    records: Iterable[Any],
+    wanted: Wanted,
     hooks: HookSet,
     workers: int,
     locate: Callable[[], str],
@@ -261,12 +280,11 @@ def _in_processes(
     argument = (plan, hooks) if context.get_start_method() == "fork" else (locate(), *_key(plan))
 
     def finish_here(chunk: Chunk[None], outcome: Outcome[list[Any]]) -> Outcome[list[Any]]:
-        with paused_collector():
-            outputs, invalid = finish_in_blocks(finish, plan, outcome.outputs, chunk.start)
+        outputs, invalid = wanted.finish(plan, outcome.outputs, chunk.start)
         return _outcome(chunk, (outputs, invalid or outcome.failure))
 
     with ProcessExecutor(_begin_work, argument, workers, context) as executor:
-        chunks = encode_each(_cut(records, workers), travelling)
+        chunks = cut_records(pack_each(records, pack_or_pickle), _sizes(records, workers))
         return _gather(chunks, executor, workers, hooks, finish_here)
 
 
@@ -274,14 +292,15 @@ def _key(plan: MigrationPlan) -> tuple[str, str, str]:
     return plan.name, str(plan.from_version), str(plan.to_version)
 
 
-def _begin_work(argument: Any) -> Callable[[Chunk[list[Any]]], Outcome[list[Any]]]:
+def _begin_work(argument: Any) -> Callable[[Chunk[list[Any]]], Outcome[list[bytes]]]:
     """Make what runs chunks in a process of its own."""
     plan, hooks = argument if isinstance(argument[0], MigrationPlan) else _import_work(*argument)
+    output = Output(OutputKind.PACKED, pack=pack_or_pickle)
 
-    def run(chunk: Chunk[list[Any]]) -> Outcome[list[Any]]:
+    def run(chunk: Chunk[list[Any]]) -> Outcome[list[bytes]]:
         counts = HookCounts()
-        used = (counts, *hooks.live) if plan.observed is not None else ()
-        return _outcome(chunk, _run(plan, chunk.payload, chunk.start, keep, used), counts)
+        with use_hooks((counts, *hooks.live) if plan.observe else ()):
+            return _outcome(chunk, plan.run(chunk.payload, output, chunk.start), counts)
 
     return run
 

@@ -13,7 +13,9 @@ from pyrmute_tasks.codec import (
     FrameKind,
     decode_frame,
     encode_frame,
+    join_packed,
     pack,
+    pack_record,
     unpack,
 )
 from pyrmute_tasks.errors import ConfigurationError, FrameError, UnsupportedValueError
@@ -29,11 +31,10 @@ __all__ = [
     "cut_records",
     "decode_outcome",
     "decode_records",
-    "encode_each",
     "encode_outcome",
-    "encode_records",
+    "encode_packed",
     "join_frames",
-    "pack_records",
+    "pack_each",
     "split_frame",
 ]
 
@@ -175,57 +176,36 @@ def cut_records(
 _LENGTH_BYTES: Final = 4
 
 
-def encode_each(
-    chunks: Iterable[Chunk[list[Any]]], encode: Callable[[Chunk[list[Any]]], Chunk[Sent]]
-) -> Generator[Chunk[Sent], None, None]:
-    """Yield `chunks` as `encode` makes them for the way to another process.
+def pack_each(
+    records: Iterable[Any], pack: Callable[[Any], bytes] = pack_record
+) -> Generator[bytes, None, None]:
+    """Pack records one by one, each before the next one is read.
 
-    A record that cannot be sent ends the source there: the records before it leave as a
-    last, shorter chunk, since one of them may be the first that fails.
-
-    Raises:
-        UnsupportedValueError: If a record cannot be sent; it knows the record's index.
-    """
-    for chunk in chunks:
-        try:
-            encoded = encode(chunk)
-        except UnsupportedValueError as error:
-            count = (error.record_index or chunk.start) - chunk.start
-            if count:
-                records = chunk.payload[:count]
-                yield encode(Chunk(chunk.index, chunk.start, count, records, 0, chunk.origin))
-            raise
-        yield encoded
-
-
-def encode_records(chunk: Chunk[list[Any]], compression: Compression) -> Chunk[bytes]:
-    """Turn a chunk of records into the same chunk as a frame.
+    The source is closed when this generator is.
 
     Raises:
         UnsupportedValueError: If a record cannot be carried; it knows the record's index.
     """
-    packed = pack_records(chunk.payload, chunk.start)
-    frame = encode_frame(FrameKind.OBJECTS, chunk.count, packed, compression)
-    return Chunk(chunk.index, chunk.start, chunk.count, frame, len(frame), chunk.origin)
-
-
-def pack_records(records: list[Any], start: int) -> bytes:
-    """Pack records, the first of which has index `start`.
-
-    Raises:
-        UnsupportedValueError: If a record cannot be carried; it knows the record's index.
-    """
+    source = iter(records)
     try:
-        return pack(records)
-    except UnsupportedValueError:
-        for position, record in enumerate(records):
+        for index, record in enumerate(source):
             try:
-                pack(record)
+                packed = pack(record)
             except UnsupportedValueError as error:
-                error.record_index = start + position
-                error.add_note(f"record {start + position}")
-                raise error from None
-        raise
+                error.record_index = index
+                error.add_note(f"record {index}")
+                raise
+            yield packed
+    finally:
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()
+
+
+def encode_packed(chunk: Chunk[list[bytes]], compression: Compression) -> Chunk[bytes]:
+    """Turn a chunk of packed records into the same chunk as a frame."""
+    frame = encode_frame(FrameKind.OBJECTS, chunk.count, join_packed(chunk.payload), compression)
+    return Chunk(chunk.index, chunk.start, chunk.count, frame, len(frame), chunk.origin)
 
 
 def decode_records(frame: Frame) -> list[Any]:

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
 import click
 from rich.console import Console
@@ -103,7 +103,7 @@ def run(
             retry=_retry(retry_on, attempts),
         )
         with migrator, _reported(migrator, target, quiet), _progress(source, quiet) as observers:
-            migrator.migrate_file(
+            report = migrator.run_file(
                 source,
                 target,
                 name,
@@ -113,6 +113,8 @@ def run(
                 keep_partial=keep_partial,
                 observers=(interrupts, *observers),
             )
+        if report.failure is not None:
+            _fail(report.failure.exception(), include_records)
 
 
 @_cli.command(context_settings={"ignore_unknown_options": True})
@@ -216,11 +218,22 @@ def _errors_told(include_records: bool) -> Iterator[None]:
         known = isinstance(error, PyrmuteTasksError) or hasattr(error, "record_index")
         if not known:
             raise  # a fault of ours: its traceback is what a report needs
-        text = describe_safely(error)
-        if include_records:
-            text += f"\n{error}"
-        click.echo(f"error: {text}", err=True)
-        sys.exit(1)
+        _fail(error, include_records)
+
+
+def _fail(error: BaseException, include_records: bool) -> NoReturn:
+    text = describe_safely(error)
+    if include_records:
+        text += f"\n{_text_of(error)}"
+    click.echo(f"error: {text}", err=True)
+    sys.exit(1)
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # it is somebody's code
+        return f"{type(error).__name__}, which does not tell more"
 
 
 class _Interrupts:

@@ -14,7 +14,7 @@ big-endian. Nothing in it can execute: there is no pickle and no type name to im
 import enum
 import struct
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
@@ -36,7 +36,9 @@ __all__ = [
     "FrameKind",
     "decode_frame",
     "encode_frame",
+    "join_packed",
     "pack",
+    "pack_record",
     "unpack",
 ]
 
@@ -201,6 +203,32 @@ def pack(value: object, *, lossy: bool = False) -> bytes:
         # Rare shapes (keys that are no strings, lone surrogates) are rewritten, and what
         # cannot be carried is found and named, in a second and slower pass.
         return ormsgpack.packb(_adapt(value, "", lossy), default=_to_ext, option=_OPTIONS)
+
+
+def pack_record(record: object) -> bytes:
+    """Return one record as msgpack, to be put beside others by `join_packed`.
+
+    Raises:
+        UnsupportedValueError: If something in it cannot be carried without loss; its
+            ``path`` begins within the record.
+    """
+    return pack(record)
+
+
+def join_packed(records: Sequence[bytes]) -> bytes:
+    """Return what `unpack` makes a list of these packed records of."""
+    count = len(records)
+    if count < _FEW:
+        header = bytes([0x90 | count])
+    elif count < _MANY:
+        header = b"\xdc" + count.to_bytes(2, "big")
+    else:
+        header = b"\xdd" + count.to_bytes(4, "big")
+    return header + b"".join(records)
+
+
+_FEW: Final = 1 << 4  # arrays of fewer items have a header of one byte, and
+_MANY: Final = 1 << 16  # those of fewer than this of three
 
 
 def unpack(data: bytes | memoryview) -> Any:

@@ -1,27 +1,30 @@
 """What went wrong with a record, as data that survives every process boundary.
 
 A `RecordFailure` holds a real exception. On its way to another process the exception is
-taken apart into plain values (`to_wire`) and put together again (`from_wire`): this
-package's errors with all their attributes, pydantic's `ValidationError` with the same
-``errors()``, builtin and already imported classes as themselves, and anything else as a
-`RemoteError` that keeps name and message. Nothing is imported on behalf of a message.
+taken apart into plain values (`to_wire`) and put together again (`from_wire`); see
+`exceptions` for what becomes of which.
 """
 
 import enum
-import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from pydantic import ValidationError
-from pydantic_core import InitErrorDetails, PydanticCustomError
-from pydantic_core.core_schema import ErrorType
 
 from pyrmute_tasks.errors import FleetError, MigrationError, PyrmuteTasksError
+from pyrmute_tasks.exceptions import (
+    RemoteError,
+    attributes_of,
+    causes_of,
+    put_together,
+    take_apart,
+    validation_error_of,
+)
 
-__all__ = ["RecordFailure", "RemoteError", "Stage", "describe_safely"]
+__all__ = ["RecordFailure", "RemoteError", "Stage", "describe_safely", "validation_error_of"]
 
 
 class Stage(enum.StrEnum):
@@ -31,20 +34,6 @@ class Stage(enum.StrEnum):
     STEP = "step"
     VALIDATE = "validate"
     ENCODE = "encode"
-
-
-class RemoteError(PyrmuteTasksError):
-    """Stands for an exception whose class this process has not imported.
-
-    Args:
-        type_name: ``module.QualifiedName`` of the original class.
-        message: The original's text.
-    """
-
-    def __init__(self, type_name: str, message: str) -> None:
-        self.type_name = type_name
-        self.message = message
-        super().__init__(f"{type_name}: {message}" if message else type_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,33 +54,36 @@ class RecordFailure:
     index: int
     stage: Stage
     step: str
-    error: Exception
+    error: BaseException
     raised_at: str = ""
     source: str = ""
     worker: str = ""
     traceback: str = ""
 
     @classmethod
-    def of(cls, index: int, stage: Stage, step: str, error: Exception) -> "RecordFailure":
+    def of(cls, index: int, stage: Stage, step: str, error: BaseException) -> "RecordFailure":
         """Build a failure from an exception just caught."""
         return cls(index, stage, step, error, _raised_at(error))
 
-    def exception(self) -> Exception:
+    def exception(self) -> BaseException:
         """Return the exception to raise, which knows where it belongs.
 
         It gets the attributes ``record_index``, ``record_source``, ``raised_at``, ``worker``
         and ``worker_traceback``, and a note that says the first two.
         """
         where = f"record {self.index}" + (f" ({self.source})" if self.source else "")
-        vars(self.error).update(
+        # Not by setattr and add_note: the class may have its own, which may raise.
+        attributes = attributes_of(self.error)
+        attributes.update(
             record_index=self.index,
             record_source=self.source,
             raised_at=self.raised_at,
             worker=self.worker,
             worker_traceback=self.traceback,
         )
-        if where not in getattr(self.error, "__notes__", ()):
-            self.error.add_note(where)
+        notes = attributes.setdefault("__notes__", [])
+        if isinstance(notes, list) and where not in notes:
+            notes.append(where)
         return self.error
 
     def to_wire(self) -> dict[str, Any]:
@@ -100,7 +92,7 @@ class RecordFailure:
             "index": self.index,
             "stage": self.stage.value,
             "step": self.step,
-            "error": _take_apart(self.error),
+            "errors": take_apart(self.error),
             "raised_at": self.raised_at,
             "worker": self.worker,
             "traceback": self.traceback or _traceback_of(self.error),
@@ -113,7 +105,7 @@ class RecordFailure:
         Raises:
             KeyError: If something is missing.
         """
-        error = _put_together(data["error"])
+        error = put_together(data["errors"])
         return cls(
             data["index"],
             Stage(data["stage"]),
@@ -171,10 +163,7 @@ def _field_path(location: tuple[int | str, ...]) -> list[int | str]:
 
 
 def _raised_at(error: BaseException) -> str:
-    cause = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    frame: TracebackType | None = cause.__traceback__
+    frame: TracebackType | None = causes_of(error)[-1].__traceback__
     if frame is None:
         return ""
     while frame.tb_next is not None:
@@ -183,11 +172,7 @@ def _raised_at(error: BaseException) -> str:
     return f"{Path(code.co_filename).name}:{frame.tb_lineno} in {code.co_name}"
 
 
-# --- exceptions as plain values ---------------------------------------------------------
-
 _MAX_FIELDS: Final = 5
-_PLAIN: Final = (str, int, float, bool, bytes, type(None))
-_MAX_CAUSES: Final = 10
 _MAX_TRACEBACK: Final = 20_000
 
 
@@ -197,130 +182,3 @@ def _traceback_of(error: BaseException) -> str:
         return "".join(traceback.format_exception(error))[-_MAX_TRACEBACK:]
     except Exception:  # notes that are none
         return "".join(traceback.format_tb(error.__traceback__))[-_MAX_TRACEBACK:]
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # it is somebody's code
-        return ""
-
-
-def _take_apart(error: BaseException, depth: int = 0) -> dict[str, Any]:
-    kind = type(error)
-    notes = getattr(error, "__notes__", ())
-    parts: dict[str, Any] = {
-        "type": f"{kind.__module__}:{kind.__qualname__}",
-        "message": _text_of(error),
-        "notes": [note for note in notes if isinstance(note, str)] if _is_listed(notes) else [],
-    }
-    if isinstance(error, ValidationError):
-        parts["validation"] = _take_apart_validation(error)
-    else:
-        # An OSError's own arguments lack the names of the files that its text has.
-        args = OSError.__reduce__(error)[1] if isinstance(error, OSError) else error.args
-        parts["args"] = [arg for arg in args if isinstance(arg, _PLAIN)]
-        parts["complete"] = len(parts["args"]) == len(args)
-        parts["attributes"] = {
-            name: value
-            for name, value in vars(error).items()
-            if isinstance(value, _PLAIN) and not name.startswith("__")
-        }
-    if error.__cause__ is not None and depth < _MAX_CAUSES:
-        parts["cause"] = _take_apart(error.__cause__, depth + 1)
-    return parts
-
-
-def _is_listed(notes: object) -> bool:
-    return isinstance(notes, (list, tuple))
-
-
-def _put_together(parts: dict[str, Any]) -> Exception:
-    if "validation" in parts:
-        error: Exception = _put_together_validation(parts["validation"])
-    else:
-        rebuilt = _rebuilt(parts)  # which may count as false, or refuse to be asked
-        name = parts["type"].replace(":", ".")
-        error = rebuilt if rebuilt is not None else RemoteError(name, parts["message"])
-    for note in parts["notes"]:
-        error.add_note(note)
-    if "cause" in parts:
-        error.__cause__ = _put_together(parts["cause"])
-    return error
-
-
-def _rebuilt(parts: dict[str, Any]) -> Exception | None:
-    """Return an exception of the original's class that says the same, if that is possible."""
-    kind = _known_class(parts["type"])
-    if kind is None:
-        return None
-    args = tuple(parts["args"]) if parts["complete"] else (parts["message"],)
-    try:
-        if kind.__module__ == "builtins":
-            error = kind(*args)
-        else:
-            # No __init__: it may want other arguments, and it is somebody's code.
-            error = kind.__new__(kind, *args)
-            error.args = args
-            if isinstance(error, OSError):
-                OSError.__init__(error, *args)  # its text is made of more than its arguments
-        vars(error).update(parts["attributes"])
-        return error if str(error) == parts["message"] else None
-    except Exception:
-        return None
-
-
-def _known_class(name: str) -> type[Exception] | None:
-    """Return the exception class of that name if this process has it already."""
-    module_name, _, qualname = name.partition(":")
-    found: object = sys.modules.get(module_name)
-    for attribute in qualname.split("."):
-        found = getattr(found, attribute, None)
-    if isinstance(found, type) and issubclass(found, Exception):
-        return found
-    return None
-
-
-def _take_apart_validation(error: ValidationError) -> dict[str, Any]:
-    details = []
-    for detail in error.errors(include_url=False):
-        context = dict(detail.get("ctx", {}))
-        cause = context.get("error")
-        if isinstance(cause, BaseException):
-            context["error"] = _take_apart(cause)
-        details.append({**detail, "loc": list(detail["loc"]), "ctx": context})
-    return {"title": error.title, "details": details}
-
-
-_BUILTIN_TYPES: Final = frozenset(get_args(ErrorType))
-
-
-def _put_together_validation(parts: dict[str, Any]) -> ValidationError:
-    lines: list[InitErrorDetails] = []
-    for detail in parts["details"]:
-        context = dict(detail["ctx"])
-        if isinstance(context.get("error"), dict):
-            context["error"] = _put_together(context["error"])
-        kind: str | PydanticCustomError = detail["type"]
-        if detail["type"] not in _BUILTIN_TYPES:
-            kind = PydanticCustomError(detail["type"], detail["msg"], context or None)
-        line = InitErrorDetails(type=kind, loc=tuple(detail["loc"]), input=detail["input"])
-        if context and isinstance(kind, str):
-            line["ctx"] = context
-        lines.append(line)
-    return ValidationError.from_exception_data(parts["title"], lines)
-
-
-def validation_error_of(error: ValidationError, position: int, title: str) -> ValidationError:
-    """Return the part of a list's validation error that is about one of its records.
-
-    Args:
-        error: What validating a list of records raised.
-        position: The record's position in that list.
-        title: The model's name, as validating the record alone would have it.
-    """
-    parts = _take_apart_validation(error)
-    mine = [detail for detail in parts["details"] if detail["loc"][0] == position]
-    for detail in mine:
-        detail["loc"] = detail["loc"][1:]
-    return _put_together_validation({"title": title, "details": mine})

@@ -11,13 +11,14 @@ The rules:
 * Nothing is read from the source unless a slot is free; the consumer's pull drives it all.
 * After a failure in chunk *k* nothing behind *k* is submitted and what is pending behind
   it is cancelled; everything before it is awaited and delivered, then the outputs before
-  the failing record, then its error is raised. A failure that arrives later but stands
-  earlier takes its place: the error raised is always the one a sequential run would raise.
+  the failing record with the failure, and that is the end. A failure that arrives later but
+  stands earlier takes its place: it is always the one a sequential run would meet.
+* A failure is data here, whatever was raised. Whoever consumes the outcomes raises it.
 * An error of the source itself is raised after everything read before it was delivered.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from pyrmute_tasks.chunks import Chunk, Outcome
@@ -116,11 +117,11 @@ def run_ordered(
         observers: Told what happens.
 
     Yields:
-        Outcomes in order, without failures. The one before an error holds the outputs
-        before the failing record.
+        Outcomes in order. Only the last one may have a failure: that of the failing record
+        with the lowest index, with the outputs before that record.
 
     Raises:
-        Exception: The error of the failing record with the lowest index, or the source's.
+        Exception: The source's, when everything read before it is delivered.
     """
     run = _Run(chunks, executor, window, Observers(observers))
     try:
@@ -132,11 +133,10 @@ def run_ordered(
             finished = finish(chunk, outcome)
             if finished.failure is not None:
                 run.stop_behind(chunk.index)
-            if finished.count or finished.failure is None:
-                yield replace(finished, failure=None)
+            yield finished
             run.release(chunk, finished)
             if finished.failure is not None:
-                raise finished.failure.exception()
+                return
         if run.source_error is not None:
             raise run.source_error
     finally:

@@ -22,6 +22,7 @@ from pyrmute_tasks.events import (
     ChunkSubmitted,
     Event,
 )
+from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.retries import Retry
 
 __all__ = ["Fence", "JobReport", "JobSpec", "JobState", "JobTally", "new_job_id"]
@@ -162,6 +163,7 @@ class JobReport:
         wasted_chunks: Chunks that were submitted behind the one whose error ended the job.
         seconds: Wall time since the job began, without starting workers.
         chunks_by_worker: Chunks settled, by worker.
+        failure: The record that ended it, if one did.
     """
 
     job: str
@@ -171,6 +173,7 @@ class JobReport:
     wasted_chunks: int
     seconds: float
     chunks_by_worker: Mapping[str, int]
+    failure: RecordFailure | None = None
 
     @property
     def records_per_s(self) -> float:
@@ -184,6 +187,7 @@ class JobTally:
 
     Attributes:
         job: The job's id.
+        failure: The record that ended it, if one did.
     """
 
     job: str
@@ -195,6 +199,7 @@ class JobTally:
     delivered_bytes: int = 0
     wasted_chunks: int = 0
     by_worker: Counter[str] = field(default_factory=Counter)
+    failure: RecordFailure | None = None
     _began: float = 0.0
     _ended: float = 0.0
 
@@ -233,4 +238,5 @@ class JobTally:
             self.wasted_chunks,
             until - self._began if self._began else 0.0,
             MappingProxyType(dict(self.by_worker)),
+            self.failure,
         )

@@ -11,17 +11,16 @@ from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 
-from pyrmute_tasks.chunks import Chunk, Outcome, decode_outcome, encode_outcome, pack_records
-from pyrmute_tasks.codec import FrameKind, encode_frame, pack, unpack
+from pyrmute_tasks.chunks import Chunk, Outcome, decode_outcome, encode_outcome
+from pyrmute_tasks.codec import FrameKind, encode_frame, join_packed, pack_record, unpack
 from pyrmute_tasks.errors import ConfigurationError, JobError, UnsupportedValueError
 
 __all__ = [
     "InlineExecutor",
     "ProcessExecutor",
     "ThreadExecutor",
-    "Travelling",
     "check_workers",
-    "travelling",
+    "pack_or_pickle",
     "usable_cpus",
 ]
 
@@ -104,16 +103,49 @@ class ThreadExecutor(Generic[In, Out]):
         self._pool.cancel(first)
 
 
-Travelling: TypeAlias = bytes | list[Any]
+Run: TypeAlias = Callable[[Chunk[list[Any]]], Outcome[list[bytes]]]
 
-Run: TypeAlias = Callable[[Chunk[list[Any]]], Outcome[list[Any]]]
+_Payload: TypeAlias = bytes | list[bytes]  # of records: all in one if none had to be pickled
+_PICKLED: Final = b"\xc1"  # msgpack never begins with it
+
+
+def pack_or_pickle(record: object) -> bytes:
+    """Return a record as it travels to or from a process of the pool.
+
+    Packed, which is several times faster; only what no frame can hold is pickled.
+
+    Raises:
+        UnsupportedValueError: If it can be neither.
+    """
+    try:
+        return pack_record(record)
+    except UnsupportedValueError as error:
+        try:
+            return _PICKLED + ForkingPickler.dumps(record)
+        except Exception:
+            raise error from None
+
+
+def _together(records: list[bytes]) -> _Payload:
+    if any(record.startswith(_PICKLED) for record in records):
+        return records
+    return join_packed(records)
+
+
+def _unpacked(payload: _Payload) -> list[Any]:
+    if isinstance(payload, bytes):
+        records: list[Any] = unpack(payload)
+        return records
+    return [
+        ForkingPickler.loads(record[1:]) if record.startswith(_PICKLED) else unpack(record)
+        for record in payload
+    ]
 
 
 class ProcessExecutor:
     """Runs chunks of records in processes, for steps that compute; a context manager.
 
-    Records travel as frames, which are made and read several times faster than pickles;
-    only what no frame can hold is left to the pool to pickle.
+    Records travel as `pack_or_pickle` makes them.
 
     Args:
         make_run: Called once in each process with `argument`; returns what turns a chunk
@@ -141,13 +173,14 @@ class ProcessExecutor:
     def __exit__(self, *_: object) -> None:
         self._pool.end()
 
-    def submit(self, chunk: Chunk[Travelling], /) -> None:
-        """Hand a chunk to a process, best as `travelling` returns it.
+    def submit(self, chunk: Chunk[list[bytes]], /) -> None:
+        """Hand a chunk to a process.
 
         Raises:
             JobError: If a process of the pool has been killed.
         """
-        self._pool.submit(chunk.index, _run_travelled, chunk)
+        sent = replace(chunk, payload=_together(chunk.payload))  # type: ignore[arg-type]  # of another kind
+        self._pool.submit(chunk.index, _run_travelled, sent)
 
     def collect(self, *, wait: bool) -> Iterable[Outcome[list[Any]]]:
         """Return the outcomes that are there; see `ChunkExecutor`.
@@ -162,26 +195,9 @@ class ProcessExecutor:
         self._pool.cancel(first)
 
 
-def travelling(chunk: Chunk[list[Any]]) -> Chunk[Travelling]:
-    """Return a chunk as it travels to a process of the pool.
-
-    Raises:
-        UnsupportedValueError: If a record can neither be framed nor pickled.
-    """
-    try:
-        payload: Travelling = pack_records(chunk.payload, chunk.start)
-    except UnsupportedValueError as error:
-        try:
-            ForkingPickler.dumps(chunk.payload)
-        except Exception:
-            raise error from None
-        payload = chunk.payload
-    return Chunk(chunk.index, chunk.start, chunk.count, payload, 0, chunk.origin)
-
-
-def _arrived(report: bytes, outputs: Travelling) -> Outcome[list[Any]]:
+def _arrived(report: bytes, outputs: _Payload) -> Outcome[list[Any]]:
     outcome: Outcome[Any] = decode_outcome(report)
-    return replace(outcome, outputs=_unpack(outputs))
+    return replace(outcome, outputs=_unpacked(outputs))
 
 
 class _Pool:
@@ -234,17 +250,6 @@ def _begin(make_run: Callable[[Any], Run], argument: object) -> None:
     _runs.append(make_run(argument))
 
 
-def _run_travelled(chunk: Chunk[Any]) -> tuple[bytes, Travelling]:
-    outcome: Outcome[Any] = _runs[-1](replace(chunk, payload=_unpack(chunk.payload)))
-    return encode_outcome(replace(outcome, outputs=_NO_FRAME)), _pack(outcome.outputs)
-
-
-def _pack(records: list[Any]) -> Travelling:
-    try:
-        return pack(records)
-    except UnsupportedValueError:
-        return records
-
-
-def _unpack(travelled: Travelling) -> list[Any]:
-    return travelled if isinstance(travelled, list) else unpack(travelled)
+def _run_travelled(chunk: Chunk[Any]) -> tuple[bytes, _Payload]:
+    outcome: Outcome[Any] = _runs[-1](replace(chunk, payload=_unpacked(chunk.payload)))
+    return encode_outcome(replace(outcome, outputs=_NO_FRAME)), _together(outcome.outputs)

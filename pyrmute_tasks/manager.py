@@ -2,19 +2,17 @@
 
 import threading
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Final, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
 from pyrmute_tasks.batches import (
-    Finish,
     Parallelism,
-    keep,
+    Wanted,
     migrate_all,
     migrate_lazily,
     migrate_parallel,
-    validate,
-    validate_as,
 )
 from pyrmute_tasks.chunks import check_chunk_size
 from pyrmute_tasks.errors import MigrationError, ModelNotFoundError
@@ -33,6 +31,16 @@ from pyrmute_tasks.versions import ModelVersion, VersionLike
 __all__ = ["ModelManager"]
 
 Model = TypeVar("Model", bound=BaseModel)
+
+_Migrate: TypeAlias = Callable[[Any], Any]
+
+_MODEL: Final = Wanted()
+_DATA: Final = Wanted(validated=False)
+
+
+def _observed(hooks: tuple[MigrationHook, ...], migrate: _Migrate, record: Any) -> Any:
+    with use_hooks(hooks):
+        return migrate(record)
 
 
 class ModelManager:
@@ -68,6 +76,7 @@ class ModelManager:
         self._registry = Registry()
         self._code = ReachedCode(code_packages)
         self._plans: dict[tuple[str, VersionLike, VersionLike, bool], MigrationPlan] = {}
+        self._functions: dict[tuple[str, VersionLike, VersionLike, bool | type], _Migrate] = {}
         self._plans_generation = 0
         self._capturing = threading.Lock()
         self._hooks = HookSet()
@@ -218,7 +227,7 @@ class ModelManager:
                 generation = self._registry.generation
                 steps = self._registry.labelled_steps()
                 self._code.capture(self._registry.labelled_models(), steps)
-                self._plans = {}
+                self._plans, self._functions = {}, {}
                 self._plans_generation = generation
 
     def locate(self) -> str:
@@ -243,15 +252,19 @@ class ModelManager:
 
     def add_hook(self, hook: MigrationHook) -> None:
         """Let `hook` observe every migration from now on."""
-        self._hooks = HookSet([*self._hooks.all, hook])
+        self._use(HookSet([*self._hooks.all, hook]))
 
     def remove_hook(self, hook: MigrationHook) -> None:
         """Let `hook` observe no more; nothing happens if it does not."""
-        self._hooks = HookSet(other for other in self._hooks.all if other is not hook)
+        self._use(HookSet(other for other in self._hooks.all if other is not hook))
 
     def clear_hooks(self) -> None:
         """Let no hook observe any more."""
-        self._hooks = HookSet()
+        self._use(HookSet())
+
+    def _use(self, hooks: HookSet) -> None:
+        self._hooks = hooks
+        self._functions = {}
 
     # --- one record -----------------------------------------------------------------------
 
@@ -271,8 +284,8 @@ class ModelManager:
             MigrationError: If there is no path, or a step raises.
             ValidationError: If the migrated record is not valid.
         """
-        plan = self.plan(name, from_version, to_version)
-        return plan.validate_one(self._migrate_one(plan, data), plan.target)
+        migrated: BaseModel = self._migrating(name, from_version, to_version, _MODEL)(data)
+        return migrated
 
     def migrate_as(
         self,
@@ -283,20 +296,32 @@ class ModelManager:
         target_type: type[Model],
     ) -> Model:
         """Migrate one record and validate it as `target_type`; else as `migrate`."""
-        plan = self.plan(name, from_version, to_version)
-        return plan.validate_one(self._migrate_one(plan, data), target_type)
+        wanted = Wanted(model=target_type)
+        migrated: Model = self._migrating(name, from_version, to_version, wanted)(data)
+        return migrated
 
     def migrate_data(
         self, data: ModelData, name: str, from_version: VersionLike, to_version: VersionLike
     ) -> ModelData:
         """Migrate one record without validating it; else as `migrate`."""
-        return self._migrate_one(self.plan(name, from_version, to_version), data)
+        migrated: ModelData = self._migrating(name, from_version, to_version, _DATA)(data)
+        return migrated
 
-    def _migrate_one(self, plan: MigrationPlan, data: ModelData) -> ModelData:
-        if plan.observed is None:
-            return plan.migrate_one(data)
-        with use_hooks(self._hooks.all):
-            return plan.migrate_one(data)
+    def _migrating(
+        self, name: str, from_version: VersionLike, to_version: VersionLike, wanted: Wanted
+    ) -> _Migrate:
+        """Return the function that migrates one record."""
+        model = wanted.model
+        key = (name, from_version, to_version, wanted.validated if model is None else model)
+        found = self._functions.get(key)
+        if found is not None and self._plans_generation == self._registry.generation:
+            return found
+        plan = self.plan(name, from_version, to_version)
+        migrate = plan.migrating(wanted.output(plan))
+        if plan.observe:
+            migrate = partial(_observed, self._hooks.all, migrate)
+        self._functions[key] = migrate
+        return migrate
 
     def test_migration(
         self,
@@ -352,7 +377,7 @@ class ModelManager:
                 that of the first failing record and says its ``record_index``.
         """
         parallelism = Parallelism.of(parallel, max_workers, use_processes)
-        return self._run_all(data_list, name, from_version, to_version, validate, parallelism)
+        return self._run_all(data_list, name, from_version, to_version, _MODEL, parallelism)
 
     def migrate_batch_as(
         self,
@@ -367,8 +392,8 @@ class ModelManager:
     ) -> list[Model]:
         """Migrate many records and validate them as `target_type`; else as `migrate_batch`."""
         parallelism = Parallelism.of(parallel, max_workers, use_processes)
-        finish = validate_as(target_type)
-        return self._run_all(data_list, name, from_version, to_version, finish, parallelism)
+        wanted = Wanted(model=target_type)
+        return self._run_all(data_list, name, from_version, to_version, wanted, parallelism)
 
     def migrate_batch_data(
         self,
@@ -382,7 +407,7 @@ class ModelManager:
     ) -> list[ModelData]:
         """Migrate many records without validating them; else as `migrate_batch`."""
         parallelism = Parallelism.of(parallel, max_workers, use_processes)
-        return self._run_all(data_list, name, from_version, to_version, keep, parallelism)
+        return self._run_all(data_list, name, from_version, to_version, _DATA, parallelism)
 
     def _run_all(
         self,
@@ -390,16 +415,15 @@ class ModelManager:
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
-        finish: Finish,
+        wanted: Wanted,
         parallelism: Parallelism | None,
     ) -> list[Any]:
-        records = list(records)
-        if not records:
-            return []
-        plan = self.plan(name, from_version, to_version)
+        def get_plan() -> MigrationPlan:
+            return self.plan(name, from_version, to_version)
+
         if parallelism is None:
-            return migrate_all(plan, records, finish, self.hooks)
-        return migrate_parallel(plan, records, finish, self.hooks, parallelism, self.locate)
+            return migrate_all(get_plan, records, wanted, self.hooks)
+        return migrate_parallel(get_plan, records, wanted, self.hooks, parallelism, self.locate)
 
     def migrate_batch_streaming(
         self,
@@ -412,18 +436,19 @@ class ModelManager:
         """Migrate and validate records lazily.
 
         Args:
-            data_list: The records; read at most one chunk ahead of what is yielded, and
+            data_list: The records; each is read when it is asked for, and the source is
                 closed when the iteration ends early.
             name: The model's name.
             from_version: Version of the records.
             to_version: Version of the results.
-            chunk_size: Records migrated at a time.
+            chunk_size: Accepted, so that calls need not change; each record is migrated when
+                it is asked for.
 
         Yields:
             The validated models, in order; all those before a failing record, then its
             error is raised as `migrate_batch` raises it.
         """
-        return self._stream(data_list, name, from_version, to_version, chunk_size, validate)
+        return self._stream(data_list, name, from_version, to_version, chunk_size, _MODEL)
 
     def migrate_batch_streaming_as(
         self,
@@ -435,8 +460,8 @@ class ModelManager:
         chunk_size: int = 100,
     ) -> Generator[Model, None, None]:
         """Validate as `target_type`; else as `migrate_batch_streaming`."""
-        finish = validate_as(target_type)
-        return self._stream(data_list, name, from_version, to_version, chunk_size, finish)
+        wanted = Wanted(model=target_type)
+        return self._stream(data_list, name, from_version, to_version, chunk_size, wanted)
 
     def migrate_batch_data_streaming(
         self,
@@ -447,7 +472,7 @@ class ModelManager:
         chunk_size: int = 100,
     ) -> Generator[ModelData, None, None]:
         """Do not validate; else as `migrate_batch_streaming`."""
-        return self._stream(data_list, name, from_version, to_version, chunk_size, keep)
+        return self._stream(data_list, name, from_version, to_version, chunk_size, _DATA)
 
     def _stream(
         self,
@@ -456,10 +481,9 @@ class ModelManager:
         from_version: VersionLike,
         to_version: VersionLike,
         chunk_size: int,
-        finish: Finish,
+        wanted: Wanted,
     ) -> Generator[Any, None, None]:
-        def get_plan() -> MigrationPlan:
-            return self.plan(name, from_version, to_version)
-
-        size = check_chunk_size(chunk_size)
-        return migrate_lazily(get_plan, records, finish, lambda: self.hooks, size)
+        check_chunk_size(chunk_size)
+        return migrate_lazily(
+            lambda: self._migrating(name, from_version, to_version, wanted), records
+        )

@@ -16,17 +16,18 @@ from celery import Celery
 from pydantic import BaseModel
 
 from pyrmute_tasks.adoption import adopt, load_manager
-from pyrmute_tasks.batches import Finish, finish_in_blocks, keep, validate, validate_as
+from pyrmute_tasks.batches import Wanted
 from pyrmute_tasks.chunks import (
     Chunk,
     Outcome,
     check_chunk_size,
     cut_records,
     decode_records,
-    encode_each,
-    encode_records,
+    encode_packed,
+    pack_each,
 )
 from pyrmute_tasks.codec import Frame, FrameKind
+from pyrmute_tasks.collector import rare_collections
 from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.distributed.broker import Broker
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
@@ -40,7 +41,7 @@ from pyrmute_tasks.io.jsonl import FIRST_BYTES, MOST_BYTES, JsonlSink, JsonlSour
 from pyrmute_tasks.jobs import JobReport, JobSpec, JobState, JobTally, new_job_id
 from pyrmute_tasks.local import check_workers, usable_cpus
 from pyrmute_tasks.observability import log
-from pyrmute_tasks.plan import MigrationPlan, paused_collector
+from pyrmute_tasks.plan import MigrationPlan
 from pyrmute_tasks.registry import ModelData
 from pyrmute_tasks.retries import Retry
 from pyrmute_tasks.settings import Settings
@@ -286,7 +287,7 @@ class Migrator:
             The validated models, in the order of the records; all those before a failing
             record, then its error is raised as `migrate_batch` raises it.
         """
-        return self._stream(data_list, name, from_version, to_version, chunk_size, validate)
+        return self._stream(data_list, name, from_version, to_version, chunk_size, Wanted())
 
     def migrate_batch_streaming_as(
         self,
@@ -298,8 +299,8 @@ class Migrator:
         chunk_size: int | None = None,
     ) -> Generator[Model, None, None]:
         """Validate as `target_type`; else as `migrate_batch_streaming`."""
-        finish = validate_as(target_type)
-        return self._stream(data_list, name, from_version, to_version, chunk_size, finish)
+        wanted = Wanted(model=target_type)
+        return self._stream(data_list, name, from_version, to_version, chunk_size, wanted)
 
     def migrate_batch_data_streaming(
         self,
@@ -310,7 +311,9 @@ class Migrator:
         chunk_size: int | None = None,
     ) -> Generator[ModelData, None, None]:
         """Do not validate; else as `migrate_batch_streaming`."""
-        return self._stream(data_list, name, from_version, to_version, chunk_size, keep)
+        return self._stream(
+            data_list, name, from_version, to_version, chunk_size, Wanted(validated=False)
+        )
 
     # --- files --------------------------------------------------------------------------------
 
@@ -350,6 +353,43 @@ class Migrator:
             ValidationError: If a migrated record is not valid.
             FleetError: If the fleet cannot be reached or has no workers.
         """
+        report = self.run_file(
+            source,
+            target,
+            name,
+            from_version,
+            to_version,
+            chunk_size=chunk_size,
+            keep_partial=keep_partial,
+            observers=observers,
+        )
+        if report.failure is not None:
+            raise report.failure.exception()
+        return report
+
+    def run_file(
+        self,
+        source: str | os.PathLike[str],
+        target: str | os.PathLike[str],
+        name: str,
+        from_version: VersionLike,
+        to_version: VersionLike,
+        *,
+        chunk_size: int | None = None,
+        keep_partial: bool = False,
+        observers: tuple[Observer, ...] = (),
+    ) -> JobReport:
+        """Migrate a file as `migrate_file`, but return a record's failure instead of raising it.
+
+        Returns:
+            What the job did; ``report.failure`` is what ended it early, if a record did.
+
+        Raises:
+            ConfigurationError: If a file cannot be read or written.
+            ModelNotFoundError: If the model or a version is not registered.
+            MigrationError: If there is no path.
+            FleetError: If the fleet cannot be reached or has no workers.
+        """
         plan = self._manager.plan(name, from_version, to_version)
         plan.target  # noqa: B018  # a missing target is told before anything is started
         sizer = ChunkSizer(FIRST_BYTES, MOST_BYTES, lambda: executor.slots, self._window_bytes)
@@ -372,6 +412,9 @@ class Migrator:
             )
             for outcome in outcomes:
                 sink.write(outcome.outputs.payload)
+                if outcome.failure is not None:
+                    tally.failure = outcome.failure
+                    sink.give_up()
         return tally.report()
 
     # --- details ------------------------------------------------------------------------------
@@ -383,11 +426,11 @@ class Migrator:
         from_version: VersionLike,
         to_version: VersionLike,
         chunk_size: int | None,
-        finish: Finish,
+        wanted: Wanted,
     ) -> Generator[Any, None, None]:
         if chunk_size is not None:
             check_chunk_size(chunk_size)
-        return self._run_records(records, name, from_version, to_version, chunk_size, finish)
+        return self._run_records(records, name, from_version, to_version, chunk_size, wanted)
 
     def _run_records(
         self,
@@ -396,33 +439,34 @@ class Migrator:
         from_version: VersionLike,
         to_version: VersionLike,
         chunk_size: int | None,
-        finish: Finish,
+        wanted: Wanted,
     ) -> Generator[Any, None, None]:
         sizer = ChunkSizer(
             _FIRST_RECORDS_BYTES, _MOST_RECORDS_BYTES, window_bytes=self._window_bytes
         )
         records_sizer = RecordSizer(sizer)
-        with closing(cut_records(records, chunk_size or records_sizer)) as chunks:
+        with closing(cut_records(pack_each(records), chunk_size or records_sizer)) as chunks:
             first = next(chunks, None)
             if first is None:
                 return
             plan = self._manager.plan(name, from_version, to_version)
+            wanted.output(plan)  # a missing target is told before anything is sent
 
-            def encode(chunk: Chunk[list[Any]]) -> Chunk[bytes]:
-                frame = encode_records(chunk, self._settings.compression)
+            def encode(chunk: Chunk[list[bytes]]) -> Chunk[bytes]:
+                frame = encode_packed(chunk, self._settings.compression)
                 records_sizer.cut(frame.index, frame.count, frame.size_bytes)
                 return frame
 
             def decode(chunk: Chunk[None], outcome: Outcome[Frame]) -> Outcome[list[Any]]:
                 self._merge_counts(outcome)
-                with paused_collector():
+                with rare_collections():
                     data = decode_records(outcome.outputs)
-                    outputs, invalid = finish_in_blocks(finish, plan, data, chunk.start)
+                    outputs, invalid = wanted.finish(plan, data, chunk.start)
                 return Outcome(outcome.index, len(outputs), outputs, invalid or outcome.failure)
 
             with self._job(plan, FrameKind.OBJECTS) as (executor, tally):
                 sizer.slots = lambda: executor.slots
-                frames = encode_each(chain((first,), chunks), encode)
+                frames = map(encode, chain((first,), chunks))
                 window = self._window_of(executor)
                 outcomes = run_ordered(
                     frames, executor, window, finish=decode, observers=(tally, sizer)
@@ -430,6 +474,9 @@ class Migrator:
                 with closing(outcomes):
                     for outcome in outcomes:
                         yield from outcome.outputs
+                        tally.failure = outcome.failure
+        if tally.failure is not None:
+            raise tally.failure.exception()
 
     @contextmanager
     def _job(
@@ -466,7 +513,7 @@ class Migrator:
             except BaseException:
                 self._end(tally, JobState.CANCELLED)
                 raise
-            self._end(tally, JobState.SUCCEEDED)
+            self._end(tally, JobState.FAILED if tally.failure else JobState.SUCCEEDED)
 
     def _end(self, tally: JobTally, state: JobState) -> None:
         tally.end(state)

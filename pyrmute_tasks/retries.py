@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.exceptions import causes_of
 from pyrmute_tasks.registry import MigrationFunc, ModelData
 
 __all__ = ["Retry"]
@@ -115,12 +116,10 @@ class Retry:
         )
 
 
-def _passes_by_itself(error: BaseException | None, names: frozenset[str]) -> bool:
-    while error is not None:
-        if any(_name_of(kind) in names for kind in type(error).__mro__):
-            return True
-        error = error.__cause__
-    return False
+def _passes_by_itself(error: BaseException, names: frozenset[str]) -> bool:
+    return any(
+        _name_of(kind) in names for cause in causes_of(error) for kind in type(cause).__mro__
+    )
 
 
 def _name_of(kind: type) -> str:

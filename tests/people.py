@@ -68,6 +68,14 @@ def sleep(seconds: str) -> None:
     time.sleep(float(seconds.split(maxsplit=1)[0]))
 
 
+def touchy(seconds: str) -> None:
+    """Take whatever disturbs the sleep for a fault of its own."""
+    try:
+        sleep(seconds)
+    except BaseException as error:
+        raise ValueError("disturbed") from error
+
+
 def wait_for(path_and_seconds: str) -> None:
     """Wait until a file is there, and then for a time."""
     path, seconds, *_ = path_and_seconds.split()
@@ -120,6 +128,7 @@ def fail_often(path_and_times: str) -> None:
 
 DEEDS: Final[dict[str, Callable[[str], object]]] = {
     "sleep": sleep,
+    "touchy": touchy,
     "wait-for": wait_for,
     "count": count,
     "kill": kill,

@@ -10,6 +10,7 @@ is halved until one record is left, which is the failure: at most ⌈log₂ n⌉
 die for it.
 """
 
+import enum
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from pyrmute_tasks.errors import ProcessDiedError
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookCounts
 
-__all__ = ["Deliveries", "Part", "Sighting"]
+__all__ = ["Deliveries", "Loss", "Part", "Sighting"]
 
 _DEATHS_OF_A_CHUNK: Final = 2  # one death may be the host's fault
 _DEATHS_OF_A_HALF: Final = 1
@@ -34,6 +35,16 @@ _SLOW_S: Final = 60.0
 _SLOW_FACTOR: Final = 10
 _SAMPLES: Final = 1000
 _DISAPPEARANCES: Final = 3  # of workers; a rolling deployment may take two with the same record
+_LOST_CLAIMS: Final = 10  # connections that are cut come to that, and are no record's fault
+
+
+class Loss(enum.Enum):
+    """Why nobody will settle a part."""
+
+    WORKER_GONE = "its worker disappeared"
+    CLAIM_LOST = "it was begun again and again and came to nothing"
+    UNCLAIMED = "nobody took it"
+    SLOW = "it takes much longer than others"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +89,7 @@ class Part:
         turn_at: When it was last seen to wait for its turn.
         deaths: How the processes died that ran it.
         disappearances: How many workers were gone that had claimed it.
+        lost_claims: How often it was claimed and came to nothing while the worker lived.
         backed_up: Sent a second time because it took much longer than others.
     """
 
@@ -91,6 +103,7 @@ class Part:
     turn_at: float = 0.0
     deaths: list[str] = field(default_factory=list)
     disappearances: int = 0
+    lost_claims: int = 0
     backed_up: bool = False
 
 
@@ -219,7 +232,18 @@ class Deliveries:
         several.
         """
         part.disappearances += 1
-        return self.died(part.key, "its worker disappeared")
+        return self.died(part.key, Loss.WORKER_GONE.value)
+
+    def came_to_nothing(self, part: Part) -> "list[Part] | Outcome[Frame] | None":
+        """A part was claimed and nobody settled it, though its worker lives; else as `died`.
+
+        Its task was cancelled from outside, as a rule, and so it is sent again; but not
+        without end, however it comes about.
+        """
+        part.lost_claims += 1
+        if part.lost_claims <= _LOST_CLAIMS:
+            return [part]
+        return self.died(part.key, Loss.CLAIM_LOST.value)
 
     def _give_up(self, part: Part) -> Outcome[Frame] | None:
         del self._parts[part.key]
@@ -246,8 +270,8 @@ class Deliveries:
 
     # --- what is lost ---------------------------------------------------------------------
 
-    def lost(self, now: float, seen: "Sighting") -> Iterable[tuple[Part, bool]]:
-        """Return the parts that nobody will settle, each with whether its worker is gone."""
+    def lost(self, now: float, seen: "Sighting") -> Iterable[tuple[Part, Loss]]:
+        """Return the parts that nobody will settle, and why."""
         self._note(now, seen)
         holders = {task: name for name, tasks in seen.running.items() for task in tasks}
         for part in list(self._parts.values()):
@@ -258,11 +282,13 @@ class Deliveries:
                 claim = None  # an earlier delivery that came late, and to nothing
             if claim is None:
                 if self._waits_in_vain(part, now, seen, holders.get(part.task)):
-                    yield part, False
+                    yield part, Loss.UNCLAIMED
             elif claim.worker not in seen.running:
-                yield part, True
-            elif not seen.shows(claim) or self._is_slow(part, claim.age_s):
-                yield part, False
+                yield part, Loss.WORKER_GONE
+            elif not seen.shows(claim):
+                yield part, Loss.CLAIM_LOST
+            elif self._is_slow(part, claim.age_s):
+                yield part, Loss.SLOW
 
     def _note(self, now: float, seen: Sighting) -> None:
         if not seen.queue_is_empty or not seen.running:

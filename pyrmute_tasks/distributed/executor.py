@@ -14,7 +14,7 @@ from pyrmute_tasks.chunks import Chunk, Outcome, decode_outcome
 from pyrmute_tasks.code_differences import describe_held
 from pyrmute_tasks.codec import Frame
 from pyrmute_tasks.distributed.broker import Message
-from pyrmute_tasks.distributed.delivery import Deliveries, Part, Sighting
+from pyrmute_tasks.distributed.delivery import Deliveries, Loss, Part, Sighting
 from pyrmute_tasks.distributed.store import is_full
 from pyrmute_tasks.distributed.tidings import Arrivals, ClaimInfo, Decline, WorkerInfo
 from pyrmute_tasks.errors import (
@@ -386,11 +386,14 @@ class CeleryExecutor:
         """Send again what nobody will settle."""
         outcomes: list[Outcome[Frame]] = []
         forgotten = []
-        for part, worker_is_gone in self._deliveries.lost(self._clock(), seen):
-            if worker_is_gone:
-                outcomes += self._after_death(self._deliveries.disappeared(part), part.key)
-            else:
-                forgotten.append(part)
+        for part, loss in self._deliveries.lost(self._clock(), seen):
+            match loss:
+                case Loss.WORKER_GONE:
+                    outcomes += self._after_death(self._deliveries.disappeared(part), part.key)
+                case Loss.CLAIM_LOST:
+                    outcomes += self._after_death(self._deliveries.came_to_nothing(part), part.key)
+                case Loss.UNCLAIMED | Loss.SLOW:
+                    forgotten.append(part)
         if forgotten:
             self._send_again(forgotten)
         return outcomes

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import redis
@@ -18,9 +19,10 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 from pyrmute_tasks.adoption import Manager
-from pyrmute_tasks.chunks import Outcome, decode_records, encode_outcome, pack_records
+from pyrmute_tasks.chunks import Outcome, decode_records, encode_outcome
 from pyrmute_tasks.code_differences import root_of
-from pyrmute_tasks.codec import Frame, FrameKind, decode_frame, encode_frame, pack
+from pyrmute_tasks.codec import Frame, FrameKind, decode_frame, encode_frame, join_packed, pack
+from pyrmute_tasks.codegen import Interruption
 from pyrmute_tasks.distributed.app import TASK_NAME
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.tidings import Claim, ClaimState
@@ -30,13 +32,13 @@ from pyrmute_tasks.errors import (
     MigrationError,
     ModelNotFoundError,
     PyrmuteTasksError,
-    UnsupportedValueError,
 )
+from pyrmute_tasks.exceptions import causes_of
 from pyrmute_tasks.failures import RecordFailure, RemoteError, Stage, describe_safely
 from pyrmute_tasks.hooks import HookCounts, use_hooks
 from pyrmute_tasks.jobs import Fence, JobSpec
 from pyrmute_tasks.observability import log
-from pyrmute_tasks.plan import MigrationPlan
+from pyrmute_tasks.plan import PACKED, MigrationPlan
 from pyrmute_tasks.settings import Settings
 
 __all__ = ["Assignment", "ChunkRequest", "ChunkRunner", "RunnerSource", "register_task"]
@@ -45,7 +47,9 @@ _STORE_PAUSE_S: Final = 1.0
 _DECLINE_PAUSE_S: Final = 0.5
 _MAX_PREPARED: Final = 64
 _LEAST_LINE: Final = 3
+_TERMINATING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _EMPTY_OUTPUTS: Final = encode_frame(FrameKind.OBJECTS, 0, pack([]))
+_NO_INPUTS: Final = Frame(FrameKind.OBJECTS, 0, b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,8 @@ class ChunkRunner:
         self._limit_s = soft_time_limit_s
         self._prepared: dict[bytes, tuple[JobSpec, MigrationPlan]] = {}
         self._declined: dict[str, str] = {}  # by job, what this worker holds instead
-        self._may_be_stopped = False
+        self._is_running = False
+        self._interruption: Interruption | None = None
 
     def run(self, asked: Assignment) -> None:
         """Claim a chunk, run it and settle it; returns quickly if nobody wants it any more.
@@ -133,35 +138,52 @@ class ChunkRunner:
             raise Reject(reason="the store failed", requeue=True) from None
 
     def _run_claimed(self, asked: Assignment, claim: Claim) -> None:
+        self._interruption = None
         try:
-            self._may_be_stopped = True
+            self._is_running = True
             outcome = self._outcome(asked, claim)
-            self._may_be_stopped = False
         except _ForeignTaskError:
             _reject(asked.task, "it names another fingerprint than its job does")
             return
         except CodeMismatchError as error:
             self._refuse(asked, str(error))
             return
-        except _TimeIsUpError:
-            self._give_up(asked, f"time limit of {self._limit_s:g} s")
-            return
         except MemoryError:
             self._give_up(asked, "out of memory")
             return
+        except Interruption:
+            outcome = b""
         finally:
-            self._may_be_stopped = False
-        self._store.settle(asked.job, asked.part, outcome)
+            self._is_running = False
+        # Also if a step has swallowed it: what it made of the record says nothing then.
+        match self._interrupted_by():
+            case TimeIsUp():
+                self._give_up(asked, f"time limit of {self._limit_s:g} s")
+            case Terminated() as terminated:
+                log(
+                    logging.WARNING,
+                    "chunk_interrupted",
+                    "the pool ends this process; its chunk is sent again",
+                    job=asked.job,
+                    part=asked.part,
+                )
+                terminated.end_process()
+            case _:
+                self._store.settle(asked.job, asked.part, outcome)
 
-    def stop_if_running(self) -> None:
+    def _interrupted_by(self) -> Interruption | None:
+        return self._interruption
+
+    def interrupt(self, interruption: Interruption) -> None:
         """End the chunk that runs, if one does; called from a signal handler.
 
         Raises:
-            BaseException: Through whatever the chunk was doing.
+            Interruption: Through whatever the chunk was doing.
         """
-        if self._may_be_stopped:
-            self._may_be_stopped = False
-            raise _TimeIsUpError
+        if self._is_running:
+            self._is_running = False
+            self._interruption = interruption
+            raise interruption
 
     # --- chunks that are not run to their end --------------------------------------------
 
@@ -197,9 +219,11 @@ class ChunkRunner:
         # Whatever goes wrong becomes an outcome: a task that ends without one would leave
         # its collector waiting.
         began = time.perf_counter()
+        inputs = _NO_INPUTS
         try:
             spec, plan = self._prepare(asked, claim.spec)
-            outcome = self._migrate(asked, spec, plan, claim.frame)
+            inputs = decode_frame(claim.frame)
+            outcome = self._migrate(asked, spec, plan, inputs)
         except (CodeMismatchError, MemoryError, _ForeignTaskError):
             raise
         except PyrmuteTasksError as error:
@@ -208,19 +232,19 @@ class ChunkRunner:
             outcome = _failed(asked, Stage.STEP, error)
         failure = outcome.failure
         if failure is not None:
-            if _ran_out_of_memory(failure.error):
-                raise MemoryError
+            if inputs.count > 1 and _ran_out_of_memory(failure.error):
+                raise MemoryError  # the record is found by halving; its own it may keep
             failure = replace(failure, worker=asked.worker)
         seconds = time.perf_counter() - began
         return _encoded(replace(outcome, failure=failure, seconds=seconds, worker=asked.worker))
 
     def _migrate(
-        self, asked: Assignment, spec: JobSpec, plan: MigrationPlan, frame: bytes
+        self, asked: Assignment, spec: JobSpec, plan: MigrationPlan, inputs: Frame
     ) -> Outcome[bytes]:
         counts = HookCounts() if spec.count_hooks else None
         hooks = self._manager.hooks.live
         with use_hooks(hooks if counts is None else (counts, *hooks)):
-            outputs, count, failure = _run(plan, spec.kind, decode_frame(frame), asked.start)
+            outputs, count, failure = _run(plan, spec.kind, inputs, asked.start)
         framed = encode_frame(spec.kind, count, outputs, spec.compression)
         return Outcome(asked.chunk, count, framed, failure, counts=counts)
 
@@ -277,8 +301,20 @@ class _ForeignTaskError(Exception):
     """A message that this job's producer has not written."""
 
 
-class _TimeIsUpError(BaseException):
-    """The soft time limit has passed; no step's ``except Exception`` shall catch it."""
+class TimeIsUp(Interruption):
+    """The soft time limit has passed."""
+
+
+class Terminated(Interruption):
+    """The pool ends this process, as it does when the connection to the broker is lost.
+
+    Args:
+        end_process: Ends it as the pool wants it.
+    """
+
+    def __init__(self, end_process: Callable[[], object]) -> None:
+        self.end_process = end_process
+        super().__init__()
 
 
 def _reject(task: str, why: str) -> None:
@@ -311,10 +347,8 @@ def _encoded(outcome: Outcome[bytes]) -> bytes:
         return encode_outcome(replace(outcome, failure=failure))
 
 
-def _ran_out_of_memory(error: BaseException | None) -> bool:
-    while error is not None and not isinstance(error, MemoryError):
-        error = error.__cause__
-    return error is not None
+def _ran_out_of_memory(error: BaseException) -> bool:
+    return any(isinstance(cause, MemoryError) for cause in causes_of(error))
 
 
 def _run(
@@ -328,13 +362,8 @@ def _run(
         if lines.count(b"\n") != inputs.count or len(lines) < _LEAST_LINE * inputs.count:
             raise FrameError("a frame does not hold the records it announces")
         return plan.migrate_lines(lines, start)
-    records, failure = plan.migrate_in_blocks(decode_records(inputs), start)
-    try:
-        return pack_records(records, start), len(records), failure
-    except UnsupportedValueError as error:  # a step returned what no wire carries
-        index = error.record_index or start
-        before = records[: index - start]
-        return pack(before), len(before), RecordFailure.of(index, Stage.ENCODE, "", error)
+    records, failure = plan.run(decode_records(inputs), PACKED, start)
+    return join_packed(records), len(records), failure
 
 
 class RunnerSource:
@@ -366,11 +395,29 @@ class RunnerSource:
         runner = ChunkRunner(self._manager, Store(settings), settings.soft_time_limit_s)
         # The pool sends this signal at the soft limit. Its own handler raises what a step
         # may catch, and what would be taken for the step's error.
-        signal.signal(signal.SIGUSR1, lambda *_: runner.stop_if_running())
+        signal.signal(signal.SIGUSR1, lambda *_: runner.interrupt(TimeIsUp()))
+        for number in _TERMINATING:
+            _interrupt_at(number, runner)
         if settings.memory_limit_bytes:
             _, most = resource.getrlimit(resource.RLIMIT_AS)
             resource.setrlimit(resource.RLIMIT_AS, (settings.memory_limit_bytes, most))
         return runner
+
+
+def _interrupt_at(number: signal.Signals, runner: ChunkRunner) -> None:
+    """Let a signal that ends this process interrupt the chunk that runs first.
+
+    The pool's own handler calls `sys.exit`, which would look as if the step had.
+    """
+    end = signal.getsignal(number)
+    if callable(end):
+        interruption = Terminated(partial(end, number, None))
+
+        def handle(*_: object) -> None:
+            runner.interrupt(interruption)
+            end(number, None)
+
+        signal.signal(number, handle)
 
 
 class ChunkRequest(Request):

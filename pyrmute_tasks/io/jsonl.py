@@ -115,7 +115,7 @@ class JsonlSink:
     """A file that appears under its name only when it is whole.
 
     Lines go to a file beside it, which takes the name at the end. A context manager: left
-    with an exception, the partial file is removed, or kept if asked to.
+    with an exception, or given up, the partial file is removed, or kept if asked to.
 
     Args:
         path: The file to write.
@@ -136,6 +136,7 @@ class JsonlSink:
         self._syncs = ThreadPoolExecutor(1, thread_name_prefix="sync")
         self._sync: Future[None] | None = None
         self._unsynced_bytes = 0
+        self._given_up = False
 
     def __enter__(self) -> Self:
         if self._path.is_dir():
@@ -163,6 +164,10 @@ class JsonlSink:
             if self._unsynced_bytes >= _SYNC_BYTES:
                 self._sync_ahead(self._file)
 
+    def give_up(self) -> None:
+        """Do not let the file appear: it is not whole, and will not be."""
+        self._given_up = True
+
     def _sync_ahead(self, file: IO[bytes]) -> None:
         """Let the disk begin with what it has to do at the end, unless it is busy with that."""
         if self._sync is not None:
@@ -181,7 +186,7 @@ class JsonlSink:
         assert self._file is not None
         is_whole = False
         try:
-            if error is None:
+            if error is None and not self._given_up:
                 with self._errors_told():
                     self._finish(self._file)
                 is_whole = True

@@ -5,17 +5,17 @@ import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
-from pyrmute_tasks.chunks import Chunk, Outcome, decode_records, encode_records
-from pyrmute_tasks.codec import Compression, FrameKind
+from pyrmute_tasks.chunks import Chunk, Outcome, decode_records, encode_packed
+from pyrmute_tasks.codec import Compression, FrameKind, pack_record
 from pyrmute_tasks.distributed import Broker, CeleryExecutor, EmbeddedFleet, Store, create_app
 from pyrmute_tasks.errors import JobError
 from pyrmute_tasks.flow import ChunkExecutor
 from pyrmute_tasks.jobs import JobSpec, new_job_id
-from pyrmute_tasks.local import InlineExecutor, ProcessExecutor, ThreadExecutor
+from pyrmute_tasks.local import InlineExecutor, ProcessExecutor, ThreadExecutor, pack_or_pickle
 from pyrmute_tasks.settings import Settings
 from tests.people import broken_step, manager, person
 from tests.rabbitmq import RabbitMQFleet, rabbitmq_fleet
@@ -31,12 +31,34 @@ def run_here(chunk: Chunk[list[Any]]) -> Outcome[list[Any]]:
     return Outcome(chunk.index, len(outputs), outputs, failure)
 
 
-def begin_here(_: object) -> Callable[[Chunk[list[Any]]], Outcome[list[Any]]]:
-    return run_here
+def run_and_pack(chunk: Chunk[list[Any]]) -> Outcome[list[bytes]]:
+    outcome = run_here(chunk)
+    return replace(outcome, outputs=list(map(pack_record, outcome.outputs)))  # type: ignore[return-value,arg-type]  # of another kind
 
 
-def in_processes() -> ProcessExecutor:
-    return ProcessExecutor(begin_here, None, 2, multiprocessing.get_context("forkserver"))
+def begin_here(_: object) -> Callable[[Chunk[list[Any]]], Outcome[list[bytes]]]:
+    return run_and_pack
+
+
+class Packed:
+    """The executor of processes, which takes packed records, over records."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("forkserver")
+        self._executor = ProcessExecutor(begin_here, None, 2, context)
+        self.collect = self._executor.collect
+        self.cancel = self._executor.cancel
+
+    def __enter__(self) -> Self:
+        self._executor.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._executor.__exit__(*error)
+
+    def submit(self, chunk: Chunk[list[Any]], /) -> None:
+        packed = list(map(pack_or_pickle, chunk.payload))
+        self._executor.submit(Chunk(chunk.index, chunk.start, chunk.count, packed))
 
 
 class Framed:
@@ -47,7 +69,8 @@ class Framed:
         self.cancel = executor.cancel
 
     def submit(self, chunk: Chunk[list[Any]], /) -> None:
-        self._executor.submit(encode_records(chunk, Compression.NONE))
+        packed = Chunk(chunk.index, chunk.start, chunk.count, list(map(pack_record, chunk.payload)))
+        self._executor.submit(encode_packed(packed, Compression.NONE))
 
     def collect(self, *, wait: bool) -> Iterable[Outcome[list[Any]]]:
         for outcome in self._executor.collect(wait=wait):
@@ -84,7 +107,7 @@ def opened(request: pytest.FixtureRequest) -> Opened:
     if request.param == "threads":
         return lambda: ThreadExecutor(run_here, 2)
     if request.param == "processes":
-        return in_processes
+        return Packed
     name = "fleet" if request.param == "celery" else "fleet_on_rabbitmq"
     fleet = request.getfixturevalue(name)
     return lambda: on_celery(fleet.settings)
@@ -150,7 +173,7 @@ def test_values_survive_the_way(opened: Opened) -> None:
 
 
 def test_a_process_that_dies_is_told() -> None:
-    with in_processes() as executor:
+    with Packed() as executor:
         executor.submit(chunk_of(0, [{"name": "kill:", "age": 1}]))
         with pytest.raises(JobError, match="a process that ran a chunk was killed"):
             collect(executor, 1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pyrmute_tasks import Migrator, ProcessDiedError, Retry, Settings
+from pyrmute_tasks import MigrationError, Migrator, ProcessDiedError, Retry, Settings
 from pyrmute_tasks.distributed import EmbeddedFleet
 from pyrmute_tasks.distributed.store import Store
 from tests.conftest import descendants, wait_until
@@ -40,7 +40,6 @@ def migrate_until_failure(
     [
         ("loop:", "time limit of 0.5 s"),
         ("stuck:", "time limit of 1.5 s"),
-        ("allocate:4000000000", "out of memory"),
     ],
 )
 @pytest.mark.parametrize("place", [0, 9, 15])
@@ -52,6 +51,24 @@ def test_a_record_beyond_a_limit_is_named(
     outputs, error = migrate_until_failure(fleet, records)
     assert error.how == how
     assert error.record_index == place
+    assert outputs == manager.migrate_batch_data(records[:place], *HOP)
+
+
+@pytest.mark.parametrize("place", [0, 9, 15])
+def test_a_record_that_needs_too_much_memory_raises_its_own_error(
+    fleet: EmbeddedFleet, place: int
+) -> None:
+    records = [person(index) for index in range(16)]
+    records[place] = {"name": "allocate:4000000000", "age": 1}
+    outputs: list[Any] = []
+    with (
+        Migrator(manager, settings=fleet.settings) as migrator,
+        pytest.raises(MigrationError, match="raised: MemoryError") as caught,
+    ):
+        for data in migrator.migrate_batch_data_streaming(records, *HOP, chunk_size=8):
+            outputs.append(data)
+    assert isinstance(caught.value.__cause__, MemoryError)
+    assert caught.value.record_index == place
     assert outputs == manager.migrate_batch_data(records[:place], *HOP)
 
 

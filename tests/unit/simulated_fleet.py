@@ -15,8 +15,15 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pyrmute_tasks.chunks import Chunk, Outcome, decode_records, encode_outcome, encode_records
-from pyrmute_tasks.codec import Compression, FrameKind, decode_frame, encode_frame, pack
+from pyrmute_tasks.chunks import Chunk, Outcome, decode_records, encode_outcome, encode_packed
+from pyrmute_tasks.codec import (
+    Compression,
+    FrameKind,
+    decode_frame,
+    encode_frame,
+    pack,
+    pack_record,
+)
 from pyrmute_tasks.distributed.broker import Message
 from pyrmute_tasks.distributed.tidings import (
     Arrivals,
@@ -119,8 +126,8 @@ def migrated(records: Iterable[int]) -> list[dict[str, int]]:
 def chunk_of(work: Work, index: int) -> Chunk[bytes]:
     """A chunk as the producer submits it."""
     records = work.records(index)
-    payload = [{"n": n} for n in records]
-    return encode_records(Chunk(index, records.start, len(payload), payload), Compression.NONE)
+    payload = [pack_record({"n": n}) for n in records]
+    return encode_packed(Chunk(index, records.start, len(payload), payload), Compression.NONE)
 
 
 def spec_of(job: str) -> JobSpec:

@@ -10,7 +10,8 @@ from pyrmute_tasks.chunks import (
     decode_outcome,
     decode_records,
     encode_outcome,
-    encode_records,
+    encode_packed,
+    pack_each,
 )
 from pyrmute_tasks.codec import Compression, FrameKind, decode_frame, encode_frame
 from pyrmute_tasks.errors import ConfigurationError, FrameError, UnsupportedValueError
@@ -72,23 +73,24 @@ def test_line_numbers_count_blank_lines() -> None:
 
 
 def test_records_travel_as_a_frame() -> None:
-    chunk = next(cut_records([{"a": 1}, {"a": (2,)}], 5))
-    framed = encode_records(chunk, Compression.ZSTD)
+    chunk = next(cut_records(pack_each([{"a": 1}, {"a": (2,)}]), 5))
+    framed = encode_packed(chunk, Compression.ZSTD)
     assert framed.size_bytes == len(framed.payload)
     assert decode_records(decode_frame(framed.payload)) == [{"a": 1}, {"a": (2,)}]
 
 
 def test_a_record_that_cannot_travel_is_named() -> None:
-    chunks = cut_records([{"a": 1}, {"a": 1}, {"a": 1}, {"a": {"b": object()}}], 2)
-    next(chunks)
+    records = [{"a": 1}, {"a": 1}, {"a": 1}, {"a": {"b": object()}}]
+    chunks = cut_records(pack_each(records), 2)
+    assert [next(chunks).count, next(chunks).count] == [2, 1]
     with pytest.raises(UnsupportedValueError) as caught:
-        encode_records(next(chunks), Compression.NONE)
+        next(chunks)
     assert caught.value.record_index == 3
     assert caught.value.path == "a.b"
 
 
 def test_a_frame_that_holds_something_else_than_it_says_is_refused() -> None:
-    chunk = encode_records(next(cut_records([{}, {}], 5)), Compression.NONE)
+    chunk = encode_packed(next(cut_records(pack_each([{}, {}]), 5)), Compression.NONE)
     payload = bytes(decode_frame(chunk.payload).payload)
     with pytest.raises(FrameError):
         decode_records(decode_frame(encode_frame(FrameKind.OBJECTS, 3, payload)))

@@ -18,7 +18,9 @@ from pyrmute_tasks.codec import (
     FrameKind,
     decode_frame,
     encode_frame,
+    join_packed,
     pack,
+    pack_record,
     unpack,
 )
 from pyrmute_tasks.errors import FrameError, UnsupportedValueError
@@ -148,6 +150,12 @@ def test_reports_replace_what_cannot_travel() -> None:
         "error": "<builtins.object>",
         "n": 1,
     }
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 65_535, 65_536])
+def test_records_packed_one_by_one_are_a_list(count: int) -> None:
+    records = [{"n": n, "day": date.max} for n in range(count)]
+    assert unpack(join_packed(list(map(pack_record, records)))) == records
 
 
 @given(st.binary(max_size=200))

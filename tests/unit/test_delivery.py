@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pyrmute_tasks.chunks import Chunk, Outcome, decode_records
 from pyrmute_tasks.codec import Frame, FrameKind, decode_frame, encode_frame, pack
-from pyrmute_tasks.distributed.delivery import Deliveries, Part, Sighting
+from pyrmute_tasks.distributed.delivery import Deliveries, Loss, Part, Sighting
 from pyrmute_tasks.distributed.tidings import ClaimInfo
 from pyrmute_tasks.errors import ProcessDiedError
 
@@ -42,8 +42,8 @@ def see(
     return Sighting(claims or {}, running if running is not None else {"w": ()}, empty)
 
 
-def lost(deliveries: Deliveries, now: float, sighting: Sighting) -> list[tuple[str, bool]]:
-    return [(part.key, gone) for part, gone in deliveries.lost(now, sighting)]
+def lost(deliveries: Deliveries, now: float, sighting: Sighting) -> list[tuple[str, Loss]]:
+    return [(part.key, loss) for part, loss in deliveries.lost(now, sighting)]
 
 
 def test_what_is_claimed_and_runs_is_not_lost() -> None:
@@ -58,14 +58,14 @@ def test_what_a_worker_took_that_is_gone_is_lost() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
     sighting = see({"0": ClaimInfo("gone", part.task, 0)})
-    assert lost(deliveries, 1, sighting) == [("0", True)]
+    assert lost(deliveries, 1, sighting) == [("0", Loss.WORKER_GONE)]
 
 
 def test_what_a_worker_took_and_no_longer_runs_is_lost_once_its_heartbeat_can_tell() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
     assert lost(deliveries, 2, see({"0": ClaimInfo("w", part.task, 2)})) == []
-    assert lost(deliveries, 4, see({"0": ClaimInfo("w", part.task, 4)})) == [("0", False)]
+    assert lost(deliveries, 4, see({"0": ClaimInfo("w", part.task, 4)})) == [("0", Loss.CLAIM_LOST)]
 
 
 def test_what_nobody_took_is_lost_when_the_queue_has_been_empty_for_a_while() -> None:
@@ -73,7 +73,7 @@ def test_what_nobody_took_is_lost_when_the_queue_has_been_empty_for_a_while() ->
     sent(deliveries, 0)
     assert lost(deliveries, 5, see(empty=False)) == []
     assert lost(deliveries, 6, see()) == []
-    assert lost(deliveries, 8, see()) == [("0", False)]
+    assert lost(deliveries, 8, see()) == [("0", Loss.UNCLAIMED)]
 
 
 def test_without_workers_nothing_is_lost_that_only_waits() -> None:
@@ -89,7 +89,7 @@ def test_what_later_chunks_have_overtaken_is_lost_though_the_queue_is_never_empt
     later = sent(deliveries, 1, now=6)
     assert lost(deliveries, 7, see(empty=False)) == []
     deliveries.settle("1", echo(later))
-    assert lost(deliveries, 8, see(empty=False)) == [("0", False)]
+    assert lost(deliveries, 8, see(empty=False)) == [("0", Loss.UNCLAIMED)]
 
 
 def test_what_nobody_took_is_sent_again_ever_more_rarely_though_the_queue_is_long() -> None:
@@ -117,7 +117,7 @@ def test_what_waits_at_a_busy_worker_goes_to_an_idle_one() -> None:
     part = sent(deliveries, 0)
     held = Sighting({}, {"w": ["other", part.task], "v": []}, queue_is_empty=True, any_idle=True)
     assert lost(deliveries, 1.0, held) == []
-    assert lost(deliveries, 3.5, held) == [("0", False)]
+    assert lost(deliveries, 3.5, held) == [("0", Loss.UNCLAIMED)]
 
 
 def test_what_waits_at_a_worker_that_leaves_is_sent_to_others_at_once() -> None:
@@ -125,7 +125,7 @@ def test_what_waits_at_a_worker_that_leaves_is_sent_to_others_at_once() -> None:
     part = sent(deliveries, 0)
     running = {"w": ["other", part.task], "v": []}
     held = Sighting({}, running, queue_is_empty=False, leaving={"w"}, any_idle=False)
-    assert lost(deliveries, 0.1, held) == [("0", False)]
+    assert lost(deliveries, 0.1, held) == [("0", Loss.UNCLAIMED)]
 
 
 def test_a_claim_by_an_earlier_delivery_does_not_hide_the_next_one() -> None:
@@ -142,7 +142,7 @@ def test_an_earlier_delivery_that_came_late_and_to_nothing_hides_nothing_for_lon
     earlier = part.task
     deliveries.send(part, "job", 1)
     assert lost(deliveries, 3, see({"0": ClaimInfo("w", earlier, 2)})) == []
-    assert lost(deliveries, 5, see({"0": ClaimInfo("w", earlier, 4)})) == [("0", False)]
+    assert lost(deliveries, 5, see({"0": ClaimInfo("w", earlier, 4)})) == [("0", Loss.UNCLAIMED)]
     assert lost(deliveries, 9, see({"0": ClaimInfo("w", earlier, 8)}, {"w": {earlier}})) == []
 
 
@@ -156,7 +156,7 @@ def test_what_takes_far_longer_than_others_is_backed_up_once() -> None:
         return see({"0": ClaimInfo("w", part.task, seconds)}, {"w": {part.task}})
 
     assert lost(deliveries, 1059, running_for(59)) == []  # it has waited for long, and run little
-    assert lost(deliveries, 1061, running_for(61)) == [("0", False)]
+    assert lost(deliveries, 1061, running_for(61)) == [("0", Loss.SLOW)]
     assert lost(deliveries, 1090, running_for(90)) == []
 
 
@@ -219,3 +219,22 @@ def test_what_is_dropped_is_forgotten() -> None:
     assert deliveries.settle("2", echo(parts[2])) is None
     assert deliveries.died("1", "x") is None
     assert deliveries.keys == ["0"]
+
+
+def test_a_part_that_keeps_coming_to_nothing_is_halved_and_named_in_the_end() -> None:
+    deliveries = Deliveries()
+    part = sent(deliveries, 0)
+    for _ in range(10):
+        assert deliveries.came_to_nothing(part) == [part]
+    verdict = deliveries.came_to_nothing(part)
+    verdict = deliveries.came_to_nothing(part) if verdict == [part] else verdict
+    while isinstance(verdict, list):
+        assert len(verdict) == 2
+        half = verdict[0]
+        for _ in range(10):
+            assert deliveries.came_to_nothing(half) == [half]
+        verdict = deliveries.came_to_nothing(half)
+    assert verdict is not None
+    assert verdict.failure is not None
+    assert verdict.failure.index == 0
+    assert "came to nothing" in str(verdict.failure.error)

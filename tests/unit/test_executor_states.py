@@ -246,14 +246,16 @@ class Run:
             )
             try:
                 self.consume(outcomes)
-            except (ValueError, ProcessDiedError, CodeMismatchError) as error:
+            except CodeMismatchError as error:
                 self.error = error
         return self
 
     def consume(self, outcomes: Generator[Outcome[list[dict[str, int]]], None, None]) -> None:
         for outcome in outcomes:
             self.outputs += outcome.outputs
-            self.delivered += 1
+            self.delivered += outcome.count > 0 or outcome.failure is None
+            if outcome.failure is not None:
+                self.error = outcome.failure.exception()
             self.fleet.advance(next(self.pauses))
 
     def check(self) -> None:

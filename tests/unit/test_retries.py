@@ -66,6 +66,22 @@ def test_a_cause_counts() -> None:
     assert retried(service, Retry(on=(TimeoutError,)))({}) == {"half": "done"}
 
 
+def test_causes_that_go_round_are_looked_at_once() -> None:
+    first, second = ValueError("first"), KeyError("second")
+    first.__cause__, second.__cause__ = second, first
+    calls: list[int] = []
+
+    def step(record: ModelData) -> ModelData:
+        calls.append(1)
+        raise first
+
+    for kind, tries in ((KeyError, 4), (OSError, 1)):
+        calls.clear()
+        with pytest.raises(ValueError, match="first"):
+            Retry(on=(kind,)).wrap(step, lambda _: None)({})
+        assert len(calls) == tries
+
+
 def test_waits_double_up_to_the_limit_with_a_random_part_off() -> None:
     many = Retry(on=(ConnectionError,), attempts=6, first_wait_s=1.0, max_wait_s=3.0)
     for _ in range(50):

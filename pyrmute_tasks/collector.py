@@ -1,0 +1,100 @@
+"""Python's cyclic garbage collector while batches run.
+
+A batch makes many objects that stay and, as a rule, no cycle. The collector starts after every
+700 objects made and walks over them, and now and then over all there are: up to half of the
+time of a large batch of models. While a batch runs it starts after `_FIRST_OBJECTS` instead and,
+as long as it finds nothing, after twice as many each time: every object is walked over once at
+the most, and what steps leave in cycles is collected before there is as much of it as of the
+rest. What the last objects of a batch would have caused at once, when it ends, comes with the
+next collection; then everything is as before.
+
+The threshold belongs to the process, so batches in several threads share one state here.
+"""
+
+import gc
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+__all__ = ["rare_collections"]
+
+_FIRST_OBJECTS: Final = 200_000
+_GROWTH: Final = 2
+
+
+@contextmanager
+def rare_collections() -> Iterator[None]:
+    """Let the garbage collector start rarely, unless the caller has turned it off."""
+    _state.enter()
+    try:
+        yield
+    finally:
+        _state.leave()
+
+
+class _State:
+    """How often the collector starts, and how often it did before.
+
+    What the program itself sets meanwhile stays.
+    """
+
+    def __init__(self) -> None:
+        self._batches = 0
+        self._usual: tuple[int, int, int] | None = None  # None while nothing is changed
+        self._objects = 0
+        self.unlock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.unlock)
+
+    def unlock(self) -> None:
+        """Make a lock that nobody holds; in a fork, whoever held it does not run."""
+        self._lock = threading.Lock()
+
+    def enter(self) -> None:
+        """A batch begins."""
+        with self._lock:
+            self._batches += 1
+            usual = gc.get_threshold()
+            if self._usual is None and gc.isenabled() and 0 < usual[0] < _FIRST_OBJECTS:
+                self._usual = usual
+                self._set(_FIRST_OBJECTS)
+                gc.callbacks.append(self._collected)
+
+    def leave(self) -> None:
+        """A batch ends."""
+        with self._lock:
+            self._batches -= 1
+            if self._batches or self._usual is None:
+                return
+            if not self._is_ours() or not self._usual[0] < gc.get_count()[0] < _FIRST_OBJECTS:
+                self._restore()
+            elif self._objects > _FIRST_OBJECTS:
+                self._set(_FIRST_OBJECTS)
+
+    def _set(self, objects: int) -> None:
+        assert self._usual is not None
+        self._objects = objects
+        gc.set_threshold(objects, *self._usual[1:])
+
+    def _is_ours(self) -> bool:
+        return gc.get_threshold()[0] == self._objects
+
+    def _restore(self) -> None:
+        usual, self._usual = self._usual, None
+        gc.callbacks.remove(self._collected)
+        if usual is not None and self._is_ours():
+            gc.set_threshold(*usual)
+
+    def _collected(self, phase: str, info: dict[str, Any]) -> None:
+        # Called in whichever thread the collection began, also one that holds the lock.
+        if phase != "stop" or self._usual is None:
+            return
+        if self._batches == 0:
+            self._restore()
+        elif self._is_ours():
+            self._set(_FIRST_OBJECTS if info["collected"] else self._objects * _GROWTH)
+
+
+_state: Final = _State()

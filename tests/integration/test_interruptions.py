@@ -1,0 +1,104 @@
+"""Children that Celery ends from outside: no good record fails for it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from pyrmute_tasks import Migrator
+from pyrmute_tasks.settings import Settings
+from tests.conftest import wait_until
+from tests.integration.private_fleet import PrivateFleet, private_fleet
+from tests.people import manager
+from tests.rabbitmq import RabbitMQFleet, rabbitmq_fleet
+
+HOP = ("Person", "1.0.0", "3.0.0")
+DEEDS = ["sleep:0.05", "touchy:0.05"]
+RECORDS = 160
+
+
+@pytest.fixture(scope="module")
+def on_redis() -> Iterator[PrivateFleet]:
+    with private_fleet("tests.people:manager") as fleet:
+        for _ in range(2):
+            fleet.start_worker()
+        yield fleet
+
+
+@pytest.fixture(scope="module")
+def on_rabbitmq() -> Iterator[RabbitMQFleet]:
+    with rabbitmq_fleet(2) as fleet:
+        yield fleet
+
+
+@contextmanager
+def meanwhile(disturb: Callable[[], None]) -> Iterator[None]:
+    """Disturb something in another thread, and see that it went well."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            disturb()
+        except BaseException as error:  # told below, in the test's own thread
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+    assert not errors, errors
+
+
+def migrate_disturbed(
+    settings: Settings, deed: str, disturb: Callable[[Callable[[int], None]], None]
+) -> None:
+    """Migrate records one task at a time, and compare; `disturb` can wait for outputs."""
+    records = [{"name": f"{deed} {n}", "age": n % 90} for n in range(RECORDS)]
+    outputs: list[Any] = []
+
+    def wait_for_outputs(count: int) -> None:
+        wait_until(lambda: len(outputs) >= count, f"{count} outputs are there", 60)
+
+    with (
+        Migrator(manager, settings=settings) as migrator,
+        meanwhile(lambda: disturb(wait_for_outputs)),
+    ):
+        outputs.extend(migrator.migrate_batch_data_streaming(records, *HOP, chunk_size=4))
+    quick = [{**record, "name": record["name"].replace("0.05", "0")} for record in records]
+    expected = manager.migrate_batch_data(quick, *HOP)
+    assert [output["age"] for output in outputs] == [output["age"] for output in expected]
+    assert [output["last_name"] for output in outputs] == [each["last_name"] for each in expected]
+
+
+def interrupted(fleet: PrivateFleet) -> int:
+    return sum(worker.log.count("its chunk is sent again") for worker in fleet.workers)
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_connections_to_redis_that_are_cut_fail_no_record(
+    on_redis: PrivateFleet, deed: str
+) -> None:
+    def cut(wait_for_outputs: Callable[[int], None]) -> None:
+        for count in (8, 40, 80):
+            wait_for_outputs(count)
+            for kind in ("normal", "pubsub"):
+                on_redis.broker.client_kill_filter(_type=kind, skipme=True)
+
+    before = interrupted(on_redis)
+    migrate_disturbed(on_redis.settings, deed, cut)
+    assert interrupted(on_redis) > before
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_a_rabbitmq_that_restarts_fails_no_record(on_rabbitmq: RabbitMQFleet, deed: str) -> None:
+    def restart(wait_for_outputs: Callable[[int], None]) -> None:
+        wait_for_outputs(20)
+        on_rabbitmq.broker.restart()
+
+    migrate_disturbed(on_rabbitmq.settings, deed, restart)
+    logs = [on_rabbitmq.log(name) for name in on_rabbitmq.workers]
+    assert any("its chunk is sent again" in log for log in logs), logs
