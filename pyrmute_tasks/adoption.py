@@ -14,6 +14,7 @@ from pyrmute_tasks.errors import ManagerImportError, MigrationError, ModelNotFou
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.manager import ModelManager
 from pyrmute_tasks.plan import MigrationPlan
+from pyrmute_tasks.reachable import ReachedCode
 from pyrmute_tasks.registry import ModelData, load_attribute, locate_attribute
 from pyrmute_tasks.steps import Hop, Step
 from pyrmute_tasks.versions import ModelVersion, VersionLike
@@ -41,6 +42,9 @@ class Manager(Protocol):
     def locate(self) -> str:
         """Return a name under which another process can import the manager."""
 
+    def capture_code(self) -> None:
+        """Note what models and steps can reach, as it is now."""
+
 
 def load_manager(spec: str) -> Manager:
     """Import a manager by name.
@@ -52,7 +56,7 @@ def load_manager(spec: str) -> Manager:
 
 
 def adopt(found: object, called: str = "what was given") -> Manager:
-    """Return `found` as a manager.
+    """Return `found` as a manager, and note what its code is before it has run.
 
     Args:
         found: A `ModelManager` or a ``pyrmute.ModelManager``.
@@ -62,11 +66,14 @@ def adopt(found: object, called: str = "what was given") -> Manager:
         ManagerImportError: If it is neither.
     """
     if isinstance(found, ModelManager):
+        found.capture_code()  # it may run records here before its first job
         return found
     # Whoever holds one of pyrmute's managers has imported pyrmute.
     foreign = getattr(sys.modules.get("pyrmute"), "ModelManager", None)
     if foreign is not None and isinstance(found, foreign):
-        return AdoptedManager(found)
+        adopted = AdoptedManager(found)
+        adopted.capture_code()
+        return adopted
     raise ManagerImportError(
         f"{called} is a {type(found).__name__} and not a ModelManager; name the object that models "
         "and migrations are registered with"
@@ -89,6 +96,7 @@ class AdoptedManager:
     def __init__(self, manager: Any) -> None:
         self._manager = manager
         self._plans: dict[tuple[str, VersionLike, VersionLike], MigrationPlan] = {}
+        self._code = ReachedCode()
 
     def plan(
         self,
@@ -127,7 +135,18 @@ class AdoptedManager:
         step = AdoptedStep(first, last, migrate, automatic=True)
         hop = Hop(name, first, last, step, models)
         target = self._manager.get(name, str(last))
-        return MigrationPlan(name, first, last, (step,), target, models, (hop,))
+        self.capture_code()
+        return MigrationPlan(name, first, last, (step,), target, models, (hop,), code=self._code)
+
+    def capture_code(self) -> None:
+        """Note what models can reach, as it is now."""
+        manager = self._manager
+        models = {
+            manager.get(name, version): f"{name} {version}"
+            for name in manager.list_models()
+            for version in manager.list_versions(name)
+        }
+        self._code.capture(models, ())
 
     def _versions(self, name: str) -> list[Any]:
         if name not in self._manager.list_models():

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from pyrmute_tasks._version import __version__
+from pyrmute_tasks.cli_fingerprint import fingerprint
 from pyrmute_tasks.distributed.worker import create_worker_app, worker_arguments
 from pyrmute_tasks.errors import ConfigurationError, PyrmuteTasksError
 from pyrmute_tasks.events import ChunkDelivered, Event
@@ -153,6 +154,9 @@ def worker(
     node = name or f"pyrmute-{os.getpid()}@%h"
     arguments = worker_arguments(node, concurrency or usable_cpus(), loglevel)
     app.worker_main([*arguments, *celery_options])
+
+
+_cli.add_command(fingerprint)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """The public registry: `ModelManager`, with the API of pyrmute's."""
 
+import threading
 from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
@@ -23,6 +24,7 @@ from pyrmute_tasks.migration_testing import (
 )
 from pyrmute_tasks.nested import NestedModelInfo, nested_models
 from pyrmute_tasks.plan import MigrationPlan, compile_plan
+from pyrmute_tasks.reachable import ReachedCode
 from pyrmute_tasks.registry import MigrationFunc, ModelData, Registry, locate_attribute
 from pyrmute_tasks.versions import ModelVersion, VersionLike
 
@@ -64,13 +66,19 @@ class ModelManager:
 
         manager.migrate({"name": "Ada Lovelace"}, "User", "1.0.0", "2.0.0")
         ```
+
+    Args:
+        code_packages: Names of packages beside those that hold models and steps, whose code
+            shall be in the fingerprint when a step reaches it. Others count by their version.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, code_packages: Iterable[str] = ()) -> None:
         self._registry = Registry()
+        self._code = ReachedCode(code_packages)
         self._plans: dict[tuple[str, VersionLike, VersionLike, bool], MigrationPlan] = {}
         self._functions: dict[tuple[str, VersionLike, VersionLike, bool | type], _Migrate] = {}
         self._plans_generation = 0
+        self._capturing = threading.Lock()
         self._hooks = HookSet()
 
     # --- registering ----------------------------------------------------------------------
@@ -199,15 +207,28 @@ class ModelManager:
             MigrationError: If a hop of the path has no step.
         """
         if self._plans_generation != self._registry.generation:
-            self._plans, self._functions = {}, {}
-            self._plans_generation = self._registry.generation
+            self.capture_code()
         key = (name, from_version, to_version, observe or bool(self._hooks.all))
         plan = self._plans.get(key)
         if plan is None:
             first, last = ModelVersion.of(from_version), ModelVersion.of(to_version)
-            plan = compile_plan(self._registry, name, first, last, observe=key[3])
+            plan = compile_plan(self._registry, name, first, last, observe=key[3], code=self._code)
             self._plans[key] = plan
         return plan
+
+    def capture_code(self) -> None:
+        """Note what models and steps can reach, as it is now, for the fingerprints of plans.
+
+        The first plan does so after each registration, before any record; a memo that fills
+        up later changes nothing.
+        """
+        with self._capturing:
+            if self._plans_generation != self._registry.generation:
+                generation = self._registry.generation
+                steps = self._registry.labelled_steps()
+                self._code.capture(self._registry.labelled_models(), steps)
+                self._plans, self._functions = {}, {}
+                self._plans_generation = generation
 
     def locate(self) -> str:
         """Return a name under which another process can import this manager.

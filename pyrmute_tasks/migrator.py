@@ -500,7 +500,10 @@ class Migrator:
         supervise = self._fleet.supervise if self._fleet else lambda: None
         tally = JobTally(spec.id)
         broker = Broker(self._app, self._settings)
-        with CeleryExecutor(broker, self._store, spec, self._settings, supervise) as executor:
+        code = plan.fingerprint_tree
+        with CeleryExecutor(
+            broker, self._store, spec, self._settings, supervise, code=code
+        ) as executor:
             tally.begin()
             try:
                 yield executor, tally

@@ -19,8 +19,9 @@ from pyrmute_tasks.codegen import Call, Generated, Output, OutputKind, generate
 from pyrmute_tasks.collector import rare_collections
 from pyrmute_tasks.errors import ModelNotFoundError
 from pyrmute_tasks.failures import RecordFailure
-from pyrmute_tasks.fingerprint import fingerprint_of
+from pyrmute_tasks.fingerprint import FingerprintTree, fingerprint_tree
 from pyrmute_tasks.hooks import observed
+from pyrmute_tasks.reachable import ReachedCode
 from pyrmute_tasks.registry import ModelData, Registry
 from pyrmute_tasks.retries import Retry
 from pyrmute_tasks.steps import Hop, Step, StepCompiler
@@ -50,6 +51,7 @@ class MigrationPlan:
         path: The classes of all versions on the way, for the fingerprint.
         hops: The hops that running it can come to, also those inside of records.
         observe: Call the hooks in use around every record.
+        code: What the manager's models and steps reach, for the fingerprint.
     """
 
     name: str
@@ -60,6 +62,7 @@ class MigrationPlan:
     path: tuple[type[BaseModel], ...] = field(default=(), repr=False)
     hops: tuple[Hop, ...] = field(default=(), repr=False)
     observe: bool = field(default=False, repr=False)
+    code: ReachedCode = field(default_factory=ReachedCode, repr=False, compare=False)
     _generated: dict[tuple[Output, bool], Generated] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -189,15 +192,20 @@ class MigrationPlan:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all that decides this plan's results, the same in every process.
+        """Hash of all that decides this plan's results, the same in every process."""
+        return self.fingerprint_tree.root
 
-        It covers the fields, defaults and validators of every model that records of the
-        path can hold, the code of every step, and the versions of pydantic and of this
-        package.
+    @cached_property
+    def fingerprint_tree(self) -> FingerprintTree:
+        """All that decides this plan's results, each with its name and its hash.
+
+        It covers every model that records of the path can hold, every step, what these
+        reach in the user's own packages, and the versions of the libraries.
         """
         nested = [model for hop in self.hops for model in hop.models]
         target = [] if isinstance(self.model, ModelNotFoundError) else [self.model]
-        return fingerprint_of(str(self), [*self.path, *target, *nested], self.hops)
+        models = [*self.path, *target, *nested]
+        return fingerprint_tree(str(self), models, self.hops, self.code)
 
 
 def compile_plan(
@@ -207,10 +215,12 @@ def compile_plan(
     to_version: ModelVersion,
     *,
     observe: bool = False,
+    code: ReachedCode | None = None,
 ) -> MigrationPlan:
     """Resolve the path between two versions of a model.
 
     A step written for exactly this hop is preferred to a chain over the versions between.
+    `code` has captured what the registry's models and steps reach.
 
     Raises:
         ModelNotFoundError: If the model or one of the versions is not registered.
@@ -223,7 +233,8 @@ def compile_plan(
     path = tuple(model for model in found if model is not None)
     target = _target(registry, name, to_version)
     hops = tuple(compiler.hops)
-    return MigrationPlan(name, from_version, to_version, steps, target, path, hops, observe)
+    code = code or ReachedCode()
+    return MigrationPlan(name, from_version, to_version, steps, target, path, hops, observe, code)
 
 
 def _target(

@@ -129,6 +129,22 @@ class Registry:
         """Return the step written for exactly this hop, or None."""
         return self._steps.get(name, {}).get((from_version, to_version))
 
+    def labelled_models(self) -> dict[type[BaseModel], str]:
+        """Return all models and what to call them, ``"User 2.0.0"``."""
+        return {
+            model: f"{name} {version}"
+            for name, versions in self._models.items()
+            for version, model in versions.items()
+        }
+
+    def labelled_steps(self) -> list[tuple[str, MigrationFunc]]:
+        """Return all written steps and what to call them, ``"User 1.0.0 → 2.0.0"``."""
+        return [
+            (f"{name} {first} → {last}", step)
+            for name, steps in self._steps.items()
+            for (first, last), step in steps.items()
+        ]
+
     def is_backward_compatible(self, name: str, version: ModelVersion) -> bool:
         """Say whether records of earlier versions may enter `version` without a step."""
         return version in self._compatible.get(name, ())

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, Self
 import redis
 
 from pyrmute_tasks.chunks import Chunk, Outcome, decode_outcome
+from pyrmute_tasks.code_differences import describe_held
 from pyrmute_tasks.codec import Frame
 from pyrmute_tasks.distributed.broker import Message
 from pyrmute_tasks.distributed.delivery import Deliveries, Loss, Part, Sighting
@@ -24,6 +25,7 @@ from pyrmute_tasks.errors import (
     NoWorkersError,
     StoreUnavailableError,
 )
+from pyrmute_tasks.fingerprint import FingerprintTree
 from pyrmute_tasks.jobs import JobSpec
 from pyrmute_tasks.observability import hide_password, log, task_label
 from pyrmute_tasks.settings import Settings
@@ -104,6 +106,7 @@ class CeleryExecutor:
         settings: How patient to be.
         supervise: Called about every second; may raise.
         clock: Seconds that only grow.
+        code: The producer's tree, to name what differs on a worker.
 
     Attributes:
         slots: How many chunks the fleet runs at a time, as last seen.
@@ -117,6 +120,7 @@ class CeleryExecutor:
         settings: Settings,
         supervise: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        code: FingerprintTree | None = None,
     ) -> None:
         self._broker = broker
         self._store = store
@@ -137,6 +141,7 @@ class CeleryExecutor:
         self._no_worker_since: float | None = 0.0
         self._broker_away_s = 0.0  # time in which it was asked and did not answer
         self._store_is_away = False
+        self._code = code
         self._codes: dict[str, str] = {}  # what the workers hold that declined
         self._declined_since: float | None = None  # with nobody at work since
         self._keep_alive = _KeepAlive(store, spec.id, settings.job_ttl_s / 4)
@@ -325,14 +330,14 @@ class CeleryExecutor:
         again = []
         for decline in declines:
             if decline.worker not in self._codes:
-                self._codes[decline.worker] = decline.code
+                held = self._codes[decline.worker] = describe_held(self._code, decline.code)
                 log(
                     logging.WARNING,
                     "code_declined",
                     "a worker holds other migrations and declines",
                     job=self._spec.id,
                     worker=decline.worker,
-                    code=decline.code,
+                    code=held,
                     wanted=self._spec.fingerprint,
                 )
             part = self._deliveries.declined(decline.part, decline.task)

@@ -20,6 +20,7 @@ from celery.worker.state import task_ready
 
 from pyrmute_tasks.adoption import Manager
 from pyrmute_tasks.chunks import Outcome, decode_records, encode_outcome
+from pyrmute_tasks.code_differences import root_of
 from pyrmute_tasks.codec import Frame, FrameKind, decode_frame, encode_frame, join_packed, pack
 from pyrmute_tasks.codegen import Interruption
 from pyrmute_tasks.distributed.app import TASK_NAME
@@ -194,14 +195,14 @@ class ChunkRunner:
     def _refuse(self, asked: Assignment, code: str) -> None:
         if len(self._declined) >= _MAX_PREPARED:
             self._declined.clear()
-        self._declined[asked.job] = code
+        held = self._declined[asked.job] = root_of(code)  # the tree is told once a job
         log(
             logging.WARNING,
             "code_declined",
             "this worker's migrations differ from the producer's: its chunks are declined",
             job=asked.job,
             worker=asked.worker,
-            code=code,
+            code=held,
             wanted=asked.fingerprint,
         )
         self._decline(asked, code)
@@ -275,7 +276,7 @@ class ChunkRunner:
             raise CodeMismatchError(" ".join(str(error).split())) from None
         if plan.fingerprint != spec.fingerprint:
             if spec.fence is Fence.REJECT:
-                raise CodeMismatchError(plan.fingerprint)
+                raise CodeMismatchError(plan.fingerprint_tree.to_wire())
             log(
                 logging.WARNING,
                 "code_differs",

@@ -145,3 +145,88 @@ def test_warn_migrates_all_the_same(fleet: EmbeddedFleet, tmp_path: Path) -> Non
         outputs = migrator.migrate_batch_data([person(19), person(30)], *HOP, chunk_size=1)
     assert [output["adult"] for output in outputs] == [False, True]  # 21, as the worker has it
     assert log.read_text().count("run all the same") == 1
+
+
+# A package whose helper an older deployment has otherwise; the step itself is the same.
+HELPER = "def shorten(name):\n    return name[:{length}]\n"
+STEPS = """
+from pydantic import BaseModel
+from pyrmute_tasks import ModelManager
+from .helpers import shorten
+
+manager = ModelManager()
+
+@manager.model("Tag", "1.0.0")
+class Tag1(BaseModel):
+    name: str
+
+@manager.model("Tag", "2.0.0")
+class Tag2(BaseModel):
+    name: str
+
+@manager.migration("Tag", "1.0.0", "2.0.0")
+def cut(data, _memo={}):
+    _memo[data["name"]] = _memo
+    return {"name": shorten(data["name"])}
+"""
+
+
+def write_tags(directory: Path, length: int) -> str:
+    """Write the package; return the name of its manager."""
+    package = directory / "tags_of_a_fleet"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "helpers.py").write_text(HELPER.format(length=length))
+    (package / "steps.py").write_text(STEPS)
+    return "tags_of_a_fleet.steps:manager"
+
+
+def test_changed_helper_is_named_with_its_line(
+    fleet: EmbeddedFleet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    os.killpg(fleet.process_ids[1], signal.SIGKILL)
+    name = write_tags(tmp_path / "new", 8)
+    write_tags(tmp_path / "old", 9)
+    monkeypatch.syspath_prepend(str(tmp_path / "new"))
+    older = f"import sys; sys.path.insert(0, {str(tmp_path / 'old')!r})\n"
+    older += "from tags_of_a_fleet.steps import manager\n"
+    settings = replace(fleet.settings, code_wait_s=1.5)
+    with (
+        worker_with(older, settings, tmp_path, "older"),
+        Migrator(name, settings=settings) as migrator,
+        pytest.raises(CodeMismatchError) as caught,
+    ):
+        migrator.migrate_batch_data([{"name": "x"}], "Tag", "1.0.0", "2.0.0")
+    text = (
+        "step Tag 1.0.0 → 2.0.0 reaches function tags_of_a_fleet.helpers.shorten "
+        "(tags_of_a_fleet/helpers.py:1), which differs"
+    )
+    assert text in str(caught.value)
+    assert "older@test" in str(caught.value)
+    declined = [r for r in caplog.records if vars(r).get("action") == "code_declined"]
+    assert text in str(vars(declined[0]))
+
+
+def test_memo_that_fills_changes_no_fingerprint(
+    fleet: EmbeddedFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.killpg(fleet.process_ids[1], signal.SIGKILL)
+    name = write_tags(tmp_path / "one", 8)
+    monkeypatch.syspath_prepend(str(tmp_path / "one"))
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'one')!r})\n"
+    code += "from tags_of_a_fleet.steps import manager\n"
+    settings = replace(fleet.settings, code_wait_s=5.0)
+    records = [{"name": f"n{index}"} for index in range(50)]
+    hop = ("Tag", "1.0.0", "2.0.0")
+    with (
+        worker_with(code, settings, tmp_path, "memo"),
+        Migrator(name, settings=settings) as migrator,
+    ):
+        for _ in range(3):
+            assert migrator.migrate_batch_data(records, *hop, chunk_size=10) == records
+            module = sys.modules["tags_of_a_fleet.steps"]
+            module.manager.migrate_batch_data(records, *hop)  # fills the producer's memo, too
+        assert module.cut.__defaults__[0]
