@@ -39,7 +39,11 @@ class Step:
     def error(self, name: str, cause: Exception) -> Exception:
         """Return the error that stands for `cause`, raised by this step."""
         what = "Auto-migration failed" if self.automatic else "Migration function raised"
-        reason = f"{what}: {type(cause).__name__}: {cause}"
+        try:
+            reason = f"{what}: {type(cause).__name__}: {cause}"
+        except Exception as unsaid:  # asking for its text runs somebody's code
+            cause = unsaid
+            reason = f"Migration failed: {type(cause).__name__}: {cause}"
         error = MigrationError(name, str(self.from_version), str(self.to_version), reason)
         error.__cause__ = cause
         return error
