@@ -220,7 +220,7 @@ def _one(parts: Sequence[_Part], result: str) -> list[str]:
                 "    try:",
                 f"        {part.code}",
                 "    except Exception as error:",
-                f"        raise {part.raised} from error",
+                f"        raise {part.raised}",
             ]
         else:
             lines.append(f"    {part.code}")
@@ -273,12 +273,17 @@ class _Blame:
     call: Call
 
     def error(self, record: object, error: Exception) -> Exception:
-        """Return what stands for an exception: the step's own fault, or its record's."""
+        """Return what stands for an exception: the step's own fault, or its record's.
+
+        Its cause is set. Raising it ``from error`` would overwrite what the step has set.
+        """
         if isinstance(record, Mapping):
             return self.call.step.error(self.name, error)
-        return InvalidRecordError(
+        invalid = InvalidRecordError(
             f"a record is {type(record).__name__} and must be a dict; convert it in the source"
         )
+        invalid.__cause__ = error
+        return invalid
 
     def no_dict(self, data: object) -> InvalidRecordError:
         """Return the error of a call that did not return a dict."""
@@ -303,7 +308,7 @@ class _Blame:
         return _stopped(Stage.STEP, str(self.call.step), error)
 
     def _raise(self, record: object, error: Exception) -> NoReturn:
-        raise self.error(record, error) from error
+        raise self.error(record, error)
 
 
 def _step_in(error: BaseException) -> str:
@@ -337,7 +342,9 @@ def _unwritable(error: BaseException) -> Stopped:
 def _no_json(error: Exception) -> InvalidRecordError:
     # jiter names what it expected and the column, never what it saw; "line 1" is ours.
     reason = str(error).replace(" at line 1 column ", " at column ")
-    return InvalidRecordError(f"not valid JSON: {reason}")
+    invalid = InvalidRecordError(f"not valid JSON: {reason}")
+    invalid.__cause__ = error
+    return invalid
 
 
 def _no_object(value: object) -> InvalidRecordError:
