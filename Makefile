@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
 
-.PHONY: demo test chaos check bench clean
+.PHONY: demo test differential chaos check bench clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
+
+# The long form of tests/differential: 10,000 cases, some five minutes on two cores.
+differential: $(VENV)/.dev
+	DIFFERENTIAL_CASES=10000 $(BIN)/python -m pytest -n auto --timeout 1200 tests/differential
 
 # The long form of tests/chaos: some 25 minutes on two cores. CHAOS="--schedules 10" and the like.
 chaos: $(VENV)/.dev

@@ -39,20 +39,14 @@ class Step:
     def error(self, name: str, cause: Exception) -> Exception:
         """Return the error that stands for `cause`, raised by this step.
 
-        Raises:
-            MigrationError: If asking `cause` for its text raises, as in pyrmute. What it
-                raises comes out as it is where pyrmute does not catch it either.
+        If asking `cause` for its text raises, what it raises takes its place, as in pyrmute.
         """
         what = "Auto-migration failed" if self.automatic else "Migration function raised"
         try:
-            return self._error(name, what, cause)
-        except MigrationError:
-            raise
-        except Exception as raised:
-            raise self._error(name, "Migration failed", raised) from raised
-
-    def _error(self, name: str, what: str, cause: Exception) -> MigrationError:
-        reason = f"{what}: {type(cause).__name__}: {cause}"
+            reason = f"{what}: {type(cause).__name__}: {cause}"
+        except Exception as unsaid:  # asking for its text runs somebody's code
+            cause = unsaid
+            reason = f"Migration failed: {type(cause).__name__}: {cause}"
         error = MigrationError(name, str(self.from_version), str(self.to_version), reason)
         error.__cause__ = cause
         return error

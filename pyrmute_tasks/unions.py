@@ -4,12 +4,19 @@ In order of preference: the only one there is; the one that the discriminator na
 may be a field or a function; the one that pydantic takes the value for when it validates it
 as the union. If nothing tells the members apart, because the discriminator is missing in
 the value or the value is valid as none of them, it is the first, as in pyrmute.
+
+Validators and discriminating functions are the user's, and they are asked here besides: they
+may modify what they get and raise what they like. They get a copy, and whatever they raise
+means that the value is not what they look for.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+import copy
+import enum
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import Any, Final, TypeAlias
 
-from pydantic import BaseModel, RootModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticUserError, RootModel, TypeAdapter
 
 from pyrmute_tasks.places import Group, Place, fields_of, keys_of, tags_of
 
@@ -33,7 +40,7 @@ def compile_chooser(source: Place, target: Place, partners: dict[Model, Model]) 
     models, only = source.models, _only_group(source)
     if len(models) == 1 and not (source.items or source.slots or source.values or source.others):
         return lambda _: models[0]
-    validated = _by_validating(source.annotation, models)
+    validated = _ByValidating(source.annotation, models)
     if only is None or source.values:
         return validated
     if callable(only.key):
@@ -98,23 +105,106 @@ def _by_function(group: Group, validated: Chooser) -> Chooser:
     table = {member.tag: member.model for member in group.members}
     if len(table) < len(group.members):
         return validated  # a tag means a union of several
-    return lambda value: table.get(key(value))
-
-
-def _by_validating(annotation: Any, models: list[Model]) -> Chooser:
-    known = frozenset(models)
-    adapters: list[TypeAdapter[Any]] = []
+    first = group.members[0].model
 
     def choose(value: Any) -> Model | None:
-        if not adapters:
-            # Not when compiling: an adapter is expensive, and few values come here.
-            adapters.append(TypeAdapter(annotation))
         try:
-            found = adapters[0].validate_python(value)
-        except ValidationError:
-            return models[0]
-        while isinstance(found, RootModel) and type(found) not in known:
-            found = found.root
-        return type(found) if type(found) in known else None
+            tag = key(_copied(value))
+        except MemoryError:
+            raise
+        except Exception:
+            return first  # there is no tag, as where the key of one is missing
+        try:
+            return table.get(tag)
+        except TypeError:
+            return None  # not hashable, so no tag of a member
 
     return choose
+
+
+class _ByValidating:
+    """Takes a value for what pydantic makes of it when it validates it as the union.
+
+    Args:
+        annotation: The union.
+        models: Its members; the first is what a value is that is valid as none of them.
+    """
+
+    def __init__(self, annotation: Any, models: list[Model]) -> None:
+        self._annotation = annotation
+        self._first = models[0]
+        self._known = frozenset(models)
+
+    def __call__(self, value: Any) -> Model | None:
+        validate, takes_copy = self._validator
+        try:
+            found = validate(_copied(value) if takes_copy else value)
+        except MemoryError:
+            raise  # it says nothing about the value
+        except Exception:
+            return self._first
+        while isinstance(found, RootModel) and type(found) not in self._known:
+            found = found.root
+        return type(found) if type(found) in self._known else None
+
+    @cached_property
+    def _validator(self) -> tuple[Callable[[Any], Any], bool]:
+        # Not when compiling: an adapter is expensive, and few values come here.
+        try:
+            adapter = TypeAdapter(self._annotation, config={"arbitrary_types_allowed": True})
+        except PydanticUserError:
+            adapter = TypeAdapter(self._annotation)  # a model, which has a configuration itself
+        return adapter.validate_python, _hands_input_to_users(adapter.core_schema)
+
+
+def _hands_input_to_users(schema: Any) -> bool:
+    """Say whether validating runs functions of the user's, which may modify its input."""
+    return any(map(_runs_users_code, _nodes(schema)))
+
+
+def _runs_users_code(node: Mapping[str, Any]) -> bool:
+    if node.get("type") == "enum":
+        found = node["cls"]._missing_
+        return found.__func__ is not enum.Enum._missing_.__func__  # type: ignore[attr-defined]  # a bound classmethod
+    flags = ("custom_init", "post_init", "default_factory_takes_data")
+    functions = ("function", "discriminator")
+    return any(map(node.get, flags)) or any(_is_users(node.get(key)) for key in functions)
+
+
+def _nodes(schema: Any) -> Iterator[Mapping[str, Any]]:
+    pending = [schema]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, Mapping):
+            yield node
+            pending.extend(item for key, item in node.items() if key not in _NOT_SCHEMAS)
+        elif isinstance(node, (list, tuple)):
+            pending.extend(node)
+
+
+_NOT_SCHEMAS: Final = frozenset({"serialization", "metadata", "default", "expected"})
+
+
+def _is_users(function: Any) -> bool:
+    module = getattr(getattr(function, "func", function), "__module__", None) or ""
+    return callable(function) and not module.startswith(("pydantic.", "pydantic_core."))
+
+
+def _copied(value: Any) -> Any:
+    """Copy a value as deep as containers go; what cannot be copied stays itself."""
+    kind = type(value)
+    if kind in _IMMUTABLE:
+        return value
+    if kind is dict:
+        return {
+            key: item if type(item) in _IMMUTABLE else _copied(item) for key, item in value.items()
+        }
+    if kind is list:
+        return [item if type(item) in _IMMUTABLE else _copied(item) for item in value]
+    try:
+        return copy.deepcopy(value)
+    except Exception:
+        return value
+
+
+_IMMUTABLE: Final = frozenset({str, int, float, bool, bytes, type(None)})
