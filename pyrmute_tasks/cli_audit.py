@@ -85,7 +85,8 @@ def audit_command(
     """Find steps that depend on more than their record, and fields that get lost.
 
     Runs a sample of IN.jsonl several times, in four processes; nothing is written. The exit
-    status is 0 if nothing is found, 1 if something is, 2 if it cannot be run.
+    status is 0 if nothing is found, 1 if something is, 2 if it cannot be run or every record
+    fails.
     """
     try:
         report = audit(
@@ -108,7 +109,9 @@ def audit_command(
         click.echo(report.to_json())
     else:
         render(report, Console())
-    sys.exit(0 if report.is_clean else _FOUND)
+    if not report.is_clean:
+        sys.exit(_FOUND)
+    sys.exit(0 if report.came_through or not report.records else _UNUSABLE)
 
 
 # --- the table ----------------------------------------------------------------------------
@@ -216,8 +219,8 @@ def _remarks(report: AuditReport) -> Iterator[str]:
     for failed in report.failures:
         records = "1 record fails" if failed.records == 1 else f"{failed.records:,} records fail"
         yield (
-            f"{records} the same in every run: {failed.step} raises {failed.error}, first at "
-            f"record {failed.first_record:,}"
+            f"{records} the same in every run: {failed.step} raises "
+            f"{failed.error.rpartition('.')[2]}, first at record {failed.first_record:,}"
         )
     if report.not_compared:
         yield (
@@ -230,4 +233,8 @@ def _remarks(report: AuditReport) -> Iterator[str]:
     if report.losses:
         yield _LOSS_MEANING
     if report.is_clean:
-        yield "nothing found"
+        yield (
+            "nothing found"
+            if report.came_through or not report.records
+            else "nothing audited: no record came through"
+        )

@@ -7,6 +7,7 @@ one `Answer` on stdout. What it runs prints into nothing, and it ends when its p
 import mmap
 import os
 import pickle
+import signal
 import struct
 import sys
 import threading
@@ -68,7 +69,7 @@ class Answer:
 
     Attributes:
         error: Why it could not even begin; empty if it could.
-        differing: For each pass, where outputs were not the reference's.
+        differing: For each pass, where outputs were not, or did not stay, the reference's.
         reference: The reference, if it was to make it.
         mutated: Likewise, where a stage modified its input.
         losses: Likewise, what gets lost.
@@ -99,7 +100,7 @@ def main() -> None:
         answer = Answer(error=f"{type(error).__name__} at {_place_of(error)}, a fault of the audit")
     with os.fdopen(answers, "wb") as file:
         pickle.dump(answer, file)
-    os._exit(0)
+    _end_session()
 
 
 def _place_of(error: Exception) -> str:
@@ -109,7 +110,12 @@ def _place_of(error: Exception) -> str:
 
 def _end_with_parent(life: int) -> None:
     os.read(life, 1)  # nothing is ever written: this returns when the parent is gone
-    os._exit(1)
+    _end_session()
+
+
+def _end_session() -> None:
+    # Also what steps have started: a fork would hold the pipe that the parent reads from.
+    os.killpg(0, signal.SIGKILL)
 
 
 def _answer(request: Request, progress: mmap.mmap) -> Answer:
@@ -128,11 +134,12 @@ def _answer(request: Request, progress: mmap.mmap) -> Answer:
             for visits in request.passes
         ]
         return Answer(differing=differing, skipped=walker.skipped)
-    reference, mutated, seen = walker.first()
+    first = walker.first()
     time.sleep(request.pause_s)
-    differing = [walker.again(visits, reference) for visits in request.passes]
-    losses = _losses(manager, plan, walker, seen, request)
-    return Answer("", differing, reference, mutated, losses, walker.skipped)
+    differing = [walker.again(visits, first.reference) for visits in request.passes]
+    losses = _losses(manager, plan, walker, first.seen, request)
+    differing.append(first.changed_later)  # by the records behind, as when run again
+    return Answer("", differing, first.reference, first.mutated, losses, walker.skipped)
 
 
 def _losses(

@@ -90,11 +90,20 @@ class Difference:
 
 # --- freezing -----------------------------------------------------------------------------
 
-_MAX_DEPTH: Final = 250
+_MAX_DEPTH: Final = 100  # each level takes several of Python's, whose limit is 1,000
 
-_BY_REPR: Final[frozenset[type]] = frozenset(
-    {int, float, bool, type(None), complex, bytes, bytearray, date, timedelta, Decimal}
-    | {Fraction, uuid.UUID, PosixPath, PurePosixPath, IPv4Address, IPv6Address}
+_PLAIN: Final[tuple[type, ...]] = (
+    float,
+    bool,
+    type(None),
+    complex,
+    bytes,
+    bytearray,
+    date,
+    timedelta,
+)
+_BY_REPR: Final = frozenset(
+    (*_PLAIN, Decimal, Fraction, uuid.UUID, PosixPath, PurePosixPath, IPv4Address, IPv6Address)
 )
 
 
@@ -114,8 +123,8 @@ def freeze_error(error: BaseException) -> Raised:
 
 def _freeze(value: Any, active: set[int]) -> Frozen:
     kind = type(value)
-    if kind is str:
-        return _Leaf("str", value)
+    if kind is str or kind is int:
+        return _Leaf(kind.__name__, value)
     if kind in _BY_REPR:
         return _Leaf(kind.__qualname__, repr(value))
     if id(value) in active or len(active) > _MAX_DEPTH:
@@ -247,10 +256,15 @@ def _compare_fields(one: _Fields, other: _Fields, path: str, found: list[Differe
 
 
 _MOST_TEXT: Final = 40
+_MOST_BITS: Final = 1024
 
 
 def _text(value: Frozen) -> str:
     match value:
+        case _Leaf("int", int() as number) if number.bit_length() > _MOST_BITS:
+            shown = "a large int"  # Python refuses to write it
+        case _Leaf("str" | "int", plain):
+            shown = repr(plain)  # a terminal must not obey it
         case _Leaf(_, text):
             shown = str(text)
         case Raised(error):

@@ -30,6 +30,7 @@ from pyrmute_tasks.registry import MigrationFunc
 __all__ = [
     "VALIDATION",
     "WRITING",
+    "FirstPass",
     "Known",
     "Reference",
     "Seen",
@@ -112,6 +113,33 @@ class Seen(NamedTuple):
     model: object
 
 
+class _Kept(NamedTuple):
+    """What a step returned, and what that was when its record was done."""
+
+    stage: int
+    record: int
+    output: object
+    settled: Frozen
+
+
+@dataclass(slots=True)
+class FirstPass:
+    """What the first pass showed.
+
+    Attributes:
+        reference: What each stage returned.
+        mutated: Where stages modified their input.
+        changed_later: Where what a step had returned was another thing when all records had
+            run: it is used for several of them.
+        seen: What came to validation.
+    """
+
+    reference: Reference = field(default_factory=list)
+    mutated: dict[Spot, Tally] = field(default_factory=dict)
+    changed_later: dict[Spot, Tally] = field(default_factory=dict)
+    seen: list[Seen] = field(default_factory=list)
+
+
 def stages_of(plan: MigrationPlan) -> list[Stage]:
     """Return all that a plan does with a record, in order."""
     stages = [Stage(str(step), _checked(step.function)) for step in plan.steps]
@@ -164,32 +192,41 @@ class Walker:
         """Return a record of the sample, a new one each time."""
         return pickle.loads(self._records[index])  # noqa: S301  # from the parent, over a private pipe
 
-    def first(self) -> tuple[Reference, dict[Spot, Tally], list[Seen]]:
-        """Run all records once.
-
-        Returns:
-            The reference; where stages modified their input; and what came to validation.
-        """
-        reference: Reference = []
-        mutated: dict[Spot, Tally] = {}
-        seen: list[Seen] = []
+    def first(self) -> FirstPass:
+        """Run all records once."""
+        done = FirstPass()
+        kept: list[_Kept] = []
         for index in range(len(self._records)):
-            known: list[Known] = []
-            reference.append(known)
-            value = self.record(index)
-            frozen = freeze(value)
-            for number, stage in enumerate(self._stages):
-                self._mark(index, number)
-                output, made = _call(stage, value)
-                if stage.name != WRITING:  # a model may well remember what it was asked for
-                    _note(mutated, number, index, differences(frozen, freeze(value)))
-                known.append(Known(made, _pickled(output)))
-                if isinstance(made, Raised):
-                    break
-                if stage.name == VALIDATION:
-                    seen.append(Seen(index, value, output))
-                value, frozen = output, made
-        return reference, mutated, seen
+            done.reference.append(self._follow(index, done, kept))
+        blamed: set[int] = set()
+        for item in kept:
+            later = differences(item.settled, freeze(item.output))
+            if later and item.record not in blamed:  # what is behind may just hold the same
+                blamed.add(item.record)
+                _note(done.changed_later, item.stage, item.record, later)
+        return done
+
+    def _follow(self, index: int, done: FirstPass, kept: list[_Kept]) -> list[Known]:
+        known: list[Known] = []
+        outputs: list[object] = []
+        value = self.record(index)
+        frozen = freeze(value)
+        for number, stage in enumerate(self._stages):
+            self._mark(index, number)
+            output, made = _call(stage, value)
+            if stage.name != WRITING:  # a model may well remember what it was asked for
+                _note(done.mutated, number, index, differences(frozen, freeze(value)))
+            known.append(Known(made, _pickled(output)))
+            if isinstance(made, Raised):
+                break
+            if stage.name == VALIDATION:
+                done.seen.append(Seen(index, value, output))
+            elif stage.name != WRITING:
+                outputs.append(output)
+            value, frozen = output, made
+        # Not before: what stages behind have done to it is noted above.
+        kept += [_Kept(at, index, output, freeze(output)) for at, output in enumerate(outputs)]
+        return known
 
     def again(
         self, visits: Sequence[int], reference: Reference, *, other_seed: bool = False

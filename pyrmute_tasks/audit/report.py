@@ -147,6 +147,11 @@ class AuditReport:
         """Whether nothing was found."""
         return not self.findings and not self.losses
 
+    @property
+    def came_through(self) -> int:
+        """How many records did not fail in every run."""
+        return self.records - sum(failed.records for failed in self.failures)
+
     def to_json(self) -> str:
         """Return all of it as JSON."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)

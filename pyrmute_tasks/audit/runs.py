@@ -16,6 +16,7 @@ import contextlib
 import enum
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -205,12 +206,14 @@ class _Children:
             _end(process)
             with self._lock:
                 self._running.discard(process)
-        if process.returncode != 0 or not text:
+        try:
+            answer: Answer = pickle.loads(text)  # noqa: S301  # from our own child, over a private pipe
+        except (EOFError, pickle.UnpicklingError):  # none, or a part of one
             raise JobError(
-                f"{self._place(request, progress)} ended its process ({_how(process.returncode)}); "
-                "look for a step that calls os._exit or needs more memory than there is"
-            )
-        answer: Answer = pickle.loads(text)  # noqa: S301  # from our own child, over a private pipe
+                f"{self._place(request, progress)} ended its process "
+                f"({_how(process.returncode)}); look for a step that calls os._exit or needs more "
+                "memory than there is"
+            ) from None
         return answer
 
     def _place(self, request: Request, progress: IO[bytes]) -> str:
@@ -225,18 +228,22 @@ class _Children:
             self._is_over = True
             running = list(self._running)
         for process in running:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            _kill(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.kill()
+    _kill(process)
     process.wait()
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             with contextlib.suppress(OSError):
                 stream.close()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    # Its whole session: a step may have started something that has not ended.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _how(status: int) -> str:

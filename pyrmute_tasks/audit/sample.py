@@ -59,7 +59,7 @@ def take_sample(source: Iterable[ModelData] | str | os.PathLike[str], count: int
     decoded = [(index, _decoded(line)) for index, line in lines]
     good = [(index, record) for index, record in decoded if record is not None]
     return Sample(
-        tuple(pickle.dumps(record) for _, record in good),
+        tuple(_pickled(index, record) for index, record in good),
         tuple(index for index, _ in good),
         total,
         tuple(index for index, record in decoded if record is None),

@@ -1,18 +1,22 @@
 """`pyrmute-tasks audit` on managers with known faults, and on one without."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from pyrmute_tasks import JobError, Migrator
 from pyrmute_tasks.audit import AuditReport, Cause, audit
+from pyrmute_tasks.cli_audit import render
 from tests.conftest import ROOT, descendants, is_alive, wait_until
 
 SECRET = "Secret"
@@ -151,15 +155,9 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-c", program, "audit", *map(str, arguments)]
 
 
-def call(cwd: Path, *arguments: object, columns: int = 80) -> subprocess.CompletedProcess[str]:
+def call(cwd: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        env={**os.environ, "COLUMNS": str(columns)},
+        command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=100, check=False
     )
 
 
@@ -187,24 +185,27 @@ def test_each_fault_is_found_at_its_step_and_nothing_else(folder: Path) -> None:
     assert SECRET not in result.stdout
 
 
-@pytest.mark.parametrize("columns", [50, 80, 120])
-def test_table_fits_and_holds_no_records(folder: Path, columns: int) -> None:
-    result = call(folder, "--manager", "faults.py:manager", *HOP, columns=columns)
-    assert result.returncode == 1, result.stderr
-    assert max(map(len, result.stdout.splitlines())) <= columns
-    for step, field, _ in EXPECTED:
-        assert step in result.stdout
-        assert field in result.stdout
-    assert "dropped" in result.stdout
-    assert SECRET not in result.stdout
+def test_table_fits_and_holds_no_records_unless_asked(folder: Path) -> None:
+    hop = ("Document", "1.0.0", "10.0.0")
+    spec, source = f"{folder}/faults.py:manager", folder / "in.jsonl"
+    report = audit(spec, source, *hop, sample=9, include_records=True)
+    assert (report.records, report.total) == (9, 31)
+    silent = tuple(replace(finding, example=None) for finding in report.findings)
+    for columns in (50, 80, 120):
+        text = rendered(replace(report, findings=silent), columns)
+        assert max(map(len, text.splitlines())) <= columns
+        for step, field, _ in EXPECTED:
+            assert step in text
+            assert field in text
+        assert "dropped" in text
+        assert SECRET not in text
+        assert SECRET in rendered(report, columns)
 
 
-def test_records_are_shown_when_asked_for(folder: Path) -> None:
-    arguments = ("--manager", "faults.py:manager", *HOP, "--include-records")
-    result = call(folder, *arguments, "--sample", 5, columns=120)
-    assert result.returncode == 1, result.stderr
-    assert SECRET in result.stdout
-    assert "ran 5 of 31 records" in result.stdout
+def rendered(report: AuditReport, columns: int) -> str:
+    console = Console(width=columns, file=io.StringIO(), record=True)
+    render(report, console)
+    return console.export_text()
 
 
 def test_nothing_is_found_in_the_flights() -> None:
@@ -235,6 +236,16 @@ def test_what_cannot_be_run_ends_with_status_2(folder: Path, arguments: tuple[ob
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     assert "rror: " in result.stderr
+
+
+def test_sample_of_which_no_record_comes_through_is_no_clean_one(folder: Path) -> None:
+    hop = ("--model", "Document", "--from", "10.0.0", "--to", "10.0.0", "in.jsonl")
+    result = call(folder, "--manager", "faults.py:manager", *hop)
+    assert (result.returncode, result.stderr) == (2, "")
+    assert "30 records fail the same in every run: validation raises ValidationError" in (
+        result.stdout.replace("\n", " ").replace("  ", " ")
+    )
+    assert "nothing audited" in result.stdout
 
 
 # --- from Python --------------------------------------------------------------------------
@@ -296,6 +307,11 @@ def test_output_of_a_step_does_not_disturb(module: Path) -> None:
 def test_thread_left_running_does_not_hold_the_audit(module: Path) -> None:
     step = "threading.Thread(target=time.sleep, args=(3600,)).start(); return data"
     assert run(write(module, step)).is_clean
+
+
+def test_process_left_running_does_not_hold_the_audit(module: Path) -> None:
+    step = "os.fork() or time.sleep(3600) if data['n'] == 0 else None; return data"
+    assert run(write(module, step), timeout_s=60).is_clean
 
 
 @pytest.mark.parametrize("end", ["os._exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"])

@@ -29,7 +29,7 @@ from pyrmute_tasks import ConfigurationError, ModelManager, UnsupportedValueErro
 from pyrmute_tasks.audit import AuditReport, Cause, Change, LossKind, audit
 from pyrmute_tasks.audit.compare import Raised, differences, freeze, freeze_error
 from pyrmute_tasks.audit.ledger import Ledger, Undeclared, path_of, sample_losses
-from pyrmute_tasks.audit.passes import Spot, Stage, Walker, stages_of
+from pyrmute_tasks.audit.passes import Spot, Stage, Tally, Walker, stages_of
 from pyrmute_tasks.audit.runs import Run, cause_of
 from pyrmute_tasks.audit.sample import choose, take_sample
 
@@ -108,6 +108,8 @@ def test_values_that_differ_are_told_apart(one: Any, other: Any) -> None:
         (Point(x=1, y=1), Point(x=1, y=2), [("y", Change.VALUE)]),
         (random.Random(1), random.Random(1), []),
         (time, time, []),
+        ([10**5000], [10**5000 + 1], [("[]", Change.VALUE)]),
+        (["\ud800"], ["\ud801"], [("[]", Change.VALUE)]),
     ],
 )
 def test_difference_names_field_and_change(
@@ -133,6 +135,14 @@ def test_value_that_holds_itself_can_be_compared() -> None:
     for loop in loops:
         loop.append(loop)
     assert changes(*loops) == []
+
+
+def test_deeply_nested_value_can_be_compared() -> None:
+    deep: list[Any] = []
+    for _ in range(600):
+        deep = [deep]
+    assert changes(deep, copy.copy(deep)) == []
+    assert pickle.dumps(freeze(deep))
 
 
 def test_errors_differ_by_class_and_not_by_text() -> None:
@@ -176,13 +186,15 @@ def walk(
     """Return where outputs differ when records are run again, and where inputs changed."""
     stages = [Stage(f"{number}", step) for number, step in enumerate(steps)]
     walker = Walker(stages, [pickle.dumps(record) for record in records])
-    reference, mutated, _ = walker.first()
+    first = walker.first()
     visits = [index for index in range(len(records)) for _ in range(2)]
-    found = walker.again([*visits, *visits[::-1]], reference)
+    found = walker.again([*visits, *visits[::-1]], first.reference)
     assert walker.skipped == 0
-    return tuple(  # type: ignore[return-value]  # two of them
-        {spot: tally.records for spot, tally in tallies.items()} for tallies in (found, mutated)
-    )
+    return records_at(first.changed_later) | records_at(found), records_at(first.mutated)
+
+
+def records_at(tallies: dict[Spot, Tally]) -> dict[Spot, set[int]]:
+    return {spot: tally.records for spot, tally in tallies.items()}
 
 
 @given(st.lists(st.sampled_from([_rename, _drop, _wrap, _same, _sort]), max_size=4), RECORDS)
@@ -208,6 +220,18 @@ def test_modified_input_is_found_at_any_depth() -> None:
     found, mutated = walk([modify], [{"a": [{"b": 1}]}, {"a": [{"b": 2}]}])
     assert found == {}
     assert mutated == {Spot(0, "a[].b", Change.VALUE): {0}}
+
+
+def test_dict_that_is_used_for_all_records_is_found() -> None:
+    shared: dict[str, Any] = {}
+
+    def fill(record: dict[str, Any]) -> dict[str, Any]:
+        shared.update(record)
+        return shared
+
+    found, mutated = walk([fill, _wrap], [{"a": 1}, {"a": 2}, {"a": 3}])
+    assert found == {Spot(0, "a", Change.VALUE): {0, 1}}
+    assert mutated == {}
 
 
 def test_shared_input_is_no_modified_one() -> None:
@@ -384,7 +408,7 @@ def losses(step: Step, *records: dict[str, Any]) -> dict[str, LossKind]:
     plan = plans.plan("Zip", "1.0.0", "2.0.0")
     walker = Walker(stages_of(plan), [pickle.dumps(record) for record in records])
     ledger = Ledger(Inner, Renamed, walker, lambda data: freeze(Renamed.model_validate(data)))
-    for seen in walker.first()[2]:
+    for seen in walker.first().seen:
         ledger.look(seen)
     return {loss.field: loss.kind for loss in ledger.losses(range(len(records)))}
 
