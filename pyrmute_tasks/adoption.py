@@ -39,6 +39,9 @@ class Manager(Protocol):
     ) -> MigrationPlan:
         """Return the compiled way from one version to another."""
 
+    def get(self, name: str, version: VersionLike) -> type[BaseModel]:
+        """Return the class of one version."""
+
     def locate(self) -> str:
         """Return a name under which another process can import the manager."""
 
@@ -147,6 +150,17 @@ class AdoptedManager:
             for version in manager.list_versions(name)
         }
         self._code.capture(models, ())
+
+    def get(self, name: str, version: VersionLike) -> type[BaseModel]:
+        """Return the class of one version.
+
+        Raises:
+            ModelNotFoundError: If it is not registered.
+        """
+        wanted = str(version)
+        if wanted not in map(str, self._versions(name)):
+            raise ModelNotFoundError(name, wanted)
+        return self._manager.get(name, wanted)  # type: ignore[no-any-return]  # pyrmute's own
 
     def _versions(self, name: str) -> list[Any]:
         if name not in self._manager.list_models():

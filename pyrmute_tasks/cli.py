@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from pyrmute_tasks._version import __version__
+from pyrmute_tasks.cli_audit import audit_command, losses_hint
 from pyrmute_tasks.cli_fingerprint import fingerprint
 from pyrmute_tasks.distributed.worker import create_worker_app, worker_arguments
 from pyrmute_tasks.errors import ConfigurationError, PyrmuteTasksError
@@ -115,6 +116,10 @@ def run(
             )
         if report.failure is not None:
             _fail(report.failure.exception(), include_records)
+        if not quiet:
+            hint = losses_hint(source, manager, name, from_version, to_version)
+            if hint is not None:
+                click.echo(hint, err=True)
 
 
 @_cli.command(context_settings={"ignore_unknown_options": True})
@@ -157,6 +162,7 @@ def worker(
 
 
 _cli.add_command(fingerprint)
+_cli.add_command(audit_command)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from celery import Celery
 from pydantic import BaseModel
 
 from pyrmute_tasks.adoption import adopt, load_manager
+from pyrmute_tasks.audit import SAMPLE, TIMEOUT_S, AuditReport, audit
 from pyrmute_tasks.batches import Wanted
 from pyrmute_tasks.chunks import (
     Chunk,
@@ -416,6 +417,34 @@ class Migrator:
                     tally.failure = outcome.failure
                     sink.give_up()
         return tally.report()
+
+    # --- before a job -------------------------------------------------------------------------
+
+    def audit(
+        self,
+        source: Iterable[ModelData] | str | os.PathLike[str],
+        name: str,
+        from_version: VersionLike,
+        to_version: VersionLike,
+        *,
+        sample: int | None = SAMPLE,
+        include_records: bool = False,
+        timeout_s: float = TIMEOUT_S,
+    ) -> AuditReport:
+        """Find out what results depend on beside the records, and what gets lost; see `audit`.
+
+        It runs in processes of its own, and not on the fleet.
+        """
+        return audit(
+            self._manager_name,
+            source,
+            name,
+            from_version,
+            to_version,
+            sample=sample,
+            include_records=include_records,
+            timeout_s=timeout_s,
+        )
 
     # --- details ------------------------------------------------------------------------------
 

@@ -1,0 +1,193 @@
+"""Finding what makes a migration depend on more than its records, and what gets lost in it.
+
+`audit` runs a sample of records several times, in processes with other hash seeds, in other
+orders and again at once, and reports each step whose output differs, with the field and the
+likely cause. In the same report is a ledger of the fields that get lost silently.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from pyrmute_tasks.adoption import Manager, adopt, load_manager
+from pyrmute_tasks.audit.child import Request
+from pyrmute_tasks.audit.compare import Raised
+from pyrmute_tasks.audit.passes import Spot, Tally, stages_of
+from pyrmute_tasks.audit.report import (
+    WHOLE_RECORD,
+    AuditReport,
+    Cause,
+    Change,
+    Failed,
+    Finding,
+    Loss,
+    LossKind,
+)
+from pyrmute_tasks.audit.runs import PROCESSES, RUNS, Deadline, Evidence, cause_of, examine
+from pyrmute_tasks.audit.sample import Sample, take_sample
+from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.plan import MigrationPlan
+from pyrmute_tasks.registry import ModelData, is_loading
+from pyrmute_tasks.versions import VersionLike
+
+__all__ = [
+    "SAMPLE",
+    "TIMEOUT_S",
+    "AuditReport",
+    "Cause",
+    "Change",
+    "Failed",
+    "Finding",
+    "Loss",
+    "LossKind",
+    "audit",
+]
+
+SAMPLE: Final = 1000
+"""Records that are run if the caller does not say how many."""
+
+TIMEOUT_S: Final = 300.0
+"""How long an audit may take if the caller does not say."""
+
+
+def audit(
+    manager: str | object,
+    source: Iterable[ModelData] | str | os.PathLike[str],
+    name: str,
+    from_version: VersionLike,
+    to_version: VersionLike,
+    *,
+    sample: int | None = SAMPLE,
+    include_records: bool = False,
+    timeout_s: float = TIMEOUT_S,
+) -> AuditReport:
+    """Find out what results depend on beside the records, and what of the records gets lost.
+
+    Steps are run, several times a record, in four processes; what they do besides returning
+    a record happens as often. The source is read to its end and the sample held in memory.
+
+    Args:
+        manager: The manager, which a module must hold under a name, or that name.
+        source: The records, or the path of a file of JSON lines.
+        name: The model's name.
+        from_version: Version of the records.
+        to_version: Version to migrate them to.
+        sample: How many records to run at most: the first, the last, and some evenly spread
+            between; None runs all.
+        include_records: Give values of records as examples. Otherwise the report holds none.
+        timeout_s: How long all of it may take.
+
+    Raises:
+        ConfigurationError: If the file cannot be read or an option makes no sense.
+        ManagerImportError: If the manager cannot be imported by name.
+        ModelNotFoundError: If the model or a version is not registered.
+        MigrationError: If there is no path.
+        UnsupportedValueError: If a record cannot be given to another process.
+        JobError: If a step ends its process, or the audit takes too long.
+    """
+    if is_loading():
+        raise ConfigurationError(
+            "an audit was started while its manager's module is imported; start it under "
+            "if __name__ == '__main__':"
+        )
+    began = time.monotonic()
+    loaded, spec = _found(manager)
+    plan = loaded.plan(name, from_version, to_version)
+    taken = take_sample(source, sample)
+    request = Request(
+        spec,
+        name,
+        str(from_version),
+        str(to_version),
+        tuple(sys.path),
+        taken.records,
+        taken.positions,
+        passes=(),
+    )
+    stages = tuple(stage.name for stage in stages_of(plan))
+    evidence = examine(request, stages, Deadline(timeout_s)) if taken.records else None
+    judge = _Judge(plan, stages, taken, include_records)
+    return AuditReport(
+        name,
+        str(from_version),
+        str(to_version),
+        len(taken.records) + len(taken.unreadable),
+        taken.total,
+        RUNS,
+        PROCESSES,
+        round(time.monotonic() - began, 3),
+        judge.findings(evidence) if evidence else (),
+        evidence.reference.losses if evidence else (),
+        judge.failures(evidence),
+        evidence.skipped if evidence else 0,
+    )
+
+
+def _found(manager: str | object) -> tuple[Manager, str]:
+    if isinstance(manager, str):
+        return load_manager(manager), manager
+    adopted = adopt(manager)
+    return adopted, adopted.locate()
+
+
+class _Judge:
+    """Turns what the runs show into a report's entries."""
+
+    def __init__(
+        self, plan: MigrationPlan, stages: tuple[str, ...], sample: Sample, examples: bool
+    ) -> None:
+        self._where = {
+            str(step): "" if step.automatic else _where(step.function) for step in plan.steps
+        }
+        self._stages = stages
+        self._sample = sample
+        self._examples = examples
+
+    def findings(self, evidence: Evidence) -> tuple[Finding, ...]:
+        found = []
+        for spot, by_run in evidence.differing.items():
+            records = set().union(*(tally.records for tally in by_run.values()))
+            example = next(iter(by_run.values())).example
+            found.append((spot, cause_of(frozenset(by_run)), Tally(records, example)))
+        found += [
+            (spot, Cause.MUTATION, tally) for spot, tally in evidence.reference.mutated.items()
+        ]
+        causes = list(Cause)
+        found.sort(key=lambda item: (item[0].stage, causes.index(item[1]), item[0][1:]))
+        return tuple(self._finding(*item) for item in found)
+
+    def _finding(self, spot: Spot, cause: Cause, tally: Tally) -> Finding:
+        step = self._stages[spot.stage]
+        return Finding(
+            step,
+            self._where.get(step, ""),
+            spot.field or WHOLE_RECORD,
+            cause,
+            spot.change,
+            len(tally.records),
+            self._sample.positions[min(tally.records)],
+            tally.example if self._examples else None,
+        )
+
+    def failures(self, evidence: Evidence | None) -> tuple[Failed, ...]:
+        failed: dict[tuple[str, str], list[int]] = {}
+        for index in self._sample.unreadable:
+            failed.setdefault(("reading", "InvalidRecordError"), []).append(index)
+        reference = evidence.reference.reference if evidence else []
+        for index, known in enumerate(reference):
+            last = known[-1].output if known else None
+            if isinstance(last, Raised):
+                key = (self._stages[len(known) - 1], last.error)
+                failed.setdefault(key, []).append(self._sample.positions[index])
+        return tuple(Failed(*key, len(found), found[0]) for key, found in failed.items())
+
+
+def _where(function: object) -> str:
+    function = getattr(function, "__wrapped__", function)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return ""
+    return f"{Path(code.co_filename).name}:{code.co_firstlineno} in {code.co_name}"

@@ -1,0 +1,169 @@
+"""The process in which an audit runs records.
+
+Started by `runs` with a hash seed of its own; gets one `Request` on stdin and answers with
+one `Answer` on stdout. What it runs prints into nothing, and it ends when its parent does.
+"""
+
+import mmap
+import os
+import pickle
+import signal
+import struct
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass, field
+from typing import Final
+
+from pydantic import BaseModel
+
+from pyrmute_tasks.adoption import Manager, load_manager
+from pyrmute_tasks.audit.compare import Frozen, freeze, freeze_error
+from pyrmute_tasks.audit.ledger import Ledger
+from pyrmute_tasks.audit.passes import Reference, Seen, Spot, Tally, Walker, stages_of
+from pyrmute_tasks.audit.report import Loss
+from pyrmute_tasks.errors import ModelNotFoundError
+from pyrmute_tasks.plan import MigrationPlan
+
+__all__ = ["PROGRESS", "Answer", "Request", "main"]
+
+PROGRESS: Final = struct.Struct("<qq")
+"""The record and the stage that run at the moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a child is to do.
+
+    Attributes:
+        manager: The manager's name.
+        name: The model's name.
+        from_version: Version of the records.
+        to_version: Version of the results.
+        import_path: The parent's ``sys.path``.
+        records: The sample's records, pickled.
+        positions: Their indexes in the source.
+        passes: The orders in which to run them.
+        reference: What to compare with; None to make it, in a pass before the others.
+        other_seed: Whether the reference comes from a process with another hash seed.
+        pause_s: How long to wait after that pass, so that a clock goes on.
+    """
+
+    manager: str
+    name: str
+    from_version: str
+    to_version: str
+    import_path: tuple[str, ...]
+    records: tuple[bytes, ...]
+    positions: tuple[int, ...]
+    passes: tuple[tuple[int, ...], ...]
+    reference: Reference | None = None
+    other_seed: bool = False
+    pause_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a child found.
+
+    Attributes:
+        error: Why it could not even begin; empty if it could.
+        differing: For each pass, where outputs were not, or did not stay, the reference's.
+        reference: The reference, if it was to make it.
+        mutated: Likewise, where a stage modified its input.
+        losses: Likewise, what gets lost.
+        skipped: Runs of a record that could not be compared to their end.
+    """
+
+    error: str = ""
+    differing: list[dict[Spot, Tally]] = field(default_factory=list)
+    reference: Reference = field(default_factory=list)
+    mutated: dict[Spot, Tally] = field(default_factory=dict)
+    losses: tuple[Loss, ...] = ()
+    skipped: int = 0
+
+
+def main() -> None:
+    """Answer one request, then end without waiting for what steps have left running."""
+    life, progress = map(int, sys.argv[1:3])
+    request: Request = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the parent, over a private pipe
+    threading.Thread(target=_end_with_parent, args=(life,), daemon=True).start()
+    answers = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nowhere, standard)
+    sys.path[:] = request.import_path
+    try:
+        answer = _answer(request, mmap.mmap(progress, PROGRESS.size))
+    except Exception as error:  # ours: not its message, which may quote a record
+        answer = Answer(error=f"{type(error).__name__} at {_place_of(error)}, a fault of the audit")
+    with os.fdopen(answers, "wb") as file:
+        pickle.dump(answer, file)
+    _end_session()
+
+
+def _place_of(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{os.path.basename(frame.filename)}:{frame.lineno}"
+
+
+def _end_with_parent(life: int) -> None:
+    os.read(life, 1)  # nothing is ever written: this returns when the parent is gone
+    _end_session()
+
+
+def _end_session() -> None:
+    # Also what steps have started: a fork would hold the pipe that the parent reads from.
+    os.killpg(0, signal.SIGKILL)
+
+
+def _answer(request: Request, progress: mmap.mmap) -> Answer:
+    def mark(index: int, stage: int) -> None:
+        PROGRESS.pack_into(progress, 0, index, stage)
+
+    try:
+        manager = load_manager(request.manager)
+        plan = manager.plan(request.name, request.from_version, request.to_version)
+        walker = Walker(stages_of(plan), request.records, mark)
+    except BaseException as error:  # also a module that exits
+        return Answer(error=f"{type(error).__name__}: {error}")
+    if request.reference is not None:
+        differing = [
+            walker.again(visits, request.reference, other_seed=request.other_seed)
+            for visits in request.passes
+        ]
+        return Answer(differing=differing, skipped=walker.skipped)
+    first = walker.first()
+    time.sleep(request.pause_s)
+    differing = [walker.again(visits, first.reference) for visits in request.passes]
+    losses = _losses(manager, plan, walker, first.seen, request)
+    differing.append(first.changed_later)  # by the records behind, as when run again
+    return Answer("", differing, first.reference, first.mutated, losses, walker.skipped)
+
+
+def _losses(
+    manager: Manager, plan: MigrationPlan, walker: Walker, seen: list[Seen], request: Request
+) -> tuple[Loss, ...]:
+    try:
+        target = plan.target
+    except ModelNotFoundError:
+        return ()
+
+    def validate(data: object) -> Frozen:
+        try:
+            return freeze(plan.validate_one(data, target))  # type: ignore[arg-type]  # as a step returned it
+        except BaseException as error:
+            return freeze_error(error)
+
+    ledger = Ledger(_source_model(manager, request), target, walker, validate)
+    for item in seen:
+        ledger.look(item)
+    return ledger.losses(request.positions)
+
+
+def _source_model(manager: Manager, request: Request) -> type[BaseModel] | None:
+    try:
+        return manager.get(request.name, request.from_version)
+    except ModelNotFoundError:
+        return None
