@@ -102,7 +102,7 @@ def frame(  # the header as `codec` documents it, so that each field can lie
     payload: bytes,
     *,
     magic: bytes = b"PMT",
-    version: int = 1,
+    version: int = 2,
     kind: int = FrameKind.LINES,
     compression: int = 0,
     count: int = 1,

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import ormsgpack
 import pytest
 
 from pyrmute_tasks import Migrator
 from pyrmute_tasks.codec import MAX_FRAME_BYTES, FrameKind, encode_frame, pack
 from pyrmute_tasks.errors import PyrmuteTasksError
 from pyrmute_tasks.jobs import JobSpec, new_job_id
+from pyrmute_tasks.objects import Kind
 from tests.conftest import wait_until
 from tests.integration.hostile import (
     MIB,
@@ -37,6 +39,10 @@ LINE = b'{"name":"A B","age":1}\n'
 RECORDS = [person(index) for index in range(12)]
 EXPECTED = manager.migrate_batch_data(RECORDS, *HOP)
 JOB: Final = "0123abcd"  # nobody's
+
+
+def instance(name: str) -> bytes:
+    return ormsgpack.packb([ormsgpack.Ext(Kind.DATACLASS, pack([name, 0, None, "true"]))])
 
 
 class Target:
@@ -345,7 +351,7 @@ CANNOT = "a chunk cannot be run"
         (frame(LINE, raw_size=MAX_FRAME_BYTES + 1), "the limit is"),
         (frame(LINE, raw_size=2**64 - 1), "the limit is"),
         (frame(LINE, magic=b"XYZ"), "not a frame"),
-        (frame(LINE, version=2), "frame version 2"),
+        (frame(LINE, version=1), "frame version 1"),
         (frame(LINE, kind=9), "unknown kind"),
         (frame(LINE, compression=9), "unknown kind or compression"),
         (frame(b"no zstd", compression=1), "cannot be decompressed"),
@@ -359,6 +365,8 @@ CANNOT = "a chunk cannot be run"
             frame(b"\x93\x80\x80\x80", kind=FrameKind.OBJECTS, count=2),
             "does not hold the records",
         ),
+        (frame(instance("no_such_module:Kind"), kind=FrameKind.OBJECTS), "is not loaded"),
+        (frame(instance("subprocess:Popen"), kind=FrameKind.OBJECTS), "is something else"),
         (frame(LINE * 3, count=2), "does not hold the records"),
         (frame(LINE, count=2**32 - 1), "does not hold the records"),
     ],
