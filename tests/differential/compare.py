@@ -78,7 +78,7 @@ def _shape_of_model(value: BaseModel, seen: Seen) -> Any:
 def text_of(error: BaseException) -> Any:
     """Return an exception's text, or what asking for it raises."""
     try:
-        return str(error)
+        return re.sub(r"\b0x[0-9a-f]+", "0x…", str(error))  # addresses of objects it shows
     except BaseException as raised:
         return ("raises", type(raised), raised.args)
 
