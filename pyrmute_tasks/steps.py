@@ -187,7 +187,8 @@ class StepCompiler:
             try:
                 return function(record)
             except Exception as error:
-                raise step.error(name, error) from error
+                blamed = step.error(name, error)
+                raise blamed from blamed.__cause__
 
         return run
 

@@ -78,7 +78,7 @@ def _shape_of_model(value: BaseModel, seen: Seen) -> Any:
 def text_of(error: BaseException) -> Any:
     """Return an exception's text, or what asking for it raises."""
     try:
-        return str(error)
+        return re.sub(r"\b0x[0-9a-f]+", "0x…", str(error))  # addresses of objects it shows
     except BaseException as raised:
         return ("raises", type(raised), raised.args)
 
@@ -102,7 +102,10 @@ def _described_alone(error: BaseException) -> Any:
     ]
     if isinstance(error, ValidationError):
         details = error.errors(include_url=False)
-        return ("ValidationError", error.title, shape(details, Seen(False)), text_of(error), notes)
+        inputs, text = shape(details, Seen(False)), text_of(error)
+        if "memoryview" in repr(inputs):  # its text has a part of an address
+            text = re.sub("input_value=.*, input_type", "input_value=…, input_type", text)
+        return ("ValidationError", error.title, inputs, text, notes)
     parts = [getattr(error, part, None) for part in ("name", "from_version", "to_version")]
     if type(error).__name__ in ("MigrationError", "ModelNotFoundError"):
         # The same error is of another class with each of the libraries.
