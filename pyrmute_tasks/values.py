@@ -24,13 +24,7 @@ from pyrmute_tasks import objects
 from pyrmute_tasks.errors import FrameError, UnsupportedValueError
 from pyrmute_tasks.msgpack_depth import nests_deeper
 from pyrmute_tasks.scalars import SCALAR_TYPES, scalar_from_bytes, scalar_to_bytes
-from pyrmute_tasks.sharing import (
-    BIN_8,
-    BIN_16,
-    BIN_32,
-    holds_buffer,
-    needs_care,
-)
+from pyrmute_tasks.sharing import holds_buffer, may_hold_binary, needs_care
 
 __all__ = ["join_packed", "pack", "pack_record", "unpack"]
 
@@ -77,8 +71,7 @@ def pack_record(record: object) -> bytes:
     if is_tracked(record):
         careful = needs_care(record, packed)
     else:
-        binary = BIN_8 in packed or BIN_16 in packed or BIN_32 in packed
-        careful = binary and holds_buffer(record)
+        careful = may_hold_binary(packed) and holds_buffer(record)
     return _pack_with_care(record) if careful else packed
 
 
