@@ -207,7 +207,7 @@ class ModelManager:
             MigrationError: If a hop of the path has no step.
         """
         if self._plans_generation != self._registry.generation:
-            self.capture_code()
+            self._begin_generation()
         key = (name, from_version, to_version, observe or bool(self._hooks.all))
         plan = self._plans.get(key)
         if plan is None:
@@ -217,16 +217,19 @@ class ModelManager:
         return plan
 
     def capture_code(self) -> None:
-        """Note what models and steps can reach, as it is now, for the fingerprints of plans.
+        """Note what all models and steps can reach, as it is now, for the fingerprints of plans.
 
-        The first plan does so after each registration, before any record; a memo that fills
+        A plan does so for its own when it is compiled, before any record; a memo that fills
         up later changes nothing.
         """
+        self._begin_generation()
+        self._code.capture_all()
+
+    def _begin_generation(self) -> None:
         with self._capturing:
             if self._plans_generation != self._registry.generation:
                 generation = self._registry.generation
-                steps = self._registry.labelled_steps()
-                self._code.capture(self._registry.labelled_models(), steps)
+                self._code.know(self._registry.labelled_models(), self._registry.labelled_steps())
                 self._plans, self._functions = {}, {}
                 self._plans_generation = generation
 

@@ -33,12 +33,12 @@ from pyrmute_tasks.errors import (
     ModelNotFoundError,
     PyrmuteTasksError,
 )
-from pyrmute_tasks.exceptions import causes_of
 from pyrmute_tasks.failures import RecordFailure, RemoteError, Stage, describe_safely
 from pyrmute_tasks.hooks import HookCounts, use_hooks
 from pyrmute_tasks.jobs import Fence, JobSpec
 from pyrmute_tasks.observability import log
 from pyrmute_tasks.plan import PACKED, MigrationPlan
+from pyrmute_tasks.remote_errors import causes_of
 from pyrmute_tasks.settings import Settings
 
 __all__ = ["Assignment", "ChunkRequest", "ChunkRunner", "RunnerSource", "register_task"]

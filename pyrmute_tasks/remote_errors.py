@@ -23,7 +23,6 @@ __all__ = [
     "causes_of",
     "put_together",
     "take_apart",
-    "validation_error_of",
 ]
 
 
@@ -327,20 +326,3 @@ class _QuotedError(RemoteError, ValueError):
 
     def __str__(self) -> str:
         return self.message
-
-
-def validation_error_of(error: ValidationError, position: int, title: str) -> ValidationError:
-    """Return the part of a list's validation error that is about one of its records.
-
-    Args:
-        error: What validating a list of records raised.
-        position: The record's position in that list.
-        title: The model's name, as validating the record alone would have it.
-    """
-    _, lines, input_type, hide_input = cast("Any", error.__reduce__()[1])
-    mine = [
-        cast("InitErrorDetails", {**line, "loc": line["loc"][1:]})
-        for line in lines
-        if line["loc"][0] == position
-    ]
-    return ValidationError.from_exception_data(title, mine, input_type, hide_input)
