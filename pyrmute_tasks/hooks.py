@@ -11,8 +11,7 @@ simply be called. Two rules keep the numbers right everywhere:
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -209,14 +208,23 @@ _active: Final[ContextVar[tuple[MigrationHook, ...]]] = ContextVar(
 )
 
 
-@contextmanager
-def use_hooks(hooks: tuple[MigrationHook, ...]) -> Iterator[None]:
-    """Let `hooks` observe the migrations of this context."""
-    token = _active.set(hooks)
-    try:
-        yield
-    finally:
-        _active.reset(token)
+class use_hooks:  # noqa: N801  # reads as a verb; a generator's would set attributes of errors
+    """Let hooks observe the migrations of this context.
+
+    Args:
+        hooks: In the order in which they are called.
+    """
+
+    __slots__ = ("_hooks", "_token")
+
+    def __init__(self, hooks: tuple[MigrationHook, ...]) -> None:
+        self._hooks = hooks
+
+    def __enter__(self) -> None:
+        self._token = _active.set(self._hooks)
+
+    def __exit__(self, *_: object) -> None:
+        _active.reset(self._token)
 
 
 def observed(
