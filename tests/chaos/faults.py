@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from pyrmute_tasks import JobLostError, ProcessDiedError, Settings
+from pyrmute_tasks import JobLostError, MigrationError, ProcessDiedError, Settings
 from tests.chaos.runs import (
     CHUNK,
     HOP,
@@ -256,10 +256,12 @@ _LIMITS: Final[dict[str, Any]] = {
     "memory_limit_bytes": 2 * 1024**3,
 }
 _POISON: Final = Stage(None, options=_LIMITS, ends_with=ProcessDiedError)
+# Its chunk is isolated as one that kills is, but its own error is what it raises.
+_TOO_LARGE: Final = Stage(None, options=_LIMITS, ends_with=MigrationError)
 DEEDS: Final[Mapping[Fault, tuple[str, str]]] = MappingProxyType(
     {
         Fault.POISON_EXITS: ("exit:3", "exit status 3"),
-        Fault.POISON_ALLOCATES: ("allocate:4000000000", "out of memory"),
+        Fault.POISON_ALLOCATES: ("allocate:4000000000", "MemoryError"),
         Fault.POISON_LOOPS: ("loop:", "time limit of 0.5 s"),
     }
 )
@@ -282,7 +284,7 @@ STAGES: Final[Mapping[Fault, Stage]] = MappingProxyType(
         Fault.RABBITMQ_RESTARTED: Stage(restart_rabbitmq, is_supervised=True, on_redis=False),
         Fault.PRODUCER_KILLED: Stage(None, options={"job_ttl_s": _TTL_S}),
         Fault.POISON_EXITS: _POISON,
-        Fault.POISON_ALLOCATES: _POISON,
+        Fault.POISON_ALLOCATES: _TOO_LARGE,
         Fault.POISON_LOOPS: _POISON,
         Fault.OTHER_CODE: Stage(add_other_code, limit_s=3.0),
     }
@@ -387,7 +389,10 @@ def poison_problems(result: Result, place: int, how: str, deaths: Path) -> list[
     """Return what is wrong with how a record at `place` was isolated."""
     error = result.error
     found = []
-    if not isinstance(error, ProcessDiedError) or (error.record_index, error.how) != (place, how):
+    index = getattr(error, "record_index", None)
+    cause = getattr(error, "__cause__", None)
+    said = error.how if isinstance(error, ProcessDiedError) else type(cause).__name__
+    if (index, said) != (place, how):
         found.append(f"the record is not named: {error!r}")
     if result.records != place:
         found.append(f"{result.records} records are there before it")

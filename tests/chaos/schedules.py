@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pyrmute_tasks import JobLostError, ProcessDiedError, Settings
+from pyrmute_tasks import JobLostError, Settings
 from tests.chaos import faults
 from tests.chaos.faults import LONG, STAGES, Fault, run_fault
 from tests.chaos.runs import CHUNK, MANAGER, Damage, Feed, JobHasEndedError, Result, Run
@@ -186,11 +186,11 @@ def _problems(result: Result, schedule: Schedule) -> list[str]:
         found.append(f"the output is not the sequential one: {result.damage}")
     wanted: type[Exception] | None = None
     if schedule.ending is not None:
-        wanted = ProcessDiedError if schedule.ending in _POISONS else JobLostError
+        wanted = STAGES[schedule.ending].ends_with if schedule.ending in _POISONS else JobLostError
     if type(result.error) is not (wanted or type(None)):
         found.append(f"the job ended with {result.error!r}")
-    elif isinstance(result.error, ProcessDiedError):
-        named = result.error.record_index
+    elif schedule.ending in _POISONS:
+        named = getattr(result.error, "record_index", None)
         if (named, result.records) != (schedule.poison_at, schedule.poison_at):
             found.append(f"record {named} is named, and {result.records} are before it")
     if wanted is None and result.is_cut_short:

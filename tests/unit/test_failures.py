@@ -455,7 +455,7 @@ def test_a_step_whose_exception_has_no_text_fails_as_in_pyrmute(kind: type[Excep
         try:
             step({})
         except Exception as cause:
-            raise step_.error("User", cause) from cause
+            raise step_.error("User", cause)  # noqa: B904  # its cause is set
     except BaseException as raised:
         error = raised
     assert (type(error).__name__, error.args) == (type(expected).__name__, expected.args)
