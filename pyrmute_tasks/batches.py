@@ -97,7 +97,7 @@ def migrate_all(
     if begun is None:
         return []
     plan = get_plan()
-    with use_hooks(hooks.all):
+    with use_hooks(hooks.observers()):
         done, failure = plan.run(begun, wanted.output(plan))
     if failure is not None:
         raise failure.exception()
@@ -232,7 +232,7 @@ def _in_threads(
     output = wanted.output(plan)
 
     def run(chunk: Chunk[list[Any]]) -> Outcome[list[Any]]:
-        counts = HookCounts()
+        counts = HookCounts(hooks=hooks)
         with use_hooks((counts, *hooks.live) if hooks else ()):
             return _outcome(chunk, plan.run(chunk.payload, output, chunk.start), counts)
 
@@ -292,7 +292,7 @@ def _begin_work(argument: Any) -> Callable[[Chunk[list[Any]]], Outcome[list[byte
     output = Output(OutputKind.PACKED, pack=pack_or_pickle)
 
     def run(chunk: Chunk[list[Any]]) -> Outcome[list[bytes]]:
-        counts = HookCounts()
+        counts = HookCounts(hooks=hooks)
         with use_hooks((counts, *hooks.live) if plan.observe else ()):
             return _outcome(chunk, plan.run(chunk.payload, output, chunk.start), counts)
 

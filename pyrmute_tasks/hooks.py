@@ -91,10 +91,12 @@ class HookCounts(MigrationHook):
     Attributes:
         migrations: Migrations begun, by model.
         errors: Migrations failed, by model.
+        hooks: Whose hooks that only count it stands in for, where work is done.
     """
 
     migrations: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
+    hooks: "HookSet | None" = field(default=None, compare=False, repr=False)
 
     def before_migrate(self, name: str, *_: object) -> None:
         """Count a migration."""
@@ -189,6 +191,17 @@ class HookSet:
 
     def __bool__(self) -> bool:
         return bool(self.all)
+
+    def observers(self) -> tuple[MigrationHook, ...]:
+        """Return who observes a migration that begins now.
+
+        Within a chunk (a step may migrate something itself) what counts for the chunk stands
+        in for the hooks that only count.
+        """
+        for hook in _active.get():
+            if isinstance(hook, HookCounts) and hook.hooks is self:
+                return (hook, *self.live)
+        return self.all
 
     def merge(self, counts: HookCounts) -> None:
         """Add what was counted for a chunk that has been delivered."""

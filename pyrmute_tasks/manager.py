@@ -38,8 +38,8 @@ _MODEL: Final = Wanted()
 _DATA: Final = Wanted(validated=False)
 
 
-def _observed(hooks: tuple[MigrationHook, ...], migrate: _Migrate, record: Any) -> Any:
-    with use_hooks(hooks):
+def _observed(hooks: HookSet, migrate: _Migrate, record: Any) -> Any:
+    with use_hooks(hooks.observers()):
         return migrate(record)
 
 
@@ -324,7 +324,7 @@ class ModelManager:
         plan = self.plan(name, from_version, to_version)
         migrate = plan.migrating(wanted.output(plan))
         if plan.observe:
-            migrate = partial(_observed, self._hooks.all, migrate)
+            migrate = partial(_observed, self._hooks, migrate)
         functions[key] = migrate
         return migrate
 
