@@ -14,8 +14,6 @@ The threshold belongs to the process, so batches in several threads share one st
 import gc
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 __all__ = ["rare_collections"]
@@ -24,13 +22,15 @@ _FIRST_OBJECTS: Final = 200_000
 _GROWTH: Final = 2
 
 
-@contextmanager
-def rare_collections() -> Iterator[None]:
+class rare_collections:  # noqa: N801  # reads as a verb; a generator's would set attributes of errors
     """Let the garbage collector start rarely, unless the caller has turned it off."""
-    _state.enter()
-    try:
-        yield
-    finally:
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        _state.enter()
+
+    def __exit__(self, *_: object) -> None:
         _state.leave()
 
 

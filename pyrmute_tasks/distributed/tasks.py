@@ -241,7 +241,7 @@ class ChunkRunner:
     def _migrate(
         self, asked: Assignment, spec: JobSpec, plan: MigrationPlan, inputs: Frame
     ) -> Outcome[bytes]:
-        counts = HookCounts() if spec.count_hooks else None
+        counts = HookCounts(hooks=self._manager.hooks) if spec.count_hooks else None
         hooks = self._manager.hooks.live
         with use_hooks(hooks if counts is None else (counts, *hooks)):
             outputs, count, failure = _run(plan, spec.kind, inputs, asked.start)
