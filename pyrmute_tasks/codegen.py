@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final, NoReturn
+from weakref import finalize
 
 import pydantic_core
 from pydantic import BaseModel, RootModel
@@ -129,7 +130,8 @@ def generate(title: str, name: str, calls: Sequence[Call], output: Output) -> Ge
         parts.append(_write(output.model, data))
     source = "\n".join([*_one(parts, result), "", "", *_many(parts, result), ""])
     names.update(_HELPERS)
-    exec(_compiled(title, source), names)  # noqa: S102  # the text is made here, of no input
+    names["text"] = _Text(title, source)
+    exec(names["text"].code, names)  # noqa: S102  # the text is made here, of no input
     return Generated(names["migrate_one"], names["migrate_many"], source)
 
 
@@ -254,11 +256,16 @@ def _many(parts: Sequence[_Part], result: str) -> list[str]:
 _numbers: Final = count(1)
 
 
-def _compiled(title: str, source: str) -> Any:
-    filename = f"<{title} #{next(_numbers)}>"
-    # As of a file without a time of change: nothing looks whether it is still there.
-    linecache.cache[filename] = len(source), None, source.splitlines(keepends=True), filename
-    return compile(source, filename, "exec")
+class _Text:
+    """Generated source, whose lines tracebacks show as long as its functions are alive."""
+
+    def __init__(self, title: str, source: str) -> None:
+        filename = f"<{title} #{next(_numbers)}>"
+        # As of a file without a time of change: nothing looks whether it is still there.
+        lines = source.splitlines(keepends=True)
+        linecache.cache[filename] = len(source), None, lines, filename
+        finalize(self, linecache.cache.pop, filename, None).atexit = False
+        self.code = compile(source, filename, "exec")
 
 
 # --- what generated code calls ------------------------------------------------------------

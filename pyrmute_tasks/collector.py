@@ -68,7 +68,8 @@ class _State:
             self._batches -= 1
             if self._batches or self._usual is None:
                 return
-            if not self._is_ours() or not self._usual[0] < gc.get_count()[0] < _FIRST_OBJECTS:
+            few = not self._usual[0] < gc.get_count()[0] < _FIRST_OBJECTS
+            if few or not self._is_ours() or self._collected not in gc.callbacks:
                 self._restore()
             elif self._objects > _FIRST_OBJECTS:
                 self._set(_FIRST_OBJECTS)
@@ -83,7 +84,8 @@ class _State:
 
     def _restore(self) -> None:
         usual, self._usual = self._usual, None
-        gc.callbacks.remove(self._collected)
+        if self._collected in gc.callbacks:  # unless somebody has emptied the list
+            gc.callbacks.remove(self._collected)
         if usual is not None and self._is_ours():
             gc.set_threshold(*usual)
 

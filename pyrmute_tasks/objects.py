@@ -2,8 +2,9 @@
 
 `take_apart` splits an instance into values, `put_together` makes the same instance of them.
 Only classes that are loaded already are used, and only if they are what the bytes say. None
-of their code runs: members are looked up by name, instances are filled without
-``__init__``, ``__new__``, validators or properties. A class that has other members or
+of their code runs but the ``__hash__`` and ``__eq__`` of what is a key or in a set: members
+are looked up by name, instances are filled without ``__init__``, ``__new__``, validators or
+properties. A class that has other members or
 fields here than where the value was packed is refused.
 """
 

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from gc import is_tracked
+from threading import get_ident
 from typing import Any, Final
 
 import ormsgpack
@@ -49,6 +50,7 @@ def pack_record(record: object) -> bytes:
     try:
         packed = ormsgpack.packb(record, default=_to_ext, option=_OPTIONS)
     except TypeError:
+        _raise_swallowed()
         return _pack_with_care(record)
     if is_tracked(record):
         careful = needs_care(record, packed)
@@ -99,6 +101,7 @@ def unpack(data: bytes | memoryview) -> Any:
     try:
         return _unpack(data, 0, state)
     except _UNREADABLE as error:
+        _raise_swallowed()
         reason = f": {state.mismatch}" if state.mismatch else f" ({type(error).__name__})"
         raise FrameError(f"a payload cannot be decoded{reason}") from None
 
@@ -121,17 +124,33 @@ _UNREADABLE: Final = (
 
 
 def _to_ext(value: object) -> ormsgpack.Ext:
-    scalar = scalar_to_bytes(value)
-    if scalar is not None:
-        return ormsgpack.Ext(*scalar)
-    tag = _SEQUENCES.get(type(value))
-    if tag is not None:
-        return _nested(tag, list(value))  # type: ignore[call-overload]  # one of _SEQUENCES
-    if isinstance(value, enum.Enum):
-        parts = objects.take_apart(value)
-        if parts is not None:
-            return _nested(parts.kind, parts.head)
+    try:
+        scalar = scalar_to_bytes(value)
+        if scalar is not None:
+            return ormsgpack.Ext(*scalar)
+        tag = _SEQUENCES.get(type(value))
+        if tag is not None:
+            return _nested(tag, list(value))  # type: ignore[call-overload]  # one of _SEQUENCES
+        if isinstance(value, enum.Enum):
+            parts = objects.take_apart(value)
+            if parts is not None:
+                return _nested(parts.kind, parts.head)
+    except Exception:
+        raise
+    except BaseException as error:
+        _swallowed[get_ident()] = error
+        raise
     raise TypeError
+
+
+_swallowed: Final[dict[int, BaseException]] = {}
+"""By thread, what a signal raised while the library called us: it raises its own in place."""
+
+
+def _raise_swallowed() -> None:
+    error = _swallowed.pop(get_ident(), None)
+    if error is not None:
+        raise error
 
 
 def _nested(tag: int, items: list[Any]) -> ormsgpack.Ext:
@@ -156,10 +175,13 @@ def _pack_with_care(value: object, *, lossy: bool = False) -> bytes:
     writer = _Writer(value, lossy)
     try:
         written = writer.write(value, 0)
+        packed = ormsgpack.packb(written, default=_to_ext, option=_OPTIONS)
     except _UnsupportedError as refused:
         path = "".join(reversed(refused.path)).lstrip(".")
         raise UnsupportedValueError(refused.type_name, path or "the top level") from None
-    packed = ormsgpack.packb(written, default=_to_ext, option=_OPTIONS)
+    except TypeError:
+        _raise_swallowed()
+        raise
     if writer.deepest > _TRUSTED_DEPTH and not _is_readable(packed):
         if lossy:
             return ormsgpack.packb("<too deep>")
@@ -299,20 +321,29 @@ class _Reader:
         self._state = state
 
     def read(self, tag: int, data: bytes) -> object:
-        container = BUILDERS.get(tag)
-        if container is not None:
-            return container(_unpack(data, self._depth, self._state))
-        if tag == Tag.LABEL:
-            number, value = _unpack(data, self._depth, self._state)
-            self._state.labels[number] = value
-            return value
+        try:
+            container = BUILDERS.get(tag)
+            if container is not None:
+                return container(_unpack(data, self._depth, self._state))
+            if tag in _SHARING:
+                return self._shared(tag, data)
+            if tag == Tag.TEXT:
+                return data.decode("utf-8", "surrogatepass")
+            if tag in _INSTANCES:
+                return self._put_together(tag, data)
+            return scalar_from_bytes(tag, data)
+        except Exception:
+            raise
+        except BaseException as error:
+            _swallowed[get_ident()] = error
+            raise
+
+    def _shared(self, tag: int, data: bytes) -> object:
         if tag == Tag.REF:
             return self._state.labels[ormsgpack.unpackb(data)]
-        if tag == Tag.TEXT:
-            return data.decode("utf-8", "surrogatepass")
-        if tag in _INSTANCES:
-            return self._put_together(tag, data)
-        return scalar_from_bytes(tag, data)
+        number, value = _unpack(data, self._depth, self._state)
+        self._state.labels[number] = value
+        return value
 
     def _put_together(self, tag: int, data: bytes) -> object:
         parts = _unpack(data, self._depth, self._state)
@@ -337,3 +368,4 @@ class _State:
 
 
 _INSTANCES: Final = frozenset(objects.Kind)
+_SHARING: Final = frozenset({Tag.LABEL, Tag.REF})
