@@ -18,7 +18,8 @@
     │   ├── BrokerUnavailableError     nobody answers at the broker's URL
     │   ├── StoreUnavailableError      nobody answers at the store's URL
     │   ├── NoWorkersError             nobody answers on the queue
-    │   └── CodeMismatchError          a worker holds other migrations than the producer
+    │   ├── CodeMismatchError          a worker holds other migrations than the producer
+    │   └── SignatureError             something is not signed with the secret
     └── JobError                       a job that cannot go on
         ├── ProcessDiedError           a record kills whatever process runs it
         └── JobLostError               the store no longer knows the job
@@ -47,6 +48,7 @@ __all__ = [
     "ProcessDiedError",
     "PyrmuteTasksError",
     "RegistrationError",
+    "SignatureError",
     "StoreUnavailableError",
     "UnsupportedValueError",
     "VersionedModelError",
@@ -196,6 +198,10 @@ class NoWorkersError(FleetError):
 
 class CodeMismatchError(FleetError):
     """A worker holds other models or steps than the producer."""
+
+
+class SignatureError(FleetError):
+    """Something is not signed as the secret demands, or signed where there is no secret."""
 
 
 class JobError(PyrmuteTasksError):

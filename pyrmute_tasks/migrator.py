@@ -515,7 +515,7 @@ class Migrator:
         assert self._app is not None
         assert self._store is not None
         spec = JobSpec(
-            new_job_id(),
+            new_job_id(unique=bool(self._settings.secret)),
             plan.name,
             str(plan.from_version),
             str(plan.to_version),

@@ -12,10 +12,11 @@ from kombu import Producer
 from kombu.exceptions import KombuError
 from kombu.pidbox import Mailbox
 
-from pyrmute_tasks.distributed.app import TASK_NAME
+from pyrmute_tasks.distributed.app import TASK_NAME, signed_part
 from pyrmute_tasks.errors import BrokerUnavailableError
 from pyrmute_tasks.observability import hide_password, log
 from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.signing import Sealed
 
 __all__ = ["Broker", "Message"]
 
@@ -33,7 +34,8 @@ class Message:
 
     Attributes:
         task: Its id.
-        args: Its arguments, plain JSON values; nothing from a record.
+        args: Its arguments, plain JSON values, nothing from a record: the job, the part, and
+            what more there is.
         label: What Flower shows in place of the arguments.
     """
 
@@ -53,6 +55,7 @@ class Broker:
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
         self._settings = settings
+        self._signer = settings.signer
         connection: Any = app.connection_for_write()
         # What the transport raises, some of it translated by kombu and some not.
         self._errors: tuple[type[Exception], ...] = (
@@ -122,9 +125,13 @@ class Broker:
         return True
 
     def _send(self, message: Message, producer: Any) -> None:
+        job, part, *_ = map(str, message.args)
+        signature = self._signer.sign(
+            Sealed.TASK, job, part, signed_part(message.task, message.args)
+        )
         self._app.send_task(
             TASK_NAME,
-            args=message.args,
+            args=(*message.args, signature) if signature else message.args,
             task_id=message.task,
             producer=producer,
             retry=False,
@@ -156,8 +163,11 @@ class Broker:
     def revoke(self, tasks: Iterable[str]) -> None:
         """Ask the workers to skip tasks.
 
-        A courtesy: a worker that misses it asks the store and is told the same.
+        A courtesy: a worker that misses it asks the store and is told the same. With a secret
+        nobody listens, since Celery's remote control cannot be signed.
         """
+        if self._signer.is_on:
+            return
         with contextlib.suppress(*self._errors), self._connection() as connection:
             mailbox = _Mailbox(
                 self._app.conf.control_exchange,
