@@ -19,7 +19,8 @@
     │   ├── StoreUnavailableError      nobody answers at the store's URL
     │   ├── NoWorkersError             nobody answers on the queue
     │   ├── CodeMismatchError          a worker holds other migrations than the producer
-    │   └── SignatureError             something is not signed with the secret
+    │   ├── SignatureError             something is not signed with the secret
+    │   └── MigratorClosedError        the Migrator was closed while a job of it was open
     └── JobError                       a job that cannot go on
         ├── ProcessDiedError           a record kills whatever process runs it
         └── JobLostError               the store no longer knows the job
@@ -43,6 +44,7 @@ __all__ = [
     "JobLostError",
     "ManagerImportError",
     "MigrationError",
+    "MigratorClosedError",
     "ModelNotFoundError",
     "NoWorkersError",
     "ProcessDiedError",
@@ -202,6 +204,10 @@ class CodeMismatchError(FleetError):
 
 class SignatureError(FleetError):
     """Something is not signed as the secret demands, or signed where there is no secret."""
+
+
+class MigratorClosedError(FleetError):
+    """A stream outlived its `Migrator`, or this was closed while a job ran."""
 
 
 class JobError(PyrmuteTasksError):

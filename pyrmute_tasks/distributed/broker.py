@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -50,9 +51,13 @@ class Broker:
     Args:
         app: The producer's application.
         settings: Where the broker is, and how patient to be.
+        is_over: Set when nothing is to be tried again.
     """
 
-    def __init__(self, app: Celery, settings: Settings) -> None:
+    def __init__(
+        self, app: Celery, settings: Settings, is_over: threading.Event | None = None
+    ) -> None:
+        self._is_over = is_over or threading.Event()
         self._app = app
         self._settings = settings
         self._signer = settings.signer
@@ -98,12 +103,11 @@ class Broker:
         """
         deadline = time.monotonic() + self._settings.outage_s
         while not self._publish_once(messages):
-            if time.monotonic() > deadline:
+            if self._is_over.wait(_RETRY_EVERY_S) or time.monotonic() > deadline:
                 raise BrokerUnavailableError(
                     f"the broker at {self._url} has been out of reach for "
                     f"{self._settings.outage_s:.0f} s"
                 )
-            time.sleep(_RETRY_EVERY_S)
 
     def _publish_once(self, messages: Sequence[Message]) -> bool:
         try:

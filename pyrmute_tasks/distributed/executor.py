@@ -178,14 +178,19 @@ class CeleryExecutor:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._keep_alive.end()
-        if not self._remove_job():
+        self.let_go()
+        if not self.remove_job():
             # The keys expire by themselves, and the first error matters more.
             log(
                 logging.WARNING, "job_left", "the job's keys were left to expire", job=self._spec.id
             )
 
-    def _remove_job(self) -> bool:
+    def let_go(self) -> None:
+        """Keep the job's keys alive no longer; they expire."""
+        self._keep_alive.end()
+
+    def remove_job(self) -> bool:
+        """Remove every trace of the job; False if the store cannot be reached."""
         if self._store_is_away:
             return False  # it has been waited for
         try:

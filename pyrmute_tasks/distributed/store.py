@@ -168,6 +168,7 @@ class Store:
         self._signed_jobs: dict[str, _SignedJob] = {}
         self._rejected_workers: dict[bytes, str] = {}  # that live, and why they do not count
         self._ahead_s: float | None = None  # the store's clock, less this process's
+        self._patience = PatientRetry(settings.outage_s)
         self._redis: redis.Redis = redis.Redis.from_url(
             settings.redis_store_url,
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
@@ -175,7 +176,7 @@ class Store:
             socket_read_size=_READ_BYTES,
             **_tcp_options(settings.redis_store_url),
             # Every call here may be repeated: see the module's rule for settling.
-            retry=PatientRetry(settings.outage_s),
+            retry=self._patience,
         )
         self._settle = self._redis.register_script(_SETTLE)
         self._beat = self._redis.register_script(_BEAT)
@@ -210,6 +211,10 @@ class Store:
             ) from None
         finally:
             once.close()
+
+    def give_up(self) -> None:
+        """Try no call again from now on: the server has been left, or ended, on purpose."""
+        self._patience.give_up()
 
     def close(self) -> None:
         """Close the connections."""
