@@ -18,7 +18,9 @@
     │   ├── BrokerUnavailableError     nobody answers at the broker's URL
     │   ├── StoreUnavailableError      nobody answers at the store's URL
     │   ├── NoWorkersError             nobody answers on the queue
-    │   └── CodeMismatchError          a worker holds other migrations than the producer
+    │   ├── CodeMismatchError          a worker holds other migrations than the producer
+    │   ├── SignatureError             something is not signed with the secret
+    │   └── MigratorClosedError        the Migrator was closed while a job of it was open
     └── JobError                       a job that cannot go on
         ├── ProcessDiedError           a record kills whatever process runs it
         └── JobLostError               the store no longer knows the job
@@ -42,11 +44,13 @@ __all__ = [
     "JobLostError",
     "ManagerImportError",
     "MigrationError",
+    "MigratorClosedError",
     "ModelNotFoundError",
     "NoWorkersError",
     "ProcessDiedError",
     "PyrmuteTasksError",
     "RegistrationError",
+    "SignatureError",
     "StoreUnavailableError",
     "UnsupportedValueError",
     "VersionedModelError",
@@ -196,6 +200,14 @@ class NoWorkersError(FleetError):
 
 class CodeMismatchError(FleetError):
     """A worker holds other models or steps than the producer."""
+
+
+class SignatureError(FleetError):
+    """Something is not signed as the secret demands, or signed where there is no secret."""
+
+
+class MigratorClosedError(FleetError):
+    """A stream outlived its `Migrator`, or this was closed while a job ran."""
 
 
 class JobError(PyrmuteTasksError):

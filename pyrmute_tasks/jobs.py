@@ -28,11 +28,16 @@ from pyrmute_tasks.retries import Retry
 __all__ = ["Fence", "JobReport", "JobSpec", "JobState", "JobTally", "new_job_id"]
 
 _ID_BYTES: Final = 4
+_UNIQUE_ID_BYTES: Final = 8
 
 
-def new_job_id() -> str:
-    """Return a fresh job id: eight hex digits, short enough to read aloud."""
-    return secrets.token_hex(_ID_BYTES)
+def new_job_id(*, unique: bool = False) -> str:
+    """Return a fresh job id: eight hex digits, short enough to read aloud.
+
+    Args:
+        unique: Return 16 digits. What is signed for one job then never fits another.
+    """
+    return secrets.token_hex(_UNIQUE_ID_BYTES if unique else _ID_BYTES)
 
 
 class Fence(enum.StrEnum):

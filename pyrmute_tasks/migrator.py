@@ -5,14 +5,16 @@ This is the one place where sources, the flow, the fleet and sinks are put toget
 
 import logging
 import os
+import threading
+import warnings
+import weakref
 from collections.abc import Callable, Generator, Iterable
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import replace
 from itertools import chain
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from celery import Celery
 from pydantic import BaseModel
 
 from pyrmute_tasks.adoption import adopt, load_manager
@@ -29,12 +31,9 @@ from pyrmute_tasks.chunks import (
 )
 from pyrmute_tasks.codec import Frame, FrameKind
 from pyrmute_tasks.collector import rare_collections
-from pyrmute_tasks.distributed.app import create_app
-from pyrmute_tasks.distributed.broker import Broker
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
-from pyrmute_tasks.distributed.executor import CeleryExecutor
-from pyrmute_tasks.distributed.store import Store
-from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.distributed.session import JobExecutor, Session
+from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
 from pyrmute_tasks.events import Observer
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.flow import Window, run_ordered
@@ -63,6 +62,12 @@ class Migrator:
     Without URLs it starts a fleet of its own, with a real Valkey server and `workers`
     worker processes, and ends it with the context. With URLs it uses workers that were
     started elsewhere with the same manager.
+
+    Threads may share one, and have one fleet. A fork owns nothing: it ends neither the fleet nor
+    a job of the process that it came from, and has a fleet of its own if it calls a method.
+    Close it, or leave its ``with`` block: one that is dropped ends its fleet with a
+    `ResourceWarning`. Closing ends the streams that are still open; they raise
+    `MigratorClosedError`.
 
     Args:
         manager: The manager's name, ``package.module:attribute`` or
@@ -123,10 +128,11 @@ class Migrator:
         self._window = window
         self._retry = retry
         self._last_report: JobReport | None = None
-        self._fleet: EmbeddedFleet | None = None
-        self._app: Celery | None = None
-        self._store: Store | None = None
-        self._stack = ExitStack()
+        self._session: Session | None = None
+        self._finalizer: weakref.finalize[[Session], Migrator] | None = None
+        self._times_closed = 0
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
 
     # --- life -------------------------------------------------------------------------------
 
@@ -149,31 +155,39 @@ class Migrator:
 
     def start(self) -> None:
         """Get ready to run jobs; the batch methods do so themselves when needed."""
-        if self._app is not None:
-            return
-        with ExitStack() as stack:
+        self._open()
+
+    def _open(self) -> Session:
+        with self._locked():
+            session = self._session
+            if session is not None and session.is_mine:
+                return session
             fleet = None
-            settings = self._settings
             if self._embed:
-                fleet = EmbeddedFleet(self._manager_name, self._workers, settings)
-                stack.callback(fleet.close)
-                fleet.begin()
-                settings = fleet.settings
-            store = Store(settings)
-            stack.callback(store.close)
-            app = create_app(settings)
-            stack.callback(app.close)
-            if fleet is not None:
-                # While the workers come up: it imports what publishing needs.
-                Broker(app, settings).check()
-                fleet.wait_until_ready()
-            self._fleet, self._settings, self._store, self._app = fleet, settings, store, app
-            self._stack = stack.pop_all()
+                fleet = EmbeddedFleet(self._manager_name, self._workers, self._settings)
+            session = self._session = Session.open(self._settings, fleet)
+            self._settings = session.settings
+            self._finalizer = weakref.finalize(self, _close_dropped, session)
+            return session
 
     def close(self) -> None:
-        """End the embedded fleet and close connections; may be called twice."""
-        self._app = self._store = self._fleet = None
-        self._stack.close()
+        """End the embedded fleet, close connections and end open streams; may be called twice.
+
+        Any thread may call it, and also a source whose job runs.
+        """
+        with self._locked():
+            session, self._session = self._session, None
+            self._times_closed += 1
+            if self._finalizer is not None:
+                self._finalizer.detach()
+        if session is not None:
+            session.close()
+
+    def _locked(self) -> "threading.RLock":
+        if self._pid != os.getpid():
+            # A thread that this fork does not have may have held the other one.
+            self._lock, self._pid = threading.RLock(), os.getpid()
+        return self._lock
 
     @property
     def last_report(self) -> JobReport | None:
@@ -459,10 +473,13 @@ class Migrator:
     ) -> Generator[Any, None, None]:
         if chunk_size is not None:
             check_chunk_size(chunk_size)
-        return self._run_records(records, name, from_version, to_version, chunk_size, wanted)
+        return self._run_records(
+            self._times_closed, records, name, from_version, to_version, chunk_size, wanted
+        )
 
     def _run_records(
         self,
+        times_closed: int,
         records: Iterable[ModelData],
         name: str,
         from_version: VersionLike,
@@ -470,6 +487,11 @@ class Migrator:
         chunk_size: int | None,
         wanted: Wanted,
     ) -> Generator[Any, None, None]:
+        if times_closed != self._times_closed:
+            raise MigratorClosedError(
+                "the Migrator was closed before this stream was read; read it inside of the "
+                "with block"
+            )
         sizer = ChunkSizer(
             _FIRST_RECORDS_BYTES, _MOST_RECORDS_BYTES, window_bytes=self._window_bytes
         )
@@ -508,11 +530,9 @@ class Migrator:
             raise tally.failure.exception()
 
     def _job(self, plan: MigrationPlan, kind: FrameKind) -> "_JobRun":
-        self.start()
-        assert self._app is not None
-        assert self._store is not None
+        session = self._open()
         spec = JobSpec(
-            new_job_id(),
+            new_job_id(unique=bool(self._settings.secret)),
             plan.name,
             str(plan.from_version),
             str(plan.to_version),
@@ -523,12 +543,8 @@ class Migrator:
             retry=self._retry,
             compression=self._settings.compression,
         )
-        supervise = self._fleet.supervise if self._fleet else lambda: None
         tally = JobTally(spec.id)
-        broker = Broker(self._app, self._settings)
-        code = plan.fingerprint_tree
-        executor = CeleryExecutor(broker, self._store, spec, self._settings, supervise, code=code)
-        return _JobRun(executor, tally, self._end)
+        return _JobRun(session.job(spec, plan.fingerprint_tree), tally, self._end)
 
     def _end(self, tally: JobTally, state: JobState) -> None:
         tally.end(state)
@@ -552,7 +568,7 @@ class Migrator:
     def _window_bytes(self) -> int:
         return (self._window or Window()).size_bytes
 
-    def _window_of(self, executor: CeleryExecutor) -> Callable[[], Window]:
+    def _window_of(self, executor: JobExecutor) -> Callable[[], Window]:
         fixed = self._window
         if fixed is not None:
             return lambda: fixed
@@ -571,12 +587,12 @@ class _JobRun:
     """
 
     def __init__(
-        self, executor: CeleryExecutor, tally: JobTally, end: Callable[[JobTally, JobState], None]
+        self, executor: JobExecutor, tally: JobTally, end: Callable[[JobTally, JobState], None]
     ) -> None:
         self._executor, self._tally, self._end = executor, tally, end
 
-    def __enter__(self) -> tuple[CeleryExecutor, JobTally]:
-        self._executor.__enter__()
+    def __enter__(self) -> tuple[JobExecutor, JobTally]:
+        self._executor.begin()
         self._tally.begin()
         return self._executor, self._tally
 
@@ -588,7 +604,7 @@ class _JobRun:
         try:
             self._end(self._tally, state)
         finally:
-            self._executor.__exit__(kind, *error)
+            self._executor.end()
 
 
 def _located(failure: RecordFailure | None, chunk: Chunk[None]) -> RecordFailure | None:
@@ -597,3 +613,14 @@ def _located(failure: RecordFailure | None, chunk: Chunk[None]) -> RecordFailure
         return failure
     line = chunk.origin.line_of(failure.index - chunk.start)
     return replace(failure, source=f"{chunk.origin.path}, line {line}")
+
+
+def _close_dropped(session: Session) -> None:
+    """End what a `Migrator` left that was dropped without `close`."""
+    if session.is_mine and not session.is_over:
+        session.close()
+        warnings.warn(
+            "a Migrator was dropped without close(): use it in a with block",
+            ResourceWarning,
+            stacklevel=2,
+        )

@@ -6,7 +6,7 @@ variables with `Settings.from_env`. Nothing reads the environment at import.
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pyrmute_tasks.codec import Compression
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.jobs import Fence
+from pyrmute_tasks.signing import Signer, split_secrets
 
 __all__ = ["ENV_PREFIX", "Compress", "Settings"]
 
@@ -59,6 +60,9 @@ class Settings:
         time_limit_s: A worker's child that has not even given up by then is killed.
         compress: When chunks and outcomes are compressed.
         memory_limit_bytes: Address space of each of a worker's children; 0 sets no limit.
+        secret: What producers and workers sign with; the same for all of them. Several,
+            separated by commas, while it is being changed: the first one signs, all verify.
+            By default nothing is signed. It is not part of the settings' ``repr``.
     """
 
     broker_url: str = "redis://127.0.0.1:6379/0"
@@ -75,6 +79,7 @@ class Settings:
     time_limit_s: float = 870.0
     memory_limit_bytes: int = 0
     compress: Compress = Compress.AUTO
+    secret: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         if not self.store_url and _scheme(self.broker_url) not in _REDIS_SCHEMES:
@@ -99,6 +104,7 @@ class Settings:
             )
         if self.memory_limit_bytes < 0:
             raise ConfigurationError("memory_limit_bytes must be 0 or more; 0 sets no limit")
+        split_secrets(self.secret)  # one that is too short is told at once
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -127,6 +133,11 @@ class Settings:
             for option in fields(self)
             if getattr(self, option.name) != ""
         }
+
+    @property
+    def signer(self) -> Signer:
+        """What signs and verifies with these settings' secret."""
+        return Signer(split_secrets(self.secret))
 
     @property
     def compression(self) -> Compression:

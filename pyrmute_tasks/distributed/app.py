@@ -1,12 +1,13 @@
 """The Celery application that producers and workers share."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from celery import Celery
 
 from pyrmute_tasks.settings import Settings
 
-__all__ = ["TASK_NAME", "create_app"]
+__all__ = ["TASK_NAME", "create_app", "signed_part"]
 
 TASK_NAME: Final = "pyrmute_tasks.migrate_chunk"
 
@@ -21,6 +22,11 @@ def create_app(settings: Settings) -> Celery:
     app = Celery("pyrmute_tasks", set_as_current=False)
     app.conf.update(_configuration(settings))
     return app
+
+
+def signed_part(task: str, args: Sequence[str | int]) -> bytes:
+    """Return the bytes that a task's signature covers: its id and its arguments."""
+    return "\0".join((task, *map(str, args))).encode()
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:

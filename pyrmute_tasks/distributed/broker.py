@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ from kombu import Producer
 from kombu.exceptions import KombuError
 from kombu.pidbox import Mailbox
 
-from pyrmute_tasks.distributed.app import TASK_NAME
+from pyrmute_tasks.distributed.app import TASK_NAME, signed_part
 from pyrmute_tasks.errors import BrokerUnavailableError
 from pyrmute_tasks.observability import hide_password, log
 from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.signing import Sealed
 
 __all__ = ["Broker", "Message"]
 
@@ -33,7 +35,8 @@ class Message:
 
     Attributes:
         task: Its id.
-        args: Its arguments, plain JSON values; nothing from a record.
+        args: Its arguments, plain JSON values, nothing from a record: the job, the part, and
+            what more there is.
         label: What Flower shows in place of the arguments.
     """
 
@@ -48,11 +51,16 @@ class Broker:
     Args:
         app: The producer's application.
         settings: Where the broker is, and how patient to be.
+        is_over: Set when nothing is to be tried again.
     """
 
-    def __init__(self, app: Celery, settings: Settings) -> None:
+    def __init__(
+        self, app: Celery, settings: Settings, is_over: threading.Event | None = None
+    ) -> None:
+        self._is_over = is_over or threading.Event()
         self._app = app
         self._settings = settings
+        self._signer = settings.signer
         connection: Any = app.connection_for_write()
         # What the transport raises, some of it translated by kombu and some not.
         self._errors: tuple[type[Exception], ...] = (
@@ -95,12 +103,11 @@ class Broker:
         """
         deadline = time.monotonic() + self._settings.outage_s
         while not self._publish_once(messages):
-            if time.monotonic() > deadline:
+            if self._is_over.wait(_RETRY_EVERY_S) or time.monotonic() > deadline:
                 raise BrokerUnavailableError(
                     f"the broker at {self._url} has been out of reach for "
                     f"{self._settings.outage_s:.0f} s"
                 )
-            time.sleep(_RETRY_EVERY_S)
 
     def _publish_once(self, messages: Sequence[Message]) -> bool:
         try:
@@ -122,9 +129,13 @@ class Broker:
         return True
 
     def _send(self, message: Message, producer: Any) -> None:
+        job, part, *_ = map(str, message.args)
+        signature = self._signer.sign(
+            Sealed.TASK, job, part, signed_part(message.task, message.args)
+        )
         self._app.send_task(
             TASK_NAME,
-            args=message.args,
+            args=(*message.args, signature) if signature else message.args,
             task_id=message.task,
             producer=producer,
             retry=False,
@@ -156,8 +167,11 @@ class Broker:
     def revoke(self, tasks: Iterable[str]) -> None:
         """Ask the workers to skip tasks.
 
-        A courtesy: a worker that misses it asks the store and is told the same.
+        A courtesy: a worker that misses it asks the store and is told the same. With a secret
+        nobody listens, since Celery's remote control cannot be signed.
         """
+        if self._signer.is_on:
+            return
         with contextlib.suppress(*self._errors), self._connection() as connection:
             mailbox = _Mailbox(
                 self._app.conf.control_exchange,

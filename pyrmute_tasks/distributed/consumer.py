@@ -13,10 +13,12 @@ from typing import Any, ClassVar, Final
 from celery.worker.consumer import Consumer
 from kombu.exceptions import KombuError
 
-from pyrmute_tasks.distributed.app import TASK_NAME
+from pyrmute_tasks.distributed.app import TASK_NAME, signed_part
+from pyrmute_tasks.errors import SignatureError
 from pyrmute_tasks.observability import log
+from pyrmute_tasks.signing import Sealed, Signer
 
-__all__ = ["ChunkConsumer"]
+__all__ = ["ChunkConsumer", "consumer_of"]
 
 _blueprint: Any = Consumer.Blueprint
 
@@ -24,6 +26,7 @@ _TASK: Final = re.compile(r"[0-9a-f]{8,32}-[0-9:+]{1,50}-[0-9]{1,9}")
 _JOB: Final = re.compile(r"[0-9a-f]{8,32}")
 _PART: Final = re.compile(r"[0-9]{1,12}(:[0-9]{1,18}\+[0-9]{1,12})?")
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{1,128}")
+_SIGNATURE: Final = re.compile(r"[0-9a-f]{0,64}")
 _MAX_START: Final = 2**63
 _NONE: Final = ("eta", "expires", "group", "parent_id")
 _EMPTY: Final[tuple[object, ...]] = (None, {}, [])
@@ -34,7 +37,12 @@ class ChunkConsumer(Consumer):
 
     With a quorum queue Celery also makes 28 more queues, for tasks with a countdown. No
     chunk has one, so that step is left out.
+
+    Attributes:
+        signer: Checks who has written a message.
     """
+
+    signer: ClassVar[Signer] = Signer()
 
     class Blueprint(_blueprint):  # type: ignore[misc]  # it is an attribute, for the types
         """The steps of Celery's consumer but one."""
@@ -48,7 +56,7 @@ class ChunkConsumer(Consumer):
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_message(message: Any) -> Any:
-            problem = _problem(message)
+            problem = _problem(message) or _forgery(message, self.signer)
             if problem is None:
                 return handle(message)
             log(logging.ERROR, "message_rejected", f"a message is rejected: {problem}")
@@ -85,11 +93,43 @@ def _problem(message: Any) -> str | None:
     return None if _is_call(body) else "its arguments are not what a producer writes"
 
 
+def consumer_of(signer: Signer) -> type[ChunkConsumer]:
+    """Return the consumer of workers that believe `signer`.
+
+    With a secret, a worker does not listen to other workers either: what they tell each other
+    through Celery cannot be signed.
+    """
+    if not signer.is_on:
+        return ChunkConsumer
+    chatter = (":Mingle", ":Gossip", ":Control")
+    steps = [step for step in ChunkConsumer.Blueprint.default_steps if not step.endswith(chatter)]
+    blueprint = type("Blueprint", (ChunkConsumer.Blueprint,), {"default_steps": steps})
+    return type("SignedConsumer", (ChunkConsumer,), {"signer": signer, "Blueprint": blueprint})
+
+
+def _forgery(message: Any, signer: Signer) -> str | None:
+    """Say what is wrong with a message's signature, if anything is."""
+    args = message.payload[0]
+    job, part, start, code, *rest = args
+    told = signed_part(message.headers["id"], (job, part, start, code))
+    try:
+        signer.check(Sealed.TASK, job, part, told, rest[0] if rest else "")
+    except SignatureError as error:
+        return str(error)
+    return None
+
+
 def _is_call(body: object) -> bool:
     match body:
-        case [[str() as job, str() as part, int() as start, str() as code], {} as named, embed]:
+        case [
+            [str() as job, str() as part, int() as start, str() as code, *rest],
+            {} as named,
+            embed,
+        ]:
             return (
-                _matches(_JOB, job)
+                len(rest) <= 1
+                and all(_matches(_SIGNATURE, signature) for signature in rest)
+                and _matches(_JOB, job)
                 and _matches(_PART, part)
                 and type(start) is int
                 and 0 <= start < _MAX_START

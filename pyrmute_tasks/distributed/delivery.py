@@ -19,7 +19,7 @@ from typing import Final
 from pyrmute_tasks.chunks import Chunk, Outcome, check_outcome, join_frames, split_frame
 from pyrmute_tasks.codec import Frame, decode_frame
 from pyrmute_tasks.distributed.tidings import ClaimInfo
-from pyrmute_tasks.errors import ProcessDiedError
+from pyrmute_tasks.errors import ProcessDiedError, SignatureError
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookCounts
 
@@ -35,6 +35,7 @@ _SLOW_S: Final = 60.0
 _SLOW_FACTOR: Final = 10
 _SAMPLES: Final = 1000
 _DISAPPEARANCES: Final = 3  # of workers; a rolling deployment may take two with the same record
+_MOST_REJECTIONS: Final = 5  # of what somebody else wrote to the store
 _LOST_CLAIMS: Final = 10  # connections that are cut come to that, and are no record's fault
 
 
@@ -90,6 +91,7 @@ class Part:
         deaths: How the processes died that ran it.
         disappearances: How many workers were gone that had claimed it.
         lost_claims: How often it was claimed and came to nothing while the worker lived.
+        rejections: How often its input or its outcome was not signed as it must be.
         backed_up: Sent a second time because it took much longer than others.
     """
 
@@ -104,6 +106,7 @@ class Part:
     deaths: list[str] = field(default_factory=list)
     disappearances: int = 0
     lost_claims: int = 0
+    rejections: int = 0
     backed_up: bool = False
 
 
@@ -158,6 +161,23 @@ class Deliveries:
         """A worker did not take a part; return what to send again, if that is its latest task."""
         part = self._parts.get(key)
         return part if part is not None and part.task == task else None
+
+    def rejected(self, key: str, task: str) -> Part | None:
+        """A part's input (of `task`) or its outcome (of no task) cannot be trusted.
+
+        Returns:
+            What to send again, if that is known and has not been sent again meanwhile.
+
+        Raises:
+            SignatureError: If it has been sent again in vain too often.
+        """
+        part = self._parts.get(key)
+        if part is None or task not in ("", part.task):
+            return None
+        part.rejections += 1
+        if part.rejections > _MOST_REJECTIONS:
+            raise SignatureError(f"{part.rejections} times")
+        return part
 
     def drop(self, first: int) -> list[Part]:
         """Forget the chunks from index `first` on and return their parts still on their way."""

@@ -13,15 +13,19 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
 import redis
 
+from pyrmute_tasks.distributed.leftovers import FOLDER_PREFIX, Claim, remove_leftovers
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker import worker_arguments
 from pyrmute_tasks.errors import ConfigurationError, FleetError
@@ -62,7 +66,11 @@ class EmbeddedFleet:
         self._server: subprocess.Popen[bytes] | None = None
         self._workers: list[subprocess.Popen[bytes]] = []
         self._guard: _Guard | None = None
+        self._claim: Claim | None = None
         self._restarts = 0
+        self._pid = os.getpid()
+        self._lock = threading.Lock()  # against closing it while a worker is started anew
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         """Start the fleet and wait until every worker is ready; see `begin`."""
@@ -96,8 +104,13 @@ class EmbeddedFleet:
                 "a fleet cannot be started while its manager's module is being imported; put the "
                 "part of the module that runs jobs behind: if __name__ == '__main__':"
             )
-        self._directory = Path(tempfile.mkdtemp(prefix="pyrmute-tasks-"))
-        self._guard = _Guard(self._directory)
+        self._pid, self._is_closed = os.getpid(), False
+        remove_leftovers(Path(tempfile.gettempdir()))
+        self._directory = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        self._claim = Claim(self._directory)
+        self._guard = _Guard(self._directory, self._claim.descriptor)
+        _fleets.add(self)
+        _look_after_forks()
         socket = self._directory / "valkey.sock"
         self.settings = replace(
             self.settings, broker_url=f"unix://{socket}", store_url="", manager=self._manager
@@ -132,6 +145,8 @@ class EmbeddedFleet:
                 start_new_session=True,
             )
         self._guard.watch(process.pid)
+        if self._claim is not None:
+            self._claim.add(process.pid)
         return process
 
     def _wait_for_server(self) -> None:
@@ -197,6 +212,11 @@ class EmbeddedFleet:
         Raises:
             FleetError: If the server has ended, or workers keep ending.
         """
+        with self._lock:
+            if not self._is_closed:
+                self._supervise()
+
+    def _supervise(self) -> None:
         self._check_started("valkey", self._server)
         for number, worker in enumerate(self._workers):
             if worker.poll() is None:
@@ -211,11 +231,18 @@ class EmbeddedFleet:
     # --- stopping -----------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End every process and remove every file; may be called twice.
+        """End every process and remove every file; may be called twice. A fork ends nothing.
 
         Nothing in this fleet is worth a warm shutdown, which takes Celery seconds: when a
         job has ended no chunk is wanted, and the broker goes with its workers.
         """
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            self._is_closed = True
+            self._end()
+
+    def _end(self) -> None:
         for process in (*self._workers, self._server):
             # A worker's children are in its group and end with it.
             if process is not None:
@@ -228,6 +255,20 @@ class EmbeddedFleet:
         if self._guard is not None:
             self._guard.dismiss()
             self._guard = None
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
+
+    def forget(self) -> None:
+        """Let go, in a fork, of what would keep the fleet: the guard's pipe, the folder's lock."""
+        held = [self._claim.descriptor] if self._claim is not None else []
+        if self._guard is not None:
+            held += self._guard.descriptors
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in held:
+            # Not closed: their objects would close whatever has the number by then.
+            os.dup2(nothing, descriptor, inheritable=False)
+        os.close(nothing)
 
 
 def _server_command(socket: Path) -> list[str]:
@@ -265,16 +306,28 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
 class _Guard:
     """A process that cleans up if this one is killed.
 
-    It reads process ids from a pipe. When the pipe ends without a farewell, the process at
-    the other end has died, and the guard kills what it was told of.
+    It reads process ids from a pipe. When the pipe ends without a farewell, or the guard is
+    given another parent, the process at the other end has died, and the guard kills what it was
+    told of. The parent counts because a fork made without Python keeps the pipe open.
+
+    Args:
+        directory: Removed with the processes.
+        lock: A descriptor that it keeps open as long as it lives.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, lock: int | None = None) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _GUARD_PROGRAM, str(directory)],
             stdin=subprocess.PIPE,
             start_new_session=True,
+            pass_fds=() if lock is None else (lock,),
         )
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What must be closed in other processes, so that the guard sees this one's end."""
+        pipe = self._process.stdin
+        return [] if pipe is None or pipe.closed else [pipe.fileno()]
 
     def watch(self, pid: int) -> None:
         """Add a process whose group must not outlive this process."""
@@ -297,13 +350,33 @@ class _Guard:
             pipe.flush()
 
 
+_fleets: "weakref.WeakSet[EmbeddedFleet]" = weakref.WeakSet()
+
+
+@cache
+def _look_after_forks() -> None:
+    os.register_at_fork(after_in_child=_forget_all)
+
+
+def _forget_all() -> None:
+    for fleet in list(_fleets):
+        with contextlib.suppress(OSError):
+            fleet.forget()
+    _fleets.clear()
+
+
 _GUARD_PROGRAM: Final = """
-import os, shutil, signal, sys
-pids = []
-for line in sys.stdin:
-    if line == "done\\n":
-        sys.exit()
-    pids.append(int(line))
+import os, select, shutil, signal, sys
+parent, told = os.getppid(), b""
+while os.getppid() == parent:
+    if select.select([0], [], [], 1.0)[0]:
+        read = os.read(0, 4096)
+        if not read:
+            break
+        told += read
+        if told.endswith(b"done\\n"):
+            sys.exit()
+pids = [int(line) for line in told.split()]
 for pid in reversed(pids):
     try:
         os.killpg(pid, signal.SIGKILL)

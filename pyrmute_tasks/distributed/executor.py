@@ -16,13 +16,20 @@ from pyrmute_tasks.codec import Frame
 from pyrmute_tasks.distributed.broker import Message
 from pyrmute_tasks.distributed.delivery import Deliveries, Loss, Part, Sighting
 from pyrmute_tasks.distributed.store import is_full
-from pyrmute_tasks.distributed.tidings import Arrivals, ClaimInfo, Decline, WorkerInfo
+from pyrmute_tasks.distributed.tidings import (
+    Arrivals,
+    ClaimInfo,
+    Decline,
+    Rejection,
+    WorkerInfo,
+)
 from pyrmute_tasks.errors import (
     BrokerUnavailableError,
     CodeMismatchError,
     FrameError,
     JobLostError,
     NoWorkersError,
+    SignatureError,
     StoreUnavailableError,
 )
 from pyrmute_tasks.fingerprint import FingerprintTree
@@ -38,6 +45,7 @@ _FLUSH_EVERY_S: Final = 0.01  # a fast source fills a batch in this time, a slow
 _LOOK_EVERY_S: Final = 0.05
 _WAIT_S: Final = 1.0
 _CHECK_EVERY_S: Final = 1.0
+_START_ONE: Final = "start one with: pyrmute-tasks worker --manager … --broker … --store …"
 _BUSY_FACTOR: Final = 10  # more patience with a worker that is busy with other jobs
 
 
@@ -92,6 +100,9 @@ class JobStore(Protocol):
 
     def workers(self) -> list[WorkerInfo]:
         """Return the workers whose heartbeat is fresh."""
+
+    def rejected_workers(self) -> str:
+        """Say why workers that were there at the last look do not count; empty if all do."""
 
 
 class CeleryExecutor:
@@ -167,14 +178,19 @@ class CeleryExecutor:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._keep_alive.end()
-        if not self._remove_job():
+        self.let_go()
+        if not self.remove_job():
             # The keys expire by themselves, and the first error matters more.
             log(
                 logging.WARNING, "job_left", "the job's keys were left to expire", job=self._spec.id
             )
 
-    def _remove_job(self) -> bool:
+    def let_go(self) -> None:
+        """Keep the job's keys alive no longer; they expire."""
+        self._keep_alive.end()
+
+    def remove_job(self) -> bool:
+        """Remove every trace of the job; False if the store cannot be reached."""
         if self._store_is_away:
             return False  # it has been waited for
         try:
@@ -285,6 +301,7 @@ class CeleryExecutor:
             self._declined_since = None  # who declines does not die of it
             outcomes += self._after_death(self._deliveries.died(key, how), key)
         self._after_declines(arrived.declines)
+        self._after_rejections(arrived.rejections)
         return outcomes
 
     def _settle(self, found: list[tuple[str, bytes]]) -> list[Outcome[Frame]]:
@@ -347,6 +364,23 @@ class CeleryExecutor:
                 again.append(part)
         if again:
             self._send_again(again, logging.DEBUG)
+
+    def _after_rejections(self, rejections: list[Rejection]) -> None:
+        """Send again what somebody without the secret has written over."""
+        again: dict[str, Part] = {}
+        for rejection in rejections:
+            try:
+                part = self._deliveries.rejected(rejection.part, rejection.task)
+            except SignatureError as error:
+                raise SignatureError(
+                    f"chunk {rejection.part} of {self._spec} was rejected {error}, the last time "
+                    f"for {rejection.why}. Somebody who has not the secret writes to the store, "
+                    "or a worker has another one"
+                ) from None
+            if part is not None:
+                again[part.key] = part
+        if again:
+            self._send_again(list(again.values()))
 
     def _check(self) -> list[Outcome[Frame]]:
         """Look after what a lost notice, a lost job, worker or message would leave waiting."""
@@ -446,10 +480,10 @@ class CeleryExecutor:
         # A fleet that was there may be in the middle of a deployment.
         patience_s = self._settings.outage_s if self._met_workers else self._settings.worker_wait_s
         if self._watched_s - self._no_worker_since >= patience_s:
+            rejected = self._store.rejected_workers()
             raise NoWorkersError(
                 f"no worker answers on queue '{self._settings.queue}' of "
-                f"{hide_password(self._settings.broker_url)}; start one with: "
-                "pyrmute-tasks worker --manager … --broker … --store …"
+                f"{hide_password(self._settings.broker_url)}; " + (rejected or _START_ONE)
             )
 
     def _count_slots(self, workers: list[WorkerInfo]) -> None:

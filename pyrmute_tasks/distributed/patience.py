@@ -29,6 +29,11 @@ class PatientRetry(Retry):
         super().__init__(ExponentialBackoff(_BACKOFF_CAP_S, _BACKOFF_BASE_S), retries=1)
         self._seconds = seconds
         self._call = threading.local()
+        self._is_over = threading.Event()
+
+    def give_up(self) -> None:
+        """Try nothing again from now on, also in calls that wait for their next try."""
+        self._is_over.set()
 
     def __deepcopy__(self, memo: object) -> Self:
         return self  # connections copy it: they are to know the call that they are used for
@@ -70,4 +75,5 @@ class PatientRetry(Retry):
                 # Not after the first: the time may have passed while this process stood still.
                 if failures > 1 and time.monotonic() + pause_s >= self._call.deadline:
                     raise
-                time.sleep(pause_s)
+                if self._is_over.wait(pause_s):
+                    raise

@@ -32,6 +32,7 @@ from pyrmute_tasks.errors import (
     MigrationError,
     ModelNotFoundError,
     PyrmuteTasksError,
+    SignatureError,
 )
 from pyrmute_tasks.failures import RecordFailure, RemoteError, Stage, describe_safely
 from pyrmute_tasks.hooks import HookCounts, use_hooks
@@ -121,6 +122,9 @@ class ChunkRunner:
                 )
                 return
             self._run_claimed(asked, claim)
+        except SignatureError as error:
+            _reject(asked.task, f"what the store holds for it is not to be trusted: {error}")
+            self._store.reject(asked.job, asked.part, asked.task, f"its input: {error}")
         except redis.RedisError as error:
             # Out of reach for longer than the store's own retries, or out of memory: the
             # chunk goes back, and not at once, so that it does not run in a tight loop.
@@ -190,7 +194,7 @@ class ChunkRunner:
     def _give_up(self, asked: Assignment, why: str) -> None:
         """The chunk did not kill this process, but might as well have."""
         log(logging.WARNING, "chunk_given_up", why, job=asked.job, part=asked.part)
-        self._store.note_death(asked.job, asked.part, why)
+        self._store.note_death(asked.job, asked.part, why, asked.task)
 
     def _refuse(self, asked: Assignment, code: str) -> None:
         if len(self._declined) >= _MAX_PREPARED:
@@ -451,7 +455,7 @@ class ChunkRequest(Request):
         try:
             job, part, *_ = self.args
             task: Any = self.task
-            task.open_store().note_death(job, part, how)
+            task.open_store().note_death(job, part, how, self.id)
         except (redis.RedisError, TypeError, ValueError) as error:
             log(
                 logging.ERROR,
@@ -491,7 +495,10 @@ def register_task(
         open_store: Returns the store as the worker's main process uses it.
     """
 
-    def migrate_chunk(task: Any, job: str, part: str, start: int, fingerprint: str) -> None:
+    # The signature has been checked before Celery looked at the message.
+    def migrate_chunk(
+        task: Any, job: str, part: str, start: int, fingerprint: str, *_signature: str
+    ) -> None:
         request = task.request
         worker = worker_name(request.hostname)
         runner().run(Assignment(job, part, start, fingerprint, request.id, worker))

@@ -1,7 +1,7 @@
 """What the store tells: claims, heartbeats, and notices to a job's collector."""
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pyrmute_tasks.codec import unpack
@@ -12,6 +12,7 @@ __all__ = [
     "ClaimInfo",
     "ClaimState",
     "Decline",
+    "Rejection",
     "WorkerInfo",
     "read_heartbeat",
     "sort_notice",
@@ -87,11 +88,13 @@ class Arrivals:
         outcomes: Parts and their outcomes.
         deaths: Parts and how a process died that ran them.
         declines: Who did not want which parts.
+        rejections: What is not signed as it must be.
     """
 
     outcomes: list[tuple[str, bytes]]
     deaths: list[tuple[str, str]]
     declines: "list[Decline]"
+    rejections: "list[Rejection]" = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,21 @@ class Decline:
     code: str
 
 
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A part whose input, or whose outcome, is not signed as it must be.
+
+    Attributes:
+        part: The part's key.
+        why: What is wrong with it.
+        task: Id of the task that brought it, if a worker rejected it; else empty.
+    """
+
+    part: str
+    why: str
+    task: str = ""
+
+
 def sort_notice(notice: str, settled: list[tuple[str, int]], arrived: Arrivals) -> None:
     """Put a notice where it belongs.
 
@@ -118,11 +136,14 @@ def sort_notice(notice: str, settled: list[tuple[str, int]], arrived: Arrivals) 
         ValueError: If it is none.
     """
     if notice.startswith("!"):
-        key, how = notice[1:].split(" ", 1)
+        key, _, how = notice[1:].split(" ", 2)
         arrived.deaths.append((key, how))
     elif notice.startswith("?"):
         part, task, worker, code = notice[1:].split(" ", 3)
         arrived.declines.append(Decline(part, task, worker, code))
+    elif notice.startswith("~"):
+        part, task, why = notice[1:].split(" ", 2)
+        arrived.rejections.append(Rejection(part, why, task))
     else:
         key, size = notice.split(" ", 1)
         settled.append((key, int(size)))
@@ -142,8 +163,9 @@ def read_heartbeat(name: bytes, value: bytes, now: float) -> WorkerInfo:
     seen, _, packed = value.partition(b" ")
     told = unpack(packed)
     slots, every_s = told["slots"], told["every_s"]
+    said_at = float(told.get("seen", seen))  # one that is signed cannot be told again later
     if type(slots) is not int or not 0 <= slots <= _MAX_SLOTS:
         raise ValueError
     if type(every_s) is not float or not 0 < every_s <= _MAX_BEAT_S:
         raise ValueError
-    return WorkerInfo(name.decode(), slots, frozenset(told["running"]), now - float(seen), every_s)
+    return WorkerInfo(name.decode(), slots, frozenset(told["running"]), now - said_at, every_s)

@@ -20,7 +20,7 @@ from celery.worker import state
 
 from pyrmute_tasks.adoption import load_manager
 from pyrmute_tasks.distributed.app import create_app
-from pyrmute_tasks.distributed.consumer import ChunkConsumer
+from pyrmute_tasks.distributed.consumer import consumer_of
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.tasks import RunnerSource, register_task
 from pyrmute_tasks.errors import ConfigurationError
@@ -49,7 +49,10 @@ def create_worker_app(settings: Settings) -> Celery:
             "package.module:attribute or path/to/file.py:attribute"
         )
     app = create_app(settings)
-    app.conf.worker_consumer = ChunkConsumer
+    signer = settings.signer
+    app.conf.worker_consumer = consumer_of(signer)
+    # Whoever can publish could shut workers down with it, and nothing of it can be signed.
+    app.conf.worker_enable_remote_control = not signer.is_on
     # A child that is to end waits up to 30 s for its last result to be read, which is
     # often read by nobody any more. Ours are in the store.
     billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = _LAST_RESULT_TRIES

@@ -168,8 +168,8 @@ def test_leaving_early_stops_reading_and_leaves_no_key(people: Migrator) -> None
 
 
 def job_keys(migrator: Migrator) -> list[bytes]:
-    store = migrator._store
-    assert store is not None
+    assert migrator._session is not None
+    store = migrator._session.store
     return [key for key in store._redis.keys("pt:*") if not key.startswith(b"pt:workers:")]
 
 
@@ -179,8 +179,8 @@ def test_a_job_leaves_no_key_and_no_message(people: Migrator) -> None:
     with pytest.raises(MigrationError):
         people.migrate_batch_data([broken_step(0)] * 500, *HOP, chunk_size=10)
     assert job_keys(people) == []
-    store = people._store
-    assert store is not None
+    assert people._session is not None
+    store = people._session.store
     wait_until(
         lambda: not store._redis.exists("pyrmute-tasks", "unacked"), "the queue has been drained"
     )
@@ -248,7 +248,8 @@ def test_kill_minus_nine_from_outside_changes_no_byte(tmp_path: Path) -> None:
     source.write_bytes(content)
     killed: list[int] = []
     with Migrator(FLIGHTS, workers=2) as migrator:
-        fleet = migrator._fleet
+        assert migrator._session is not None
+        fleet = migrator._session.fleet
         assert fleet is not None
 
         def kill_once(_: object) -> None:
@@ -319,8 +320,8 @@ def test_options_that_contradict_each_other_are_told() -> None:
 
 
 def test_a_full_store_is_told_without_its_contents(people: Migrator) -> None:
-    store = people._store
-    assert store is not None
+    assert people._session is not None
+    store = people._session.store
     marker = "MARKER-OF-A-RECORD"
     store._redis.config_set("maxmemory", "1")
     try:
@@ -334,8 +335,8 @@ def test_a_full_store_is_told_without_its_contents(people: Migrator) -> None:
 
 
 def test_a_wrong_password_is_told(people: Migrator) -> None:
-    store = people._store
-    assert store is not None
+    assert people._session is not None
+    store = people._session.store
     store._redis.config_set("requirepass", "right")
     try:
         with pytest.raises(StoreUnavailableError, match="refused the user or the password"):

@@ -291,6 +291,9 @@ class SimulatedStore:
             if part not in keys.out:
                 keys.inputs.setdefault(part, frame)
 
+    def rejected_workers(self) -> str:
+        return ""
+
     def workers(self) -> list[WorkerInfo]:
         self._fleet.call()
         now = self._fleet.now

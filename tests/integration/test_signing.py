@@ -1,0 +1,296 @@
+"""With a secret: what somebody without it writes to broker and store changes no output."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+from kombu.pidbox import Mailbox
+
+from pyrmute_tasks import Migrator
+from pyrmute_tasks.codec import pack
+from pyrmute_tasks.distributed import create_app
+from pyrmute_tasks.distributed.app import signed_part
+from pyrmute_tasks.errors import NoWorkersError, SignatureError
+from pyrmute_tasks.jobs import JobSpec
+from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.signing import Sealed, Signer
+from tests.conftest import is_alive, wait_until
+from tests.integration.hostile import Envelope, arguments, frame
+from tests.integration.private_fleet import QUEUE, private_fleet
+from tests.integration.test_hostile_messages import (
+    FINGERPRINT,
+    HOP,
+    LINE,
+    LONG_S,
+    RECORDS,
+    Target,
+    Victim,
+    outcome,
+)
+from tests.people import manager, person
+
+SECRET: Final = "the secret of these tests"
+OTHER: Final = "another secret than theirs"
+ours, theirs = Signer([SECRET]), Signer([OTHER])
+
+
+@pytest.fixture(scope="module")
+def the_target() -> Iterator[Target]:
+    with (
+        private_fleet("tests.people:manager", secret=SECRET) as fleet,
+        Migrator(manager, settings=fleet.settings) as migrator,
+    ):
+        yield Target(fleet, migrator)
+
+
+@pytest.fixture
+def target(the_target: Target) -> Iterator[Target]:
+    yield the_target
+    the_target.works()
+    the_target.fleet.store.flushall()
+
+
+def is_whole(victim: Victim) -> None:
+    victim.survived()
+    assert victim._outputs == manager.migrate_batch_data(victim._records, *HOP)
+
+
+def id_of(job: str) -> str:
+    return job.removeprefix("pt:{").removesuffix("}")
+
+
+# --- what is there is signed ----------------------------------------------------------------
+
+
+def test_everything_in_the_store_is_signed(target: Target) -> None:
+    found: dict[str, bytes] = {}
+
+    def look(store: Any, job: str) -> None:
+        found["spec"] = store.hget(f"{job}:job", "spec")
+        found["frame"] = store.hget(f"{job}:in", "3")
+        found["claim"] = store.hvals(f"{job}:claims")[0].partition(b" ")[2]
+        found["beat"] = store.hvals(f"pt:workers:{QUEUE}")[0].partition(b" ")[2]
+        assert len(id_of(job)) == 16
+
+    is_whole(Victim(target).run(look))
+    assert all(value.startswith(b"\xc1S1") for value in found.values()), found
+
+
+# --- the producer's words -------------------------------------------------------------------
+
+
+FORGED_FRAMES: Final[dict[str, Callable[[Any, str], bytes]]] = {
+    "unsigned": lambda _, _job: frame(b'{"name":"E F","age":9}\n'),
+    "another secret": lambda _, job: theirs.seal(
+        Sealed.FRAME, id_of(job), "3", frame(pack([{"name": "E F", "age": 9}]), kind=1)
+    ),
+    "another part": lambda store, job: store.hget(f"{job}:in", "2"),
+    "another job": lambda _, _job: ours.seal(Sealed.FRAME, "0123abcd", "3", frame(LINE)),
+    "an outcome": lambda _, job: ours.seal(Sealed.OUTCOME, id_of(job), "3", frame(LINE)),
+    "altered": lambda store, job: store.hget(f"{job}:in", "3")[:-1] + b"\0",
+    "empty": lambda _, _job: b"",
+}
+
+
+@pytest.mark.parametrize("forge", FORGED_FRAMES.values(), ids=FORGED_FRAMES)
+def test_a_forged_frame_is_not_migrated(target: Target, forge: Callable[[Any, str], bytes]) -> None:
+    def put(store: Any, job: str) -> None:
+        store.hset(f"{job}:in", "3", forge(store, job))
+
+    is_whole(Victim(target).run(put))
+    assert "is not to be trusted" in target.worker.log
+
+
+@pytest.mark.parametrize("signer", [Signer(), theirs, ours], ids=["unsigned", "theirs", "replay"])
+def test_a_forged_spec_is_not_followed(target: Target, signer: Signer) -> None:
+    def put(store: Any, job: str) -> None:
+        spec = JobSpec("0123abcd", *HOP, kind=1, fingerprint=FINGERPRINT)  # type: ignore[arg-type]
+        store.hset(f"{job}:job", "spec", signer.seal(Sealed.SPEC, spec.id, "", spec.to_wire()))
+
+    is_whole(Victim(target).run(put))
+
+
+def test_a_forged_stop_mark_only_delays(target: Target) -> None:
+    is_whole(Victim(target).run(lambda store, job: store.hset(f"{job}:job", "stop", "2")))
+
+
+TASK: Final = "0123abcd-0-1"
+ARGS: Final = ("0123abcd", "0", 0, FINGERPRINT)
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        None,
+        "",
+        "zz",
+        "00" * 23,
+        theirs.sign(Sealed.TASK, "0123abcd", "0", signed_part(TASK, ARGS)),
+        ours.sign(Sealed.TASK, "0123abcd", "1", signed_part(TASK, ARGS)),
+        ours.sign(Sealed.TASK, "0123abcd", "0", signed_part("0123abcd-0-2", ARGS)),
+        ours.sign(Sealed.FRAME, "0123abcd", "0", signed_part(TASK, ARGS)),
+        ours.sign(Sealed.TASK, "0123abcd", "0", signed_part(TASK, (*ARGS[:2], 1, FINGERPRINT))),
+    ],
+    ids=range(9),
+)
+def test_a_forged_task_is_refused(target: Target, signature: str | None) -> None:
+    args = ARGS if signature is None else (*ARGS, signature)
+    target.receive(Envelope(arguments(*args), id=TASK), "message is rejected")
+
+
+# --- the workers' words ---------------------------------------------------------------------
+
+
+LIE = outcome(frame(pack([{"first_name": "E", "last_name": "F"}]), kind=1), count=1, index=3)
+FORGED_OUTCOMES: Final[dict[str, Callable[[str], bytes]]] = {
+    "unsigned": lambda _: LIE,
+    "another secret": lambda job: theirs.seal(Sealed.OUTCOME, job, "3", LIE),
+    "another part": lambda job: ours.seal(Sealed.OUTCOME, job, "2", LIE),
+    "another job": lambda _: ours.seal(Sealed.OUTCOME, "0123abcd", "3", LIE),
+    "a frame": lambda job: ours.seal(Sealed.FRAME, job, "3", LIE),
+    "empty": lambda _: b"",
+}
+
+
+@pytest.mark.parametrize("forge", FORGED_OUTCOMES.values(), ids=FORGED_OUTCOMES)
+@pytest.mark.parametrize("is_told", [True, False], ids=["told", "found"])
+def test_a_forged_outcome_is_not_delivered(
+    target: Target, forge: Callable[[str], bytes], is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def settle(store: Any, job: str) -> None:
+        data = forge(id_of(job))
+        store.hdel(f"{job}:in", "3")
+        store.hset(f"{job}:out", "3", data)
+        if is_told:
+            store.rpush(f"{job}:done", f"3 {len(data)}")
+
+    is_whole(Victim(target, LONG_S).run(settle))
+    assert "an outcome is rejected" in caplog.text.replace("a outcome", "an outcome")
+
+
+def test_an_outcome_that_is_forged_again_and_again_ends_the_job(target: Target) -> None:
+    with target.fleet.store.pipeline() as pipe:
+
+        def settle(store: Any, job: str) -> None:
+            deadline = time.monotonic() + 8
+            while store.exists(f"{job}:job") and time.monotonic() < deadline:
+                pipe.hdel(f"{job}:in", "3").hset(f"{job}:out", "3", b"forged")
+                pipe.rpush(f"{job}:done", "3 6").execute()
+                time.sleep(0.05)
+
+        error = Victim(target).run(settle).failed()
+    assert isinstance(error, SignatureError)
+    assert "chunk 3 of Person" in str(error)
+    assert "its outcome: it is not signed" in str(error)
+
+
+def test_forged_notices_are_ignored(target: Target) -> None:
+    def put(store: Any, job: str) -> None:
+        task = f"{id_of(job)}-3-1"
+        deaths = [f"!3 {task}{number} signal 9".encode() for number in range(9)]
+        notices = [
+            *deaths,
+            *(theirs.seal(Sealed.NOTICE, id_of(job), "", death) for death in deaths),
+            *(ours.seal(Sealed.NOTICE, "0123abcd", "", death) for death in deaths),
+            f"?3 {task} some-worker other-code".encode(),
+            f"~3 {task} it is forged".encode(),
+        ]
+        store.rpush(f"{job}:done", *notices)
+
+    is_whole(Victim(target).run(put))
+
+
+def test_a_true_notice_counts_once(target: Target) -> None:
+    """A death that is told again and again does not become the record's fault."""
+
+    def put(store: Any, job: str) -> None:
+        told = f"!3 {id_of(job)}-3-1 signal 9 (SIGKILL)".encode()
+        store.rpush(f"{job}:done", *[ours.seal(Sealed.NOTICE, id_of(job), "", told)] * 9)
+
+    is_whole(Victim(target).run(put))
+
+
+def test_a_forged_claim_takes_no_part(target: Target) -> None:
+    def put(store: Any, job: str) -> None:
+        claimant = f"{id_of(job)}-3-1 gone@host:1-c0de".encode()
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline:
+            for forged in (claimant, theirs.seal(Sealed.CLAIM, id_of(job), "3", claimant)):
+                store.hset(f"{job}:claims", "3", b"1 " + forged)
+                time.sleep(0.05)
+
+    is_whole(Victim(target).run(put))
+
+
+def test_forged_heartbeats_make_no_worker(target: Target) -> None:
+    told = {"slots": 500, "running": [], "every_s": 1.0, "seen": time.time() + 1e6}
+
+    def put(store: Any, _: str) -> None:
+        for name, signer in {"unsigned": Signer(), "theirs": theirs}.items():
+            sealed = signer.seal(Sealed.HEARTBEAT, QUEUE, name, pack(told))
+            store.hset(f"pt:workers:{QUEUE}", name, b"9999999999 " + sealed)
+        moved = ours.seal(Sealed.HEARTBEAT, QUEUE, "somebody else", pack(told))
+        store.hset(f"pt:workers:{QUEUE}", "moved", b"9999999999 " + moved)
+
+    is_whole(Victim(target, LONG_S).run(put))
+    assert target.migrator._session is not None
+    job_store = target.migrator._session.store
+    assert {worker.slots for worker in job_store.workers()} == {1}
+
+
+def test_an_old_heartbeat_brings_no_worker_back(target: Target) -> None:
+    assert target.migrator._session is not None
+    job_store = target.migrator._session.store
+    told = {"slots": 1, "running": [], "every_s": 1.0, "seen": time.time() - 60}
+    sealed = ours.seal(Sealed.HEARTBEAT, QUEUE, "dead", pack(told))
+    target.fleet.store.hset(f"pt:workers:{QUEUE}", "dead", f"{time.time()} ".encode() + sealed)
+    assert "dead" not in {worker.name for worker in job_store.workers()}
+
+
+def test_nobody_shuts_a_worker_down(target: Target) -> None:
+    with create_app(target.fleet.settings) as app, app.connection_for_write() as connection:
+        box = Mailbox(app.conf.control_exchange, type="fanout", connection=connection)
+        box.abcast("shutdown", {})
+    target.works()
+    assert is_alive(target.worker.pid)
+
+
+# --- ends that differ -----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def ends(worker: str, producer: str) -> Iterator[tuple[Target, Migrator]]:
+    """A worker with one secret, and a producer with another, or with none."""
+    with private_fleet("tests.people:manager", secret=worker, worker_wait_s=1.0) as fleet:
+        settings: Settings = replace(fleet.settings, secret=producer)
+        with Migrator(manager, settings=settings) as migrator:
+            yield Target(fleet, migrator), migrator
+
+
+@pytest.mark.parametrize(
+    ("worker", "producer", "why"),
+    [
+        (SECRET, "", "it is signed, and PYRMUTE_TASKS_SECRET is not set here"),
+        ("", SECRET, "it is not signed"),
+        (OTHER, SECRET, "it is signed with another secret"),
+    ],
+    ids=["only the worker", "only the producer", "another"],
+)
+def test_ends_that_differ_are_told(worker: str, producer: str, why: str) -> None:
+    with ends(worker, producer) as (target, migrator):
+        began = time.monotonic()
+        with pytest.raises(NoWorkersError, match="the same PYRMUTE_TASKS_SECRET") as caught:
+            migrator.migrate_batch_data([person(0)], *HOP)
+        assert time.monotonic() - began < 5
+        assert why in str(caught.value)
+        wait_until(lambda: "a message is rejected" in target.worker.log, "the worker tells", 5)
+
+
+def test_a_secret_is_changed_while_jobs_run() -> None:
+    with ends(f"{OTHER},{SECRET}", f"{SECRET},{OTHER}") as (_, migrator):
+        assert migrator.migrate_batch_data(RECORDS, *HOP) == manager.migrate_batch_data(
+            RECORDS, *HOP
+        )
