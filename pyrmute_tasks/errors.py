@@ -10,7 +10,8 @@
     ├── RegistrationError              two different classes for one version
     ├── InvalidRecordError             a record that is no object, a line that is no JSON
     ├── ConfigurationError             an option, a URL or a setting that cannot be right
-    │   └── ManagerImportError         the manager cannot be found under that name
+    │   ├── ManagerImportError         the manager cannot be found under that name
+    │   └── OutputInUseError           another run is writing the output
     ├── WireError                      bytes that cannot be carried, or cannot be read
     │   ├── FrameError                 truncated, oversized or foreign bytes
     │   └── UnsupportedValueError      a value the wire cannot carry without loss
@@ -44,6 +45,7 @@ __all__ = [
     "MigrationError",
     "ModelNotFoundError",
     "NoWorkersError",
+    "OutputInUseError",
     "ProcessDiedError",
     "PyrmuteTasksError",
     "RegistrationError",
@@ -51,7 +53,14 @@ __all__ = [
     "UnsupportedValueError",
     "VersionedModelError",
     "WireError",
+    "printable",
 ]
+
+
+def printable(text: object) -> str:
+    """Return a text that may go into a log line: with escapes if it holds control characters."""
+    shown = str(text)
+    return shown if shown.isprintable() else ascii(shown)[1:-1]
 
 
 class PyrmuteTasksError(Exception):
@@ -98,7 +107,9 @@ class ModelNotFoundError(VersionedModelError):
     def __init__(self, name: str, version: str | None = None) -> None:
         self.name = name
         self.version = version
-        which = f"'{name}' version '{version}'" if version else f"'{name}'"
+        which = f"'{printable(name)}'"
+        if version:
+            which += f" version '{printable(version)}'"
         super().__init__(f"Model {which} not found in registry")
 
 
@@ -133,7 +144,7 @@ class InvalidVersionError(VersionedModelError):
 
     def __init__(self, version_string: str, reason: str | None = None) -> None:
         self.version_string = version_string
-        message = f"Invalid version string: '{version_string}'"
+        message = f"Invalid version string: '{printable(version_string)}'"
         super().__init__(f"{message}\n{reason}" if reason else message)
 
 
@@ -151,6 +162,10 @@ class ConfigurationError(PyrmuteTasksError, ValueError):
 
 class ManagerImportError(ConfigurationError):
     """A manager cannot be imported under the name it was given."""
+
+
+class OutputInUseError(ConfigurationError):
+    """Another run is writing the output, or has taken it over."""
 
 
 class WireError(PyrmuteTasksError):
