@@ -14,6 +14,7 @@
     │   └── OutputInUseError           another run is writing the output
     ├── WireError                      bytes that cannot be carried, or cannot be read
     │   ├── FrameError                 truncated, oversized or foreign bytes
+    │   │   └── FrameTooLargeError     records that are larger than what can travel
     │   └── UnsupportedValueError      a value the wire cannot carry without loss
     ├── FleetError                     something between the producer and its workers
     │   ├── BrokerUnavailableError     nobody answers at the broker's URL
@@ -37,6 +38,7 @@ __all__ = [
     "ConfigurationError",
     "FleetError",
     "FrameError",
+    "FrameTooLargeError",
     "InvalidRecordError",
     "InvalidVersionError",
     "JobError",
@@ -174,6 +176,28 @@ class WireError(PyrmuteTasksError):
 
 class FrameError(WireError):
     """The bytes of a frame are truncated, oversized, or not a frame of this version."""
+
+
+class FrameTooLargeError(FrameError):
+    """Records are larger than what the store takes as one value.
+
+    Args:
+        count: How many records.
+        size_bytes: Their size.
+        limit_bytes: The largest that could travel.
+    """
+
+    def __init__(self, count: int, size_bytes: int, limit_bytes: int) -> None:
+        self.count = count
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+        if count > 1:
+            told = f"a chunk of {count} records is {size_bytes} bytes"
+            advice = "choose a smaller chunk_size"
+        else:
+            told = f"the record is {size_bytes} bytes"
+            advice = "it cannot travel; migrate it in one process, with ModelManager"
+        super().__init__(f"{told} and the limit is {limit_bytes}: {advice}")
 
 
 class UnsupportedValueError(WireError):

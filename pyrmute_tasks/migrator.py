@@ -426,7 +426,8 @@ class Migrator:
                 )
                 with closing(outcomes):  # before the job ends: it withdraws what is pending
                     for outcome in outcomes:
-                        output.write(outcome.outputs.payload)
+                        if outcome.count:  # otherwise its frame may hold no lines
+                            output.write(outcome.outputs.payload)
                         tally.failure = outcome.failure
                 if tally.failure is None:
                     output.finish()

@@ -8,13 +8,14 @@ from typing import IO, Final
 
 from pyrmute_tasks.chunks import Chunk, Origin, check_chunk_size
 from pyrmute_tasks.codec import Compression, FrameKind, encode_frame
-from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.errors import ConfigurationError, FrameTooLargeError
 from pyrmute_tasks.sizing import ChunkSizer
 
 __all__ = ["FIRST_BYTES", "MOST_BYTES", "JsonlSource"]
 
 FIRST_BYTES: Final = 512 * 1024
 MOST_BYTES: Final = 1024 * 1024  # a window of them must fit into memory, twice as outputs
+_LONG_LINE_BYTES: Final = 64 * 1024 * 1024
 _BOM: Final = b"\xef\xbb\xbf"
 _MAYBE_BLANK: Final = re.compile(rb"\n[\n\r\t ]")
 
@@ -46,6 +47,7 @@ class JsonlSource:
         self._chunk_size = check_chunk_size(chunk_size) if chunk_size is not None else None
         self._sizer = sizer or ChunkSizer(FIRST_BYTES, MOST_BYTES)
         self._compression = compression
+        self._long_line = b""  # read, and not handed out yet
         self.bytes_read = 0
         try:
             with self._path.open("rb") as file:
@@ -70,18 +72,27 @@ class JsonlSource:
                 kept, blank = _drop_blank_lines(block)
                 count = lines - len(blank)
                 if count:
-                    frame = encode_frame(FrameKind.LINES, count, kept, self._compression)
                     origin = Origin(str(self._path), line, blank)
+                    frame = self._framed(kept, start, count, origin)
                     self._sizer.cut(index, len(kept))
                     yield Chunk(index, start, count, frame, len(frame), origin)
                     index += 1
                 start += count
                 line += lines
 
+    def _framed(self, lines: bytes, start: int, count: int, origin: Origin) -> bytes:
+        try:
+            return encode_frame(FrameKind.LINES, count, lines, self._compression)
+        except FrameTooLargeError as error:
+            if count == 1:
+                error.record_index = start
+                error.record_source = f"{origin.path}, line {origin.line_of(0)}"
+                error.add_note(f"record {start} ({error.record_source})")
+            raise
+
     def _read(self, file: IO[bytes]) -> bytes:
         if self._chunk_size is None:
-            size_bytes = self._sizer.next_bytes(self.size_bytes - self.bytes_read)
-            return file.read(size_bytes) + file.readline()
+            return self._read_bytes(file)
         lines: list[bytes] = []
         records = 0
         for text in file:
@@ -90,6 +101,19 @@ class JsonlSource:
             if records == self._chunk_size:
                 break
         return b"".join(lines)
+
+    def _read_bytes(self, file: IO[bytes]) -> bytes:
+        """Read a block that ends with a line; a very long line is a block of its own."""
+        if self._long_line:
+            block, self._long_line = self._long_line, b""
+            return block
+        block = file.read(self._sizer.next_bytes(self.size_bytes - self.bytes_read))
+        rest = file.readline()
+        end = block.rfind(b"\n") + 1
+        if len(rest) <= _LONG_LINE_BYTES or not end:
+            return block + rest
+        self._long_line = block[end:] + rest
+        return block[:end]
 
 
 def _drop_blank_lines(block: bytes) -> tuple[bytes, tuple[int, ...]]:

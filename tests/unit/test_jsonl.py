@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pyrmute_tasks import codec
 from pyrmute_tasks.codec import decode_frame
-from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.io import JsonlSource
+from pyrmute_tasks.errors import ConfigurationError, FrameTooLargeError
+from pyrmute_tasks.io import JsonlSource, jsonl
 
 LINES = st.sampled_from([b'{"a":1}', b'  {"b": 2} \r', b"", b"   ", b"\t\r", b"not json", b"\r{}"])
 
@@ -61,3 +62,23 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
         JsonlSource(tmp_path / "none.jsonl")
     with pytest.raises(ConfigurationError, match="Is a directory"):
         JsonlSource(tmp_path)
+
+
+def test_a_very_long_line_is_a_chunk_of_its_own_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonl, "_LONG_LINE_BYTES", 100_000)
+    path = tmp_path / "in.jsonl"
+    lines = [b'{"a":%d}' % number for number in range(5)]
+    lines[3] = b'{"a":"%s"}' % (b"x" * 2_000_000)
+    path.write_bytes(b"\n\n" + b"\n".join(lines))
+    chunks = list(JsonlSource(path).chunks())
+    assert [chunk.count for chunk in chunks] == [3, 1, 1]
+    assert b"".join(decode_frame(chunk.payload).payload for chunk in chunks).splitlines() == lines
+    monkeypatch.setattr(codec, "MAX_FRAME_BYTES", 1_000_000)
+    source = JsonlSource(path).chunks()
+    assert next(source).count == 3
+    with pytest.raises(FrameTooLargeError, match="migrate it in one process") as caught:
+        next(source)
+    assert caught.value.record_index == 3
+    assert caught.value.record_source == f"{path}, line 6"
