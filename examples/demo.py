@@ -28,6 +28,7 @@ def demo() -> None:
             "--from=1.0.0",
             "--to=3.0.0",
             "--workers=2",
+            "--overwrite",
             str(source),
             str(OUTPUT),
         ]

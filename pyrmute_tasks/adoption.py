@@ -15,7 +15,7 @@ from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.manager import ModelManager
 from pyrmute_tasks.plan import MigrationPlan
 from pyrmute_tasks.reachable import ReachedCode
-from pyrmute_tasks.registry import ModelData, load_attribute, locate_attribute
+from pyrmute_tasks.registry import ModelData, check_name, load_attribute, locate_attribute
 from pyrmute_tasks.steps import Hop, Step
 from pyrmute_tasks.versions import ModelVersion, VersionLike
 
@@ -122,6 +122,7 @@ class AdoptedManager:
         return self._plans[key]
 
     def _compile(self, name: str, first: ModelVersion, last: ModelVersion) -> MigrationPlan:
+        check_name(name)
         known = {str(version) for version in self._versions(name)}
         for version in (first, last):
             if str(version) not in known:

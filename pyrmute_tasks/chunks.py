@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
 from pyrmute_tasks.codec import (
+    MAX_FRAME_BYTES,
     Compression,
     Frame,
     FrameKind,
@@ -18,7 +19,12 @@ from pyrmute_tasks.codec import (
     pack_record,
     unpack,
 )
-from pyrmute_tasks.errors import ConfigurationError, FrameError, UnsupportedValueError
+from pyrmute_tasks.errors import (
+    ConfigurationError,
+    FrameError,
+    FrameTooLargeError,
+    UnsupportedValueError,
+)
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.hooks import HookCounts
 
@@ -203,8 +209,19 @@ def pack_each(
 
 
 def encode_packed(chunk: Chunk[list[bytes]], compression: Compression) -> Chunk[bytes]:
-    """Turn a chunk of packed records into the same chunk as a frame."""
-    frame = encode_frame(FrameKind.OBJECTS, chunk.count, join_packed(chunk.payload), compression)
+    """Turn a chunk of packed records into the same chunk as a frame.
+
+    Raises:
+        FrameTooLargeError: If it is too large; it knows the record's index if that is one.
+    """
+    packed = join_packed(chunk.payload)
+    try:
+        frame = encode_frame(FrameKind.OBJECTS, chunk.count, packed, compression)
+    except FrameTooLargeError as error:
+        if chunk.count == 1:
+            error.record_index = chunk.start
+            error.add_note(f"record {chunk.start}")
+        raise
     return Chunk(chunk.index, chunk.start, chunk.count, frame, len(frame), chunk.origin)
 
 
@@ -239,6 +256,7 @@ def split_frame(data: bytes) -> list[tuple[bytes, int]]:
 
 def join_frames(kind: FrameKind, frames: list[Frame]) -> Frame:
     """Put the outputs of consecutive parts together."""
+    frames = [frame for frame in frames if frame.count]  # one of no records may be of any kind
     count = sum(frame.count for frame in frames)
     if kind is FrameKind.LINES:
         return Frame(kind, count, b"".join(frame.payload for frame in frames))
@@ -251,7 +269,11 @@ def _packed(records: list[Any]) -> bytes:
 
 
 def encode_outcome(outcome: Outcome[bytes]) -> bytes:
-    """Return an outcome whose outputs are a frame as bytes for the store."""
+    """Return an outcome whose outputs are a frame as bytes for the store.
+
+    Raises:
+        FrameTooLargeError: If they are more than the store takes.
+    """
     failure = outcome.failure.to_wire() if outcome.failure else None
     report = pack(
         {
@@ -264,6 +286,9 @@ def encode_outcome(outcome: Outcome[bytes]) -> bytes:
         },
         lossy=True,
     )
+    size_bytes = _LENGTH_BYTES + len(report) + len(outcome.outputs)
+    if size_bytes > MAX_FRAME_BYTES:
+        raise FrameTooLargeError(max(outcome.count, 1), size_bytes, MAX_FRAME_BYTES)
     return len(report).to_bytes(_LENGTH_BYTES, "big") + report + outcome.outputs
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, Final, NoReturn, Self
 
@@ -19,6 +20,7 @@ from pyrmute_tasks.distributed.worker import create_worker_app, worker_arguments
 from pyrmute_tasks.errors import ConfigurationError, PyrmuteTasksError
 from pyrmute_tasks.events import ChunkDelivered, Event
 from pyrmute_tasks.failures import describe_safely
+from pyrmute_tasks.io.output_file import check_output, is_stream
 from pyrmute_tasks.jobs import JobReport, JobState
 from pyrmute_tasks.local import usable_cpus
 from pyrmute_tasks.migrator import Migrator
@@ -59,7 +61,10 @@ def _cli() -> None:
 @click.option("--store", help=_STORE_HELP)
 @click.option("--queue", help=_QUEUE_HELP)
 @click.option("--chunk-size", type=click.IntRange(min=1), help="Records a task. [default: by size]")
-@click.option("--keep-partial", is_flag=True, help="On failure keep OUT.jsonl.partial.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT.jsonl if it exists.")
+@click.option(
+    "--keep-partial", is_flag=True, help="On failure keep what was written, and tell where it is."
+)
 @click.option(
     "--retry-on",
     multiple=True,
@@ -84,6 +89,7 @@ def run(
     store: str | None,
     queue: str | None,
     chunk_size: int | None,
+    overwrite: bool,
     keep_partial: bool,
     retry_on: tuple[str, ...],
     attempts: int | None,
@@ -94,16 +100,22 @@ def run(
     """Migrate a file of JSON lines into another, in order.
 
     Without --broker a Valkey server and workers are started for this run and ended with it.
+    OUT may also be a pipe or a device, as /dev/stdout, which gets the lines as they are ready.
     """
-    with _errors_told(include_records), _Interrupts() as interrupts:
+    is_streamed = is_stream(target)
+    leaves_something = keep_partial or is_streamed
+    with _errors_told(include_records, leaves_something), _Interrupts() as interrupts:
         _check_source(source)
+        check_output(target, source=source, overwrite=overwrite)
         migrator = Migrator(
             manager,
             workers=workers,
             settings=_fleet_settings(broker, store, queue, wait_s),
             retry=_retry(retry_on, attempts),
         )
-        with migrator, _reported(migrator, target, quiet), _progress(source, quiet) as observers:
+        reported = _reported(migrator, target, quiet, on_stderr=is_streamed)
+        # Not entered: `run_file` starts the fleet when it has the right to write the output.
+        with closing(migrator), reported, _progress(source, quiet) as observers:
             report = migrator.run_file(
                 source,
                 target,
@@ -111,6 +123,7 @@ def run(
                 from_version,
                 to_version,
                 chunk_size=chunk_size,
+                overwrite=overwrite,
                 keep_partial=keep_partial,
                 observers=(interrupts, *observers),
             )
@@ -213,12 +226,13 @@ def _check_source(source: str) -> None:
 
 
 @contextlib.contextmanager
-def _errors_told(include_records: bool) -> Iterator[None]:
+def _errors_told(include_records: bool, leaves_something: bool = False) -> Iterator[None]:
     """End with one sentence on stderr and status 1 instead of a traceback."""
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("interrupted; nothing was left behind", err=True)
+        told = "interrupted" if leaves_something else "interrupted; nothing was left behind"
+        click.echo(told, err=True)
         sys.exit(_INTERRUPTED)
     except Exception as error:
         known = isinstance(error, PyrmuteTasksError) or hasattr(error, "record_index")
@@ -290,11 +304,14 @@ def _progress(source: str, quiet: bool) -> Iterator[tuple[Any, ...]]:
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=os.path.getsize(source) or 1, records=0, rate=0.0)
+        total = os.path.getsize(source) or 1
+        task = progress.add_task("", start=False, total=total, records=0, rate=0.0)
         records = 0
 
         def advance(event: Event, /) -> None:
             nonlocal records
+            if not progress.tasks[0].started:
+                progress.start_task(task)  # without the time in which the fleet starts
             if isinstance(event, ChunkDelivered):
                 records += event.count
                 elapsed = progress.tasks[0].elapsed or 0.0
@@ -306,7 +323,7 @@ def _progress(source: str, quiet: bool) -> Iterator[tuple[Any, ...]]:
 
 
 @contextlib.contextmanager
-def _reported(migrator: Migrator, target: str, quiet: bool) -> Iterator[None]:
+def _reported(migrator: Migrator, target: str, quiet: bool, *, on_stderr: bool) -> Iterator[None]:
     """Tell what the job has done: all of it on stdout, or how far it came on stderr."""
     try:
         yield
@@ -314,20 +331,24 @@ def _reported(migrator: Migrator, target: str, quiet: bool) -> Iterator[None]:
         report = migrator.last_report
         if report is not None and not quiet:
             if report.state is JobState.SUCCEEDED:
-                _print_report(report, target)
+                _print_report(report, target, on_stderr)
             else:
                 click.echo(
                     f"{report.state} after {report.seconds:.2f} s and {report.records:,} records; "
                     f"chunks submitted in vain behind them: {report.wasted_chunks}",
                     err=True,
                 )
+        if report is not None and report.partial_path:
+            click.echo(f"kept what was written before it: {report.partial_path}", err=True)
 
 
-def _print_report(report: JobReport, target: str) -> None:
-    click.echo(f"output   {target}")
-    click.echo(f"records  {report.records:,}")
-    click.echo(f"rate     {report.records_per_s:,.0f} records/s")
-    click.echo(f"time     {report.seconds:.2f} s")
-    click.echo(
-        f"workers  {len(report.chunks_by_worker)} ({report.chunks} chunks, job {report.job})"
+def _print_report(report: JobReport, target: str, on_stderr: bool) -> None:
+    workers = len(report.chunks_by_worker)
+    lines = (
+        f"output   {target}",
+        f"records  {report.records:,}",
+        f"rate     {report.records_per_s:,.0f} records/s",
+        f"time     {report.seconds:.2f} s",
+        f"workers  {workers} ({report.chunks} chunks, job {report.job})",
     )
+    click.echo("\n".join(lines), err=on_stderr)

@@ -13,7 +13,7 @@ from typing import Final
 
 import zstandard
 
-from pyrmute_tasks.errors import FrameError
+from pyrmute_tasks.errors import FrameError, FrameTooLargeError
 from pyrmute_tasks.values import join_packed, pack, pack_record, unpack
 
 __all__ = [
@@ -77,17 +77,19 @@ def encode_frame(
     """Put `payload`, which holds `count` records, behind a header.
 
     Raises:
-        FrameError: If the payload is larger than `MAX_FRAME_BYTES`.
+        FrameTooLargeError: If the frame would be larger than `MAX_FRAME_BYTES`.
     """
     raw_size = len(payload)
-    if raw_size > MAX_FRAME_BYTES:
-        raise FrameError(
-            f"a chunk of {count} records is {raw_size} bytes and the limit is "
-            f"{MAX_FRAME_BYTES}; choose a smaller chunk_size"
-        )
+    _check_size(count, raw_size)
     if compression is Compression.ZSTD:
         payload = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(payload)
+        _check_size(count, len(payload))  # what cannot be compressed grows a little
     return _HEADER.pack(_MAGIC, _VERSION, kind, compression, count, raw_size) + payload
+
+
+def _check_size(count: int, size_bytes: int) -> None:
+    if _HEADER.size + size_bytes > MAX_FRAME_BYTES:
+        raise FrameTooLargeError(count, size_bytes, MAX_FRAME_BYTES)
 
 
 def decode_frame(frame: bytes | memoryview, max_bytes: int = MAX_FRAME_BYTES) -> Frame:

@@ -10,9 +10,11 @@
     ├── RegistrationError              two different classes for one version
     ├── InvalidRecordError             a record that is no object, a line that is no JSON
     ├── ConfigurationError             an option, a URL or a setting that cannot be right
-    │   └── ManagerImportError         the manager cannot be found under that name
+    │   ├── ManagerImportError         the manager cannot be found under that name
+    │   └── OutputInUseError           another run is writing the output
     ├── WireError                      bytes that cannot be carried, or cannot be read
     │   ├── FrameError                 truncated, oversized or foreign bytes
+    │   │   └── FrameTooLargeError     records that are larger than what can travel
     │   └── UnsupportedValueError      a value the wire cannot carry without loss
     ├── FleetError                     something between the producer and its workers
     │   ├── BrokerUnavailableError     nobody answers at the broker's URL
@@ -38,6 +40,7 @@ __all__ = [
     "ConfigurationError",
     "FleetError",
     "FrameError",
+    "FrameTooLargeError",
     "InvalidRecordError",
     "InvalidVersionError",
     "JobError",
@@ -47,6 +50,7 @@ __all__ = [
     "MigratorClosedError",
     "ModelNotFoundError",
     "NoWorkersError",
+    "OutputInUseError",
     "ProcessDiedError",
     "PyrmuteTasksError",
     "RegistrationError",
@@ -55,7 +59,14 @@ __all__ = [
     "UnsupportedValueError",
     "VersionedModelError",
     "WireError",
+    "printable",
 ]
+
+
+def printable(text: object) -> str:
+    """Return a text that may go into a log line: with escapes if it holds control characters."""
+    shown = str(text)
+    return shown if shown.isprintable() else ascii(shown)[1:-1]
 
 
 class PyrmuteTasksError(Exception):
@@ -102,7 +113,9 @@ class ModelNotFoundError(VersionedModelError):
     def __init__(self, name: str, version: str | None = None) -> None:
         self.name = name
         self.version = version
-        which = f"'{name}' version '{version}'" if version else f"'{name}'"
+        which = f"'{printable(name)}'"
+        if version:
+            which += f" version '{printable(version)}'"
         super().__init__(f"Model {which} not found in registry")
 
 
@@ -137,7 +150,7 @@ class InvalidVersionError(VersionedModelError):
 
     def __init__(self, version_string: str, reason: str | None = None) -> None:
         self.version_string = version_string
-        message = f"Invalid version string: '{version_string}'"
+        message = f"Invalid version string: '{printable(version_string)}'"
         super().__init__(f"{message}\n{reason}" if reason else message)
 
 
@@ -157,12 +170,38 @@ class ManagerImportError(ConfigurationError):
     """A manager cannot be imported under the name it was given."""
 
 
+class OutputInUseError(ConfigurationError):
+    """Another run is writing the output, or has taken it over."""
+
+
 class WireError(PyrmuteTasksError):
     """Something cannot be put on the wire or taken from it."""
 
 
 class FrameError(WireError):
     """The bytes of a frame are truncated, oversized, or not a frame of this version."""
+
+
+class FrameTooLargeError(FrameError):
+    """Records are larger than what the store takes as one value.
+
+    Args:
+        count: How many records.
+        size_bytes: Their size.
+        limit_bytes: The largest that could travel.
+    """
+
+    def __init__(self, count: int, size_bytes: int, limit_bytes: int) -> None:
+        self.count = count
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+        if count > 1:
+            told = f"a chunk of {count} records is {size_bytes} bytes"
+            advice = "choose a smaller chunk_size"
+        else:
+            told = f"the record is {size_bytes} bytes"
+            advice = "it cannot travel; migrate it in one process, with ModelManager"
+        super().__init__(f"{told} and the limit is {limit_bytes}: {advice}")
 
 
 class UnsupportedValueError(WireError):

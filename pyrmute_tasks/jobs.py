@@ -169,6 +169,7 @@ class JobReport:
         seconds: Wall time since the job began, without starting workers.
         chunks_by_worker: Chunks settled, by worker.
         failure: The record that ended it, if one did.
+        partial_path: Where what it had written was kept; empty if it was not.
     """
 
     job: str
@@ -179,6 +180,7 @@ class JobReport:
     seconds: float
     chunks_by_worker: Mapping[str, int]
     failure: RecordFailure | None = None
+    partial_path: str = ""
 
     @property
     def records_per_s(self) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -37,7 +38,8 @@ from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
 from pyrmute_tasks.events import Observer
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.flow import Window, run_ordered
-from pyrmute_tasks.io.jsonl import FIRST_BYTES, MOST_BYTES, JsonlSink, JsonlSource
+from pyrmute_tasks.io.jsonl import FIRST_BYTES, MOST_BYTES, JsonlSource
+from pyrmute_tasks.io.output_file import open_output
 from pyrmute_tasks.jobs import JobReport, JobSpec, JobState, JobTally, new_job_id
 from pyrmute_tasks.local import check_workers, usable_cpus
 from pyrmute_tasks.observability import log
@@ -341,6 +343,7 @@ class Migrator:
         to_version: VersionLike,
         *,
         chunk_size: int | None = None,
+        overwrite: bool = True,
         keep_partial: bool = False,
         observers: tuple[Observer, ...] = (),
     ) -> JobReport:
@@ -348,20 +351,24 @@ class Migrator:
 
         The workers decode, migrate, validate and write; this process moves bytes. The
         output equals what a loop of ``migrate`` and ``model_dump_json()`` writes. It
-        appears under its name when it is whole.
+        appears under its name when it is whole, with the mode and owner of the file that it
+        replaces. A pipe or a device is written to as it goes.
 
         Args:
             source: JSON objects, one a line.
-            target: The file to write; replaced if it exists.
+            target: What to write: a file, a link to one, a pipe, or a device as ``/dev/stdout``.
             name: The model's name.
             from_version: Version of the records.
             to_version: Version of the results.
             chunk_size: Records a task; by default about 1 MiB of lines.
-            keep_partial: On failure, keep what was written before it as ``<target>.partial``.
+            overwrite: Replace `target` if it exists; otherwise that is an error.
+            keep_partial: On failure, keep what was written before it; ``last_report.partial_path``
+                says where, which is ``<target>.partial`` unless something has that name.
             observers: Told what happens.
 
         Raises:
-            ConfigurationError: If a file cannot be read or written.
+            ConfigurationError: If a file cannot be read or written, or both are the same.
+            OutputInUseError: If another run is writing `target`.
             InvalidRecordError: If a line is not a JSON object.
             ModelNotFoundError: If the model or a version is not registered.
             MigrationError: If there is no path, or a step raises.
@@ -375,6 +382,7 @@ class Migrator:
             from_version,
             to_version,
             chunk_size=chunk_size,
+            overwrite=overwrite,
             keep_partial=keep_partial,
             observers=observers,
         )
@@ -391,6 +399,7 @@ class Migrator:
         to_version: VersionLike,
         *,
         chunk_size: int | None = None,
+        overwrite: bool = True,
         keep_partial: bool = False,
         observers: tuple[Observer, ...] = (),
     ) -> JobReport:
@@ -400,7 +409,8 @@ class Migrator:
             What the job did; ``report.failure`` is what ended it early, if a record did.
 
         Raises:
-            ConfigurationError: If a file cannot be read or written.
+            ConfigurationError: If a file cannot be read or written, or both are the same.
+            OutputInUseError: If another run is writing `target`.
             ModelNotFoundError: If the model or a version is not registered.
             MigrationError: If there is no path.
             FleetError: If the fleet cannot be reached or has no workers.
@@ -414,23 +424,36 @@ class Migrator:
             self._merge_counts(outcome)
             return replace(outcome, failure=_located(outcome.failure, chunk))
 
-        with (
-            self._job(plan, FrameKind.LINES) as (executor, tally),
-            JsonlSink(target, keep_partial) as sink,
-        ):
-            outcomes = run_ordered(
-                lines.chunks(),
-                executor,
-                self._window_of(executor),
-                finish=finish,
-                observers=(tally, sizer, *observers),
-            )
-            for outcome in outcomes:
-                sink.write(outcome.outputs.payload)
-                if outcome.failure is not None:
-                    tally.failure = outcome.failure
-                    sink.give_up()
-        return tally.report()
+        job = self._new_job_id()
+        output = open_output(
+            target, job=job, source=source, overwrite=overwrite, keep_partial=keep_partial
+        )
+        try:
+            # The output first: if another run has it, no fleet is started for this one.
+            with output, self._job(plan, FrameKind.LINES, job) as (executor, tally):
+                outcomes = run_ordered(
+                    lines.chunks(),
+                    executor,
+                    self._window_of(executor),
+                    finish=finish,
+                    observers=(tally, sizer, *observers),
+                )
+                with closing(outcomes):  # before the job ends: it withdraws what is pending
+                    for outcome in outcomes:
+                        if outcome.count:  # otherwise its frame may hold no lines
+                            output.write(outcome.outputs.payload)
+                        tally.failure = outcome.failure
+                if tally.failure is None:
+                    output.finish()
+        finally:
+            self._note_partial(job, output.kept_path)
+        assert self._last_report is not None
+        return self._last_report
+
+    def _note_partial(self, job: str, path: Path | None) -> None:
+        report = self._last_report
+        if report is not None and report.job == job and path is not None:
+            self._last_report = replace(report, partial_path=str(path))
 
     # --- before a job -------------------------------------------------------------------------
 
@@ -515,7 +538,7 @@ class Migrator:
                     outputs, invalid = wanted.finish(plan, data, chunk.start)
                 return Outcome(outcome.index, len(outputs), outputs, invalid or outcome.failure)
 
-            with self._job(plan, FrameKind.OBJECTS) as (executor, tally):
+            with self._job(plan, FrameKind.OBJECTS, self._new_job_id()) as (executor, tally):
                 sizer.slots = lambda: executor.slots
                 frames = map(encode, chain((first,), chunks))
                 window = self._window_of(executor)
@@ -529,10 +552,13 @@ class Migrator:
         if tally.failure is not None:
             raise tally.failure.exception()
 
-    def _job(self, plan: MigrationPlan, kind: FrameKind) -> "_JobRun":
+    def _new_job_id(self) -> str:
+        return new_job_id(unique=bool(self._settings.secret))
+
+    def _job(self, plan: MigrationPlan, kind: FrameKind, job: str) -> "_JobRun":
         session = self._open()
         spec = JobSpec(
-            new_job_id(unique=bool(self._settings.secret)),
+            job,
             plan.name,
             str(plan.from_version),
             str(plan.to_version),

@@ -19,6 +19,7 @@ from pyrmute_tasks.errors import (
     ManagerImportError,
     ModelNotFoundError,
     RegistrationError,
+    printable,
 )
 from pyrmute_tasks.versions import ModelVersion, VersionLike
 
@@ -26,6 +27,7 @@ __all__ = [
     "MigrationFunc",
     "ModelData",
     "Registry",
+    "check_name",
     "is_loading",
     "load_attribute",
     "locate_attribute",
@@ -63,7 +65,9 @@ class Registry:
         Raises:
             RegistrationError: If another class is registered for that version. The same
                 class defined again (a notebook cell run twice) replaces the earlier one.
+                Also if the name holds control characters, since it goes into logs.
         """
+        check_name(name)
         version = ModelVersion.of(version)
         versions = self._models.setdefault(name, {})
         earlier = versions.get(version)
@@ -81,7 +85,12 @@ class Registry:
     def add_step(
         self, name: str, from_version: VersionLike, to_version: VersionLike, step: MigrationFunc
     ) -> None:
-        """Register `step` as the hop between two versions of `name`."""
+        """Register `step` as the hop between two versions of `name`.
+
+        Raises:
+            RegistrationError: If the name holds control characters, since it goes into logs.
+        """
+        check_name(name)
         hop = (ModelVersion.of(from_version), ModelVersion.of(to_version))
         self._steps.setdefault(name, {})[hop] = step
         self.generation += 1
@@ -163,6 +172,19 @@ class Registry:
             return self._models[name]
         except KeyError:
             raise ModelNotFoundError(name) from None
+
+
+def check_name(name: str) -> None:
+    """Refuse a model's name that cannot be printed on one line.
+
+    Raises:
+        RegistrationError: If it holds control characters.
+    """
+    if not name.isprintable():
+        raise RegistrationError(
+            f"the model name '{printable(name)}' holds control characters, and names go into "
+            "logs; choose one that can be printed on one line"
+        )
 
 
 def _import_name(model: type) -> str:

@@ -31,6 +31,8 @@ class ModelVersion:
         Raises:
             InvalidVersionError: If it is anything else.
         """
+        if not version_str.isprintable():  # int() would let a newline pass
+            raise InvalidVersionError(version_str, "Version must not hold control characters")
         parts = version_str.split(".")
         if len(parts) != _PARTS:
             raise InvalidVersionError(

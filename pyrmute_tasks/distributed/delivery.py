@@ -18,7 +18,7 @@ from typing import Final
 
 from pyrmute_tasks.chunks import Chunk, Outcome, check_outcome, join_frames, split_frame
 from pyrmute_tasks.codec import Frame, decode_frame
-from pyrmute_tasks.distributed.tidings import ClaimInfo
+from pyrmute_tasks.distributed.tidings import TOO_LARGE, ClaimInfo
 from pyrmute_tasks.errors import ProcessDiedError, SignatureError
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookCounts
@@ -236,11 +236,13 @@ class Deliveries:
         part = self._parts.get(key)
         if part is None:
             return None
+        if how == TOO_LARGE and part.chunk.count > 1:
+            return self._halve(part, part.may_kill)  # no process died of it
         part.deaths.append(how)
         if len(part.deaths) < part.may_kill:
             return [part]
         if part.chunk.count > 1:
-            return self._halve(part)
+            return self._halve(part, _DEATHS_OF_A_HALF)
         if len(part.deaths) == part.disappearances < _DISAPPEARANCES:
             return [part]
         return self._give_up(part)
@@ -272,7 +274,7 @@ class Deliveries:
         empty = join_frames(decode_frame(part.chunk.payload).kind, [])
         return self._complete(part, Outcome(part.chunk.index, 0, empty, failure))
 
-    def _halve(self, part: Part) -> list[Part]:
+    def _halve(self, part: Part, may_kill: int) -> list[Part]:
         del self._parts[part.key]
         chunk = part.chunk
         halves = []
@@ -280,7 +282,7 @@ class Deliveries:
         for frame, count in split_frame(chunk.payload):
             half = Chunk(chunk.index, start, count, frame, len(frame), chunk.origin)
             key = f"{chunk.index}:{start}+{count}"
-            halves.append(Part(key, half, may_kill=_DEATHS_OF_A_HALF))
+            halves.append(Part(key, half, may_kill))
             start += count
         siblings = self._chunks[chunk.index].parts
         at = siblings.index(part)

@@ -117,6 +117,13 @@ if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then return 0 end
 return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 """
 
+# A job that has ended must not come back as a key that never expires.
+_STOP: Final = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[1], 'stop', ARGV[1])
+return 1
+"""
+
 _BEAT: Final = """
 local now = redis.call('TIME')
 local seen = now[1] .. '.' .. string.format('%06d', now[2])
@@ -184,6 +191,7 @@ class Store:
         self._restore = self._redis.register_script(
             _RESTORE_SIGNED if self._signer.is_on else _RESTORE
         )
+        self._stop = self._redis.register_script(_STOP)
 
     def check(self) -> None:
         """Try the store once.
@@ -382,14 +390,17 @@ class Store:
         return believed
 
     def stop_job(self, job: str, first: int, pending: Iterable[str]) -> None:
-        """Mark the chunks from `first` on as unwanted and drop the inputs of parts `pending`."""
+        """Mark the chunks from `first` on as unwanted and drop the inputs of parts `pending`.
+
+        Sets nothing for a job that has ended.
+        """
         fields = list(pending)
         if job in self._signed_jobs:
             self._signed_jobs[job].stop = str(first)
         if fields:
             self._redis.hdel(_key(job, "in"), *fields)
         try:
-            self._redis.hset(_key(job, "job"), "stop", str(first))
+            self._stop(keys=[_key(job, "job")], args=[str(first)])
         except redis.ResponseError as error:
             # A full store takes no mark; without their inputs the chunks are declined too.
             if not is_full(error):

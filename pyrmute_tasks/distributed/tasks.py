@@ -25,10 +25,11 @@ from pyrmute_tasks.codec import Frame, FrameKind, decode_frame, encode_frame, jo
 from pyrmute_tasks.codegen import Interruption
 from pyrmute_tasks.distributed.app import TASK_NAME
 from pyrmute_tasks.distributed.store import Store
-from pyrmute_tasks.distributed.tidings import Claim, ClaimState
+from pyrmute_tasks.distributed.tidings import TOO_LARGE, Claim, ClaimState
 from pyrmute_tasks.errors import (
     CodeMismatchError,
     FrameError,
+    FrameTooLargeError,
     MigrationError,
     ModelNotFoundError,
     PyrmuteTasksError,
@@ -155,6 +156,9 @@ class ChunkRunner:
         except MemoryError:
             self._give_up(asked, "out of memory")
             return
+        except FrameTooLargeError:
+            self._give_up(asked, TOO_LARGE)
+            return
         except Interruption:
             outcome = b""
         finally:
@@ -230,6 +234,8 @@ class ChunkRunner:
             outcome = self._migrate(asked, spec, plan, inputs)
         except (CodeMismatchError, MemoryError, _ForeignTaskError):
             raise
+        except FrameTooLargeError as error:
+            outcome = _too_large(asked, inputs, error)
         except PyrmuteTasksError as error:
             outcome = _failed(asked, Stage.DECODE, error)
         except Exception as error:
@@ -240,7 +246,11 @@ class ChunkRunner:
                 raise MemoryError  # the record is found by halving; its own it may keep
             failure = replace(failure, worker=asked.worker)
         seconds = time.perf_counter() - began
-        return _encoded(replace(outcome, failure=failure, seconds=seconds, worker=asked.worker))
+        outcome = replace(outcome, failure=failure, seconds=seconds, worker=asked.worker)
+        try:
+            return _encoded(outcome)
+        except FrameTooLargeError as error:
+            return _encoded(_too_large(asked, inputs, error))
 
     def _migrate(
         self, asked: Assignment, spec: JobSpec, plan: MigrationPlan, inputs: Frame
@@ -336,6 +346,19 @@ def _failed(asked: Assignment, stage: Stage, error: Exception) -> Outcome[bytes]
     )
     failure = RecordFailure.of(asked.start, stage, "", error)
     return Outcome(asked.chunk, 0, _EMPTY_OUTPUTS, failure)
+
+
+def _too_large(asked: Assignment, inputs: Frame, error: FrameTooLargeError) -> Outcome[bytes]:
+    """Return the outcome of a part whose outputs are too large to travel.
+
+    Raises:
+        FrameTooLargeError: If it can be halved: then each half may travel.
+    """
+    if inputs.count > 1:
+        raise error
+    outcome = _failed(asked, Stage.ENCODE, error)
+    assert outcome.failure is not None
+    return replace(outcome, failure=replace(outcome.failure, worker=asked.worker))
 
 
 def _encoded(outcome: Outcome[bytes]) -> bytes:

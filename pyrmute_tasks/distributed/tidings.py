@@ -7,6 +7,7 @@ from typing import Final
 from pyrmute_tasks.codec import unpack
 
 __all__ = [
+    "TOO_LARGE",
     "Arrivals",
     "Claim",
     "ClaimInfo",
@@ -17,6 +18,9 @@ __all__ = [
     "read_heartbeat",
     "sort_notice",
 ]
+
+TOO_LARGE: Final = "its outputs are more than the store takes as one value"
+"""How a part ended whose outputs must travel in halves."""
 
 _MAX_SLOTS: Final = 10_000  # of one worker
 _MAX_BEAT_S: Final = 3600.0

@@ -1,5 +1,6 @@
 """Files as sources and sinks: the only code that knows formats."""
 
-from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
+from pyrmute_tasks.io.jsonl import JsonlSource
+from pyrmute_tasks.io.output_file import OutputFile, OutputStream, open_output
 
-__all__ = ["JsonlSink", "JsonlSource"]
+__all__ = ["JsonlSource", "OutputFile", "OutputStream", "open_output"]

@@ -77,8 +77,9 @@ def test_a_record_whose_step_raises_ends_the_run_at_its_line(
     )
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
+        f"kept what was written before it: {target}.partial",
         f"error: {source}, line {bad + 2} (record {bad}): step Person 2.0.0 → 3.0.0 raised "
-        f"LookupError at people.py:{raising_line()} in add_adult"
+        f"LookupError at people.py:{raising_line()} in add_adult",
     ]
     assert not target.exists()
     partial = tmp_path / "out.jsonl.partial"
@@ -213,6 +214,10 @@ def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+def size_of_partial(target: Path) -> int:
+    return sum(path.stat().st_size for path in target.parent.glob(f".{target.name}.*.partial"))
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_run_leaves_nothing_behind(
     how: signal.Signals, tmp_path: Path, private_tmp: Path
@@ -221,8 +226,7 @@ def test_an_interrupted_run_leaves_nothing_behind(
     source.write_text('{"name": "sleep:0.01", "age": 1}\n' * 10_000)
     arguments = ("run", *MANAGER, *HOP, "--workers", 2, "--chunk-size", 10, source, target)
     with running(*arguments) as process:
-        partial = tmp_path / "out.jsonl.partial"
-        wait_until(partial.exists, "the job has begun")
+        wait_until(lambda: size_of_partial(target), "the job has begun")
         below = descendants(process.pid)
         assert len(below) == 6
         # What a terminal sends on Ctrl-C goes to the whole foreground process group.
@@ -233,7 +237,7 @@ def test_an_interrupted_run_leaves_nothing_behind(
     assert not target.exists()
     if how is not signal.SIGKILL:
         assert process.returncode == 130
-        assert not partial.exists()
+        assert list(tmp_path.iterdir()) == [source]
 
 
 def test_a_fleet_that_is_running_serves_a_run(source: Path, tmp_path: Path) -> None:

@@ -411,8 +411,8 @@ def _kill_producer(
     target = directory / "killed-out.jsonl"
     wanted = b"".join(feed.outputs(feed.count))
     kill_producer(fleet, feed.path, target)
-    partial = target.with_name(f"{target.name}.partial")
-    assert has_output(partial), "the producer did not get as far as to be killed"
+    assert has_output(target), "the producer did not get as far as to be killed"
+    [partial] = partial_files(target)
     written = partial.read_bytes()
     found = []
     if target.exists() or not wanted.startswith(written):
@@ -432,19 +432,23 @@ def kill_producer(fleet: Fleet, source: Path, target: Path) -> None:
     """Start a job with a producer of its own, and kill that in the middle of it."""
     options = ["--model", HOP[0], "--from", HOP[1], "--to", HOP[2], "--chunk-size", str(CHUNK)]
     command = [sys.executable, "-m", "pyrmute_tasks", "run", "--quiet", str(source), str(target)]
-    partial = target.with_name(f"{target.name}.partial")
     process = fleet.start_process("producer", [*command, *options])
     wait_until(
         # It may end by itself, if it is started while another fault keeps it from beginning.
-        lambda: has_output(partial) or process.poll() is not None,
+        lambda: has_output(target) or process.poll() is not None,
         "the producer has written",
     )
     process.send_signal(signal.SIGKILL)
     process.wait()
 
 
-def has_output(path: Path) -> bool:
-    return path.exists() and path.stat().st_size > 0
+def partial_files(target: Path) -> list[Path]:
+    """Return the files into which runs that have not ended well have written."""
+    return list(target.parent.glob(f".{target.name}.*.partial"))
+
+
+def has_output(target: Path) -> bool:
+    return any(path.stat().st_size > 0 for path in partial_files(target))
 
 
 def job_keys(fleet: Fleet) -> list[bytes]:

@@ -11,9 +11,10 @@ from pyrmute_tasks.chunks import (
     decode_records,
     encode_outcome,
     encode_packed,
+    join_frames,
     pack_each,
 )
-from pyrmute_tasks.codec import Compression, FrameKind, decode_frame, encode_frame
+from pyrmute_tasks.codec import Compression, Frame, FrameKind, decode_frame, encode_frame, pack
 from pyrmute_tasks.errors import ConfigurationError, FrameError, UnsupportedValueError
 from pyrmute_tasks.failures import RecordFailure, Stage
 
@@ -120,3 +121,9 @@ def test_an_outcome_of_another_version_is_told_before_it_is_read() -> None:
     older = b"\x00\x00\x00\x01\xc1" + data[start : start + 3] + b"\x01" + data[start + 4 :]
     with pytest.raises(FrameError, match="frame version 1 is not the version 2 spoken here"):
         decode_outcome(older)
+
+
+def test_a_frame_of_no_records_adds_nothing_to_others() -> None:
+    lines = Frame(FrameKind.LINES, 1, b"{}\n")
+    nothing = Frame(FrameKind.OBJECTS, 0, pack([]))
+    assert join_frames(FrameKind.LINES, [lines, nothing]) == lines

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pyrmute_tasks.chunks import Chunk, Outcome, decode_records
 from pyrmute_tasks.codec import Frame, FrameKind, decode_frame, encode_frame, pack
 from pyrmute_tasks.distributed.delivery import Deliveries, Loss, Part, Sighting
-from pyrmute_tasks.distributed.tidings import ClaimInfo
+from pyrmute_tasks.distributed.tidings import TOO_LARGE, ClaimInfo
 from pyrmute_tasks.errors import ProcessDiedError
 
 
@@ -202,6 +202,19 @@ def test_a_chunk_that_only_once_took_a_process_with_it_is_whole() -> None:
     assert deliveries.died("0", "signal 9") == [part]
     outcome = echo(part)
     assert deliveries.settle("0", outcome) is outcome
+
+
+def test_a_chunk_whose_outputs_are_too_large_is_halved_at_once_and_nobody_died() -> None:
+    deliveries = Deliveries()
+    part = sent(deliveries, 0)
+    halves = deliveries.died("0", TOO_LARGE)
+    assert isinstance(halves, list)
+    assert len(halves) == 2
+    assert [half.may_kill for half in halves] == [part.may_kill] * 2
+    assert deliveries.settle(halves[1].key, echo(halves[1])) is None
+    outcome = deliveries.settle(halves[0].key, echo(halves[0]))
+    assert outcome is not None
+    assert outcome.count == part.chunk.count
 
 
 def test_a_single_record_is_not_blamed_for_two_workers_that_disappear() -> None:

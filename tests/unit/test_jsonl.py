@@ -1,14 +1,13 @@
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pyrmute_tasks import codec
 from pyrmute_tasks.codec import decode_frame
-from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.io import JsonlSink, JsonlSource
+from pyrmute_tasks.errors import ConfigurationError, FrameTooLargeError
+from pyrmute_tasks.io import JsonlSource, jsonl
 
 LINES = st.sampled_from([b'{"a":1}', b'  {"b": 2} \r', b"", b"   ", b"\t\r", b"not json", b"\r{}"])
 
@@ -65,71 +64,21 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
         JsonlSource(tmp_path)
 
 
-def test_a_sinks_file_appears_when_it_is_whole(tmp_path: Path) -> None:
-    path = tmp_path / "out.jsonl"
-    path.write_bytes(b"old")
-    with JsonlSink(path) as sink:
-        sink.write(b"new\n")
-        assert path.read_bytes() == b"old"
-    assert path.read_bytes() == b"new\n"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("keep", [True, False])
-def test_a_sink_that_fails_leaves_the_target_alone(tmp_path: Path, keep: bool) -> None:
-    path = tmp_path / "out.jsonl"
-    sink = JsonlSink(path, keep_partial=keep)
-    with pytest.raises(RuntimeError), sink:
-        sink.write(b"some\n")
-        raise RuntimeError
-    assert not path.exists()
-    assert sink.partial_path.exists() == keep
-    assert not keep or sink.partial_path.read_bytes() == b"some\n"
-
-
-def test_a_target_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="cannot write"), JsonlSink(tmp_path):
-        pass
-    with pytest.raises(ConfigurationError, match="cannot write"), JsonlSink(tmp_path / "a" / "b"):
-        pass
-
-
-def test_an_interrupt_while_a_sink_opens_leaves_nothing(
+def test_a_very_long_line_is_a_chunk_of_its_own_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def open_and_be_interrupted(path: Path, mode: str) -> None:
-        path.touch()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "open", open_and_be_interrupted)
-    with pytest.raises(KeyboardInterrupt), JsonlSink(tmp_path / "out.jsonl"):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_is_written_while_the_disk_is_busy_is_whole(tmp_path: Path) -> None:
-    blocks = [bytes([65 + number]) * (5 * 1024 * 1024) + b"\n" for number in range(6)]
-    with JsonlSink(tmp_path / "out.jsonl") as sink:
-        for block in blocks:
-            sink.write(memoryview(block))
-    assert (tmp_path / "out.jsonl").read_bytes() == b"".join(blocks)
-
-
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    """No file may grow beyond 10 MiB, which looks like a full disk to whom it writes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10 * 1024 * 1024, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_disk_that_is_full_is_told(tmp_path: Path, small_disk: None) -> None:
-    path = tmp_path / "out.jsonl"
-    with (
-        pytest.raises(ConfigurationError, match=r"cannot write .*: File too large"),
-        JsonlSink(path) as sink,
-    ):
-        for _ in range(11):
-            sink.write(b"x" * (1024 * 1024))
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(jsonl, "_LONG_LINE_BYTES", 100_000)
+    path = tmp_path / "in.jsonl"
+    lines = [b'{"a":%d}' % number for number in range(5)]
+    lines[3] = b'{"a":"%s"}' % (b"x" * 2_000_000)
+    path.write_bytes(b"\n\n" + b"\n".join(lines))
+    chunks = list(JsonlSource(path).chunks())
+    assert [chunk.count for chunk in chunks] == [3, 1, 1]
+    assert b"".join(decode_frame(chunk.payload).payload for chunk in chunks).splitlines() == lines
+    monkeypatch.setattr(codec, "MAX_FRAME_BYTES", 1_000_000)
+    source = JsonlSource(path).chunks()
+    assert next(source).count == 3
+    with pytest.raises(FrameTooLargeError, match="migrate it in one process") as caught:
+        next(source)
+    assert caught.value.record_index == 3
+    assert caught.value.record_source == f"{path}, line 6"

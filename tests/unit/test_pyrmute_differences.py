@@ -27,6 +27,7 @@ from typing_extensions import TypeAliasType
 
 from pyrmute_tasks import (
     InvalidRecordError,
+    InvalidVersionError,
     MigrationError,
     ModelNotFoundError,
     RegistrationError,
@@ -571,6 +572,15 @@ def test_a_version_is_not_registered_twice(both: Both) -> None:
     assert both.theirs.get("City", "1.0.0") is City2
     with pytest.raises(RegistrationError):
         both.ours.model("City", "1.0.0")(City2)
+
+
+def test_a_name_or_a_version_holds_no_control_characters(both: Both) -> None:
+    both.theirs.model("City\n", "1.0.0\n")(City1)
+    assert both.theirs.get("City\n", "1.0.0") is City1
+    with pytest.raises(RegistrationError):
+        both.ours.model("City\n", "1.0.0")(City1)
+    with pytest.raises(InvalidVersionError):
+        both.ours.model("City", "1.0.0\n")(City1)
 
 
 def test_all_nested_models_are_listed(both: Both) -> None:

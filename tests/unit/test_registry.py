@@ -3,10 +3,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import pyrmute
 import pytest
 
 import tests.people
-from pyrmute_tasks.errors import ManagerImportError
+from pyrmute_tasks import ModelManager
+from pyrmute_tasks.adoption import adopt
+from pyrmute_tasks.errors import (
+    InvalidVersionError,
+    ManagerImportError,
+    ModelNotFoundError,
+    RegistrationError,
+)
 from pyrmute_tasks.registry import is_loading, load_attribute, locate_attribute
 
 
@@ -82,3 +90,41 @@ def test_an_object_of_the_script_is_found_by_the_scripts_path(
 def test_an_object_without_a_name_is_told() -> None:
     with pytest.raises(ManagerImportError, match="not an attribute of any module"):
         locate_attribute(object())
+
+
+UNPRINTABLE = ["Per\nson", "\x1b[31mPerson", "Person\r", "Per\u2028son", "Per\u202eson", "\x00"]
+
+
+@pytest.mark.parametrize("name", UNPRINTABLE)
+def test_a_name_with_control_characters_is_refused(name: str) -> None:
+    manager = ModelManager()
+    with pytest.raises(RegistrationError) as caught:
+        manager.model(name, "1.0.0")(tests.people.PersonV1)
+    assert str(caught.value).isprintable()
+    with pytest.raises(RegistrationError):
+        manager.migration(name, "1.0.0", "2.0.0")(tests.people.split_name)
+    assert manager.list_models() == []
+    with pytest.raises(ModelNotFoundError) as unknown:
+        manager.get(name, "1.0.0")
+    assert str(unknown.value).isprintable()
+    foreign = pyrmute.ModelManager()
+    foreign.model(name, "1.0.0")(tests.people.PersonV1)
+    foreign.model(name, "2.0.0")(tests.people.PersonV2)
+    with pytest.raises(RegistrationError):
+        adopt(foreign).plan(name, "1.0.0", "2.0.0")
+
+
+@pytest.mark.parametrize("version", ["1.0.0\n", "1.\x1b[0m0.0", "1.0.0\u2028", "1\t.0.0"])
+def test_a_version_with_control_characters_is_refused(version: str) -> None:
+    manager = ModelManager()
+    with pytest.raises(InvalidVersionError) as caught:
+        manager.model("Person", version)(tests.people.PersonV1)
+    assert all(line.isprintable() for line in str(caught.value).split("\n", 1))
+    assert manager.list_models() == []
+
+
+def test_names_in_any_language_are_names() -> None:
+    manager = ModelManager()
+    for name in ("Größe", "顧客", "Order line", "🛒"):
+        manager.model(name, "1.0.0")(tests.people.PersonV1)
+    assert len(manager.list_models()) == 4

@@ -1,0 +1,427 @@
+"""Outputs: files that appear when they are whole, and streams that are written as it goes.
+
+A file has one writer (see `output_lock`). Its lines go to a partial file beside it, whose name
+nobody can guess and which is opened so that no link is followed; it takes the file's name at the
+end, and has its mode and owner from the start. Where the target is a link, the file is replaced
+that it leads to. What is no regular file (a pipe, a terminal, ``/dev/stdout``) cannot be replaced
+and is written to in order, without a lock.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import select
+import stat
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Self, TypeAlias
+
+from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.io.output_lock import OutputLock
+
+__all__ = ["Output", "OutputFile", "OutputStream", "check_output", "is_stream", "open_output"]
+
+_SYNC_BYTES: Final = 8 * 1024 * 1024
+_MOST_LINKS: Final = 40
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_REFUSED: Final = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISBLK, "a block device"),
+)
+
+
+def open_output(
+    target: str | os.PathLike[str],
+    *,
+    job: str,
+    source: str | os.PathLike[str] | None = None,
+    overwrite: bool = True,
+    keep_partial: bool = False,
+) -> "Output":
+    """Return the output at `target`, to be entered before the job begins.
+
+    Args:
+        target: Where to write.
+        job: The job's id, for other runs that want to write there.
+        source: The file that is read, which must be another one.
+        overwrite: Replace a file that exists.
+        keep_partial: Keep what was written to a file when the job fails.
+
+    Raises:
+        ConfigurationError: If it cannot be written, or must not be.
+    """
+    place = check_output(target, source=source, overwrite=overwrite)
+    if place.is_stream:
+        return OutputStream(target, place)
+    return OutputFile(target, place, job, overwrite=overwrite, keep_partial=keep_partial)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an output goes.
+
+    Attributes:
+        path: The path without links.
+        descriptor: What is open in this process already, as ``/dev/stdout`` is.
+        found: What is there; None for a new file.
+    """
+
+    path: Path
+    descriptor: int | None
+    found: os.stat_result | None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is written to as it goes, and not replaced."""
+        is_file = self.found is None or stat.S_ISREG(self.found.st_mode)
+        return self.descriptor is not None or not is_file
+
+
+def check_output(
+    target: str | os.PathLike[str],
+    *,
+    source: str | os.PathLike[str] | None = None,
+    overwrite: bool = True,
+) -> Place:
+    """Find out where an output goes, and refuse what must not be written to.
+
+    Raises:
+        ConfigurationError: If it is a directory, a socket or a block device, the source, or a
+            file that exists and must not be overwritten.
+    """
+    with _errors_told(target):
+        place = _find(target)
+    if place.found is None:
+        return place
+    if place.descriptor is None:
+        for is_kind, what in _REFUSED:
+            if is_kind(place.found.st_mode):
+                raise ConfigurationError(f"cannot write {os.fspath(target)}: it is {what}")
+    if source is not None and not stat.S_ISCHR(place.found.st_mode) and _is(place.found, source):
+        raise ConfigurationError(
+            f"cannot write {os.fspath(target)}: it is the same file as {os.fspath(source)}, which "
+            "is read; write to another file"
+        )
+    if not place.is_stream and not overwrite:
+        raise ConfigurationError(
+            f"cannot write {os.fspath(target)}: it exists; add --overwrite (overwrite=True in "
+            "Python) to replace it, or name another output"
+        )
+    return place
+
+
+def is_stream(target: str | os.PathLike[str]) -> bool:
+    """Say whether an output is written to as it goes; False also if nobody can tell."""
+    try:
+        return _find(target).is_stream
+    except OSError:
+        return False
+
+
+class OutputFile:
+    """A file that appears under its name only when it is whole.
+
+    A context manager: entering takes the file's lock, and leaving gives it back. What was
+    written then is removed unless `finish` has been called, or kept if asked to.
+
+    Args:
+        target: The file, as the user named it.
+        place: Where it is.
+        job: The job's id.
+        overwrite: Replace a file that exists.
+        keep_partial: Keep what was written when the job fails.
+
+    Attributes:
+        kept_path: Where what was written has been kept, once that is known; else None.
+    """
+
+    def __init__(
+        self,
+        target: str | os.PathLike[str],
+        place: Place,
+        job: str,
+        *,
+        overwrite: bool = True,
+        keep_partial: bool = False,
+    ) -> None:
+        self.kept_path: Path | None = None
+        self._target = target
+        self._path = place.path
+        self._found = place.found
+        self._overwrite = overwrite
+        self._keep_partial = keep_partial
+        self._lock = OutputLock(place.path, job)
+        self._partial = self._lock.path_of("partial")
+        self._file: IO[bytes] | None = None
+        self._pid = os.getpid()
+        self._syncs = ThreadPoolExecutor(1, thread_name_prefix="sync")
+        self._sync: Future[None] | None = None
+        self._unsynced_bytes = 0
+        self._is_finished = False
+
+    def __enter__(self) -> Self:
+        """Take the lock and create the partial file.
+
+        Raises:
+            OutputInUseError: If another run is writing this output.
+            ConfigurationError: If the file cannot be written.
+        """
+        with _errors_told(self._target):
+            self._lock.acquire()
+            try:
+                self._file = self._create()
+            except BaseException:  # also if interrupted, when the file may be there already
+                self._remove_partial()
+                self._lock.release()
+                raise
+        return self
+
+    def write(self, lines: bytes | memoryview) -> None:
+        """Append whole lines.
+
+        Raises:
+            ConfigurationError: If they cannot be written, as on a full disk, or if another run
+                has taken the output over.
+        """
+        assert self._file is not None
+        self._lock.check()
+        with _errors_told(self._target):
+            self._file.write(lines)
+            self._unsynced_bytes += len(lines)
+            if self._unsynced_bytes >= _SYNC_BYTES:
+                self._sync_ahead(self._file)
+
+    def finish(self) -> None:
+        """Let the file appear: it is whole.
+
+        Raises:
+            ConfigurationError: If it cannot be written, or must not be any more.
+        """
+        assert self._file is not None
+        with _errors_told(self._target):
+            if self._sync is not None:
+                self._sync.result()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._lock.confirm()
+            self._publish()
+            self._is_finished = True
+            with contextlib.suppress(OSError):  # not every file system can
+                _sync_directory(self._path.parent)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if os.getpid() != self._pid or self._file is None:
+            return  # a fork owns nothing
+        try:
+            if not self._is_finished:
+                self._keep_or_remove(self._file)
+        finally:
+            # Behind a sync that still runs: its descriptor must not become another file's.
+            self._syncs.submit(self._file.close)
+            self._syncs.shutdown(wait=self._is_finished or self._keep_partial)
+            self._lock.release()
+
+    # --- details ----------------------------------------------------------------------------
+
+    def _create(self) -> IO[bytes]:
+        found = self._found
+        descriptor = os.open(self._partial, _CREATE, 0o666 if found is None else 0o600)
+        try:
+            if found is not None:
+                self._take_after(descriptor, found)
+            return os.fdopen(descriptor, "wb")
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def _take_after(self, descriptor: int, found: os.stat_result) -> None:
+        """Give the partial file the mode and the owner of the file that it will replace."""
+        mine = os.fstat(descriptor)
+        if (mine.st_uid, mine.st_gid) != (found.st_uid, found.st_gid):
+            try:
+                os.fchown(descriptor, found.st_uid, found.st_gid)
+            except PermissionError:
+                raise ConfigurationError(
+                    f"cannot write {os.fspath(self._target)}: it belongs to user {found.st_uid} "
+                    f"and group {found.st_gid}, which a new file of this process cannot; run as "
+                    "that user, or write to another file"
+                ) from None
+        os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
+
+    def _sync_ahead(self, file: IO[bytes]) -> None:
+        """Let the disk begin with what it has to do at the end, unless it is busy with that."""
+        if self._sync is not None:
+            if not self._sync.done():
+                return
+            self._sync.result()
+        self._unsynced_bytes = 0
+        self._sync = self._syncs.submit(os.fsync, file.fileno())
+
+    def _publish(self) -> None:
+        if self._overwrite:
+            self._partial.replace(self._path)
+            return
+        try:
+            self._publish_new()
+        except FileExistsError:
+            self._keep_partial = True  # it is whole
+            raise ConfigurationError(
+                f"cannot write {os.fspath(self._target)}: it has appeared while this ran"
+            ) from None
+
+    def _publish_new(self) -> None:
+        try:
+            os.link(self._partial, self._path)  # unlike renaming, this replaces nothing
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            if os.path.lexists(self._path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+            self._partial.replace(self._path)
+        else:
+            self._partial.unlink()
+
+    def _keep_or_remove(self, file: IO[bytes]) -> None:
+        if not self._keep_partial:
+            self._remove_partial()
+            return
+        with _errors_told(self._target):
+            with contextlib.suppress(OSError):  # of a full disk, what is there already
+                file.flush()
+            kept = self._path.with_name(f"{self._path.name}.partial")
+            if _is_in_the_way(kept):
+                kept = self._path.with_name(f"{self._path.name}.{self._lock.token}.partial")
+            self._partial.replace(kept)
+            self.kept_path = kept
+
+    def _remove_partial(self) -> None:
+        with contextlib.suppress(OSError):
+            self._partial.unlink()
+
+
+class OutputStream:
+    """A pipe, a terminal or another device that takes lines as they come; a context manager.
+
+    Args:
+        target: What it is, as the user named it.
+        place: Where it is.
+    """
+
+    kept_path: Path | None = None
+
+    def __init__(self, target: str | os.PathLike[str], place: Place) -> None:
+        self._target = target
+        self._place = place
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        """Open it; a named pipe is waited for until somebody reads it.
+
+        Raises:
+            ConfigurationError: If it cannot be opened.
+        """
+        with _errors_told(self._target):
+            if self._place.descriptor is not None:
+                self._descriptor = os.dup(self._place.descriptor)
+            else:
+                flags = os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC
+                self._descriptor = os.open(self._place.path, flags)
+        return self
+
+    def write(self, lines: bytes | memoryview) -> None:
+        """Write whole lines.
+
+        Raises:
+            ConfigurationError: If nobody reads them any more.
+        """
+        left = memoryview(lines)
+        with _errors_told(self._target):
+            while left:
+                try:
+                    left = left[os.write(self._descriptor, left) :]
+                except BlockingIOError:  # whoever opened it made it so
+                    select.select([], [self._descriptor], [])
+
+    def finish(self) -> None:
+        """Do nothing: everything is written."""
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+
+Output: TypeAlias = OutputFile | OutputStream
+"""Where the lines of a job go."""
+
+
+# --- paths ----------------------------------------------------------------------------------
+
+_OWN_DESCRIPTORS: Final = re.compile(r"/dev/fd|/proc/(\d+)(/task/\d+)?/fd")
+
+
+def _find(target: str | os.PathLike[str]) -> Place:
+    path = Path.cwd() / target
+    for _ in range(_MOST_LINKS):
+        path = path.parent.resolve() / path.name
+        descriptor = _descriptor_of(path)
+        if descriptor is not None:
+            return Place(path, descriptor, os.fstat(descriptor))
+        if not path.is_symlink():
+            break
+        path = path.parent / path.readlink()
+    else:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    try:
+        return Place(path, None, path.stat())
+    except FileNotFoundError:
+        return Place(path, None, None)
+
+
+def _descriptor_of(path: Path) -> int | None:
+    """Return which of this process's descriptors a path means, as ``/proc/self/fd/1`` does."""
+    match = _OWN_DESCRIPTORS.fullmatch(str(path.parent))
+    if match is None or not path.name.isdecimal() or match[1] not in {None, str(os.getpid())}:
+        return None
+    return int(path.name)
+
+
+def _is(found: os.stat_result, source: str | os.PathLike[str]) -> bool:
+    try:
+        return os.path.samestat(found, os.stat(source))
+    except OSError:
+        return False  # told where it is opened
+
+
+def _is_in_the_way(path: Path) -> bool:
+    """Whether something is there that an earlier run has not left."""
+    try:
+        return not stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _errors_told(target: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write {os.fspath(target)}: {error.strerror or error}"
+        ) from None

@@ -1,0 +1,352 @@
+"""A lock file beside an output, which says who is writing it.
+
+The file `.<OUT>.lock` belongs to the run whose token it holds. It appears with its contents in
+one atomic step (a hard link; where there are none, an exclusive creation), which holds on local
+and on network file systems. `flock` does not: on some of these it is void, or per host.
+
+A lock belongs to nobody when its process is gone, which is certain in the place where it ran
+(the same boot, the same process ids), or else when nobody has touched it for `SILENT_S`; times are
+those of the file system's own clock. Who removes such a lock creates a marker for it first and
+looks at it again, so that nobody removes the lock of a run that was quicker.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import socket
+import stat
+import threading
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Final
+
+from pyrmute_tasks.errors import ConfigurationError, OutputInUseError, printable
+
+__all__ = ["BEAT_EVERY_S", "SILENT_S", "OutputLock"]
+
+BEAT_EVERY_S: Final = 5.0
+SILENT_S: Final = 60.0
+
+_TOKEN_BYTES: Final = 8
+_LONGEST_NAME_BYTES: Final = 180  # file systems allow 255, and a token and endings are added
+_MOST_BYTES: Final = 4096
+_TRIES: Final = 50
+_TRY_EVERY_S: Final = 0.01
+_START_FIELD: Final = 18  # of /proc/<pid>/stat, behind the state
+_NO_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """Who holds a lock.
+
+    Attributes:
+        token: Of the run; nobody else knows it before.
+        job: Its job's id.
+        host: Name of its host, for people.
+        place: Where its process id means something: one boot, one namespace.
+        pid: Its process id there.
+        started: When that process started, by the kernel's count.
+        since: When the lock was taken, for people.
+    """
+
+    token: str
+    job: str
+    host: str
+    place: str
+    pid: int
+    started: str
+    since: str
+
+    def __str__(self) -> str:
+        shown = f"job {self.job}, host {self.host}, process {self.pid}, since {self.since}"
+        return printable(shown)
+
+    @property
+    def is_gone(self) -> bool:
+        return not _is_alive(self.pid, self.started)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A lock file as it was when it was looked at."""
+
+    holder: _Holder | None  # None if it cannot be read
+    inode: int
+    touched_ns: int
+
+    def belongs_to_nobody(self, now_ns: int) -> bool:
+        if self.holder is not None and self.holder.place == _place():
+            return self.holder.is_gone
+        return now_ns - self.touched_ns > SILENT_S * 1e9
+
+
+class OutputLock:
+    """The right to write one output file.
+
+    Args:
+        target: The output, no link.
+        job: The job's id, for whoever is turned away.
+
+    Attributes:
+        token: What nobody else can guess; for the names of files that belong to the run.
+    """
+
+    def __init__(self, target: Path, job: str) -> None:
+        self.token = secrets.token_hex(_TOKEN_BYTES)
+        self._directory = target.parent
+        self._stem = _stem(target.name)
+        self._path = self._directory / f".{self._stem}.lock"
+        self._name = str(target)
+        self._job = job
+        self._pid = os.getpid()
+        self._descriptor = -1
+        self._is_lost = False
+        self._stop = threading.Event()
+        self._beating: threading.Thread | None = None
+
+    def path_of(self, kind: str) -> Path:
+        """Return the path of a file beside the output that belongs to this run alone."""
+        return self._directory / f".{self._stem}.{self.token}.{kind}"
+
+    def acquire(self) -> None:
+        """Take the lock, and remove what earlier runs left that were killed.
+
+        Raises:
+            OutputInUseError: If another run holds it; at once.
+            ConfigurationError: If something else has the lock's name.
+            OSError: If the directory cannot be written.
+        """
+        candidate = self.path_of("lock")
+        self._descriptor = os.open(candidate, _CREATE, 0o644)
+        try:
+            os.write(self._descriptor, self._contents())
+            self._take(candidate)
+            candidate.unlink()
+            self._remove_leftovers()
+        except BaseException:  # also if interrupted, when the lock may be there already
+            with contextlib.suppress(OSError):
+                candidate.unlink()
+            self.release()
+            raise
+        self._beating = threading.Thread(target=self._beat, name="output-lock", daemon=True)
+        self._beating.start()
+
+    def check(self) -> None:
+        """Make sure that nobody has taken the lock over since it was last looked at.
+
+        Raises:
+            OutputInUseError: If somebody has.
+        """
+        if self._is_lost:
+            raise OutputInUseError(
+                f"another run has taken {self._name} over, because this one did not move for "
+                f"{SILENT_S:.0f} s or its lock was removed"
+            )
+
+    def confirm(self) -> None:
+        """Make sure that nobody has taken the lock over.
+
+        Raises:
+            OutputInUseError: If somebody has.
+        """
+        self._is_lost = self._is_lost or not self._is_ours()
+        self.check()
+
+    def release(self) -> None:
+        """Give the lock back; does nothing in a fork of the process that took it."""
+        if os.getpid() != self._pid:
+            return
+        self._stop.set()
+        if self._beating is not None:
+            self._beating.join()
+        with contextlib.suppress(OSError, ConfigurationError):
+            if self._is_ours():
+                self._path.unlink()
+        os.close(self._descriptor)
+
+    # --- taking it --------------------------------------------------------------------------
+
+    def _contents(self) -> bytes:
+        holder = _Holder(
+            self.token,
+            self._job,
+            socket.gethostname(),
+            _place(),
+            self._pid,
+            _start_of(self._pid),
+            time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        )
+        return json.dumps(asdict(holder)).encode() + b"\n"
+
+    def _take(self, candidate: Path) -> None:
+        now_ns = os.fstat(self._descriptor).st_mtime_ns  # the file system's own clock
+        for _ in range(_TRIES):
+            if self._place_lock(candidate):
+                return
+            found = self._look()
+            if found is None:
+                continue  # it was given back in this moment
+            if not found.belongs_to_nobody(now_ns):
+                raise OutputInUseError(self._told(found.holder))
+            self._remove_stale(found, now_ns)
+        raise OutputInUseError(self._told(None))
+
+    def _told(self, holder: _Holder | None) -> str:
+        who = f" ({holder})" if holder is not None else ""
+        return f"another run{who} is writing {self._name}; wait for it, or choose another output"
+
+    def _place_lock(self, candidate: Path) -> bool:
+        try:
+            os.link(candidate, self._path)
+        except FileExistsError:
+            return self._is_ours()  # the answer to an earlier try of the kernel's was lost
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return self._create_lock()
+        return True
+
+    def _create_lock(self) -> bool:
+        try:
+            descriptor = os.open(self._path, _CREATE, 0o644)
+        except FileExistsError:
+            return False
+        os.close(self._descriptor)
+        self._descriptor = descriptor
+        os.write(descriptor, self._contents())
+        return self._is_ours()
+
+    def _remove_stale(self, found: _Found, now_ns: int) -> None:
+        """Remove a lock that belongs to nobody; only one run at a time may remove this one."""
+        marker = self._directory / f".{self._stem}.{found.inode:x}{found.touched_ns:x}.stale"
+        try:
+            os.close(os.open(marker, _CREATE, 0o644))
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                if _is_old(marker, now_ns):  # who made it was killed in this moment
+                    marker.unlink()
+            time.sleep(_TRY_EVERY_S)
+            return
+        try:
+            if self._look() == found:  # and so it stays, since others need the marker
+                self._path.unlink()
+        finally:
+            with contextlib.suppress(OSError):
+                marker.unlink()
+
+    # --- looking at it ----------------------------------------------------------------------
+
+    def _look(self) -> _Found | None:
+        try:
+            descriptor = os.open(self._path, _READ)
+        except FileNotFoundError:
+            return None
+        except PermissionError:
+            found = self._path.lstat()
+            return _Found(None, found.st_ino, found.st_mtime_ns)
+        except OSError:
+            raise self._in_the_way() from None
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise self._in_the_way()
+            holder = _read_holder(os.read(descriptor, _MOST_BYTES))
+            return _Found(holder, found.st_ino, found.st_mtime_ns)
+        finally:
+            os.close(descriptor)
+
+    def _in_the_way(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"cannot write {self._name}: {self._path} is in the way, and is no lock file; remove it"
+        )
+
+    def _is_ours(self) -> bool:
+        found = self._look()
+        return found is not None and found.holder is not None and found.holder.token == self.token
+
+    def _beat(self) -> None:
+        while not self._stop.wait(BEAT_EVERY_S):
+            with contextlib.suppress(OSError, ConfigurationError):
+                os.utime(self._descriptor)
+                self._is_lost = self._is_lost or not self._is_ours()
+
+    def _remove_leftovers(self) -> None:
+        """Remove the files of runs that were killed: while the lock is held, nobody has any."""
+        now_ns = os.fstat(self._descriptor).st_mtime_ns
+        name = re.compile(rf"\.{re.escape(self._stem)}\.([0-9a-f]+)\.(partial|lock|stale)")
+        try:
+            paths = list(self._directory.iterdir())
+        except OSError:  # one may be allowed to write into a directory, and not to read it
+            return
+        for path in paths:
+            match = name.fullmatch(path.name)
+            if match is None or match[1] == self.token:
+                continue
+            with contextlib.suppress(OSError):
+                # Who is being turned away right now has one of the other two.
+                if match[2] == "partial" or _is_old(path, now_ns):
+                    path.unlink()
+
+
+def _stem(name: str) -> str:
+    """Return the beginning of the names of files that belong to an output."""
+    raw = os.fsencode(name)
+    if len(raw) <= _LONGEST_NAME_BYTES:
+        return name
+    digest = hashlib.blake2b(raw, digest_size=8).hexdigest()
+    return os.fsdecode(raw[: _LONGEST_NAME_BYTES - len(digest)]) + digest
+
+
+def _is_old(path: Path, now_ns: int) -> bool:
+    return now_ns - path.lstat().st_mtime_ns > SILENT_S * 1e9
+
+
+def _read_holder(data: bytes) -> _Holder | None:
+    try:
+        values = json.loads(data)
+        holder = _Holder(**{field.name: values[field.name] for field in fields(_Holder)})
+    except (ValueError, TypeError, LookupError):
+        return None
+    is_sound = all(type(getattr(holder, field.name)) is field.type for field in fields(_Holder))
+    return holder if is_sound else None
+
+
+# --- processes ------------------------------------------------------------------------------
+
+
+def _place() -> str:
+    """Return what tells this kernel's process ids, as seen here, from all others."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # not Linux
+        return socket.gethostname()
+
+
+def _is_alive(pid: int, started: str) -> bool:
+    """Whether the process is there that had this id when it started then."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return _start_of(pid) in {started, ""}
+
+
+def _start_of(pid: int) -> str:
+    """Return when a process started, in ticks since the boot; empty if nobody tells."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+    state, *rest = text.rpartition(")")[2].split()
+    return "ended" if state in "ZX" else rest[_START_FIELD]
