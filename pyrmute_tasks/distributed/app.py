@@ -1,12 +1,13 @@
 """The Celery application that producers and workers share."""
 
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from celery import Celery
+from celery.loaders.app import AppLoader
 
 from pyrmute_tasks.settings import Settings
 
-__all__ = ["TASK_NAME", "create_app"]
+__all__ = ["TASK_NAME", "FleetApp", "create_app"]
 
 TASK_NAME: Final = "pyrmute_tasks.migrate_chunk"
 
@@ -16,11 +17,52 @@ _VISIBILITY_TIMEOUT_S: Final = 6 * 3600.0
 _VISIBILITY_FACTOR: Final = 3
 
 
-def create_app(settings: Settings) -> Celery:
+class _Loader(AppLoader):
+    """Reads no configuration from a module that ``CELERY_CONFIG_MODULE`` names."""
+
+    def read_configuration(self, env: str = "") -> dict[str, Any]:
+        return {}
+
+
+class FleetApp(Celery):
+    """An application that nothing but its `Settings` steers.
+
+    Celery's own lets ``CELERY_BROKER_URL``, ``CELERY_RESULT_BACKEND`` and their like in the
+    environment win over what is configured, and lets a task that is sent inside another
+    task inherit from it, whichever application that belongs to.
+
+    Args:
+        settings: Where the broker is, and what to expect of it.
+    """
+
+    current_worker_task = None  # nothing is inherited from a task that this runs in
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__("pyrmute_tasks", loader=_Loader, set_as_current=False)
+        self.backend_cls = "disabled://"
+        self.broker_url = settings.celery_broker_url
+        self.conf.update(_configuration(settings))
+
+    def start(self, argv: list[str] | None = None) -> NoReturn:
+        """Run Celery's command line; it reads no ``APP``, ``BROKER_URL`` and so on."""
+        from celery.bin.celery import celery as celery_command  # takes time; workers only
+
+        for option in celery_command.params:
+            option.envvar = None
+        super().start(argv)
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        """Return a connection to the broker of the settings, if no `url` is given."""
+        return super().connection_for_read(url or self.broker_url, **options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        """Return a connection to the broker of the settings, if no `url` is given."""
+        return super().connection_for_write(url or self.broker_url, **options)
+
+
+def create_app(settings: Settings) -> FleetApp:
     """Return an application for `settings`, with no task registered yet."""
-    app = Celery("pyrmute_tasks", set_as_current=False)
-    app.conf.update(_configuration(settings))
-    return app
+    return FleetApp(settings)
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:
