@@ -1,6 +1,6 @@
 """The Celery application that producers and workers share."""
 
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from celery import Celery
 from celery.loaders.app import AppLoader
@@ -41,15 +41,8 @@ class FleetApp(Celery):
         super().__init__("pyrmute_tasks", loader=_Loader, set_as_current=False)
         self.backend_cls = "disabled://"
         self.broker_url = settings.celery_broker_url
+        self.outage_s = settings.outage_s
         self.conf.update(_configuration(settings))
-
-    def start(self, argv: list[str] | None = None) -> NoReturn:
-        """Run Celery's command line; it reads no ``APP``, ``BROKER_URL`` and so on."""
-        from celery.bin.celery import celery as celery_command  # takes time; workers only
-
-        for option in celery_command.params:
-            option.envvar = None
-        super().start(argv)
 
     def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
         """Return a connection to the broker of the settings, if no `url` is given."""
@@ -67,7 +60,12 @@ def create_app(settings: Settings) -> FleetApp:
 
 def _configuration(settings: Settings) -> dict[str, Any]:
     return {
+        # RabbitMQ closes a channel whose chunk takes longer than its `consumer_timeout`, and
+        # answers one about a queue whose leader is not there yet; Redis may be a replica for
+        # a moment. Workers stay.
+        "broker_channel_error_retry": True,
         "broker_url": settings.celery_broker_url,
+        "broker_use_ssl": settings.celery_broker_tls,
         "broker_transport_options": _transport_options(settings),
         "broker_connection_timeout": _CONNECT_TIMEOUT_S,
         "broker_connection_retry_on_startup": True,
@@ -108,9 +106,6 @@ def _amqp_configuration(settings: Settings) -> dict[str, Any]:
         # A worker notices within twice this time that the server is gone, and the server
         # that a worker is.
         "broker_heartbeat": _HEARTBEAT_S,
-        # The server closes a channel whose chunk takes longer than its `consumer_timeout`,
-        # and answers one about a queue whose leader is not there yet. Workers stay.
-        "broker_channel_error_retry": True,
         # A quorum queue's consumer cannot be given more again. Nothing is over-fetched:
         # what runs when the connection drops is cancelled.
         "worker_enable_prefetch_count_reduction": False,
