@@ -2,7 +2,8 @@
 
 import logging
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
+
+from pyrmute_tasks.urls import hide_password
 
 __all__ = ["hide_password", "log", "task_label"]
 
@@ -19,15 +20,6 @@ def task_label(job: str, chunk: int, start: int, count: int) -> str:
         count: How many records it holds.
     """
     return f"{job} · chunk {chunk} · records {start}–{start + count - 1}"
-
-
-def hide_password(url: str) -> str:
-    """Return `url` with its password replaced by ``***``."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
 
 
 def log(level: int, action: str, message: str, **details: object) -> None:

@@ -7,6 +7,7 @@ import it: ``package.module:attribute`` or ``path/to/file.py:attribute``.
 
 import contextlib
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextvars import ContextVar
@@ -206,8 +207,8 @@ def load_attribute(spec: str) -> object:
 
     Args:
         spec: ``package.module:attribute`` or ``path/to/file.py:attribute``. A file is
-            imported under its own stem, with its directory on ``sys.path`` as if it were
-            run as a script, so that it may import its neighbours.
+            imported under its own stem, with its directory at the end of ``sys.path``, so
+            that it may import its neighbours. For a module that is the current directory.
 
     Raises:
         ManagerImportError: If it cannot be found or its module cannot be imported.
@@ -219,7 +220,10 @@ def load_attribute(spec: str) -> object:
             "path/to/file.py:attribute"
         )
     with _mark_loading():
-        module = _import_file(spec, Path(place)) if place.endswith(".py") else _import(spec, place)
+        if place.endswith(".py"):
+            module = _import_file(spec, Path(place))
+        else:
+            module = _import_module(spec, place)
     found: object = module
     for part in attribute.split("."):
         try:
@@ -242,16 +246,43 @@ def _import_file(spec: str, path: Path) -> object:
     path = path.resolve()
     if not path.is_file():
         raise ManagerImportError(f"cannot import '{spec}': there is no file {path}")
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
-    module = _import(spec, path.stem)
-    origin = getattr(module, "__file__", None)
-    if origin is None or Path(origin).resolve() != path:
+    _append_to_path(path.parent)
+    _refuse_shadowed(spec, path.stem, path)
+    return _import(spec, path.stem)
+
+
+def _import_module(spec: str, name: str) -> object:
+    # A command that was installed does not look where it is started, unlike Celery's.
+    with contextlib.suppress(FileNotFoundError):  # somebody has removed that directory
+        here = Path.cwd()
+        _append_to_path(here)
+        top = name.partition(".")[0]
+        for file in (here / top / "__init__.py", here / f"{top}.py"):
+            if file.is_file():
+                _refuse_shadowed(spec, top, file)
+                break
+    return _import(spec, name)
+
+
+def _append_to_path(directory: Path) -> None:
+    # Last: a file beside a manager, or beside the data, must not stand in for a library.
+    if str(directory) not in sys.path:
+        sys.path.append(str(directory))
+        importlib.invalidate_caches()
+
+
+def _refuse_shadowed(spec: str, name: str, file: Path) -> None:
+    """Refuse to import `name` if that gives something else than `file`."""
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # it is in memory only, or half imported
+        found = None
+    origin = found.origin if found is not None else None
+    if origin is None or Path(origin).resolve() != file.resolve():
         raise ManagerImportError(
-            f"cannot import '{spec}': the name '{path.stem}' belongs to another module "
-            f"({origin or 'a builtin'}); rename the file"
+            f"cannot import '{spec}': the name '{name}' belongs to another module "
+            f"({origin or 'one in memory'}), not to {file}; rename the file"
         )
-    return module
 
 
 def _import(spec: str, name: str) -> object:

@@ -8,19 +8,25 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from pyrmute_tasks.codec import Compression
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.jobs import Fence
 from pyrmute_tasks.signing import Signer, split_secrets
+from pyrmute_tasks.urls import (
+    REDIS_SCHEMES,
+    celery_url,
+    check_url,
+    hide_password,
+    store_url,
+    tls_of_broker,
+)
 
 __all__ = ["ENV_PREFIX", "Compress", "Settings"]
 
 ENV_PREFIX: Final = "PYRMUTE_TASKS_"
-
-_REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+socket")
 
 
 class Compress(enum.StrEnum):
@@ -31,7 +37,7 @@ class Compress(enum.StrEnum):
     NEVER = "never"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Settings:
     """Everything that can be set about a fleet.
 
@@ -39,7 +45,9 @@ class Settings:
 
     Attributes:
         broker_url: Where tasks are queued. ``redis://``, ``rediss://`` or ``unix://``; or
-            RabbitMQ, ``amqp://`` or ``amqps://``.
+            RabbitMQ, ``amqp://`` or ``amqps://``. With TLS the server's certificate is
+            verified; ``?ssl_ca_certs=FILE``, ``ssl_certfile``, ``ssl_keyfile`` name one's own
+            files, and ``ssl_cert_reqs=none`` turns it off. So for `store_url`.
         store_url: Where chunks and outcomes are kept; Redis or Valkey. By default the
             broker, if that is Redis too.
         manager: Name of the manager that workers run: ``package.module:attribute`` or
@@ -82,14 +90,16 @@ class Settings:
     secret: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
-        if not self.store_url and _scheme(self.broker_url) not in _REDIS_SCHEMES:
+        check_url("broker_url", self.broker_url)
+        check_url("store_url", self.store_url)
+        if not self.store_url and _scheme(self.broker_url) not in REDIS_SCHEMES:
             raise ConfigurationError(
                 "store_url must be set when the broker is not Redis: chunks and outcomes are kept "
                 "in a Redis or Valkey server"
             )
-        if self.store_url and _scheme(self.store_url) not in _REDIS_SCHEMES:
+        if self.store_url and _scheme(self.store_url) not in REDIS_SCHEMES:
             raise ConfigurationError(
-                f"store_url must begin with {', '.join(s + '://' for s in _REDIS_SCHEMES)}"
+                f"store_url must begin with {', '.join(s + '://' for s in REDIS_SCHEMES)}"
             )
         for option in fields(self):
             value = getattr(self, option.name)
@@ -154,12 +164,24 @@ class Settings:
     @property
     def celery_broker_url(self) -> str:
         """The broker's URL as kombu wants it: ``redis+socket://`` for a unix socket."""
-        return self.broker_url.replace("unix://", "redis+socket://", 1)
+        return celery_url(self.broker_url)
+
+    @property
+    def celery_broker_tls(self) -> dict[str, Any] | None:
+        """How Celery verifies the broker's certificate; None without TLS."""
+        return tls_of_broker(self.broker_url)
 
     @property
     def redis_store_url(self) -> str:
         """The store's URL as redis-py wants it: ``unix://`` for a unix socket."""
-        return (self.store_url or self.broker_url).replace("redis+socket://", "unix://", 1)
+        return store_url(self.store_url or self.broker_url)
+
+    def __repr__(self) -> str:
+        """Show the settings without passwords."""
+        shown = {option.name: getattr(self, option.name) for option in fields(self)}
+        for name in ("broker_url", "store_url"):
+            shown[name] = hide_password(shown[name])
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 def _crosses_a_network(url: str) -> bool:

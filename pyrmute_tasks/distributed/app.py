@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from celery import Celery
+from celery.loaders.app import AppLoader
 
 from pyrmute_tasks.settings import Settings
 
-__all__ = ["TASK_NAME", "create_app", "signed_part"]
+__all__ = ["TASK_NAME", "FleetApp", "create_app", "signed_part"]
 
 TASK_NAME: Final = "pyrmute_tasks.migrate_chunk"
 
@@ -17,11 +18,45 @@ _VISIBILITY_TIMEOUT_S: Final = 6 * 3600.0
 _VISIBILITY_FACTOR: Final = 3
 
 
-def create_app(settings: Settings) -> Celery:
+class _Loader(AppLoader):
+    """Reads no configuration from a module that ``CELERY_CONFIG_MODULE`` names."""
+
+    def read_configuration(self, env: str = "") -> dict[str, Any]:
+        return {}
+
+
+class FleetApp(Celery):
+    """An application that nothing but its `Settings` steers.
+
+    Celery's own lets ``CELERY_BROKER_URL``, ``CELERY_RESULT_BACKEND`` and their like in the
+    environment win over what is configured, and lets a task that is sent inside another
+    task inherit from it, whichever application that belongs to.
+
+    Args:
+        settings: Where the broker is, and what to expect of it.
+    """
+
+    current_worker_task = None  # nothing is inherited from a task that this runs in
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__("pyrmute_tasks", loader=_Loader, set_as_current=False)
+        self.backend_cls = "disabled://"
+        self.broker_url = settings.celery_broker_url
+        self.outage_s = settings.outage_s
+        self.conf.update(_configuration(settings))
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        """Return a connection to the broker of the settings, if no `url` is given."""
+        return super().connection_for_read(url or self.broker_url, **options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        """Return a connection to the broker of the settings, if no `url` is given."""
+        return super().connection_for_write(url or self.broker_url, **options)
+
+
+def create_app(settings: Settings) -> FleetApp:
     """Return an application for `settings`, with no task registered yet."""
-    app = Celery("pyrmute_tasks", set_as_current=False)
-    app.conf.update(_configuration(settings))
-    return app
+    return FleetApp(settings)
 
 
 def signed_part(task: str, args: Sequence[str | int]) -> bytes:
@@ -31,7 +66,12 @@ def signed_part(task: str, args: Sequence[str | int]) -> bytes:
 
 def _configuration(settings: Settings) -> dict[str, Any]:
     return {
+        # RabbitMQ closes a channel whose chunk takes longer than its `consumer_timeout`, and
+        # answers one about a queue whose leader is not there yet; Redis may be a replica for
+        # a moment. Workers stay.
+        "broker_channel_error_retry": True,
         "broker_url": settings.celery_broker_url,
+        "broker_use_ssl": settings.celery_broker_tls,
         "broker_transport_options": _transport_options(settings),
         "broker_connection_timeout": _CONNECT_TIMEOUT_S,
         "broker_connection_retry_on_startup": True,
@@ -72,9 +112,6 @@ def _amqp_configuration(settings: Settings) -> dict[str, Any]:
         # A worker notices within twice this time that the server is gone, and the server
         # that a worker is.
         "broker_heartbeat": _HEARTBEAT_S,
-        # The server closes a channel whose chunk takes longer than its `consumer_timeout`,
-        # and answers one about a queue whose leader is not there yet. Workers stay.
-        "broker_channel_error_retry": True,
         # A quorum queue's consumer cannot be given more again. Nothing is over-fetched:
         # what runs when the connection drops is cancelled.
         "worker_enable_prefetch_count_reduction": False,

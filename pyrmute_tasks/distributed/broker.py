@@ -14,6 +14,7 @@ from kombu.exceptions import KombuError
 from kombu.pidbox import Mailbox
 
 from pyrmute_tasks.distributed.app import TASK_NAME, signed_part
+from pyrmute_tasks.distributed.refusals import find_refusal, reason_of
 from pyrmute_tasks.errors import BrokerUnavailableError
 from pyrmute_tasks.observability import hide_password, log
 from pyrmute_tasks.settings import Settings
@@ -24,9 +25,8 @@ __all__ = ["Broker", "Message"]
 _RETRY_EVERY_S: Final = 1.0
 _ANSWER_S: Final = 10.0  # a broker that takes longer is frozen, or its host is
 _NOT_FOUND: Final = 404
-_REFUSED_USER: Final = 403
 _REFUSED_QUEUE: Final = 406
-_REFUSALS: Final = (_REFUSED_USER, _REFUSED_QUEUE)
+_REFUSALS: Final = (403, _REFUSED_QUEUE, 530)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,10 @@ class Broker:
                 if connection.transport.driver_type == "amqp":
                     self._app.amqp.default_queue(channel).declare()
         except errors as error:
-            if _code(error) in _REFUSALS:
+            if _code(error) in _REFUSALS or find_refusal(error) is not None:
                 raise self._refused(error) from None
             raise BrokerUnavailableError(
-                f"no broker answers at {self._url} ({_reason(error)}); "
+                f"no broker answers at {self._url} ({reason_of(error)}); "
                 "start it there or correct the URL"
             ) from None
 
@@ -203,11 +203,12 @@ class Broker:
         if _code(error) == _REFUSED_QUEUE:
             return BrokerUnavailableError(
                 f"the broker at {self._url} has a queue '{self._settings.queue}' of another kind "
-                f"({_reason(error)}); delete it when it is empty, or set another name"
+                f"({reason_of(error)}); delete it when it is empty, or set another name"
             )
+        what = find_refusal(error) or "the user, the password or what the user wants to do"
         return BrokerUnavailableError(
-            f"the broker at {self._url} refused the user, the password or what the user wants to "
-            f"do ({_reason(error)}); correct the URL or the user's permissions"
+            f"the broker at {self._url} refused {what} ({reason_of(error)}); correct the URL or "
+            "the user's permissions"
         )
 
     @property
@@ -231,9 +232,3 @@ class _OneAttempt(Producer):
 def _code(error: Exception) -> int:
     """Return the number that AMQP gives an error, 0 if it has none."""
     return int(getattr(error, "reply_code", 0) or 0)
-
-
-def _reason(error: Exception) -> str:
-    text = getattr(error, "reply_text", None) or str(error)
-    lines = text.splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")

@@ -7,20 +7,24 @@ where they end the next one. So each is checked before Celery looks at it.
 
 import logging
 import re
+import time
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
+from celery.exceptions import WorkerShutdown
 from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
 from kombu.exceptions import KombuError
 
 from pyrmute_tasks.distributed.app import TASK_NAME, signed_part
+from pyrmute_tasks.distributed.refusals import find_refusal, reason_of
 from pyrmute_tasks.errors import SignatureError
 from pyrmute_tasks.observability import log
 from pyrmute_tasks.signing import Sealed, Signer
 
 __all__ = ["ChunkConsumer", "consumer_of"]
 
-_blueprint: Any = Consumer.Blueprint
+_Base: Any = Consumer  # its stubs lack most of it
 
 _TASK: Final = re.compile(r"[0-9a-f]{8,32}-[0-9:+]{1,50}-[0-9]{1,9}")
 _JOB: Final = re.compile(r"[0-9a-f]{8,32}")
@@ -30,10 +34,18 @@ _SIGNATURE: Final = re.compile(r"[0-9a-f]{0,64}")
 _MAX_START: Final = 2**63
 _NONE: Final = ("eta", "expires", "group", "parent_id")
 _EMPTY: Final[tuple[object, ...]] = (None, {}, [])
+_PAUSE_S: Final = 1.0  # after a first refusal; the next pauses are longer
+_LONGEST_PAUSE_S: Final = 30.0
+_LOOK_EVERY_S: Final = 0.2
+_FORGET_REFUSAL_S: Final = 120.0
 
 
-class ChunkConsumer(Consumer):
-    """Rejects what is no task of ours, with a log line.
+class ChunkConsumer(_Base):  # type: ignore[misc]  # it is a class
+    """Rejects what is no task of ours, with a log line, and ends if the broker refuses it.
+
+    What a broker refuses at the start, or Redis at any time, ends the worker with one
+    sentence and status 1. RabbitMQ, where rights may be about to be set, is asked again
+    after growing pauses for as long as an outage may take.
 
     With a quorum queue Celery also makes 28 more queues, for tasks with a countdown. No
     chunk has one, so that step is left out.
@@ -44,12 +56,95 @@ class ChunkConsumer(Consumer):
 
     signer: ClassVar[Signer] = Signer()
 
-    class Blueprint(_blueprint):  # type: ignore[misc]  # it is an attribute, for the types
+    class Blueprint(_Base.Blueprint):  # type: ignore[misc]  # it is a class
         """The steps of Celery's consumer but one."""
 
         default_steps: ClassVar = [
-            step for step in _blueprint.default_steps if not step.endswith(":DelayedDelivery")
+            step for step in _Base.Blueprint.default_steps if not step.endswith(":DelayedDelivery")
         ]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._was_ready = False
+        self._refused_at = self._refused_since = 0.0
+        self._pause_s = _PAUSE_S
+        super().__init__(*args, **kwargs)
+
+    def on_ready(self) -> None:
+        """Take note that the broker has accepted this worker once."""
+        self._was_ready = True
+        super().on_ready()
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect; what cannot be reached is tried again, as Celery does it."""
+
+        def tell(error: Exception, pause_s: float) -> None:
+            self._heed_refusal(error)
+            log(
+                logging.ERROR,
+                "broker_away",
+                "the broker cannot be reached",
+                broker=conn.as_uri(),
+                error=reason_of(error),
+                again_in_s=pause_s,
+            )
+
+        conf: Any = self.app.conf
+        connected = conn.ensure_connection(
+            tell, conf.broker_connection_max_retries, callback=maybe_shutdown
+        )
+        self.first_connection_attempt = False
+        return connected
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Handle an error that no retry has caught."""
+        self._heed_refusal(exc)
+        super().on_connection_error_before_connected(exc)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Handle an error of a connection that worked."""
+        self._heed_refusal(exc)
+        super().on_connection_error_after_connected(exc)
+
+    def _heed_refusal(self, error: Exception) -> None:
+        """Pause if `error` is a refusal, or end the worker.
+
+        Raises:
+            WorkerShutdown: With status 1, if asking again is in vain.
+        """
+        what = find_refusal(error)
+        if what is None:
+            return
+        now = time.monotonic()
+        if now - self._refused_at > _FORGET_REFUSAL_S:
+            self._refused_since, self._pause_s = now, _PAUSE_S
+        self._refused_at = now
+        app: Any = self.app
+        is_final = not self._was_ready or app.broker_url.startswith("redis")
+        if is_final or now - self._refused_since >= app.outage_s:
+            log(
+                logging.CRITICAL,
+                "broker_refused",
+                f"the broker at {app.connection_for_read().as_uri()} refused {what} "
+                f"({reason_of(error)}); this worker ends",
+            )
+            raise WorkerShutdown(1)
+        self._pause(self._pause_s)
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            maybe_shutdown()
+            time.sleep(_LOOK_EVERY_S)
+
+    def add_task_queue(self, queue: str, *args: Any, **kwargs: Any) -> None:
+        """Serve the queue again after `cancel_task_queue`; no other is served."""
+        queues: Any = self.app.amqp.queues
+        if queue not in queues:
+            log(logging.ERROR, "queue_refused", "no other queue is served", queue=queue)
+            return
+        super().add_task_queue(queue, *args, **kwargs)
+        queues.select_add(queues[queue])  # else it is not served after the next connection
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         """Return what is called with every message."""
@@ -60,7 +155,7 @@ class ChunkConsumer(Consumer):
             if problem is None:
                 return handle(message)
             log(logging.ERROR, "message_rejected", f"a message is rejected: {problem}")
-            lost: Any = self.connection_errors  # type: ignore[attr-defined]  # not in its stubs
+            lost: Any = self.connection_errors
             message.reject_log_error(logging.getLogger("pyrmute_tasks"), lost)
             return None
 

@@ -43,7 +43,10 @@ _MALLOC: Final = (
     ("MALLOC_MMAP_THRESHOLD_", str(32 * 1024 * 1024)),
     ("MALLOC_TRIM_THRESHOLD_", str(128 * 1024 * 1024)),
 )
-_COMMAND: Final = (sys.executable, "-m", "pyrmute_tasks")
+# Without -P a file `redis.py` in the current directory would be taken for the library.
+_COMMAND: Final = (sys.executable, "-P", "-m", "pyrmute_tasks")
+# What steers Celery in this process's environment is about somebody else's fleet.
+_NOT_INHERITED: Final = (ENV_PREFIX, "CELERY_", "REMAP_SIGTERM")
 
 
 class EmbeddedFleet:
@@ -129,7 +132,7 @@ class EmbeddedFleet:
         assert self._directory is not None
         assert self._guard is not None
         inherited = {
-            key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)
+            key: value for key, value in os.environ.items() if not key.startswith(_NOT_INHERITED)
         }
         inherited = dict(_MALLOC) | inherited
         # Celery's pool leaves directories behind when it is killed: they go with ours.

@@ -472,7 +472,7 @@ class CeleryExecutor:
 
     def _check_workers(self, workers: list[WorkerInfo]) -> None:
         self._count_slots(workers)
-        if workers:
+        if any(worker.is_serving for worker in workers):
             self._no_worker_since = None
             return
         if self._no_worker_since is None:
@@ -480,15 +480,16 @@ class CeleryExecutor:
         # A fleet that was there may be in the middle of a deployment.
         patience_s = self._settings.outage_s if self._met_workers else self._settings.worker_wait_s
         if self._watched_s - self._no_worker_since >= patience_s:
+            idle = f" ({len(workers)} are there and take none from it)" if workers else ""
             rejected = self._store.rejected_workers()
             raise NoWorkersError(
                 f"no worker answers on queue '{self._settings.queue}' of "
-                f"{hide_password(self._settings.broker_url)}; " + (rejected or _START_ONE)
+                f"{hide_password(self._settings.broker_url)}{idle}; " + (rejected or _START_ONE)
             )
 
     def _count_slots(self, workers: list[WorkerInfo]) -> None:
         self.slots = max(1, sum(worker.slots for worker in workers))
-        self._met_workers = self._met_workers or bool(workers)
+        self._met_workers = self._met_workers or any(worker.is_serving for worker in workers)
 
     @contextlib.contextmanager
     def _store_errors(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, Self
 
 from redis.backoff import ExponentialBackoff
+from redis.exceptions import AuthenticationError
 from redis.retry import Retry
 
 __all__ = ["PatientRetry"]
@@ -67,8 +68,8 @@ class PatientRetry(Retry):
             try:
                 return do()
             except self._supported_errors as error:
-                if not is_retryable(error):
-                    raise
+                if isinstance(error, AuthenticationError) or not is_retryable(error):
+                    raise  # a password does not become right by being sent again
                 failures += 1
                 fail(error, failures) if with_failure_count else fail(error)
                 pause_s = self._backoff.compute(min(failures, _BACKOFF_TRIES))

@@ -64,6 +64,11 @@ class WorkerInfo:
     beats_every_s: float = 1.0
 
     @property
+    def is_serving(self) -> bool:
+        """Whether it takes chunks, or has some to finish."""
+        return self.slots > 0 or bool(self.running)
+
+    @property
     def is_fresh(self) -> bool:
         """Whether it said so lately enough to count as alive."""
         return self.silent_s < _MISSED_BEATS * self.beats_every_s

@@ -6,25 +6,32 @@ import heapq
 import logging
 import os
 import secrets
+import sys
 import threading
 import warnings
-from functools import cache
-from typing import Any, Final
+from collections.abc import Callable
+from functools import cache, cached_property
+from typing import Any, Final, NoReturn
 
 import billiard.pool
+import click
 import redis
 from celery import Celery
+from celery.apps.worker import Worker
 from celery.bootsteps import StartStopStep
+from celery.concurrency.prefork import TaskPool
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
+from celery.utils.text import str_to_list
 from celery.worker import state
 
 from pyrmute_tasks.adoption import load_manager
-from pyrmute_tasks.distributed.app import create_app
+from pyrmute_tasks.distributed.app import FleetApp
 from pyrmute_tasks.distributed.consumer import consumer_of
+from pyrmute_tasks.distributed.refusals import find_refusal, reason_of
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.tasks import RunnerSource, register_task
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.observability import log
+from pyrmute_tasks.observability import hide_password, log
 from pyrmute_tasks.settings import Settings
 
 __all__ = ["Heartbeat", "create_worker_app", "worker_arguments"]
@@ -33,6 +40,10 @@ _GOODBYE_S: Final = 2.0
 _LAST_RESULT_TRIES: Final = 10  # of a tenth of a second
 _LOOK_AFTER_CHILDREN_S: Final = 0.25
 _FORGET_TIMERS_S: Final = 2.0
+_OTHER_POOL: Final = (
+    "error: workers need --pool=prefork: threads and greenlets can be neither interrupted at a "
+    "time limit nor lost alone"
+)
 _ARGUMENTS: Final = ("--without-gossip", "--without-mingle")
 
 
@@ -48,7 +59,7 @@ def create_worker_app(settings: Settings) -> Celery:
             "a worker needs to know its manager: set PYRMUTE_TASKS_MANAGER or --manager to "
             "package.module:attribute or path/to/file.py:attribute"
         )
-    app = create_app(settings)
+    app = WorkerApp(settings)
     signer = settings.signer
     app.conf.worker_consumer = consumer_of(signer)
     # Whoever can publish could shut workers down with it, and nothing of it can be signed.
@@ -72,7 +83,7 @@ def create_worker_app(settings: Settings) -> Celery:
 
     manager = load_manager(settings.manager)
     register_task(app, RunnerSource(manager, settings), name_of, open_store)
-    heartbeat = Heartbeat(settings)
+    heartbeat = Heartbeat(settings, app.serves)
 
     # Celery keeps only weak references to receivers, and signals are global: the
     # application holds them, and they heed their own application only.
@@ -100,6 +111,77 @@ def create_worker_app(settings: Settings) -> Celery:
     worker_shutting_down.connect(leave, weak=False)
     worker_shutdown.connect(end, weak=False)
     return app
+
+
+class WorkerApp(FleetApp):
+    """The application of a worker, which refuses what would not work.
+
+    Args:
+        settings: As of a `FleetApp`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.queue = settings.queue
+
+    def start(self, argv: list[str] | None = None) -> NoReturn:
+        """Run Celery's command line and exit with its status, which Celery's own drops.
+
+        Raises:
+            SystemExit: When it ends, or because its options name a pool that is not installed.
+        """
+        from celery.bin.celery import celery as celery_command  # slow, and for workers only
+
+        command: Any = celery_command
+        command.params[0].default = self
+        for option in command.params:
+            option.envvar = None  # APP, BROKER_URL and so on are somebody else's
+        try:
+            status = command.main(args=argv, standalone_mode=False)
+        except click.exceptions.Exit as done:
+            status = done.exit_code
+        except click.ClickException as error:
+            sys.exit(f"error: {error.format_message()}")
+        except ImportError as error:
+            sys.exit(f"{_OTHER_POOL} ({error})")
+        sys.exit(status)
+
+    @cached_property
+    def Worker(self) -> Any:  # noqa: N802  # Celery's name
+        """The class of the worker's main process."""
+        return self.subclass_with_self(ChunkWorker)
+
+    def serves(self) -> bool:
+        """Whether the worker takes chunks; not after Celery's ``cancel_consumer``."""
+        queues: Any = self.amqp.queues
+        return self.queue in queues.consume_from
+
+
+_Base: Any = Worker  # its stubs lack most of it
+
+
+class ChunkWorker(_Base):  # type: ignore[misc]  # it is a class
+    """Celery's worker, ended at once by options with which it could run no chunks."""
+
+    def setup_instance(
+        self, queues: Any = None, exclude_queues: Any = None, **options: Any
+    ) -> None:
+        """Check the options and set the worker up.
+
+        Raises:
+            SystemExit: With a sentence that says which option is wrong.
+        """
+        pool, queue = self.pool_cls, self.app.queue
+        if pool != "prefork" and not (isinstance(pool, type) and issubclass(pool, TaskPool)):
+            sys.exit(_OTHER_POOL)
+        if set(str_to_list(queues) or [queue]) != {queue} or queue in (
+            str_to_list(exclude_queues) or ()
+        ):
+            sys.exit(
+                f"error: this worker is for queue '{queue}' and no other; name another with "
+                "--queue or PYRMUTE_TASKS_QUEUE instead of -Q and -X"
+            )
+        super().setup_instance(queues=queues, exclude_queues=exclude_queues, **options)
 
 
 def worker_arguments(name: str, concurrency: int, loglevel: str = "WARNING") -> list[str]:
@@ -152,10 +234,12 @@ class Heartbeat:
 
     Args:
         settings: Where to tell it, and how often.
+        serves: Says whether the worker takes chunks.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, serves: Callable[[], bool] = lambda: True) -> None:
         self._settings = settings
+        self._serves = serves
         self._stop = threading.Event()
         self._now = threading.Event()
         self._slots = 0
@@ -186,8 +270,10 @@ class Heartbeat:
         try:
             while not self._stop.is_set():
                 try:
-                    store.beat(worker, self._slots, _running())
-                except redis.RedisError:
+                    store.beat(worker, self._slots if self._serves() else 0, _running())
+                except redis.RedisError as error:
+                    if self._ends_worker(error):
+                        return
                     log(logging.WARNING, "heartbeat_failed", "the store cannot be reached")
                 if self._now.wait(self._settings.heartbeat_s):
                     self._now.clear()
@@ -196,6 +282,18 @@ class Heartbeat:
             log(logging.DEBUG, "heartbeat_failed", "could not say goodbye")
         finally:
             store.close()
+
+    def _ends_worker(self, error: redis.RedisError) -> bool:
+        """Let the main process end if the store refuses it."""
+        what = find_refusal(error)
+        if what is None:
+            return False
+        url = hide_password(self._settings.redis_store_url)
+        told = f"the store at {url} refused {what} ({reason_of(error)}); this worker ends"
+        log(logging.CRITICAL, "store_refused", told)
+        shared: Any = state
+        shared.should_stop = 1  # the exit status
+        return True
 
 
 def _running() -> list[str]:

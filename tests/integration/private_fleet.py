@@ -74,6 +74,10 @@ class PrivateWorker:
         """Whether the very processes that it began with live, and no others."""
         return self.pids_now() == self.pids and all(map(is_alive, self.pids))
 
+    def wait(self, timeout_s: float) -> int:
+        """Wait until its main process ends; return its exit status."""
+        return self._process.wait(timeout_s)
+
     def close(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)

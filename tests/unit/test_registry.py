@@ -1,3 +1,4 @@
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,8 +66,33 @@ def test_a_module_that_breaks_is_told(module_file: Path) -> None:
 
 def test_a_file_whose_name_is_taken_is_told(tmp_path: Path, module_file: Path) -> None:
     (tmp_path / "json.py").write_text("manager = 1\n")
-    with pytest.raises(ManagerImportError, match="the name 'json' belongs to another module"):
+    with pytest.raises(ManagerImportError, match="the name 'json' belongs to another module") as e:
         load_attribute(f"{tmp_path / 'json.py'}:manager")
+    assert str(tmp_path / "json.py") in str(e.value)
+    assert str(Path(json.__file__)) in str(e.value)
+
+
+def test_module_in_current_directory_comes_last(
+    module_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(module_file.parent)
+    module_file.write_text("thing = 7\n")
+    assert load_attribute(f"{module_file.stem}:thing") == 7
+    assert sys.path[-1] == str(module_file.parent)
+    assert str(module_file.parent) not in sys.path[:-1]
+
+
+def test_module_in_current_directory_that_is_shadowed_is_told(
+    module_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(module_file.parent)
+    (module_file.parent / "json").mkdir()
+    package = module_file.parent / "json" / "__init__.py"
+    package.write_text("manager = 1\n")
+    with pytest.raises(ManagerImportError, match="belongs to another module") as e:
+        load_attribute("json:manager")
+    assert str(package) in str(e.value)
+    assert str(Path(json.__file__)) in str(e.value)
 
 
 def test_an_object_is_found_under_its_name(module_file: Path) -> None:

@@ -1,3 +1,5 @@
+import ssl
+
 import pytest
 
 from pyrmute_tasks.codec import Compression
@@ -98,3 +100,59 @@ def test_every_setting_survives_the_way_through_variables() -> None:
 def test_limits_that_cannot_be_right_are_told(variable: str, value: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         Settings.from_env({variable: value})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:p/wsecret@h:6379/0",
+        "redis://:p#wsecret@h:6379/0",
+        "redis://:p?wsecret@h:6379/0",
+        "redis://:wsecret@h:99999/0",
+        "rediss://u:wsecret@h/0?ssl_ca_certs=/nowhere",
+        "rediss://u:wsecret@h/0?ssl_cert_reqs=maybe",
+        "rediss://u:wsecret@h/0?ssl_other=1",
+        "redis://u:wsecret@h/0?ssl_cert_reqs=none",
+        "redis://u:wsecret@h/zero",
+        "unix://:p/wsecret@/tmp/x.sock",
+        "amqp://u:p/wsecret@h/v",
+    ],
+)
+def test_urls_that_mislead_are_refused_without_the_password(url: str) -> None:
+    store = "redis://s" if url.startswith("amqp") else ""
+    with pytest.raises(ConfigurationError) as told:
+        Settings(broker_url=url, store_url=store)
+    assert "wsecret" not in str(told.value)
+    assert told.value.__suppress_context__ or told.value.__context__ is None
+
+
+def test_settings_are_shown_without_passwords() -> None:
+    settings = Settings(
+        broker_url="amqp://u:wsecret@h/v", store_url="unix:///tmp/x?db=2&password=wsecret"
+    )
+    assert "wsecret" not in repr(settings)
+    assert "amqp://u:***@h/v" in repr(settings)
+    assert "password=***" in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "for_celery"),
+    [
+        ("unix:///tmp/x?db=2", "redis+socket:///tmp/x?virtual_host=2"),
+        ("unix:///tmp/x?password=p%2Fw", "redis+socket://:p%2Fw@/tmp/x"),
+        ("redis://:p%2Fw@h:1/0?db=3", "redis://:p%2Fw@h:1/3"),
+        ("rediss://h/1?ssl_cert_reqs=none", "rediss://h/1"),
+    ],
+)
+def test_database_and_password_reach_both_libraries(url: str, for_celery: str) -> None:
+    assert Settings(broker_url=url).celery_broker_url == for_celery
+
+
+def test_certificates_are_verified_by_default() -> None:
+    redis = Settings(broker_url="rediss://h/0")
+    assert redis.celery_broker_tls == {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+    assert "ssl_cert_reqs=required" in redis.redis_store_url
+    rabbit = Settings(broker_url="amqps://h/v", store_url="redis://s")
+    assert rabbit.celery_broker_tls == {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": "h"}
+    off = Settings(broker_url="amqps://h/v?ssl_cert_reqs=none", store_url="redis://s")
+    assert off.celery_broker_tls == {"cert_reqs": ssl.CERT_NONE}

@@ -1,0 +1,150 @@
+"""Workers that a server refuses, or whose options cannot work, end with one sentence."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from urllib.parse import quote
+
+import pytest
+
+from pyrmute_tasks import Migrator, NoWorkersError, Settings
+from pyrmute_tasks.distributed.app import create_app
+from tests.conftest import ROOT, wait_until
+from tests.integration.private_fleet import PrivateFleet, private_fleet
+from tests.people import person
+from tests.rabbitmq import RabbitMQFleet, rabbitmq_fleet
+
+HOP = ("Person", "1.0.0", "3.0.0")
+SECRET = "s3cr3t-w0rd"
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[PrivateFleet]:
+    with private_fleet("tests.people:manager", worker_wait_s=1.5) as fleet:
+        yield fleet
+
+
+@pytest.fixture(scope="module")
+def rabbit() -> Iterator[RabbitMQFleet]:
+    with rabbitmq_fleet(0) as fleet:
+        yield replace_manager(fleet)
+
+
+def replace_manager(fleet: RabbitMQFleet) -> RabbitMQFleet:
+    fleet.settings = replace(fleet.settings, manager="tests.people:manager")
+    return fleet
+
+
+def run_worker(
+    settings: Settings, *options: str, timeout_s: float = 25
+) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "pyrmute_tasks", "worker", "--concurrency", "1"]
+    return subprocess.run(
+        [*command, *options],
+        cwd=ROOT,
+        env=os.environ | settings.to_env(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def with_login(url: str, login: str) -> str:
+    if url.startswith("unix"):
+        user, _, password = login.partition(":")
+        return f"{url}?username={quote(user)}&password={quote(password)}"
+    return re.sub("//.*@", f"//{login}@", url)
+
+
+def check_refused(done: "subprocess.CompletedProcess[str]", told: str) -> None:
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output
+    assert len(re.findall(told, output)) == 1, output
+    assert "Traceback" not in output
+    assert SECRET not in output
+
+
+# --- options ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo", "gevent", "eventlet"])
+def test_other_pool_is_refused(fleet: PrivateFleet, pool: str) -> None:
+    done = run_worker(fleet.settings, "--", f"--pool={pool}")
+    assert done.returncode == 1
+    assert done.stderr.count("error: workers need --pool=prefork") == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("options", [["-Q", "other"], ["-Q", "pyrmute-tasks,other"]])
+def test_other_queue_is_refused(fleet: PrivateFleet, options: list[str]) -> None:
+    done = run_worker(fleet.settings, "--", *options)
+    assert done.returncode == 1
+    assert "error: this worker is for queue 'pyrmute-tasks' and no other" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_worker_whose_consumer_is_cancelled_counts_as_none(fleet: PrivateFleet) -> None:
+    worker = fleet.start_worker("--loglevel", "INFO")
+    app = create_app(fleet.settings)
+    with Migrator("tests.people:manager", settings=fleet.settings) as migrator:
+        assert len(migrator.migrate_batch_data([person(1)], *HOP)) == 1
+        app.control.cancel_consumer(fleet.settings.queue)
+        wait_until(lambda: "Canceling queue" in worker.log, "the worker cancels")
+        with pytest.raises(NoWorkersError, match="1 are there and take none from it"):
+            migrator.migrate_batch_data([person(1)], *HOP)
+        app.control.add_consumer(fleet.settings.queue)
+        assert len(migrator.migrate_batch_data([person(1)], *HOP)) == 1
+    worker.close()
+
+
+# --- Redis --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["broker_url", "store_url"])
+def test_wrong_password_of_redis_ends_the_worker(fleet: PrivateFleet, place: str) -> None:
+    url = with_login(getattr(fleet.settings, place), f"nobody:{SECRET}")
+    done = run_worker(replace(fleet.settings, **{place: url}))
+    check_refused(done, "refused the user or the password")
+
+
+@pytest.mark.parametrize("place", ["broker", "store"])
+def test_lost_rights_on_redis_end_the_worker(fleet: PrivateFleet, place: str) -> None:
+    server = getattr(fleet, place)
+    server.execute_command("ACL", "SETUSER", "worker", "on", f">{SECRET}", "~*", "&*", "+@all")
+    url = with_login(getattr(fleet.settings, f"{place}_url"), f"worker:{SECRET}")
+    settings, fleet.settings = fleet.settings, replace(fleet.settings, **{f"{place}_url": url})
+    try:
+        worker = fleet.start_worker()
+    finally:
+        fleet.settings = settings
+    server.execute_command("ACL", "SETUSER", "worker", "-@all")
+    assert worker.wait(10) == 1, worker.log
+    assert len(re.findall("refused what the user wants to do", worker.log)) == 1
+    assert SECRET not in worker.log
+
+
+# --- RabbitMQ -----------------------------------------------------------------------------
+
+
+def test_wrong_password_of_rabbitmq_ends_the_worker(rabbit: RabbitMQFleet) -> None:
+    url = with_login(rabbit.settings.broker_url, f"nobody:{SECRET}")
+    done = run_worker(replace(rabbit.settings, broker_url=url))
+    check_refused(done, "refused the user, the password or what the user wants to do")
+
+
+def test_unknown_virtual_host_ends_the_worker(rabbit: RabbitMQFleet) -> None:
+    url = rabbit.settings.broker_url.rstrip("/") + "/nowhere"
+    done = run_worker(replace(rabbit.settings, broker_url=url))
+    check_refused(done, "refused the user, or has no such virtual host")
+
+
+def test_queue_of_another_kind_ends_the_worker(rabbit: RabbitMQFleet) -> None:
+    settings = replace(rabbit.settings, queue="classic")
+    with create_app(settings).connection_for_write() as connection:
+        connection.default_channel.queue_declare(queue="classic", durable=True, auto_delete=False)
+    check_refused(run_worker(settings), "refused the queue, which is of another kind")
