@@ -5,15 +5,14 @@ the data and what the data is: its kind, its job and its part. So what is signed
 altered nor passed off as something else, another job's or another part's. Without a secret
 nothing is signed, and what is signed is refused: both ends notice that they differ.
 
-A sealed value is ``0xC1 "S1"``, four bytes that say which secret, a hash of 16 bytes, and the
-data. No frame, spec or notice begins with that byte.
+A sealed value is ``0xC1 "S1"``, four bytes that say which secret, 16 bytes of HMAC-SHA256, and
+the data. No frame, spec or notice begins with that byte.
 """
 
 import enum
-import hashlib
 import hmac
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 from pyrmute_tasks.errors import ConfigurationError, SignatureError
 
@@ -24,10 +23,9 @@ SECRET_VARIABLE: Final = "PYRMUTE_TASKS_SECRET"  # noqa: S105  # a name, no secr
 _MAGIC: Final = b"\xc1S1"
 _ID_BYTES: Final = 4
 _HASH_BYTES: Final = 16
-_KEY_BYTES: Final = 32
 _LEAST_CHARACTERS: Final = 16
 _SEAL_BYTES: Final = len(_MAGIC) + _ID_BYTES + _HASH_BYTES
-_PERSON: Final = b"pyrmute-tasks 1"  # so that no other use of the secret gives the same hash
+_PURPOSE: Final = b"pyrmute-tasks 1 "  # so that no other use of the secret gives the same hash
 
 
 class Sealed(enum.Enum):
@@ -65,11 +63,8 @@ class Signer:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        keys = [_key(secret) for secret in secrets]
-        self._hashes: dict[bytes, Any] = {
-            _id_of(key): hashlib.blake2b(key=key, digest_size=_HASH_BYTES, person=_PERSON)
-            for key in keys
-        }
+        keys = [_derived(secret.encode(), b"key") for secret in secrets]
+        self._hashes = {_id_of(key): hmac.new(key, _PURPOSE, "sha256") for key in keys}
         self._own = _id_of(keys[0]) if keys else b""
 
     @property
@@ -136,13 +131,12 @@ class Signer:
         for field in (kind.value, job.encode(), part.encode()):
             made.update(len(field).to_bytes(4, "big") + field)
         made.update(data)
-        digest: bytes = made.digest()
-        return digest
+        return made.digest()[:_HASH_BYTES]
 
 
-def _key(secret: str) -> bytes:
-    return hashlib.blake2b(secret.encode(), digest_size=_KEY_BYTES, person=b"pyrmute key").digest()
+def _derived(secret: bytes, purpose: bytes) -> bytes:
+    return hmac.digest(secret, _PURPOSE + purpose, "sha256")
 
 
 def _id_of(key: bytes) -> bytes:
-    return hashlib.blake2b(key, digest_size=_ID_BYTES, person=b"pyrmute key id").digest()
+    return _derived(key, b"id")[:_ID_BYTES]
