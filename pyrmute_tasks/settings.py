@@ -177,8 +177,8 @@ class Settings:
         return store_url(self.store_url or self.broker_url)
 
     def __repr__(self) -> str:
-        """Show the settings without passwords."""
-        shown = {option.name: getattr(self, option.name) for option in fields(self)}
+        """Show the settings without passwords and secrets."""
+        shown = {option.name: getattr(self, option.name) for option in fields(self) if option.repr}
         for name in ("broker_url", "store_url"):
             shown[name] = hide_password(shown[name])
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
