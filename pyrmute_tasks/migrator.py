@@ -8,8 +8,8 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import replace
 from itertools import chain
 from types import TracebackType
@@ -529,8 +529,7 @@ class Migrator:
         if tally.failure is not None:
             raise tally.failure.exception()
 
-    @contextmanager
-    def _job(self, plan: MigrationPlan, kind: FrameKind) -> Iterator[tuple[JobExecutor, JobTally]]:
+    def _job(self, plan: MigrationPlan, kind: FrameKind) -> "_JobRun":
         session = self._open()
         spec = JobSpec(
             new_job_id(unique=bool(self._settings.secret)),
@@ -545,17 +544,7 @@ class Migrator:
             compression=self._settings.compression,
         )
         tally = JobTally(spec.id)
-        with session.run_job(spec, plan.fingerprint_tree) as executor:
-            tally.begin()
-            try:
-                yield executor, tally
-            except Exception:
-                self._end(tally, JobState.FAILED)
-                raise
-            except BaseException:
-                self._end(tally, JobState.CANCELLED)
-                raise
-            self._end(tally, JobState.FAILED if tally.failure else JobState.SUCCEEDED)
+        return _JobRun(session.job(spec, plan.fingerprint_tree), tally, self._end)
 
     def _end(self, tally: JobTally, state: JobState) -> None:
         tally.end(state)
@@ -584,6 +573,38 @@ class Migrator:
         if fixed is not None:
             return lambda: fixed
         return lambda: Window.for_slots(executor.slots)
+
+
+class _JobRun:
+    """One job while it runs; a context manager, which tells how it ended.
+
+    A generator's would set attributes of what is raised, and exceptions may forbid that.
+
+    Args:
+        executor: Where its chunks run.
+        tally: What counts them.
+        end: Called at the end.
+    """
+
+    def __init__(
+        self, executor: JobExecutor, tally: JobTally, end: Callable[[JobTally, JobState], None]
+    ) -> None:
+        self._executor, self._tally, self._end = executor, tally, end
+
+    def __enter__(self) -> tuple[JobExecutor, JobTally]:
+        self._executor.__enter__()
+        self._tally.begin()
+        return self._executor, self._tally
+
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        if kind is not None:
+            state = JobState.FAILED if issubclass(kind, Exception) else JobState.CANCELLED
+        else:
+            state = JobState.FAILED if self._tally.failure else JobState.SUCCEEDED
+        try:
+            self._end(self._tally, state)
+        finally:
+            self._executor.__exit__(kind, *error)
 
 
 def _located(failure: RecordFailure | None, chunk: Chunk[None]) -> RecordFailure | None:

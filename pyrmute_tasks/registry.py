@@ -145,6 +145,11 @@ class Registry:
             for (first, last), step in steps.items()
         ]
 
+    def code_of(self, name: str) -> tuple[list[type[BaseModel]], list[MigrationFunc]]:
+        """Return the classes of all versions of a model, and all its written steps."""
+        models, steps = self._models.get(name, {}), self._steps.get(name, {})
+        return list(models.values()), list(steps.values())
+
     def is_backward_compatible(self, name: str, version: ModelVersion) -> bool:
         """Say whether records of earlier versions may enter `version` without a step."""
         return version in self._compatible.get(name, ())

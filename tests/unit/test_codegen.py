@@ -1,6 +1,7 @@
 """The functions generated for a plan: one record through everything, every way out as data."""
 
 import gc
+import linecache
 import traceback
 from typing import Any
 
@@ -181,3 +182,29 @@ def test_batches_within_batches_share_the_threshold() -> None:
         assert gc.get_threshold() == raised
     gc.collect()
     assert gc.get_threshold() == usual
+
+
+def test_callbacks_that_somebody_clears_do_no_harm() -> None:
+    usual = gc.get_threshold()
+    others = gc.callbacks[:]
+
+    def step(data: dict[str, Any]) -> dict[str, Any]:
+        gc.callbacks.clear()
+        return data
+
+    try:
+        for _ in range(2):
+            outputs, failure = plan_of(step).run([{"n": 1}], DATA)
+            assert (outputs, failure) == ([{"n": 1}], None)
+            assert gc.get_threshold() == usual
+    finally:
+        gc.callbacks[:] = others
+
+
+def test_generated_source_goes_with_its_functions() -> None:
+    gc.collect()
+    before = len(linecache.cache)
+    for _ in range(5):
+        plan_of(noting("step")).run([{"n": 1}], DATA)
+    gc.collect()
+    assert len(linecache.cache) <= before + 1

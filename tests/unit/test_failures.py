@@ -10,19 +10,18 @@ from typing import Any, Literal
 
 import pyrmute
 import pytest
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from pyrmute_tasks.codec import pack, unpack
 from pyrmute_tasks.errors import InvalidRecordError, MigrationError, ModelNotFoundError
-from pyrmute_tasks.exceptions import attributes_of, causes_of
 from pyrmute_tasks.failures import (
     RecordFailure,
     RemoteError,
     Stage,
     describe_safely,
-    validation_error_of,
 )
+from pyrmute_tasks.remote_errors import attributes_of, causes_of
 from pyrmute_tasks.steps import Step
 from pyrmute_tasks.versions import ModelVersion
 
@@ -73,16 +72,6 @@ def test_a_validation_error_travels_with_the_same_errors(item: object) -> None:
     assert repr(back.errors()) == repr(error.errors())
     assert str(back) == str(error)
     assert back.title == "Item"
-
-
-@pytest.mark.parametrize("position", range(len(BAD_ITEMS)))
-def test_one_records_part_of_a_lists_error_equals_its_own(position: int) -> None:
-    with pytest.raises(ValidationError) as caught:
-        TypeAdapter(list[Item]).validate_python(BAD_ITEMS)
-    part = validation_error_of(caught.value, position, "Item")
-    own = invalid(BAD_ITEMS[position])
-    assert repr(part.errors()) == repr(own.errors())
-    assert str(part) == str(own)
 
 
 class Bad(ValueError):
@@ -455,7 +444,7 @@ def test_a_step_whose_exception_has_no_text_fails_as_in_pyrmute(kind: type[Excep
         try:
             step({})
         except Exception as cause:
-            raise step_.error("User", cause)  # noqa: B904  # its cause is set
+            raise step_.error("User", cause)  # noqa: B904  # it has its cause already
     except BaseException as raised:
         error = raised
     assert (type(error).__name__, error.args) == (type(expected).__name__, expected.args)

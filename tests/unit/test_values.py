@@ -6,6 +6,7 @@ import sys
 import types
 import zlib
 from collections import deque
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -345,3 +346,38 @@ def test_table_of_types_is_up_to_date() -> None:
 
 if __name__ == "__main__":
     Path(TABLE).write_text(table())
+
+
+@contextlib.contextmanager
+def interrupted_in(function: str) -> Iterator[None]:
+    """Raise what the handler of a signal raises, the first time that `function` is called."""
+
+    def interrupt(frame: types.FrameType, _: str, __: object) -> None:
+        if frame.f_code.co_name == function:
+            sys.setprofile(before)
+            raise KeyboardInterrupt
+
+    before = sys.getprofile()
+    sys.setprofile(interrupt)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+
+
+IN_FIELDS = {"at": [date(2024, 1, day) for day in range(1, 29)]}
+
+
+@pytest.mark.parametrize("value", [IN_FIELDS, {1: IN_FIELDS}, {"shared": [IN_FIELDS, IN_FIELDS]}])
+def test_interruption_is_not_swallowed_by_packing(value: object) -> None:
+    with interrupted_in("scalar_to_bytes"), pytest.raises(KeyboardInterrupt):
+        pack_record(value)
+    assert_same(unpack(pack_record(value)), value)
+
+
+@pytest.mark.parametrize("value", [IN_FIELDS, {1: IN_FIELDS}, {"shared": [IN_FIELDS, IN_FIELDS]}])
+def test_interruption_is_not_swallowed_by_unpacking(value: object) -> None:
+    packed = pack(value)
+    with interrupted_in("scalar_from_bytes"), pytest.raises(KeyboardInterrupt):
+        unpack(packed)
+    assert_same(unpack(packed), value)
