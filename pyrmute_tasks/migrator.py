@@ -300,7 +300,9 @@ class Migrator:
 
         Yields:
             The validated models, in the order of the records; all those before a failing
-            record, then its error is raised as `migrate_batch` raises it.
+            record, then its error is raised as `migrate_batch` raises it. If the
+            source itself raises an `Exception`, all before it, too; after an exit or an
+            interrupt from there, the job is cancelled at once.
         """
         return self._stream(data_list, name, from_version, to_version, chunk_size, Wanted())
 

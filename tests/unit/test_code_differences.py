@@ -315,8 +315,11 @@ def test_command_prints_and_compares(tmp_path: Path) -> None:
     assert "step Person 1.0.0 → 2.0.0 reaches function tests.people.obey" in other.output
     file.write_text("[]")
     wrong = runner.invoke(fingerprint, [*options, "--compare", str(file)])
-    assert wrong.exit_code == 1
+    assert wrong.exit_code == 2
     assert "is not what" in wrong.output
+    both = runner.invoke(fingerprint, [*options, "--json", "--compare", str(file)])
+    assert both.exit_code == 2
+    assert "exclude each other" in both.output
 
 
 def test_equal_managers_have_no_differences() -> None:

@@ -13,6 +13,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
+from pyrmute_tasks import MigrationHook, ModelManager
 from pyrmute_tasks.codec import pack, unpack
 from pyrmute_tasks.errors import InvalidRecordError, MigrationError, ModelNotFoundError
 from pyrmute_tasks.failures import (
@@ -485,3 +486,63 @@ def test_a_description_tells_what_and_where_but_nothing_of_the_record(
     text = describe_safely(failure.exception())
     assert text == expected
     assert SECRET not in text
+
+
+class Frozen(Exception):
+    def __setattr__(self, name: str, value: object) -> None:
+        raise TypeError("frozen")
+
+
+class Holder(Exception):
+    __slots__ = ("code", "itself", "nothing")
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code, self.itself = code, self
+
+
+def test_slots_of_an_error_travel_also_if_they_hold_the_error() -> None:
+    back = travel(RecordFailure.of(0, Stage.STEP, "", Holder(3))).error
+    assert isinstance(back, Holder)
+    assert back.code == 3
+    assert back.itself is back
+    assert not hasattr(back, "nothing")
+
+
+def test_an_error_that_is_its_own_argument_ends_as_its_text() -> None:
+    error = Holder(4)
+    error.args = (error, 4)
+    error.args = (ValueError(error), 4)
+    back = travel(RecordFailure.of(0, Stage.STEP, "", error)).error
+    assert type(back) in (Holder, RemoteError)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("observe", [False, True])
+def test_an_error_that_refuses_attributes_is_raised_itself(stream: bool, observe: bool) -> None:
+    class Strict(Inner):
+        @classmethod
+        def model_validate(cls, *_: Any, **__: Any) -> Any:
+            raise Frozen("x")
+
+    manager = ModelManager()
+    manager.model("Strict", "1.0.0")(Inner)
+    manager.model("Strict", "2.0.0", backward_compatible=True)(Strict)
+    if observe:
+        manager.add_hook(MigrationHook())
+    call = manager.migrate_batch_streaming if stream else manager.migrate_batch
+    with pytest.raises(Frozen) as caught:
+        list(call([{}], "Strict", "1.0.0", "2.0.0"))
+    assert caught.value.record_index == 0  # type: ignore[attr-defined]  # set by exception()
+
+
+def test_a_source_may_raise_an_error_that_refuses_attributes() -> None:
+    def source() -> Any:
+        yield {}
+        raise Frozen("x")
+
+    manager = ModelManager()
+    manager.model("Inner", "1.0.0")(Inner)
+    for call in (manager.migrate_batch_data, manager.migrate_batch_data_streaming):
+        with pytest.raises(Frozen):
+            list(call(source(), "Inner", "1.0.0", "1.0.0"))

@@ -82,3 +82,19 @@ def test_an_object_of_the_script_is_found_by_the_scripts_path(
 def test_an_object_without_a_name_is_told() -> None:
     with pytest.raises(ManagerImportError, match="not an attribute of any module"):
         locate_attribute(object())
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("import sys\nsys.exit(0)\n", r"SystemExit: 0 \(failing\.py:2\)"),
+        ("\n1 / 0\n", r"ZeroDivisionError: division by zero \(failing\.py:2\)"),
+    ],
+)
+def test_module_that_fails_or_exits_is_told_with_its_line(
+    module_file: Path, text: str, reason: str
+) -> None:
+    path = module_file.with_name("failing.py")
+    path.write_text(text)
+    with pytest.raises(ManagerImportError, match=reason):
+        load_attribute(f"{path}:manager")

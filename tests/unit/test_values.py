@@ -186,6 +186,16 @@ def test_only_the_odd_record_is_pickled(odd: str) -> None:
     assert back[2] == records[2]
 
 
+class NoWayBack(Exception):
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(first)
+
+
+def test_what_cannot_be_unpickled_is_refused_where_it_is_packed() -> None:
+    with pytest.raises(UnsupportedValueError, match="NoWayBack at n "):
+        pack_or_pickle({"n": NoWayBack(1, 2)})
+
+
 # --- classes by name ----------------------------------------------------------------------
 
 
@@ -306,6 +316,18 @@ A step may put any of these into its record. This table is written by the tests;
   a class that is an attribute of a module, and that workers have loaded with the manager.
 - **files**: what `migrate_file` writes for a field that is declared `Any`; a declared type decides
   for itself.
+
+## Errors
+
+An error that comes from another process keeps its class, text, causes, context and attributes,
+also in slots; a class that is no attribute of a loaded module comes as a `RemoteError` with its
+name and text. What cannot be carried is, where it is an input in a `ValidationError`, told by its
+type as in `<builtins.memoryview>`; where it is an argument, replaced by the error's text (so
+`decimal.InvalidOperation`, whose argument is a list of classes); where it is an attribute, such as
+`AttributeError.obj`, left out. Notes that are no text are left out, and all behind the hundredth
+error of a chain.
+
+## Values
 
 | value | in process, threads | processes | fleet | files |
 |---|---|---|---|---|
