@@ -620,7 +620,7 @@ class _JobRun:
         self._executor, self._tally, self._end = executor, tally, end
 
     def __enter__(self) -> tuple[JobExecutor, JobTally]:
-        self._executor.begin()
+        self._executor.__enter__()
         self._tally.begin()
         return self._executor, self._tally
 
@@ -632,7 +632,7 @@ class _JobRun:
         try:
             self._end(self._tally, state)
         finally:
-            self._executor.end()
+            self._executor.__exit__(kind, *error)
 
 
 def _located(failure: RecordFailure | None, chunk: Chunk[None]) -> RecordFailure | None:

@@ -11,7 +11,8 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from celery import Celery
 
@@ -111,7 +112,7 @@ class Session:
             )
 
     def job(self, spec: JobSpec, code: FingerprintTree) -> "JobExecutor":
-        """Return what runs a job's chunks, between its `begin` and its `end`.
+        """Return where a job's chunks run; entering it makes the job known.
 
         Raises:
             FleetError: If the session cannot be used.
@@ -119,9 +120,8 @@ class Session:
         self.check()
         broker = Broker(self._app, self.settings, self._over)
         supervise = self.fleet.supervise if self.fleet else lambda: None
-        job = JobExecutor(
-            self, CeleryExecutor(broker, self.store, spec, self.settings, supervise, code=code)
-        )
+        executor = CeleryExecutor(broker, self.store, spec, self.settings, supervise, code=code)
+        job = JobExecutor(self, executor)
         self._jobs.add(job)
         return job
 
@@ -156,7 +156,7 @@ class Session:
 
 
 class JobExecutor:
-    """A job's `CeleryExecutor` for as long as its session can be used.
+    """A job's `CeleryExecutor` for as long as its session can be used; a context manager.
 
     Args:
         session: The session it is part of.
@@ -166,17 +166,34 @@ class JobExecutor:
     def __init__(self, session: Session, executor: CeleryExecutor) -> None:
         self._session = session
         self._executor = executor
-        self._has_ended = False
 
     @property
     def slots(self) -> int:
         """How many chunks the fleet runs at a time, as last seen."""
         return self._executor.slots
 
-    def begin(self) -> None:
+    def __enter__(self) -> Self:
         """Make the job known; see `CeleryExecutor`."""
         with self._in_session():
             self._executor.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Remove every trace of the job."""
+        session = self._session
+        if not session.is_mine:
+            return
+        if not session.is_over:
+            self._executor.__exit__(kind, error, traceback)
+            return
+        self.let_go()
+        if session.fleet is None:
+            self.remove()  # again: chunks may have been sent while it was closed
 
     def submit(self, chunk: Chunk[bytes], /) -> None:
         """Send a chunk; see `ChunkExecutor`."""
@@ -193,19 +210,6 @@ class JobExecutor:
         if self._session.is_mine and not self._session.is_over:
             with self._in_session():
                 self._executor.cancel(first)
-
-    def end(self) -> None:
-        """Remove every trace of the job."""
-        session = self._session
-        if not session.is_mine or self._has_ended:
-            return
-        self._has_ended = True
-        if not session.is_over:
-            self._executor.__exit__(None, None, None)
-            return
-        self.let_go()
-        if session.fleet is None:
-            self.remove()  # again: chunks may have been sent while it was closed
 
     def let_go(self) -> None:
         """Keep the job's keys alive no longer."""

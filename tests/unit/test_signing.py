@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyrmute_tasks.codec import Compression
 from pyrmute_tasks.errors import ConfigurationError, SignatureError
-from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.settings import Compress, Settings
 from pyrmute_tasks.signing import Sealed, Signer, split_secrets
 
 FIRST, SECOND = "first secret of two", "second secret of two"
@@ -103,6 +104,12 @@ def test_a_secret_is_not_shown() -> None:
     with pytest.raises(ConfigurationError, match="16 characters or more") as caught:
         Settings(secret=f"{FIRST},short one")
     assert "short one" not in str(caught.value)
+
+
+def test_what_is_signed_is_compressed() -> None:
+    assert Settings(secret=FIRST).compression is Compression.ZSTD
+    assert Settings(secret=FIRST, compress=Compress.NEVER).compression is Compression.NONE
+    assert Settings().compression is Compression.NONE
 
 
 @pytest.mark.parametrize("secret", [",", f"{FIRST},", " , "])
