@@ -150,7 +150,8 @@ class AdoptedManager:
             for name in manager.list_models()
             for version in manager.list_versions(name)
         }
-        self._code.capture(models, ())
+        self._code.know(models, ())
+        self._code.capture_all()
 
     def get(self, name: str, version: VersionLike) -> type[BaseModel]:
         """Return the class of one version.

@@ -5,10 +5,9 @@ the first failing record. One after the other means just that: a record is read 
 migrated and validated before the next one is read.
 """
 
-import contextlib
 import copy
 import multiprocessing
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any, Final
@@ -98,7 +97,7 @@ def migrate_all(
     if begun is None:
         return []
     plan = get_plan()
-    with use_hooks(hooks.all):
+    with use_hooks(hooks.observers()):
         done, failure = plan.run(begun, wanted.output(plan))
     if failure is not None:
         raise failure.exception()
@@ -115,7 +114,8 @@ def migrate_lazily(
             registered meanwhile counts for the next one.
         records: The source; closed at the end.
     """
-    with _closed(iter(records)) as source:
+    source = iter(records)
+    try:  # no context manager of a generator, which sets attributes of what is raised
         for index, record in enumerate(source):
             try:
                 output = get_migrate()(record)
@@ -125,12 +125,6 @@ def migrate_lazily(
                 yield output
                 continue
             raise failure.exception()
-
-
-@contextlib.contextmanager
-def _closed(source: Iterator[Any]) -> Iterator[Iterator[Any]]:
-    try:
-        yield source
     finally:
         close = getattr(source, "close", None)
         if close is not None:
@@ -168,14 +162,15 @@ def migrate_parallel(
 
 def _begun(records: Iterable[Any]) -> Iterable[Any] | None:
     """Return the records, or None if there are none; reads one at the most."""
-    if isinstance(records, Sequence):
-        return records if len(records) else None
+    if type(records) in _KEPT:
+        return records if records else None
     source = iter(records)
     for first in source:
         return chain((first,), source)
     return None
 
 
+_KEPT: Final = (list, tuple)  # any other source may give the same dict each time, filled anew
 _CHUNKS_PER_WORKER: Final = 4  # so that one slow chunk does not leave the others idle for long
 _MAX_CHUNK_SIZE: Final = 2000
 _FIRST_CHUNK_SIZE: Final = 62  # of a source whose length is not known
@@ -214,7 +209,7 @@ def _gather(
 
 def _sizes(records: Iterable[Any], workers: int) -> Callable[[], int]:
     """Return what says how many records the next chunk holds."""
-    if isinstance(records, Sequence):
+    if isinstance(records, Sequence) and len(records):
         size = -(-len(records) // (_CHUNKS_PER_WORKER * workers))
         return lambda: max(1, min(size, _MAX_CHUNK_SIZE))
     growing = chain(
@@ -237,12 +232,11 @@ def _in_threads(
     output = wanted.output(plan)
 
     def run(chunk: Chunk[list[Any]]) -> Outcome[list[Any]]:
-        counts = HookCounts()
+        counts = HookCounts(hooks=hooks)
         with use_hooks((counts, *hooks.live) if hooks else ()):
             return _outcome(chunk, plan.run(chunk.payload, output, chunk.start), counts)
 
-    # A source that is no list may give the same dict each time, filled anew.
-    kept = records if isinstance(records, Sequence) else map(_copied, records)
+    kept = records if type(records) in _KEPT else map(_copied, records)
     with ThreadExecutor(run, workers) as executor:
         chunks = cut_records(kept, _sizes(records, workers))
         return _gather(chunks, executor, workers, hooks, _as_is)
@@ -298,7 +292,7 @@ def _begin_work(argument: Any) -> Callable[[Chunk[list[Any]]], Outcome[list[byte
     output = Output(OutputKind.PACKED, pack=pack_or_pickle)
 
     def run(chunk: Chunk[list[Any]]) -> Outcome[list[bytes]]:
-        counts = HookCounts()
+        counts = HookCounts(hooks=hooks)
         with use_hooks((counts, *hooks.live) if plan.observe else ()):
             return _outcome(chunk, plan.run(chunk.payload, output, chunk.start), counts)
 

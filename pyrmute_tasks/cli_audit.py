@@ -233,8 +233,9 @@ def _remarks(report: AuditReport) -> Iterator[str]:
     if report.losses:
         yield _LOSS_MEANING
     if report.is_clean:
-        yield (
-            "nothing found"
-            if report.came_through or not report.records
-            else "nothing audited: no record came through"
-        )
+        if report.came_through:
+            yield "nothing found"
+        elif report.records:
+            yield "nothing audited: no record came through"
+        else:
+            yield "nothing audited: there are no records"

@@ -43,14 +43,17 @@ def fingerprint(
     """Show all that decides a migration, as a tree of hashes.
 
     Workers whose tree is not the same decline a job. With --compare the differences to
-    another tree are named, and the exit status is 1 if there are any.
+    another tree are named, and the exit status is 1 if there are any; it is 2 if the trees
+    cannot be read.
     """
+    if as_json and compare is not None:
+        raise click.UsageError("--json and --compare exclude each other: first one, then the other")
     try:
         tree = _tree(manager, name, from_version, to_version)
         other = _read(compare) if compare is not None else None
     except PyrmuteTasksError as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        sys.exit(2)
     if other is not None:
         _tell_differences(tree, other)
     elif as_json:
@@ -79,8 +82,9 @@ def _read(path: str) -> FingerprintTree:
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError, FrameError):
+        called = "stdin" if path == "-" else path
         raise ConfigurationError(
-            f"{path} is not what 'pyrmute-tasks fingerprint --json' of this release prints"
+            f"{called} is not what 'pyrmute-tasks fingerprint --json' of this release prints"
         ) from None
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final, NoReturn
+from weakref import finalize
 
 import pydantic_core
 from pydantic import BaseModel, RootModel
@@ -129,7 +130,8 @@ def generate(title: str, name: str, calls: Sequence[Call], output: Output) -> Ge
         parts.append(_write(output.model, data))
     source = "\n".join([*_one(parts, result), "", "", *_many(parts, result), ""])
     names.update(_HELPERS)
-    exec(_compiled(title, source), names)  # noqa: S102  # the text is made here, of no input
+    names["text"] = _Text(title, source)
+    exec(names["text"].code, names)  # noqa: S102  # the text is made here, of no input
     return Generated(names["migrate_one"], names["migrate_many"], source)
 
 
@@ -146,7 +148,7 @@ class _Part:
         raised: An expression of what one record's function raises for `error`; empty if that
             is the error itself.
         refused: What must not have come out.
-        before: A statement before the first record.
+        before: A statement before the first of many records, and before this of a single one.
     """
 
     code: str
@@ -190,8 +192,11 @@ def _run(number: int, call: Call, value: str) -> _Part:
 def _validate(model: type[BaseModel], data: str) -> _Part:
     value = f'{data}.get("root")' if issubclass(model, RootModel) else data
     own = getattr(model.model_validate, "__func__", None) is not _PYDANTICS_VALIDATE
-    # The attribute is looked up for each run: rebuilding the model replaces it.
-    validate = "Target.model_validate" if own else "Target.__pydantic_validator__.validate_python"
+    # The attribute is looked up for each run: rebuilding the model replaces it. A model that
+    # is not built yet may be by the first step.
+    validate = "Target.model_validate"
+    if not own:
+        validate = f"Target.__pydantic_validator__.validate_python if {_BUILT} else {validate}"
     return _Part(f"model = validate({value})", "invalid(error)", before=f"validate = {validate}")
 
 
@@ -204,17 +209,18 @@ def _write(model: type[BaseModel] | None, data: str) -> _Part:
         # A validator may return an object of another class, which writes itself its own way.
         "written = to_json(model) if type(model) is Target else dump(model)",
         "unwritable(error)",
-        before="to_json = Target.__pydantic_serializer__.to_json",
+        before=f"to_json = Target.__pydantic_serializer__.to_json if {_BUILT} else dump",
     )
 
 
+_BUILT: Final = "Target.__pydantic_complete__"
 _PYDANTICS_VALIDATE: Final = BaseModel.model_validate.__func__  # type: ignore[attr-defined]  # a bound classmethod
 
 
 def _one(parts: Sequence[_Part], result: str) -> list[str]:
     lines = ["def migrate_one(record):"]
-    lines += [f"    {part.before}" for part in parts if part.before]
     for part in parts:
+        lines += [f"    {part.before}"] if part.before else []
         if part.raised:
             lines += [
                 "    try:",
@@ -250,11 +256,16 @@ def _many(parts: Sequence[_Part], result: str) -> list[str]:
 _numbers: Final = count(1)
 
 
-def _compiled(title: str, source: str) -> Any:
-    filename = f"<{title} #{next(_numbers)}>"
-    # As of a file without a time of change: nothing looks whether it is still there.
-    linecache.cache[filename] = len(source), None, source.splitlines(keepends=True), filename
-    return compile(source, filename, "exec")
+class _Text:
+    """Generated source, whose lines tracebacks show as long as its functions are alive."""
+
+    def __init__(self, title: str, source: str) -> None:
+        filename = f"<{title} #{next(_numbers)}>"
+        # As of a file without a time of change: nothing looks whether it is still there.
+        lines = source.splitlines(keepends=True)
+        linecache.cache[filename] = len(source), None, lines, filename
+        finalize(self, linecache.cache.pop, filename, None).atexit = False
+        self.code = compile(source, filename, "exec")
 
 
 # --- what generated code calls ------------------------------------------------------------

@@ -14,8 +14,6 @@ The threshold belongs to the process, so batches in several threads share one st
 import gc
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 __all__ = ["rare_collections"]
@@ -24,13 +22,15 @@ _FIRST_OBJECTS: Final = 200_000
 _GROWTH: Final = 2
 
 
-@contextmanager
-def rare_collections() -> Iterator[None]:
+class rare_collections:  # noqa: N801  # reads as a verb; a generator's would set attributes of errors
     """Let the garbage collector start rarely, unless the caller has turned it off."""
-    _state.enter()
-    try:
-        yield
-    finally:
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        _state.enter()
+
+    def __exit__(self, *_: object) -> None:
         _state.leave()
 
 
@@ -68,7 +68,8 @@ class _State:
             self._batches -= 1
             if self._batches or self._usual is None:
                 return
-            if not self._is_ours() or not self._usual[0] < gc.get_count()[0] < _FIRST_OBJECTS:
+            few = not self._usual[0] < gc.get_count()[0] < _FIRST_OBJECTS
+            if few or not self._is_ours() or self._collected not in gc.callbacks:
                 self._restore()
             elif self._objects > _FIRST_OBJECTS:
                 self._set(_FIRST_OBJECTS)
@@ -83,7 +84,8 @@ class _State:
 
     def _restore(self) -> None:
         usual, self._usual = self._usual, None
-        gc.callbacks.remove(self._collected)
+        if self._collected in gc.callbacks:  # unless somebody has emptied the list
+            gc.callbacks.remove(self._collected)
         if usual is not None and self._is_ours():
             gc.set_threshold(*usual)
 

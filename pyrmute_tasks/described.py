@@ -97,6 +97,8 @@ class Describer:
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
         self._open: list[int] = []  # what is being described: it may hold itself
+        self._cycles = 0  # how often something did
+        self._known: dict[tuple[int, bool], tuple[object, Content]] = {}
 
     def value(self, value: Any, out: Content, *, outer: bool = False) -> None:
         """Describe a value.
@@ -114,13 +116,26 @@ class Describer:
         elif type(value) is type and value.__module__ == "builtins":
             out.parts.append(value.__qualname__)  # the quick way for most fields
         elif id(value) in self._open or len(self._open) > _MAX_DEPTH:
+            self._cycles += 1
             out.add("itself" if id(value) in self._open else "deeper")
         else:
-            self._open.append(id(value))
-            try:
-                self._any(value, out, outer)
-            finally:
-                self._open.pop()
+            out.extend(self._once(value, outer))
+
+    def _once(self, value: Any, outer: bool) -> Content:
+        """Describe a value as it was when it was met first: steps may share what they fill."""
+        known = self._known.get((id(value), outer))
+        if known is not None:
+            return known[1]
+        content = Content()
+        cycles = self._cycles
+        self._open.append(id(value))
+        try:
+            self._any(value, content, outer)
+        finally:
+            self._open.pop()
+        if cycles == self._cycles:  # otherwise it depends on where it began
+            self._known[id(value), outer] = value, content  # with the value, to keep its id
+        return content
 
     def _any(self, value: Any, out: Content, outer: bool) -> None:
         kind = type(value)

@@ -2,7 +2,7 @@
 
 A `RecordFailure` holds a real exception. On its way to another process the exception is
 taken apart into plain values (`to_wire`) and put together again (`from_wire`); see
-`exceptions` for what becomes of which.
+`remote_errors` for what becomes of which.
 """
 
 import enum
@@ -15,16 +15,15 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from pyrmute_tasks.errors import FleetError, MigrationError, PyrmuteTasksError
-from pyrmute_tasks.exceptions import (
+from pyrmute_tasks.remote_errors import (
     RemoteError,
     attributes_of,
     causes_of,
     put_together,
     take_apart,
-    validation_error_of,
 )
 
-__all__ = ["RecordFailure", "RemoteError", "Stage", "describe_safely", "validation_error_of"]
+__all__ = ["RecordFailure", "RemoteError", "Stage", "describe_safely"]
 
 
 class Stage(enum.StrEnum):

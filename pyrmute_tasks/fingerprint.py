@@ -190,7 +190,8 @@ def _hop(hop: Hop, code: ReachedCode) -> Node:
         return Node("step", name, text="automatic" if hop.step else "nothing")
     node = code.step(name, hop.step.function)
     if node.text is None:
-        code.capture({}, [(name, hop.step.function)])
+        code.know({}, [(name, hop.step.function)])
+        code.capture((), [hop.step.function])
         code.complete()
     if node.name == name and node.kind == "step":
         return node

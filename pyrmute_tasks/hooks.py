@@ -11,8 +11,7 @@ simply be called. Two rules keep the numbers right everywhere:
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -92,10 +91,12 @@ class HookCounts(MigrationHook):
     Attributes:
         migrations: Migrations begun, by model.
         errors: Migrations failed, by model.
+        hooks: Whose hooks that only count it stands in for, where work is done.
     """
 
     migrations: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
+    hooks: "HookSet | None" = field(default=None, compare=False, repr=False)
 
     def before_migrate(self, name: str, *_: object) -> None:
         """Count a migration."""
@@ -191,6 +192,17 @@ class HookSet:
     def __bool__(self) -> bool:
         return bool(self.all)
 
+    def observers(self) -> tuple[MigrationHook, ...]:
+        """Return who observes a migration that begins now.
+
+        Within a chunk (a step may migrate something itself) what counts for the chunk stands
+        in for the hooks that only count.
+        """
+        for hook in _active.get():
+            if isinstance(hook, HookCounts) and hook.hooks is self:
+                return (hook, *self.live)
+        return self.all
+
     def merge(self, counts: HookCounts) -> None:
         """Add what was counted for a chunk that has been delivered."""
         for hook in self._counting:
@@ -209,14 +221,23 @@ _active: Final[ContextVar[tuple[MigrationHook, ...]]] = ContextVar(
 )
 
 
-@contextmanager
-def use_hooks(hooks: tuple[MigrationHook, ...]) -> Iterator[None]:
-    """Let `hooks` observe the migrations of this context."""
-    token = _active.set(hooks)
-    try:
-        yield
-    finally:
-        _active.reset(token)
+class use_hooks:  # noqa: N801  # reads as a verb; a generator's would set attributes of errors
+    """Let hooks observe the migrations of this context.
+
+    Args:
+        hooks: In the order in which they are called.
+    """
+
+    __slots__ = ("_hooks", "_token")
+
+    def __init__(self, hooks: tuple[MigrationHook, ...]) -> None:
+        self._hooks = hooks
+
+    def __enter__(self) -> None:
+        self._token = _active.set(self._hooks)
+
+    def __exit__(self, *_: object) -> None:
+        _active.reset(self._token)
 
 
 def observed(

@@ -96,9 +96,11 @@ def pack_or_pickle(record: object) -> bytes:
         return pack_record(record)
     except UnsupportedValueError as error:
         try:
-            return _PICKLED + ForkingPickler.dumps(record)
+            pickled = ForkingPickler.dumps(record)
+            ForkingPickler.loads(pickled)  # where that fails, it has to be known here
         except Exception:
             raise error from None
+        return _PICKLED + pickled
 
 
 def _together(records: list[bytes]) -> _Payload:

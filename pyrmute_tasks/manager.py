@@ -38,8 +38,8 @@ _MODEL: Final = Wanted()
 _DATA: Final = Wanted(validated=False)
 
 
-def _observed(hooks: tuple[MigrationHook, ...], migrate: _Migrate, record: Any) -> Any:
-    with use_hooks(hooks):
+def _observed(hooks: HookSet, migrate: _Migrate, record: Any) -> Any:
+    with use_hooks(hooks.observers()):
         return migrate(record)
 
 
@@ -207,26 +207,30 @@ class ModelManager:
             MigrationError: If a hop of the path has no step.
         """
         if self._plans_generation != self._registry.generation:
-            self.capture_code()
+            self._begin_generation()
+        plans = self._plans  # another thread may register something meanwhile
         key = (name, from_version, to_version, observe or bool(self._hooks.all))
-        plan = self._plans.get(key)
+        plan = plans.get(key)
         if plan is None:
             first, last = ModelVersion.of(from_version), ModelVersion.of(to_version)
             plan = compile_plan(self._registry, name, first, last, observe=key[3], code=self._code)
-            self._plans[key] = plan
+            plans[key] = plan
         return plan
 
     def capture_code(self) -> None:
-        """Note what models and steps can reach, as it is now, for the fingerprints of plans.
+        """Note what all models and steps can reach, as it is now, for the fingerprints of plans.
 
-        The first plan does so after each registration, before any record; a memo that fills
+        A plan does so for its own when it is compiled, before any record; a memo that fills
         up later changes nothing.
         """
+        self._begin_generation()
+        self._code.capture_all()
+
+    def _begin_generation(self) -> None:
         with self._capturing:
             if self._plans_generation != self._registry.generation:
                 generation = self._registry.generation
-                steps = self._registry.labelled_steps()
-                self._code.capture(self._registry.labelled_models(), steps)
+                self._code.know(self._registry.labelled_models(), self._registry.labelled_steps())
                 self._plans, self._functions = {}, {}
                 self._plans_generation = generation
 
@@ -256,7 +260,10 @@ class ModelManager:
 
     def remove_hook(self, hook: MigrationHook) -> None:
         """Let `hook` observe no more; nothing happens if it does not."""
-        self._use(HookSet(other for other in self._hooks.all if other is not hook))
+        hooks = list(self._hooks.all)
+        if hook in hooks:
+            hooks.remove(hook)  # once, if it was added twice
+            self._use(HookSet(hooks))
 
     def clear_hooks(self) -> None:
         """Let no hook observe any more."""
@@ -313,14 +320,15 @@ class ModelManager:
         """Return the function that migrates one record."""
         model = wanted.model
         key = (name, from_version, to_version, wanted.validated if model is None else model)
-        found = self._functions.get(key)
+        functions = self._functions  # another thread may add a hook meanwhile
+        found = functions.get(key)
         if found is not None and self._plans_generation == self._registry.generation:
             return found
         plan = self.plan(name, from_version, to_version)
         migrate = plan.migrating(wanted.output(plan))
         if plan.observe:
-            migrate = partial(_observed, self._hooks.all, migrate)
-        self._functions[key] = migrate
+            migrate = partial(_observed, self._hooks, migrate)
+        functions[key] = migrate
         return migrate
 
     def test_migration(

@@ -6,7 +6,7 @@ This is the one place where sources, the flow, the fleet and sinks are put toget
 import logging
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -291,7 +291,9 @@ class Migrator:
 
         Yields:
             The validated models, in the order of the records; all those before a failing
-            record, then its error is raised as `migrate_batch` raises it.
+            record, then its error is raised as `migrate_batch` raises it. If the
+            source itself raises an `Exception`, all before it, too; after an exit or an
+            interrupt from there, the job is cancelled at once.
         """
         return self._stream(data_list, name, from_version, to_version, chunk_size, Wanted())
 
@@ -539,10 +541,7 @@ class Migrator:
         if tally.failure is not None:
             raise tally.failure.exception()
 
-    @contextmanager
-    def _job(
-        self, plan: MigrationPlan, kind: FrameKind, job: str
-    ) -> Iterator[tuple[CeleryExecutor, JobTally]]:
+    def _job(self, plan: MigrationPlan, kind: FrameKind, job: str) -> "_JobRun":
         self.start()
         assert self._app is not None
         assert self._store is not None
@@ -562,19 +561,8 @@ class Migrator:
         tally = JobTally(spec.id)
         broker = Broker(self._app, self._settings)
         code = plan.fingerprint_tree
-        with CeleryExecutor(
-            broker, self._store, spec, self._settings, supervise, code=code
-        ) as executor:
-            tally.begin()
-            try:
-                yield executor, tally
-            except Exception:
-                self._end(tally, JobState.FAILED)
-                raise
-            except BaseException:
-                self._end(tally, JobState.CANCELLED)
-                raise
-            self._end(tally, JobState.FAILED if tally.failure else JobState.SUCCEEDED)
+        executor = CeleryExecutor(broker, self._store, spec, self._settings, supervise, code=code)
+        return _JobRun(executor, tally, self._end)
 
     def _end(self, tally: JobTally, state: JobState) -> None:
         tally.end(state)
@@ -603,6 +591,38 @@ class Migrator:
         if fixed is not None:
             return lambda: fixed
         return lambda: Window.for_slots(executor.slots)
+
+
+class _JobRun:
+    """One job while it runs; a context manager, which tells how it ended.
+
+    A generator's would set attributes of what is raised, and exceptions may forbid that.
+
+    Args:
+        executor: Where its chunks run.
+        tally: What counts them.
+        end: Called at the end.
+    """
+
+    def __init__(
+        self, executor: CeleryExecutor, tally: JobTally, end: Callable[[JobTally, JobState], None]
+    ) -> None:
+        self._executor, self._tally, self._end = executor, tally, end
+
+    def __enter__(self) -> tuple[CeleryExecutor, JobTally]:
+        self._executor.__enter__()
+        self._tally.begin()
+        return self._executor, self._tally
+
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        if kind is not None:
+            state = JobState.FAILED if issubclass(kind, Exception) else JobState.CANCELLED
+        else:
+            state = JobState.FAILED if self._tally.failure else JobState.SUCCEEDED
+        try:
+            self._end(self._tally, state)
+        finally:
+            self._executor.__exit__(kind, *error)
 
 
 def _located(failure: RecordFailure | None, chunk: Chunk[None]) -> RecordFailure | None:

@@ -2,8 +2,9 @@
 
 `take_apart` splits an instance into values, `put_together` makes the same instance of them.
 Only classes that are loaded already are used, and only if they are what the bytes say. None
-of their code runs: members are looked up by name, instances are filled without
-``__init__``, ``__new__``, validators or properties. A class that has other members or
+of their code runs but the ``__hash__`` and ``__eq__`` of what is a key or in a set: members
+are looked up by name, instances are filled without ``__init__``, ``__new__``, validators or
+properties. A class that has other members or
 fields here than where the value was packed is refused.
 """
 
@@ -18,7 +19,15 @@ from pydantic import BaseModel
 
 from pyrmute_tasks.loaded import find_class, is_made_in_python, name_of_class
 
-__all__ = ["ClassMismatch", "Kind", "Parts", "put_together", "take_apart"]
+__all__ = [
+    "ClassMismatch",
+    "Kind",
+    "Parts",
+    "put_together",
+    "slots_filled",
+    "slots_of",
+    "take_apart",
+]
 
 
 class ClassMismatch(ValueError):  # noqa: N818  # a FrameError is made of it
@@ -163,7 +172,7 @@ def _is_named_tuple(cls: type) -> bool:
 def _split_named_tuple(kind: Kind, name: str, value: Any) -> Parts | None:
     cls = type(value)
     values = tuple.__getitem__(value, slice(None))
-    if len(values) != len(cls._fields) or _state_of(value, cls):
+    if len(values) != len(cls._fields) or _state_of(value):
         return None
     return Parts(kind, [name, _digest(cls._fields)], cls._fields, values)
 
@@ -193,7 +202,7 @@ def _fields_of(cls: Any) -> tuple[str, ...]:
 
 def _split_dataclass(kind: Kind, name: str, value: Any) -> Parts | None:
     fields = _fields_of(type(value))
-    state = _state_of(value, type(value))
+    state = _state_of(value)
     if not state.keys() <= set(fields):
         return None  # a cached property, or whatever else was put there
     head = [name, _digest(fields), None if tuple(state) == fields else list(state)]
@@ -207,7 +216,7 @@ def _build_dataclass(cls: Any, parts: list[Any]) -> Any:
     if digest != _digest(fields) or not set(names) <= set(fields):
         raise _other_definition(cls)
     made = object.__new__(cls)
-    slots = _slots_of(cls)
+    slots = slots_of(cls)
     for name, value in zip(names, values, strict=True):
         if name in slots:
             slots[name].__set__(made, value)
@@ -216,19 +225,24 @@ def _build_dataclass(cls: Any, parts: list[Any]) -> Any:
     return made
 
 
-def _state_of(value: object, cls: type) -> dict[str, Any]:
+def _state_of(value: object) -> dict[str, Any]:
     """Return all attributes that an instance holds, in slots and otherwise."""
-    state: dict[str, Any] = {}
-    for name, slot in _slots_of(cls).items():
+    return slots_filled(value) | _namespace(value)
+
+
+def slots_filled(value: object) -> dict[str, Any]:
+    """Return what the slots of an instance hold, by name; none of its class's code runs."""
+    filled: dict[str, Any] = {}
+    for name, slot in slots_of(type(value)).items():
         try:
-            state[name] = slot.__get__(value)
+            filled[name] = slot.__get__(value)
         except AttributeError:
             continue  # nothing was put there
-    state.update(_namespace(value))
-    return state
+    return filled
 
 
-def _slots_of(cls: type) -> dict[str, MemberDescriptorType]:
+def slots_of(cls: type) -> dict[str, MemberDescriptorType]:
+    """Return the slots that a class's Python code declares, by name."""
     return {
         name: attribute
         for base in reversed(cls.__mro__)
@@ -263,7 +277,7 @@ def _split_model(kind: Kind, name: str, model: Any) -> Parts | None:
     if (
         not values.keys() <= set(fields)
         or not (own or {}).keys() <= private.keys()
-        or _slots_of(cls).keys() - set(_MODEL_SLOTS)
+        or slots_of(cls).keys() - set(_MODEL_SLOTS)
     ):
         return None
     head = [name, _digest((*fields, *private)), list(values)]

@@ -202,10 +202,19 @@ class MigrationPlan:
         It covers every model that records of the path can hold, every step, what these
         reach in the user's own packages, and the versions of the libraries.
         """
+        return fingerprint_tree(str(self), self._models, self.hops, self.code)
+
+    def capture_code(self) -> None:
+        """Note what decides its results, as it is now; to be called before it runs."""
+        steps = [hop.step.function for hop in self.hops if hop.step and not hop.step.automatic]
+        self.code.capture(self._models, steps)
+
+    @property
+    def _models(self) -> list[type[BaseModel]]:
+        """The models that records of the path can hold."""
         nested = [model for hop in self.hops for model in hop.models]
         target = [] if isinstance(self.model, ModelNotFoundError) else [self.model]
-        models = [*self.path, *target, *nested]
-        return fingerprint_tree(str(self), models, self.hops, self.code)
+        return [*self.path, *target, *nested]
 
 
 def compile_plan(
@@ -220,7 +229,7 @@ def compile_plan(
     """Resolve the path between two versions of a model.
 
     A step written for exactly this hop is preferred to a chain over the versions between.
-    `code` has captured what the registry's models and steps reach.
+    `code` knows the registry's models and steps; what the plan's reach is captured.
 
     Raises:
         ModelNotFoundError: If the model or one of the versions is not registered.
@@ -234,7 +243,10 @@ def compile_plan(
     target = _target(registry, name, to_version)
     hops = tuple(compiler.hops)
     code = code or ReachedCode()
-    return MigrationPlan(name, from_version, to_version, steps, target, path, hops, observe, code)
+    plan = MigrationPlan(name, from_version, to_version, steps, target, path, hops, observe, code)
+    code.capture(*registry.code_of(name))  # a version's code may fill what another's reads
+    plan.capture_code()
+    return plan
 
 
 def _target(

@@ -43,11 +43,14 @@ class ReachedCode:
         self._package_names = tuple(packages)
         self._lock = threading.RLock()
         self._models: dict[type[BaseModel], str] = {}
-        self._steps: list[tuple[str, Any]] = []
+        self._steps: dict[object, tuple[str, Any]] = {}
+        self._captured: dict[object, None] = {}  # of those, what was looked at
         self._forget()
 
     def _forget(self) -> None:
         self._packages = OwnPackages(self._package_names)
+        for module in self._modules():
+            self._packages.add(module)
         self._nodes: dict[object, Node] = {}
         self._kept: list[object] = []  # so that no id is given to another object
         self._queue: list[Node] = []
@@ -56,10 +59,10 @@ class ReachedCode:
         self._unloaded: list[tuple[Node, types.FunctionType, Body, Import]] = []
         self._describer = Describer(self)
 
-    def capture(
+    def know(
         self, models: Mapping[type[BaseModel], str], steps: Iterable[tuple[str, Callable[..., Any]]]
     ) -> None:
-        """Find and describe what some models and steps reach.
+        """Note whose code may be captured and what to call it, without looking at it.
 
         Args:
             models: Models and what to call them: ``"User 2.0.0"``.
@@ -67,20 +70,43 @@ class ReachedCode:
         """
         with self._lock:
             self._models |= models
-            self._steps += [step for step in steps if step not in self._steps]
-            modules = [model.__module__ for model in self._models]
-            modules += [_module_of(function) for _, function in self._steps]
-            added = [module for module in modules if self._packages.add(module)]
+            for name, function in steps:
+                self._steps.setdefault(_key_of_step(function), (name, function))
+            added = [module for module in self._modules() if self._packages.add(module)]
             if added and self._nodes:
                 # More is the user's own than was known before.
                 self._forget()
-                for module in modules:
-                    self._packages.add(module)
-            for name, function in self._steps:
-                self.step(name, function)
-            for model in self._models:
-                self.of(model)
-            self._look()
+                self._capture_again()
+
+    def _modules(self) -> list[str]:
+        modules = [model.__module__ for model in self._models]
+        return modules + [_module_of(function) for _, function in self._steps.values()]
+
+    def capture(
+        self, models: Iterable[type[BaseModel]], steps: Iterable[Callable[..., Any]]
+    ) -> None:
+        """Find and describe what some models and steps reach, before they run.
+
+        What they share with those that are captured later is described once, as it is now.
+        """
+        with self._lock:
+            self._captured |= dict.fromkeys(models)
+            self._captured |= dict.fromkeys(map(_key_of_step, steps))
+            self._capture_again()
+
+    def capture_all(self) -> None:
+        """Find and describe what all models and steps reach that are known."""
+        with self._lock:
+            self._captured |= dict.fromkeys([*self._models, *self._steps])
+            self._capture_again()
+
+    def _capture_again(self) -> None:
+        for each in self._captured:
+            if each in self._steps:
+                self.step(*self._steps[each])
+            else:
+                self.of(each)
+        self._look()
 
     def complete(self) -> None:
         """Import what functions import by themselves, and describe what was put off."""
@@ -88,7 +114,7 @@ class ReachedCode:
             if any(name in function.__globals__ for function, name in self._missing):
                 # It was asked for while a module was half imported.
                 self._forget()
-                self.capture({}, ())
+                self._capture_again()
             while self._unloaded or self._deferred:
                 self._load()
                 put_off, self._deferred = self._deferred, []
@@ -100,10 +126,10 @@ class ReachedCode:
 
     def step(self, name: str, function: Callable[..., Any]) -> Node:
         """Return the node of a step; that of its first hop if it is used for several."""
-        # A function is reached by others, too; what an object holds is described with it.
-        key: Any = id(function) if _is(function, types.FunctionType) else ("step", id(function))
+        key = _key_of_step(function)
         node = self._nodes.get(key)
         if node is None:
+            name, _ = self._steps.get(key, (name, function))
             node = self._begin("step", name, _module_of(function), function, key)
             node.by_position = True
         return node
@@ -115,6 +141,8 @@ class ReachedCode:
         if node is not None or kind in _WITHOUT_NODE:
             return node
         if kind is types.FunctionType:
+            if id(value) in self._steps:
+                return self.step("", value)
             module = _module_of(value)
             if module in self._packages:
                 name = f"{module}.{value.__code__.co_qualname}"
@@ -314,6 +342,11 @@ class ReachedCode:
 
 _WITH_NODE: Final = (types.FunctionType, type, types.ModuleType)
 _WITHOUT_NODE: Final = frozenset({str, int, float, bool, type(None), dict, list, tuple, set})
+
+
+def _key_of_step(function: Any) -> object:
+    # A function is reached by others, too; what an object holds is described with it.
+    return id(function) if _is(function, types.FunctionType) else ("step", id(function))
 
 
 def _is(value: Any, kinds: type | tuple[type, ...]) -> bool:

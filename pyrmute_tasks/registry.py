@@ -8,6 +8,7 @@ import it: ``package.module:attribute`` or ``path/to/file.py:attribute``.
 import contextlib
 import importlib
 import sys
+import traceback
 from collections.abc import Callable, Collection, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -154,6 +155,11 @@ class Registry:
             for (first, last), step in steps.items()
         ]
 
+    def code_of(self, name: str) -> tuple[list[type[BaseModel]], list[MigrationFunc]]:
+        """Return the classes of all versions of a model, and all its written steps."""
+        models, steps = self._models.get(name, {}), self._steps.get(name, {})
+        return list(models.values()), list(steps.values())
+
     def is_backward_compatible(self, name: str, version: ModelVersion) -> bool:
         """Say whether records of earlier versions may enter `version` without a step."""
         return version in self._compatible.get(name, ())
@@ -254,9 +260,16 @@ def _import(spec: str, name: str) -> object:
         return importlib.import_module(name)
     except ManagerImportError:
         raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ManagerImportError(f"cannot import '{spec}': {reason}") from error
+    except (Exception, SystemExit) as error:  # a module that exits, too
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise ManagerImportError(f"cannot import '{spec}': {reason}{_place_of(error)}") from error
+
+
+def _place_of(error: BaseException) -> str:
+    """Say where in somebody's own module an import has failed, if it got there."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    own = [frame for frame in frames if "importlib" not in frame.filename]
+    return f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
 
 
 def locate_attribute(target: object, prefer: Collection[str] = ()) -> str:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.exceptions import causes_of
 from pyrmute_tasks.registry import MigrationFunc, ModelData
+from pyrmute_tasks.remote_errors import causes_of
 
 __all__ = ["Retry"]
 
@@ -74,15 +74,17 @@ class Retry:
     ) -> MigrationFunc:
         """Return a step that runs `function` again as this says.
 
-        Each try gets a record of its own: one that failed half-way may have changed its
-        input.
+        The first try gets the record itself, so that nothing differs where no step fails.
+        One that failed half-way may have changed it, so each further try gets a copy of what
+        it was; or the record itself, if it holds something that cannot be copied.
         """
         names = self.names
 
         def step(record: ModelData) -> ModelData:
+            before = _copy_of(record) if self.attempts > 1 else record
             for tries in range(1, self.attempts):
                 try:
-                    return function(copy.deepcopy(record))
+                    return function(record)
                 except Exception as error:
                     if not _passes_by_itself(error, names):
                         raise
@@ -95,6 +97,7 @@ class Retry:
                         extra={"action": "step_retried"},
                     )
                 sleep(wait_s)
+                record = before if tries == self.attempts - 1 else _copy_of(before)
             return function(record)
 
         return step
@@ -114,6 +117,13 @@ class Retry:
         return cls(
             on=tuple(names), attempts=attempts, first_wait_s=first_wait_s, max_wait_s=max_wait_s
         )
+
+
+def _copy_of(record: ModelData) -> ModelData:
+    try:
+        return copy.deepcopy(record)
+    except Exception:  # a generator, a lock, whatever an earlier step has put there
+        return record
 
 
 def _passes_by_itself(error: BaseException, names: frozenset[str]) -> bool:

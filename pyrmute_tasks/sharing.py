@@ -8,11 +8,11 @@ looks at containers only, and leaves out what the garbage collector knows to hol
 from gc import is_tracked
 from typing import Any, Final
 
-__all__ = ["BIN_8", "BIN_16", "BIN_32", "holds_buffer", "needs_care"]
+__all__ = ["holds_buffer", "may_hold_binary", "needs_care"]
 
-BIN_8: Final = 0xC4  # what binary data begins with in msgpack, by the width of its size
-BIN_16: Final = 0xC5
-BIN_32: Final = 0xC6
+_BIN_8: Final = 0xC4  # what binary data begins with in msgpack, by the width of its size
+_BIN_16: Final = 0xC5
+_BIN_32: Final = 0xC6
 
 
 def needs_care(record: object, packed: bytes) -> bool:
@@ -26,24 +26,27 @@ def needs_care(record: object, packed: bytes) -> bool:
         record: What was packed, so it ends: it does not contain itself.
         packed: The outcome.
     """
-    binary = _may_hold_binary(packed)
     containers: list[Any] = [record] if type(record) in _CONTAINERS else []
     add = containers.append
     for each in containers:  # which grows on the way; a comprehension costs a call in 3.11
         kind = type(each)
-        if kind is dict or kind is tuple:
-            # The collector does not track one that holds no container. It may hold a
-            # bytearray, but then a marker of binary data is in its packed form.
+        if kind is dict:
             if not is_tracked(each):
-                if binary and holds_buffer(each):
-                    return True
-                continue
+                continue  # the collector does not track one that holds no container
+            items: Any = each.values()  # its keys are text
         elif kind in _BUFFERS:
             return True
-        for item in each.values() if kind is dict else each:  # a dict's keys are text
+        else:
+            items = each
+        for item in items:
             if type(item) in _CONTAINERS:
                 add(item)
-    return len(containers) > 1 and len(set(map(id, containers))) < len(containers)
+    if len(set(map(id, containers))) < len(containers):
+        return True
+    # What was left out holds a buffer only if its packed form has a marker of binary data.
+    return may_hold_binary(packed) and any(
+        holds_buffer(each) for each in containers if not is_tracked(each)
+    )
 
 
 def holds_buffer(untracked: object) -> bool:
@@ -55,8 +58,9 @@ def holds_buffer(untracked: object) -> bool:
     return type(untracked) in _BUFFERS
 
 
-def _may_hold_binary(packed: bytes) -> bool:
-    return BIN_8 in packed or BIN_16 in packed or BIN_32 in packed
+def may_hold_binary(packed: bytes) -> bool:
+    """Say whether a packed value may hold binary data."""
+    return _BIN_8 in packed or _BIN_16 in packed or _BIN_32 in packed
 
 
 _BUFFERS: Final = frozenset({bytearray, memoryview})

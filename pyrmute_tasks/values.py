@@ -1,9 +1,9 @@
 """Python values as msgpack and back, each as exactly what it was, or refused.
 
 Values of JSON's types are msgpack's own; the others are extension types (`scalars`,
-`objects` and the containers here). A first try packs a value at the library's speed. What
-that cannot do (keys that are no text, lone surrogates, instances, one dict reached twice)
-is done by a second, slower pass, which also finds and names what cannot be carried.
+`objects`, `containers`). A first try packs a value at the library's speed. What that cannot
+do (keys that are no text, lone surrogates, instances, one dict reached twice) is done by a
+second, slower pass, which also finds and names what cannot be carried.
 
 An object reached twice is packed once, as ``LABEL(number, value)``, and as
 ``REF(number)`` from then on, so that it arrives as one object again.
@@ -11,45 +11,22 @@ An object reached twice is packed once, as ``LABEL(number, value)``, and as
 
 import enum
 import struct
-from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from gc import is_tracked
+from threading import get_ident
 from typing import Any, Final
 
 import ormsgpack
 
 from pyrmute_tasks import objects
+from pyrmute_tasks.containers import ATOMS, BUILDERS, Split, Tag, split
 from pyrmute_tasks.errors import FrameError, UnsupportedValueError
 from pyrmute_tasks.msgpack_depth import nests_deeper
 from pyrmute_tasks.scalars import SCALAR_TYPES, scalar_from_bytes, scalar_to_bytes
-from pyrmute_tasks.sharing import (
-    BIN_8,
-    BIN_16,
-    BIN_32,
-    holds_buffer,
-    needs_care,
-)
+from pyrmute_tasks.sharing import holds_buffer, may_hold_binary, needs_care
 
 __all__ = ["join_packed", "pack", "pack_record", "unpack"]
-
-
-class _Ext(enum.IntEnum):
-    """The msgpack extension types made here; part of the wire, never renumbered."""
-
-    TUPLE = 7
-    SET = 8
-    FROZENSET = 9
-    PAIRS = 11  # a dict whose keys are not all strings
-    TEXT = 12  # a string with lone surrogates, which UTF-8 cannot carry
-    LABEL = 13  # a number, and what REF of that number stands for
-    REF = 14
-    DEQUE = 24
-    ORDERED_DICT = 25
-    DEFAULT_DICT = 26
-    COUNTER = 27
-    SLICE = 32
 
 
 _OPTIONS: Final = (
@@ -73,12 +50,12 @@ def pack_record(record: object) -> bytes:
     try:
         packed = ormsgpack.packb(record, default=_to_ext, option=_OPTIONS)
     except TypeError:
+        _raise_swallowed()
         return _pack_with_care(record)
     if is_tracked(record):
         careful = needs_care(record, packed)
     else:
-        binary = BIN_8 in packed or BIN_16 in packed or BIN_32 in packed
-        careful = binary and holds_buffer(record)
+        careful = may_hold_binary(packed) and holds_buffer(record)
     return _pack_with_care(record) if careful else packed
 
 
@@ -124,6 +101,7 @@ def unpack(data: bytes | memoryview) -> Any:
     try:
         return _unpack(data, 0, state)
     except _UNREADABLE as error:
+        _raise_swallowed()
         reason = f": {state.mismatch}" if state.mismatch else f" ({type(error).__name__})"
         raise FrameError(f"a payload cannot be decoded{reason}") from None
 
@@ -146,24 +124,40 @@ _UNREADABLE: Final = (
 
 
 def _to_ext(value: object) -> ormsgpack.Ext:
-    scalar = scalar_to_bytes(value)
-    if scalar is not None:
-        return ormsgpack.Ext(*scalar)
-    tag = _SEQUENCES.get(type(value))
-    if tag is not None:
-        return _nested(tag, list(value))  # type: ignore[call-overload]  # one of _SEQUENCES
-    if isinstance(value, enum.Enum):
-        parts = objects.take_apart(value)
-        if parts is not None:
-            return _nested(parts.kind, parts.head)
+    try:
+        scalar = scalar_to_bytes(value)
+        if scalar is not None:
+            return ormsgpack.Ext(*scalar)
+        tag = _SEQUENCES.get(type(value))
+        if tag is not None:
+            return _nested(tag, list(value))  # type: ignore[call-overload]  # one of _SEQUENCES
+        if isinstance(value, enum.Enum):
+            parts = objects.take_apart(value)
+            if parts is not None:
+                return _nested(parts.kind, parts.head)
+    except Exception:
+        raise
+    except BaseException as error:
+        _swallowed[get_ident()] = error
+        raise
     raise TypeError
+
+
+_swallowed: Final[dict[int, BaseException]] = {}
+"""By thread, what a signal raised while the library called us: it raises its own in place."""
+
+
+def _raise_swallowed() -> None:
+    error = _swallowed.pop(get_ident(), None)
+    if error is not None:
+        raise error
 
 
 def _nested(tag: int, items: list[Any]) -> ormsgpack.Ext:
     return ormsgpack.Ext(tag, ormsgpack.packb(items, default=_to_ext, option=_OPTIONS))
 
 
-_SEQUENCES: Final[dict[type, _Ext]] = {tuple: _Ext.TUPLE, set: _Ext.SET, frozenset: _Ext.FROZENSET}
+_SEQUENCES: Final[dict[type, Tag]] = {tuple: Tag.TUPLE, set: Tag.SET, frozenset: Tag.FROZENSET}
 
 
 # --- packing with care --------------------------------------------------------------------
@@ -181,10 +175,13 @@ def _pack_with_care(value: object, *, lossy: bool = False) -> bytes:
     writer = _Writer(value, lossy)
     try:
         written = writer.write(value, 0)
+        packed = ormsgpack.packb(written, default=_to_ext, option=_OPTIONS)
     except _UnsupportedError as refused:
         path = "".join(reversed(refused.path)).lstrip(".")
         raise UnsupportedValueError(refused.type_name, path or "the top level") from None
-    packed = ormsgpack.packb(written, default=_to_ext, option=_OPTIONS)
+    except TypeError:
+        _raise_swallowed()
+        raise
     if writer.deepest > _TRUSTED_DEPTH and not _is_readable(packed):
         if lossy:
             return ormsgpack.packb("<too deep>")
@@ -201,16 +198,6 @@ def _is_readable(packed: bytes) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class _Split:
-    """A container as a list: `head` is plain, `items` are anything."""
-
-    tag: int
-    head: list[Any]
-    items: Sequence[Any]
-    place: Callable[[int], str]
-
-
 class _Writer:
     """Rewrites one value so that msgpack can carry it."""
 
@@ -223,12 +210,12 @@ class _Writer:
 
     def write(self, value: object, depth: int) -> Any:
         kind = type(value)
-        if kind in _ATOMS:
+        if kind in ATOMS:
             return value
         if kind is str:
             return _write_text(value)
         if id(value) in self._written:
-            return ormsgpack.Ext(_Ext.REF, ormsgpack.packb(self._shared[id(value)]))
+            return ormsgpack.Ext(Tag.REF, ormsgpack.packb(self._shared[id(value)]))
         if id(value) in self._open:
             return self._refuse("a value that contains itself")
         if depth > _MAX_DEPTH:
@@ -240,31 +227,31 @@ class _Writer:
         if number is None:
             return written
         self._written.add(id(value))
-        return _nested(_Ext.LABEL, [number, written])
+        return _nested(Tag.LABEL, [number, written])
 
     def _write_new(self, value: object, depth: int) -> Any:
         scalar = scalar_to_bytes(value)
         if scalar is not None:
             return ormsgpack.Ext(*scalar)
-        split = _split(value)
-        if split is None:
+        parts = split(value)
+        if parts is None:
             return self._refuse(_name_of_type(value))
         self.deepest = max(self.deepest, depth + 1)
-        return self._write_split(value, split, depth + 1)
+        return self._write_split(value, parts, depth + 1)
 
-    def _write_split(self, value: Any, split: _Split, depth: int) -> Any:
+    def _write_split(self, value: Any, parts: Split, depth: int) -> Any:
         items = []
-        for position, item in enumerate(split.items):
+        for position, item in enumerate(parts.items):
             try:
                 items.append(self.write(item, depth))
             except _UnsupportedError as refused:
-                refused.path.append(split.place(position))
+                refused.path.append(parts.place(position))
                 raise
         if type(value) is list:
             return items
         if type(value) is dict and all(type(key) is str for key in items[::2]):
             return dict(zip(items[::2], items[1::2], strict=True))
-        return _nested(split.tag, [*split.head, *items])
+        return _nested(parts.tag, [*parts.head, *items])
 
     def _refuse(self, type_name: str) -> str:
         if self._lossy:
@@ -276,7 +263,6 @@ def _name_of_type(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
-_ATOMS: Final = frozenset({bool, float, bytes, type(None), int})
 _MAX_DEPTH: Final = 200  # ormsgpack refuses deeper nesting with the same TypeError
 
 
@@ -293,92 +279,22 @@ def _number_shared(value: object) -> dict[int, int]:
             numbers.setdefault(id(each), len(numbers))
             continue
         seen.add(id(each))
-        split = _split(each)
-        if split is not None:
-            left.extend(split.items)
+        parts = split(each)
+        if parts is not None:
+            left.extend(parts.items)
     return numbers
 
 
 # Nobody relies on the identity of what cannot be modified and holds nothing.
-_UNLABELLED: Final = (_ATOMS | SCALAR_TYPES | {str}) - {bytearray}
+_UNLABELLED: Final = (ATOMS | SCALAR_TYPES | {str}) - {bytearray}
 
 
 def _write_text(value: Any) -> Any:
     try:
         value.encode()
     except UnicodeEncodeError:
-        return ormsgpack.Ext(_Ext.TEXT, value.encode("utf-8", "surrogatepass"))
+        return ormsgpack.Ext(Tag.TEXT, value.encode("utf-8", "surrogatepass"))
     return value
-
-
-# --- containers and instances as lists ----------------------------------------------------
-
-
-def _split(value: Any) -> _Split | None:
-    """Return the parts of a container or an instance; None if it has none or is refused."""
-    splitter = _SPLITTERS.get(type(value))
-    if splitter is not None:
-        return splitter(value)
-    parts = objects.take_apart(value)
-    if parts is None:
-        return None
-    names = parts.names
-    return _Split(parts.kind, parts.head, parts.values, lambda position: f".{names[position]}")
-
-
-def _in_sequence(tag: _Ext, head: list[Any], items: Sequence[Any]) -> _Split:
-    return _Split(tag, head, items, lambda position: f"[{position}]")
-
-
-def _in_dict(tag: _Ext, head: list[Any], value: dict[Any, Any]) -> _Split:
-    flat = [part for item in value.items() for part in item]
-
-    def place(position: int) -> str:
-        return f".{_shown(flat[position - 1])}" if position % 2 else ".<key>"
-
-    return _Split(tag, head, flat, place)
-
-
-def _shown(key: object) -> str:
-    # A key that is no plain name may be data (a dict by customer, say): keep it out.
-    return str(key) if type(key) is str and key.isidentifier() else "<key>"
-
-
-def _split_default_dict(value: defaultdict[Any, Any]) -> _Split | None:
-    factory = value.default_factory
-    name = next((name for name, known in _FACTORIES.items() if known is factory), None)
-    if factory is not None and name is None:
-        return None
-    return _in_dict(_Ext.DEFAULT_DICT, [name], value)
-
-
-def _split_slice(value: slice) -> _Split | None:
-    parts = [value.start, value.stop, value.step]
-    plain = all(type(part) in _ATOMS for part in parts)
-    return _in_sequence(_Ext.SLICE, [], parts) if plain else None
-
-
-# A factory is called: only these, and never one that a message names.
-_FACTORIES: Final[dict[str, Callable[[], Any]]] = {
-    kind.__name__: kind
-    for kind in (
-        *(bool, bytes, dict, float, frozenset, int, list, set, str, tuple),
-        *(Counter, OrderedDict, defaultdict, deque, Decimal),
-    )
-}
-
-_SPLITTERS: Final[dict[type, Callable[[Any], _Split | None]]] = {
-    dict: lambda value: _in_dict(_Ext.PAIRS, [], value),
-    list: lambda value: _in_sequence(_Ext.TUPLE, [], value),
-    tuple: lambda value: _in_sequence(_Ext.TUPLE, [], value),
-    set: lambda value: _in_sequence(_Ext.SET, [], list(value)),
-    frozenset: lambda value: _in_sequence(_Ext.FROZENSET, [], list(value)),
-    deque: lambda value: _in_sequence(_Ext.DEQUE, [value.maxlen], value),
-    OrderedDict: lambda value: _in_dict(_Ext.ORDERED_DICT, [], value),
-    Counter: lambda value: _in_dict(_Ext.COUNTER, [], value),
-    defaultdict: _split_default_dict,
-    slice: _split_slice,
-}
 
 
 # --- unpacking ----------------------------------------------------------------------------
@@ -405,20 +321,29 @@ class _Reader:
         self._state = state
 
     def read(self, tag: int, data: bytes) -> object:
-        container = _CONTAINERS.get(tag)
-        if container is not None:
-            return container(_unpack(data, self._depth, self._state))
-        if tag == _Ext.LABEL:
-            number, value = _unpack(data, self._depth, self._state)
-            self._state.labels[number] = value
-            return value
-        if tag == _Ext.REF:
+        try:
+            container = BUILDERS.get(tag)
+            if container is not None:
+                return container(_unpack(data, self._depth, self._state))
+            if tag in _SHARING:
+                return self._shared(tag, data)
+            if tag == Tag.TEXT:
+                return data.decode("utf-8", "surrogatepass")
+            if tag in _INSTANCES:
+                return self._put_together(tag, data)
+            return scalar_from_bytes(tag, data)
+        except Exception:
+            raise
+        except BaseException as error:
+            _swallowed[get_ident()] = error
+            raise
+
+    def _shared(self, tag: int, data: bytes) -> object:
+        if tag == Tag.REF:
             return self._state.labels[ormsgpack.unpackb(data)]
-        if tag == _Ext.TEXT:
-            return data.decode("utf-8", "surrogatepass")
-        if tag in _INSTANCES:
-            return self._put_together(tag, data)
-        return scalar_from_bytes(tag, data)
+        number, value = _unpack(data, self._depth, self._state)
+        self._state.labels[number] = value
+        return value
 
     def _put_together(self, tag: int, data: bytes) -> object:
         parts = _unpack(data, self._depth, self._state)
@@ -443,36 +368,4 @@ class _State:
 
 
 _INSTANCES: Final = frozenset(objects.Kind)
-
-
-def _pairs(flat: list[Any]) -> dict[Any, Any]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _deque(parts: list[Any]) -> deque[Any]:
-    maxlen, *items = parts
-    return deque(items, maxlen)
-
-
-def _counter(flat: list[Any]) -> Counter[Any]:
-    counter: Counter[Any] = Counter()
-    dict.update(counter, _pairs(flat))
-    return counter
-
-
-def _default_dict(parts: list[Any]) -> defaultdict[Any, Any]:
-    name, *flat = parts
-    return defaultdict(None if name is None else _FACTORIES[name], _pairs(flat))
-
-
-_CONTAINERS: Final[dict[int, Callable[[list[Any]], object]]] = {
-    _Ext.TUPLE: tuple,
-    _Ext.SET: set,
-    _Ext.FROZENSET: frozenset,
-    _Ext.PAIRS: _pairs,
-    _Ext.DEQUE: _deque,
-    _Ext.ORDERED_DICT: lambda flat: OrderedDict(_pairs(flat)),
-    _Ext.COUNTER: _counter,
-    _Ext.DEFAULT_DICT: _default_dict,
-    _Ext.SLICE: lambda parts: slice(*parts),
-}
+_SHARING: Final = frozenset({Tag.LABEL, Tag.REF})

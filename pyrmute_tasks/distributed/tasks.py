@@ -34,12 +34,12 @@ from pyrmute_tasks.errors import (
     ModelNotFoundError,
     PyrmuteTasksError,
 )
-from pyrmute_tasks.exceptions import causes_of
 from pyrmute_tasks.failures import RecordFailure, RemoteError, Stage, describe_safely
 from pyrmute_tasks.hooks import HookCounts, use_hooks
 from pyrmute_tasks.jobs import Fence, JobSpec
 from pyrmute_tasks.observability import log
 from pyrmute_tasks.plan import PACKED, MigrationPlan
+from pyrmute_tasks.remote_errors import causes_of
 from pyrmute_tasks.settings import Settings
 
 __all__ = ["Assignment", "ChunkRequest", "ChunkRunner", "RunnerSource", "register_task"]
@@ -251,7 +251,7 @@ class ChunkRunner:
     def _migrate(
         self, asked: Assignment, spec: JobSpec, plan: MigrationPlan, inputs: Frame
     ) -> Outcome[bytes]:
-        counts = HookCounts() if spec.count_hooks else None
+        counts = HookCounts(hooks=self._manager.hooks) if spec.count_hooks else None
         hooks = self._manager.hooks.live
         with use_hooks(hooks if counts is None else (counts, *hooks)):
             outputs, count, failure = _run(plan, spec.kind, inputs, asked.start)
@@ -404,13 +404,18 @@ class RunnerSource:
         self._manager = manager
         self._settings = settings
         self._runner: ChunkRunner | None = None
+        self._handlers: dict[signal.Signals, Callable[..., object]] = {}
         self._pid = 0
 
     def __call__(self) -> ChunkRunner:
-        """Return this process's runner."""
+        """Return this process's runner, to run a chunk at once."""
         if self._runner is None or self._pid != os.getpid():
             self._runner = self._begin()
             self._pid = os.getpid()
+        for number, handler in self._handlers.items():
+            # A step, or what it has imported, may have put its own in place.
+            if signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
         return self._runner
 
     def _begin(self) -> ChunkRunner:
@@ -418,29 +423,31 @@ class RunnerSource:
         runner = ChunkRunner(self._manager, Store(settings), settings.soft_time_limit_s)
         # The pool sends this signal at the soft limit. Its own handler raises what a step
         # may catch, and what would be taken for the step's error.
-        signal.signal(signal.SIGUSR1, lambda *_: runner.interrupt(TimeIsUp()))
+        self._handlers = {signal.SIGUSR1: lambda *_: runner.interrupt(TimeIsUp())}
         for number in _TERMINATING:
-            _interrupt_at(number, runner)
+            end = signal.getsignal(number)
+            if callable(end):
+                self._handlers[number] = _interrupting(number, end, runner)
         if settings.memory_limit_bytes:
             _, most = resource.getrlimit(resource.RLIMIT_AS)
             resource.setrlimit(resource.RLIMIT_AS, (settings.memory_limit_bytes, most))
         return runner
 
 
-def _interrupt_at(number: signal.Signals, runner: ChunkRunner) -> None:
+def _interrupting(
+    number: signal.Signals, end: Callable[..., object], runner: ChunkRunner
+) -> Callable[..., object]:
     """Let a signal that ends this process interrupt the chunk that runs first.
 
-    The pool's own handler calls `sys.exit`, which would look as if the step had.
+    The pool's own handler, `end`, calls `sys.exit`, which would look as if the step had.
     """
-    end = signal.getsignal(number)
-    if callable(end):
-        interruption = Terminated(partial(end, number, None))
+    interruption = Terminated(partial(end, number, None))
 
-        def handle(*_: object) -> None:
-            runner.interrupt(interruption)
-            end(number, None)
+    def handle(*_: object) -> None:
+        runner.interrupt(interruption)
+        end(number, None)
 
-        signal.signal(number, handle)
+    return handle
 
 
 class ChunkRequest(Request):

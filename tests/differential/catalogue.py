@@ -1,7 +1,7 @@
 """Managers with many chains, made alike in every process that asks for them by name.
 
 ``cases_100_50`` holds 100 chains whose results depend on each record alone, 50 whose models
-are written as lines, and one for each row of the table of habits.
+are written as lines, one for each row of the table of habits, and `unions`.
 """
 
 import re
@@ -9,6 +9,7 @@ from random import Random
 from typing import Any, Final
 
 from pyrmute_tasks import ModelManager
+from tests.differential import unions
 from tests.differential.chains import Chain, Deed, Spec, Version, spec_of
 
 __all__ = ["CHAINS", "ROWS", "chain_of"]
@@ -71,6 +72,7 @@ ROWS: Final[dict[str, Spec]] = {
     "an exit of one's own": _exiting("OwnExit"),
     "a group with an exit": _exiting("exit group"),
     "memo that holds itself": _row((Deed("memo"),)),
+    "memo by record": _row((Deed("cache"),)),
     "enum": _row((Deed("put", what="enum"),)),
     "enum key": _row((Deed("put", what="enum key"),)),
     "bytearray": _row((Deed("put", what="bytearray"),)),
@@ -86,6 +88,9 @@ ROWS: Final[dict[str, Spec]] = {
     "omitted": _row(_ADD, last=_checked(deed=Deed("raise", 2, "omit"))),
     "lack of memory": _raising("MemoryError"),
     "an error without a text": _raising("Unprintable"),
+    "an error that refuses attributes": _raising("Frozen"),
+    "an error that holds itself": _raising("HoldsItself"),
+    "a validator raises such errors": _row(_ADD, last=_checked(deed=Deed("raise", 2, "Frozen"))),
     "the same inner dict twice": _row((Deed("share"),)),
     "a zone without a name": _row((Deed("put", what="unnamed zone"),)),
 }
@@ -105,6 +110,7 @@ def __getattr__(name: str) -> Any:
     manager = ModelManager()
     for chain in (*made["records"], *made["lines"], *made["rows"]):
         chain.register(manager)
+    unions.register(manager)
     CHAINS.update(made)
     globals()[name] = manager
     return manager

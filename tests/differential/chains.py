@@ -92,7 +92,7 @@ class Spec:
 
 STATEFUL: Final = ("closure", "default", "global", "class", "read", "keep", "memo", "grow")
 MODIFYING: Final = ("mutate", "mutate inner", "delete", "share")
-LOCAL: Final = ("add", "reuse", "put", "raise", "exit", "return")
+LOCAL: Final = ("add", "reuse", "cache", "put", "raise", "exit", "return")
 INNER: Final = frozenset({"mutate inner", "memo", "keep", "share"})
 SOURCES: Final = ("list", "list", "generator", "reusing", "same", "fails", "interrupted", "odd")
 MODES: Final = ("before", "after", "wrap", "plain", "model before", "model after", "model wrap")
@@ -565,6 +565,17 @@ class Chain:
             memo["last"] = memo
             inner = memo.setdefault(str(record.get("id", 0) in (0, 2)), record.get("inner"))
             return {**record, "inner": inner}
+
+        return look_up
+
+    def _habit_cache(self, where: str, deed: Deed) -> Any:
+        known: Record = {}
+        self._resets.append(known.clear)
+
+        def look_up(record: Any) -> Any:
+            known["itself"] = known
+            at = record.get("id", record.get("n"))
+            return {**record, "count": known.setdefault(str(at), f"number {at}")}
 
         return look_up
 

@@ -30,6 +30,19 @@ class Unprintable(Exception):
         raise RuntimeError("no text")
 
 
+class Frozen(Exception):
+    def __setattr__(self, name: str, value: object) -> None:
+        raise TypeError("frozen")
+
+
+class HoldsItself(Exception):
+    __slots__ = ("itself",)
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.itself = self
+
+
 class OwnExit(BaseException):
     pass
 
@@ -91,6 +104,8 @@ ERRORS: Final[dict[str, Callable[[], Any]]] = {
     "OwnError": raising(lambda: OwnError(7)),
     "OwnValueError": raising(lambda: OwnValueError("x")),
     "Unprintable": raising(lambda: Unprintable("x")),
+    "Frozen": raising(lambda: Frozen("x")),
+    "HoldsItself": raising(lambda: HoldsItself("x")),
     "its own cause": own_cause,
     "no cause": no_cause,
     "with a cause": with_cause,

@@ -14,7 +14,15 @@ from pyrmute_tasks import InvalidRecordError
 from tests.differential.chains import COUNTS, Chain, records_of
 from tests.differential.compare import Seen, described, shape
 
-__all__ = ["Run", "as_raised_by_a_generator", "call_of", "loop", "run_of"]
+__all__ = [
+    "Run",
+    "as_raised_by_a_generator",
+    "as_told_by_a_process",
+    "bounded",
+    "call_of",
+    "loop",
+    "run_of",
+]
 
 
 @dataclass
@@ -80,6 +88,15 @@ def as_raised_by_a_generator(error: Any) -> Any:
     return [(RuntimeError, (tuple, ("str", text)), text, [], []), *error]
 
 
+def as_told_by_a_process(error: Any) -> Any:
+    """An input that cannot be carried is told by its type: docs/types.md, "Errors"."""
+    if isinstance(error, tuple) and error and error[0] is memoryview:
+        return ("str", "<builtins.memoryview>")
+    if isinstance(error, (tuple, list)):
+        return type(error)(map(as_told_by_a_process, error))
+    return error
+
+
 # --- sources ------------------------------------------------------------------------------
 
 
@@ -142,7 +159,7 @@ def run_of(chain: Chain, deliver: Callable[[Iterable[Any], Callable[[Any], None]
         run.alone.append(shape(output, Seen(tells_aliases)))
 
     try:
-        with _bounded(), warnings.catch_warnings():
+        with bounded(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a worker's are not seen here either
             deliver(source_of(chain, kept), take)
     except _Documented as raised:
@@ -160,7 +177,7 @@ def run_of(chain: Chain, deliver: Callable[[Iterable[Any], Callable[[Any], None]
 
 
 @contextmanager
-def _bounded() -> Iterator[None]:
+def bounded() -> Iterator[None]:
     """End what does not end, so that it is an outcome and can be shown."""
 
     def end(*_: object) -> None:

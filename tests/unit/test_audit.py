@@ -1,6 +1,7 @@
 """What an audit is made of, in one process."""
 
 import copy
+import io
 import itertools
 import pickle
 import random
@@ -24,6 +25,7 @@ from pydantic import (
     RootModel,
     computed_field,
 )
+from rich.console import Console
 
 from pyrmute_tasks import ConfigurationError, ModelManager, UnsupportedValueError
 from pyrmute_tasks.audit import AuditReport, Cause, Change, LossKind, audit
@@ -32,6 +34,7 @@ from pyrmute_tasks.audit.ledger import Ledger, Undeclared, path_of, sample_losse
 from pyrmute_tasks.audit.passes import Spot, Stage, Tally, Walker, stages_of
 from pyrmute_tasks.audit.runs import Run, cause_of
 from pyrmute_tasks.audit.sample import choose, take_sample
+from pyrmute_tasks.cli_audit import render
 
 # --- comparing ----------------------------------------------------------------------------
 
@@ -473,6 +476,9 @@ def test_no_records_are_no_finding() -> None:
     report = audit(manager, [], "Inner", "1.0.0", "1.0.0")
     assert isinstance(report, AuditReport)
     assert (report.is_clean, report.records, report.total) == (True, 0, 0)
+    console = Console(width=80, file=io.StringIO(), record=True)
+    render(report, console)
+    assert "nothing audited: there are no records" in console.export_text()
 
 
 def test_sample_of_nothing_is_refused() -> None:

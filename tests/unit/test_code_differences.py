@@ -104,12 +104,80 @@ def test_memos_that_fill_change_nothing() -> None:
     assert used.seen
 
 
-def test_first_plan_captures_for_all_others() -> None:
+def test_first_plan_captures_all_versions_of_its_model() -> None:
     fresh, used = load(MODULE), load(MODULE)
     used.manager.plan("A", "2.0.0", "2.0.0")
     used.step({"n": 1})
     hop = ("A", "1.0.0", "2.0.0")
     assert used.manager.plan(*hop).fingerprint == fresh.manager.plan(*hop).fingerprint
+
+
+SHARING = """
+import functools
+from pydantic import BaseModel
+from pyrmute_tasks import ModelManager
+
+manager = ModelManager()
+
+class Service:
+    def __init__(self, seen):
+        self.seen = seen
+
+    def a(self, data):
+        self.seen[data["n"]] = None
+        return self.b(data)
+
+    def b(self, data):
+        self.last = data["n"]
+        return dict(data)
+
+def closed():
+    memo = {}
+    def fill(data, _lists=lists):
+        memo[data["n"]] = 1
+        lists.append(data["n"])
+        return dict(data)
+    def read(data, _lists=lists):
+        return dict(data, known=len(memo))
+    return fill, read
+
+lists = []
+service = Service({})
+fill, read = closed()
+called = functools.partial(Service.b, service)
+
+for name in ("A1", "B1", "A2", "B2", "B3"):
+    for version in ("1.0.0", "2.0.0"):
+        manager.model(name, version)(type("M", (BaseModel,), {"__module__": __name__}))
+
+pairs = {"A1": service.a, "B1": service.b, "A2": fill, "B2": read, "B3": called}
+for name, step in pairs.items():
+    manager.migration(name, "1.0.0", "2.0.0")(step)
+"""
+
+
+@pytest.mark.parametrize("name", ["B1", "B2", "B3"])
+def test_memo_shared_with_another_models_step_changes_nothing(name: str) -> None:
+    fresh, used = load(SHARING), load(SHARING)
+    hop = ("1.0.0", "2.0.0")
+    for n in range(3):
+        used.manager.migrate_data({"n": n}, "A1", *hop)
+        used.manager.migrate_data({"n": n}, "A2", *hop)
+    assert used.service.seen
+    assert used.lists
+    assert used.manager.plan(name, *hop).fingerprint == fresh.manager.plan(name, *hop).fingerprint
+
+
+def test_order_of_plans_changes_nothing() -> None:
+    names = ("A1", "B1", "A2", "B2", "B3")
+    found = []
+    for order in (names, names[::-1], None):
+        manager = load(SHARING).manager
+        if order is None:
+            manager.capture_code()
+        plans = {name: manager.plan(name, "1.0.0", "2.0.0") for name in order or names}
+        found.append({name: plans[name].fingerprint for name in names})
+    assert found[0] == found[1] == found[2]
 
 
 def test_helper_defined_after_the_first_plan_counts() -> None:
@@ -247,8 +315,11 @@ def test_command_prints_and_compares(tmp_path: Path) -> None:
     assert "step Person 1.0.0 → 2.0.0 reaches function tests.people.obey" in other.output
     file.write_text("[]")
     wrong = runner.invoke(fingerprint, [*options, "--compare", str(file)])
-    assert wrong.exit_code == 1
+    assert wrong.exit_code == 2
     assert "is not what" in wrong.output
+    both = runner.invoke(fingerprint, [*options, "--json", "--compare", str(file)])
+    assert both.exit_code == 2
+    assert "exclude each other" in both.output
 
 
 def test_equal_managers_have_no_differences() -> None:

@@ -1,6 +1,7 @@
 """The functions generated for a plan: one record through everything, every way out as data."""
 
 import gc
+import linecache
 import traceback
 from typing import Any
 
@@ -127,6 +128,7 @@ def test_a_step_that_returns_no_dict_is_named() -> None:
 
 
 def test_the_threshold_is_as_it_was_after_the_next_collection() -> None:
+    gc.collect()  # that after the last test's batch
     usual = gc.get_threshold()
     manager.migrate_batch([person(n) for n in range(2000)], "Person", "1.0.0", "3.0.0")
     gc.collect()
@@ -181,3 +183,29 @@ def test_batches_within_batches_share_the_threshold() -> None:
         assert gc.get_threshold() == raised
     gc.collect()
     assert gc.get_threshold() == usual
+
+
+def test_callbacks_that_somebody_clears_do_no_harm() -> None:
+    usual = gc.get_threshold()
+    others = gc.callbacks[:]
+
+    def step(data: dict[str, Any]) -> dict[str, Any]:
+        gc.callbacks.clear()
+        return data
+
+    try:
+        for _ in range(2):
+            outputs, failure = plan_of(step).run([{"n": 1}], DATA)
+            assert (outputs, failure) == ([{"n": 1}], None)
+            assert gc.get_threshold() == usual
+    finally:
+        gc.callbacks[:] = others
+
+
+def test_generated_source_goes_with_its_functions() -> None:
+    gc.collect()
+    before = len(linecache.cache)
+    for _ in range(5):
+        plan_of(noting("step")).run([{"n": 1}], DATA)
+    gc.collect()
+    assert len(linecache.cache) <= before + 1

@@ -10,19 +10,19 @@ from typing import Any, Literal
 
 import pyrmute
 import pytest
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
+from pyrmute_tasks import MigrationHook, ModelManager
 from pyrmute_tasks.codec import pack, unpack
 from pyrmute_tasks.errors import InvalidRecordError, MigrationError, ModelNotFoundError
-from pyrmute_tasks.exceptions import attributes_of, causes_of
 from pyrmute_tasks.failures import (
     RecordFailure,
     RemoteError,
     Stage,
     describe_safely,
-    validation_error_of,
 )
+from pyrmute_tasks.remote_errors import attributes_of, causes_of
 from pyrmute_tasks.steps import Step
 from pyrmute_tasks.versions import ModelVersion
 
@@ -73,16 +73,6 @@ def test_a_validation_error_travels_with_the_same_errors(item: object) -> None:
     assert repr(back.errors()) == repr(error.errors())
     assert str(back) == str(error)
     assert back.title == "Item"
-
-
-@pytest.mark.parametrize("position", range(len(BAD_ITEMS)))
-def test_one_records_part_of_a_lists_error_equals_its_own(position: int) -> None:
-    with pytest.raises(ValidationError) as caught:
-        TypeAdapter(list[Item]).validate_python(BAD_ITEMS)
-    part = validation_error_of(caught.value, position, "Item")
-    own = invalid(BAD_ITEMS[position])
-    assert repr(part.errors()) == repr(own.errors())
-    assert str(part) == str(own)
 
 
 class Bad(ValueError):
@@ -455,7 +445,7 @@ def test_a_step_whose_exception_has_no_text_fails_as_in_pyrmute(kind: type[Excep
         try:
             step({})
         except Exception as cause:
-            raise step_.error("User", cause)  # noqa: B904  # its cause is set
+            raise step_.error("User", cause)  # noqa: B904  # it has its cause already
     except BaseException as raised:
         error = raised
     assert (type(error).__name__, error.args) == (type(expected).__name__, expected.args)
@@ -496,3 +486,63 @@ def test_a_description_tells_what_and_where_but_nothing_of_the_record(
     text = describe_safely(failure.exception())
     assert text == expected
     assert SECRET not in text
+
+
+class Frozen(Exception):
+    def __setattr__(self, name: str, value: object) -> None:
+        raise TypeError("frozen")
+
+
+class Holder(Exception):
+    __slots__ = ("code", "itself", "nothing")
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code, self.itself = code, self
+
+
+def test_slots_of_an_error_travel_also_if_they_hold_the_error() -> None:
+    back = travel(RecordFailure.of(0, Stage.STEP, "", Holder(3))).error
+    assert isinstance(back, Holder)
+    assert back.code == 3
+    assert back.itself is back
+    assert not hasattr(back, "nothing")
+
+
+def test_an_error_that_is_its_own_argument_ends_as_its_text() -> None:
+    error = Holder(4)
+    error.args = (error, 4)
+    error.args = (ValueError(error), 4)
+    back = travel(RecordFailure.of(0, Stage.STEP, "", error)).error
+    assert type(back) in (Holder, RemoteError)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("observe", [False, True])
+def test_an_error_that_refuses_attributes_is_raised_itself(stream: bool, observe: bool) -> None:
+    class Strict(Inner):
+        @classmethod
+        def model_validate(cls, *_: Any, **__: Any) -> Any:
+            raise Frozen("x")
+
+    manager = ModelManager()
+    manager.model("Strict", "1.0.0")(Inner)
+    manager.model("Strict", "2.0.0", backward_compatible=True)(Strict)
+    if observe:
+        manager.add_hook(MigrationHook())
+    call = manager.migrate_batch_streaming if stream else manager.migrate_batch
+    with pytest.raises(Frozen) as caught:
+        list(call([{}], "Strict", "1.0.0", "2.0.0"))
+    assert caught.value.record_index == 0  # type: ignore[attr-defined]  # set by exception()
+
+
+def test_a_source_may_raise_an_error_that_refuses_attributes() -> None:
+    def source() -> Any:
+        yield {}
+        raise Frozen("x")
+
+    manager = ModelManager()
+    manager.model("Inner", "1.0.0")(Inner)
+    for call in (manager.migrate_batch_data, manager.migrate_batch_data_streaming):
+        with pytest.raises(Frozen):
+            list(call(source(), "Inner", "1.0.0", "1.0.0"))

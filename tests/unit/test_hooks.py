@@ -182,3 +182,30 @@ def test_nested_migrations_are_counted_as_pyrmute_counts_them() -> None:
     with pytest.raises(MigrationError):
         local.migrate({"parts": [{"n": 1}, {}]}, "Whole", "1.0.0", "2.0.0")
     assert metrics.errors_by_model == {"Part": 1, "Whole": 1}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_step_migrates_itself_is_counted(way: str) -> None:
+    local = ModelManager()
+    for version in ("1.0.0", "2.0.0"):
+        local.model("Count", version)(type(f"Count{version[0]}", (BaseModel,), {}))
+
+    @local.migration("Count", "1.0.0", "2.0.0")
+    def count_down(data: ModelData) -> ModelData:
+        if data["n"]:
+            local.migrate({"n": data["n"] - 1}, "Count", "1.0.0", "2.0.0")
+            local.migrate_batch_data([{"n": 0}], "Count", "1.0.0", "2.0.0")
+        return data
+
+    metrics = MetricsHook()
+    local.add_hook(metrics)
+    local.migrate_batch([{"n": n} for n in range(4)], "Count", "1.0.0", "2.0.0", **WAYS[way])
+    assert metrics.total_count == 16
+
+
+def test_a_hook_that_was_added_twice_is_removed_once() -> None:
+    local, metrics = ModelManager(), MetricsHook()
+    local.add_hook(metrics)
+    local.add_hook(metrics)
+    local.remove_hook(metrics)
+    assert local.hooks.all == (metrics,)

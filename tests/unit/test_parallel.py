@@ -165,3 +165,14 @@ def test_the_garbage_collector_is_left_as_it_was(how: dict[str, bool], was_on: b
         assert gc.isenabled() == was_on
     finally:
         gc.enable()
+
+
+class Unsized(list[Any]):
+    def __len__(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("options", [(), (True, 2, False), (True, 2, True)])
+def test_a_source_is_read_whatever_its_length_says(options: tuple[Any, ...]) -> None:
+    given = Unsized([person(0), person(1)])
+    assert len(manager.migrate_batch_data(given, "Person", "1.0.0", "3.0.0", *options)) == 2

@@ -29,6 +29,7 @@ from pyrmute_tasks import (
     InvalidRecordError,
     InvalidVersionError,
     MigrationError,
+    MigrationHook,
     ModelNotFoundError,
     RegistrationError,
 )
@@ -565,6 +566,39 @@ def test_a_missing_step_is_found_before_any_record_is_touched(both: Both) -> Non
         with pytest.raises(error, match=r"2\.0\.0 → 3\.0\.0\nReason: No migration path found"):
             manager.migrate_batch([{}, {}], "Note", "1.0.0", "3.0.0")
         assert len(touched) == (1 if manager is both.theirs else 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_registered_meanwhile_counts_for_the_next_batch(both: Both, stream: bool) -> None:
+    both.model("City", "1.0.0")(City1)
+    both.model("City", "2.0.0")(City2)
+    both.migration("City", *HOP)(lambda city: {**city, "country": "old"})
+
+    def source(manager: Any) -> Any:
+        yield OLD
+        manager.migration("City", *HOP)(lambda city: {**city, "country": "new"})
+        yield OLD
+
+    theirs = [both.theirs.migrate(city, "City", *HOP) for city in source(both.theirs)]
+    call = both.ours.migrate_batch_streaming if stream else both.ours.migrate_batch
+    ours = call(source(both.ours), "City", *HOP)
+    assert [city.country for city in theirs] == ["old", "new"]  # type: ignore[attr-defined]  # a City2
+    assert [city.country for city in ours] == ["old", "new" if stream else "old"]  # type: ignore[attr-defined]  # the same
+
+
+def test_a_hook_cannot_change_records(both: Both) -> None:
+    both.model("City", "1.0.0")(City1)
+    both.model("City", "2.0.0", backward_compatible=True)(City2)
+    for manager, base in ((both.theirs, pyrmute.MigrationHook), (both.ours, MigrationHook)):
+
+        class Filling(base):  # type: ignore[misc, valid-type]  # one for each
+            def before_migrate(self, name: str, first: Any, last: Any, data: Any) -> None:
+                data["country"] = "?"
+
+        manager.add_hook(Filling())
+    assert both.theirs.migrate_data(dict(OLD), "City", *HOP) == NEW
+    with pytest.raises(TypeError):
+        both.ours.migrate_data(dict(OLD), "City", *HOP)
 
 
 def test_a_version_is_not_registered_twice(both: Both) -> None:

@@ -128,3 +128,19 @@ def test_names_in_any_language_are_names() -> None:
     for name in ("Größe", "顧客", "Order line", "🛒"):
         manager.model(name, "1.0.0")(tests.people.PersonV1)
     assert len(manager.list_models()) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("import sys\nsys.exit(0)\n", r"SystemExit: 0 \(failing\.py:2\)"),
+        ("\n1 / 0\n", r"ZeroDivisionError: division by zero \(failing\.py:2\)"),
+    ],
+)
+def test_module_that_fails_or_exits_is_told_with_its_line(
+    module_file: Path, text: str, reason: str
+) -> None:
+    path = module_file.with_name("failing.py")
+    path.write_text(text)
+    with pytest.raises(ManagerImportError, match=reason):
+        load_attribute(f"{path}:manager")

@@ -42,6 +42,21 @@ def test_every_try_gets_the_record_as_it_came() -> None:
     assert service.asked == [{"a": 1}] * 3
 
 
+def test_the_first_try_gets_the_record_itself() -> None:
+    sentinel = object()
+    seen: list[ModelData] = []
+    AWAY.wrap(lambda record: seen.append(record) or record)(record := {"it": sentinel})
+    assert seen[0] is record
+    assert seen[0]["it"] is sentinel
+
+
+def test_a_record_that_cannot_be_copied_is_tried_again_as_it_is() -> None:
+    service = Service([ConnectionError()])
+    result = retried(service)({"items": (number for number in range(2))})
+    assert list(result["items"]) == [0, 1]
+    assert len(service.asked) == 2
+
+
 def test_the_last_error_is_raised_after_all_attempts() -> None:
     errors = [ConnectionError(str(number)) for number in range(9)]
     service = Service(list(errors))

@@ -6,6 +6,7 @@ import sys
 import types
 import zlib
 from collections import deque
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,16 @@ def test_only_the_odd_record_is_pickled(odd: str) -> None:
     assert back[2] == records[2]
 
 
+class NoWayBack(Exception):
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(first)
+
+
+def test_what_cannot_be_unpickled_is_refused_where_it_is_packed() -> None:
+    with pytest.raises(UnsupportedValueError, match="NoWayBack at n "):
+        pack_or_pickle({"n": NoWayBack(1, 2)})
+
+
 # --- classes by name ----------------------------------------------------------------------
 
 
@@ -306,6 +317,18 @@ A step may put any of these into its record. This table is written by the tests;
 - **files**: what `migrate_file` writes for a field that is declared `Any`; a declared type decides
   for itself.
 
+## Errors
+
+An error that comes from another process keeps its class, text, causes, context and attributes,
+also in slots; a class that is no attribute of a loaded module comes as a `RemoteError` with its
+name and text. What cannot be carried is, where it is an input in a `ValidationError`, told by its
+type as in `<builtins.memoryview>`; where it is an argument, replaced by the error's text (so
+`decimal.InvalidOperation`, whose argument is a list of classes); where it is an attribute, such as
+`AttributeError.obj`, left out. Notes that are no text are left out, and all behind the hundredth
+error of a chain.
+
+## Values
+
 | value | in process, threads | processes | fleet | files |
 |---|---|---|---|---|
 """
@@ -345,3 +368,38 @@ def test_table_of_types_is_up_to_date() -> None:
 
 if __name__ == "__main__":
     Path(TABLE).write_text(table())
+
+
+@contextlib.contextmanager
+def interrupted_in(function: str) -> Iterator[None]:
+    """Raise what the handler of a signal raises, the first time that `function` is called."""
+
+    def interrupt(frame: types.FrameType, _: str, __: object) -> None:
+        if frame.f_code.co_name == function:
+            sys.setprofile(before)
+            raise KeyboardInterrupt
+
+    before = sys.getprofile()
+    sys.setprofile(interrupt)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+
+
+IN_FIELDS = {"at": [date(2024, 1, day) for day in range(1, 29)]}
+
+
+@pytest.mark.parametrize("value", [IN_FIELDS, {1: IN_FIELDS}, {"shared": [IN_FIELDS, IN_FIELDS]}])
+def test_interruption_is_not_swallowed_by_packing(value: object) -> None:
+    with interrupted_in("scalar_to_bytes"), pytest.raises(KeyboardInterrupt):
+        pack_record(value)
+    assert_same(unpack(pack_record(value)), value)
+
+
+@pytest.mark.parametrize("value", [IN_FIELDS, {1: IN_FIELDS}, {"shared": [IN_FIELDS, IN_FIELDS]}])
+def test_interruption_is_not_swallowed_by_unpacking(value: object) -> None:
+    packed = pack(value)
+    with interrupted_in("scalar_from_bytes"), pytest.raises(KeyboardInterrupt):
+        unpack(packed)
+    assert_same(unpack(packed), value)

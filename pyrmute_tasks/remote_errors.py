@@ -16,6 +16,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from pyrmute_tasks.codec import pack, pack_record, unpack
 from pyrmute_tasks.errors import FrameError, PyrmuteTasksError, UnsupportedValueError
 from pyrmute_tasks.loaded import find_class, is_made_in_python
+from pyrmute_tasks.objects import slots_filled, slots_of
 
 __all__ = [
     "RemoteError",
@@ -23,7 +24,6 @@ __all__ = [
     "causes_of",
     "put_together",
     "take_apart",
-    "validation_error_of",
 ]
 
 
@@ -111,7 +111,7 @@ def _parts_of(error: BaseException, number: _Number) -> dict[str, Any]:
     parts["args"] = [_packed(arg, number) for arg in args]
     parts["attributes"] = {
         name: packed
-        for name, value in attributes.items()
+        for name, value in (slots_filled(error) | attributes).items()
         if not name.startswith("__") and (packed := _packed(value, number)) is not None
     }
     parts["native"] = {
@@ -172,52 +172,77 @@ def _listed(notes: object) -> list[object]:
 
 def put_together(parts: list[dict[str, Any]]) -> BaseException:
     """Return the exception that `take_apart` took apart."""
-    made: dict[int, BaseException] = {}
-
-    def make(number: int) -> BaseException:
-        if number not in made:
-            made[number] = _made(parts[number], make)
-        return made[number]
-
+    assembly = _Assembly(parts)
     for number, part in enumerate(parts):
-        error = make(number)
+        error = assembly.make(number)
         if part["cause"] is not None:
-            _CAUSE.__set__(error, make(part["cause"]))
+            _CAUSE.__set__(error, assembly.make(part["cause"]))
         if part["context"] is not None:
-            _CONTEXT.__set__(error, make(part["context"]))
+            _CONTEXT.__set__(error, assembly.make(part["context"]))
         _SUPPRESS.__set__(error, part["suppress"])
         if part["notes"]:
             attributes_of(error)["__notes__"] = list(part["notes"])
-    return made[0]
+    return assembly.make(0)
 
 
 _Make = Callable[[int], BaseException]
 
 
-def _made(parts: dict[str, Any], make: _Make) -> BaseException:
-    if "validation" in parts:
-        return _put_together_validation(parts["validation"], make)
-    rebuilt = _rebuilt(parts, make)  # which may count as false, or refuse to be asked
-    if rebuilt is not None:
-        return rebuilt
-    return RemoteError(parts["type"].replace(":", "."), parts["message"] or "")
+class _Assembly:
+    """Makes exceptions of their parts, each once, also where they refer to themselves.
+
+    Args:
+        parts: What `take_apart` returned.
+    """
+
+    def __init__(self, parts: list[dict[str, Any]]) -> None:
+        self._parts = parts
+        self._made: dict[int, BaseException] = {}
+        self._begun: set[int] = set()
+
+    def make(self, number: int) -> BaseException:
+        """Return the exception of that number.
+
+        Raises:
+            FrameError: If it is needed in order to make itself.
+        """
+        if number in self._made:
+            return self._made[number]
+        if number in self._begun:
+            raise FrameError("an exception is one of its own arguments")
+        self._begun.add(number)
+        parts = self._parts[number]
+        if "validation" in parts:
+            error: BaseException = _put_together_validation(parts["validation"], self.make)
+        elif not self._rebuild(number, parts):
+            error = RemoteError(parts["type"].replace(":", "."), parts["message"] or "")
+        else:
+            return self._made[number]
+        self._made[number] = error
+        return error
+
+    def _rebuild(self, number: int, parts: dict[str, Any]) -> bool:
+        """Make an exception of the original's class that says the same, if that is possible."""
+        kind = _known_class(parts["type"])
+        if kind is None:
+            return False
+        args = _arguments_of(parts, self.make)
+        try:
+            error = self._made[number] = _new(kind, args)
+            for base, names in _NATIVE.items():
+                for name in parts["native"].keys() & names if isinstance(error, base) else ():
+                    vars(base)[name].__set__(error, _unpacked(parts["native"][name], self.make))
+            _set_attributes(error, _attributes_of(parts, self.make))
+        except _NOT_TEXT:
+            return False
+        return bool(_text_of(error) == parts["message"])
 
 
-def _rebuilt(parts: dict[str, Any], make: _Make) -> BaseException | None:
-    """Return an exception of the original's class that says the same, if that is possible."""
-    kind = _known_class(parts["type"])
-    if kind is None:
-        return None
-    args = _arguments_of(parts, make)
-    try:
-        error = _new(kind, args)
-        for base, names in _NATIVE.items():
-            for name in parts["native"].keys() & names if isinstance(error, base) else ():
-                vars(base)[name].__set__(error, _unpacked(parts["native"][name], make))
-        attributes_of(error).update(_attributes_of(parts, make))
-    except _NOT_TEXT:
-        return None
-    return error if _text_of(error) == parts["message"] else None
+def _set_attributes(error: BaseException, attributes: dict[str, Any]) -> None:
+    slots = slots_of(type(error))
+    for name in slots.keys() & attributes.keys():
+        slots[name].__set__(error, attributes.pop(name))
+    attributes_of(error).update(attributes)
 
 
 def _arguments_of(parts: dict[str, Any], make: _Make) -> tuple[Any, ...]:
@@ -327,20 +352,3 @@ class _QuotedError(RemoteError, ValueError):
 
     def __str__(self) -> str:
         return self.message
-
-
-def validation_error_of(error: ValidationError, position: int, title: str) -> ValidationError:
-    """Return the part of a list's validation error that is about one of its records.
-
-    Args:
-        error: What validating a list of records raised.
-        position: The record's position in that list.
-        title: The model's name, as validating the record alone would have it.
-    """
-    _, lines, input_type, hide_input = cast("Any", error.__reduce__()[1])
-    mine = [
-        cast("InitErrorDetails", {**line, "loc": line["loc"][1:]})
-        for line in lines
-        if line["loc"][0] == position
-    ]
-    return ValidationError.from_exception_data(title, mine, input_type, hide_input)
