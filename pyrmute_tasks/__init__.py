@@ -40,6 +40,7 @@ from pyrmute_tasks.nested import NestedModelInfo
 from pyrmute_tasks.registry import MigrationFunc, ModelData
 from pyrmute_tasks.retries import Retry
 from pyrmute_tasks.settings import Compress, Settings
+from pyrmute_tasks.threaded import in_thread
 from pyrmute_tasks.versions import ModelVersion
 
 __all__ = [
@@ -85,4 +86,5 @@ __all__ = [
     "Window",
     "WireError",
     "__version__",
+    "in_thread",
 ]

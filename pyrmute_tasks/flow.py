@@ -15,6 +15,9 @@ The rules:
   stands earlier takes its place: it is always the one a sequential run would meet.
 * A failure is data here, whatever was raised. Whoever consumes the outcomes raises it.
 * An error of the source itself is raised after everything read before it was delivered.
+* A source is read by the consumer's thread, which it may block. One that has a thread of its own
+  (`threaded`) is asked for one chunk when the window has room; what arrives meanwhile is
+  delivered at once.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -31,6 +34,7 @@ from pyrmute_tasks.events import (
     Observer,
     Observers,
 )
+from pyrmute_tasks.threaded import ConvertedReader
 
 __all__ = ["ChunkExecutor", "Window", "run_ordered"]
 
@@ -43,6 +47,7 @@ _MAX_CHUNKS: Final = 1024
 _CHUNKS_PER_SLOT: Final = 4
 _MAX_BYTES: Final = 64 * 1024 * 1024
 _GROWTH: Final = 2.0  # what is expected of the first outcomes, in times of their inputs
+_POLL_S: Final = 0.05  # how late an outcome may leave while a source with its own thread blocks
 _WEIGHT: Final = 0.3  # of the newest outcome in what is expected of the next ones
 
 
@@ -98,7 +103,7 @@ class ChunkExecutor(Protocol[In, Out]):
 
 
 def run_ordered(
-    chunks: Iterator[Chunk[In]],
+    chunks: Iterator[Chunk[In]] | ConvertedReader[Chunk[In]],
     executor: ChunkExecutor[In, Out],
     window: Callable[[], Window],
     *,
@@ -148,7 +153,7 @@ class _Run(Generic[In, Out]):
 
     def __init__(
         self,
-        chunks: Iterator[Chunk[In]],
+        chunks: Iterator[Chunk[In]] | ConvertedReader[Chunk[In]],
         executor: ChunkExecutor[In, Out],
         window: Callable[[], Window],
         tell: Observers,
@@ -199,6 +204,8 @@ class _Run(Generic[In, Out]):
         if self._exhausted:
             return None
         try:
+            if isinstance(self._chunks, ConvertedReader):
+                return self._wait_for_source(self._chunks)
             return next(self._chunks)
         except StopIteration:
             self._exhausted = True
@@ -206,6 +213,17 @@ class _Run(Generic[In, Out]):
             self._exhausted = True
             self.source_error = error
         return None
+
+    def _wait_for_source(self, reader: ConvertedReader[Chunk[In]]) -> Chunk[In] | None:
+        """Return the next chunk, or None as soon as there is something to deliver."""
+        while True:
+            chunk = reader.poll(_POLL_S)
+            if chunk is not None:
+                return chunk
+            for outcome in self._executor.collect(wait=False) if self.held else ():
+                self._accept(outcome)
+            if self._limit is not None or self._next in self._arrived:
+                return None
 
     def next_in_order(self) -> tuple[Chunk[None], Outcome[Out]]:
         """Wait for the outcome of the earliest chunk that is not delivered."""

@@ -8,9 +8,10 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +49,7 @@ from pyrmute_tasks.registry import ModelData
 from pyrmute_tasks.retries import Retry
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.sizing import ChunkSizer, RecordSizer
+from pyrmute_tasks.threaded import ConvertedReader, ThreadedReader, ThreadedSource
 from pyrmute_tasks.versions import VersionLike
 
 __all__ = ["Migrator"]
@@ -294,7 +296,8 @@ class Migrator:
         a class instance cannot travel without pickle.
 
         Args:
-            data_list: The records; read at most one window ahead of what is yielded.
+            data_list: The records; read at most one window ahead of what is yielded, in the
+                thread that reads the outputs unless `in_thread` says that another one may.
             name: The model's name.
             from_version: Version of the records.
             to_version: Version of the results.
@@ -521,7 +524,9 @@ class Migrator:
             _FIRST_RECORDS_BYTES, _MOST_RECORDS_BYTES, window_bytes=self._window_bytes
         )
         records_sizer = RecordSizer(sizer)
-        with closing(cut_records(pack_each(records), chunk_size or records_sizer)) as chunks:
+        cut = partial(cut_records, pack_each(records), chunk_size or records_sizer)
+        is_threaded = isinstance(records, ThreadedSource)
+        with closing(ThreadedReader(cut) if is_threaded else cut()) as chunks:
             first = next(chunks, None)
             if first is None:
                 return
@@ -540,9 +545,13 @@ class Migrator:
                     outputs, invalid = wanted.finish(plan, data, chunk.start)
                 return Outcome(outcome.index, len(outputs), outputs, invalid or outcome.failure)
 
+            frames: Iterator[Chunk[bytes]] | ConvertedReader[Chunk[bytes]]
             with self._job(plan, FrameKind.OBJECTS, self._new_job_id()) as (executor, tally):
                 sizer.slots = lambda: executor.slots
-                frames = map(encode, chain((first,), chunks))
+                if isinstance(chunks, ThreadedReader):
+                    frames = ConvertedReader(chunks, encode, first)
+                else:
+                    frames = map(encode, chain((first,), chunks))
                 window = self._window_of(executor)
                 outcomes = run_ordered(
                     frames, executor, window, finish=decode, observers=(tally, sizer)

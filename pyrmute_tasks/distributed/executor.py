@@ -291,7 +291,10 @@ class CeleryExecutor:
 
     def _look(self) -> list[Outcome[Frame]]:
         self._flush()
-        return self._take(0)
+        outcomes = self._take(0)
+        if self._clock() - self._checked_at >= _CHECK_EVERY_S:
+            outcomes += self._check()  # a slow source must not keep what is lost waiting
+        return outcomes
 
     def _take(self, wait_s: float) -> list[Outcome[Frame]]:
         forget, self._received = self._received, []
