@@ -24,6 +24,7 @@ from pyrmute_tasks.code_differences import root_of
 from pyrmute_tasks.codec import Frame, FrameKind, decode_frame, encode_frame, join_packed, pack
 from pyrmute_tasks.codegen import Interruption
 from pyrmute_tasks.distributed.app import TASK_NAME
+from pyrmute_tasks.distributed.children import allow_processes
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.tidings import TOO_LARGE, Claim, ClaimState
 from pyrmute_tasks.errors import (
@@ -424,6 +425,7 @@ class RunnerSource:
 
     def _begin(self) -> ChunkRunner:
         settings = self._settings
+        allow_processes()
         runner = ChunkRunner(self._manager, Store(settings), settings.soft_time_limit_s)
         # The pool sends this signal at the soft limit. Its own handler raises what a step
         # may catch, and what would be taken for the step's error.

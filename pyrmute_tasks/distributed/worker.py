@@ -26,6 +26,7 @@ from celery.worker import state
 
 from pyrmute_tasks.adoption import load_manager
 from pyrmute_tasks.distributed.app import FleetApp
+from pyrmute_tasks.distributed.children import FrozenChildren
 from pyrmute_tasks.distributed.consumer import consumer_of
 from pyrmute_tasks.distributed.refusals import find_refusal, reason_of
 from pyrmute_tasks.distributed.store import Store
@@ -202,9 +203,10 @@ def worker_arguments(name: str, concurrency: int, loglevel: str = "WARNING") -> 
 class Housekeeping(StartStopStep):
     """Looks after children and timers.
 
-    Celery notices dead children every five seconds, and a job waits for it. And it sets two
-    timers a task, for the time limits, which stay until their time comes though they are
-    cancelled: 0.5 KB a chunk for a quarter of an hour.
+    A child that is frozen would keep its job waiting. Celery notices dead children every
+    five seconds, and a job waits for it. And it sets two timers a task, for the time limits,
+    which stay until their time comes though they are cancelled: 0.5 KB a chunk for a quarter
+    of an hour.
 
     A step of the consumer, since the event loop forgets its timers when the connection to
     the broker is lost; steps are started anew with the next one.
@@ -217,7 +219,16 @@ class Housekeeping(StartStopStep):
         hub = parent.hub
         if hub is not None:
             hub.call_repeatedly(_LOOK_AFTER_CHILDREN_S, parent.pool.maintain_pool)
+            frozen = FrozenChildren()
+            hub.call_repeatedly(
+                _LOOK_AFTER_CHILDREN_S, lambda: frozen.look(process_ids(parent.pool))
+            )
             hub.call_repeatedly(_FORGET_TIMERS_S, forget_cancelled, hub.timer)
+
+
+def process_ids(pool: Any) -> list[int]:
+    """Return the process ids of the children of Celery's `pool`."""
+    return [child.pid for child in pool._pool._pool]  # noqa: SLF001  # it has no public way
 
 
 def forget_cancelled(timer: Any) -> None:
