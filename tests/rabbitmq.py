@@ -133,6 +133,7 @@ class RabbitMQ:
     def freeze(self) -> None:
         """Stop it as a host that hangs does: connections stay, and nobody answers."""
         os.kill(self.pid, signal.SIGSTOP)
+        wait_until(lambda: _is_stopped(self.pid), "all threads of RabbitMQ have stopped")
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
@@ -304,6 +305,16 @@ def rabbitmq_fleet(workers: int, **options: float) -> Iterator[RabbitMQFleet]:
         for number in range(workers):
             fleet.start_worker(f"worker-{number + 1}")
         yield fleet
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether every thread has stopped; one that runs on another core takes a moment."""
+    states = [stat.read_text().rpartition(")")[2].split()[0] for stat in _thread_stats(pid)]
+    return set(states) <= {"T", "t"}
+
+
+def _thread_stats(pid: int) -> list[Path]:
+    return list(Path(f"/proc/{pid}/task").glob("*/stat"))
 
 
 def _end(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:

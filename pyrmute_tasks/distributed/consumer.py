@@ -17,6 +17,7 @@ from celery.worker.state import maybe_shutdown
 from kombu.exceptions import KombuError
 
 from pyrmute_tasks.distributed.app import TASK_NAME, signed_part
+from pyrmute_tasks.distributed.foreign import ForeignTasks
 from pyrmute_tasks.distributed.refusals import find_refusal, reason_of
 from pyrmute_tasks.errors import SignatureError
 from pyrmute_tasks.observability import log
@@ -41,7 +42,10 @@ _FORGET_REFUSAL_S: Final = 120.0
 
 
 class ChunkConsumer(_Base):  # type: ignore[misc]  # it is a class
-    """Rejects what is no task of ours, with a log line, and ends if the broker refuses it.
+    """Lets only tasks of ours through, and ends if the broker refuses it.
+
+    Somebody else's task is moved to a queue of its own, what is no message of Celery's is
+    rejected, each with a log line.
 
     What a broker refuses at the start, or Redis at any time, ends the worker with one
     sentence and status 1. RabbitMQ, where rights may be about to be set, is asked again
@@ -68,6 +72,7 @@ class ChunkConsumer(_Base):  # type: ignore[misc]  # it is a class
         self._refused_at = self._refused_since = 0.0
         self._pause_s = _PAUSE_S
         super().__init__(*args, **kwargs)
+        self._foreign = ForeignTasks(self.app)
 
     def on_ready(self) -> None:
         """Take note that the broker has accepted this worker once."""
@@ -154,12 +159,23 @@ class ChunkConsumer(_Base):  # type: ignore[misc]  # it is a class
             problem = _problem(message) or _forgery(message, self.signer)
             if problem is None:
                 return handle(message)
+            if _is_foreign(message) and self._foreign.move(message):
+                message.ack_log_error(logging.getLogger("pyrmute_tasks"), self.connection_errors)
+                return None
             log(logging.ERROR, "message_rejected", f"a message is rejected: {problem}")
             lost: Any = self.connection_errors
             message.reject_log_error(logging.getLogger("pyrmute_tasks"), lost)
             return None
 
         return on_message
+
+
+def _is_foreign(message: Any) -> bool:
+    headers = message.headers
+    if not isinstance(headers, dict):
+        return False
+    task = headers.get("task", "")  # Celery's first protocol has none in the headers
+    return isinstance(task, str) and task != TASK_NAME
 
 
 def _problem(message: Any) -> str | None:

@@ -366,7 +366,7 @@ def test_run_hints_at_fields_that_no_version_declares(module: Path) -> None:
     hop = ("--manager", spec, "--model", "N", "--from", "1.0.0", "--to", "2.0.0")
     for line, is_told in (('{"n": 1}', False), (f'{{"n": 1, "extra": "{SECRET}"}}', True)):
         source.write_text(f"{line}\n")
-        arguments = ("run", *hop, "--workers", 1, source, target)
+        arguments = ("run", *hop, "--workers", 1, "--overwrite", source, target)
         program = [*command()[:-1], *map(str, arguments)]
         result = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
         assert result.returncode == 0, result.stderr

@@ -370,6 +370,7 @@ def tell(run: Run, source: Path, *options: str) -> "subprocess.CompletedProcess[
             "-m",
             "pyrmute_tasks",
             "run",
+            "--overwrite",
             str(source),
             target,
             *where,

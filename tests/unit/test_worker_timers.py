@@ -19,7 +19,8 @@ def test_cancelled_timers_are_forgotten_and_the_others_stay_in_order() -> None:
 def test_a_workers_event_loop_forgets_them() -> None:
     hub = Hub()
     looked_after: list[bool] = []
-    pool = SimpleNamespace(maintain_pool=lambda: looked_after.append(True))
+    children = SimpleNamespace(_pool=[])  # none is frozen
+    pool = SimpleNamespace(maintain_pool=lambda: looked_after.append(True), _pool=children)
     parent = SimpleNamespace(hub=hub, pool=pool)
     Housekeeping(parent).start(parent)
     for number in range(100):

@@ -1,0 +1,99 @@
+"""Tasks of others on our queue: kept for them, unread, and not without bound."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from pyrmute_tasks import Migrator, Settings
+from pyrmute_tasks.distributed.app import create_app
+from tests.conftest import wait_until
+from tests.integration.hostile import Envelope
+from tests.integration.private_fleet import QUEUE, private_fleet
+from tests.people import manager, person
+from tests.rabbitmq import rabbitmq_fleet
+
+HOP = ("Person", "1.0.0", "3.0.0")
+FOREIGN = f"{QUEUE}.foreign"
+RECORDS = [person(index) for index in range(12)]
+
+
+def somebody(settings: Settings) -> Celery:
+    """Another application that sends to our queue."""
+    app = Celery("somebody", broker=settings.celery_broker_url, set_as_current=False)
+    app.conf.update(task_default_queue=QUEUE, task_ignore_result=True)
+    if settings.broker_url.startswith("amqp"):
+        app.conf.task_default_queue_type = "quorum"
+    return app
+
+
+def works(settings: Settings) -> bool:
+    with Migrator("tests.people:manager", settings=settings) as migrator:
+        return bool(
+            migrator.migrate_batch_data(RECORDS, *HOP) == manager.migrate_batch_data(RECORDS, *HOP)
+        )
+
+
+def received(settings: Settings, count: int) -> list[Any]:
+    found: list[Any] = []
+    with create_app(settings).connection_for_read() as connection:
+        channel = connection.default_channel
+
+        def take() -> bool:
+            message = channel.basic_get(FOREIGN, no_ack=True)
+            if message is not None:
+                found.append(message)
+            return len(found) == count
+
+        # A queue that is not there yet is an error of the channel, and ends it.
+        channel.queue_declare(
+            queue=FOREIGN,
+            durable=True,
+            auto_delete=False,
+            arguments={"x-queue-type": "quorum", "x-max-length": 1000},
+        )
+        wait_until(take, f"{count} foreign tasks are moved")
+    return found
+
+
+def test_foreign_tasks_are_moved_on_redis() -> None:
+    with private_fleet("tests.people:manager") as fleet:
+        worker = fleet.start_worker()
+        app = somebody(fleet.settings)
+        sent = [app.send_task("somebody.pay", args=[index], countdown=None) for index in range(3)]
+        wait_until(lambda: fleet.broker.llen(FOREIGN) == len(sent), "they are moved")
+        assert works(fleet.settings)
+        wait_until(fleet.is_drained, "nothing is left on our queue")
+        kept = [json.loads(raw) for raw in reversed(fleet.broker.lrange(FOREIGN, 0, -1))]
+        assert [each["headers"]["id"] for each in kept] == [task.id for task in sent]
+        bodies = [json.loads(base64.b64decode(each["body"])) for each in kept]
+        assert [body[0] for body in bodies] == [[0], [1], [2]]
+        assert worker.log.count("of somebody else is on this queue and was moved") == len(sent)
+
+
+@pytest.mark.timeout(150)
+def test_foreign_tasks_take_bounded_room() -> None:
+    with private_fleet("tests.people:manager") as fleet:
+        fleet.start_worker()
+        envelopes = [Envelope([index], task="other") for index in range(1100)]
+        fleet.broker.lpush(QUEUE, *(envelope.dumps() for envelope in envelopes))
+
+        def newest() -> object:
+            raw = fleet.broker.lindex(FOREIGN, 0)
+            return raw and json.loads(raw)["headers"]["id"]
+
+        wait_until(lambda: newest() == envelopes[-1].id, "all are moved", 100)
+        wait_until(lambda: fleet.broker.llen(FOREIGN) == 1000, "the oldest are gone")
+
+
+@pytest.mark.timeout(180)
+def test_foreign_tasks_are_moved_on_rabbitmq() -> None:
+    with rabbitmq_fleet(1) as fleet:
+        app = somebody(fleet.settings)
+        sent = [app.send_task("somebody.pay", args=[index]) for index in range(3)]
+        messages = received(fleet.settings, len(sent))
+        assert [message.headers["id"] for message in messages] == [task.id for task in sent]
+        assert json.loads(messages[0].body)[0] == [0]
+        assert works(fleet.settings)
