@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import pytest
 
@@ -286,7 +286,7 @@ class RabbitMQFleet:
 
 
 @contextmanager
-def rabbitmq_fleet(workers: int, **options: float) -> Iterator[RabbitMQFleet]:
+def rabbitmq_fleet(workers: int, **options: Any) -> Iterator[RabbitMQFleet]:
     """A fleet of `workers`, which are called ``worker-1`` and so on.
 
     Args:

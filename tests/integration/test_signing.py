@@ -31,6 +31,7 @@ from tests.integration.test_hostile_messages import (
     outcome,
 )
 from tests.people import manager, person
+from tests.rabbitmq import rabbitmq_fleet
 
 SECRET: Final = "the secret of these tests"
 OTHER: Final = "another secret than theirs"
@@ -294,3 +295,12 @@ def test_a_secret_is_changed_while_jobs_run() -> None:
         assert migrator.migrate_batch_data(RECORDS, *HOP) == manager.migrate_batch_data(
             RECORDS, *HOP
         )
+
+
+def test_a_job_through_rabbitmq_is_signed() -> None:
+    with (
+        rabbitmq_fleet(1, secret=SECRET) as fleet,
+        Migrator(manager, settings=fleet.settings) as migrator,
+    ):
+        data = migrator.migrate_batch_data(RECORDS, *HOP, chunk_size=2)
+    assert data == manager.migrate_batch_data(RECORDS, *HOP)
