@@ -38,6 +38,14 @@ _START_TIMEOUT_S: Final = 60.0
 # Below the ports that systems give to clients: one that tries to reach a server that is
 # down could be given the server's own port, and would then be talking to itself.
 _PORTS: Final = range(20_000, 32_000)
+# How a server is made to refuse writes, and made to take them again.
+_REFUSALS: Final = {
+    "READONLY": (("REPLICAOF", HOST, "1"), ("REPLICAOF", "NO", "ONE")),
+    "NOREPLICAS": (
+        ("CONFIG", "SET", "min-replicas-to-write", "1"),
+        ("CONFIG", "SET", "min-replicas-to-write", "0"),
+    ),
+}
 
 
 def free_port() -> int:
@@ -140,6 +148,35 @@ class Valkey:
                 shutil.rmtree(self._data)
             time.sleep(down_s)  # this is the fault's own length
             self.start()
+
+    @contextmanager
+    def refusing_writes(self, refusal: str) -> Iterator[None]:
+        """Refuse every write with READONLY, as a replica, or with NOREPLICAS, as a lone master."""
+        begin, end = _REFUSALS[refusal]
+        with self.client() as client:
+            client.execute_command(*begin)
+            try:
+                yield
+            finally:
+                client.execute_command(*end)
+
+    @contextmanager
+    def killing_connections(self, every_s: float) -> Iterator[Callable[[], int]]:
+        """Kill all connections again and again; yields what says how many it were."""
+        stop, killed = threading.Event(), [0]
+
+        def kill() -> None:
+            with self.client() as client:
+                while not stop.wait(every_s):
+                    killed[0] += int(client.execute_command("CLIENT", "KILL", "TYPE", "normal"))
+
+        thread = threading.Thread(target=kill, name="killer")
+        thread.start()
+        try:
+            yield lambda: killed[0]
+        finally:
+            stop.set()
+            thread.join()
 
     def lose_power(self, down_s: float) -> None:
         """Kill it as the end of its host does: what it wrote in its last second is lost."""

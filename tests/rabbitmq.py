@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -31,6 +32,7 @@ USER: Final = "tester"
 _DEBIAN_HOMES: Final = "lib/rabbitmq/lib/rabbitmq_server-*"  # what /usr/sbin has is a wrapper
 _HELLO: Final = b"AMQP\x00\x00\x09\x01"
 _START_TIMEOUT_S: Final = 60.0
+_CONTROL_S: Final = 30.0  # its command line takes seconds to start
 
 
 def find_server() -> Path | None:
@@ -130,6 +132,23 @@ class RabbitMQ:
         self.stop()
         self.start()
 
+    @contextmanager
+    def closing_connections(self, every_s: float) -> Iterator[None]:
+        """Close all connections again and again, as an operator does."""
+        stop = threading.Event()
+
+        def close() -> None:
+            while not stop.wait(every_s):
+                self._control("close_all_connections", "a test")
+
+        thread = threading.Thread(target=close, name="closer")
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
     def freeze(self) -> None:
         """Stop it as a host that hangs does: connections stay, and nobody answers."""
         os.kill(self.pid, signal.SIGSTOP)
@@ -137,6 +156,10 @@ class RabbitMQ:
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
+
+    def _control(self, *command: str) -> None:
+        process = self._spawn([str(self._directory / "home/sbin/rabbitmqctl"), *command])
+        assert process.wait(_CONTROL_S) == 0, self.log[-2000:]
 
     def watch(self, process: "subprocess.Popen[bytes]") -> None:
         """End `process` and its group too, should this process be killed."""

@@ -6,6 +6,7 @@ from typing import Any, Final
 from celery import Celery
 from celery.loaders.app import AppLoader
 
+from pyrmute_tasks.distributed.lines import ANSWER_S, TCP_OPTIONS, is_socket_file
 from pyrmute_tasks.settings import Settings
 
 __all__ = ["TASK_NAME", "FleetApp", "create_app", "signed_part"]
@@ -13,7 +14,9 @@ __all__ = ["TASK_NAME", "FleetApp", "create_app", "signed_part"]
 TASK_NAME: Final = "pyrmute_tasks.migrate_chunk"
 
 _CONNECT_TIMEOUT_S: Final = 3.0
-_HEARTBEAT_S: Final = 20
+_HEARTBEAT_S: Final = 5  # two that are missed end a worker's connection
+_PRODUCER_HEARTBEAT_S: Final = 20  # only the server looks at it: a producer may pause
+_HEALTH_CHECK_S: Final = 4  # of a blocking pop, which takes a second
 _VISIBILITY_TIMEOUT_S: Final = 6 * 3600.0
 _VISIBILITY_FACTOR: Final = 3
 
@@ -51,6 +54,7 @@ class FleetApp(Celery):
 
     def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
         """Return a connection to the broker of the settings, if no `url` is given."""
+        options.setdefault("heartbeat", _PRODUCER_HEARTBEAT_S)
         return super().connection_for_write(url or self.broker_url, **options)
 
 
@@ -75,6 +79,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "broker_transport_options": _transport_options(settings),
         "broker_connection_timeout": _CONNECT_TIMEOUT_S,
         "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,  # a worker is there when its broker is
         "task_default_queue": settings.queue,
         **_amqp_configuration(settings),
         # What is lost with a worker, or kills it, is the collector's business: the broker
@@ -88,8 +93,9 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "task_time_limit": settings.time_limit_s,
         # How long a dead child's result may still arrive. Ours are in the store by then.
         "worker_lost_wait": 0.5,
-        # Without this a dropped connection runs every running chunk twice.
-        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        # A chunk goes on when the connection is lost, and its outcome counts. Else nothing that
+        # takes longer than the time between two losses would ever end.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
         # Outcomes go through the store. A result backend would cost a key, a publication
         # and a subscription per task.
         "task_ignore_result": True,
@@ -109,11 +115,10 @@ def _amqp_configuration(settings: Settings) -> dict[str, Any]:
         # RabbitMQ keeps these on a majority of its nodes, and drops no confirmed message
         # when it restarts. Whoever comes first declares it, producer or worker.
         "task_default_queue_type": "quorum",
-        # A worker notices within twice this time that the server is gone, and the server
-        # that a worker is.
+        # A worker notices within little more than twice this time that the server is gone, and
+        # the server that a worker is.
         "broker_heartbeat": _HEARTBEAT_S,
-        # A quorum queue's consumer cannot be given more again. Nothing is over-fetched:
-        # what runs when the connection drops is cancelled.
+        # A quorum queue's consumer cannot be given more again.
         "worker_enable_prefetch_count_reduction": False,
     }
 
@@ -121,7 +126,8 @@ def _amqp_configuration(settings: Settings) -> dict[str, Any]:
 def _transport_options(settings: Settings) -> dict[str, Any]:
     if not settings.celery_broker_url.startswith("redis"):
         # What the queue has not confirmed is published again, not missed seconds later.
-        return {"confirm_publish": True}
+        # The library's own settings end a connection on which one packet is late.
+        return {"confirm_publish": True, "socket_settings": dict(TCP_OPTIONS)}
     options: dict[str, Any] = {
         # Must outlast the longest chunk: what is unacknowledged for longer runs again.
         "visibility_timeout": max(
@@ -130,9 +136,9 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "unacked_restore_interval": 10,
         "unacked_restore_throttle": 1,
         "socket_connect_timeout": _CONNECT_TIMEOUT_S,
-        "socket_timeout": 30.0,
-        "health_check_interval": 25,
+        "socket_timeout": ANSWER_S,
+        "health_check_interval": _HEALTH_CHECK_S,
     }
-    if not settings.celery_broker_url.startswith("redis+socket"):
-        options["socket_keepalive"] = True
+    if not is_socket_file(settings.celery_broker_url):
+        options |= {"socket_keepalive": True, "socket_keepalive_options": dict(TCP_OPTIONS)}
     return options

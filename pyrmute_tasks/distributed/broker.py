@@ -14,7 +14,14 @@ from kombu.exceptions import KombuError
 from kombu.pidbox import Mailbox
 
 from pyrmute_tasks.distributed.app import TASK_NAME, signed_part
-from pyrmute_tasks.distributed.refusals import find_refusal, reason_of
+from pyrmute_tasks.distributed.lines import ANSWER_S
+from pyrmute_tasks.distributed.refusals import (
+    find_refusal,
+    passing_refusal,
+    reason_of,
+    refuses_connections,
+    trouble_of,
+)
 from pyrmute_tasks.errors import BrokerUnavailableError
 from pyrmute_tasks.observability import hide_password, log
 from pyrmute_tasks.settings import Settings
@@ -22,8 +29,9 @@ from pyrmute_tasks.signing import Sealed
 
 __all__ = ["Broker", "Message"]
 
+_FIRST_PAUSE_S: Final = 0.1
 _RETRY_EVERY_S: Final = 1.0
-_ANSWER_S: Final = 10.0  # a broker that takes longer is frozen, or its host is
+_ANSWER_S: Final = ANSWER_S  # a broker that takes longer is frozen, or its host is
 _NOT_FOUND: Final = 404
 _REFUSED_QUEUE: Final = 406
 _REFUSALS: Final = (403, _REFUSED_QUEUE, 530)
@@ -71,25 +79,33 @@ class Broker:
         )
 
     def check(self) -> None:
-        """Try the broker once.
+        """See that the broker answers; one that is silent, or not ready yet, is waited for.
 
         Raises:
-            BrokerUnavailableError: If it does not answer, or refuses the user or the queue.
+            BrokerUnavailableError: If it does not answer in time, if nothing listens there, or
+                if it refuses the user or the queue.
         """
         errors: tuple[type[Exception], ...] = (*self._errors, ValueError, KeyError)
-        try:
-            with self._app.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-                channel = connection.default_channel  # opening it is what fails on Redis
-                if connection.transport.driver_type == "amqp":
-                    self._app.amqp.default_queue(channel).declare()
-        except errors as error:
-            if _code(error) in _REFUSALS or find_refusal(error) is not None:
-                raise self._refused(error) from None
-            raise BrokerUnavailableError(
-                f"no broker answers at {self._url} ({reason_of(error)}); "
-                "start it there or correct the URL"
-            ) from None
+        deadline = time.monotonic() + self._settings.outage_s
+        while True:
+            try:
+                return self._check_once()
+            except errors as error:
+                if _refuses(error):
+                    raise self._refused(error) from None
+                is_final = refuses_connections(error) or isinstance(error, (ValueError, KeyError))
+                if is_final or time.monotonic() > deadline or self._is_over.wait(_RETRY_EVERY_S):
+                    raise BrokerUnavailableError(
+                        f"no broker answers at {self._url} ({_why(error)}); "
+                        "start it there or correct the URL"
+                    ) from None
+
+    def _check_once(self) -> None:
+        with self._app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+            channel = connection.default_channel  # opening it is what fails on Redis
+            if connection.transport.driver_type == "amqp":
+                self._app.amqp.default_queue(channel).declare()
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Publish tasks; a broker that is away is tried again and again for a while.
@@ -102,14 +118,17 @@ class Broker:
                 refuses the tasks.
         """
         deadline = time.monotonic() + self._settings.outage_s
-        while not self._publish_once(messages):
-            if self._is_over.wait(_RETRY_EVERY_S) or time.monotonic() > deadline:
+        pause_s = _FIRST_PAUSE_S
+        while (trouble := self._publish_once(messages)) is not None:
+            if self._is_over.wait(pause_s) or time.monotonic() > deadline:
                 raise BrokerUnavailableError(
                     f"the broker at {self._url} has been out of reach for "
-                    f"{self._settings.outage_s:.0f} s"
+                    f"{self._settings.outage_s:.0f} s ({trouble})"
                 )
+            pause_s = min(2 * pause_s, _RETRY_EVERY_S)
 
-    def _publish_once(self, messages: Sequence[Message]) -> bool:
+    def _publish_once(self, messages: Sequence[Message]) -> str | None:
+        """Return what was in the way, if anything was."""
         try:
             with self._connection() as connection:
                 producer: Any = Producer(connection, auto_declare=False)
@@ -117,16 +136,12 @@ class Broker:
                     for message in messages:
                         self._send(message, producer)
         except self._errors as error:
-            if _code(error) in _REFUSALS:
+            if _refuses(error):
                 raise self._refused(error) from None
-            log(
-                logging.WARNING,
-                "publish_failed",
-                "the broker cannot be reached",
-                error=type(error).__name__,
-            )
-            return False
-        return True
+            trouble = trouble_of(error)
+            log(logging.WARNING, "publish_failed", "the broker cannot be used", error=trouble)
+            return trouble
+        return None
 
     def _send(self, message: Message, producer: Any) -> None:
         job, part, *_ = map(str, message.args)
@@ -227,6 +242,14 @@ class _Mailbox(Mailbox):
 class _OneAttempt(Producer):
     def publish(self, *args: Any, **options: Any) -> Any:
         return super().publish(*args, **options | {"retry": False, "confirm_timeout": _ANSWER_S})
+
+
+def _refuses(error: Exception) -> bool:
+    return _code(error) in _REFUSALS or find_refusal(error) is not None
+
+
+def _why(error: Exception) -> str:
+    return reason_of(error) if passing_refusal(error) is None else trouble_of(error)
 
 
 def _code(error: Exception) -> int:

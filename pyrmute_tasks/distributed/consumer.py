@@ -38,6 +38,8 @@ _EMPTY: Final[tuple[object, ...]] = (None, {}, [])
 _PAUSE_S: Final = 1.0  # after a first refusal; the next pauses are longer
 _LONGEST_PAUSE_S: Final = 30.0
 _LOOK_EVERY_S: Final = 0.2
+_RECONNECT_S: Final = 0.5  # Celery's pauses grow to 30 s, which then pass after an outage
+_RECONNECT_MOST_S: Final = 3.0
 _FORGET_REFUSAL_S: Final = 120.0
 
 
@@ -95,7 +97,12 @@ class ChunkConsumer(_Base):  # type: ignore[misc]  # it is a class
 
         conf: Any = self.app.conf
         connected = conn.ensure_connection(
-            tell, conf.broker_connection_max_retries, callback=maybe_shutdown
+            tell,
+            conf.broker_connection_max_retries,
+            interval_start=_RECONNECT_S,
+            interval_step=_RECONNECT_S,
+            interval_max=_RECONNECT_MOST_S,
+            callback=maybe_shutdown,
         )
         self.first_connection_attempt = False
         return connected

@@ -15,6 +15,7 @@ from pyrmute_tasks.code_differences import describe_held
 from pyrmute_tasks.codec import Frame
 from pyrmute_tasks.distributed.broker import Message
 from pyrmute_tasks.distributed.delivery import Deliveries, Loss, Part, Sighting
+from pyrmute_tasks.distributed.refusals import passing_refusal, trouble_of
 from pyrmute_tasks.distributed.store import is_full
 from pyrmute_tasks.distributed.tidings import (
     Arrivals,
@@ -499,10 +500,11 @@ class CeleryExecutor:
         try:
             yield
         except redis.RedisError as error:
-            self._store_is_away = isinstance(error, (redis.ConnectionError, redis.TimeoutError))
+            lost = isinstance(error, (redis.ConnectionError, redis.TimeoutError))
+            self._store_is_away = lost or passing_refusal(error) is not None
             # Not its text, nor as a cause: redis-py quotes the commands that failed, and
             # with them the records they carried.
-            what = "has no memory left" if is_full(error) else f"failed ({type(error).__name__})"
+            what = "has no memory left" if is_full(error) else f"failed ({trouble_of(error)})"
             url = hide_password(self._settings.redis_store_url)
             raise StoreUnavailableError(f"the store at {url} {what}") from None
 

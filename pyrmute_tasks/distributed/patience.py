@@ -1,34 +1,48 @@
-"""Trying a server again that does not answer, for a time and not for a number of tries."""
+"""Trying a server again that cannot be used, for a time and not for a number of tries."""
 
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final, Self
 
+import redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import AuthenticationError
 from redis.retry import Retry
+
+from pyrmute_tasks.distributed.refusals import passing_refusal
 
 __all__ = ["PatientRetry"]
 
 _BACKOFF_BASE_S: Final = 0.05
 _BACKOFF_CAP_S: Final = 1.0
 _BACKOFF_TRIES: Final = 10  # by then it is at its cap; the library reckons without bound
+_LOST: Final = (redis.ConnectionError, redis.TimeoutError, TimeoutError)
 
 
 class PatientRetry(Retry):
     """Tries again until a time has passed since the outermost call began.
+
+    What a server refuses for a while (it is a replica, or loads its data) is tried again as
+    a lost connection is, and over a new one: after a failover its name leads elsewhere.
 
     The library counts tries, and nests them: each try of a command tries to connect several
     times. With a server that takes connections and does not answer that becomes hours.
 
     Args:
         seconds: Tries begin within this time.
+        is_final: Says of an error that it is raised at once, whatever time is left.
     """
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(ExponentialBackoff(_BACKOFF_CAP_S, _BACKOFF_BASE_S), retries=1)
+    def __init__(
+        self, seconds: float, is_final: Callable[[Exception], bool] = lambda _: False
+    ) -> None:
+        # A refusal is a response error, as most errors are that are not tried again.
+        supported = (*_LOST, redis.ResponseError)
+        backoff = ExponentialBackoff(_BACKOFF_CAP_S, _BACKOFF_BASE_S)
+        super().__init__(backoff, retries=1, supported_errors=supported)
         self._seconds = seconds
+        self._is_final = is_final
         self._call = threading.local()
         self._is_over = threading.Event()
 
@@ -68,8 +82,8 @@ class PatientRetry(Retry):
             try:
                 return do()
             except self._supported_errors as error:
-                if isinstance(error, AuthenticationError) or not is_retryable(error):
-                    raise  # a password does not become right by being sent again
+                if not (self._passes(error) and is_retryable(error)):
+                    raise
                 failures += 1
                 fail(error, failures) if with_failure_count else fail(error)
                 pause_s = self._backoff.compute(min(failures, _BACKOFF_TRIES))
@@ -78,3 +92,8 @@ class PatientRetry(Retry):
                     raise
                 if self._is_over.wait(pause_s):
                     raise
+
+    def _passes(self, error: Exception) -> bool:
+        if isinstance(error, AuthenticationError) or self._is_final(error):
+            return False  # a password does not become right by being sent again
+        return isinstance(error, _LOST) or passing_refusal(error) is not None

@@ -1,11 +1,16 @@
-"""Refusals: errors that a server repeats until somebody corrects a setting or a right."""
+"""Refusals: what a server repeats until somebody corrects it, and what passes by itself."""
 
+import errno
+import re
+import socket
 import ssl
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import redis
 
-__all__ = ["find_refusal", "reason_of"]
+__all__ = ["find_refusal", "passing_refusal", "reason_of", "refuses_connections", "trouble_of"]
 
 _DEPTH: Final = 8  # of causes
 _AMQP: Final = {
@@ -16,6 +21,27 @@ _PRECONDITION: Final = 406  # also said of a chunk that took too long
 _RIGHTS: Final = ("NOPERM", "ACL failure")  # of a script's command
 _DATABASE: Final = "DB index"
 _KIND: Final = ("WRONGTYPE", "inequivalent arg")
+_PASSING: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "READONLY": "it is a replica, which takes no writes",
+        "NOREPLICAS": "too few of its replicas are there for it to take writes",
+        "LOADING": "it is still loading its data",
+        "BUSY": "it is busy with somebody's script",
+        "CLUSTERDOWN": "its cluster is down",
+        "MASTERDOWN": "it is a replica that has lost its master",
+        "TRYAGAIN": "its cluster is moving keys",
+        "UNBLOCKED": "it has just become a replica",
+    }
+)
+_OF_PIPELINE: Final = " of pipeline caused error: "  # behind the command, which holds records
+_OF_SCRIPT: Final = re.compile(rf"Error running script .*: -({'|'.join(_PASSING)})\b")
+_NOBODY_THERE: Final = (
+    ConnectionRefusedError,
+    FileNotFoundError,
+    PermissionError,
+    socket.gaierror,
+)
+_NO_WAY: Final = (errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 
 def find_refusal(error: BaseException) -> str | None:
@@ -24,15 +50,62 @@ def find_refusal(error: BaseException) -> str | None:
     Args:
         error: What redis-py, amqp or kombu raised.
     """
-    cause: BaseException | None = error
-    for _ in range(_DEPTH):
-        if cause is None:
-            return None
+    for cause in _causes(error):
         what = _refused(cause)
         if what is not None:
             return what
-        cause = cause.__cause__ or cause.__context__
     return None
+
+
+def passing_refusal(error: BaseException) -> str | None:
+    """Return the word with which Redis refuses something for a while; None if it did not.
+
+    Args:
+        error: What redis-py or kombu raised.
+    """
+    for cause in _causes(error):
+        if isinstance(cause, redis.RedisError):
+            code = _passing(cause)
+            if code is not None:
+                return code
+    return None
+
+
+def refuses_connections(error: BaseException) -> bool:
+    """Say whether nothing listens where a connection was to be opened to."""
+    return any(
+        isinstance(cause, _NOBODY_THERE) or (isinstance(cause, OSError) and cause.errno in _NO_WAY)
+        for cause in _causes(error)
+    )
+
+
+def trouble_of(error: BaseException) -> str:
+    """Return why a server could not be used, for messages; nothing of a command is quoted."""
+    code = passing_refusal(error)
+    return type(error).__name__ if code is None else f"{code}: {_PASSING[code]}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    for _ in range(_DEPTH):
+        if cause is None:
+            return
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _passing(error: redis.RedisError) -> str | None:
+    code: str | None = error.status_code
+    if code in _PASSING:
+        return code
+    if not isinstance(error, redis.ResponseError):
+        return None
+    said = str(error).rpartition(_OF_PIPELINE)[2]
+    word = said.partition(" ")[0]
+    if word in _PASSING:
+        return word
+    found = _OF_SCRIPT.match(said)  # as servers before Redis 7 say it
+    return found[1] if found else None
 
 
 def _refused(error: BaseException) -> str | None:

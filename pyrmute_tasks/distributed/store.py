@@ -39,12 +39,21 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
-from redis.retry import Retry
 
 from pyrmute_tasks.codec import pack
+from pyrmute_tasks.distributed.lines import (
+    ANSWER_S,
+    TCP_OPTIONS,
+    connection_class,
+    is_socket_file,
+)
 from pyrmute_tasks.distributed.patience import PatientRetry
+from pyrmute_tasks.distributed.refusals import (
+    find_refusal,
+    refuses_connections,
+    trouble_of,
+)
 from pyrmute_tasks.distributed.tidings import (
     Arrivals,
     Claim,
@@ -152,7 +161,8 @@ class _SignedJob:
 
 _PARTS: Final = ("job", "in", "claims", "out", "done")
 _CONNECT_TIMEOUT_S: Final = 3.0
-_SOCKET_TIMEOUT_S: Final = 30.0  # also for sending one value, however large
+_SOCKET_TIMEOUT_S: Final = ANSWER_S
+_LEAST_TIMEOUT_S: Final = 2.0  # a blocking pop takes one
 _READ_BYTES: Final = 256 * 1024  # the library's 64 KiB costs four times the system calls
 _FORGET_WORKER_S: Final = 3600.0
 _TAKE_AT_MOST: Final = 1024  # the largest window
@@ -176,15 +186,9 @@ class Store:
         self._rejected_workers: dict[bytes, str] = {}  # that live, and why they do not count
         self._ahead_s: float | None = None  # the store's clock, less this process's
         self._patience = PatientRetry(settings.outage_s)
-        self._redis: redis.Redis = redis.Redis.from_url(
-            settings.redis_store_url,
-            socket_connect_timeout=_CONNECT_TIMEOUT_S,
-            socket_timeout=_SOCKET_TIMEOUT_S,
-            socket_read_size=_READ_BYTES,
-            **_tcp_options(settings.redis_store_url),
-            # Every call here may be repeated: see the module's rule for settling.
-            retry=self._patience,
-        )
+        self._checks: list[PatientRetry] = []  # those that are under way
+        # Every call here may be repeated: see the module's rule for settling.
+        self._redis = _connect(settings, self._patience)
         self._settle = self._redis.register_script(_SETTLE)
         self._beat = self._redis.register_script(_BEAT)
         self._note = self._redis.register_script(_NOTE)
@@ -194,20 +198,17 @@ class Store:
         self._stop = self._redis.register_script(_STOP)
 
     def check(self) -> None:
-        """Try the store once.
+        """See that the store answers; one that is silent, or not ready yet, is waited for.
 
         Raises:
-            StoreUnavailableError: If it does not answer.
+            StoreUnavailableError: If it does not answer in time, or nothing listens there.
         """
         url = hide_password(self._settings.redis_store_url)
-        once = redis.Redis.from_url(
-            self._settings.redis_store_url,
-            socket_connect_timeout=_CONNECT_TIMEOUT_S,
-            socket_timeout=_CONNECT_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-        )
+        patience = PatientRetry(self._settings.outage_s, _ends_check)
+        self._checks.append(patience)
+        client = _connect(self._settings, patience)
         try:
-            once.ping()
+            client.ping()
         except redis.AuthenticationError:
             raise StoreUnavailableError(
                 f"the store at {url} refused the user or the password; correct them in the URL"
@@ -218,11 +219,13 @@ class Store:
                 "there or correct the URL"
             ) from None
         finally:
-            once.close()
+            self._checks.remove(patience)
+            client.close()
 
     def give_up(self) -> None:
         """Try no call again from now on: the server has been left, or ended, on purpose."""
-        self._patience.give_up()
+        for patience in (self._patience, *self._checks):
+            patience.give_up()
 
     def close(self) -> None:
         """Close the connections."""
@@ -557,9 +560,26 @@ def _workers_key(queue: str) -> str:
     return f"pt:workers:{queue}"
 
 
-def _tcp_options(url: str) -> dict[str, bool]:
-    return {} if url.startswith("unix://") else {"socket_keepalive": True}
+def _connect(settings: Settings, patience: PatientRetry) -> redis.Redis:
+    url = settings.redis_store_url
+    tcp: dict[str, Any] = {"socket_keepalive": True, "socket_keepalive_options": TCP_OPTIONS}
+    return redis.Redis.from_url(
+        url,
+        connection_class=connection_class(url),
+        socket_connect_timeout=_CONNECT_TIMEOUT_S,
+        socket_timeout=min(_SOCKET_TIMEOUT_S, max(settings.outage_s, _LEAST_TIMEOUT_S)),
+        socket_read_size=_READ_BYTES,
+        retry=patience,
+        **({} if is_socket_file(url) else tcp),
+    )
+
+
+def _ends_check(error: Exception) -> bool:
+    return refuses_connections(error) or find_refusal(error) is not None
 
 
 def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    trouble = trouble_of(error)
+    if trouble != type(error).__name__ or not str(error):
+        return trouble
+    return str(error).splitlines()[0].rstrip(".")

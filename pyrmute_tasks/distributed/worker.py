@@ -20,6 +20,7 @@ from celery import Celery
 from celery.apps.worker import Worker
 from celery.bootsteps import StartStopStep
 from celery.concurrency.prefork import TaskPool
+from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 from celery.utils.text import str_to_list
 from celery.worker import state
@@ -77,6 +78,8 @@ def create_worker_app(settings: Settings) -> Celery:
 
     # It quotes the value that a model's field should not have, and workers log warnings.
     warnings.filterwarnings("ignore", message="Pydantic serializer warnings")
+    # Told at each lost connection, of a setting that is chosen with care.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
     @cache
     def open_store() -> Store:
@@ -310,6 +313,8 @@ class Heartbeat:
 def _running() -> list[str]:
     while True:
         try:
-            return [request.id for request in state.reserved_requests]
+            # What was running when the connection was lost is no longer among the reserved.
+            requests = {*state.reserved_requests, *state.active_requests}
+            return [request.id for request in requests]
         except RuntimeError:
             continue  # the main thread changed the set meanwhile

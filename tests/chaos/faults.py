@@ -1,5 +1,6 @@
 """Every fault: what it does, under which conditions, and how long it may hold a job up."""
 
+import contextlib
 import enum
 import json
 import math
@@ -48,6 +49,8 @@ class Fault(enum.StrEnum):
     REDIS_SET_BACK = "Redis lost its last second"
     REDIS_EMPTIED = "Redis restarted empty"
     CONNECTION_CUT = "connection cut"
+    CONNECTIONS_KILLED = "all connections killed, again and again"
+    READONLY_SPELL = "Redis refuses writes for a while"
     RABBITMQ_RESTARTED = "RabbitMQ restarted"
     PRODUCER_KILLED = "producer killed"
     POISON_EXITS = "poison: exits"
@@ -63,14 +66,16 @@ class Scale:
     Attributes:
         deploys: How many workers a rolling deployment replaces.
         gone_s: How long all workers are gone.
+        spell_s: How long a server is of no use.
     """
 
     deploys: int = 4
     gone_s: float = 5.0
+    spell_s: float = 4.0
 
 
 SHORT: Final = Scale()
-LONG: Final = Scale(deploys=20, gone_s=20.0)
+LONG: Final = Scale(deploys=20, gone_s=20.0, spell_s=16.0)
 
 
 @dataclass(frozen=True)
@@ -225,6 +230,26 @@ def cut_connection(run: Run) -> None:
             run.fleet.proxy.mend()
 
 
+def kill_connections(run: Run) -> None:
+    run.begin_fault()
+    with contextlib.ExitStack() as stack:
+        if run.fleet.rabbitmq is not None:
+            stack.enter_context(run.fleet.rabbitmq.closing_connections(every_s=1.0))
+        stack.enter_context(run.fleet.valkey.killing_connections(every_s=0.2))
+        run.pause(run.spell_s)
+    run.wait_for_deliveries(3)
+    assert all(worker.is_alive for worker in run.fleet.workers)
+
+
+def refuse_writes(run: Run) -> None:
+    in_the_middle(run)
+    for refusal in ("READONLY", "NOREPLICAS"):
+        with run.outage(), run.fleet.valkey.refusing_writes(refusal):
+            run.pause(run.spell_s / 2)
+        run.wait_for_deliveries(3)
+    assert all(worker.is_alive for worker in run.fleet.workers)
+
+
 def restart_rabbitmq(run: Run) -> None:
     in_the_middle(run)
     rabbitmq = run.fleet.rabbitmq
@@ -281,6 +306,8 @@ STAGES: Final[Mapping[Fault, Stage]] = MappingProxyType(
         Fault.REDIS_SET_BACK: Stage(set_redis_back, is_supervised=True),
         Fault.REDIS_EMPTIED: Stage(empty_redis, is_supervised=True, ends_with=JobLostError),
         Fault.CONNECTION_CUT: Stage(cut_connection, through_proxy=True),
+        Fault.CONNECTIONS_KILLED: Stage(kill_connections, limit_s=15.0),
+        Fault.READONLY_SPELL: Stage(refuse_writes, limit_s=15.0),
         Fault.RABBITMQ_RESTARTED: Stage(restart_rabbitmq, is_supervised=True, on_redis=False),
         Fault.PRODUCER_KILLED: Stage(None, options={"job_ttl_s": _TTL_S}),
         Fault.POISON_EXITS: _POISON,
@@ -323,6 +350,7 @@ def run_fault(
             choose,
             deploys=scale.deploys,
             gone_s=scale.gone_s,
+            spell_s=scale.spell_s,
             through_proxy=stage.through_proxy,
             doubles_messages=stage.doubles_messages,
         )

@@ -200,6 +200,7 @@ class Run:
         random: Chooses victims.
         deploys: How many workers are replaced in a rolling deployment.
         gone_s: How long all workers are gone.
+        spell_s: How long a server is of no use.
         through_proxy: The producer reaches Valkey through the fleet's proxy.
         doubles_messages: Every message is published twice.
         chunk_size: Records a chunk.
@@ -211,6 +212,7 @@ class Run:
     random: random.Random
     deploys: int = 4
     gone_s: float = 5.0
+    spell_s: float = 4.0
     through_proxy: bool = False
     doubles_messages: bool = False
     chunk_size: int = CHUNK
