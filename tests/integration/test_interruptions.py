@@ -1,5 +1,8 @@
 """Children that Celery ends from outside: no good record fails for it."""
 
+import contextlib
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +12,7 @@ import pytest
 
 from pyrmute_tasks import Migrator
 from pyrmute_tasks.settings import Settings
-from tests.conftest import wait_until
+from tests.conftest import descendants, wait_until
 from tests.integration.private_fleet import PrivateFleet, private_fleet
 from tests.people import manager
 from tests.rabbitmq import RabbitMQFleet, rabbitmq_fleet
@@ -74,17 +77,36 @@ def migrate_disturbed(
     assert [output["last_name"] for output in outputs] == [each["last_name"] for each in expected]
 
 
+def log_of(fleet: PrivateFleet | RabbitMQFleet) -> str:
+    if isinstance(fleet, RabbitMQFleet):
+        return "".join(fleet.log(name) for name in fleet.workers)
+    return "".join(worker.log for worker in fleet.workers)
+
+
 def interrupted(fleet: PrivateFleet | RabbitMQFleet) -> int:
     """How many children said that they were ended while they ran a chunk."""
-    if isinstance(fleet, RabbitMQFleet):
-        logs = [fleet.log(name) for name in fleet.workers]
-    else:
-        logs = [worker.log for worker in fleet.workers]
-    return sum(log.count("its chunk is sent again") for log in logs)
+    return log_of(fleet).count("its chunk is sent again")
 
 
 @pytest.mark.parametrize("deed", DEEDS)
-def test_connections_to_redis_that_are_cut_fail_no_record(
+def test_children_that_are_ended_fail_no_record(on_redis: PrivateFleet, deed: str) -> None:
+    """As the pool ends them when its worker is shut down and has no more time."""
+
+    def end(wait_for_outputs: Callable[[int], None]) -> None:
+        for count in (8, 40, 80):
+            wait_for_outputs(count)
+            for worker in on_redis.workers:
+                for child in descendants(worker.pid):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(child, signal.SIGTERM)
+
+    before = interrupted(on_redis)
+    migrate_disturbed(on_redis.settings, deed, end)
+    assert interrupted(on_redis) > before
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_connections_to_redis_that_are_cut_interrupt_no_chunk(
     on_redis: PrivateFleet, deed: str
 ) -> None:
     def cut(wait_for_outputs: Callable[[int], None]) -> None:
@@ -95,18 +117,18 @@ def test_connections_to_redis_that_are_cut_fail_no_record(
 
     before = interrupted(on_redis)
     migrate_disturbed(on_redis.settings, deed, cut)
-    assert interrupted(on_redis) > before
+    assert interrupted(on_redis) == before
+    assert "Connection to broker lost" in log_of(on_redis)
 
 
 @pytest.mark.parametrize("deed", DEEDS)
-def test_a_rabbitmq_that_restarts_fails_no_record(on_rabbitmq: RabbitMQFleet, deed: str) -> None:
+def test_a_rabbitmq_that_restarts_interrupts_no_chunk(
+    on_rabbitmq: RabbitMQFleet, deed: str
+) -> None:
     def restart(wait_for_outputs: Callable[[int], None]) -> None:
-        for count in (10, 50, 90):
-            wait_for_outputs(count)
-            on_rabbitmq.broker.restart()
-            if interrupted(on_rabbitmq) > before:
-                return
+        wait_for_outputs(10)
+        on_rabbitmq.broker.restart()
 
-    before = interrupted(on_rabbitmq)
     migrate_disturbed(on_rabbitmq.settings, deed, restart)
-    assert interrupted(on_rabbitmq) > before
+    assert interrupted(on_rabbitmq) == 0
+    assert "Connection to broker lost" in log_of(on_rabbitmq)

@@ -196,7 +196,8 @@ def test_worker_ends_at_the_broker_of_a_stranger(
 
 def test_verification_can_be_turned_off(server: Server, stranger: Stranger) -> None:
     settings = Settings(
-        broker_url=f"rediss://:{PASSWORD}@{HOST}:{stranger.port}/0?ssl_cert_reqs=none"
+        broker_url=f"rediss://:{PASSWORD}@{HOST}:{stranger.port}/0?ssl_cert_reqs=none",
+        outage_s=0.5,  # it closes each connection, as a server that is not ready may do
     )
     store = Store(settings)
     with pytest.raises(StoreUnavailableError):

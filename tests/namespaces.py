@@ -1,0 +1,222 @@
+"""Two hosts on this machine, and the line between them: slow, lossy, cut, or swallowing.
+
+Each host is a network namespace without a name, which ends with the process that holds it,
+however that ends. A TUN device in each leads to a thread that carries the packets. So it
+needs root and ``/dev/net/tun``, and no qdisc or firewall of the kernel's.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import heapq
+import os
+import random
+import select
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final, Self
+
+import pytest
+
+FAR: Final = "10.77.0.1"
+"""Address of the far host, which has the servers."""
+
+_NEAR: Final = "10.77.0.2"
+_DEVICE: Final = "line0"
+_CLONE_NEWNET: Final = 0x40000000
+_TUNSETIFF: Final = 0x400454CA
+_TUN_NO_PI: Final = 0x1001
+_TCP: Final = 6
+_MOST_BYTES: Final = 65_536
+
+Flow = frozenset[bytes]
+
+
+class Line:
+    """Carries packets between two TUN devices; its attributes may be changed at any time.
+
+    Attributes:
+        delay_s: How long each packet takes, each way.
+        loss: Which part of the packets gets lost, each way.
+        largest_bytes: Packets that are larger vanish, and nobody is told.
+    """
+
+    def __init__(self, devices: tuple[int, int]) -> None:
+        self.delay_s = 0.0
+        self.loss = 0.0
+        self.largest_bytes = _MOST_BYTES
+        self._devices = devices
+        self._random = random.Random(0)
+        self._flows: set[Flow] = set()
+        self._swallowed: set[Flow] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._carry, name="line", daemon=True)
+        self._thread.start()
+
+    def swallow(self) -> None:
+        """Let nothing more through on the connections that are there; new ones work."""
+        self._swallowed |= self._flows
+
+    @property
+    def is_used(self) -> bool:
+        """Whether there were connections over it since it has been made."""
+        return bool(self._flows)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _carry(self) -> None:
+        first, second = self._devices
+        due: list[tuple[float, int, int, bytes]] = []
+        count = 0
+        while not self._stop.is_set():
+            until_s = max(0.0, due[0][0] - time.monotonic()) if due else 0.05
+            ready, _, _ = select.select(self._devices, (), (), min(until_s, 0.05))
+            now = time.monotonic()
+            for device in ready:
+                try:
+                    packet = os.read(device, _MOST_BYTES)
+                except OSError:  # the link is down
+                    self._stop.wait(0.01)
+                    continue
+                if self._passes(packet):
+                    target = second if device == first else first
+                    count += 1
+                    heapq.heappush(due, (now + self.delay_s, count, target, packet))
+            while due and due[0][0] <= now:
+                _, _, target, packet = heapq.heappop(due)
+                with contextlib.suppress(OSError):
+                    os.write(target, packet)
+
+    def _passes(self, packet: bytes) -> bool:
+        flow = _flow(packet)
+        if flow is not None:
+            self._flows.add(flow)
+        return (
+            len(packet) <= self.largest_bytes
+            and flow not in self._swallowed
+            and self._random.random() >= self.loss
+        )
+
+
+def _flow(packet: bytes) -> Flow | None:
+    """Return the two ends of a TCP connection."""
+    if packet[0] >> 4 != 4 or packet[9] != _TCP:
+        return None
+    start = 4 * (packet[0] & 15)
+    return frozenset(
+        (packet[12:16] + packet[start : start + 2], packet[16:20] + packet[start + 2 : start + 4])
+    )
+
+
+class TwoHosts:
+    """A far host, which the calling thread is on inside of the block, and a near one.
+
+    What the thread starts, threads and processes, is on its host.
+
+    Attributes:
+        line: Between the two.
+    """
+
+    line: Line
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            home = _this_host(stack)
+            stack.callback(_go, home)
+            near, near_device = _host(stack, _NEAR)
+            self._near = near
+            far, far_device = _host(stack, FAR)
+            self._far = far
+            self.line = Line((near_device, far_device))
+            stack.callback(self.line.close)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @contextmanager
+    def near(self) -> Iterator[None]:
+        """Let this thread be on the near host."""
+        with _on(self._near):
+            yield
+
+    @contextmanager
+    def far(self) -> Iterator[None]:
+        """Let this thread be on the far host, if it was started on the near one."""
+        with _on(self._far):
+            yield
+
+    @contextmanager
+    def link_down(self) -> Iterator[None]:
+        """Cut the near host off, so that it knows it: nothing leads anywhere."""
+        with self.near():
+            _ip("link", "set", _DEVICE, "down")
+        try:
+            yield
+        finally:
+            with self.near():
+                _ip("link", "set", _DEVICE, "up")
+
+
+def require_namespaces() -> None:
+    """Skip the test where namespaces cannot be made; where they can, it must pass."""
+    try:
+        with TwoHosts():
+            pass
+    except OSError as error:
+        pytest.skip(f"no network namespaces can be made here: {error}")
+
+
+def _host(stack: ExitStack, address: str) -> tuple[int, int]:
+    """Make a host, and go there; return its namespace and its end of the line."""
+    _check(_libc().unshare(_CLONE_NEWNET))
+    namespace = _this_host(stack)
+    device = os.open("/dev/net/tun", os.O_RDWR)
+    stack.callback(os.close, device)
+    fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", _DEVICE.encode(), _TUN_NO_PI))
+    _ip("link", "set", "lo", "up")
+    _ip("address", "add", f"{address}/29", "dev", _DEVICE)
+    _ip("link", "set", _DEVICE, "up")
+    return namespace, device
+
+
+@contextmanager
+def _on(namespace: int) -> Iterator[None]:
+    with ExitStack() as stack:
+        stack.callback(_go, _this_host(stack))
+        _go(namespace)
+        yield
+
+
+def _this_host(stack: ExitStack) -> int:
+    namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    stack.callback(os.close, namespace)
+    return namespace
+
+
+def _go(namespace: int) -> None:
+    _check(_libc().setns(namespace, _CLONE_NEWNET))
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _check(status: int) -> None:
+    if status:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
