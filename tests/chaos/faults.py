@@ -14,7 +14,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from pyrmute_tasks import JobLostError, MigrationError, ProcessDiedError, Settings
+from pyrmute_tasks import (
+    JobLostError,
+    MigrationError,
+    ProcessDiedError,
+    Settings,
+    StoreUnavailableError,
+)
 from tests.chaos.runs import (
     CHUNK,
     HOP,
@@ -28,7 +34,8 @@ from tests.chaos.runs import (
     Run,
 )
 from tests.conftest import wait_until
-from tests.fleets import Fleet, Worker
+from tests.fleets import Fleet, Side, Worker
+from tests.namespaces import Line, TwoHosts
 from tests.rabbitmq import RabbitMQ
 
 __all__ = ["DEEDS", "LONG", "SHORT", "STAGES", "Fault", "Scale", "Stage", "run_fault"]
@@ -51,6 +58,12 @@ class Fault(enum.StrEnum):
     CONNECTION_CUT = "connection cut"
     CONNECTIONS_KILLED = "all connections killed, again and again"
     READONLY_SPELL = "Redis refuses writes for a while"
+    HALF_OPEN_PRODUCER = "producer's connections half-open"
+    HALF_OPEN_WORKERS = "workers' connections half-open"
+    LOSSY_PRODUCER = "producer loses 30 % of packets"
+    LOSSY_WORKERS = "workers lose 30 % of packets"
+    CUT_OFF_WORKERS = "workers cut off for a while"
+    BLACK_HOLE = "producer's large packets vanish"
     RABBITMQ_RESTARTED = "RabbitMQ restarted"
     PRODUCER_KILLED = "producer killed"
     POISON_EXITS = "poison: exits"
@@ -93,6 +106,7 @@ class Stage:
         ends_with: The error that the job must end with.
         on_rabbitmq: It makes sense where messages go through RabbitMQ.
         on_redis: It makes sense where messages go through Redis.
+        apart: Who is on a host of their own, away from the servers.
     """
 
     harm: Harm | None
@@ -105,6 +119,7 @@ class Stage:
     ends_with: type[Exception] | None = None
     on_rabbitmq: bool = True
     on_redis: bool = True
+    apart: Side | None = None
 
 
 # A queue that is younger when RabbitMQ 3.10 is killed confirms nothing for ever after: the
@@ -238,7 +253,7 @@ def kill_connections(run: Run) -> None:
         stack.enter_context(run.fleet.valkey.killing_connections(every_s=0.2))
         run.pause(run.spell_s)
     run.wait_for_deliveries(3)
-    assert all(worker.is_alive for worker in run.fleet.workers)
+    assert run.is_mixed or all(worker.is_alive for worker in run.fleet.workers)
 
 
 def refuse_writes(run: Run) -> None:
@@ -247,7 +262,43 @@ def refuse_writes(run: Run) -> None:
         with run.outage(), run.fleet.valkey.refusing_writes(refusal):
             run.pause(run.spell_s / 2)
         run.wait_for_deliveries(3)
-    assert all(worker.is_alive for worker in run.fleet.workers)
+    assert run.is_mixed or all(worker.is_alive for worker in run.fleet.workers)
+
+
+def swallow(run: Run) -> None:
+    in_the_middle(run)
+    run.begin_fault()
+    line_of(run).swallow()
+    run.wait_for_deliveries(10)
+
+
+def lose_packets(run: Run) -> None:
+    in_the_middle(run)
+    run.begin_fault()
+    line_of(run).loss = 0.3
+    run.pause(run.spell_s)
+    run.wait_for_deliveries(5)
+    line_of(run).loss = 0.0
+
+
+def cut_off(run: Run) -> None:
+    in_the_middle(run)
+    assert run.fleet.hosts is not None
+    with run.outage(), run.fleet.hosts.link_down():
+        run.pause(run.spell_s)
+    run.wait_for_deliveries(5)
+
+
+def hide_large_packets(run: Run) -> None:
+    in_the_middle(run)
+    run.begin_fault()
+    line_of(run).largest_bytes = 600
+    run.wait_until(lambda: False, "the job has ended")
+
+
+def line_of(run: Run) -> Line:
+    assert run.fleet.hosts is not None
+    return run.fleet.hosts.line
 
 
 def restart_rabbitmq(run: Run) -> None:
@@ -291,6 +342,7 @@ DEEDS: Final[Mapping[Fault, tuple[str, str]]] = MappingProxyType(
     }
 )
 _TTL_S: Final = 3.0
+_HALF_OPEN_S: Final = 15.0
 
 STAGES: Final[Mapping[Fault, Stage]] = MappingProxyType(
     {
@@ -308,6 +360,18 @@ STAGES: Final[Mapping[Fault, Stage]] = MappingProxyType(
         Fault.CONNECTION_CUT: Stage(cut_connection, through_proxy=True),
         Fault.CONNECTIONS_KILLED: Stage(kill_connections, limit_s=15.0),
         Fault.READONLY_SPELL: Stage(refuse_writes, limit_s=15.0),
+        Fault.HALF_OPEN_PRODUCER: Stage(swallow, limit_s=_HALF_OPEN_S, apart=Side.PRODUCER),
+        Fault.HALF_OPEN_WORKERS: Stage(swallow, limit_s=_HALF_OPEN_S, apart=Side.WORKERS),
+        Fault.LOSSY_PRODUCER: Stage(lose_packets, limit_s=60.0, apart=Side.PRODUCER),
+        Fault.LOSSY_WORKERS: Stage(lose_packets, limit_s=60.0, apart=Side.WORKERS),
+        Fault.CUT_OFF_WORKERS: Stage(cut_off, limit_s=_HALF_OPEN_S, apart=Side.WORKERS),
+        Fault.BLACK_HOLE: Stage(
+            hide_large_packets,
+            limit_s=20.0 + _HALF_OPEN_S,
+            options={"outage_s": 20.0},
+            ends_with=StoreUnavailableError,
+            apart=Side.PRODUCER,
+        ),
         Fault.RABBITMQ_RESTARTED: Stage(restart_rabbitmq, is_supervised=True, on_redis=False),
         Fault.PRODUCER_KILLED: Stage(None, options={"job_ttl_s": _TTL_S}),
         Fault.POISON_EXITS: _POISON,
@@ -326,6 +390,7 @@ def run_fault(
     *,
     scale: Scale = SHORT,
     rabbitmq: RabbitMQ | None = None,
+    hosts: TwoHosts | None = None,
 ) -> tuple[Result, list[str]]:
     """Run a job with a fault in it; return what came of it and what is wrong with that."""
     stage = STAGES[fault]
@@ -338,6 +403,8 @@ def run_fault(
         is_supervised=stage.is_supervised,
         rabbitmq=rabbitmq,
         queue=f"chaos-{seed:x}",
+        hosts=hosts,
+        apart=() if stage.apart is None else (stage.apart,),
     )
     with fleet:
         if fault is Fault.PRODUCER_KILLED:

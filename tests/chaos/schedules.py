@@ -32,6 +32,7 @@ from tests.chaos.faults import LONG, STAGES, Fault, run_fault
 from tests.chaos.runs import CHUNK, MANAGER, Damage, Feed, JobHasEndedError, Result, Run
 from tests.chaos.runs import load_flights as load
 from tests.fleets import Fleet
+from tests.namespaces import FAR, TwoHosts, can_make_hosts
 from tests.rabbitmq import RabbitMQ, find_server
 
 PUBLISHED_ROWS: Final = 50_000
@@ -40,7 +41,9 @@ STALL_S: Final = 20.0  # for each fault of a schedule, since they may follow eac
 
 _POISONS: Final = (Fault.POISON_EXITS, Fault.POISON_ALLOCATES, Fault.POISON_LOOPS)
 _ENDINGS: Final = (Fault.REDIS_EMPTIED, *_POISONS)
-_MIXABLE: Final = tuple(fault for fault in Fault if fault not in _ENDINGS)
+_MIXABLE: Final = tuple(
+    fault for fault in Fault if fault not in _ENDINGS and STAGES[fault].apart is None
+)
 _LIMITS: Final[dict[str, Any]] = {
     "worker_wait_s": 60.0,
     "soft_time_limit_s": 1.0,
@@ -282,9 +285,14 @@ def run_task(task: Task) -> Told:
 def _run_single(task: Task, directory: Path) -> tuple[Result, list[str]]:
     assert task.fault is not None
     with ExitStack() as stack:
-        rabbitmq = stack.enter_context(RabbitMQ()) if task.on_rabbitmq else None
+        is_apart = STAGES[task.fault].apart is not None
+        hosts = stack.enter_context(TwoHosts()) if is_apart else None
+        server = RabbitMQ(FAR) if is_apart else RabbitMQ()
+        rabbitmq = stack.enter_context(server) if task.on_rabbitmq else None
         flights = load(PUBLISHED_ROWS)
-        return run_fault(task.fault, directory, flights, task.seed, scale=LONG, rabbitmq=rabbitmq)
+        return run_fault(
+            task.fault, directory, flights, task.seed, scale=LONG, rabbitmq=rabbitmq, hosts=hosts
+        )
 
 
 @contextmanager
@@ -322,6 +330,9 @@ def tasks(options: argparse.Namespace, *, has_rabbitmq: bool) -> list[Task]:
     choose = random.Random(options.seed)
     found = []
     for fault in options.faults:
+        if STAGES[fault].apart is not None and not can_make_hosts():
+            print(f"left out, no network namespaces can be made here: {fault}", flush=True)
+            continue
         brokers = [False] * STAGES[fault].on_redis
         brokers += [True] * (STAGES[fault].on_rabbitmq and has_rabbitmq)
         for on_rabbitmq in brokers:

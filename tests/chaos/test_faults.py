@@ -17,6 +17,8 @@ from tests.rabbitmq import RabbitMQ
 pytestmark = pytest.mark.chaos
 
 PUBLISHED_ROWS = 5_000
+# Those of the line between two hosts are in tests/integration/test_network.py.
+ON_REDIS = [fault for fault in Fault if STAGES[fault].on_redis and STAGES[fault].apart is None]
 # Those in which the broker has a part; the long form has all of them on both.
 ON_RABBITMQ = (
     Fault.CHILD_KILLED,
@@ -43,7 +45,7 @@ def check(fault: Fault, directory: Path, rabbitmq: RabbitMQ | None) -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("fault", [fault for fault in Fault if STAGES[fault].on_redis])
+@pytest.mark.parametrize("fault", ON_REDIS)
 def test_a_fault_on_redis(fault: Fault, tmp_path: Path) -> None:
     check(fault, tmp_path, None)
 

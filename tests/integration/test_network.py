@@ -13,7 +13,7 @@ import pytest
 from pyrmute_tasks import BrokerUnavailableError, Settings, StoreUnavailableError
 from tests.chaos.runs import MANAGER, Damage, Feed, Result, Run, load_flights
 from tests.fleets import Fleet, Side
-from tests.namespaces import FAR, Line, TwoHosts, require_namespaces
+from tests.namespaces import FAR, Line, TwoHosts, require_hosts
 from tests.rabbitmq import RabbitMQ
 
 HALF_OPEN_S = 15.0
@@ -23,7 +23,7 @@ OUTAGE_S = 3.0
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[TwoHosts]:
-    require_namespaces()
+    require_hosts()
     with TwoHosts() as made:
         yield made
 
