@@ -6,7 +6,7 @@ from typing import Any, Final
 from celery import Celery
 from celery.loaders.app import AppLoader
 
-from pyrmute_tasks.distributed.lines import ANSWER_S, TCP_OPTIONS, is_socket_file
+from pyrmute_tasks.distributed.lines import TCP_OPTIONS, answer_s, is_socket_file
 from pyrmute_tasks.settings import Settings
 
 __all__ = ["TASK_NAME", "FleetApp", "create_app", "signed_part"]
@@ -136,7 +136,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "unacked_restore_interval": 10,
         "unacked_restore_throttle": 1,
         "socket_connect_timeout": _CONNECT_TIMEOUT_S,
-        "socket_timeout": ANSWER_S,
+        "socket_timeout": answer_s(settings.outage_s),
         "health_check_interval": _HEALTH_CHECK_S,
     }
     if not is_socket_file(settings.celery_broker_url):

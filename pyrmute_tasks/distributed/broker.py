@@ -14,7 +14,6 @@ from kombu.exceptions import KombuError
 from kombu.pidbox import Mailbox
 
 from pyrmute_tasks.distributed.app import TASK_NAME, signed_part
-from pyrmute_tasks.distributed.lines import ANSWER_S
 from pyrmute_tasks.distributed.refusals import (
     find_refusal,
     passing_refusal,
@@ -31,7 +30,7 @@ __all__ = ["Broker", "Message"]
 
 _FIRST_PAUSE_S: Final = 0.1
 _RETRY_EVERY_S: Final = 1.0
-_ANSWER_S: Final = ANSWER_S  # a broker that takes longer is frozen, or its host is
+_ANSWER_S: Final = 5.0  # a broker that takes longer is frozen, or its host is
 _NOT_FOUND: Final = 404
 _REFUSED_QUEUE: Final = 406
 _REFUSALS: Final = (403, _REFUSED_QUEUE, 530)

@@ -11,11 +11,10 @@ from typing import Any, Final
 
 import redis
 
-__all__ = ["ANSWER_S", "TCP_OPTIONS", "connection_class", "is_socket_file"]
+__all__ = ["TCP_OPTIONS", "LinePool", "answer_s", "connection_class", "is_socket_file"]
 
-ANSWER_S: Final = 5.0
-"""How long a line may be silent while an answer is due."""
-
+_ANSWER_S: Final = 5.0
+_LEAST_ANSWER_S: Final = 2.0  # a blocking pop takes one
 _PIECE_BYTES: Final = 64 * 1024
 _SILENT_MS: Final = 10_000
 _OPTIONS: Final = (
@@ -29,6 +28,15 @@ TCP_OPTIONS: Final[Mapping[int, int]] = {
     getattr(socket, name): value for name, value in _OPTIONS if hasattr(socket, name)
 }
 """What the system is told about every TCP connection; other systems lack some of it."""
+
+
+def answer_s(outage_s: float) -> float:
+    """Return how long a line may be silent while an answer is due.
+
+    Args:
+        outage_s: How long a server is tried.
+    """
+    return min(_ANSWER_S, max(outage_s, _LEAST_ANSWER_S))
 
 
 def is_socket_file(url: str) -> bool:
@@ -101,6 +109,19 @@ class _Tls(_Line, redis.SSLConnection):
 
 class _SocketFile(_Line, redis.UnixDomainSocketConnection):
     pass
+
+
+class LinePool(redis.ConnectionPool):
+    """Connections to a store, with a retry that covers taking one out, too.
+
+    The library looks at each one, and at a new one in its place if it is lost; it raises at once
+    if that is lost as well.
+    """
+
+    def get_connection(self, *_: Any, **__: Any) -> Any:
+        """Take a connection out that works."""
+        retry: Any = self.connection_kwargs["retry"]
+        return retry.call_with_retry(super().get_connection, lambda _: None)
 
 
 def connection_class(url: str) -> type[redis.Connection]:

@@ -65,7 +65,9 @@ class PatientRetry(Retry):
         if is_outermost:
             self._call.deadline = time.monotonic() + self._seconds
         try:
-            return self._try(do, fail, is_retryable or (lambda _: True), with_failure_count)
+            if not with_failure_count:
+                return self._try(do, lambda error, _: fail(error), is_retryable, is_outermost)
+            return self._try(do, fail, is_retryable, is_outermost)
         finally:
             if is_outermost:
                 del self._call.deadline
@@ -74,21 +76,22 @@ class PatientRetry(Retry):
         self,
         do: Callable[[], Any],
         fail: Callable[..., Any],
-        is_retryable: Callable[[Exception], bool],
-        with_failure_count: bool,
+        is_retryable: Callable[[Exception], bool] | None,
+        is_outermost: bool,
     ) -> Any:
         failures = 0
         while True:
             try:
                 return do()
             except self._supported_errors as error:
-                if not (self._passes(error) and is_retryable(error)):
+                if not self._passes(error) or (is_retryable and not is_retryable(error)):
                     raise
                 failures += 1
-                fail(error, failures) if with_failure_count else fail(error)
+                fail(error, failures)
                 pause_s = self._backoff.compute(min(failures, _BACKOFF_TRIES))
                 # Not after the first: the time may have passed while this process stood still.
-                if failures > 1 and time.monotonic() + pause_s >= self._call.deadline:
+                is_bound = failures > 1 or not is_outermost
+                if is_bound and time.monotonic() + pause_s >= self._call.deadline:
                     raise
                 if self._is_over.wait(pause_s):
                     raise

@@ -43,8 +43,9 @@ from redis.exceptions import NoScriptError
 
 from pyrmute_tasks.codec import pack
 from pyrmute_tasks.distributed.lines import (
-    ANSWER_S,
     TCP_OPTIONS,
+    LinePool,
+    answer_s,
     connection_class,
     is_socket_file,
 )
@@ -161,8 +162,6 @@ class _SignedJob:
 
 _PARTS: Final = ("job", "in", "claims", "out", "done")
 _CONNECT_TIMEOUT_S: Final = 3.0
-_SOCKET_TIMEOUT_S: Final = ANSWER_S
-_LEAST_TIMEOUT_S: Final = 2.0  # a blocking pop takes one
 _READ_BYTES: Final = 256 * 1024  # the library's 64 KiB costs four times the system calls
 _FORGET_WORKER_S: Final = 3600.0
 _TAKE_AT_MOST: Final = 1024  # the largest window
@@ -563,15 +562,16 @@ def _workers_key(queue: str) -> str:
 def _connect(settings: Settings, patience: PatientRetry) -> redis.Redis:
     url = settings.redis_store_url
     tcp: dict[str, Any] = {"socket_keepalive": True, "socket_keepalive_options": TCP_OPTIONS}
-    return redis.Redis.from_url(
+    pool = LinePool.from_url(
         url,
         connection_class=connection_class(url),
         socket_connect_timeout=_CONNECT_TIMEOUT_S,
-        socket_timeout=min(_SOCKET_TIMEOUT_S, max(settings.outage_s, _LEAST_TIMEOUT_S)),
+        socket_timeout=answer_s(settings.outage_s),
         socket_read_size=_READ_BYTES,
         retry=patience,
         **({} if is_socket_file(url) else tcp),
     )
+    return redis.Redis.from_pool(pool)
 
 
 def _ends_check(error: Exception) -> bool:

@@ -358,7 +358,7 @@ STAGES: Final[Mapping[Fault, Stage]] = MappingProxyType(
         Fault.REDIS_SET_BACK: Stage(set_redis_back, is_supervised=True),
         Fault.REDIS_EMPTIED: Stage(empty_redis, is_supervised=True, ends_with=JobLostError),
         Fault.CONNECTION_CUT: Stage(cut_connection, through_proxy=True),
-        Fault.CONNECTIONS_KILLED: Stage(kill_connections, limit_s=15.0),
+        Fault.CONNECTIONS_KILLED: Stage(kill_connections, limit_s=30.0),
         Fault.READONLY_SPELL: Stage(refuse_writes, limit_s=15.0),
         Fault.HALF_OPEN_PRODUCER: Stage(swallow, limit_s=_HALF_OPEN_S, apart=Side.PRODUCER),
         Fault.HALF_OPEN_WORKERS: Stage(swallow, limit_s=_HALF_OPEN_S, apart=Side.WORKERS),

@@ -1,19 +1,25 @@
 """Servers that are slow, stand still or have nothing to say: no leak, no hang."""
 
+import contextlib
 import os
 import signal
+import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pyrmute_tasks import Migrator, Settings, StoreUnavailableError
-from pyrmute_tasks.distributed import Broker, EmbeddedFleet, Store, create_app, store
+from pyrmute_tasks import BrokerUnavailableError, Migrator, Settings, StoreUnavailableError
+from pyrmute_tasks.distributed import Broker, EmbeddedFleet, Store, create_app
 from tests.people import manager, person
 
 HOP = ("Person", "1.0.0", "3.0.0")
 OUTAGE_S = 1.0
-ANSWER_S = 1.5
+ANSWER_S = 2.0
 
 
 def open_files() -> int:
@@ -33,9 +39,8 @@ def test_looking_at_an_empty_queue_keeps_no_connection() -> None:
         assert open_files() <= before + 1
 
 
-def test_a_store_that_stands_still_ends_a_job_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_stands_still_ends_a_job_in_time() -> None:
     """It takes connections and answers nothing, as a frozen host does."""
-    monkeypatch.setattr(store, "_SOCKET_TIMEOUT_S", ANSWER_S)
     with (
         EmbeddedFleet("tests.people:manager", 1, Settings(outage_s=OUTAGE_S)) as fleet,
         Migrator(manager, settings=fleet.settings) as migrator,
@@ -81,3 +86,86 @@ def test_what_was_received_leaves_the_store_though_nothing_new_arrives() -> None
         found.take("job", wait_s=0.05, forget=["0"])
         assert found._redis.hlen("pt:{job}:out") == 0
         found.close()
+
+
+@contextmanager
+def listening(answer: bytes) -> Iterator[int]:
+    """A server that gives one answer to whatever it is sent, or none; yields its port."""
+    stop = threading.Event()
+
+    def serve(client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            while client.recv(65_536) and not stop.is_set():
+                client.sendall(answer)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while not stop.is_set():
+                client, _ = server.accept()
+                threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, daemon=True).start()
+        yield server.getsockname()[1]
+        stop.set()
+        server.shutdown(socket.SHUT_RDWR)
+
+
+LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
+
+
+@pytest.mark.parametrize(("answer", "why"), [(b"", "Timeout"), (LOADING, "LOADING")])
+def test_a_server_that_is_not_ready_at_the_start_ends_the_job_in_time(
+    answer: bytes, why: str
+) -> None:
+    with listening(answer) as port:
+        settings = Settings(broker_url=f"redis://127.0.0.1:{port}/0", outage_s=OUTAGE_S)
+        began = time.monotonic()
+        with (
+            Migrator("tests.people:manager", settings=settings) as migrator,
+            pytest.raises(StoreUnavailableError, match=why),
+        ):
+            migrator.migrate_batch([person(0)], *HOP)
+        assert OUTAGE_S / 2 < time.monotonic() - began < OUTAGE_S + 5.0
+
+
+@pytest.mark.parametrize("answer", [b"", LOADING])
+def test_a_broker_that_is_not_ready_at_the_start_ends_the_job_in_time(answer: bytes) -> None:
+    with (
+        listening(answer) as port,
+        EmbeddedFleet("tests.people:manager", 0, Settings(outage_s=OUTAGE_S)) as fleet,
+    ):
+        url = f"redis://127.0.0.1:{port}/0"
+        store = fleet.settings.redis_store_url
+        settings = replace(fleet.settings, broker_url=url, store_url=store)
+        began = time.monotonic()
+        with (
+            create_app(settings) as app,
+            pytest.raises(BrokerUnavailableError, match="no broker answers"),
+        ):
+            Broker(app, settings).check()
+        assert OUTAGE_S / 2 < time.monotonic() - began < OUTAGE_S + 12.0
+
+
+def test_a_server_that_is_frozen_at_the_start_is_waited_for() -> None:
+    with (
+        EmbeddedFleet("tests.people:manager", 1, Settings(outage_s=20.0)) as fleet,
+        Migrator(manager, settings=fleet.settings) as migrator,
+    ):
+        server = fleet.process_ids[0]
+        os.kill(server, signal.SIGSTOP)
+        threading.Timer(2.0, os.kill, (server, signal.SIGCONT)).start()
+        assert len(migrator.migrate_batch([person(0)], *HOP)) == 1
+
+
+def test_nothing_that_listens_ends_the_job_at_once() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        url = f"redis://127.0.0.1:{bound.getsockname()[1]}/0"
+        began = time.monotonic()
+        with (
+            Migrator("tests.people:manager", settings=Settings(broker_url=url)) as migrator,
+            pytest.raises(StoreUnavailableError, match="no store answers"),
+        ):
+            migrator.migrate_batch([person(0)], *HOP)
+        assert time.monotonic() - began < 2.0
