@@ -80,7 +80,7 @@ def test_packets_that_take_half_a_second(fleet: Fleet, line: Line, tmp_path: Pat
     def delay(run: Run) -> None:
         run.begin_fault()
         line.delay_s = 0.5
-        run.wait_for_deliveries(2)
+        run.wait_for_deliveries(1)
         line.delay_s = 0.0
 
     result = migrate(fleet, tmp_path, delay)
