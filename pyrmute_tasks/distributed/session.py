@@ -172,6 +172,11 @@ class JobExecutor:
         """How many chunks the fleet runs at a time, as last seen."""
         return self._executor.slots
 
+    @property
+    def jobs(self) -> int:
+        """How many jobs share the fleet, this one included, as last seen."""
+        return self._executor.jobs
+
     def __enter__(self) -> Self:
         """Make the job known; see `CeleryExecutor`."""
         with self._in_session():

@@ -19,6 +19,8 @@ key                        type  holds
                                  code declined it, or ``~<part> <task> <why>`` if its input is
                                  not signed as it must be.
 ``pt:workers:<queue>``     hash  worker → when it last said that it lives, and what it runs.
+``pt:jobs:<queue>``        zset  job → when its producer last said that chunks of it are
+                                 under way. They share the default window.
 =========================  ====  ========================================================
 
 A part is a chunk, or a piece of one that was cut because it kills processes; its key begins
@@ -26,9 +28,10 @@ with the chunk's index. Settling is one script: it removes the part's input, and
 removed it may store the outcome. So the first outcome wins, and later ones, outcomes of
 cancelled parts and those of jobs that are gone are all dropped by the same rule.
 
-With a secret, all but ``stop`` and the notice that a part was settled is sealed; see `signing`.
-Those two can only delay: a part that is sent again puts the job's hash right, and an outcome is
-believed for its own signature.
+With a secret, all but ``stop``, the notice that a part was settled and ``pt:jobs`` is sealed; see
+`signing`. Those three can only delay: a part that is sent again puts the job's hash right, an
+outcome is believed for its own signature, and the more jobs there seem to be, the fewer chunks
+each sends ahead.
 """
 
 import hashlib
@@ -132,6 +135,20 @@ redis.call('EXPIRE', KEYS[1], 86400)
 return seen
 """
 
+# How many others share the queue is no reason to fail: a store that is full takes no new member.
+_SHARE: Final = """
+local now = tonumber(redis.call('TIME')[1])
+redis.pcall('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[2]))
+redis.pcall('ZREM', KEYS[1], ARGV[1])
+local others = redis.pcall('ZCARD', KEYS[1])
+if ARGV[3] == '1' then
+  redis.pcall('ZADD', KEYS[1], now, ARGV[1])
+  redis.pcall('EXPIRE', KEYS[1], 86400)
+end
+if type(others) ~= 'number' then return 0 end
+return others
+"""
+
 
 @dataclass(slots=True)
 class _SignedJob:
@@ -155,6 +172,7 @@ _CONNECT_TIMEOUT_S: Final = 3.0
 _SOCKET_TIMEOUT_S: Final = 30.0  # also for sending one value, however large
 _READ_BYTES: Final = 256 * 1024  # the library's 64 KiB costs four times the system calls
 _FORGET_WORKER_S: Final = 3600.0
+_FORGET_JOB_S: Final = 5  # it says twice in this time that it is there
 _TAKE_AT_MOST: Final = 1024  # the largest window
 _READ_AT_MOST_BYTES: Final = 2 * 1024 * 1024
 
@@ -230,15 +248,16 @@ class Store:
 
     # --- the producer's side --------------------------------------------------------------
 
-    def open_job(self, spec: JobSpec) -> None:
-        """Make a job known to workers."""
+    def open_job(self, spec: JobSpec) -> int:
+        """Make a job known to workers; return how many others share the queue."""
         sealed = self._signer.seal(Sealed.SPEC, spec.id, "", spec.to_wire())
         if self._signer.is_on:
             self._signed_jobs[spec.id] = _SignedJob(sealed)
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hset(_key(spec.id, "job"), "spec", sealed)
             self._touch(pipe, spec.id)
-            pipe.execute()
+            self._share(pipe, spec.id, is_busy=True)
+            return int(pipe.execute()[-1])
 
     def put_parts(self, job: str, frames: Iterable[tuple[str, bytes]], gone: str = "") -> None:
         """Store the inputs of parts, in place of the part `gone` if one is named."""
@@ -285,11 +304,26 @@ class Store:
                 _ignored("claim", job=job)
         return found
 
-    def touch_job(self, job: str) -> bool:
-        """Renew the life of a job's keys; False if the job is gone."""
+    def touch_job(self, job: str, *, is_busy: bool = False) -> int | None:
+        """Renew the life of a job's keys.
+
+        Args:
+            job: The job's id.
+            is_busy: It has chunks under way, and counts for the other jobs of the queue.
+
+        Returns:
+            How many other jobs have chunks under way; None if this one is gone.
+        """
         with self._redis.pipeline(transaction=False) as pipe:
             self._touch(pipe, job)
-            return bool(pipe.execute()[0])
+            self._share(pipe, job, is_busy)
+            answers = pipe.execute()
+        return int(answers[-1]) if answers[0] else None
+
+    def _share(self, pipe: Any, job: str, is_busy: bool) -> None:
+        # With its text, once a second: by its hash it could be unknown, which is a round trip.
+        key = _jobs_key(self._settings.queue)
+        pipe.eval(_SHARE, 1, key, job, _FORGET_JOB_S, int(is_busy))
 
     def _touch(self, pipe: Any, job: str) -> None:
         for part in _PARTS:
@@ -409,7 +443,10 @@ class Store:
     def end_job(self, job: str) -> None:
         """Remove everything of a job; its chunks still queued are declined from now on."""
         self._signed_jobs.pop(job, None)
-        self._redis.delete(*(_key(job, part) for part in _PARTS))
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.delete(*(_key(job, part) for part in _PARTS))
+            pipe.zrem(_jobs_key(self._settings.queue), job)
+            pipe.execute()
 
     def workers(self) -> list[WorkerInfo]:
         """Return the workers of the queue whose heartbeat is fresh."""
@@ -555,6 +592,10 @@ def _key(job: str, part: str) -> str:
 
 def _workers_key(queue: str) -> str:
     return f"pt:workers:{queue}"
+
+
+def _jobs_key(queue: str) -> str:
+    return f"pt:jobs:{queue}"
 
 
 def _tcp_options(url: str) -> dict[str, bool]:
