@@ -39,6 +39,7 @@ _PAUSE_S: Final = 1.0  # after a first refusal; the next pauses are longer
 _LONGEST_PAUSE_S: Final = 30.0
 _LOOK_EVERY_S: Final = 0.2
 _FORGET_REFUSAL_S: Final = 120.0
+_HOLD_S: Final = 1.0  # a message that is signed with another secret, or not at all
 
 
 class ChunkConsumer(_Base):  # type: ignore[misc]  # it is a class
@@ -156,18 +157,30 @@ class ChunkConsumer(_Base):  # type: ignore[misc]  # it is a class
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_message(message: Any) -> Any:
-            problem = _problem(message) or _forgery(message, self.signer)
+            problem = _problem(message)
+            is_forged = problem is None
+            problem = problem or _forgery(message, self.signer)
             if problem is None:
                 return handle(message)
             if _is_foreign(message) and self._foreign.move(message):
                 message.ack_log_error(logging.getLogger("pyrmute_tasks"), self.connection_errors)
                 return None
-            log(logging.ERROR, "message_rejected", f"a message is rejected: {problem}")
-            lost: Any = self.connection_errors
-            message.reject_log_error(logging.getLogger("pyrmute_tasks"), lost)
+            self._reject(message, problem, is_forged)
             return None
 
         return on_message
+
+    def _reject(self, message: Any, problem: str, is_forged: bool) -> None:
+        log(logging.ERROR, "message_rejected", f"a message is rejected: {problem}")
+        lost: Any = self.connection_errors
+        logger = logging.getLogger("pyrmute_tasks")
+        if is_forged:
+            # Maybe it is this worker that has the wrong secret. It must not be the quickest to
+            # empty the queue, and another worker may have the message once.
+            again = not message.delivery_info.get("redelivered")
+            self.timer.call_after(_HOLD_S, message.reject_log_error, (logger, lost, again))
+        else:
+            message.reject_log_error(logger, lost)
 
 
 def _is_foreign(message: Any) -> bool:

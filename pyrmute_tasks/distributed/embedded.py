@@ -37,6 +37,8 @@ __all__ = ["EmbeddedFleet"]
 _START_TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.02
 _LOG_LINES: Final = 15
+_SOCKET: Final = "valkey.sock"
+_LONGEST_SOCKET_BYTES: Final = 103 if sys.platform == "darwin" else 107
 # glibc gives the memory of every large buffer back to the system and takes it anew, page by
 # page: a twentieth of a job's time. Other libraries do not know these variables.
 _MALLOC: Final = (
@@ -99,7 +101,8 @@ class EmbeddedFleet:
         """Start the server, and workers that come up while the caller does something else.
 
         Raises:
-            ConfigurationError: If called while a worker imports the manager's module.
+            ConfigurationError: If called while a worker imports the manager's module, or if
+            temporary files cannot be made, or have too long a path.
             FleetError: If the server does not start; it quotes its log.
         """
         if is_loading():
@@ -108,13 +111,12 @@ class EmbeddedFleet:
                 "part of the module that runs jobs behind: if __name__ == '__main__':"
             )
         self._pid, self._is_closed = os.getpid(), False
-        remove_leftovers(Path(tempfile.gettempdir()))
-        self._directory = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        self._directory = _make_folder()
         self._claim = Claim(self._directory)
         self._guard = _Guard(self._directory, self._claim.descriptor)
         _fleets.add(self)
         _look_after_forks()
-        socket = self._directory / "valkey.sock"
+        socket = self._directory / _SOCKET
         self.settings = replace(
             self.settings, broker_url=f"unix://{socket}", store_url="", manager=self._manager
         )
@@ -272,6 +274,28 @@ class EmbeddedFleet:
             # Not closed: their objects would close whatever has the number by then.
             os.dup2(nothing, descriptor, inheritable=False)
         os.close(nothing)
+
+
+def _make_folder() -> Path:
+    """Make the folder of a fleet, after those that are nobody's have been removed."""
+    try:
+        parent = Path(tempfile.gettempdir())
+        remove_leftovers(parent)
+        folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+    except OSError as error:
+        raise ConfigurationError(
+            f"no temporary folder can be made ({error.strerror or error}); set TMPDIR to one that "
+            "can be written"
+        ) from None
+    size = len(os.fsencode(folder / _SOCKET))
+    if size > _LONGEST_SOCKET_BYTES:
+        folder.rmdir()
+        raise ConfigurationError(
+            f"the folder for temporary files, {parent}, has too long a path: a Unix socket in it "
+            f"would take {size} bytes, and {_LONGEST_SOCKET_BYTES} are allowed; set TMPDIR to a "
+            "shorter one, as /tmp"
+        )
+    return folder
 
 
 def _server_command(socket: Path) -> list[str]:

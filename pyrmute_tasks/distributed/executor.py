@@ -20,6 +20,7 @@ from pyrmute_tasks.distributed.tidings import (
     Arrivals,
     ClaimInfo,
     Decline,
+    Outcomes,
     Rejection,
     WorkerInfo,
 )
@@ -89,7 +90,7 @@ class JobStore(Protocol):
     def take(self, job: str, *, wait_s: float, forget: Iterable[str] = ()) -> Arrivals:
         """Return what has arrived."""
 
-    def look_for_outcomes(self, job: str, known: Collection[str] = ()) -> list[tuple[str, bytes]]:
+    def look_for_outcomes(self, job: str, known: Collection[str] = ()) -> Outcomes:
         """Return the outcomes in the store, without those that are known."""
 
     def claims(self, job: str) -> dict[str, ClaimInfo]:
@@ -308,7 +309,7 @@ class CeleryExecutor:
         self._after_rejections(arrived.rejections)
         return outcomes
 
-    def _settle(self, found: list[tuple[str, bytes]]) -> list[Outcome[Frame]]:
+    def _settle(self, found: Outcomes) -> list[Outcome[Frame]]:
         outcomes = []
         for key, data in found:
             self._received.append(key)
@@ -320,7 +321,7 @@ class CeleryExecutor:
                     outcomes.append(outcome)
         return outcomes
 
-    def _decode(self, key: str, data: bytes) -> Outcome[Frame]:
+    def _decode(self, key: str, data: bytes | memoryview) -> Outcome[Frame]:
         try:
             outcome = decode_outcome(data)
         except FrameError as error:

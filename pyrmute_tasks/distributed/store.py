@@ -53,6 +53,7 @@ from pyrmute_tasks.distributed.tidings import (
     Claim,
     ClaimInfo,
     ClaimState,
+    Outcomes,
     Rejection,
     WorkerInfo,
     read_heartbeat,
@@ -139,6 +140,7 @@ return seen
 _SHARE: Final = """
 local now = tonumber(redis.call('TIME')[1])
 redis.pcall('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[2]))
+redis.pcall('ZREMRANGEBYSCORE', KEYS[1], now + tonumber(ARGV[2]), '+inf')
 redis.pcall('ZREM', KEYS[1], ARGV[1])
 local others = redis.pcall('ZCARD', KEYS[1])
 if ARGV[3] == '1' then
@@ -287,7 +289,10 @@ class Store:
             pipe.execute()
 
     def claims(self, job: str) -> dict[str, ClaimInfo]:
-        """Return who has taken which parts."""
+        """Return who has taken which parts.
+
+        A claim from the future is old: the store's clock was set back since.
+        """
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.time()
             pipe.hgetall(_key(job, "claims"))
@@ -299,7 +304,7 @@ class Store:
                 when, _, sealed = value.partition(b" ")
                 claimant = self._signer.open(Sealed.CLAIM, job, part, sealed).decode()
                 task, worker = claimant.split(" ", 1)
-                found[part] = ClaimInfo(worker, task, seconds - int(when))
+                found[part] = ClaimInfo(worker, task, abs(seconds - int(when)))
             except (SignatureError, ValueError):
                 _ignored("claim", job=job)
         return found
@@ -378,7 +383,7 @@ class Store:
         known.notices.add(told)
         return told.decode()
 
-    def look_for_outcomes(self, job: str, known: Collection[str] = ()) -> list[tuple[str, bytes]]:
+    def look_for_outcomes(self, job: str, known: Collection[str] = ()) -> Outcomes:
         """Return the outcomes in the store, also those whose notice was lost.
 
         Args:
@@ -390,13 +395,13 @@ class Store:
         # Their sizes are not known, and there are few: they are read one by one.
         return self._read(job, [(key, _READ_AT_MOST_BYTES) for key in keys if key not in known])
 
-    def _read(self, job: str, sizes: list[tuple[str, int]]) -> list[tuple[str, bytes]]:
+    def _read(self, job: str, sizes: list[tuple[str, int]]) -> Outcomes:
         """Read the outcomes of parts, of which the sizes are given.
 
         The server puts a whole answer together before it is on its way, so an answer must
         not hold a whole window.
         """
-        found: list[tuple[str, bytes]] = []
+        found: list[tuple[str, bytes | memoryview]] = []
         keys: list[str] = []
         size_bytes = 0
         for place, (key, size) in enumerate(sizes, start=1):
@@ -409,13 +414,13 @@ class Store:
                 keys, size_bytes = [], 0
         return found
 
-    def _believed(self, job: str, outcomes: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    def _believed(self, job: str, outcomes: list[tuple[str, bytes]]) -> Outcomes:
         """Return the outcomes that workers signed, and see to the others."""
         known = self._signed_jobs.get(job)
-        believed = []
+        believed: list[tuple[str, bytes | memoryview]] = []
         for part, sealed in outcomes:
             try:
-                believed.append((part, self._signer.open(Sealed.OUTCOME, job, part, sealed)))
+                believed.append((part, self._signer.view(Sealed.OUTCOME, job, part, sealed)))
             except SignatureError as error:
                 _rejected("outcome", str(error), job=job, part=part)
                 self._redis.hdel(_key(job, "out"), part)
@@ -517,7 +522,7 @@ class Store:
         return Claim(
             state,
             self._signer.open(Sealed.SPEC, job, "", answer[1]),
-            self._signer.open(Sealed.FRAME, job, part, frame),
+            self._signer.view(Sealed.FRAME, job, part, frame),
         )
 
     def _claim_once(self, keys: list[str], args: list[str | bytes]) -> list[Any]:
