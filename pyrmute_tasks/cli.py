@@ -108,8 +108,8 @@ def run(
     target = _STDOUT if target == "-" else target
     is_streamed = is_stream(target)
     leaves_something = keep_partial or is_streamed
-    interrupts = _Interrupts()
-    with _errors_told(include_records, leaves_something, interrupts), interrupts:
+    interrupts = _Interrupts(target, leaves_something)
+    with _errors_told(include_records, interrupts), interrupts:
         check_source(source)
         check_output(target, source=source, overwrite=overwrite)
         migrator = Migrator(
@@ -222,17 +222,13 @@ def _overridden(settings: Settings, **values: Any) -> Settings:
 
 
 @contextlib.contextmanager
-def _errors_told(
-    include_records: bool,
-    leaves_something: bool = False,
-    interrupts: "_Interrupts | None" = None,
-) -> Iterator[None]:
+def _errors_told(include_records: bool, interrupts: "_Interrupts | None" = None) -> Iterator[None]:
     """End with one sentence on stderr and a status that is not 0 instead of a traceback."""
     try:
         yield
     except KeyboardInterrupt:
-        _tell("interrupted" if leaves_something else "interrupted; nothing was left behind")
-        sys.exit(_BY_SIGNAL + (interrupts.noted if interrupts else signal.SIGINT))
+        _tell(f"interrupted{interrupts.left if interrupts else ''}")
+        sys.exit(_BY_SIGNAL + ((interrupts.noted if interrupts else 0) or signal.SIGINT))
     except Exception as error:
         known = isinstance(error, PyrmuteTasksError) or hasattr(error, "record_index")
         if not known:
@@ -269,14 +265,28 @@ class _Interrupts:
     event of the job: this is an `Observer`. What the parent process had ignored, as nohup does
     with SIGHUP, stays ignored.
 
+    Args:
+        target: The output.
+        leaves_something: What was written stays, though it is not whole.
+
     Attributes:
         noted: The signal that came; 0 before.
     """
 
     _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    def __init__(self) -> None:
+    def __init__(self, target: str, leaves_something: bool) -> None:
         self.noted = 0
+        self._target = target
+        self._leaves_something = leaves_something
+        self._found = _file_at(target)
+
+    @property
+    def left(self) -> str:
+        """What the interrupt has left, for the message."""
+        if _file_at(self._target) != self._found:  # it came when the file was there already
+            return f"; {self._target} is whole"
+        return "" if self._leaves_something else "; nothing was left behind"
 
     def __enter__(self) -> Self:
         self._earlier = {number: signal.getsignal(number) for number in self._SIGNALS}
@@ -299,6 +309,15 @@ class _Interrupts:
         """Interrupt the job if that was asked for in vain."""
         if self.noted:
             raise KeyboardInterrupt
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    """Return what tells a file from the one that replaces it; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @contextlib.contextmanager

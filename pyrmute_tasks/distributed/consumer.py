@@ -1,4 +1,4 @@
-"""The worker's consumer: lets no message through that a producer has not written.
+"""Consumes a worker's messages, and rejects those that no producer has written.
 
 Celery trusts the shape of a message. Many that are wrong (a body that is a number, a header
 of another type) end the worker's main process with an exception, and go back to the queue,
@@ -43,7 +43,7 @@ _HOLD_S: Final = 1.0  # a message that is signed with another secret, or not at 
 
 
 class ChunkConsumer(_Base):  # type: ignore[misc]  # it is a class
-    """Lets only tasks of ours through, and ends if the broker refuses it.
+    """Passes only our tasks on to Celery, and ends if the broker refuses it.
 
     Somebody else's task is moved to a queue of its own, what is no message of Celery's is
     rejected, each with a log line.
@@ -218,7 +218,7 @@ def _problem(message: Any) -> str | None:
 
 
 def consumer_of(signer: Signer) -> type[ChunkConsumer]:
-    """Return the consumer of workers that believe `signer`.
+    """Return the consumer of workers that verify with `signer`.
 
     With a secret, a worker does not listen to other workers either: what they tell each other
     through Celery cannot be signed.

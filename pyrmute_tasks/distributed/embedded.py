@@ -39,7 +39,7 @@ _POLL_S: Final = 0.02
 _LOG_LINES: Final = 15
 _SOCKET: Final = "valkey.sock"
 _LONGEST_SOCKET_BYTES: Final = 103 if sys.platform == "darwin" else 107
-# glibc gives the memory of every large buffer back to the system and takes it anew, page by
+# glibc returns the memory of every large buffer to the system and takes it again, page by
 # page: a twentieth of a job's time. Other libraries do not know these variables.
 _MALLOC: Final = (
     ("MALLOC_MMAP_THRESHOLD_", str(32 * 1024 * 1024)),
@@ -74,7 +74,7 @@ class EmbeddedFleet:
         self._claim: Claim | None = None
         self._restarts = 0
         self._pid = os.getpid()
-        self._lock = threading.Lock()  # against closing it while a worker is started anew
+        self._lock = threading.Lock()  # against closing it while a worker is restarted
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -212,7 +212,7 @@ class EmbeddedFleet:
         return self._directory
 
     def supervise(self) -> None:
-        """Start workers anew that have ended.
+        """Restart workers that have ended.
 
         Raises:
             FleetError: If the server has ended, or workers keep ending.
@@ -265,7 +265,7 @@ class EmbeddedFleet:
             self._claim = None
 
     def forget(self) -> None:
-        """Let go, in a fork, of what would keep the fleet: the guard's pipe, the folder's lock."""
+        """Close what would keep the fleet alive, in a fork: the guard's pipe, the folder's lock."""
         held = [self._claim.descriptor] if self._claim is not None else []
         if self._guard is not None:
             held += self._guard.descriptors
@@ -277,7 +277,7 @@ class EmbeddedFleet:
 
 
 def _make_folder() -> Path:
-    """Make the folder of a fleet, after those that are nobody's have been removed."""
+    """Remove the folders of fleets that were killed, and make a new one."""
     try:
         parent = Path(tempfile.gettempdir())
         remove_leftovers(parent)
@@ -352,7 +352,7 @@ class _Guard:
 
     @property
     def descriptors(self) -> list[int]:
-        """What must be closed in other processes, so that the guard sees this one's end."""
+        """What forks must close, so that the guard sees the end of this process."""
         pipe = self._process.stdin
         return [] if pipe is None or pipe.closed else [pipe.fileno()]
 
@@ -361,7 +361,7 @@ class _Guard:
         self._write(f"{pid}\n")
 
     def dismiss(self) -> None:
-        """Let the guard go: everything has been cleaned up."""
+        """End the guard: everything has been cleaned up."""
         self._write("done\n")
         pipe: IO[bytes] | None = self._process.stdin
         if pipe is not None:

@@ -1,4 +1,4 @@
-"""Refusals: errors that a server repeats until somebody corrects a setting or a right."""
+"""Recognises refusals: errors that stay until somebody corrects a setting or a right."""
 
 import ssl
 from typing import Final

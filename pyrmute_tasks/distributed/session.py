@@ -156,7 +156,7 @@ class Session:
 
 
 class JobExecutor:
-    """A job's `CeleryExecutor` for as long as its session can be used; a context manager.
+    """Runs a job's chunks for as long as its session is open; a context manager.
 
     Args:
         session: The session it is part of.

@@ -1,10 +1,11 @@
 """JSON lines as a source, moved as bytes: the producer never parses them."""
 
+import contextlib
 import errno
 import os
 import re
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import IO, Final
 
@@ -31,18 +32,15 @@ def check_source(path: str | os.PathLike[str]) -> int:
     Raises:
         ConfigurationError: If it cannot be read, or is no regular file.
     """
-    shown = os.fspath(path)
-    try:
+    with _errors_told(path):
         if stat.S_ISREG(os.stat(path).st_mode):
             with open(path, "rb") as file:
                 return os.fstat(file.fileno()).st_size
         if os.path.isdir(path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {shown}: {error.strerror or error}") from None
     raise ConfigurationError(
-        f"cannot read {shown}: it is a pipe or a device, and a file is read in more than one pass; "
-        "write it to a file first"
+        f"cannot read {os.fspath(path)}: it is a pipe or a device, and a file is read more than "
+        "once; write it to a file first"
     )
 
 
@@ -78,10 +76,14 @@ class JsonlSource:
         self.size_bytes = check_source(self._path)
 
     def chunks(self) -> Generator[Chunk[bytes], None, None]:
-        """Yield the file's chunks as lines frames, reading no further than asked."""
+        """Yield the file's chunks as lines frames, reading no further than asked.
+
+        Raises:
+            ConfigurationError: If the file cannot be read any more.
+        """
         start = index = 0
         line = 1
-        with self._path.open("rb") as file:
+        with _errors_told(self._path), self._path.open("rb") as file:
             if file.read(len(_BOM)) != _BOM:
                 file.seek(0)
             while block := self._read(file):
@@ -134,6 +136,16 @@ class JsonlSource:
             return block + rest
         self._long_line = block[end:] + rest
         return block[:end]
+
+
+@contextlib.contextmanager
+def _errors_told(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read {os.fspath(path)}: {error.strerror or error}"
+        ) from None
 
 
 def _drop_blank_lines(block: bytes) -> tuple[bytes, tuple[int, ...]]:

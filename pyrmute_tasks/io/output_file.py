@@ -260,7 +260,7 @@ class OutputFile:
         os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
 
     def _sync_ahead(self, file: IO[bytes]) -> None:
-        """Let the disk begin with what it has to do at the end, unless it is busy with that."""
+        """Sync what is written in another thread, so that the end need not wait for all of it."""
         if self._sync is not None:
             if not self._sync.done():
                 return
@@ -351,7 +351,7 @@ class OutputStream:
             while left:
                 try:
                     left = left[os.write(self._descriptor, left) :]
-                except BlockingIOError:  # whoever opened it made it so
+                except BlockingIOError:  # it was opened so
                     select.select([], [self._descriptor], [])
 
     def finish(self) -> None:

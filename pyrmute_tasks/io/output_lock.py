@@ -93,7 +93,7 @@ class OutputLock:
 
     Args:
         target: The output, no link.
-        job: The job's id, for whoever is turned away.
+        job: The job's id, for the message to other runs.
 
     Attributes:
         token: What nobody else can guess; for the names of files that belong to the run.
@@ -198,10 +198,10 @@ class OutputLock:
         raise OutputInUseError(self._told(None))
 
     def _start_its_time(self, found: _Found, now_ns: int) -> None:
-        """Let a lock be touched now that was touched in the future: the clock was set back.
+        """Set the time of a lock from the future to now: the clock was set back.
 
-        Who holds it will touch it again. If nobody does, its time is over in a minute, and not
-        when the clock has come that far again.
+        Its holder touches it again. If nobody does, it expires in a minute, and not when the
+        clock has come that far again.
         """
         if found.touched_ns - now_ns > SILENT_S * 1e9:
             with contextlib.suppress(OSError):
@@ -314,7 +314,7 @@ class OutputLock:
 
 
 def _stem(name: str) -> str:
-    """Return the beginning of the names of files that belong to an output."""
+    """Return how the names of all files beside an output begin."""
     raw = os.fsencode(name)
     if len(raw) <= _LONGEST_NAME_BYTES:
         return name

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from pyrmute_tasks import cli
 from pyrmute_tasks.settings import Settings
 from tests.conftest import ROOT, descendants, is_alive, wait_until
 from tests.people import broken_step, manager, person
@@ -257,6 +259,32 @@ def test_a_signal_that_was_ignored_stays_ignored(tmp_path: Path, private_tmp: Pa
         process.kill()
         process.wait()
     assert len(target.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_an_interrupt_behind_the_end_says_that_the_output_is_whole(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existed: bool
+) -> None:
+    def interrupt(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(cli, "losses_hint", interrupt)
+    target = tmp_path / "out.jsonl"
+    if existed:
+        target.write_text("old")
+    arguments = ["run", *MANAGER, *HOP, "--workers", "1", "--overwrite", str(source), str(target)]
+    result = CliRunner().invoke(cli._cli, arguments)
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert f"interrupted; {target} is whole" in result.stderr
+    assert len(target.read_text().splitlines()) == 1000
+
+
+def test_a_source_that_cannot_be_read_any_more_is_told(tmp_path: Path) -> None:
+    result = call("run", *MANAGER, *HOP, "--workers", 1, "/proc/self/mem", tmp_path / "out")
+    assert result.returncode == 1
+    assert "error: cannot read /proc/self/mem: Input/output error" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_source_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
