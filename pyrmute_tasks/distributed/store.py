@@ -194,6 +194,7 @@ class Store:
         self._signer = settings.signer
         self._signed_jobs: dict[str, _SignedJob] = {}
         self._rejected_workers: dict[bytes, str] = {}  # that live, and why they do not count
+        self._garbled: dict[str, int] = {}  # how many there were at the last look, by kind
         self._ahead_s: float | None = None  # the store's clock, less this process's
         self._patience = PatientRetry(settings.outage_s)
         self._redis: redis.Redis = redis.Redis.from_url(
@@ -298,6 +299,7 @@ class Store:
             pipe.hgetall(_key(job, "claims"))
             (seconds, _), claims = pipe.execute()
         found = {}
+        garbled = 0
         for key, value in claims.items():
             try:
                 part = key.decode()
@@ -306,7 +308,8 @@ class Store:
                 task, worker = claimant.split(" ", 1)
                 found[part] = ClaimInfo(worker, task, abs(seconds - int(when)))
             except (SignatureError, ValueError):
-                _ignored("claim", job=job)
+                garbled += 1
+        self._tell_garbled("claim", garbled, job=job)
         return found
 
     def touch_job(self, job: str, *, is_busy: bool = False) -> int | None:
@@ -357,11 +360,13 @@ class Store:
         notices: list[bytes] = [first[1]] if wait_s > 0 and first else []
         settled: list[tuple[str, int]] = []
         arrived = Arrivals([], [], [])
+        garbled = 0
         for notice in notices + (more or []):
             try:
                 sort_notice(self._opened(job, notice), settled, arrived)
             except (SignatureError, ValueError):
-                _ignored("notice", job=job)
+                garbled += 1
+        self._tell_garbled("notice", garbled, job=job)
         arrived.outcomes.extend(self._read(job, settled))
         if (known := self._signed_jobs.get(job)) is not None:
             arrived.rejections.extend(known.rejections)
@@ -462,6 +467,7 @@ class Store:
         now = seconds + micros / 1e6
         found, gone = [], []
         rejected: dict[bytes, str] = {}
+        garbled = 0
         for name, value in beats.items():
             try:
                 info = read_heartbeat(name, self._opened_beat(name, value), now)
@@ -471,13 +477,14 @@ class Store:
                     _rejected("heartbeat", str(error), queue=self._settings.queue)
                 continue
             except (FrameError, LookupError, TypeError, ValueError):
-                _ignored("heartbeat", queue=self._settings.queue)
+                garbled += 1
                 continue
             if info.is_fresh:
                 found.append(info)
             elif info.silent_s > _FORGET_WORKER_S:
                 gone.append(name)
         self._rejected_workers = rejected
+        self._tell_garbled("heartbeat", garbled, queue=self._settings.queue)
         if gone:  # killed, so that they did not say goodbye
             self._redis.hdel(_workers_key(self._settings.queue), *gone)
         return found
@@ -497,6 +504,14 @@ class Store:
             f"{len(self._rejected_workers)} did, but their heartbeats were rejected ({why}): give "
             f"producers and workers the same {SECRET_VARIABLE}"
         )
+
+    def _tell_garbled(self, what: str, count: int, **where: str) -> None:
+        """Log how many values cannot be read, once: they may stay there, and be many."""
+        if count and count != self._garbled.get(what):
+            # Not what they say: they are not from a worker of ours.
+            text = f"a {what} cannot be read and is ignored"
+            log(logging.WARNING, "store_garbled", text, count=count, **where)
+        self._garbled[what] = count
 
     # --- the worker's side ----------------------------------------------------------------
 
@@ -575,11 +590,6 @@ class Store:
     def leave(self, worker: str) -> None:
         """Say that a worker goes."""
         self._redis.hdel(_workers_key(self._settings.queue), worker)
-
-
-def _ignored(what: str, **where: str) -> None:
-    # Not what it says: it is not from a worker of ours.
-    log(logging.WARNING, "store_garbled", f"a {what} cannot be read and is ignored", **where)
 
 
 def _rejected(what: str, why: str, **where: str) -> None:
