@@ -292,7 +292,7 @@ def encode_outcome(outcome: Outcome[bytes]) -> bytes:
     return len(report).to_bytes(_LENGTH_BYTES, "big") + report + outcome.outputs
 
 
-def decode_outcome(data: bytes) -> Outcome[Frame]:
+def decode_outcome(data: bytes | memoryview) -> Outcome[Frame]:
     """Read what `encode_outcome` wrote; the outputs are checked but not decoded.
 
     Raises:

@@ -20,6 +20,7 @@ from pyrmute_tasks.distributed.worker import create_worker_app, worker_arguments
 from pyrmute_tasks.errors import ConfigurationError, PyrmuteTasksError
 from pyrmute_tasks.events import ChunkDelivered, Event
 from pyrmute_tasks.failures import describe_safely
+from pyrmute_tasks.io.jsonl import check_source
 from pyrmute_tasks.io.output_file import check_output, is_stream
 from pyrmute_tasks.jobs import JobReport, JobState
 from pyrmute_tasks.local import usable_cpus
@@ -29,7 +30,8 @@ from pyrmute_tasks.settings import Settings
 
 __all__ = ["main"]
 
-_INTERRUPTED: Final = 130
+_BY_SIGNAL: Final = 128  # a shell's status of what a signal ended, less the signal
+_STDOUT: Final = "/dev/stdout"
 
 _MANAGER_HELP: Final = "The manager: package.module:attribute or path/to/file.py:attribute."
 _BROKER_HELP: Final = "URL of the broker of a fleet that is running."
@@ -100,12 +102,15 @@ def run(
     """Migrate a file of JSON lines into another, in order.
 
     Without --broker a Valkey server and workers are started for this run and ended with it.
-    OUT may also be a pipe or a device, as /dev/stdout, which gets the lines as they are ready.
+    OUT may also be a pipe or a device, as /dev/stdout or -, which gets the lines as they are
+    ready.
     """
+    target = _STDOUT if target == "-" else target
     is_streamed = is_stream(target)
     leaves_something = keep_partial or is_streamed
-    with _errors_told(include_records, leaves_something), _Interrupts() as interrupts:
-        _check_source(source)
+    interrupts = _Interrupts(target, leaves_something)
+    with _errors_told(include_records, interrupts), interrupts:
+        check_source(source)
         check_output(target, source=source, overwrite=overwrite)
         migrator = Migrator(
             manager,
@@ -132,7 +137,7 @@ def run(
         if not quiet:
             hint = losses_hint(source, manager, name, from_version, to_version)
             if hint is not None:
-                click.echo(hint, err=True)
+                _tell(hint)
 
 
 @_cli.command(context_settings={"ignore_unknown_options": True})
@@ -216,24 +221,14 @@ def _overridden(settings: Settings, **values: Any) -> Settings:
     return replace(settings, **{name: value for name, value in values.items() if value is not None})
 
 
-def _check_source(source: str) -> None:
-    # Told before a fleet is started for it.
-    try:
-        with open(source, "rb"):
-            pass
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {source}: {error.strerror or error}") from None
-
-
 @contextlib.contextmanager
-def _errors_told(include_records: bool, leaves_something: bool = False) -> Iterator[None]:
-    """End with one sentence on stderr and status 1 instead of a traceback."""
+def _errors_told(include_records: bool, interrupts: "_Interrupts | None" = None) -> Iterator[None]:
+    """End with one sentence on stderr and a status that is not 0 instead of a traceback."""
     try:
         yield
     except KeyboardInterrupt:
-        told = "interrupted" if leaves_something else "interrupted; nothing was left behind"
-        click.echo(told, err=True)
-        sys.exit(_INTERRUPTED)
+        _tell(f"interrupted{interrupts.left if interrupts else ''}")
+        sys.exit(_BY_SIGNAL + ((interrupts.noted if interrupts else 0) or signal.SIGINT))
     except Exception as error:
         known = isinstance(error, PyrmuteTasksError) or hasattr(error, "record_index")
         if not known:
@@ -245,8 +240,14 @@ def _fail(error: BaseException, include_records: bool) -> NoReturn:
     text = describe_safely(error)
     if include_records:
         text += f"\n{_text_of(error)}"
-    click.echo(f"error: {text}", err=True)
+    _tell(f"error: {text}")
     sys.exit(1)
+
+
+def _tell(text: str) -> None:
+    """Write to stderr; if that is full or gone, nobody can be told, and the work goes on."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 def _text_of(error: BaseException) -> str:
@@ -261,32 +262,62 @@ class _Interrupts:
 
     Python drops an exception that a signal handler raises while a finalizer or a weak
     reference's callback happens to run. So the signal is also noted, and told with the next
-    event of the job: this is an `Observer`.
+    event of the job: this is an `Observer`. What the parent process had ignored, as nohup does
+    with SIGHUP, stays ignored.
+
+    Args:
+        target: The output.
+        leaves_something: What was written stays, though it is not whole.
+
+    Attributes:
+        noted: The signal that came; 0 before.
     """
 
     _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    def __init__(self) -> None:
-        self._noted = False
+    def __init__(self, target: str, leaves_something: bool) -> None:
+        self.noted = 0
+        self._target = target
+        self._leaves_something = leaves_something
+        self._found = _file_at(target)
+
+    @property
+    def left(self) -> str:
+        """What the interrupt has left, for the message."""
+        if _file_at(self._target) != self._found:  # it came when the file was there already
+            return f"; {self._target} is whole"
+        return "" if self._leaves_something else "; nothing was left behind"
 
     def __enter__(self) -> Self:
-        self._earlier = {number: signal.signal(number, self._interrupt) for number in self._SIGNALS}
+        self._earlier = {number: signal.getsignal(number) for number in self._SIGNALS}
+        for number, handler in self._earlier.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, self._interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
 
-    def _interrupt(self, *_: object) -> None:
+    def _interrupt(self, number: int, *_: object) -> None:
         # A second one must not interrupt the cleaning up after the first.
-        if not self._noted:
-            self._noted = True
+        if not self.noted:
+            self.noted = number
             raise KeyboardInterrupt
 
     def __call__(self, event: Event, /) -> None:
         """Interrupt the job if that was asked for in vain."""
-        if self._noted:
+        if self.noted:
             raise KeyboardInterrupt
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    """Return what tells a file from the one that replaces it; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @contextlib.contextmanager
@@ -303,7 +334,7 @@ def _progress(source: str, quiet: bool) -> Iterator[tuple[Any, ...]]:
         TextColumn("{task.fields[rate]:,.0f}/s"),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=_console()) as progress:
         total = os.path.getsize(source) or 1
         task = progress.add_task("", start=False, total=total, records=0, rate=0.0)
         records = 0
@@ -322,6 +353,33 @@ def _progress(source: str, quiet: bool) -> Iterator[tuple[Any, ...]]:
         progress.update(task, completed=progress.tasks[0].total)
 
 
+def _console() -> Console:
+    """Show the bar on stderr; if that is full or gone, the job goes on without."""
+    stderr: Any = _Forgiving(sys.stderr)
+    return Console(file=stderr) if sys.stderr is not None else Console(quiet=True)
+
+
+class _Forgiving:
+    """A text stream to which writing never fails."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 @contextlib.contextmanager
 def _reported(migrator: Migrator, target: str, quiet: bool, *, on_stderr: bool) -> Iterator[None]:
     """Tell what the job has done: all of it on stdout, or how far it came on stderr."""
@@ -333,13 +391,12 @@ def _reported(migrator: Migrator, target: str, quiet: bool, *, on_stderr: bool) 
             if report.state is JobState.SUCCEEDED:
                 _print_report(report, target, on_stderr)
             else:
-                click.echo(
+                _tell(
                     f"{report.state} after {report.seconds:.2f} s and {report.records:,} records; "
-                    f"chunks submitted in vain behind them: {report.wasted_chunks}",
-                    err=True,
+                    f"chunks submitted in vain behind them: {report.wasted_chunks}"
                 )
         if report is not None and report.partial_path:
-            click.echo(f"kept what was written before it: {report.partial_path}", err=True)
+            _tell(f"kept what was written before it: {report.partial_path}")
 
 
 def _print_report(report: JobReport, target: str, on_stderr: bool) -> None:
@@ -351,4 +408,12 @@ def _print_report(report: JobReport, target: str, on_stderr: bool) -> None:
         f"time     {report.seconds:.2f} s",
         f"workers  {workers} ({report.chunks} chunks, job {report.job})",
     )
-    click.echo("\n".join(lines), err=on_stderr)
+    if on_stderr:
+        _tell("\n".join(lines))
+        return
+    try:
+        click.echo("\n".join(lines))
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write this report to stdout: {error.strerror or error}; {target} is whole"
+        ) from None

@@ -73,13 +73,19 @@ class Window:
             raise ConfigurationError("a window must admit at least one chunk and one byte")
 
     @classmethod
-    def for_slots(cls, slots: int) -> "Window":
-        """Return the default for an executor that runs `slots` chunks at a time.
+    def for_slots(cls, slots: int, jobs: int = 1) -> "Window":
+        """Return the default for each of `jobs` on an executor that runs `slots` chunks at a time.
 
         Four chunks a slot keep a slot busy while its last outcome travels, and let it run
-        ahead of a sibling that is four times slower.
+        ahead of a sibling that is four times slower. Jobs share them, so that the next one
+        need not wait until a window of each is done.
         """
-        return cls(chunks=min(max(_CHUNKS_PER_SLOT * slots, _MIN_CHUNKS), _MAX_CHUNKS))
+        chunks = min(max(_CHUNKS_PER_SLOT * slots, _MIN_CHUNKS), _MAX_CHUNKS)
+        return cls(chunks=-(-chunks // jobs), size_bytes=-(-_MAX_BYTES // jobs))
+
+    def at_most(self, other: "Window") -> "Window":
+        """Return what both allow."""
+        return Window(min(self.chunks, other.chunks), min(self.size_bytes, other.size_bytes))
 
 
 class ChunkExecutor(Protocol[In, Out]):

@@ -81,7 +81,9 @@ class Migrator:
         store_url: Its store; by default the broker, if that is Redis.
         workers: Worker processes of the embedded fleet; by default the number of CPUs this
             process may use.
-        window: How much may be on its way at once; by default four chunks a worker slot.
+        window: How much a job may have on its way at once; by default four chunks a worker slot.
+            The jobs of a queue share the default. One that is given is a maximum: a job that is
+            not alone has its share of the default if that is less.
         settings: Everything else. Its URLs are used if no others are given.
         retry: Which of the steps' exceptions pass by themselves; such a step is run again
             for its record. By default every exception is final.
@@ -606,10 +608,16 @@ class Migrator:
         return (self._window or Window()).size_bytes
 
     def _window_of(self, executor: JobExecutor) -> Callable[[], Window]:
-        fixed = self._window
-        if fixed is not None:
-            return lambda: fixed
-        return lambda: Window.for_slots(executor.slots)
+        most = self._window
+
+        def window() -> Window:
+            jobs = executor.jobs
+            if most is None:
+                return Window.for_slots(executor.slots, jobs)
+            # A job that is alone on its queue delays nobody.
+            return most if jobs == 1 else most.at_most(Window.for_slots(executor.slots, jobs))
+
+        return window
 
 
 class _JobRun:

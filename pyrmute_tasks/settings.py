@@ -28,6 +28,9 @@ __all__ = ["ENV_PREFIX", "Compress", "Settings"]
 
 ENV_PREFIX: Final = "PYRMUTE_TASKS_"
 
+_LONGEST_S: Final = 10 * 365 * 86_400  # servers and the system's timers take no more for ever
+_LONGEST_HEARTBEAT_S: Final = 3600
+
 
 class Compress(enum.StrEnum):
     """When chunks and outcomes are compressed on their way."""
@@ -105,6 +108,11 @@ class Settings:
             value = getattr(self, option.name)
             if option.name.endswith("_s") and not value > 0:
                 raise ConfigurationError(f"{option.name} must be more than 0, not {value!r}")
+            most = _LONGEST_HEARTBEAT_S if option.name == "heartbeat_s" else _LONGEST_S
+            if option.name.endswith("_s") and value > most:
+                raise ConfigurationError(
+                    f"{option.name} must be at most {most:,} seconds, not {value!r}"
+                )
         if not self.queue:
             raise ConfigurationError("queue must not be empty")
         if self.time_limit_s <= self.soft_time_limit_s:

@@ -1,4 +1,4 @@
-"""Sources that are read in a thread of their own, so that nobody waits for their next record.
+"""Reads sources that block in a thread of their own, so that outputs need not wait for them.
 
 A source is read in the thread that consumes its outputs, as in a loop: cursors, sessions and
 connections often belong to a thread, some without a word. While such a source blocks, the
@@ -116,7 +116,7 @@ class ThreadedReader(Generic[Item]):
         return found
 
     def close(self) -> None:
-        """Let the thread close the iterator; waits a moment, but for no source that blocks."""
+        """Close the iterator in its thread; wait up to a second, as the source may block."""
         self._asked.put(False)
         if self._thread is not threading.current_thread():
             self._thread.join(_CLOSE_S)
@@ -138,7 +138,7 @@ class ThreadedReader(Generic[Item]):
 
 
 class ConvertedReader(Generic[Made]):
-    """What a `ThreadedReader` reads, made into something else in the thread that uses it.
+    """Converts what a `ThreadedReader` reads, in the thread that uses it.
 
     Args:
         reader: Where items come from.

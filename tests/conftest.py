@@ -5,13 +5,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import settings
 
 settings.register_profile("ci", derandomize=True, deadline=None)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,6 +21,22 @@ def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 30
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s in vain until {what}"
         time.sleep(0.01)
+
+
+def is_ci() -> bool:
+    """Whether this runs where everything that a test needs must be there."""
+    return os.environ.get("CI", "").lower() not in ("", "0", "false", "no")
+
+
+if is_ci():
+    settings.load_profile("ci")
+
+
+def cannot_run(message: str) -> NoReturn:
+    """Skip a test that needs what this machine has not, or fail it in CI."""
+    if is_ci():
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 def is_alive(pid: int) -> bool:

@@ -20,12 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self
 
-import pytest
-
 from pyrmute_tasks.distributed import EmbeddedFleet, Store
 from pyrmute_tasks.distributed.embedded import _Guard
 from pyrmute_tasks.settings import Settings
-from tests.conftest import ROOT, wait_until
+from tests.conftest import ROOT, cannot_run, wait_until
 
 USER: Final = "tester"
 
@@ -51,12 +49,9 @@ def find_server() -> Path | None:
 def require_server() -> Path:
     """Return the server's directory; skip the test if there is none, or fail it in CI."""
     home = find_server()
-    if home is not None and shutil.which("epmd"):
-        return home
-    message = "no rabbitmq-server is installed on this machine"
-    if os.environ.get("CI", "").lower() not in ("", "0", "false", "no"):
-        pytest.fail(message)
-    pytest.skip(message)
+    if home is None or not shutil.which("epmd"):
+        cannot_run("no rabbitmq-server is installed on this machine")
+    return home
 
 
 class RabbitMQ:

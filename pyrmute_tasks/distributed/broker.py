@@ -109,8 +109,8 @@ class Broker:
     def publish(self, messages: Sequence[Message]) -> None:
         """Publish tasks; a broker that is away is tried again and again for a while.
 
-        After a failure they are published anew, although some may have been delivered:
-        whoever settles a chunk second is turned away.
+        After a failure they are published again, although some may have been delivered: the
+        second outcome of a chunk is dropped.
 
         Raises:
             BrokerUnavailableError: If it stays away for longer than the settings allow, or
@@ -209,7 +209,7 @@ class Broker:
             yield connection
         except BaseException:
             # An answer may still be on its way, and would be taken for that to the next
-            # question. The pool opens it anew.
+            # question. The pool opens another one.
             connection.collect()
             raise
         finally:

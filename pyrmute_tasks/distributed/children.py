@@ -1,4 +1,4 @@
-"""The processes of a worker that run chunks: frozen ones ended, those of a step allowed."""
+"""Kills a worker's frozen child processes, and allows steps to start processes."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""The worker's consumer: lets no message through that a producer has not written.
+"""Consumes a worker's messages, and rejects those that no producer has written.
 
 Celery trusts the shape of a message. Many that are wrong (a body that is a number, a header
 of another type) end the worker's main process with an exception, and go back to the queue,
@@ -41,10 +41,11 @@ _LOOK_EVERY_S: Final = 0.2
 _RECONNECT_S: Final = 0.5  # Celery's pauses grow to 30 s, which then pass after an outage
 _RECONNECT_MOST_S: Final = 3.0
 _FORGET_REFUSAL_S: Final = 120.0
+_HOLD_S: Final = 1.0  # a message that is signed with another secret, or not at all
 
 
 class ChunkConsumer(_Base):  # type: ignore[misc]  # it is a class
-    """Lets only tasks of ours through, and ends if the broker refuses it.
+    """Passes only our tasks on to Celery, and ends if the broker refuses it.
 
     Somebody else's task is moved to a queue of its own, what is no message of Celery's is
     rejected, each with a log line.
@@ -163,18 +164,30 @@ class ChunkConsumer(_Base):  # type: ignore[misc]  # it is a class
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_message(message: Any) -> Any:
-            problem = _problem(message) or _forgery(message, self.signer)
+            problem = _problem(message)
+            is_forged = problem is None
+            problem = problem or _forgery(message, self.signer)
             if problem is None:
                 return handle(message)
             if _is_foreign(message) and self._foreign.move(message):
                 message.ack_log_error(logging.getLogger("pyrmute_tasks"), self.connection_errors)
                 return None
-            log(logging.ERROR, "message_rejected", f"a message is rejected: {problem}")
-            lost: Any = self.connection_errors
-            message.reject_log_error(logging.getLogger("pyrmute_tasks"), lost)
+            self._reject(message, problem, is_forged)
             return None
 
         return on_message
+
+    def _reject(self, message: Any, problem: str, is_forged: bool) -> None:
+        log(logging.ERROR, "message_rejected", f"a message is rejected: {problem}")
+        lost: Any = self.connection_errors
+        logger = logging.getLogger("pyrmute_tasks")
+        if is_forged:
+            # Maybe it is this worker that has the wrong secret. It must not be the quickest to
+            # empty the queue, and another worker may have the message once.
+            again = not message.delivery_info.get("redelivered")
+            self.timer.call_after(_HOLD_S, message.reject_log_error, (logger, lost, again))
+        else:
+            message.reject_log_error(logger, lost)
 
 
 def _is_foreign(message: Any) -> bool:
@@ -212,7 +225,7 @@ def _problem(message: Any) -> str | None:
 
 
 def consumer_of(signer: Signer) -> type[ChunkConsumer]:
-    """Return the consumer of workers that believe `signer`.
+    """Return the consumer of workers that verify with `signer`.
 
     With a secret, a worker does not listen to other workers either: what they tell each other
     through Celery cannot be signed.

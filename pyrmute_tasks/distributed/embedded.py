@@ -37,7 +37,9 @@ __all__ = ["EmbeddedFleet"]
 _START_TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.02
 _LOG_LINES: Final = 15
-# glibc gives the memory of every large buffer back to the system and takes it anew, page by
+_SOCKET: Final = "valkey.sock"
+_LONGEST_SOCKET_BYTES: Final = 103 if sys.platform == "darwin" else 107
+# glibc returns the memory of every large buffer to the system and takes it again, page by
 # page: a twentieth of a job's time. Other libraries do not know these variables.
 _MALLOC: Final = (
     ("MALLOC_MMAP_THRESHOLD_", str(32 * 1024 * 1024)),
@@ -72,7 +74,7 @@ class EmbeddedFleet:
         self._claim: Claim | None = None
         self._restarts = 0
         self._pid = os.getpid()
-        self._lock = threading.Lock()  # against closing it while a worker is started anew
+        self._lock = threading.Lock()  # against closing it while a worker is restarted
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -99,7 +101,8 @@ class EmbeddedFleet:
         """Start the server, and workers that come up while the caller does something else.
 
         Raises:
-            ConfigurationError: If called while a worker imports the manager's module.
+            ConfigurationError: If called while a worker imports the manager's module, or if
+            temporary files cannot be made, or have too long a path.
             FleetError: If the server does not start; it quotes its log.
         """
         if is_loading():
@@ -108,13 +111,12 @@ class EmbeddedFleet:
                 "part of the module that runs jobs behind: if __name__ == '__main__':"
             )
         self._pid, self._is_closed = os.getpid(), False
-        remove_leftovers(Path(tempfile.gettempdir()))
-        self._directory = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        self._directory = _make_folder()
         self._claim = Claim(self._directory)
         self._guard = _Guard(self._directory, self._claim.descriptor)
         _fleets.add(self)
         _look_after_forks()
-        socket = self._directory / "valkey.sock"
+        socket = self._directory / _SOCKET
         self.settings = replace(
             self.settings, broker_url=f"unix://{socket}", store_url="", manager=self._manager
         )
@@ -210,7 +212,7 @@ class EmbeddedFleet:
         return self._directory
 
     def supervise(self) -> None:
-        """Start workers anew that have ended.
+        """Restart workers that have ended.
 
         Raises:
             FleetError: If the server has ended, or workers keep ending.
@@ -263,7 +265,7 @@ class EmbeddedFleet:
             self._claim = None
 
     def forget(self) -> None:
-        """Let go, in a fork, of what would keep the fleet: the guard's pipe, the folder's lock."""
+        """Close what would keep the fleet alive, in a fork: the guard's pipe, the folder's lock."""
         held = [self._claim.descriptor] if self._claim is not None else []
         if self._guard is not None:
             held += self._guard.descriptors
@@ -272,6 +274,28 @@ class EmbeddedFleet:
             # Not closed: their objects would close whatever has the number by then.
             os.dup2(nothing, descriptor, inheritable=False)
         os.close(nothing)
+
+
+def _make_folder() -> Path:
+    """Remove the folders of fleets that were killed, and make a new one."""
+    try:
+        parent = Path(tempfile.gettempdir())
+        remove_leftovers(parent)
+        folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+    except OSError as error:
+        raise ConfigurationError(
+            f"no temporary folder can be made ({error.strerror or error}); set TMPDIR to one that "
+            "can be written"
+        ) from None
+    size = len(os.fsencode(folder / _SOCKET))
+    if size > _LONGEST_SOCKET_BYTES:
+        folder.rmdir()
+        raise ConfigurationError(
+            f"the folder for temporary files, {parent}, has too long a path: a Unix socket in it "
+            f"would take {size} bytes, and {_LONGEST_SOCKET_BYTES} are allowed; set TMPDIR to a "
+            "shorter one, as /tmp"
+        )
+    return folder
 
 
 def _server_command(socket: Path) -> list[str]:
@@ -328,7 +352,7 @@ class _Guard:
 
     @property
     def descriptors(self) -> list[int]:
-        """What must be closed in other processes, so that the guard sees this one's end."""
+        """What forks must close, so that the guard sees the end of this process."""
         pipe = self._process.stdin
         return [] if pipe is None or pipe.closed else [pipe.fileno()]
 
@@ -337,7 +361,7 @@ class _Guard:
         self._write(f"{pid}\n")
 
     def dismiss(self) -> None:
-        """Let the guard go: everything has been cleaned up."""
+        """End the guard: everything has been cleaned up."""
         self._write("done\n")
         pipe: IO[bytes] | None = self._process.stdin
         if pipe is not None:

@@ -21,6 +21,7 @@ from pyrmute_tasks.distributed.tidings import (
     Arrivals,
     ClaimInfo,
     Decline,
+    Outcomes,
     Rejection,
     WorkerInfo,
 )
@@ -72,11 +73,11 @@ class JobStore(Protocol):
     def check(self) -> None:
         """Try it once."""
 
-    def open_job(self, spec: JobSpec) -> None:
-        """Make a job known to workers."""
+    def open_job(self, spec: JobSpec) -> int:
+        """Make a job known to workers; return how many others share the queue."""
 
-    def touch_job(self, job: str) -> bool:
-        """Renew the life of a job's keys; False if the job is gone."""
+    def touch_job(self, job: str, *, is_busy: bool = False) -> int | None:
+        """Renew the life of a job's keys; see `Store.touch_job`."""
 
     def stop_job(self, job: str, first: int, pending: Iterable[str]) -> None:
         """Mark the chunks from `first` on as unwanted."""
@@ -90,7 +91,7 @@ class JobStore(Protocol):
     def take(self, job: str, *, wait_s: float, forget: Iterable[str] = ()) -> Arrivals:
         """Return what has arrived."""
 
-    def look_for_outcomes(self, job: str, known: Collection[str] = ()) -> list[tuple[str, bytes]]:
+    def look_for_outcomes(self, job: str, known: Collection[str] = ()) -> Outcomes:
         """Return the outcomes in the store, without those that are known."""
 
     def claims(self, job: str) -> dict[str, ClaimInfo]:
@@ -122,6 +123,7 @@ class CeleryExecutor:
 
     Attributes:
         slots: How many chunks the fleet runs at a time, as last seen.
+        jobs: How many jobs share the fleet, this one included, as last seen.
     """
 
     def __init__(
@@ -140,7 +142,7 @@ class CeleryExecutor:
         self._settings = settings
         self._supervise = supervise
         self._clock = clock
-        self.slots = 1
+        self.slots = self.jobs = 1
         self._met_workers = False
         self._deliveries = Deliveries()
         self._unsent: list[Part] = []
@@ -168,7 +170,7 @@ class CeleryExecutor:
         self._store.check()
         self._broker.check()
         with self._store_errors():
-            self._store.open_job(self._spec)
+            self.jobs = 1 + self._store.open_job(self._spec)
             self._count_slots(self._store.workers())
         self._keep_alive.begin()
         return self
@@ -308,7 +310,7 @@ class CeleryExecutor:
         self._after_rejections(arrived.rejections)
         return outcomes
 
-    def _settle(self, found: list[tuple[str, bytes]]) -> list[Outcome[Frame]]:
+    def _settle(self, found: Outcomes) -> list[Outcome[Frame]]:
         outcomes = []
         for key, data in found:
             self._received.append(key)
@@ -320,7 +322,7 @@ class CeleryExecutor:
                     outcomes.append(outcome)
         return outcomes
 
-    def _decode(self, key: str, data: bytes) -> Outcome[Frame]:
+    def _decode(self, key: str, data: bytes | memoryview) -> Outcome[Frame]:
         try:
             outcome = decode_outcome(data)
         except FrameError as error:
@@ -393,12 +395,14 @@ class CeleryExecutor:
         self._watched_s += paused_s
         self._checked_at = now
         self._supervise()
-        if not self._store.touch_job(self._spec.id):
+        others = self._store.touch_job(self._spec.id, is_busy=len(self._deliveries) > 0)
+        if others is None:
             raise JobLostError(
                 f"the store at {hide_password(self._settings.redis_store_url)} no longer knows job "
                 f"{self._spec.id}: it was emptied or restarted without its data, or ran out of "
                 "memory; what was delivered is complete up to here. Run the job again"
             )
+        self.jobs = 1 + others
         # In this order, since the fleet goes on meanwhile: a message leaves the queue, is
         # claimed by a worker that beats, and what has no claim any more has an outcome.
         waiting = self._ask_broker(paused_s)

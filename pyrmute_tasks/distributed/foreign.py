@@ -1,4 +1,4 @@
-"""Somebody else's tasks on our queue: moved to a queue of their own, unread."""
+"""Moves tasks of other applications from our queue to a queue of their own, unread."""
 
 import logging
 from typing import Any, Final
@@ -13,19 +13,19 @@ __all__ = ["ForeignTasks", "foreign_queue"]
 _MOST: Final = 1000
 _MOST_BYTES: Final = 1024 * 1024  # of one; all together take a GiB at most
 _ANSWER_S: Final = 10.0
-_KEPT_PROPERTIES: Final = ("correlation_id", "reply_to", "priority", "expiration", "message_id")
+# Without "expiration": what is kept does not vanish, and kombu reads it in another unit than AMQP.
+_KEPT_PROPERTIES: Final = ("correlation_id", "reply_to", "priority", "message_id")
 
 
 def foreign_queue(queue: str) -> str:
-    """Return the name of the queue for what others have sent to `queue`."""
+    """Return the name of the queue for other applications' tasks that were sent to `queue`."""
     return f"{queue}.foreign"
 
 
 class ForeignTasks:
     """Moves messages to ``<queue>.foreign``, which holds the newest thousand.
 
-    Nobody reads that queue, so nothing can go round; whoever has sent them to the wrong
-    queue can have them back.
+    Nobody reads that queue, so nothing can go round; they can be moved back from there.
 
     Args:
         app: The worker's application.

@@ -1,4 +1,4 @@
-"""Whose the folder of an embedded fleet is, and what becomes of folders that are nobody's.
+"""Removes embedded fleets, folder and processes, whose producers were killed.
 
 A fleet ends with its producer, or its guard ends it. If both are killed, its processes and its
 folder stay. Each folder tells whose it is in a file that its owners keep locked: the system
@@ -54,7 +54,7 @@ class Claim:
 
 
 def remove_leftovers(parent: Path) -> list[Path]:
-    """Remove this user's fleets in `parent` that nobody owns any more.
+    """Remove this user's fleets in `parent` whose producers were killed.
 
     What another user, host, container or release has made, and what cannot be read, is left.
 
@@ -99,7 +99,7 @@ def _remove_if_free(folder: Path) -> bool:
 
 
 def _system() -> list[str]:
-    """Return what tells apart the systems in which a process id means something."""
+    """Identify the boot and the namespace, in which process ids are unique."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     namespace = Path("/proc/self/ns/pid")
     if boot.exists() and namespace.is_symlink():
@@ -108,7 +108,7 @@ def _system() -> list[str]:
 
 
 def _process(pid: int) -> dict[str, object]:
-    """Return a process's id and when it began: ids are given again, both together are not."""
+    """Return a process's id and start, which together are unique: ids alone are used again."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -58,7 +58,7 @@ class Session:
         self._pid = os.getpid()
         self._over = threading.Event()
         self._closing = threading.Lock()
-        self._jobs: weakref.WeakSet[JobExecutor] = weakref.WeakSet()
+        self._jobs: weakref.WeakSet[CeleryExecutor] = weakref.WeakSet()  # those that are open
 
     @classmethod
     def open(cls, settings: Settings, fleet: EmbeddedFleet | None = None) -> "Session":
@@ -121,9 +121,8 @@ class Session:
         broker = Broker(self._app, self.settings, self._over)
         supervise = self.fleet.supervise if self.fleet else lambda: None
         executor = CeleryExecutor(broker, self.store, spec, self.settings, supervise, code=code)
-        job = JobExecutor(self, executor)
-        self._jobs.add(job)
-        return job
+        self._jobs.add(executor)
+        return JobExecutor(self, executor)
 
     def close(self) -> None:
         """End the embedded fleet, or the jobs on another one; may be called twice."""
@@ -156,7 +155,7 @@ class Session:
 
 
 class JobExecutor:
-    """A job's `CeleryExecutor` for as long as its session can be used; a context manager.
+    """Runs a job's chunks for as long as its session is open; a context manager.
 
     Args:
         session: The session it is part of.
@@ -171,6 +170,11 @@ class JobExecutor:
     def slots(self) -> int:
         """How many chunks the fleet runs at a time, as last seen."""
         return self._executor.slots
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs share the fleet, this one included, as last seen."""
+        return self._executor.jobs
 
     def __enter__(self) -> Self:
         """Make the job known; see `CeleryExecutor`."""
@@ -191,9 +195,9 @@ class JobExecutor:
         if not session.is_over:
             self._executor.__exit__(kind, error, traceback)
             return
-        self.let_go()
+        self._executor.let_go()
         if session.fleet is None:
-            self.remove()  # again: chunks may have been sent while it was closed
+            self._executor.remove_job()  # again: chunks may have been sent while it was closed
 
     def submit(self, chunk: Chunk[bytes], /) -> None:
         """Send a chunk; see `ChunkExecutor`."""
@@ -211,14 +215,6 @@ class JobExecutor:
             with self._in_session():
                 self._executor.cancel(first)
 
-    def let_go(self) -> None:
-        """Keep the job's keys alive no longer."""
-        self._executor.let_go()
-
-    def remove(self) -> None:
-        """Remove the job's keys if the store can be reached."""
-        self._executor.remove_job()
-
     @contextmanager
     def _in_session(self) -> Iterator[None]:
         self._session.check()
@@ -229,6 +225,6 @@ class JobExecutor:
             raise
 
 
-def _remove(jobs: Iterable[JobExecutor]) -> None:
+def _remove(jobs: Iterable[CeleryExecutor]) -> None:
     for job in jobs:
-        job.remove()
+        job.remove_job()

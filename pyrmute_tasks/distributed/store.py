@@ -19,6 +19,8 @@ key                        type  holds
                                  code declined it, or ``~<part> <task> <why>`` if its input is
                                  not signed as it must be.
 ``pt:workers:<queue>``     hash  worker → when it last said that it lives, and what it runs.
+``pt:jobs:<queue>``        zset  job → when its producer last said that chunks of it are
+                                 under way. They share the default window.
 =========================  ====  ========================================================
 
 A part is a chunk, or a piece of one that was cut because it kills processes; its key begins
@@ -26,9 +28,10 @@ with the chunk's index. Settling is one script: it removes the part's input, and
 removed it may store the outcome. So the first outcome wins, and later ones, outcomes of
 cancelled parts and those of jobs that are gone are all dropped by the same rule.
 
-With a secret, all but ``stop`` and the notice that a part was settled is sealed; see `signing`.
-Those two can only delay: a part that is sent again puts the job's hash right, and an outcome is
-believed for its own signature.
+With a secret, all but ``stop``, the notice that a part was settled and ``pt:jobs`` is sealed; see
+`signing`. Those three can only delay: a part that is sent again puts the job's hash right, an
+outcome is believed for its own signature, and the more jobs there seem to be, the fewer chunks
+each sends ahead.
 """
 
 import hashlib
@@ -60,6 +63,7 @@ from pyrmute_tasks.distributed.tidings import (
     Claim,
     ClaimInfo,
     ClaimState,
+    Outcomes,
     Rejection,
     WorkerInfo,
     read_heartbeat,
@@ -142,6 +146,21 @@ redis.call('EXPIRE', KEYS[1], 86400)
 return seen
 """
 
+# How many others share the queue is no reason to fail: a store that is full takes no new member.
+_SHARE: Final = """
+local now = tonumber(redis.call('TIME')[1])
+redis.pcall('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[2]))
+redis.pcall('ZREMRANGEBYSCORE', KEYS[1], now + tonumber(ARGV[2]), '+inf')
+redis.pcall('ZREM', KEYS[1], ARGV[1])
+local others = redis.pcall('ZCARD', KEYS[1])
+if ARGV[3] == '1' then
+  redis.pcall('ZADD', KEYS[1], now, ARGV[1])
+  redis.pcall('EXPIRE', KEYS[1], 86400)
+end
+if type(others) ~= 'number' then return 0 end
+return others
+"""
+
 
 @dataclass(slots=True)
 class _SignedJob:
@@ -164,6 +183,7 @@ _PARTS: Final = ("job", "in", "claims", "out", "done")
 _CONNECT_TIMEOUT_S: Final = 3.0
 _READ_BYTES: Final = 256 * 1024  # the library's 64 KiB costs four times the system calls
 _FORGET_WORKER_S: Final = 3600.0
+_FORGET_JOB_S: Final = 5  # it says twice in this time that it is there
 _TAKE_AT_MOST: Final = 1024  # the largest window
 _READ_AT_MOST_BYTES: Final = 2 * 1024 * 1024
 
@@ -183,6 +203,7 @@ class Store:
         self._signer = settings.signer
         self._signed_jobs: dict[str, _SignedJob] = {}
         self._rejected_workers: dict[bytes, str] = {}  # that live, and why they do not count
+        self._garbled: dict[str, int] = {}  # how many there were at the last look, by kind
         self._ahead_s: float | None = None  # the store's clock, less this process's
         self._patience = PatientRetry(settings.outage_s)
         self._checks: list[PatientRetry] = []  # those that are under way
@@ -232,15 +253,16 @@ class Store:
 
     # --- the producer's side --------------------------------------------------------------
 
-    def open_job(self, spec: JobSpec) -> None:
-        """Make a job known to workers."""
+    def open_job(self, spec: JobSpec) -> int:
+        """Make a job known to workers; return how many others share the queue."""
         sealed = self._signer.seal(Sealed.SPEC, spec.id, "", spec.to_wire())
         if self._signer.is_on:
             self._signed_jobs[spec.id] = _SignedJob(sealed)
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hset(_key(spec.id, "job"), "spec", sealed)
             self._touch(pipe, spec.id)
-            pipe.execute()
+            self._share(pipe, spec.id, is_busy=True)
+            return int(pipe.execute()[-1])
 
     def put_parts(self, job: str, frames: Iterable[tuple[str, bytes]], gone: str = "") -> None:
         """Store the inputs of parts, in place of the part `gone` if one is named."""
@@ -270,28 +292,48 @@ class Store:
             pipe.execute()
 
     def claims(self, job: str) -> dict[str, ClaimInfo]:
-        """Return who has taken which parts."""
+        """Return who has taken which parts.
+
+        A claim from the future is old: the store's clock was set back since.
+        """
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.time()
             pipe.hgetall(_key(job, "claims"))
             (seconds, _), claims = pipe.execute()
         found = {}
+        garbled = 0
         for key, value in claims.items():
             try:
                 part = key.decode()
                 when, _, sealed = value.partition(b" ")
                 claimant = self._signer.open(Sealed.CLAIM, job, part, sealed).decode()
                 task, worker = claimant.split(" ", 1)
-                found[part] = ClaimInfo(worker, task, seconds - int(when))
+                found[part] = ClaimInfo(worker, task, abs(seconds - int(when)))
             except (SignatureError, ValueError):
-                _ignored("claim", job=job)
+                garbled += 1
+        self._tell_garbled("claim", garbled, job=job)
         return found
 
-    def touch_job(self, job: str) -> bool:
-        """Renew the life of a job's keys; False if the job is gone."""
+    def touch_job(self, job: str, *, is_busy: bool = False) -> int | None:
+        """Renew the life of a job's keys.
+
+        Args:
+            job: The job's id.
+            is_busy: It has chunks under way, and counts for the other jobs of the queue.
+
+        Returns:
+            How many other jobs have chunks under way; None if this one is gone.
+        """
         with self._redis.pipeline(transaction=False) as pipe:
             self._touch(pipe, job)
-            return bool(pipe.execute()[0])
+            self._share(pipe, job, is_busy)
+            answers = pipe.execute()
+        return int(answers[-1]) if answers[0] else None
+
+    def _share(self, pipe: Any, job: str, is_busy: bool) -> None:
+        # With its text, once a second: by its hash it could be unknown, which is a round trip.
+        key = _jobs_key(self._settings.queue)
+        pipe.eval(_SHARE, 1, key, job, _FORGET_JOB_S, int(is_busy))
 
     def _touch(self, pipe: Any, job: str) -> None:
         for part in _PARTS:
@@ -320,11 +362,13 @@ class Store:
         notices: list[bytes] = [first[1]] if wait_s > 0 and first else []
         settled: list[tuple[str, int]] = []
         arrived = Arrivals([], [], [])
+        garbled = 0
         for notice in notices + (more or []):
             try:
                 sort_notice(self._opened(job, notice), settled, arrived)
             except (SignatureError, ValueError):
-                _ignored("notice", job=job)
+                garbled += 1
+        self._tell_garbled("notice", garbled, job=job)
         arrived.outcomes.extend(self._read(job, settled))
         if (known := self._signed_jobs.get(job)) is not None:
             arrived.rejections.extend(known.rejections)
@@ -346,7 +390,7 @@ class Store:
         known.notices.add(told)
         return told.decode()
 
-    def look_for_outcomes(self, job: str, known: Collection[str] = ()) -> list[tuple[str, bytes]]:
+    def look_for_outcomes(self, job: str, known: Collection[str] = ()) -> Outcomes:
         """Return the outcomes in the store, also those whose notice was lost.
 
         Args:
@@ -358,13 +402,13 @@ class Store:
         # Their sizes are not known, and there are few: they are read one by one.
         return self._read(job, [(key, _READ_AT_MOST_BYTES) for key in keys if key not in known])
 
-    def _read(self, job: str, sizes: list[tuple[str, int]]) -> list[tuple[str, bytes]]:
+    def _read(self, job: str, sizes: list[tuple[str, int]]) -> Outcomes:
         """Read the outcomes of parts, of which the sizes are given.
 
         The server puts a whole answer together before it is on its way, so an answer must
         not hold a whole window.
         """
-        found: list[tuple[str, bytes]] = []
+        found: list[tuple[str, bytes | memoryview]] = []
         keys: list[str] = []
         size_bytes = 0
         for place, (key, size) in enumerate(sizes, start=1):
@@ -377,13 +421,13 @@ class Store:
                 keys, size_bytes = [], 0
         return found
 
-    def _believed(self, job: str, outcomes: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    def _believed(self, job: str, outcomes: list[tuple[str, bytes]]) -> Outcomes:
         """Return the outcomes that workers signed, and see to the others."""
         known = self._signed_jobs.get(job)
-        believed = []
+        believed: list[tuple[str, bytes | memoryview]] = []
         for part, sealed in outcomes:
             try:
-                believed.append((part, self._signer.open(Sealed.OUTCOME, job, part, sealed)))
+                believed.append((part, self._signer.view(Sealed.OUTCOME, job, part, sealed)))
             except SignatureError as error:
                 _rejected("outcome", str(error), job=job, part=part)
                 self._redis.hdel(_key(job, "out"), part)
@@ -411,7 +455,10 @@ class Store:
     def end_job(self, job: str) -> None:
         """Remove everything of a job; its chunks still queued are declined from now on."""
         self._signed_jobs.pop(job, None)
-        self._redis.delete(*(_key(job, part) for part in _PARTS))
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.delete(*(_key(job, part) for part in _PARTS))
+            pipe.zrem(_jobs_key(self._settings.queue), job)
+            pipe.execute()
 
     def workers(self) -> list[WorkerInfo]:
         """Return the workers of the queue whose heartbeat is fresh."""
@@ -422,6 +469,7 @@ class Store:
         now = seconds + micros / 1e6
         found, gone = [], []
         rejected: dict[bytes, str] = {}
+        garbled = 0
         for name, value in beats.items():
             try:
                 info = read_heartbeat(name, self._opened_beat(name, value), now)
@@ -431,13 +479,14 @@ class Store:
                     _rejected("heartbeat", str(error), queue=self._settings.queue)
                 continue
             except (FrameError, LookupError, TypeError, ValueError):
-                _ignored("heartbeat", queue=self._settings.queue)
+                garbled += 1
                 continue
             if info.is_fresh:
                 found.append(info)
             elif info.silent_s > _FORGET_WORKER_S:
                 gone.append(name)
         self._rejected_workers = rejected
+        self._tell_garbled("heartbeat", garbled, queue=self._settings.queue)
         if gone:  # killed, so that they did not say goodbye
             self._redis.hdel(_workers_key(self._settings.queue), *gone)
         return found
@@ -457,6 +506,14 @@ class Store:
             f"{len(self._rejected_workers)} did, but their heartbeats were rejected ({why}): give "
             f"producers and workers the same {SECRET_VARIABLE}"
         )
+
+    def _tell_garbled(self, what: str, count: int, **where: str) -> None:
+        """Log how many values cannot be read, once: they may stay there, and be many."""
+        if count and count != self._garbled.get(what):
+            # Not what they say: they are not from a worker of ours.
+            text = f"a {what} cannot be read and is ignored"
+            log(logging.WARNING, "store_garbled", text, count=count, **where)
+        self._garbled[what] = count
 
     # --- the worker's side ----------------------------------------------------------------
 
@@ -482,7 +539,7 @@ class Store:
         return Claim(
             state,
             self._signer.open(Sealed.SPEC, job, "", answer[1]),
-            self._signer.open(Sealed.FRAME, job, part, frame),
+            self._signer.view(Sealed.FRAME, job, part, frame),
         )
 
     def _claim_once(self, keys: list[str], args: list[str | bytes]) -> list[Any]:
@@ -537,11 +594,6 @@ class Store:
         self._redis.hdel(_workers_key(self._settings.queue), worker)
 
 
-def _ignored(what: str, **where: str) -> None:
-    # Not what it says: it is not from a worker of ours.
-    log(logging.WARNING, "store_garbled", f"a {what} cannot be read and is ignored", **where)
-
-
 def _rejected(what: str, why: str, **where: str) -> None:
     log(logging.WARNING, "signature_rejected", f"a {what} is rejected: {why}", **where)
 
@@ -557,6 +609,10 @@ def _key(job: str, part: str) -> str:
 
 def _workers_key(queue: str) -> str:
     return f"pt:workers:{queue}"
+
+
+def _jobs_key(queue: str) -> str:
+    return f"pt:jobs:{queue}"
 
 
 def _connect(settings: Settings, patience: PatientRetry) -> redis.Redis:

@@ -1,8 +1,9 @@
 """What the store tells: claims, heartbeats, and notices to a job's collector."""
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from pyrmute_tasks.codec import unpack
 
@@ -13,11 +14,15 @@ __all__ = [
     "ClaimInfo",
     "ClaimState",
     "Decline",
+    "Outcomes",
     "Rejection",
     "WorkerInfo",
     "read_heartbeat",
     "sort_notice",
 ]
+
+Outcomes: TypeAlias = Sequence[tuple[str, bytes | memoryview]]
+"""Parts, each with its outcome."""
 
 TOO_LARGE: Final = "its outputs are more than the store takes as one value"
 """How a part ended whose outputs must travel in halves."""
@@ -42,7 +47,7 @@ class Claim:
 
     state: ClaimState
     spec: bytes = b""
-    frame: bytes = b""
+    frame: bytes | memoryview = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +75,11 @@ class WorkerInfo:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether it said so lately enough to count as alive."""
-        return self.silent_s < _MISSED_BEATS * self.beats_every_s
+        """Whether it said so lately enough to count as alive.
+
+        What was said in the future was said before the store's clock was set back.
+        """
+        return abs(self.silent_s) < _MISSED_BEATS * self.beats_every_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +108,7 @@ class Arrivals:
         rejections: What is not signed as it must be.
     """
 
-    outcomes: list[tuple[str, bytes]]
+    outcomes: list[tuple[str, bytes | memoryview]]
     deaths: list[tuple[str, str]]
     declines: "list[Decline]"
     rejections: "list[Rejection]" = field(default_factory=list)

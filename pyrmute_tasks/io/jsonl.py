@@ -1,8 +1,11 @@
 """JSON lines as a source, moved as bytes: the producer never parses them."""
 
+import contextlib
+import errno
 import os
 import re
-from collections.abc import Generator
+import stat
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import IO, Final
 
@@ -11,13 +14,34 @@ from pyrmute_tasks.codec import Compression, FrameKind, encode_frame
 from pyrmute_tasks.errors import ConfigurationError, FrameTooLargeError
 from pyrmute_tasks.sizing import ChunkSizer
 
-__all__ = ["FIRST_BYTES", "MOST_BYTES", "JsonlSource"]
+__all__ = ["FIRST_BYTES", "MOST_BYTES", "JsonlSource", "check_source"]
 
 FIRST_BYTES: Final = 512 * 1024
 MOST_BYTES: Final = 1024 * 1024  # a window of them must fit into memory, twice as outputs
 _LONG_LINE_BYTES: Final = 64 * 1024 * 1024
 _BOM: Final = b"\xef\xbb\xbf"
 _MAYBE_BLANK: Final = re.compile(rb"\n[\n\r\t ]")
+
+
+def check_source(path: str | os.PathLike[str]) -> int:
+    """Return the size of a file that is to be read, in bytes.
+
+    It is not opened unless it is a regular file: a pipe that is opened and closed ends its
+    writer, and one that nobody writes to would be waited for.
+
+    Raises:
+        ConfigurationError: If it cannot be read, or is no regular file.
+    """
+    with _errors_told(path):
+        if stat.S_ISREG(os.stat(path).st_mode):
+            with open(path, "rb") as file:
+                return os.fstat(file.fileno()).st_size
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raise ConfigurationError(
+        f"cannot read {os.fspath(path)}: it is a pipe or a device, and a file is read more than "
+        "once; write it to a file first"
+    )
 
 
 class JsonlSource:
@@ -33,7 +57,7 @@ class JsonlSource:
         compression: How frames are compressed.
 
     Raises:
-        ConfigurationError: If the file does not exist or cannot be read.
+        ConfigurationError: If the file does not exist, cannot be read or is no regular file.
     """
 
     def __init__(
@@ -49,19 +73,17 @@ class JsonlSource:
         self._compression = compression
         self._long_line = b""  # read, and not handed out yet
         self.bytes_read = 0
-        try:
-            with self._path.open("rb") as file:
-                self.size_bytes = os.fstat(file.fileno()).st_size
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot read {self._path}: {error.strerror or error}"
-            ) from None
+        self.size_bytes = check_source(self._path)
 
     def chunks(self) -> Generator[Chunk[bytes], None, None]:
-        """Yield the file's chunks as lines frames, reading no further than asked."""
+        """Yield the file's chunks as lines frames, reading no further than asked.
+
+        Raises:
+            ConfigurationError: If the file cannot be read any more.
+        """
         start = index = 0
         line = 1
-        with self._path.open("rb") as file:
+        with _errors_told(self._path), self._path.open("rb") as file:
             if file.read(len(_BOM)) != _BOM:
                 file.seek(0)
             while block := self._read(file):
@@ -114,6 +136,16 @@ class JsonlSource:
             return block + rest
         self._long_line = block[end:] + rest
         return block[:end]
+
+
+@contextlib.contextmanager
+def _errors_told(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read {os.fspath(path)}: {error.strerror or error}"
+        ) from None
 
 
 def _drop_blank_lines(block: bytes) -> tuple[bytes, tuple[int, ...]]:

@@ -26,8 +26,9 @@ from pyrmute_tasks.io.output_lock import OutputLock
 __all__ = ["Output", "OutputFile", "OutputStream", "check_output", "is_stream", "open_output"]
 
 _SYNC_BYTES: Final = 8 * 1024 * 1024
+_TAIL_BYTES: Final = 64 * 1024
 _MOST_LINKS: Final = 40
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _REFUSED: Final = (
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISSOCK, "a socket"),
@@ -259,7 +260,7 @@ class OutputFile:
         os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
 
     def _sync_ahead(self, file: IO[bytes]) -> None:
-        """Let the disk begin with what it has to do at the end, unless it is busy with that."""
+        """Sync what is written in another thread, so that the end need not wait for all of it."""
         if self._sync is not None:
             if not self._sync.done():
                 return
@@ -298,6 +299,7 @@ class OutputFile:
         with _errors_told(self._target):
             with contextlib.suppress(OSError):  # of a full disk, what is there already
                 file.flush()
+            _cut_to_whole_lines(file.fileno())
             kept = self._path.with_name(f"{self._path.name}.partial")
             if _is_in_the_way(kept):
                 kept = self._path.with_name(f"{self._path.name}.{self._lock.token}.partial")
@@ -349,7 +351,7 @@ class OutputStream:
             while left:
                 try:
                     left = left[os.write(self._descriptor, left) :]
-                except BlockingIOError:  # whoever opened it made it so
+                except BlockingIOError:  # it was opened so
                     select.select([], [self._descriptor], [])
 
     def finish(self) -> None:
@@ -369,9 +371,11 @@ _OWN_DESCRIPTORS: Final = re.compile(r"/dev/fd|/proc/(\d+)(/task/\d+)?/fd")
 
 
 def _find(target: str | os.PathLike[str]) -> Place:
+    if os.fspath(target).endswith("/"):  # `Path` would take it for the file without the slash
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     path = Path.cwd() / target
     for _ in range(_MOST_LINKS):
-        path = path.parent.resolve() / path.name
+        path = Path(os.path.realpath(path.parent)) / path.name  # `resolve` raises at a loop
         descriptor = _descriptor_of(path)
         if descriptor is not None:
             return Place(path, descriptor, os.fstat(descriptor))
@@ -399,6 +403,17 @@ def _is(found: os.stat_result, source: str | os.PathLike[str]) -> bool:
         return os.path.samestat(found, os.stat(source))
     except OSError:
         return False  # told where it is opened
+
+
+def _cut_to_whole_lines(descriptor: int) -> None:
+    """Remove what stands behind the last newline: a disk that is full takes half a line."""
+    end = os.fstat(descriptor).st_size
+    newline = -1
+    while end and newline < 0:
+        start = max(0, end - _TAIL_BYTES)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        end = start if newline < 0 else start + newline + 1
+    os.ftruncate(descriptor, end)
 
 
 def _is_in_the_way(path: Path) -> bool:

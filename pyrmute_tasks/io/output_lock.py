@@ -93,7 +93,7 @@ class OutputLock:
 
     Args:
         target: The output, no link.
-        job: The job's id, for whoever is turned away.
+        job: The job's id, for the message to other runs.
 
     Attributes:
         token: What nobody else can guess; for the names of files that belong to the run.
@@ -108,7 +108,7 @@ class OutputLock:
         self._job = job
         self._pid = os.getpid()
         self._descriptor = -1
-        self._is_lost = False
+        self._lost = ""  # why nobody may write any more
         self._stop = threading.Event()
         self._beating: threading.Thread | None = None
 
@@ -145,11 +145,8 @@ class OutputLock:
         Raises:
             OutputInUseError: If somebody has.
         """
-        if self._is_lost:
-            raise OutputInUseError(
-                f"another run has taken {self._name} over, because this one did not move for "
-                f"{SILENT_S:.0f} s or its lock was removed"
-            )
+        if self._lost:
+            raise OutputInUseError(f"cannot write {self._name} any more: {self._lost}")
 
     def confirm(self) -> None:
         """Make sure that nobody has taken the lock over.
@@ -157,7 +154,7 @@ class OutputLock:
         Raises:
             OutputInUseError: If somebody has.
         """
-        self._is_lost = self._is_lost or not self._is_ours()
+        self._lost = self._lost or self._why_lost()
         self.check()
 
     def release(self) -> None:
@@ -195,9 +192,20 @@ class OutputLock:
             if found is None:
                 continue  # it was given back in this moment
             if not found.belongs_to_nobody(now_ns):
+                self._start_its_time(found, now_ns)
                 raise OutputInUseError(self._told(found.holder))
             self._remove_stale(found, now_ns)
         raise OutputInUseError(self._told(None))
+
+    def _start_its_time(self, found: _Found, now_ns: int) -> None:
+        """Set the time of a lock from the future to now: the clock was set back.
+
+        Its holder touches it again. If nobody does, it expires in a minute, and not when the
+        clock has come that far again.
+        """
+        if found.touched_ns - now_ns > SILENT_S * 1e9:
+            with contextlib.suppress(OSError):
+                os.utime(self._path, ns=(now_ns, now_ns), follow_symlinks=False)
 
     def _told(self, holder: _Holder | None) -> str:
         who = f" ({holder})" if holder is not None else ""
@@ -272,11 +280,20 @@ class OutputLock:
         found = self._look()
         return found is not None and found.holder is not None and found.holder.token == self.token
 
+    def _why_lost(self) -> str:
+        found = self._look()
+        if found is None:
+            return f"its lock {self._path} was removed, or the directory of both"
+        if found.holder is not None and found.holder.token == self.token:
+            return ""
+        who = f" ({found.holder})" if found.holder is not None else ""
+        return f"another run{who} has taken it over: this one did not move for {SILENT_S:.0f} s"
+
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_EVERY_S):
             with contextlib.suppress(OSError, ConfigurationError):
                 os.utime(self._descriptor)
-                self._is_lost = self._is_lost or not self._is_ours()
+                self._lost = self._lost or self._why_lost()
 
     def _remove_leftovers(self) -> None:
         """Remove the files of runs that were killed: while the lock is held, nobody has any."""
@@ -297,7 +314,7 @@ class OutputLock:
 
 
 def _stem(name: str) -> str:
-    """Return the beginning of the names of files that belong to an output."""
+    """Return how the names of all files beside an output begin."""
     raw = os.fsencode(name)
     if len(raw) <= _LONGEST_NAME_BYTES:
         return name

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ValidationError
 
 from pyrmute_tasks import MigrationError, Migrator, ModelData, ModelManager
 from pyrmute_tasks.registry import load_attribute
-from tests.conftest import ROOT
+from tests.conftest import ROOT, cannot_run
 
 GUIDE = ROOT.parent / "shared" / "batch-processing-guide.md"
 FLEET = f"{ROOT}/examples/guide/users.py:manager"  # the guide's models, with a check of names
@@ -115,10 +115,7 @@ def read(text: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def blocks() -> dict[str, str]:
     if not GUIDE.exists():
-        reason = f"pyrmute's guide is not beside this repository: {GUIDE.name}"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        cannot_run(f"pyrmute's guide is not beside this repository: {GUIDE.name}")
     return read(GUIDE.read_text())
 
 

@@ -113,6 +113,57 @@ def test_standard_output_gets_the_lines_and_nothing_else(source: Path, tmp_path:
     assert sorted(tmp_path.iterdir()) == [source, log]
 
 
+def test_a_dash_is_standard_output(source: Path, tmp_path: Path) -> None:
+    piped = call(*RUN, source, "-", cwd=ROOT)
+    assert piped.returncode == 0, piped.stderr
+    assert piped.stdout == OUTPUT
+    assert not (ROOT / "-").exists()
+
+
+@pytest.mark.parametrize(("stream", "status"), [("stdout", 1), ("stderr", 0)])
+def test_a_report_that_cannot_be_written_is_told(
+    source: Path, tmp_path: Path, stream: str, status: int
+) -> None:
+    target = tmp_path / "out.jsonl"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            command(*RUN, source, target),
+            cwd=ROOT,
+            text=True,
+            timeout=60,
+            check=False,
+            **(pipes | {stream: full}),  # type: ignore[call-overload]  # of these two
+        )
+    assert process.returncode == status
+    assert target.read_text() == OUTPUT
+    if stream == "stdout":
+        assert f"No space left on device; {target} is whole" in process.stderr
+        assert "Traceback" not in process.stderr
+
+
+def test_a_run_without_standard_streams_writes_its_file(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.jsonl"
+    closed = 'exec "$@" <&- >&- 2>&-'
+    run = ["sh", "-c", closed, "sh", *command(*RUN, source, target)]
+    assert subprocess.run(run, cwd=ROOT, timeout=60, check=False).returncode == 0
+    assert target.read_text() == OUTPUT
+
+
+def test_a_directory_that_is_gone_is_told(tmp_path: Path) -> None:
+    source, directory, go_on = tmp_path / "in.jsonl", tmp_path / "there", tmp_path / "go-on"
+    directory.mkdir()
+    source.write_text(f'{{"name": "wait-for:{go_on} 0", "age": 1}}\n')
+    with running(*RUN, source, directory / "out.jsonl") as process:
+        wait_until(lambda: list(directory.glob(".*.partial")), "the job has begun")
+        directory.rename(tmp_path / "gone")
+        go_on.touch()
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "was removed, or the directory of both" in err
+    assert not directory.exists()
+
+
 def test_a_named_pipe_gets_the_lines_in_order(source: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from pyrmute_tasks import cli
 from pyrmute_tasks.settings import Settings
 from tests.conftest import ROOT, descendants, is_alive, wait_until
 from tests.people import broken_step, manager, person
@@ -218,7 +220,7 @@ def size_of_partial(target: Path) -> int:
     return sum(path.stat().st_size for path in target.parent.glob(f".{target.name}.*.partial"))
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_an_interrupted_run_leaves_nothing_behind(
     how: signal.Signals, tmp_path: Path, private_tmp: Path
 ) -> None:
@@ -236,8 +238,71 @@ def test_an_interrupted_run_leaves_nothing_behind(
     wait_until(lambda: not list(private_tmp.iterdir()), "every file is gone")
     assert not target.exists()
     if how is not signal.SIGKILL:
-        assert process.returncode == 130
+        assert process.returncode == 128 + how
         assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_signal_that_was_ignored_stays_ignored(tmp_path: Path, private_tmp: Path) -> None:
+    """As nohup does it, so that a run outlives the terminal that it was started from."""
+    source, target, go_on = (tmp_path / name for name in ("in.jsonl", "out.jsonl", "go-on"))
+    source.write_text(f'{{"name": "wait-for:{go_on} 0", "age": 1}}\n')
+    arguments = ("run", *MANAGER, *HOP, "--workers", 1, source, target)
+    ignore = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    nohup = f"{ignore}; os.execv(sys.argv[1], sys.argv[1:])"
+    process = subprocess.Popen([sys.executable, "-c", nohup, *command(*arguments)], cwd=ROOT)
+    try:
+        wait_until(lambda: list(tmp_path.glob(".*.partial")), "the job has begun")
+        process.send_signal(signal.SIGHUP)
+        go_on.touch()
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert len(target.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_an_interrupt_behind_the_end_says_that_the_output_is_whole(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existed: bool
+) -> None:
+    def interrupt(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(cli, "losses_hint", interrupt)
+    target = tmp_path / "out.jsonl"
+    if existed:
+        target.write_text("old")
+    arguments = ["run", *MANAGER, *HOP, "--workers", "1", "--overwrite", str(source), str(target)]
+    result = CliRunner().invoke(cli._cli, arguments)
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert f"interrupted; {target} is whole" in result.stderr
+    assert len(target.read_text().splitlines()) == 1000
+
+
+def test_a_source_that_cannot_be_read_any_more_is_told(tmp_path: Path) -> None:
+    result = call("run", *MANAGER, *HOP, "--workers", 1, "/proc/self/mem", tmp_path / "out")
+    assert result.returncode == 1
+    assert "error: cannot read /proc/self/mem: Input/output error" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for source in (pipe, "/dev/stdin"):
+        result = subprocess.run(
+            command("run", *MANAGER, *HOP, source, tmp_path / "out"),
+            cwd=ROOT,
+            input="x\n",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert result.returncode == 1
+        assert f"error: cannot read {source}: it is a pipe or a device" in result.stderr
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 def test_a_fleet_that_is_running_serves_a_run(source: Path, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_foreign_tasks_are_moved_on_redis() -> None:
     with private_fleet("tests.people:manager") as fleet:
         worker = fleet.start_worker()
         app = somebody(fleet.settings)
-        sent = [app.send_task("somebody.pay", args=[index], countdown=None) for index in range(3)]
+        sent = [app.send_task("somebody.pay", args=[index], expires=60) for index in range(3)]
         wait_until(lambda: fleet.broker.llen(FOREIGN) == len(sent), "they are moved")
         assert works(fleet.settings)
         wait_until(fleet.is_drained, "nothing is left on our queue")
@@ -92,7 +92,7 @@ def test_foreign_tasks_take_bounded_room() -> None:
 def test_foreign_tasks_are_moved_on_rabbitmq() -> None:
     with rabbitmq_fleet(1) as fleet:
         app = somebody(fleet.settings)
-        sent = [app.send_task("somebody.pay", args=[index]) for index in range(3)]
+        sent = [app.send_task("somebody.pay", args=[index], expires=60) for index in range(3)]
         messages = received(fleet.settings, len(sent))
         assert [message.headers["id"] for message in messages] == [task.id for task in sent]
         assert json.loads(messages[0].body)[0] == [0]

@@ -295,3 +295,53 @@ time.sleep(60)
         assert len(migrator.migrate_batch_data([person(0)], *HOP)) == 1
     assert list(private_tmp.iterdir()) == [foreign]
     foreign.rmdir()
+
+
+# --- surroundings -----------------------------------------------------------------------------
+
+
+def test_a_folder_with_too_long_a_path_is_told(private_tmp: Path) -> None:
+    deep = private_tmp / ("x" * 90)
+    deep.mkdir()
+    out = run(f"""
+import tempfile
+tempfile.tempdir = {str(deep)!r}
+try:
+    Migrator(manager, workers=1).start()
+except Exception as error:
+    print(type(error).__name__, error)
+""")
+    assert "ConfigurationError" in out
+    assert "set TMPDIR to a shorter one" in out
+    assert list(deep.iterdir()) == []
+    deep.rmdir()
+
+
+def test_a_migrator_works_in_children_of_multiprocessing_and_within_another(
+    private_tmp: Path, tmp_path: Path
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(f"""{HEADER}
+import multiprocessing
+def work(queue):
+    with Migrator(manager, workers=1) as outer, Migrator(manager, workers=1) as inner:
+        found = outer.migrate_batch_data(RECORDS, *HOP) + inner.migrate_batch_data(RECORDS, *HOP)
+    queue.put(found == 2 * EXPECTED)
+if __name__ == "__main__":
+    for method in ("spawn", "forkserver", "fork"):
+        context = multiprocessing.get_context(method)
+        queue = context.SimpleQueue()
+        child = context.Process(target=work, args=(queue,), daemon=True)
+        child.start()
+        print(method, queue.get())
+        child.join()
+        assert child.exitcode == 0
+""")
+    command = [sys.executable, str(program)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.split("\n")[:3] == ["spawn True", "forkserver True", "fork True"], (
+        done.stderr
+    )

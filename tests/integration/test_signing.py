@@ -19,7 +19,7 @@ from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.signing import Sealed, Signer
 from tests.conftest import is_alive, wait_until
 from tests.integration.hostile import Envelope, arguments, frame
-from tests.integration.private_fleet import QUEUE, private_fleet
+from tests.integration.private_fleet import QUEUE, PrivateWorker, private_fleet
 from tests.integration.test_hostile_messages import (
     FINGERPRINT,
     HOP,
@@ -176,11 +176,14 @@ def test_an_outcome_that_is_forged_again_and_again_ends_the_job(target: Target) 
     with target.fleet.store.pipeline() as pipe:
 
         def settle(store: Any, job: str) -> None:
-            deadline = time.monotonic() + 8
-            while store.exists(f"{job}:job") and time.monotonic() < deadline:
-                pipe.hdel(f"{job}:in", "3").hset(f"{job}:out", "3", b"forged")
-                pipe.rpush(f"{job}:done", "3 6").execute()
-                time.sleep(0.05)
+            def is_over() -> bool:
+                if store.exists(f"{job}:job"):
+                    pipe.hdel(f"{job}:in", "3").hset(f"{job}:out", "3", b"forged")
+                    pipe.rpush(f"{job}:done", "3 6").execute()
+                    return False
+                return True
+
+            wait_until(is_over, "the job ends", 8)
 
         error = Victim(target).run(settle).failed()
     assert isinstance(error, SignatureError)
@@ -217,11 +220,16 @@ def test_a_true_notice_counts_once(target: Target) -> None:
 def test_a_forged_claim_takes_no_part(target: Target) -> None:
     def put(store: Any, job: str) -> None:
         claimant = f"{id_of(job)}-3-1 gone@host:1-c0de".encode()
-        deadline = time.monotonic() + 3
-        while time.monotonic() < deadline:
-            for forged in (claimant, theirs.seal(Sealed.CLAIM, id_of(job), "3", claimant)):
-                store.hset(f"{job}:claims", "3", b"1 " + forged)
-                time.sleep(0.05)
+        forged = (claimant, theirs.seal(Sealed.CLAIM, id_of(job), "3", claimant))
+
+        def is_settled() -> bool:
+            if store.hexists(f"{job}:in", "3"):
+                for value in forged:
+                    store.hset(f"{job}:claims", "3", b"1 " + value)
+                return False
+            return True
+
+        wait_until(is_settled, "the chunk is settled all the same")
 
     is_whole(Victim(target).run(put))
 
@@ -288,6 +296,23 @@ def test_ends_that_differ_are_told(worker: str, producer: str, why: str) -> None
         assert time.monotonic() - began < 5
         assert why in str(caught.value)
         wait_until(lambda: "a message is rejected" in target.worker.log, "the worker tells", 5)
+
+
+def test_a_worker_with_another_secret_does_not_empty_the_queue(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It rejects at once what takes others time, so without a pause it would get most chunks."""
+    records = [{"name": f"sleep:0.05 {index}", "age": 1} for index in range(40)]
+    with private_fleet("tests.people:manager", secret=SECRET) as fleet:
+        fleet.start_worker()
+        settings = replace(fleet.settings, secret=OTHER)
+        with contextlib.closing(PrivateWorker(settings, fleet.directory, "other", ())) as other:
+            other.wait_until_it_lives(settings)
+            with Migrator(manager, settings=fleet.settings) as migrator:
+                data = migrator.migrate_batch_data(records, *HOP, chunk_size=1)
+            assert "it is signed with another secret" in other.log
+    assert data == manager.migrate_batch_data(records, *HOP)
+    assert caplog.text.count("chunks are sent again") <= 10  # some forty without the pause
 
 
 def test_a_secret_is_changed_while_jobs_run() -> None:

@@ -228,13 +228,14 @@ class SimulatedStore:
     def check(self) -> None:
         pass
 
-    def open_job(self, spec: JobSpec) -> None:
+    def open_job(self, spec: JobSpec) -> int:
         self._fleet.call()
         self._jobs[spec.id].job["spec"] = spec.to_wire()
+        return 0
 
-    def touch_job(self, job: str) -> bool:
+    def touch_job(self, job: str, *, is_busy: bool = False) -> int | None:
         self._fleet.call()
-        return bool(self._jobs[job].job)
+        return 0 if self._jobs[job].job else None
 
     def stop_job(self, job: str, first: int, pending: Iterable[str]) -> None:
         self._fleet.call()

@@ -390,3 +390,20 @@ def test_a_window_of_nothing_is_refused() -> None:
         Window(chunks=0)
     with pytest.raises(ConfigurationError):
         Window(size_bytes=0)
+
+
+# --- jobs that share a window -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("slots", "jobs", "chunks"),
+    [(1, 1, 8), (2, 1, 8), (8, 1, 32), (1000, 1, 1024), (22, 20, 5), (8, 8, 4), (2, 20, 1)],
+)
+def test_jobs_share_the_default_window(slots: int, jobs: int, chunks: int) -> None:
+    window = Window.for_slots(slots, jobs)
+    assert window.chunks == chunks
+    assert window.size_bytes * jobs - Window().size_bytes in range(jobs)
+
+
+def test_what_two_windows_allow() -> None:
+    assert Window(3, 50).at_most(Window(5, 20)) == Window(3, 20)

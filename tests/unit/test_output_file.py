@@ -241,6 +241,35 @@ def test_a_disk_that_is_full_is_told(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("small_disk")
+@pytest.mark.parametrize("line_bytes", [1_000_003, 7])
+def test_what_is_kept_of_a_full_disk_are_whole_lines(tmp_path: Path, line_bytes: int) -> None:
+    path, line = tmp_path / "out.jsonl", b"x" * (line_bytes - 1) + b"\n"
+    with pytest.raises(ConfigurationError), opened(path, keep_partial=True) as output:
+        while True:
+            output.write(line * (1_500_000 // line_bytes + 1))
+    kept = path.with_name("out.jsonl.partial").read_bytes()
+    assert len(kept) > 9_000_000
+    assert kept == line * (len(kept) // line_bytes)
+
+
+@pytest.mark.parametrize("name", ["there", "new"])
+def test_a_path_that_ends_with_a_slash_is_no_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / "there").write_text("old")
+    with pytest.raises(ConfigurationError, match="Is a directory"):
+        open_output(f"{tmp_path / name}/", job="0")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_links_that_go_round_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    for path in (tmp_path / "a", tmp_path / "a" / "out.jsonl"):
+        with pytest.raises(ConfigurationError, match="Too many levels of symbolic links"):
+            write(path)
+        assert not output_file.is_stream(path)
+
+
 def test_a_very_long_name_is_a_name(tmp_path: Path) -> None:
     path = tmp_path / ("ü" * 127)
     write(path)
@@ -404,6 +433,20 @@ def test_a_lock_of_another_host_holds_while_it_is_touched(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_lock_from_the_future_holds_a_minute_and_no_longer(tmp_path: Path) -> None:
+    """The clock was set back, or a host's was wrong."""
+    path = tmp_path / "out.jsonl"
+    lock = lock_of(path)
+    later = time.time() + 86_400
+    os.utime(lock, (later, later))
+    with pytest.raises(OutputInUseError):
+        write(path)
+    assert lock.stat().st_mtime < time.time() + output_lock.SILENT_S
+    old = lock.stat().st_mtime - output_lock.SILENT_S - 1
+    os.utime(lock, (old, old))
+    write(path)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"token": 1}', "x" * 10_000])
 def test_a_lock_that_cannot_be_read_holds_for_a_while(tmp_path: Path, content: str) -> None:
     path = tmp_path / "out.jsonl"
@@ -465,7 +508,12 @@ def test_a_writer_whose_output_was_taken_over_publishes_nothing(
 ) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(b"old")
-    with pytest.raises(OutputInUseError, match="another run has taken"), opened(path) as output:
+    with (
+        pytest.raises(
+            OutputInUseError, match=r"another run \(job feedbeef, .*\) has taken it over"
+        ),
+        opened(path) as output,
+    ):
         output.write(b"mine\n")
         lock_of(path)
         output.finish()
@@ -473,9 +521,9 @@ def test_a_writer_whose_output_was_taken_over_publishes_nothing(
     assert path.with_name(".out.jsonl.lock").exists()  # it is the other's
     path.with_name(".out.jsonl.lock").unlink()
     monkeypatch.setattr(output_lock, "BEAT_EVERY_S", 0.01)
-    with pytest.raises(OutputInUseError, match="another run has taken"), opened(path) as output:
+    with pytest.raises(OutputInUseError, match=r"lock .* was removed"), opened(path) as output:
         path.with_name(".out.jsonl.lock").unlink()
-        wait_until(lambda: output._lock._is_lost, "it has noticed")
+        wait_until(lambda: output._lock._lost, "it has noticed")
         output.write(b"mine\n")
 
 

@@ -28,6 +28,8 @@ def test_settings_survive_the_environment() -> None:
         ({"PYRMUTE_TASKS_JOB_TTL_S": "soon"}, "must be a number of seconds, not 'soon'"),
         ({"PYRMUTE_TASKS_JOB_TTL_S": "0"}, "job_ttl_s must be more than 0"),
         ({"PYRMUTE_TASKS_JOB_TTL_S": "nan"}, "job_ttl_s must be more than 0"),
+        ({"PYRMUTE_TASKS_JOB_TTL_S": "inf"}, "job_ttl_s must be at most 315,360,000 seconds"),
+        ({"PYRMUTE_TASKS_HEARTBEAT_S": "3601"}, "heartbeat_s must be at most 3,600 seconds"),
         ({"PYRMUTE_TASKS_BROKER_URL": "amqp://h"}, "store_url must be set"),
         ({"PYRMUTE_TASKS_STORE_URL": "http://h"}, "store_url must begin with"),
     ],

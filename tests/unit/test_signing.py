@@ -112,7 +112,7 @@ def test_what_is_signed_is_compressed() -> None:
     assert Settings().compression is Compression.NONE
 
 
-@pytest.mark.parametrize("secret", [",", f"{FIRST},", " , "])
+@pytest.mark.parametrize("secret", [",", f"{FIRST},", " , ", " ", "\n"])
 def test_an_empty_secret_is_refused(secret: str) -> None:
     with pytest.raises(ConfigurationError, match="16 characters or more"):
         Settings(secret=secret)

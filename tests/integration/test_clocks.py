@@ -1,0 +1,24 @@
+"""A store whose clock is set back: what was said before that holds for no longer than usual."""
+
+import time
+from contextlib import closing
+
+from pyrmute_tasks.codec import pack
+from pyrmute_tasks.distributed import Store
+from tests.integration.private_fleet import QUEUE, private_fleet
+
+BACK_S = 3600
+
+
+def test_what_was_said_in_the_future_is_old() -> None:
+    future = int(time.time()) + BACK_S
+    with private_fleet("tests.people:manager") as fleet, closing(Store(fleet.settings)) as store:
+        store.beat("lives", 1)
+        told = pack({"slots": 1, "running": [], "every_s": 1.0})
+        fleet.store.hset(f"pt:workers:{QUEUE}", "died before", f"{future}.5 ".encode() + told)
+        assert [worker.name for worker in store.workers()] == ["lives"]
+        fleet.store.hset("pt:{0123abcd}:claims", "7", f"{future} task died-before")
+        assert store.claims("0123abcd")["7"].age_s > BACK_S - 60
+        fleet.store.zadd(f"pt:jobs:{QUEUE}", {"died before": future})
+        fleet.store.hset("pt:{0123abcd}:job", "spec", "")
+        assert store.touch_job("0123abcd", is_busy=True) == 0
