@@ -6,6 +6,7 @@ process be killed outright, a guard process ends the others.
 
 import contextlib
 import os
+import queue
 import random
 import shutil
 import signal
@@ -254,6 +255,7 @@ class Fleet:
         is_supervised: Start workers again that have ended without having been asked to.
         rabbitmq: The broker, else it is Valkey.
         queue: Name of the queue; of its own, if fleets share a broker.
+        delay_s: How far away Valkey is from producer and workers, each way.
 
     Attributes:
         settings: How to reach the fleet.
@@ -273,6 +275,7 @@ class Fleet:
         is_supervised: bool = False,
         rabbitmq: RabbitMQ | None = None,
         queue: str = "chaos",
+        delay_s: float = 0.0,
     ) -> None:
         self._processes = Processes(directory)
         self._count = workers
@@ -283,12 +286,13 @@ class Fleet:
         self._began = time.monotonic()
         self.valkey = Valkey(self._processes)
         self.rabbitmq = rabbitmq
-        self.proxy = Proxy(self.valkey.port)
+        self.proxy = Proxy(self.valkey.port, delay_s)
+        url = self.proxy.url if delay_s else self.valkey.url
         self.workers: list[Worker] = []
         self.settings = replace(
             settings or Settings(),
-            broker_url=rabbitmq.url if rabbitmq else self.valkey.url,
-            store_url=self.valkey.url if rabbitmq else "",
+            broker_url=rabbitmq.url if rabbitmq else url,
+            store_url=url if rabbitmq else "",
             manager=manager,
             queue=queue,
         )
@@ -430,11 +434,13 @@ class Proxy:
 
     Args:
         upstream: The server's port.
+        delay_s: How long everything takes on the way, each way.
     """
 
-    def __init__(self, upstream: int) -> None:
+    def __init__(self, upstream: int, delay_s: float = 0.0) -> None:
         self.port = free_port()
         self._upstream = upstream
+        self._delay_s = delay_s
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         self._listener: socket.socket | None = None
@@ -491,9 +497,33 @@ class Proxy:
         self._in_background(self._pump, server, client)
 
     def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        if self._delay_s:
+            self._pump_slowly(source, target)
+        else:
+            with contextlib.suppress(OSError):
+                while data := source.recv(65536):
+                    target.sendall(data)
+        self._end(source, target)
+
+    def _pump_slowly(self, source: socket.socket, target: socket.socket) -> None:
+        """Send on what comes, each piece as late as the way is long: it is no bottleneck."""
+        pieces: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+
+        def read() -> None:
+            data = b"-"
+            while data:
+                data = b""
+                with contextlib.suppress(OSError):
+                    data = source.recv(65536)
+                pieces.put((time.monotonic() + self._delay_s, data))
+
+        self._in_background(read)
         with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
+            while (piece := pieces.get())[1]:
+                time.sleep(max(0.0, piece[0] - time.monotonic()))  # this is the way's length
+                target.sendall(piece[1])
+
+    def _end(self, source: socket.socket, target: socket.socket) -> None:
         for each in (source, target):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)

@@ -219,8 +219,21 @@ class EmbeddedFleet:
             if not self._is_closed:
                 self._supervise()
 
+    def check_server(self) -> None:
+        """Make sure that the server lives; takes no time.
+
+        Raises:
+            FleetError: If it has ended, and not by `close`.
+        """
+        server = self._server
+        if self._is_closed or server is None or (status := server.poll()) is None:
+            return
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        log = self._tail("valkey")
+        raise FleetError(f"embedded server ended ({how})" + (f":\n{log}" if log else ""))
+
     def _supervise(self) -> None:
-        self._check_started("valkey", self._server)
+        self.check_server()
         for number, worker in enumerate(self._workers):
             if worker.poll() is None:
                 continue

@@ -24,6 +24,9 @@ class PatientRetry(Retry):
 
     Args:
         seconds: Tries begin within this time.
+
+    Attributes:
+        look: Called before anything is tried again; what it raises ends the call.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -31,6 +34,7 @@ class PatientRetry(Retry):
         self._seconds = seconds
         self._call = threading.local()
         self._is_over = threading.Event()
+        self.look: Callable[[], None] = lambda: None
 
     def give_up(self) -> None:
         """Try nothing again from now on, also in calls that wait for their next try."""
@@ -72,6 +76,7 @@ class PatientRetry(Retry):
                     raise  # a password does not become right by being sent again
                 failures += 1
                 fail(error, failures) if with_failure_count else fail(error)
+                self.look()
                 pause_s = self._backoff.compute(min(failures, _BACKOFF_TRIES))
                 # Not after the first: the time may have passed while this process stood still.
                 if failures > 1 and time.monotonic() + pause_s >= self._call.deadline:

@@ -1,6 +1,7 @@
 """What the store tells: claims, heartbeats, and notices to a job's collector."""
 
 import enum
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,6 +15,7 @@ __all__ = [
     "ClaimState",
     "Decline",
     "Rejection",
+    "Survey",
     "WorkerInfo",
     "read_heartbeat",
     "sort_notice",
@@ -82,11 +84,32 @@ class ClaimInfo:
         worker: The worker's name, as its heartbeat has it.
         task: Id of the task that brought the part.
         age_s: Seconds since then, by the store's clock.
+        at: When that was, by the store's clock.
     """
 
     worker: str
     task: str
     age_s: float
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What store and broker told of a job and its fleet at one moment.
+
+    Attributes:
+        is_known: The store knows the job.
+        waiting: How many tasks wait in the queue, of any job; None if the broker is away.
+        claims: Who has taken which parts.
+        workers: The workers whose heartbeat is fresh.
+        settled: The parts whose outcomes are in the store.
+    """
+
+    is_known: bool
+    waiting: int | None
+    claims: Mapping[str, ClaimInfo]
+    workers: Sequence[WorkerInfo]
+    settled: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)

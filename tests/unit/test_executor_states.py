@@ -35,6 +35,7 @@ from tests.unit.simulated_fleet import (
     Fleet,
     Harm,
     HarmKind,
+    SimulatedLookout,
     Work,
     chunk_of,
     migrated,
@@ -74,7 +75,14 @@ harms = st.builds(
 
 def enter(stack: ExitStack, fleet: Fleet) -> CeleryExecutor:
     """Return an executor in its context, on a fleet."""
-    executor = CeleryExecutor(fleet.broker, fleet.store, spec_of(JOB), SETTINGS, clock=fleet.clock)
+    executor = CeleryExecutor(
+        fleet.broker,
+        fleet.store,
+        spec_of(JOB),
+        SETTINGS,
+        clock=fleet.clock,
+        lookout=SimulatedLookout(fleet, JOB),
+    )
     return stack.enter_context(executor)
 
 
@@ -444,7 +452,7 @@ def test_a_lost_chunk_is_found_though_other_jobs_keep_the_queue_full(
 
 def test_a_lost_chunk_is_found_while_one_behind_it_takes_long() -> None:
     """Other jobs keep the queue full, the window is full, and all but the two are settled."""
-    fleet = Fleet(Work((1,) * 8, (1.0, 600.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)), (1, 1))
+    fleet = Fleet(Work((1,) * 8, (1.0, 440.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)), (1, 1))
     fleet.broker.others_wait = 1
     fleet.be_patient(700.0)
     fleet.broker.lose(0)
