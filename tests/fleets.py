@@ -255,7 +255,7 @@ class Fleet:
         is_supervised: Start workers again that have ended without having been asked to.
         rabbitmq: The broker, else it is Valkey.
         queue: Name of the queue; of its own, if fleets share a broker.
-        delay_s: How far away Valkey is from producer and workers, each way.
+        delay_s: How long the proxy's way is, each way.
 
     Attributes:
         settings: How to reach the fleet.
@@ -287,12 +287,11 @@ class Fleet:
         self.valkey = Valkey(self._processes)
         self.rabbitmq = rabbitmq
         self.proxy = Proxy(self.valkey.port, delay_s)
-        url = self.proxy.url if delay_s else self.valkey.url
         self.workers: list[Worker] = []
         self.settings = replace(
             settings or Settings(),
-            broker_url=rabbitmq.url if rabbitmq else url,
-            store_url=url if rabbitmq else "",
+            broker_url=rabbitmq.url if rabbitmq else self.valkey.url,
+            store_url=self.valkey.url if rabbitmq else "",
             manager=manager,
             queue=queue,
         )

@@ -60,11 +60,15 @@ def require_server() -> Path:
 class RabbitMQ:
     """A server of one's own; a context manager that leaves nothing behind.
 
+    Args:
+        consumer_timeout_s: After which it takes a message back; by default half an hour.
+
     Attributes:
         password: Of `USER`, who may do everything.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, consumer_timeout_s: float | None = None) -> None:
+        self._consumer_timeout_s = consumer_timeout_s
         self.password = secrets.token_hex(8)
         self._installed = require_server()
         self._directory = Path()
@@ -213,6 +217,7 @@ class RabbitMQ:
     def _write_files(self) -> None:
         files = {
             "env.conf": "",
+            "advanced.config": self._advanced_config(),
             "enabled_plugins": "[].\n",
             "rabbitmq.conf": f"default_user = {USER}\ndefault_pass = {self.password}\n",
             # Without it Erlang starts a helper process to look up `localhost`.
@@ -221,6 +226,15 @@ class RabbitMQ:
         for name, text in files.items():
             (self._directory / name).write_text(text)
         self._link_home()
+
+    def _advanced_config(self) -> str:
+        if self._consumer_timeout_s is None:
+            return "[].\n"
+        timeout_ms = int(self._consumer_timeout_s * 1000)
+        # It looks once a minute, unless it is told otherwise.
+        return (
+            f"[{{rabbit, [{{consumer_timeout, {timeout_ms}}}, {{channel_tick_interval, 250}}]}}].\n"
+        )
 
     def _link_home(self) -> None:
         """Make a home without plugins: the server reads all of them before it starts."""
@@ -286,15 +300,18 @@ class RabbitMQFleet:
 
 
 @contextmanager
-def rabbitmq_fleet(workers: int, **options: Any) -> Iterator[RabbitMQFleet]:
+def rabbitmq_fleet(
+    workers: int, *, consumer_timeout_s: float | None = None, **options: Any
+) -> Iterator[RabbitMQFleet]:
     """A fleet of `workers`, which are called ``worker-1`` and so on.
 
     Args:
         workers: How many, each running one chunk at a time.
+        consumer_timeout_s: Of the server.
         options: More of `Settings`.
     """
     with ExitStack() as stack:
-        broker = stack.enter_context(RabbitMQ())
+        broker = stack.enter_context(RabbitMQ(consumer_timeout_s))
         # Without workers it is just a private Valkey.
         valkey = stack.enter_context(EmbeddedFleet("tests.people:manager", 0, Settings(**options)))
         assert valkey.directory is not None

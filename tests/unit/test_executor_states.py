@@ -26,6 +26,7 @@ from pyrmute_tasks.errors import (
     JobLostError,
     NoWorkersError,
     ProcessDiedError,
+    StalledError,
 )
 from pyrmute_tasks.flow import Window, run_ordered
 from tests.unit.simulated_fleet import (
@@ -426,6 +427,33 @@ def test_without_any_worker_a_job_ends() -> None:
         Run(fleet, 2, []).go()
     assert fleet.now - began < SETTINGS.worker_wait_s + 3
     check_nothing_is_left(fleet)
+
+
+def test_a_job_that_idle_workers_leave_alone_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They listen to another broker; the time in which the consumer pauses does not count."""
+    fleet = Fleet(Work((1,) * 16), (1, 1), heals=False)
+    fleet.be_patient(300.0)
+    run = Run(fleet, 4, [], pauses=(100.0, 0.0, 0.0))
+
+    def listen_elsewhere() -> None:
+        for worker in fleet.workers:
+            monkeypatch.setattr(worker, "wants_more", lambda: False)
+
+    fleet.later(150.0, listen_elsewhere)
+    with pytest.raises(StalledError, match=r"2 with 2 free slots; \d+ tasks in queue"):
+        run.go()
+    assert run.outputs == migrated(range(len(run.outputs)))
+    assert run.outputs
+    assert fleet.now < 1000.0 + 3 * 100.0 + SETTINGS.stall_s + 20
+    check_nothing_is_left(fleet)
+
+
+@pytest.mark.parametrize("pause_s", [100.0, 3600.0])
+def test_a_slow_consumer_is_no_stall(pause_s: float) -> None:
+    fleet = Fleet(Work((1,) * 8, (1.0,)), (1,))
+    run = Run(fleet, 2, [], pauses=(pause_s,)).go()
+    run.check()
+    assert run.error is None
 
 
 def test_a_job_that_the_store_lost_ends() -> None:
