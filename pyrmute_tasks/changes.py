@@ -42,6 +42,7 @@ class ChangeCompiler:
         self._compile_nested = compile_nested
         self._reader = Reader(lambda model: registry.identify(model) is not None)
         self._compiled: dict[tuple[int, int], Change | None] = {}
+        self._on_dicts: dict[tuple[int, int], Change] = {}  # what these do with a dict
 
     def field(self, source: type[BaseModel], target: type[BaseModel], name: str) -> Change | None:
         """Return the change of a field's value; None if all values stay as they are.
@@ -127,6 +128,7 @@ class ChangeCompiler:
             choose = compile_chooser(source, target, dict(self._partners(source, target)))
             return _with_root_models(choose, changes, on_dict, on_sequence)
         if on_sequence is None and on_dict is not None:
+            self._on_dicts[id(source), id(target)] = on_dict
             return _dispatch_dict(on_dict, changes)
         if on_dict is None and on_sequence is not None and not changes:
             return on_sequence
@@ -185,13 +187,14 @@ class ChangeCompiler:
     def _sequence_change(self, source: Place, target: Place) -> Change | None:
         old, new = self._items(source, target)
         each = self._change(old, new) if old and new else None
+        on_dict = self._on_dicts.get((id(old), id(new)), each)
         by_length = {
             length: [self._change(*pair) for pair in pairs]
             for length, pairs in _slots(source, target).items()
         }
         if by_length:
             return _each_slot(by_length, each)
-        return _each_item(each) if each else None
+        return _each_item(each, on_dict or each) if each else None
 
 
 # --- closures -----------------------------------------------------------------------------
@@ -270,18 +273,23 @@ def _each_value(change: Change | None) -> Change | None:
     }
 
 
-def _each_item(change: Change) -> Change:
+def _each_item(change: Change, on_dict: Change) -> Change:
+    """Change the items of a list or tuple; `on_dict` is what `change` does with a dict."""
+
     def run(value: Any) -> Any:
         if not isinstance(value, (list, tuple)):
             return value
-        items = [item if item is None else change(item) for item in value]
+        items = [
+            on_dict(item) if type(item) is dict else item if item is None else change(item)
+            for item in value
+        ]
         return tuple(items) if isinstance(value, tuple) else items
 
     return run
 
 
 def _each_slot(by_length: dict[int, list[Change | None]], each: Change | None) -> Change:
-    rest = _each_item(each) if each else _unchanged
+    rest = _each_item(each, each) if each else _unchanged
 
     def run(value: Any) -> Any:
         changes = by_length.get(len(value)) if isinstance(value, (list, tuple)) else None

@@ -86,6 +86,16 @@ def test_two_lines_that_are_only_valid_together_are_two_errors() -> None:
     assert (count, failure.index if failure else None) == (0, 0)
 
 
+@pytest.mark.parametrize(("last", "passed"), [(json.dumps(person(1)).encode(), 2), (b"{", 1)])
+def test_the_last_line_may_have_no_newline(last: bytes, passed: int) -> None:
+    block = json.dumps(person(0)).encode() + b"\n" + last
+    ended = plan().migrate_lines(block + b"\n", 7)
+    lines, count, failure = plan().migrate_lines(memoryview(block), 7)
+    assert (lines, count) == ended[:2]
+    assert count == lines.count(b"\n") == passed
+    assert str(failure) == str(ended[2])
+
+
 def test_windows_line_ends_and_padding_are_fine() -> None:
     good = json.dumps(person(0)).encode()
     lines, count, failure = plan().migrate_lines(good + b"\r\n  " + good + b" \r\n", 0)
