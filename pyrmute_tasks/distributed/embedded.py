@@ -167,6 +167,7 @@ class EmbeddedFleet:
             FleetError: If one does not start; it quotes its log.
         """
         store = Store(self.settings)
+        store.watch(self.check_server)
         try:
             for _ in self._until_started():
                 for number, worker in enumerate(self._workers):

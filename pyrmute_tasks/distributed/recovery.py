@@ -292,7 +292,8 @@ class Recovery:
         other = f", {stall.declined} more hold other code" if stall.declined else ""
         return StalledError(
             f"no chunk of {self._spec} has moved for {self._settings.stall_s:.0f} s although "
-            f"workers are idle. Seen: {stall.workers} with {stall.free_slots} free slots{other}; "
+            f"workers are idle. Seen: idle workers: {stall.workers} with {stall.free_slots} free "
+            f"slots{other}; "
             f"{stall.waiting} tasks in queue '{self._settings.queue}' of {self._broker_url}; "
             f"{stall.unclaimed} chunks wait, {stall.claimed} are claimed; last movement: {last}. "
             f"Check: {self._advice(stall)}"

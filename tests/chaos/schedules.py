@@ -40,7 +40,8 @@ STALL_S: Final = 20.0  # for each fault of a schedule, since they may follow eac
 
 _POISONS: Final = (Fault.POISON_EXITS, Fault.POISON_ALLOCATES, Fault.POISON_LOOPS)
 _ENDINGS: Final = (Fault.REDIS_EMPTIED, *_POISONS)
-_MIXABLE: Final = tuple(fault for fault in Fault if fault not in _ENDINGS)
+_ALONE: Final = (Fault.REDIS_FAR, Fault.CONSUMERS_CANCELLED)
+_MIXABLE: Final = tuple(fault for fault in Fault if fault not in (*_ENDINGS, *_ALONE))
 _LIMITS: Final[dict[str, Any]] = {
     "worker_wait_s": 60.0,
     "soft_time_limit_s": 1.0,
