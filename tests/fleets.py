@@ -442,6 +442,7 @@ class Proxy:
         self._delay_s = delay_s
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
+        self._half_open: set[socket.socket] = set()
         self._listener: socket.socket | None = None
         self.mend()
 
@@ -472,6 +473,11 @@ class Proxy:
 
     close = cut
 
+    def swallow(self) -> None:
+        """Let what is sent over the connections that are there arrive nowhere; new ones work."""
+        with self._lock:
+            self._half_open |= self._sockets
+
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
@@ -501,7 +507,8 @@ class Proxy:
         else:
             with contextlib.suppress(OSError):
                 while data := source.recv(65536):
-                    target.sendall(data)
+                    if source not in self._half_open:
+                        target.sendall(data)
         self._end(source, target)
 
     def _pump_slowly(self, source: socket.socket, target: socket.socket) -> None:
@@ -529,6 +536,7 @@ class Proxy:
             each.close()
         with self._lock:
             self._sockets -= {source, target}
+            self._half_open -= {source, target}
 
     @staticmethod
     def _in_background(function: Callable[..., None], *args: object) -> None:

@@ -221,17 +221,12 @@ class EmbeddedFleet:
                 self._supervise()
 
     def check_server(self) -> None:
-        """Make sure that the server lives; takes no time.
-
-        Raises:
-            FleetError: If it has ended, and not by `close`.
-        """
+        """Raise `FleetError` if the server has ended, and not by `close`; takes no time."""
         server = self._server
         if self._is_closed or server is None or (status := server.poll()) is None:
             return
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
-        log = self._tail("valkey")
-        raise FleetError(f"embedded server ended ({how})" + (f":\n{log}" if log else ""))
+        raise FleetError(f"embedded server ended ({how})\n{self._tail('valkey')}".rstrip())
 
     def _supervise(self) -> None:
         self.check_server()

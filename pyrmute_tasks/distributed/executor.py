@@ -169,8 +169,7 @@ class CeleryExecutor:
             self._recovery.liveness.sent_first(self._recovery.watched_s)
         self._unsent.append(self._deliveries.add(chunk))
         self._unsent_bytes += chunk.size_bytes
-        # What takes long is done for more chunks at a time: the servers may be far.
-        every_s = max(_FLUSH_EVERY_S, self._flush_s)
+        every_s = _rarely(_FLUSH_EVERY_S, self._flush_s)
         if (
             len(self._unsent) >= _BATCH_CHUNKS
             or self._unsent_bytes >= _BATCH_BYTES
@@ -226,7 +225,7 @@ class CeleryExecutor:
     # --- receiving ----------------------------------------------------------------------------
 
     def _may_look(self) -> bool:
-        return self._clock() - self._looked_at >= max(_LOOK_EVERY_S, self._look_s)
+        return self._clock() - self._looked_at >= _rarely(_LOOK_EVERY_S, self._look_s)
 
     def _look(self) -> list[Outcome[Frame]]:
         began = self._clock()
@@ -309,3 +308,8 @@ class CeleryExecutor:
             what = "has no memory left" if is_full(error) else f"failed ({type(error).__name__})"
             url = hide_password(self._settings.redis_store_url)
             raise StoreUnavailableError(f"the store at {url} {what}") from None
+
+
+def _rarely(every_s: float, took_s: float) -> float:
+    """Return how often to do what took so long: servers that are far are asked less often."""
+    return min(max(every_s, took_s), _WAIT_S)

@@ -24,7 +24,7 @@ from pyrmute_tasks import (
     Settings,
     StalledError,
 )
-from pyrmute_tasks.distributed import create_app
+from pyrmute_tasks.distributed import create_app, store
 from pyrmute_tasks.distributed.depth import RedisDepth, depth_of, queue_lists
 from tests.conftest import ROOT, wait_until
 from tests.fleets import Fleet
@@ -37,6 +37,7 @@ MANAGER = "tests.people:manager"
 STALL_S = 3.0
 SOON_S = 5.0  # after a deadline
 FAR_S = 0.15
+ANSWER_S = 3.0
 FAR_CHUNKS = 100
 
 
@@ -168,10 +169,8 @@ def test_a_cancelled_consumer_that_runs_a_chunk_is_waited_for() -> None:
 
 
 def heard(fleet: PrivateFleet) -> list[Any]:
-    from pyrmute_tasks.distributed import Store
-
-    with closing(Store(fleet.settings)) as store:
-        return store.workers()
+    with closing(store.Store(fleet.settings)) as found:
+        return found.workers()
 
 
 # --- chunks that are begun again and again ------------------------------------------------------
@@ -242,6 +241,26 @@ def test_a_far_server_holds_up_nothing(tmp_path: Path) -> None:
         assert [output["age"] for output in outputs] == [30] * FAR_CHUNKS
         assert took_s < 40
         assert opened < 15
+
+
+def test_a_read_that_is_half_open_keeps_no_lost_chunk_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the producer waits for never comes, and a worker is lost at the same moment."""
+    monkeypatch.setattr(store, "_SOCKET_TIMEOUT_S", ANSWER_S)
+    with Fleet(tmp_path, MANAGER, queue="half-open") as fleet:
+        settings = replace(fleet.settings, store_url=fleet.proxy.url)
+        with Migrator(manager, settings=settings) as migrator:
+            stream = migrator.migrate_batch_data_streaming(sleepers(40, 0.1), *HOP, chunk_size=1)
+            outputs = [next(stream)]
+            fleet.proxy.swallow()
+            fleet.living[0].kill()
+            began = time.monotonic()
+            outputs += stream
+            took_s = time.monotonic() - began
+        print(f"went on after {took_s:.1f} s")
+        assert len(outputs) == 40
+        assert took_s < 4 * ANSWER_S + 40 * 0.1 + SOON_S
 
 
 def connections(client: Any) -> int:
