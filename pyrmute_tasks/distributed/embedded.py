@@ -25,6 +25,7 @@ from typing import IO, Final, Self
 
 import redis
 
+from pyrmute_tasks.distributed.children import children_of, wait_until_ended
 from pyrmute_tasks.distributed.leftovers import FOLDER_PREFIX, Claim, remove_leftovers
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker import worker_arguments
@@ -36,6 +37,7 @@ __all__ = ["EmbeddedFleet"]
 
 _START_TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.02
+_FAREWELL_S: Final = 0.5
 _LOG_LINES: Final = 15
 # glibc gives the memory of every large buffer back to the system and takes it anew, page by
 # page: a twentieth of a job's time. Other libraries do not know these variables.
@@ -134,7 +136,6 @@ class EmbeddedFleet:
         inherited = {
             key: value for key, value in os.environ.items() if not key.startswith(_NOT_INHERITED)
         }
-        inherited = dict(_MALLOC) | inherited
         # Celery's pool leaves directories behind when it is killed: they go with ours.
         private = {"TMPDIR": str(self._directory), **self.settings.to_env()}
         with (self._directory / f"{name}.log").open("ab") as log_file:
@@ -143,7 +144,7 @@ class EmbeddedFleet:
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=subprocess.STDOUT,
-                env=inherited | private,
+                env=dict(_MALLOC) | inherited | private,
                 # A Ctrl-C at the terminal is for the producer, which then ends the others.
                 start_new_session=True,
             )
@@ -255,11 +256,12 @@ class EmbeddedFleet:
             self._end()
 
     def _end(self) -> None:
+        children = [child for worker in self._workers for child in children_of(worker.pid)]
         for process in (*self._workers, self._server):
-            # A worker's children are in its group and end with it.
             if process is not None:
                 _signal_group(process, signal.SIGKILL)
                 process.wait()
+        wait_until_ended(children, _FAREWELL_S)
         self._workers, self._server = [], None
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
