@@ -77,6 +77,12 @@ def _cli() -> None:
     "--attempts", type=click.IntRange(min=1), help="How often it runs at most. [default: 4]"
 )
 @click.option("--wait", "wait_s", type=float, help="Seconds to wait for a first worker.")
+@click.option(
+    "--stall",
+    "stall_s",
+    type=float,
+    help="Seconds in which nothing moves although workers are idle. [default: 60]",
+)
 @click.option("--include-records", is_flag=True, help="Let error messages quote records.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar, no report.")
 def run(
@@ -96,6 +102,7 @@ def run(
     retry_on: tuple[str, ...],
     attempts: int | None,
     wait_s: float | None,
+    stall_s: float | None,
     include_records: bool,
     quiet: bool,
 ) -> None:
@@ -115,7 +122,7 @@ def run(
         migrator = Migrator(
             manager,
             workers=workers,
-            settings=_fleet_settings(broker, store, queue, wait_s),
+            settings=_fleet_settings(broker, store, queue, wait_s, stall_s),
             retry=_retry(retry_on, attempts),
         )
         reported = _reported(migrator, target, quiet, on_stderr=is_streamed)
@@ -192,7 +199,11 @@ def main() -> None:
 
 
 def _fleet_settings(
-    broker: str | None, store: str | None, queue: str | None, wait_s: float | None
+    broker: str | None,
+    store: str | None,
+    queue: str | None,
+    wait_s: float | None,
+    stall_s: float | None,
 ) -> Settings | None:
     """Return the settings of a running fleet, or None to start one."""
     if broker is None:
@@ -206,6 +217,7 @@ def _fleet_settings(
         store_url=store,
         queue=queue,
         worker_wait_s=wait_s,
+        stall_s=stall_s,
     )
 
 

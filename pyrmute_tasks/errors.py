@@ -20,6 +20,7 @@
     │   ├── BrokerUnavailableError     nobody answers at the broker's URL
     │   ├── StoreUnavailableError      nobody answers at the store's URL
     │   ├── NoWorkersError             nobody answers on the queue
+    │   ├── StalledError               idle workers are there, and no chunk moves
     │   ├── CodeMismatchError          a worker holds other migrations than the producer
     │   ├── SignatureError             something is not signed with the secret
     │   └── MigratorClosedError        the Migrator was closed while a job of it was open
@@ -55,6 +56,7 @@ __all__ = [
     "PyrmuteTasksError",
     "RegistrationError",
     "SignatureError",
+    "StalledError",
     "StoreUnavailableError",
     "UnsupportedValueError",
     "VersionedModelError",
@@ -235,6 +237,10 @@ class StoreUnavailableError(FleetError):
 
 class NoWorkersError(FleetError):
     """No worker answers on the job's queue."""
+
+
+class StalledError(FleetError):
+    """Workers with the right code are idle, and no chunk of the job moves."""
 
 
 class CodeMismatchError(FleetError):

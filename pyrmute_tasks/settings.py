@@ -62,6 +62,8 @@ class Settings:
         worker_wait_s: How long a job waits for a first worker before it gives up.
         outage_s: How long a producer or a worker tries to reach a broker or store that
             answered before.
+        stall_s: How long a job waits in which no chunk moves although workers with the right
+            code are idle. A chunk that runs moves until its time limit.
         code_wait_s: How long a job that every worker declines, because its code differs
             from the producer's, waits for one that does not. Ten times as long while one is
             there that has not been asked: it may be busy with other jobs.
@@ -84,6 +86,7 @@ class Settings:
     heartbeat_s: float = 1.0
     worker_wait_s: float = 5.0
     outage_s: float = 60.0
+    stall_s: float = 60.0
     code_wait_s: float = 30.0
     fence: Fence = Fence.REJECT
     soft_time_limit_s: float = 840.0

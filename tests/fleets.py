@@ -7,6 +7,7 @@ process be killed outright, a guard process ends the others.
 import contextlib
 import enum
 import os
+import queue
 import random
 import shutil
 import signal
@@ -304,6 +305,7 @@ class Fleet:
         queue: Name of the queue; of its own, if fleets share a broker.
         hosts: Where it is, if that is not the host of everything else: servers on the far one.
         apart: Who is on the near one.
+        delay_s: How long the proxy's way is, each way.
 
     Attributes:
         settings: How to reach the fleet.
@@ -325,6 +327,7 @@ class Fleet:
         queue: str = "chaos",
         hosts: TwoHosts | None = None,
         apart: Collection[Side] = (),
+        delay_s: float = 0.0,
     ) -> None:
         self.hosts = hosts
         self._apart = apart
@@ -337,7 +340,7 @@ class Fleet:
         self._began = time.monotonic()
         self.valkey = Valkey(self._processes, FAR if hosts else HOST)
         self.rabbitmq = rabbitmq
-        self.proxy = Proxy(self.valkey.port)
+        self.proxy = Proxy(self.valkey.port, delay_s)
         self.workers: list[Worker] = []
         self.settings = replace(
             settings or Settings(),
@@ -490,13 +493,16 @@ class Proxy:
 
     Args:
         upstream: The server's port.
+        delay_s: How long everything takes on the way, each way.
     """
 
-    def __init__(self, upstream: int) -> None:
+    def __init__(self, upstream: int, delay_s: float = 0.0) -> None:
         self.port = free_port()
         self._upstream = upstream
+        self._delay_s = delay_s
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
+        self._half_open: set[socket.socket] = set()
         self._listener: socket.socket | None = None
         self.mend()
 
@@ -527,6 +533,11 @@ class Proxy:
 
     close = cut
 
+    def swallow(self) -> None:
+        """Let what is sent over the connections that are there arrive nowhere; new ones work."""
+        with self._lock:
+            self._half_open |= self._sockets
+
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
@@ -551,15 +562,41 @@ class Proxy:
         self._in_background(self._pump, server, client)
 
     def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        if self._delay_s:
+            self._pump_slowly(source, target)
+        else:
+            with contextlib.suppress(OSError):
+                while data := source.recv(65536):
+                    if source not in self._half_open:
+                        target.sendall(data)
+        self._end(source, target)
+
+    def _pump_slowly(self, source: socket.socket, target: socket.socket) -> None:
+        """Send on what comes, each piece as late as the way is long: it is no bottleneck."""
+        pieces: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+
+        def read() -> None:
+            data = b"-"
+            while data:
+                data = b""
+                with contextlib.suppress(OSError):
+                    data = source.recv(65536)
+                pieces.put((time.monotonic() + self._delay_s, data))
+
+        self._in_background(read)
         with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
+            while (piece := pieces.get())[1]:
+                time.sleep(max(0.0, piece[0] - time.monotonic()))  # this is the way's length
+                target.sendall(piece[1])
+
+    def _end(self, source: socket.socket, target: socket.socket) -> None:
         for each in (source, target):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
         with self._lock:
             self._sockets -= {source, target}
+            self._half_open -= {source, target}
 
     @staticmethod
     def _in_background(function: Callable[..., None], *args: object) -> None:

@@ -59,13 +59,15 @@ class RabbitMQ:
 
     Args:
         host: The address that it listens on.
+        consumer_timeout_s: After which it takes a message back; by default half an hour.
 
     Attributes:
         password: Of `USER`, who may do everything.
     """
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", consumer_timeout_s: float | None = None) -> None:
         self._host = host
+        self._consumer_timeout_s = consumer_timeout_s
         self.password = secrets.token_hex(8)
         self._installed = require_server()
         self._directory = Path()
@@ -235,6 +237,7 @@ class RabbitMQ:
     def _write_files(self) -> None:
         files = {
             "env.conf": "",
+            "advanced.config": self._advanced_config(),
             "enabled_plugins": "[].\n",
             "rabbitmq.conf": f"default_user = {USER}\ndefault_pass = {self.password}\n",
             # Without it Erlang starts a helper process to look up `localhost`.
@@ -243,6 +246,15 @@ class RabbitMQ:
         for name, text in files.items():
             (self._directory / name).write_text(text)
         self._link_home()
+
+    def _advanced_config(self) -> str:
+        if self._consumer_timeout_s is None:
+            return "[].\n"
+        timeout_ms = int(self._consumer_timeout_s * 1000)
+        # It looks once a minute, unless it is told otherwise.
+        return (
+            f"[{{rabbit, [{{consumer_timeout, {timeout_ms}}}, {{channel_tick_interval, 250}}]}}].\n"
+        )
 
     def _link_home(self) -> None:
         """Make a home without plugins: the server reads all of them before it starts."""
@@ -308,15 +320,18 @@ class RabbitMQFleet:
 
 
 @contextmanager
-def rabbitmq_fleet(workers: int, **options: Any) -> Iterator[RabbitMQFleet]:
+def rabbitmq_fleet(
+    workers: int, *, consumer_timeout_s: float | None = None, **options: Any
+) -> Iterator[RabbitMQFleet]:
     """A fleet of `workers`, which are called ``worker-1`` and so on.
 
     Args:
         workers: How many, each running one chunk at a time.
+        consumer_timeout_s: Of the server.
         options: More of `Settings`.
     """
     with ExitStack() as stack:
-        broker = stack.enter_context(RabbitMQ())
+        broker = stack.enter_context(RabbitMQ(consumer_timeout_s))
         # Without workers it is just a private Valkey.
         valkey = stack.enter_context(EmbeddedFleet("tests.people:manager", 0, Settings(**options)))
         assert valkey.directory is not None

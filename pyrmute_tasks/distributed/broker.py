@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -59,12 +59,18 @@ class Broker:
         app: The producer's application.
         settings: Where the broker is, and how patient to be.
         is_over: Set when nothing is to be tried again.
+        look: Called before anything is tried again; what it raises ends the call.
     """
 
     def __init__(
-        self, app: Celery, settings: Settings, is_over: threading.Event | None = None
+        self,
+        app: Celery,
+        settings: Settings,
+        is_over: threading.Event | None = None,
+        look: Callable[[], None] = lambda: None,
     ) -> None:
         self._is_over = is_over or threading.Event()
+        self._look = look
         self._app = app
         self._settings = settings
         self._signer = settings.signer
@@ -119,6 +125,7 @@ class Broker:
         deadline = time.monotonic() + self._settings.outage_s
         pause_s = _FIRST_PAUSE_S
         while (trouble := self._publish_once(messages)) is not None:
+            self._look()
             if self._is_over.wait(pause_s) or time.monotonic() > deadline:
                 raise BrokerUnavailableError(
                     f"the broker at {self._url} has been out of reach for "

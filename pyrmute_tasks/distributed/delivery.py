@@ -142,6 +142,12 @@ class Deliveries:
         """The keys of all parts on their way."""
         return list(self._parts)
 
+    @property
+    def tasks(self) -> dict[str, tuple[str, int]]:
+        """The latest task of each part on its way that was sent, and how often it was."""
+        parts = self._parts.values()
+        return {part.key: (part.task, part.sends) for part in parts if part.sends}
+
     def add(self, chunk: Chunk[bytes]) -> Part:
         """Take a new chunk in; it is one part for now."""
         part = Part(str(chunk.index), chunk)
@@ -293,11 +299,16 @@ class Deliveries:
     # --- what is lost ---------------------------------------------------------------------
 
     def lost(self, now: float, seen: "Sighting") -> Iterable[tuple[Part, Loss]]:
-        """Return the parts that nobody will settle, and why."""
+        """Return the parts that nobody will settle, and why.
+
+        Args:
+            now: When `seen` was asked for; what was sent since does not show in it.
+            seen: What was told.
+        """
         self._note(now, seen)
         holders = {task: name for name, tasks in seen.running.items() for task in tasks}
         for part in list(self._parts.values()):
-            if not part.sends:
+            if not part.sends or part.sent_at > now:
                 continue
             claim = seen.claims.get(part.key)
             if claim is not None and claim.task != part.task and not seen.shows(claim):

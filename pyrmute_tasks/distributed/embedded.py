@@ -25,6 +25,7 @@ from typing import IO, Final, Self
 
 import redis
 
+from pyrmute_tasks.distributed.children import children_of, wait_until_ended
 from pyrmute_tasks.distributed.leftovers import FOLDER_PREFIX, Claim, remove_leftovers
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker import worker_arguments
@@ -36,6 +37,7 @@ __all__ = ["EmbeddedFleet"]
 
 _START_TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.02
+_FAREWELL_S: Final = 0.5
 _LOG_LINES: Final = 15
 _SOCKET: Final = "valkey.sock"
 _LONGEST_SOCKET_BYTES: Final = 103 if sys.platform == "darwin" else 107
@@ -136,7 +138,6 @@ class EmbeddedFleet:
         inherited = {
             key: value for key, value in os.environ.items() if not key.startswith(_NOT_INHERITED)
         }
-        inherited = dict(_MALLOC) | inherited
         # Celery's pool leaves directories behind when it is killed: they go with ours.
         private = {"TMPDIR": str(self._directory), **self.settings.to_env()}
         with (self._directory / f"{name}.log").open("ab") as log_file:
@@ -145,7 +146,7 @@ class EmbeddedFleet:
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=subprocess.STDOUT,
-                env=inherited | private,
+                env=dict(_MALLOC) | inherited | private,
                 # A Ctrl-C at the terminal is for the producer, which then ends the others.
                 start_new_session=True,
             )
@@ -169,6 +170,7 @@ class EmbeddedFleet:
             FleetError: If one does not start; it quotes its log.
         """
         store = Store(self.settings)
+        store.watch(self.check_server)
         try:
             for _ in self._until_started():
                 for number, worker in enumerate(self._workers):
@@ -221,8 +223,16 @@ class EmbeddedFleet:
             if not self._is_closed:
                 self._supervise()
 
+    def check_server(self) -> None:
+        """Raise `FleetError` if the server has ended, and not by `close`; takes no time."""
+        server = self._server
+        if self._is_closed or server is None or (status := server.poll()) is None:
+            return
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        raise FleetError(f"embedded server ended ({how})\n{self._tail('valkey')}".rstrip())
+
     def _supervise(self) -> None:
-        self._check_started("valkey", self._server)
+        self.check_server()
         for number, worker in enumerate(self._workers):
             if worker.poll() is None:
                 continue
@@ -248,11 +258,12 @@ class EmbeddedFleet:
             self._end()
 
     def _end(self) -> None:
+        children = [child for worker in self._workers for child in children_of(worker.pid)]
         for process in (*self._workers, self._server):
-            # A worker's children are in its group and end with it.
             if process is not None:
                 _signal_group(process, signal.SIGKILL)
                 process.wait()
+        wait_until_ended(children, _FAREWELL_S)
         self._workers, self._server = [], None
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)

@@ -2,41 +2,26 @@
 
 import contextlib
 import logging
-import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
 import redis
 
 from pyrmute_tasks.chunks import Chunk, Outcome, decode_outcome
-from pyrmute_tasks.code_differences import describe_held
 from pyrmute_tasks.codec import Frame
-from pyrmute_tasks.distributed.broker import Message
-from pyrmute_tasks.distributed.delivery import Deliveries, Loss, Part, Sighting
+from pyrmute_tasks.distributed.delivery import Part
+from pyrmute_tasks.distributed.depth import CountsTasks, depth_of
+from pyrmute_tasks.distributed.lookout import Lookout, SurveyedStore, ThreadedLookout
+from pyrmute_tasks.distributed.recovery import PartsStore, Recovery, TaskPublisher
 from pyrmute_tasks.distributed.refusals import passing_refusal, trouble_of
 from pyrmute_tasks.distributed.store import is_full
-from pyrmute_tasks.distributed.tidings import (
-    Arrivals,
-    ClaimInfo,
-    Decline,
-    Outcomes,
-    Rejection,
-    WorkerInfo,
-)
-from pyrmute_tasks.errors import (
-    BrokerUnavailableError,
-    CodeMismatchError,
-    FrameError,
-    JobLostError,
-    NoWorkersError,
-    SignatureError,
-    StoreUnavailableError,
-)
+from pyrmute_tasks.distributed.tidings import Arrivals, Outcomes, Survey, WorkerInfo
+from pyrmute_tasks.errors import FrameError, StoreUnavailableError
 from pyrmute_tasks.fingerprint import FingerprintTree
 from pyrmute_tasks.jobs import JobSpec
-from pyrmute_tasks.observability import hide_password, log, task_label
+from pyrmute_tasks.observability import hide_password, log
 from pyrmute_tasks.settings import Settings
 
 __all__ = ["CeleryExecutor", "JobStore", "TaskBroker"]
@@ -46,28 +31,20 @@ _BATCH_BYTES: Final = 4 * 1024 * 1024
 _FLUSH_EVERY_S: Final = 0.01  # a fast source fills a batch in this time, a slow one must not wait
 _LOOK_EVERY_S: Final = 0.05
 _WAIT_S: Final = 1.0
-_CHECK_EVERY_S: Final = 1.0
-_START_ONE: Final = "start one with: pyrmute-tasks worker --manager … --broker … --store …"
-_BUSY_FACTOR: Final = 10  # more patience with a worker that is busy with other jobs
+_SURVEY_EVERY_S: Final = 1.0
 
 
-class TaskBroker(Protocol):
+class TaskBroker(TaskPublisher, CountsTasks, Protocol):
     """What the executor needs of a broker; see `Broker`."""
 
     def check(self) -> None:
         """Try it once."""
 
-    def publish(self, messages: Sequence[Message]) -> None:
-        """Publish tasks."""
-
-    def waiting(self) -> int | None:
-        """Return how many tasks wait in the queue; None if the broker is away."""
-
     def revoke(self, tasks: Iterable[str]) -> None:
         """Ask the workers to skip tasks."""
 
 
-class JobStore(Protocol):
+class JobStore(PartsStore, SurveyedStore, Protocol):
     """What the executor needs of a store; see `Store`."""
 
     def check(self) -> None:
@@ -76,35 +53,20 @@ class JobStore(Protocol):
     def open_job(self, spec: JobSpec) -> int:
         """Make a job known to workers; return how many others share the queue."""
 
-    def touch_job(self, job: str, *, is_busy: bool = False) -> int | None:
-        """Renew the life of a job's keys; see `Store.touch_job`."""
-
     def stop_job(self, job: str, first: int, pending: Iterable[str]) -> None:
         """Mark the chunks from `first` on as unwanted."""
 
     def end_job(self, job: str) -> None:
         """Remove everything of a job."""
 
-    def put_parts(self, job: str, frames: Iterable[tuple[str, bytes]], gone: str = "") -> None:
-        """Store the inputs of parts, in place of the part `gone` if one is named."""
-
     def take(self, job: str, *, wait_s: float, forget: Iterable[str] = ()) -> Arrivals:
         """Return what has arrived."""
 
-    def look_for_outcomes(self, job: str, known: Collection[str] = ()) -> Outcomes:
-        """Return the outcomes in the store, without those that are known."""
-
-    def claims(self, job: str) -> dict[str, ClaimInfo]:
-        """Return who has taken which parts."""
-
-    def restore_parts(self, job: str, frames: Iterable[tuple[str, bytes]]) -> None:
-        """Forget who has taken parts, and store the inputs of those that are missing."""
+    def read_outcomes(self, job: str, parts: Collection[str]) -> Outcomes:
+        """Return the outcomes of parts."""
 
     def workers(self) -> list[WorkerInfo]:
         """Return the workers whose heartbeat is fresh."""
-
-    def rejected_workers(self) -> str:
-        """Say why workers that were there at the last look do not count; empty if all do."""
 
 
 class CeleryExecutor:
@@ -120,6 +82,7 @@ class CeleryExecutor:
         supervise: Called about every second; may raise.
         clock: Seconds that only grow.
         code: The producer's tree, to name what differs on a worker.
+        lookout: Surveys the fleet; by default in a thread of its own.
 
     Attributes:
         slots: How many chunks the fleet runs at a time, as last seen.
@@ -135,6 +98,7 @@ class CeleryExecutor:
         supervise: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         code: FingerprintTree | None = None,
+        lookout: Lookout | None = None,
     ) -> None:
         self._broker = broker
         self._store = store
@@ -143,22 +107,18 @@ class CeleryExecutor:
         self._supervise = supervise
         self._clock = clock
         self.slots = self.jobs = 1
-        self._met_workers = False
-        self._deliveries = Deliveries()
+        self._recovery = Recovery(broker, store, spec, settings, clock, code)
+        self._deliveries = self._recovery.deliveries
         self._unsent: list[Part] = []
         self._unsent_bytes = 0
         self._received: list[str] = []  # outcomes that the store may forget
-        self._flushed_at = self._looked_at = self._checked_at = self._clock()
-        # Time in which this has looked. A consumer may pause for hours between two outputs,
-        # and what the last look found then says nothing about the time since.
-        self._watched_s = 0.0
-        self._no_worker_since: float | None = 0.0
-        self._broker_away_s = 0.0  # time in which it was asked and did not answer
+        self._flushed_at = self._looked_at = self._surveyed_at = self._clock()
+        self._asked_at = self._surveyed_at  # when the survey was requested that comes next
+        self._flush_s = self._look_s = 0.0  # how long the latest took
         self._store_is_away = False
-        self._code = code
-        self._codes: dict[str, str] = {}  # what the workers hold that declined
-        self._declined_since: float | None = None  # with nobody at work since
-        self._keep_alive = _KeepAlive(store, spec.id, settings.job_ttl_s / 4)
+        self._lookout = lookout or ThreadedLookout(
+            store, depth_of(settings, broker), spec.id, settings.job_ttl_s / 4
+        )
 
     def __enter__(self) -> Self:
         """Make the job known.
@@ -167,12 +127,13 @@ class CeleryExecutor:
             StoreUnavailableError: If the store does not answer.
             BrokerUnavailableError: If the broker does not answer.
         """
+        self._supervise()
         self._store.check()
         self._broker.check()
         with self._store_errors():
             self.jobs = 1 + self._store.open_job(self._spec)
             self._count_slots(self._store.workers())
-        self._keep_alive.begin()
+        self._lookout.begin()
         return self
 
     def __exit__(
@@ -189,8 +150,8 @@ class CeleryExecutor:
             )
 
     def let_go(self) -> None:
-        """Keep the job's keys alive no longer; they expire."""
-        self._keep_alive.end()
+        """Look no longer; the job's keys expire."""
+        self._lookout.end()
 
     def remove_job(self) -> bool:
         """Remove every trace of the job; False if the store cannot be reached."""
@@ -206,13 +167,15 @@ class CeleryExecutor:
 
     def submit(self, chunk: Chunk[bytes], /) -> None:
         """Send a chunk, together with others if they come quickly."""
+        if not len(self._deliveries):
+            self._recovery.liveness.sent_first(self._recovery.watched_s)
         self._unsent.append(self._deliveries.add(chunk))
         self._unsent_bytes += chunk.size_bytes
-        now = self._clock()
+        every_s = _rarely(_FLUSH_EVERY_S, self._flush_s)
         if (
             len(self._unsent) >= _BATCH_CHUNKS
             or self._unsent_bytes >= _BATCH_BYTES
-            or now - self._flushed_at >= _FLUSH_EVERY_S
+            or self._clock() - self._flushed_at >= every_s
         ):
             self._flush()
 
@@ -222,6 +185,7 @@ class CeleryExecutor:
         Raises:
             NoWorkersError: If no worker is there to wait for.
             CodeMismatchError: If every worker that is there holds other code.
+            StalledError: If idle workers are there and nothing moves.
             JobLostError: If the store lost the job.
             StoreUnavailableError: If the store cannot be reached any more.
             BrokerUnavailableError: If chunks cannot be sent any more.
@@ -231,9 +195,7 @@ class CeleryExecutor:
                 return self._look() if self._may_look() else ()
             self._flush()
             while True:
-                outcomes = self._take(_WAIT_S)
-                if self._clock() - self._checked_at >= _CHECK_EVERY_S or not outcomes:
-                    outcomes += self._check()
+                outcomes = self._take(_WAIT_S) + self._survey()
                 if outcomes:
                     return outcomes
 
@@ -252,62 +214,37 @@ class CeleryExecutor:
     # --- sending ------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        self._flushed_at = self._clock()
+        began = self._flushed_at = self._clock()
         if not self._unsent:
             return
         parts, self._unsent, self._unsent_bytes = self._unsent, [], 0
         with self._store_errors():
             self._store.put_parts(self._spec.id, ((part.key, part.chunk.payload) for part in parts))
-        self._publish(parts)
-
-    def _send_again(self, parts: list[Part], level: int = logging.WARNING) -> None:
-        log(
-            level,
-            "part_sent_again",
-            "chunks are sent again",
-            job=self._spec.id,
-            parts=[part.key for part in parts],
-        )
-        frames = [(part.key, part.chunk.payload) for part in parts]
-        self._store.restore_parts(self._spec.id, frames)
-        self._publish(parts)
-
-    def _publish(self, parts: list[Part]) -> None:
-        for part in parts:
-            self._deliveries.send(part, self._spec.id, self._clock())
-        self._broker.publish([self._message(part) for part in parts])
-
-    def _message(self, part: Part) -> Message:
-        chunk = part.chunk
-        label = task_label(str(self._spec), chunk.index, chunk.start, chunk.count)
-        args = (self._spec.id, part.key, chunk.start, self._spec.fingerprint)
-        return Message(part.task, args, label)
+        self._recovery.send(parts)
+        self._flushed_at = self._clock()
+        self._flush_s = self._flushed_at - began
 
     # --- receiving ----------------------------------------------------------------------------
 
     def _may_look(self) -> bool:
-        now = self._clock()
-        due = now - self._looked_at >= _LOOK_EVERY_S
-        if due:
-            self._looked_at = now
-        return due
+        return self._clock() - self._looked_at >= _rarely(_LOOK_EVERY_S, self._look_s)
 
     def _look(self) -> list[Outcome[Frame]]:
+        began = self._clock()
         self._flush()
-        outcomes = self._take(0)
-        if self._clock() - self._checked_at >= _CHECK_EVERY_S:
-            outcomes += self._check()  # a slow source must not keep what is lost waiting
+        # A slow source must not keep what is lost waiting.
+        outcomes = self._take(0) + self._survey()
+        self._looked_at = self._clock()
+        self._look_s = self._looked_at - began
         return outcomes
 
     def _take(self, wait_s: float) -> list[Outcome[Frame]]:
         forget, self._received = self._received, []
         arrived = self._store.take(self._spec.id, wait_s=wait_s, forget=forget)
         outcomes = self._settle(arrived.outcomes)
-        for key, how in arrived.deaths:
-            self._declined_since = None  # who declines does not die of it
-            outcomes += self._after_death(self._deliveries.died(key, how), key)
-        self._after_declines(arrived.declines)
-        self._after_rejections(arrived.rejections)
+        outcomes += self._recovery.after_deaths(arrived.deaths)
+        self._recovery.after_declines(arrived.declines)
+        self._recovery.after_rejections(arrived.rejections)
         return outcomes
 
     def _settle(self, found: Outcomes) -> list[Outcome[Frame]]:
@@ -315,8 +252,7 @@ class CeleryExecutor:
         for key, data in found:
             self._received.append(key)
             if key in self._deliveries:
-                self._no_worker_since = self._declined_since = None
-                self._broker_away_s = 0.0
+                self._recovery.liveness.settled(self._recovery.watched_s)
                 outcome = self._deliveries.settle(key, self._decode(key, data))
                 if outcome is not None:
                     outcomes.append(outcome)
@@ -334,170 +270,35 @@ class CeleryExecutor:
     def _damaged(self, key: str, why: str) -> FrameError:
         return FrameError(f"the outcome of chunk {key} of {self._spec} is damaged: {why}")
 
-    def _after_death(
-        self, verdict: list[Part] | Outcome[Frame] | None, key: str
-    ) -> list[Outcome[Frame]]:
-        """Do what `Deliveries` decided about a part whose process died."""
-        if verdict is None:
-            return []
-        if isinstance(verdict, Outcome):
-            return [verdict]
-        if verdict[0].key != key:
-            frames = [(part.key, part.chunk.payload) for part in verdict]
-            self._store.put_parts(self._spec.id, frames, gone=key)
-        self._send_again(verdict)
-        return []
+    # --- looking after what is lost -----------------------------------------------------------
 
-    def _after_declines(self, declines: list[Decline]) -> None:
-        """Let other workers have what some with other code did not take."""
-        again = []
-        for decline in declines:
-            if decline.worker not in self._codes:
-                held = self._codes[decline.worker] = describe_held(self._code, decline.code)
-                log(
-                    logging.WARNING,
-                    "code_declined",
-                    "a worker holds other migrations and declines",
-                    job=self._spec.id,
-                    worker=decline.worker,
-                    code=held,
-                    wanted=self._spec.fingerprint,
-                )
-            part = self._deliveries.declined(decline.part, decline.task)
-            if part is not None:
-                if self._declined_since is None:
-                    self._declined_since = self._watched_s
-                again.append(part)
-        if again:
-            self._send_again(again, logging.DEBUG)
-
-    def _after_rejections(self, rejections: list[Rejection]) -> None:
-        """Send again what somebody without the secret has written over."""
-        again: dict[str, Part] = {}
-        for rejection in rejections:
-            try:
-                part = self._deliveries.rejected(rejection.part, rejection.task)
-            except SignatureError as error:
-                raise SignatureError(
-                    f"chunk {rejection.part} of {self._spec} was rejected {error}, the last time "
-                    f"for {rejection.why}. Somebody who has not the secret writes to the store, "
-                    "or a worker has another one"
-                ) from None
-            if part is not None:
-                again[part.key] = part
-        if again:
-            self._send_again(list(again.values()))
-
-    def _check(self) -> list[Outcome[Frame]]:
+    def _survey(self) -> list[Outcome[Frame]]:
         """Look after what a lost notice, a lost job, worker or message would leave waiting."""
+        survey = self._lookout.report()
+        outcomes = self._heed(survey) if survey is not None else []
         now = self._clock()
-        paused_s = min(now - self._checked_at, 2 * _CHECK_EVERY_S)
-        self._watched_s += paused_s
-        self._checked_at = now
-        self._supervise()
-        others = self._store.touch_job(self._spec.id, is_busy=len(self._deliveries) > 0)
-        if others is None:
-            raise JobLostError(
-                f"the store at {hide_password(self._settings.redis_store_url)} no longer knows job "
-                f"{self._spec.id}: it was emptied or restarted without its data, or ran out of "
-                "memory; what was delivered is complete up to here. Run the job again"
-            )
-        self.jobs = 1 + others
-        # In this order, since the fleet goes on meanwhile: a message leaves the queue, is
-        # claimed by a worker that beats, and what has no claim any more has an outcome.
-        waiting = self._ask_broker(paused_s)
-        claims = self._store.claims(self._spec.id)
-        workers = self._store.workers()
-        outcomes = self._settle(self._store.look_for_outcomes(self._spec.id, self._received))
-        self._check_workers(workers)
-        if waiting is None:
-            self._check_broker()
-            return outcomes  # nothing can be sent now
-        seen = Sighting(
-            claims,
-            {worker.name: worker.running for worker in workers},
-            queue_is_empty=waiting == 0,
-            leaving={worker.name for worker in workers if worker.slots == 0},
-            any_idle=any(worker.slots > len(worker.running) for worker in workers),
-            unseen_s=3 * max((worker.beats_every_s for worker in workers), default=1.0),
-        )
-        self._check_code(seen)
-        return outcomes + self._recover(seen)
-
-    def _recover(self, seen: Sighting) -> list[Outcome[Frame]]:
-        """Send again what nobody will settle."""
-        outcomes: list[Outcome[Frame]] = []
-        forgotten = []
-        for part, loss in self._deliveries.lost(self._clock(), seen):
-            match loss:
-                case Loss.WORKER_GONE:
-                    outcomes += self._after_death(self._deliveries.disappeared(part), part.key)
-                case Loss.CLAIM_LOST:
-                    outcomes += self._after_death(self._deliveries.came_to_nothing(part), part.key)
-                case Loss.UNCLAIMED | Loss.SLOW:
-                    forgotten.append(part)
-        if forgotten:
-            self._send_again(forgotten)
+        if now - self._surveyed_at >= _SURVEY_EVERY_S:
+            self._supervise()
+            self._recovery.watched_s += min(now - self._surveyed_at, 2 * _SURVEY_EVERY_S)
+            self._surveyed_at = now
+            if self._lookout.request(is_busy=len(self._deliveries) > 0):
+                self._asked_at = now
         return outcomes
 
-    def _check_code(self, seen: Sighting) -> None:
-        """Give up on a fleet whose workers all hold other code."""
-        if self._declined_since is None:
-            return
-        at_work = {claim.worker for claim in seen.claims.values()} & seen.running.keys()
-        if at_work - self._codes.keys():
-            self._declined_since = None  # somebody with the right code is there
-            return
-        patience_s = self._settings.code_wait_s
-        if seen.running.keys() - seen.leaving - self._codes.keys():
-            patience_s *= _BUSY_FACTOR  # one has not been asked: it may be busy with other jobs
-        if self._watched_s - self._declined_since < patience_s:
-            return
-        held = "; ".join(f"{worker}: {code}" for worker, code in self._codes.items())
-        raise CodeMismatchError(
-            f"no worker took a chunk of {self._spec} within {patience_s:.0f} s: "
-            f"their migrations differ from this producer's ({self._spec.fingerprint}). They hold: "
-            f"{held}. Deploy the same code to workers and producers"
-        )
+    def _heed(self, survey: Survey) -> list[Outcome[Frame]]:
+        if not survey.is_known:
+            raise self._recovery.lost_job()
+        self.jobs = 1 + survey.others
+        self._count_slots(survey.workers)
+        unknown = [part for part in survey.settled if part in self._deliveries]
+        self._received += [part for part in survey.settled if part not in self._deliveries]
+        outcomes = self._settle(self._store.read_outcomes(self._spec.id, unknown))
+        return outcomes + self._recovery.look(survey, self._asked_at)
 
-    def _ask_broker(self, paused_s: float) -> int | None:
-        """Return how many tasks wait; note how long it has been away if it is."""
-        began = self._clock()
-        waiting = self._broker.waiting()
-        if waiting is None:  # one that is frozen takes its time, too
-            self._broker_away_s += paused_s + self._clock() - began
-        else:
-            self._broker_away_s = 0.0
-        return waiting
-
-    def _check_broker(self) -> None:
-        """Give up on a broker that is away and through which nothing came meanwhile."""
-        if self._broker_away_s >= self._settings.outage_s:
-            raise BrokerUnavailableError(
-                f"the broker at {hide_password(self._settings.broker_url)} has been out of reach "
-                f"for {self._settings.outage_s:.0f} s"
-            )
-
-    def _check_workers(self, workers: list[WorkerInfo]) -> None:
-        self._count_slots(workers)
-        if any(worker.is_serving for worker in workers):
-            self._no_worker_since = None
-            return
-        if self._no_worker_since is None:
-            self._no_worker_since = self._watched_s
-        # A fleet that was there may be in the middle of a deployment.
-        patience_s = self._settings.outage_s if self._met_workers else self._settings.worker_wait_s
-        if self._watched_s - self._no_worker_since >= patience_s:
-            idle = f" ({len(workers)} are there and take none from it)" if workers else ""
-            rejected = self._store.rejected_workers()
-            raise NoWorkersError(
-                f"no worker answers on queue '{self._settings.queue}' of "
-                f"{hide_password(self._settings.broker_url)}{idle}; " + (rejected or _START_ONE)
-            )
-
-    def _count_slots(self, workers: list[WorkerInfo]) -> None:
+    def _count_slots(self, workers: Collection[WorkerInfo]) -> None:
         self.slots = max(1, sum(worker.slots for worker in workers))
-        self._met_workers = self._met_workers or any(worker.is_serving for worker in workers)
+        if any(worker.is_serving for worker in workers):
+            self._recovery.liveness.met_workers = True
 
     @contextlib.contextmanager
     def _store_errors(self) -> Iterator[None]:
@@ -513,33 +314,6 @@ class CeleryExecutor:
             raise StoreUnavailableError(f"the store at {url} {what}") from None
 
 
-class _KeepAlive:
-    """Renews the life of a job's keys, however slowly its outputs are consumed."""
-
-    def __init__(self, store: JobStore, job: str, every_s: float) -> None:
-        self._store = store
-        self._job = job
-        self._every_s = every_s
-        self._stop = threading.Event()
-        self._thread: Any = None
-
-    def begin(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="keep-alive", daemon=True)
-        self._thread.start()
-
-    def end(self) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(timeout=1.0)
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._every_s):
-            try:
-                self._store.touch_job(self._job)
-            except redis.RedisError:
-                log(
-                    logging.WARNING,
-                    "keep_alive_failed",
-                    "the store cannot be reached",
-                    job=self._job,
-                )
+def _rarely(every_s: float, took_s: float) -> float:
+    """Return how often to do what took so long: servers that are far are asked less often."""
+    return min(max(every_s, took_s), _WAIT_S)

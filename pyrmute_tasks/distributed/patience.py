@@ -32,6 +32,9 @@ class PatientRetry(Retry):
     Args:
         seconds: Tries begin within this time.
         is_final: Says of an error that it is raised at once, whatever time is left.
+
+    Attributes:
+        look: Called before anything is tried again; what it raises ends the call.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class PatientRetry(Retry):
         self._is_final = is_final
         self._call = threading.local()
         self._is_over = threading.Event()
+        self.look: Callable[[], None] = lambda: None
 
     def give_up(self) -> None:
         """Try nothing again from now on, also in calls that wait for their next try."""
@@ -88,6 +92,7 @@ class PatientRetry(Retry):
                     raise
                 failures += 1
                 fail(error, failures)
+                self.look()
                 pause_s = self._backoff.compute(min(failures, _BACKOFF_TRIES))
                 # Not after the first: the time may have passed while this process stood still.
                 is_bound = failures > 1 or not is_outermost

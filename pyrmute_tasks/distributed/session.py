@@ -74,6 +74,8 @@ class Session:
                 settings = fleet.settings
             store = Store(settings)
             stack.callback(store.close)
+            if fleet is not None:
+                store.watch(fleet.check_server)
             app = create_app(settings)
             stack.callback(app.close)
             if fleet is not None:
@@ -118,8 +120,10 @@ class Session:
             FleetError: If the session cannot be used.
         """
         self.check()
-        broker = Broker(self._app, self.settings, self._over)
-        supervise = self.fleet.supervise if self.fleet else lambda: None
+        fleet = self.fleet
+        check = fleet.check_server if fleet else lambda: None
+        broker = Broker(self._app, self.settings, self._over, check)
+        supervise = fleet.supervise if fleet else lambda: None
         executor = CeleryExecutor(broker, self.store, spec, self.settings, supervise, code=code)
         self._jobs.add(executor)
         return JobExecutor(self, executor)

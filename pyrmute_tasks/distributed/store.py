@@ -37,7 +37,7 @@ each sends ahead.
 import hashlib
 import logging
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -45,6 +45,7 @@ import redis
 from redis.exceptions import NoScriptError
 
 from pyrmute_tasks.codec import pack
+from pyrmute_tasks.distributed.depth import queue_lists
 from pyrmute_tasks.distributed.lines import (
     TCP_OPTIONS,
     LinePool,
@@ -65,6 +66,7 @@ from pyrmute_tasks.distributed.tidings import (
     ClaimState,
     Outcomes,
     Rejection,
+    Survey,
     WorkerInfo,
     read_heartbeat,
     sort_notice,
@@ -205,6 +207,7 @@ class Store:
         self._rejected_workers: dict[bytes, str] = {}  # that live, and why they do not count
         self._garbled: dict[str, int] = {}  # how many there were at the last look, by kind
         self._ahead_s: float | None = None  # the store's clock, less this process's
+        self._queue_lists = queue_lists(settings)
         self._patience = PatientRetry(settings.outage_s)
         self._checks: list[PatientRetry] = []  # those that are under way
         # Every call here may be repeated: see the module's rule for settling.
@@ -246,6 +249,10 @@ class Store:
         """Try no call again from now on: the server has been left, or ended, on purpose."""
         for patience in (self._patience, *self._checks):
             patience.give_up()
+
+    def watch(self, look: Callable[[], None]) -> None:
+        """Let every call that is tried again call `look` before; what it raises ends the call."""
+        self._patience.look = look
 
     def close(self) -> None:
         """Close the connections."""
@@ -291,15 +298,38 @@ class Store:
             self._touch(pipe, job)
             pipe.execute()
 
-    def claims(self, job: str) -> dict[str, ClaimInfo]:
-        """Return who has taken which parts.
+    def survey(self, job: str, waiting: int | None = None, *, is_busy: bool = False) -> Survey:
+        """Look at a job and its fleet in one round trip, and renew the life of the job's keys.
 
-        A claim from the future is old: the store's clock was set back since.
+        In this order, since the fleet goes on meanwhile: a message leaves the queue, is claimed
+        by a worker that beats, and what has no claim any more has an outcome.
+
+        Args:
+            job: The job's id.
+            waiting: How many tasks wait in the queue, if that is not in this database.
+            is_busy: The job has chunks under way, and counts for the other jobs of the queue.
         """
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.time()
+            self._touch(pipe, job)
+            for name in self._queue_lists:
+                pipe.llen(name)
             pipe.hgetall(_key(job, "claims"))
-            (seconds, _), claims = pipe.execute()
+            pipe.hgetall(_workers_key(self._settings.queue))
+            pipe.hkeys(_key(job, "out"))
+            self._share(pipe, job, is_busy)
+            now, is_known, *answers = pipe.execute()
+        *lengths, claims, beats, settled, others = answers[len(_PARTS) - 1 :]
+        return Survey(
+            bool(is_known),
+            sum(lengths) if self._queue_lists else waiting,
+            self._read_claims(job, claims, now[0]),
+            self._read_beats(beats, now),
+            [field.decode(errors="replace") for field in settled],
+            int(others),
+        )
+
+    def _read_claims(self, job: str, claims: dict[bytes, bytes], now: int) -> dict[str, ClaimInfo]:
         found = {}
         garbled = 0
         for key, value in claims.items():
@@ -308,27 +338,18 @@ class Store:
                 when, _, sealed = value.partition(b" ")
                 claimant = self._signer.open(Sealed.CLAIM, job, part, sealed).decode()
                 task, worker = claimant.split(" ", 1)
-                found[part] = ClaimInfo(worker, task, abs(seconds - int(when)))
+                age_s = abs(now - int(when))  # from the future: the store's clock was set back
+                found[part] = ClaimInfo(worker, task, age_s, int(when))
             except (SignatureError, ValueError):
                 garbled += 1
         self._tell_garbled("claim", garbled, job=job)
         return found
 
-    def touch_job(self, job: str, *, is_busy: bool = False) -> int | None:
-        """Renew the life of a job's keys.
-
-        Args:
-            job: The job's id.
-            is_busy: It has chunks under way, and counts for the other jobs of the queue.
-
-        Returns:
-            How many other jobs have chunks under way; None if this one is gone.
-        """
+    def touch_job(self, job: str) -> bool:
+        """Renew the life of a job's keys; False if the job is gone."""
         with self._redis.pipeline(transaction=False) as pipe:
             self._touch(pipe, job)
-            self._share(pipe, job, is_busy)
-            answers = pipe.execute()
-        return int(answers[-1]) if answers[0] else None
+            return bool(pipe.execute()[0])
 
     def _share(self, pipe: Any, job: str, is_busy: bool) -> None:
         # With its text, once a second: by its hash it could be unknown, which is a round trip.
@@ -343,7 +364,7 @@ class Store:
         """Return what has arrived, waiting for a first notice.
 
         Outcomes stay in the store until they are named in `forget`: an answer that is lost
-        on its way can be asked for again with `look_for_outcomes`.
+        on its way can be asked for again with `read_outcomes`.
 
         Args:
             job: The job's id.
@@ -369,10 +390,11 @@ class Store:
             except (SignatureError, ValueError):
                 garbled += 1
         self._tell_garbled("notice", garbled, job=job)
-        arrived.outcomes.extend(self._read(job, settled))
-        if (known := self._signed_jobs.get(job)) is not None:
-            arrived.rejections.extend(known.rejections)
-            known.rejections.clear()
+        known = set(fields)  # they were read with a survey, before their notices came
+        arrived.outcomes.extend(self._read(job, [each for each in settled if each[0] not in known]))
+        if (signed := self._signed_jobs.get(job)) is not None:
+            arrived.rejections.extend(signed.rejections)
+            signed.rejections.clear()
         return arrived
 
     def _opened(self, job: str, notice: bytes) -> str:
@@ -390,17 +412,10 @@ class Store:
         known.notices.add(told)
         return told.decode()
 
-    def look_for_outcomes(self, job: str, known: Collection[str] = ()) -> Outcomes:
-        """Return the outcomes in the store, also those whose notice was lost.
-
-        Args:
-            job: The job's id.
-            known: Parts whose outcomes have been received.
-        """
-        fields: list[Any] = self._redis.hkeys(_key(job, "out"))
-        keys = [field.decode(errors="replace") for field in fields]
+    def read_outcomes(self, job: str, parts: Collection[str]) -> Outcomes:
+        """Return the outcomes of parts of which a survey told: their notices may be lost."""
         # Their sizes are not known, and there are few: they are read one by one.
-        return self._read(job, [(key, _READ_AT_MOST_BYTES) for key in keys if key not in known])
+        return self._read(job, [(part, _READ_AT_MOST_BYTES) for part in parts])
 
     def _read(self, job: str, sizes: list[tuple[str, int]]) -> Outcomes:
         """Read the outcomes of parts, of which the sizes are given.
@@ -465,14 +480,17 @@ class Store:
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.time()
             pipe.hgetall(_workers_key(self._settings.queue))
-            (seconds, micros), beats = pipe.execute()
-        now = seconds + micros / 1e6
+            now, beats = pipe.execute()
+        return self._read_beats(beats, now)
+
+    def _read_beats(self, beats: dict[bytes, bytes], now: tuple[int, int]) -> list[WorkerInfo]:
         found, gone = [], []
         rejected: dict[bytes, str] = {}
         garbled = 0
         for name, value in beats.items():
             try:
-                info = read_heartbeat(name, self._opened_beat(name, value), now)
+                beat = self._opened_beat(name, value)
+                info = read_heartbeat(name, beat, now[0] + now[1] / 1e6)
             except SignatureError as error:
                 rejected[name] = str(error)
                 if name not in self._rejected_workers:

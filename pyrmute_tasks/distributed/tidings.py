@@ -1,7 +1,7 @@
 """What the store tells: claims, heartbeats, and notices to a job's collector."""
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -16,6 +16,7 @@ __all__ = [
     "Decline",
     "Outcomes",
     "Rejection",
+    "Survey",
     "WorkerInfo",
     "read_heartbeat",
     "sort_notice",
@@ -90,11 +91,34 @@ class ClaimInfo:
         worker: The worker's name, as its heartbeat has it.
         task: Id of the task that brought the part.
         age_s: Seconds since then, by the store's clock.
+        at: When that was, by the store's clock.
     """
 
     worker: str
     task: str
     age_s: float
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What store and broker told of a job and its fleet at one moment.
+
+    Attributes:
+        is_known: The store knows the job.
+        waiting: How many tasks wait in the queue, of any job; None if the broker is away.
+        claims: Who has taken which parts.
+        workers: The workers whose heartbeat is fresh.
+        settled: The parts whose outcomes are in the store.
+        others: How many other jobs of the queue have chunks under way.
+    """
+
+    is_known: bool
+    waiting: int | None
+    claims: Mapping[str, ClaimInfo]
+    workers: Sequence[WorkerInfo]
+    settled: Sequence[str]
+    others: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,12 @@ from typing import Any, Final
 from pyrmute_tasks import (
     JobLostError,
     MigrationError,
+    NoWorkersError,
     ProcessDiedError,
     Settings,
     StoreUnavailableError,
 )
+from pyrmute_tasks.distributed import create_app
 from tests.chaos.runs import (
     CHUNK,
     HOP,
@@ -70,6 +72,8 @@ class Fault(enum.StrEnum):
     POISON_ALLOCATES = "poison: allocates"
     POISON_LOOPS = "poison: loops"
     OTHER_CODE = "worker with other code"
+    REDIS_FAR = "Redis 150 ms away"
+    CONSUMERS_CANCELLED = "consumers cancelled"
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ class Stage:
         on_rabbitmq: It makes sense where messages go through RabbitMQ.
         on_redis: It makes sense where messages go through Redis.
         apart: Who is on a host of their own, away from the servers.
+        delay_s: How long the producer's own way to Redis is, each way.
     """
 
     harm: Harm | None
@@ -120,6 +125,7 @@ class Stage:
     on_rabbitmq: bool = True
     on_redis: bool = True
     apart: Side | None = None
+    delay_s: float = 0.0
 
 
 # A queue that is younger when RabbitMQ 3.10 is killed confirms nothing for ever after: the
@@ -318,6 +324,22 @@ def add_other_code(run: Run) -> None:
     run.wait_for_deliveries(30)
 
 
+def cancel_consumers(run: Run) -> None:
+    """No worker takes chunks any more; those that they have are run to their end."""
+    in_the_middle(run)
+    run.begin_fault()
+    with create_app(run.fleet.settings) as app:
+        app.control.cancel_consumer(run.fleet.settings.queue, reply=True, timeout=5.0)
+    run.wait_until(lambda: False, "the job has ended")
+
+
+def be_far(run: Run) -> None:
+    """The way is long all the time; opening connections takes seconds and does not count."""
+    run.wait_for_deliveries(1)
+    run.begin_fault()
+    run.wait_for_deliveries(40)
+
+
 def only_wait(run: Run) -> None:
     run.wait_for_deliveries(20)
 
@@ -343,6 +365,7 @@ DEEDS: Final[Mapping[Fault, tuple[str, str]]] = MappingProxyType(
 )
 _TTL_S: Final = 3.0
 _HALF_OPEN_S: Final = 15.0
+_GONE_S: Final = 5.0  # after which a job without workers ends
 
 STAGES: Final[Mapping[Fault, Stage]] = MappingProxyType(
     {
@@ -378,6 +401,13 @@ STAGES: Final[Mapping[Fault, Stage]] = MappingProxyType(
         Fault.POISON_ALLOCATES: _TOO_LARGE,
         Fault.POISON_LOOPS: _POISON,
         Fault.OTHER_CODE: Stage(add_other_code, limit_s=3.0),
+        Fault.REDIS_FAR: Stage(be_far, limit_s=5.0, through_proxy=True, delay_s=0.15),
+        Fault.CONSUMERS_CANCELLED: Stage(
+            cancel_consumers,
+            limit_s=_GONE_S + 6.0,
+            options={"outage_s": _GONE_S},
+            ends_with=NoWorkersError,
+        ),
     }
 )
 
@@ -405,6 +435,7 @@ def run_fault(
         queue=f"chaos-{seed:x}",
         hosts=hosts,
         apart=() if stage.apart is None else (stage.apart,),
+        delay_s=stage.delay_s,
     )
     with fleet:
         if fault is Fault.PRODUCER_KILLED:

@@ -41,8 +41,9 @@ STALL_S: Final = 20.0  # for each fault of a schedule, since they may follow eac
 
 _POISONS: Final = (Fault.POISON_EXITS, Fault.POISON_ALLOCATES, Fault.POISON_LOOPS)
 _ENDINGS: Final = (Fault.REDIS_EMPTIED, *_POISONS)
+_ALONE: Final = (Fault.REDIS_FAR, Fault.CONSUMERS_CANCELLED)
 _MIXABLE: Final = tuple(
-    fault for fault in Fault if fault not in _ENDINGS and STAGES[fault].apart is None
+    fault for fault in Fault if fault not in (*_ENDINGS, *_ALONE) and STAGES[fault].apart is None
 )
 _LIMITS: Final[dict[str, Any]] = {
     "worker_wait_s": 60.0,

@@ -18,7 +18,7 @@ def test_what_was_said_in_the_future_is_old() -> None:
         fleet.store.hset(f"pt:workers:{QUEUE}", "died before", f"{future}.5 ".encode() + told)
         assert [worker.name for worker in store.workers()] == ["lives"]
         fleet.store.hset("pt:{0123abcd}:claims", "7", f"{future} task died-before")
-        assert store.claims("0123abcd")["7"].age_s > BACK_S - 60
+        assert store.survey("0123abcd").claims["7"].age_s > BACK_S - 60
         fleet.store.zadd(f"pt:jobs:{QUEUE}", {"died before": future})
         fleet.store.hset("pt:{0123abcd}:job", "spec", "")
-        assert store.touch_job("0123abcd", is_busy=True) == 0
+        assert store.survey("0123abcd", is_busy=True).others == 0

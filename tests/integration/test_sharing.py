@@ -138,15 +138,15 @@ def test_jobs_that_fall_silent_or_have_nothing_under_way_count_no_more(fleet: Pr
     with closing(Store(fleet.settings)) as store:
         assert store.open_job(first) == 0
         assert store.open_job(second) == 1
-        assert store.touch_job("a", is_busy=True) == 1
-        assert store.touch_job("b") == 1
-        assert store.touch_job("a", is_busy=True) == 0
+        assert store.survey("a", is_busy=True).others == 1
+        assert store.survey("b").others == 1
+        assert store.survey("a", is_busy=True).others == 0
         fleet.store.zadd(JOBS_KEY, {"of a producer that was killed": 1})
-        assert store.touch_job("b", is_busy=True) == 1
+        assert store.survey("b", is_busy=True).others == 1
         assert set(fleet.store.zrange(JOBS_KEY, 0, -1)) == {b"a", b"b"}
         for name in ("a", "b"):
             store.end_job(name)
-            assert store.touch_job(name) is None
+            assert not store.survey(name).is_known
     assert fleet.store.keys("pt:*") == []
 
 
@@ -154,4 +154,4 @@ def test_what_somebody_else_keeps_where_jobs_are_counted_ends_no_job(fleet: Priv
     fleet.store.set(JOBS_KEY, "no sorted set")
     with closing(Store(fleet.settings)) as store:
         assert store.open_job(JobSpec("a", *HOP, FrameKind.OBJECTS, "0")) == 0
-        assert store.touch_job("a", is_busy=True) == 0
+        assert store.survey("a", is_busy=True).others == 0

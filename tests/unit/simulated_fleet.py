@@ -31,6 +31,7 @@ from pyrmute_tasks.distributed.tidings import (
     ClaimInfo,
     ClaimState,
     Decline,
+    Survey,
     WorkerInfo,
 )
 from pyrmute_tasks.errors import BrokerUnavailableError
@@ -44,6 +45,7 @@ __all__ = [
     "Harm",
     "HarmKind",
     "HungError",
+    "SimulatedLookout",
     "Work",
     "chunk_of",
     "migrated",
@@ -233,9 +235,9 @@ class SimulatedStore:
         self._jobs[spec.id].job["spec"] = spec.to_wire()
         return 0
 
-    def touch_job(self, job: str, *, is_busy: bool = False) -> int | None:
+    def touch_job(self, job: str) -> bool:
         self._fleet.call()
-        return 0 if self._jobs[job].job else None
+        return bool(self._jobs[job].job)
 
     def stop_job(self, job: str, first: int, pending: Iterable[str]) -> None:
         self._fleet.call()
@@ -272,17 +274,19 @@ class SimulatedStore:
         outcomes = [(part, keys.out[part]) for part in settled if part in keys.out]
         return Arrivals(outcomes, [(part, how) for part, _, how in deaths], declines)
 
-    def look_for_outcomes(self, job: str, known: Collection[str] = ()) -> list[tuple[str, bytes]]:
-        self._fleet.call()
-        return [(part, data) for part, data in self._jobs[job].out.items() if part not in known]
+    def read_outcomes(self, job: str, parts: Collection[str]) -> list[tuple[str, bytes]]:
+        if parts:
+            self._fleet.call()
+        return [(part, data) for part, data in self._jobs[job].out.items() if part in parts]
 
-    def claims(self, job: str) -> dict[str, ClaimInfo]:
-        self._fleet.call()
+    def survey(self, job: str, waiting: int | None = None, *, is_busy: bool = False) -> Survey:
+        keys = self._jobs[job]
         now = int(self._fleet.now)
-        return {
-            part: ClaimInfo(worker, task, now - when)
-            for part, (when, task, worker) in self._jobs[job].claims.items()
+        claims = {
+            part: ClaimInfo(worker, task, now - when, when)
+            for part, (when, task, worker) in keys.claims.items()
         }
+        return Survey(bool(keys.job), waiting, claims, self._living(), list(keys.out))
 
     def restore_parts(self, job: str, frames: Iterable[tuple[str, bytes]]) -> None:
         self._fleet.call()
@@ -297,6 +301,9 @@ class SimulatedStore:
 
     def workers(self) -> list[WorkerInfo]:
         self._fleet.call()
+        return self._living()
+
+    def _living(self) -> list[WorkerInfo]:
         now = self._fleet.now
         found = [
             WorkerInfo(name, slots, running, now - seen)
@@ -419,11 +426,7 @@ class SimulatedBroker:
             self._fleet.later(seconds, lambda: self.queue.append(message))
 
     def waiting(self) -> int | None:
-        self._fleet.call()
-        if self._fleet.now < self.away_until:
-            self._fleet.advance(self.silent_s)
-            return None
-        return self._length()
+        return None if self._fleet.now < self.away_until else self._length()
 
     def _length(self) -> int:
         return len(self.queue) + self.others_wait
@@ -432,6 +435,41 @@ class SimulatedBroker:
         self._fleet.call()
         for worker in self._fleet.workers:
             worker.revoked.update(tasks)
+
+
+class SimulatedLookout:
+    """A `Lookout`: a survey shows what was at its moment, and is there a moment later."""
+
+    def __init__(self, fleet: "Fleet", job: str) -> None:
+        self._fleet = fleet
+        self._job = job
+        self._is_asking = False
+        self._survey: Survey | None = None
+
+    def begin(self) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+    def request(self, *, is_busy: bool) -> bool:
+        if self._is_asking:
+            return False
+        self._is_asking = True
+        waiting = self._fleet.broker.waiting()
+        answers_in_s = _CALL_S if waiting is not None else self._fleet.broker.silent_s
+
+        def ask() -> None:
+            self._survey = self._fleet.store.survey(self._job, waiting)
+
+        self._fleet.later(answers_in_s, ask)
+        return True
+
+    def report(self) -> Survey | None:
+        survey, self._survey = self._survey, None
+        if survey is not None:
+            self._is_asking = False
+        return survey
 
 
 # --- workers --------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from pyrmute_tasks.errors import (
     JobLostError,
     NoWorkersError,
     ProcessDiedError,
+    StalledError,
 )
 from pyrmute_tasks.flow import Window, run_ordered
 from tests.unit.simulated_fleet import (
@@ -35,6 +36,7 @@ from tests.unit.simulated_fleet import (
     Fleet,
     Harm,
     HarmKind,
+    SimulatedLookout,
     Work,
     chunk_of,
     migrated,
@@ -74,7 +76,14 @@ harms = st.builds(
 
 def enter(stack: ExitStack, fleet: Fleet) -> CeleryExecutor:
     """Return an executor in its context, on a fleet."""
-    executor = CeleryExecutor(fleet.broker, fleet.store, spec_of(JOB), SETTINGS, clock=fleet.clock)
+    executor = CeleryExecutor(
+        fleet.broker,
+        fleet.store,
+        spec_of(JOB),
+        SETTINGS,
+        clock=fleet.clock,
+        lookout=SimulatedLookout(fleet, JOB),
+    )
     return stack.enter_context(executor)
 
 
@@ -420,6 +429,33 @@ def test_without_any_worker_a_job_ends() -> None:
     check_nothing_is_left(fleet)
 
 
+def test_a_job_that_idle_workers_leave_alone_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They listen to another broker; the time in which the consumer pauses does not count."""
+    fleet = Fleet(Work((1,) * 16), (1, 1), heals=False)
+    fleet.be_patient(300.0)
+    run = Run(fleet, 4, [], pauses=(100.0, 0.0, 0.0))
+
+    def listen_elsewhere() -> None:
+        for worker in fleet.workers:
+            monkeypatch.setattr(worker, "wants_more", lambda: False)
+
+    fleet.later(150.0, listen_elsewhere)
+    with pytest.raises(StalledError, match=r"2 with 2 free slots; \d+ tasks in queue"):
+        run.go()
+    assert run.outputs == migrated(range(len(run.outputs)))
+    assert run.outputs
+    assert fleet.now < 1000.0 + 3 * 100.0 + SETTINGS.stall_s + 20
+    check_nothing_is_left(fleet)
+
+
+@pytest.mark.parametrize("pause_s", [100.0, 3600.0])
+def test_a_slow_consumer_is_no_stall(pause_s: float) -> None:
+    fleet = Fleet(Work((1,) * 8, (1.0,)), (1,))
+    run = Run(fleet, 2, [], pauses=(pause_s,)).go()
+    run.check()
+    assert run.error is None
+
+
 def test_a_job_that_the_store_lost_ends() -> None:
     fleet = Fleet(Work((3, 3, 3), seconds=(5.0,)))
     fleet.later(7.0, fleet.store.forget_everything)
@@ -444,7 +480,7 @@ def test_a_lost_chunk_is_found_though_other_jobs_keep_the_queue_full(
 
 def test_a_lost_chunk_is_found_while_one_behind_it_takes_long() -> None:
     """Other jobs keep the queue full, the window is full, and all but the two are settled."""
-    fleet = Fleet(Work((1,) * 8, (1.0, 600.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)), (1, 1))
+    fleet = Fleet(Work((1,) * 8, (1.0, 440.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)), (1, 1))
     fleet.broker.others_wait = 1
     fleet.be_patient(700.0)
     fleet.broker.lose(0)

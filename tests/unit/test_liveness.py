@@ -1,0 +1,215 @@
+"""What ends a job that does not move: the rules, case by case, without a fleet."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from pyrmute_tasks.distributed.liveness import (
+    BrokerAway,
+    Deadlines,
+    Liveness,
+    NoWorkers,
+    OtherCode,
+    Stall,
+    Verdict,
+    View,
+)
+from pyrmute_tasks.distributed.tidings import ClaimInfo, WorkerInfo
+
+JOB = "0123abcd"
+LIMITS = Deadlines(
+    stall_s=60.0, worker_wait_s=5.0, outage_s=30.0, code_wait_s=20.0, time_limit_s=100.0
+)
+LONG_S = 1000
+
+
+def worker(*running: str, name: str = "w1", slots: int = 1) -> WorkerInfo:
+    return WorkerInfo(name, slots, frozenset(running), 0.5)
+
+
+def task(part: str, sends: int = 1) -> str:
+    return f"{JOB}-{part}-{sends}"
+
+
+def claim(part: str, age_s: float, *, by: str = "w1", at: int = 0) -> ClaimInfo:
+    return ClaimInfo(by, task(part), age_s, at)
+
+
+STILL = View(1, [worker()], {}, {"0": (task("0"), 1)}, JOB)
+"""One task waits, one worker is idle, and nothing moves."""
+
+
+def ends_after(views: Iterable[View]) -> tuple[float, Verdict | None]:
+    """Show one view a second; return when the job ends, and how."""
+    liveness = Liveness(LIMITS)
+    for second, view in enumerate(views):
+        verdict = liveness.judge(float(second), view)
+        if verdict is not None:
+            return second, verdict
+    return LONG_S, None
+
+
+def always(view: View) -> list[View]:
+    return [view] * LONG_S
+
+
+@pytest.mark.parametrize(
+    ("view", "seconds", "kind"),
+    [
+        pytest.param(STILL, 60, Stall, id="idle worker, task waits"),
+        pytest.param(replace(STILL, waiting=0), 60, Stall, id="idle worker, task vanished"),
+        pytest.param(replace(STILL, waiting=9), 60, Stall, id="others' tasks wait, none is taken"),
+        pytest.param(replace(STILL, workers=[]), 5, NoWorkers, id="no worker"),
+        pytest.param(
+            replace(STILL, workers=[worker(slots=0)]), 5, NoWorkers, id="consumer is cancelled"
+        ),
+        pytest.param(
+            replace(STILL, workers=[worker("other-1-1", slots=0)]),
+            LONG_S,
+            None,
+            id="consumer is cancelled, but it still runs a chunk",
+        ),
+        pytest.param(
+            replace(STILL, workers=[worker("other-1-1")]), LONG_S, None, id="busy with other jobs"
+        ),
+        pytest.param(
+            replace(STILL, workers=[worker("other-1-1", name="w2"), worker()]),
+            60,
+            Stall,
+            id="one is busy, one is idle",
+        ),
+        pytest.param(
+            replace(STILL, workers=[worker(task("0"))]), 60, Stall, id="has it and never begins"
+        ),
+        pytest.param(replace(STILL, tasks={}), LONG_S, None, id="nothing is on its way"),
+        pytest.param(replace(STILL, waiting=None), 30, BrokerAway, id="broker is away"),
+        pytest.param(
+            replace(STILL, claims={"7": claim("7", 1.0)}),
+            60,
+            Stall,
+            id="a claim of a part that is settled",
+        ),
+        pytest.param(
+            replace(STILL, claims={"0": claim("0", 50.0)}), 60, Stall, id="claimed and not run"
+        ),
+        pytest.param(
+            replace(STILL, workers=[worker(task("0"))], claims={"0": claim("0", 101.0)}),
+            60,
+            Stall,
+            id="runs beyond its time limit",
+        ),
+    ],
+)
+def test_what_is_always_the_same(view: View, seconds: int, kind: type[Verdict] | None) -> None:
+    ended, verdict = ends_after(always(view))
+    assert (ended, type(verdict)) == (seconds, kind or type(None))
+
+
+def test_a_chunk_that_runs_moves_until_its_time_limit() -> None:
+    def views() -> Iterable[View]:
+        for second in range(LONG_S):
+            claims = {"0": claim("0", float(second))}
+            yield replace(STILL, workers=[worker(task("0"))], claims=claims)
+
+    ended, verdict = ends_after(views())
+    assert ended == LIMITS.time_limit_s + LIMITS.stall_s
+    assert isinstance(verdict, Stall)
+    assert (verdict.last, verdict.ago_s, verdict.claimed) == ("a chunk ran", 60.0, 1)
+
+
+def test_a_task_that_is_delivered_again_and_again_does_not_move_for_ever() -> None:
+    """Every 20 s its channel is closed, and it begins anew."""
+
+    def views() -> Iterable[View]:
+        for second in range(LONG_S):
+            begun = second - second % 20
+            claims = {"0": claim("0", float(second - begun), at=begun)}
+            yield replace(STILL, waiting=0, workers=[worker(task("0"))], claims=claims)
+
+    ended, verdict = ends_after(views())
+    assert isinstance(verdict, Stall)
+    assert ended <= 4 * 20 + LIMITS.stall_s
+    assert verdict.repeats >= 4
+
+
+def test_what_is_settled_moves() -> None:
+    liveness = Liveness(LIMITS)
+    for second in range(500):
+        if second % 50 == 0:
+            liveness.settled(float(second))
+        assert liveness.judge(float(second), STILL) is None
+    assert isinstance(liveness.judge(510.0, STILL), Stall)
+
+
+def test_a_chunk_that_dies_moves_and_one_that_declines_does_not() -> None:
+    liveness = Liveness(LIMITS)
+    liveness.judge(0.0, STILL)
+    liveness.died(50.0)
+    assert liveness.judge(100.0, STILL) is None
+    liveness.declined(105.0, {"w2"})
+    verdict = liveness.judge(110.0, STILL)
+    assert isinstance(verdict, Stall)
+    assert (verdict.last, verdict.declined) == ("a process died that ran a chunk", 1)
+
+
+def test_sending_again_does_not_move() -> None:
+    views = [replace(STILL, waiting=n, tasks={"0": (task("0", n), n)}) for n in range(1, LONG_S)]
+    assert ends_after(views)[0] == LIMITS.stall_s
+
+
+def test_the_time_begins_when_something_is_on_its_way() -> None:
+    idle = replace(STILL, tasks={})
+    ended, verdict = ends_after([idle] * 500 + always(STILL))
+    assert ended == 499 + LIMITS.stall_s
+    assert isinstance(verdict, Stall)
+
+
+def test_a_worker_that_is_idle_for_a_moment_between_others_chunks_is_busy() -> None:
+    """Others' tasks stand before ours: now and then a sample finds a slot free."""
+    busy = [
+        replace(STILL, waiting=50, workers=[worker(f"other-{n}-1", slots=4)]) for n in range(LONG_S)
+    ]
+    assert ends_after(busy) == (LONG_S, None)
+    only_ours = [replace(view, waiting=1) for view in busy]
+    assert ends_after(only_ours)[0] == LIMITS.stall_s
+
+
+def test_a_fleet_that_was_there_has_more_time_to_come_back() -> None:
+    gone = replace(STILL, workers=[])
+    assert ends_after([STILL, *always(gone)]) == (1 + LIMITS.outage_s, NoWorkers(0))
+
+
+def test_a_broker_that_answers_in_between_is_not_away() -> None:
+    away = replace(STILL, waiting=None, workers=[worker("other-1-1")])
+    back = replace(away, waiting=1)
+    assert ends_after(([away] * 20 + [back]) * 40) == (LONG_S, None)
+    ended, verdict = ends_after([back, *always(away)])
+    assert (ended, verdict) == (LIMITS.outage_s, BrokerAway())
+
+
+def test_other_code_has_its_own_deadline() -> None:
+    liveness = Liveness(LIMITS)
+    liveness.declined(0.0, {"w1"})
+    assert liveness.judge(19.0, STILL) is None
+    assert liveness.judge(20.0, STILL) == OtherCode(20.0)
+
+
+def test_one_that_has_not_been_asked_is_waited_for_longer() -> None:
+    busy = replace(STILL, workers=[worker(), worker("other-1-1", name="w2")])
+    liveness = Liveness(LIMITS)
+    liveness.declined(0.0, {"w1"})
+    assert liveness.judge(199.0, busy) is None
+    assert liveness.judge(200.0, busy) == OtherCode(200.0)
+
+
+def test_somebody_with_the_right_code_at_work_ends_that() -> None:
+    at_work = replace(
+        STILL,
+        workers=[worker(), worker(task("0"), name="w2")],
+        claims={"0": claim("0", 5.0, by="w2")},
+    )
+    liveness = Liveness(LIMITS)
+    liveness.declined(0.0, {"w1"})
+    assert liveness.judge(30.0, at_work) is None
+    assert liveness.judge(50.0, STILL) is None

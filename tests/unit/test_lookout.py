@@ -1,0 +1,116 @@
+"""Surveys are made beside collecting: nobody waits for one, and none is lost."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import redis
+
+from pyrmute_tasks.distributed.lookout import ThreadedLookout
+from pyrmute_tasks.distributed.tidings import Survey
+from pyrmute_tasks.errors import BrokerUnavailableError
+from tests.conftest import wait_until
+
+
+class Servers:
+    """A store and a broker that answer when they are allowed to."""
+
+    def __init__(self) -> None:
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self.error: Exception | None = None
+        self.surveys = self.touches = self.closed = 0
+
+    def survey(self, job: str, waiting: int | None = None, *, is_busy: bool = False) -> Survey:
+        self.may_answer.wait(30)
+        if self.error is not None:
+            raise self.error
+        self.surveys += 1
+        return Survey(True, waiting, {}, [], [])
+
+    def touch_job(self, job: str) -> bool:
+        self.touches += 1
+        if self.touches == 1:
+            raise redis.ConnectionError
+        return True
+
+    def ask(self) -> int | None:
+        return 7
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@contextmanager
+def lookout(servers: Servers, touch_every_s: float = 30.0) -> Iterator[ThreadedLookout]:
+    found = ThreadedLookout(servers, servers, "job", touch_every_s)
+    found.begin()
+    try:
+        yield found
+    finally:
+        servers.may_answer.set()
+        found.end()
+
+
+def waited_for(ask: Callable[[], Survey | None]) -> Survey:
+    found: list[Survey] = []
+
+    def is_there() -> bool:
+        survey = ask()
+        found.extend([] if survey is None else [survey])
+        return survey is not None
+
+    wait_until(is_there, "a survey is there")
+    return found[0]
+
+
+def test_a_survey_is_there_once_and_only_when_asked_for() -> None:
+    with lookout(Servers()) as found:
+        assert found.report() is None
+        assert found.request(is_busy=True)
+        assert waited_for(found.report).waiting == 7
+        assert found.report() is None
+        assert found.request(is_busy=True)
+
+
+def test_nobody_waits_for_a_server_that_does_not_answer() -> None:
+    servers = Servers()
+    servers.may_answer.clear()
+    with lookout(servers) as found:
+        assert found.request(is_busy=True)
+        assert not found.request(is_busy=True), "one is on its way"
+        assert found.report() is None
+        servers.may_answer.set()
+        waited_for(found.report)
+    assert servers.surveys == 1
+
+
+def test_what_a_survey_ran_into_is_raised_by_who_wants_it() -> None:
+    servers = Servers()
+    servers.error = BrokerUnavailableError("refused")
+    with lookout(servers) as found:
+        found.request(is_busy=True)
+        with pytest.raises(BrokerUnavailableError, match="refused"):
+            waited_for(found.report)
+        servers.error = None
+        found.request(is_busy=True)
+        waited_for(found.report)
+
+
+def test_keys_live_on_while_nobody_collects() -> None:
+    servers = Servers()
+    with lookout(servers, touch_every_s=0.01):
+        wait_until(lambda: servers.touches > 3, "they were renewed, also after an error")
+    assert servers.surveys == 0
+
+
+def test_nothing_is_asked_after_the_end() -> None:
+    servers = Servers()
+    with lookout(servers, touch_every_s=0.01) as found:
+        pass
+    wait_until(lambda: servers.closed, "its thread has ended")
+    touches = servers.touches
+    found.request(is_busy=True)
+    assert found.report() is None
+    assert (servers.surveys, servers.touches) == (0, touches)
