@@ -185,7 +185,6 @@ class Store:
         self._rejected_workers: dict[bytes, str] = {}  # that live, and why they do not count
         self._ahead_s: float | None = None  # the store's clock, less this process's
         self._patience = PatientRetry(settings.outage_s)
-        self._checks: list[PatientRetry] = []  # those that are under way
         # Every call here may be repeated: see the module's rule for settling.
         self._redis = _connect(settings, self._patience)
         self._settle = self._redis.register_script(_SETTLE)
@@ -203,9 +202,7 @@ class Store:
             StoreUnavailableError: If it does not answer in time, or nothing listens there.
         """
         url = hide_password(self._settings.redis_store_url)
-        patience = PatientRetry(self._settings.outage_s, _ends_check)
-        self._checks.append(patience)
-        client = _connect(self._settings, patience)
+        client = _connect(self._settings, self._patience.but_final(_ends_check))
         try:
             client.ping()
         except redis.AuthenticationError:
@@ -218,13 +215,11 @@ class Store:
                 "there or correct the URL"
             ) from None
         finally:
-            self._checks.remove(patience)
             client.close()
 
     def give_up(self) -> None:
         """Try no call again from now on: the server has been left, or ended, on purpose."""
-        for patience in (self._patience, *self._checks):
-            patience.give_up()
+        self._patience.give_up()
 
     def close(self) -> None:
         """Close the connections."""
