@@ -50,6 +50,12 @@ class PatientRetry(Retry):
         self._is_over = threading.Event()
         self.look: Callable[[], None] = lambda: None
 
+    def but_final(self, is_final: Callable[[Exception], bool]) -> "PatientRetry":
+        """Return one for other calls: as patient, given up with this one, final sooner."""
+        other = PatientRetry(self._seconds, is_final)
+        other._is_over = self._is_over
+        return other
+
     def give_up(self) -> None:
         """Try nothing again from now on, also in calls that wait for their next try."""
         self._is_over.set()

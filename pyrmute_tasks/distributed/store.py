@@ -209,7 +209,6 @@ class Store:
         self._ahead_s: float | None = None  # the store's clock, less this process's
         self._queue_lists = queue_lists(settings)
         self._patience = PatientRetry(settings.outage_s)
-        self._checks: list[PatientRetry] = []  # those that are under way
         # Every call here may be repeated: see the module's rule for settling.
         self._redis = _connect(settings, self._patience)
         self._settle = self._redis.register_script(_SETTLE)
@@ -227,9 +226,7 @@ class Store:
             StoreUnavailableError: If it does not answer in time, or nothing listens there.
         """
         url = hide_password(self._settings.redis_store_url)
-        patience = PatientRetry(self._settings.outage_s, _ends_check)
-        self._checks.append(patience)
-        client = _connect(self._settings, patience)
+        client = _connect(self._settings, self._patience.but_final(_ends_check))
         try:
             client.ping()
         except redis.AuthenticationError:
@@ -242,13 +239,11 @@ class Store:
                 "there or correct the URL"
             ) from None
         finally:
-            self._checks.remove(patience)
             client.close()
 
     def give_up(self) -> None:
         """Try no call again from now on: the server has been left, or ended, on purpose."""
-        for patience in (self._patience, *self._checks):
-            patience.give_up()
+        self._patience.give_up()
 
     def watch(self, look: Callable[[], None]) -> None:
         """Let every call that is tried again call `look` before; what it raises ends the call."""
