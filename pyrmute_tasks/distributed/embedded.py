@@ -25,10 +25,10 @@ from typing import IO, Final, Self
 
 import redis
 
-from pyrmute_tasks.distributed.children import children_of, wait_until_ended
 from pyrmute_tasks.distributed.leftovers import FOLDER_PREFIX, Claim, remove_leftovers
 from pyrmute_tasks.distributed.store import Store
-from pyrmute_tasks.distributed.worker import worker_arguments
+from pyrmute_tasks.distributed.worker.children import children_of, wait_until_ended
+from pyrmute_tasks.distributed.worker.service import worker_arguments
 from pyrmute_tasks.errors import ConfigurationError, FleetError
 from pyrmute_tasks.registry import is_loading
 from pyrmute_tasks.settings import ENV_PREFIX, Settings

@@ -44,8 +44,6 @@ from typing import Any, Final
 import redis
 from redis.exceptions import NoScriptError
 
-from pyrmute_tasks.codec import pack
-from pyrmute_tasks.distributed.depth import queue_lists
 from pyrmute_tasks.distributed.lines import (
     TCP_OPTIONS,
     LinePool,
@@ -53,13 +51,7 @@ from pyrmute_tasks.distributed.lines import (
     connection_class,
     is_socket_file,
 )
-from pyrmute_tasks.distributed.patience import PatientRetry
-from pyrmute_tasks.distributed.refusals import (
-    find_refusal,
-    refuses_connections,
-    trouble_of,
-)
-from pyrmute_tasks.distributed.tidings import (
+from pyrmute_tasks.distributed.protocol import (
     Arrivals,
     Claim,
     ClaimInfo,
@@ -71,11 +63,19 @@ from pyrmute_tasks.distributed.tidings import (
     read_heartbeat,
     sort_notice,
 )
+from pyrmute_tasks.distributed.queue_depth import queue_lists
+from pyrmute_tasks.distributed.redis_retry import PatientRetry
+from pyrmute_tasks.distributed.refusals import (
+    find_refusal,
+    refuses_connections,
+    trouble_of,
+)
+from pyrmute_tasks.engine.job import JobSpec
 from pyrmute_tasks.errors import FrameError, SignatureError, StoreUnavailableError
-from pyrmute_tasks.jobs import JobSpec
-from pyrmute_tasks.observability import hide_password, log
+from pyrmute_tasks.logs import hide_password, log
 from pyrmute_tasks.settings import Settings
-from pyrmute_tasks.signing import SECRET_VARIABLE, Sealed
+from pyrmute_tasks.wire.frames import pack
+from pyrmute_tasks.wire.signing import SECRET_VARIABLE, Sealed
 
 __all__ = ["Store", "is_full"]
 

@@ -3,8 +3,8 @@
 import time
 from contextlib import closing
 
-from pyrmute_tasks.codec import pack
 from pyrmute_tasks.distributed import Store
+from pyrmute_tasks.wire.frames import pack
 from tests.integration.private_fleet import QUEUE, private_fleet
 
 BACK_S = 3600

@@ -25,7 +25,7 @@ from pyrmute_tasks import (
     StalledError,
 )
 from pyrmute_tasks.distributed import create_app, store
-from pyrmute_tasks.distributed.depth import RedisDepth, depth_of, queue_lists
+from pyrmute_tasks.distributed.queue_depth import RedisDepth, depth_of, queue_lists
 from tests.conftest import ROOT, wait_until
 from tests.fleets import Fleet
 from tests.integration.private_fleet import PrivateFleet, private_fleet

@@ -10,9 +10,9 @@ from typing import Any, Final
 import pytest
 
 from pyrmute_tasks import Migrator, Window
-from pyrmute_tasks.codec import FrameKind
 from pyrmute_tasks.distributed import Store
-from pyrmute_tasks.jobs import JobSpec
+from pyrmute_tasks.engine.job import JobSpec
+from pyrmute_tasks.wire.frames import FrameKind
 from tests.conftest import wait_until
 from tests.integration.private_fleet import QUEUE, PrivateFleet, private_fleet
 from tests.integration.shared_queue import begun, manager

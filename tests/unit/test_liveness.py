@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from pyrmute_tasks.distributed.liveness import (
+from pyrmute_tasks.distributed.producer.liveness import (
     BrokerAway,
     Deadlines,
     Liveness,
@@ -15,7 +15,7 @@ from pyrmute_tasks.distributed.liveness import (
     Verdict,
     View,
 )
-from pyrmute_tasks.distributed.tidings import ClaimInfo, WorkerInfo
+from pyrmute_tasks.distributed.protocol import ClaimInfo, WorkerInfo
 
 JOB = "0123abcd"
 LIMITS = Deadlines(

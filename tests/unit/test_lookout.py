@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import pytest
 import redis
 
-from pyrmute_tasks.distributed.lookout import ThreadedLookout
-from pyrmute_tasks.distributed.tidings import Survey
+from pyrmute_tasks.distributed.producer.surveys import ThreadedLookout
+from pyrmute_tasks.distributed.protocol import Survey
 from pyrmute_tasks.errors import BrokerUnavailableError
 from tests.conftest import wait_until
 

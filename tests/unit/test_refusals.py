@@ -8,7 +8,7 @@ import pytest
 import redis
 from redis._parsers.base import BaseParser
 
-from pyrmute_tasks.distributed.patience import PatientRetry
+from pyrmute_tasks.distributed.redis_retry import PatientRetry
 from pyrmute_tasks.distributed.refusals import passing_refusal, refuses_connections, trouble_of
 
 REPLIES = {

@@ -1,0 +1,319 @@
+"""A Celery fleet as a `ChunkExecutor`."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+import redis
+
+from pyrmute_tasks.distributed.producer.recovery import PartsStore, Recovery, TaskPublisher
+from pyrmute_tasks.distributed.producer.redelivery import Part
+from pyrmute_tasks.distributed.producer.surveys import Lookout, SurveyedStore, ThreadedLookout
+from pyrmute_tasks.distributed.protocol import Arrivals, Outcomes, Survey, WorkerInfo
+from pyrmute_tasks.distributed.queue_depth import CountsTasks, depth_of
+from pyrmute_tasks.distributed.refusals import passing_refusal, trouble_of
+from pyrmute_tasks.distributed.store import is_full
+from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_outcome
+from pyrmute_tasks.engine.job import JobSpec
+from pyrmute_tasks.errors import FrameError, StoreUnavailableError
+from pyrmute_tasks.logs import hide_password, log
+from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
+from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.wire.frames import Frame
+
+__all__ = ["CeleryExecutor", "JobStore", "TaskBroker"]
+
+_BATCH_CHUNKS: Final = 32
+_BATCH_BYTES: Final = 4 * 1024 * 1024
+_FLUSH_EVERY_S: Final = 0.01  # a fast source fills a batch in this time, a slow one must not wait
+_LOOK_EVERY_S: Final = 0.05
+_WAIT_S: Final = 1.0
+_SURVEY_EVERY_S: Final = 1.0
+
+
+class TaskBroker(TaskPublisher, CountsTasks, Protocol):
+    """What the executor needs of a broker; see `Broker`."""
+
+    def check(self) -> None:
+        """Try it once."""
+
+    def revoke(self, tasks: Iterable[str]) -> None:
+        """Ask the workers to skip tasks."""
+
+
+class JobStore(PartsStore, SurveyedStore, Protocol):
+    """What the executor needs of a store; see `Store`."""
+
+    def check(self) -> None:
+        """Try it once."""
+
+    def open_job(self, spec: JobSpec) -> int:
+        """Make a job known to workers; return how many others share the queue."""
+
+    def stop_job(self, job: str, first: int, pending: Iterable[str]) -> None:
+        """Mark the chunks from `first` on as unwanted."""
+
+    def end_job(self, job: str) -> None:
+        """Remove everything of a job."""
+
+    def take(self, job: str, *, wait_s: float, forget: Iterable[str] = ()) -> Arrivals:
+        """Return what has arrived."""
+
+    def read_outcomes(self, job: str, parts: Collection[str]) -> Outcomes:
+        """Return the outcomes of parts."""
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return the workers whose heartbeat is fresh."""
+
+
+class CeleryExecutor:
+    """Runs the chunks of one job on a fleet: a `ChunkExecutor` from frames to frames.
+
+    A context manager: entering makes the job known, leaving removes every trace of it.
+
+    Args:
+        broker: Where tasks are published.
+        store: The claim-check store.
+        spec: The job.
+        settings: How patient to be.
+        supervise: Called about every second; may raise.
+        clock: Seconds that only grow.
+        code: The producer's tree, to name what differs on a worker.
+        lookout: Surveys the fleet; by default in a thread of its own.
+
+    Attributes:
+        slots: How many chunks the fleet runs at a time, as last seen.
+        jobs: How many jobs share the fleet, this one included, as last seen.
+    """
+
+    def __init__(
+        self,
+        broker: TaskBroker,
+        store: JobStore,
+        spec: JobSpec,
+        settings: Settings,
+        supervise: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+        code: FingerprintTree | None = None,
+        lookout: Lookout | None = None,
+    ) -> None:
+        self._broker = broker
+        self._store = store
+        self._spec = spec
+        self._settings = settings
+        self._supervise = supervise
+        self._clock = clock
+        self.slots = self.jobs = 1
+        self._recovery = Recovery(broker, store, spec, settings, clock, code)
+        self._deliveries = self._recovery.deliveries
+        self._unsent: list[Part] = []
+        self._unsent_bytes = 0
+        self._received: list[str] = []  # outcomes that the store may forget
+        self._flushed_at = self._looked_at = self._surveyed_at = self._clock()
+        self._asked_at = self._surveyed_at  # when the survey was requested that comes next
+        self._flush_s = self._look_s = 0.0  # how long the latest took
+        self._store_is_away = False
+        self._lookout = lookout or ThreadedLookout(
+            store, depth_of(settings, broker), spec.id, settings.job_ttl_s / 4
+        )
+
+    def __enter__(self) -> Self:
+        """Make the job known.
+
+        Raises:
+            StoreUnavailableError: If the store does not answer.
+            BrokerUnavailableError: If the broker does not answer.
+        """
+        self._supervise()
+        self._store.check()
+        self._broker.check()
+        with self._store_errors():
+            self.jobs = 1 + self._store.open_job(self._spec)
+            self._count_slots(self._store.workers())
+        self._lookout.begin()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.let_go()
+        if not self.remove_job():
+            # The keys expire by themselves, and the first error matters more.
+            log(
+                logging.WARNING, "job_left", "the job's keys were left to expire", job=self._spec.id
+            )
+
+    def let_go(self) -> None:
+        """Look no longer; the job's keys expire."""
+        self._lookout.end()
+
+    def remove_job(self) -> bool:
+        """Remove every trace of the job; False if the store cannot be reached."""
+        if self._store_is_away:
+            return False  # it has been waited for
+        try:
+            self._store.end_job(self._spec.id)
+        except redis.RedisError:
+            return False
+        return True
+
+    # --- ChunkExecutor ----------------------------------------------------------------------
+
+    def submit(self, chunk: Chunk[bytes], /) -> None:
+        """Send a chunk, together with others if they come quickly."""
+        if not len(self._deliveries):
+            self._recovery.liveness.sent_first(self._recovery.watched_s)
+        self._unsent.append(self._deliveries.add(chunk))
+        self._unsent_bytes += chunk.size_bytes
+        every_s = _rarely(_FLUSH_EVERY_S, self._flush_s)
+        if (
+            len(self._unsent) >= _BATCH_CHUNKS
+            or self._unsent_bytes >= _BATCH_BYTES
+            or self._clock() - self._flushed_at >= every_s
+        ):
+            self._flush()
+
+    def collect(self, *, wait: bool) -> Iterable[Outcome[Frame]]:
+        """Return the outcomes that have arrived; see `ChunkExecutor`.
+
+        Raises:
+            NoWorkersError: If no worker is there to wait for.
+            CodeMismatchError: If every worker that is there holds other code.
+            StalledError: If idle workers are there and nothing moves.
+            JobLostError: If the store lost the job.
+            StoreUnavailableError: If the store cannot be reached any more.
+            BrokerUnavailableError: If chunks cannot be sent any more.
+        """
+        with self._store_errors():
+            if not wait:
+                return self._look() if self._may_look() else ()
+            self._flush()
+            while True:
+                outcomes = self._take(_WAIT_S) + self._survey()
+                if outcomes:
+                    return outcomes
+
+    def cancel(self, first: int) -> None:
+        """Withdraw the chunks from `first` on, first in the store, then from the queue."""
+        dropped = self._deliveries.drop(first)
+        self._unsent = [part for part in self._unsent if part.chunk.index < first]
+        if self._store_is_away:
+            return  # it has been waited for
+        with self._store_errors():
+            self._store.stop_job(self._spec.id, first, [part.key for part in dropped])
+        tasks = [part.task for part in dropped if part.task]
+        if tasks:
+            self._broker.revoke(tasks)
+
+    # --- sending ------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        began = self._flushed_at = self._clock()
+        if not self._unsent:
+            return
+        parts, self._unsent, self._unsent_bytes = self._unsent, [], 0
+        with self._store_errors():
+            self._store.put_parts(self._spec.id, ((part.key, part.chunk.payload) for part in parts))
+        self._recovery.send(parts)
+        self._flushed_at = self._clock()
+        self._flush_s = self._flushed_at - began
+
+    # --- receiving ----------------------------------------------------------------------------
+
+    def _may_look(self) -> bool:
+        return self._clock() - self._looked_at >= _rarely(_LOOK_EVERY_S, self._look_s)
+
+    def _look(self) -> list[Outcome[Frame]]:
+        began = self._clock()
+        self._flush()
+        # A slow source must not keep what is lost waiting.
+        outcomes = self._take(0) + self._survey()
+        self._looked_at = self._clock()
+        self._look_s = self._looked_at - began
+        return outcomes
+
+    def _take(self, wait_s: float) -> list[Outcome[Frame]]:
+        forget, self._received = self._received, []
+        arrived = self._store.take(self._spec.id, wait_s=wait_s, forget=forget)
+        outcomes = self._settle(arrived.outcomes)
+        outcomes += self._recovery.after_deaths(arrived.deaths)
+        self._recovery.after_declines(arrived.declines)
+        self._recovery.after_rejections(arrived.rejections)
+        return outcomes
+
+    def _settle(self, found: Outcomes) -> list[Outcome[Frame]]:
+        outcomes = []
+        for key, data in found:
+            self._received.append(key)
+            if key in self._deliveries:
+                self._recovery.liveness.settled(self._recovery.watched_s)
+                outcome = self._deliveries.settle(key, self._decode(key, data))
+                if outcome is not None:
+                    outcomes.append(outcome)
+        return outcomes
+
+    def _decode(self, key: str, data: bytes | memoryview) -> Outcome[Frame]:
+        try:
+            outcome = decode_outcome(data)
+        except FrameError as error:
+            raise self._damaged(key, str(error)) from None
+        if outcome.count and outcome.outputs.kind is not self._spec.kind:
+            raise self._damaged(key, "its outputs are of another kind than the job's")
+        return outcome
+
+    def _damaged(self, key: str, why: str) -> FrameError:
+        return FrameError(f"the outcome of chunk {key} of {self._spec} is damaged: {why}")
+
+    # --- looking after what is lost -----------------------------------------------------------
+
+    def _survey(self) -> list[Outcome[Frame]]:
+        """Look after what a lost notice, a lost job, worker or message would leave waiting."""
+        survey = self._lookout.report()
+        outcomes = self._heed(survey) if survey is not None else []
+        now = self._clock()
+        if now - self._surveyed_at >= _SURVEY_EVERY_S:
+            self._supervise()
+            self._recovery.watched_s += min(now - self._surveyed_at, 2 * _SURVEY_EVERY_S)
+            self._surveyed_at = now
+            if self._lookout.request(is_busy=len(self._deliveries) > 0):
+                self._asked_at = now
+        return outcomes
+
+    def _heed(self, survey: Survey) -> list[Outcome[Frame]]:
+        if not survey.is_known:
+            raise self._recovery.lost_job()
+        self.jobs = 1 + survey.others
+        self._count_slots(survey.workers)
+        unknown = [part for part in survey.settled if part in self._deliveries]
+        self._received += [part for part in survey.settled if part not in self._deliveries]
+        outcomes = self._settle(self._store.read_outcomes(self._spec.id, unknown))
+        return outcomes + self._recovery.look(survey, self._asked_at)
+
+    def _count_slots(self, workers: Collection[WorkerInfo]) -> None:
+        self.slots = max(1, sum(worker.slots for worker in workers))
+        if any(worker.is_serving for worker in workers):
+            self._recovery.liveness.met_workers = True
+
+    @contextlib.contextmanager
+    def _store_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except redis.RedisError as error:
+            lost = isinstance(error, (redis.ConnectionError, redis.TimeoutError))
+            self._store_is_away = lost or passing_refusal(error) is not None
+            # Not its text, nor as a cause: redis-py quotes the commands that failed, and
+            # with them the records they carried.
+            what = "has no memory left" if is_full(error) else f"failed ({trouble_of(error)})"
+            url = hide_password(self._settings.redis_store_url)
+            raise StoreUnavailableError(f"the store at {url} {what}") from None
+
+
+def _rarely(every_s: float, took_s: float) -> float:
+    """Return how often to do what took so long: servers that are far are asked less often."""
+    return min(max(every_s, took_s), _WAIT_S)

@@ -1,0 +1,283 @@
+"""Whether a job can still end: what surveys of its fleet saw, judged by deadlines.
+
+Pure: neither broker nor store is touched, time is an argument. All times are seconds in
+which somebody has looked; a consumer that pauses between two outputs looks at nothing.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pyrmute_tasks.distributed.protocol import ClaimInfo, WorkerInfo
+
+__all__ = [
+    "BrokerAway",
+    "Deadlines",
+    "Liveness",
+    "NoWorkers",
+    "OtherCode",
+    "Stall",
+    "Verdict",
+    "View",
+]
+
+_BUSY_FACTOR: Final = 10  # more patience with a worker that is busy with other jobs
+_MOST_BEGINS: Final = 4  # of one task: a broker may deliver it again, but not for ever
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long what is tolerated.
+
+    Attributes:
+        stall_s: Idle workers, and no chunk moves.
+        worker_wait_s: No worker, and there was none before.
+        outage_s: No worker where there was one, or no broker.
+        code_wait_s: Only workers with other code.
+        time_limit_s: A chunk that runs.
+    """
+
+    stall_s: float
+    worker_wait_s: float
+    outage_s: float
+    code_wait_s: float
+    time_limit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one survey saw of a job and its fleet.
+
+    Attributes:
+        waiting: How many tasks wait in the queue, of any job; None if the broker is away.
+        workers: The workers whose heartbeat is fresh.
+        claims: Who has taken which parts.
+        tasks: The latest tasks of the parts on their way, and how often each part was sent.
+        job: Its tasks' ids begin with this.
+        unseen_s: A claim older than this shows in its worker's heartbeat.
+    """
+
+    waiting: int | None
+    workers: Sequence[WorkerInfo]
+    claims: Mapping[str, ClaimInfo]
+    tasks: Mapping[str, tuple[str, int]]
+    job: str
+    unseen_s: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class NoWorkers:
+    """No worker takes chunks; `idle` are there and take none from the queue."""
+
+    idle: int
+
+
+@dataclass(frozen=True, slots=True)
+class OtherCode:
+    """Every worker declines, for `patience_s`."""
+
+    patience_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAway:
+    """The broker does not answer, and nothing came through it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """Idle workers are there, and no chunk moves.
+
+    Attributes:
+        workers: How many have room.
+        free_slots: How many chunks these could begin.
+        waiting: How many tasks wait in the queue.
+        claimed: How many of the job's chunks are claimed.
+        unclaimed: How many are not.
+        last: What moved last; empty if nothing ever did.
+        ago_s: How long ago that was, or how long nothing has been moving.
+        repeats: How often the same tasks were begun again.
+        declined: How many workers hold other code.
+    """
+
+    workers: int
+    free_slots: int
+    waiting: int
+    claimed: int
+    unclaimed: int
+    last: str
+    ago_s: float
+    repeats: int
+    declined: int
+
+
+Verdict = NoWorkers | OtherCode | BrokerAway | Stall
+
+
+@dataclass(slots=True)
+class _Begins:
+    """The claims of a part by one task: when the latest was, and how many there were."""
+
+    task: str
+    at: int
+    count: int = 1
+
+
+class Liveness:
+    """Remembers what moved, and says when that is too long ago.
+
+    Args:
+        deadlines: How long what is tolerated.
+
+    Attributes:
+        met_workers: A worker that takes chunks has been seen.
+    """
+
+    def __init__(self, deadlines: Deadlines) -> None:
+        self._deadlines = deadlines
+        self.met_workers = False
+        self._no_worker_since: float | None = 0.0
+        self._broker_away_since: float | None = None
+        self._judged_at = 0.0
+        self._declined_since: float | None = None  # with nobody at work since
+        self._declined: Collection[str] = ()
+        self._moved_at = self._still_since = 0.0
+        self._last = ""
+        self._begins: dict[str, _Begins] = {}
+        self._others: frozenset[str] = frozenset()  # what workers had of other jobs
+
+    # --- what happens --------------------------------------------------------------------
+
+    def settled(self, now: float) -> None:
+        """An outcome came."""
+        self._no_worker_since = self._declined_since = self._broker_away_since = None
+        self._move(now, "a chunk was settled")
+
+    def died(self, now: float) -> None:
+        """A process died of a part; who declines does not."""
+        self._declined_since = None
+        self._move(now, "a process died that ran a chunk")
+
+    def sent_first(self, now: float) -> None:
+        """A chunk was sent when none was on its way."""
+        self._still_since = now
+
+    def declined(self, now: float, workers: Collection[str]) -> None:
+        """A part came back from a worker with other code; `workers` are all that hold such."""
+        self._declined = workers
+        if self._declined_since is None:
+            self._declined_since = now
+
+    def _move(self, now: float, what: str) -> None:
+        self._moved_at = self._still_since = now
+        self._last = what
+
+    # --- what is seen ----------------------------------------------------------------------
+
+    def judge(self, now: float, seen: View) -> Verdict | None:
+        """Return what ends the job, if anything does.
+
+        Args:
+            now: For how long somebody has looked.
+            seen: What the latest survey saw.
+        """
+        earlier, self._judged_at = self._judged_at, now
+        if (verdict := self._judge_workers(now, seen)) is not None:
+            return verdict
+        if seen.waiting is None:
+            self._still_since = now  # nothing can move, and there is another deadline for it
+            if self._broker_away_since is None:
+                self._broker_away_since = earlier  # one that is frozen takes its time to be so
+            is_over = now - self._broker_away_since >= self._deadlines.outage_s
+            return BrokerAway() if is_over else None
+        self._broker_away_since = None
+        return self._judge_code(now, seen) or self._judge_movement(now, seen)
+
+    def _judge_workers(self, now: float, seen: View) -> NoWorkers | None:
+        if any(worker.is_serving for worker in seen.workers):
+            self.met_workers = True
+            self._no_worker_since = None
+            return None
+        if self._no_worker_since is None:
+            self._no_worker_since = now
+        # A fleet that was there may be in the middle of a deployment.
+        limits = self._deadlines
+        patience_s = limits.outage_s if self.met_workers else limits.worker_wait_s
+        return NoWorkers(len(seen.workers)) if now - self._no_worker_since >= patience_s else None
+
+    def _judge_code(self, now: float, seen: View) -> OtherCode | None:
+        if self._declined_since is None:
+            return None
+        there = {worker.name for worker in seen.workers}
+        if ({claim.worker for claim in seen.claims.values()} & there) - set(self._declined):
+            self._declined_since = None  # somebody with the right code is there
+            return None
+        patience_s = self._deadlines.code_wait_s
+        serving = {worker.name for worker in seen.workers if worker.slots > 0}
+        if serving - set(self._declined):
+            patience_s *= _BUSY_FACTOR  # one has not been asked: it may be busy with other jobs
+        return OtherCode(patience_s) if now - self._declined_since >= patience_s else None
+
+    def _judge_movement(self, now: float, seen: View) -> Stall | None:
+        what = self._movement(seen)
+        if what:
+            self._move(now, what)
+        others_move = self._others_move(seen)
+        idle = [(worker, free) for worker in seen.workers if (free := self._room(worker, seen)) > 0]
+        if not seen.tasks or not idle or others_move:
+            self._still_since = now
+        if now - self._still_since < self._deadlines.stall_s:
+            return None
+        claimed = len(seen.claims.keys() & seen.tasks.keys())
+        return Stall(
+            workers=len(idle),
+            free_slots=sum(free for _, free in idle),
+            waiting=seen.waiting or 0,
+            claimed=claimed,
+            unclaimed=len(seen.tasks) - claimed,
+            last=self._last,
+            ago_s=now - self._moved_at,
+            repeats=sum(begins.count - 1 for begins in self._begins.values()),
+            declined=len(self._declined),
+        )
+
+    def _movement(self, seen: View) -> str:
+        """Say what moves; empty if nothing does."""
+        found = ""
+        for part in self._begins.keys() - seen.tasks.keys():
+            del self._begins[part]
+        running = {worker.name: worker.running for worker in seen.workers}
+        for part, claim in seen.claims.items():
+            if part not in seen.tasks:
+                continue
+            begins = self._begins.get(part)
+            if begins is None or begins.task != claim.task:
+                begins = self._begins[part] = _Begins(claim.task, claim.at)
+                found = found or "a chunk was claimed"
+            elif begins.at != claim.at:
+                begins.at = claim.at
+                begins.count += 1
+            is_shown = claim.age_s <= seen.unseen_s or claim.task in running.get(claim.worker, ())
+            is_in_time = claim.age_s <= self._deadlines.time_limit_s
+            if is_shown and claim.worker in running and is_in_time and begins.count <= _MOST_BEGINS:
+                found = "a chunk ran"
+        return found
+
+    def _others_move(self, seen: View) -> bool:
+        """Whether messages of other jobs stand before ours, and workers take them."""
+        others = frozenset(
+            task for worker in seen.workers for task in worker.running if not _is_of(task, seen.job)
+        )
+        has_changed, self._others = others != self._others, others
+        own = sum(sends for part, (_, sends) in seen.tasks.items() if part not in seen.claims)
+        return has_changed and (seen.waiting or 0) > own
+
+    def _room(self, worker: WorkerInfo, seen: View) -> int:
+        """How many chunks a worker could begin; the job's own, if it has some, do not move."""
+        if worker.name in self._declined:
+            return 0
+        return worker.slots - sum(not _is_of(task, seen.job) for task in worker.running)
+
+
+def _is_of(task: str, job: str) -> bool:
+    return task.startswith(f"{job}-")

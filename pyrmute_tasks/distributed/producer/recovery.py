@@ -1,0 +1,329 @@
+"""What of a job is sent again, and when there is nobody left to send it to."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
+
+from pyrmute_tasks.distributed.producer.broker import Message
+from pyrmute_tasks.distributed.producer.liveness import (
+    BrokerAway,
+    Deadlines,
+    Liveness,
+    NoWorkers,
+    OtherCode,
+    Stall,
+    Verdict,
+    View,
+)
+from pyrmute_tasks.distributed.producer.redelivery import Deliveries, Loss, Part, Sighting
+from pyrmute_tasks.distributed.protocol import Decline, Rejection, Survey
+from pyrmute_tasks.engine.chunks import Outcome
+from pyrmute_tasks.engine.job import JobSpec
+from pyrmute_tasks.errors import (
+    BrokerUnavailableError,
+    CodeMismatchError,
+    FleetError,
+    JobLostError,
+    NoWorkersError,
+    SignatureError,
+    StalledError,
+)
+from pyrmute_tasks.logs import hide_password, log, task_label
+from pyrmute_tasks.plans.fingerprint.differences import describe_held
+from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
+from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.urls import REDIS_SCHEMES
+from pyrmute_tasks.wire.frames import Frame
+
+__all__ = ["PartsStore", "Recovery", "TaskPublisher"]
+
+_START_ONE: Final = "start one with: pyrmute-tasks worker --manager … --broker … --store …"
+
+
+class TaskPublisher(Protocol):
+    """What recovering needs of a broker; see `Broker`."""
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Publish tasks."""
+
+
+class PartsStore(Protocol):
+    """What recovering needs of a store; see `Store`."""
+
+    def put_parts(self, job: str, frames: Iterable[tuple[str, bytes]], gone: str = "") -> None:
+        """Store the inputs of parts, in place of the part `gone` if one is named."""
+
+    def restore_parts(self, job: str, frames: Iterable[tuple[str, bytes]]) -> None:
+        """Forget who has taken parts, and store the inputs of those that are missing."""
+
+    def rejected_workers(self) -> str:
+        """Say why workers that were there at the last look do not count; empty if all do."""
+
+
+class Recovery:
+    """Sends a job's parts, again if they are lost, and gives up when its fleet cannot run them.
+
+    Args:
+        broker: Where tasks are published.
+        store: The claim-check store.
+        spec: The job.
+        settings: How patient to be.
+        clock: Seconds that only grow.
+        code: The producer's tree, to name what differs on a worker.
+
+    Attributes:
+        deliveries: What is on its way.
+        liveness: What moved.
+        watched_s: For how long somebody has looked. A consumer may pause for hours between two
+            outputs, and what the last look found then says nothing about the time since.
+    """
+
+    def __init__(
+        self,
+        broker: TaskPublisher,
+        store: PartsStore,
+        spec: JobSpec,
+        settings: Settings,
+        clock: Callable[[], float],
+        code: FingerprintTree | None,
+    ) -> None:
+        self._broker = broker
+        self._store = store
+        self._spec = spec
+        self._settings = settings
+        self._clock = clock
+        self._code = code
+        self._codes: dict[str, str] = {}  # what the workers hold that declined
+        self.deliveries = Deliveries()
+        self.liveness = Liveness(
+            Deadlines(
+                stall_s=settings.stall_s,
+                worker_wait_s=settings.worker_wait_s,
+                outage_s=settings.outage_s,
+                code_wait_s=settings.code_wait_s,
+                time_limit_s=settings.time_limit_s,
+            )
+        )
+        self.watched_s = 0.0
+
+    # --- sending ------------------------------------------------------------------------------
+
+    def send(self, parts: list[Part]) -> None:
+        """Send parts whose inputs are in the store."""
+        for part in parts:
+            self.deliveries.send(part, self._spec.id, self._clock())
+        self._broker.publish([self._message(part) for part in parts])
+
+    def _send_again(self, parts: list[Part], level: int = logging.WARNING) -> None:
+        log(
+            level,
+            "part_sent_again",
+            "chunks are sent again",
+            job=self._spec.id,
+            parts=[part.key for part in parts],
+        )
+        frames = [(part.key, part.chunk.payload) for part in parts]
+        self._store.restore_parts(self._spec.id, frames)
+        self.send(parts)
+
+    def _message(self, part: Part) -> Message:
+        chunk = part.chunk
+        label = task_label(str(self._spec), chunk.index, chunk.start, chunk.count)
+        args = (self._spec.id, part.key, chunk.start, self._spec.fingerprint)
+        return Message(part.task, args, label)
+
+    # --- what workers tell --------------------------------------------------------------------
+
+    def after_deaths(self, deaths: list[tuple[str, str]]) -> list[Outcome[Frame]]:
+        """Send again what processes died of, or return its outcome."""
+        outcomes = []
+        for key, how in deaths:
+            self.liveness.died(self.watched_s)
+            outcomes += self._after_death(self.deliveries.died(key, how), key)
+        return outcomes
+
+    def _after_death(
+        self, verdict: list[Part] | Outcome[Frame] | None, key: str
+    ) -> list[Outcome[Frame]]:
+        """Do what `Deliveries` decided about a part whose process died."""
+        if verdict is None:
+            return []
+        if isinstance(verdict, Outcome):
+            return [verdict]
+        if verdict[0].key != key:
+            frames = [(part.key, part.chunk.payload) for part in verdict]
+            self._store.put_parts(self._spec.id, frames, gone=key)
+        self._send_again(verdict)
+        return []
+
+    def after_declines(self, declines: list[Decline]) -> None:
+        """Let other workers have what some with other code did not take."""
+        again = []
+        for decline in declines:
+            if decline.worker not in self._codes:
+                held = self._codes[decline.worker] = describe_held(self._code, decline.code)
+                log(
+                    logging.WARNING,
+                    "code_declined",
+                    "a worker holds other migrations and declines",
+                    job=self._spec.id,
+                    worker=decline.worker,
+                    code=held,
+                    wanted=self._spec.fingerprint,
+                )
+            part = self.deliveries.declined(decline.part, decline.task)
+            if part is not None:
+                self.liveness.declined(self.watched_s, self._codes.keys())
+                again.append(part)
+        if again:
+            self._send_again(again, logging.DEBUG)
+
+    def after_rejections(self, rejections: list[Rejection]) -> None:
+        """Send again what somebody without the secret has written over.
+
+        Raises:
+            SignatureError: If that has been done too often.
+        """
+        again: dict[str, Part] = {}
+        for rejection in rejections:
+            try:
+                part = self.deliveries.rejected(rejection.part, rejection.task)
+            except SignatureError as error:
+                raise SignatureError(
+                    f"chunk {rejection.part} of {self._spec} was rejected {error}, the last time "
+                    f"for {rejection.why}. Somebody who has not the secret writes to the store, "
+                    "or a worker has another one"
+                ) from None
+            if part is not None:
+                again[part.key] = part
+        if again:
+            self._send_again(list(again.values()))
+
+    # --- what surveys tell --------------------------------------------------------------------
+
+    def look(self, survey: Survey, asked_at: float) -> list[Outcome[Frame]]:
+        """Send again what nobody will settle, after the survey's outcomes have been settled.
+
+        Args:
+            survey: What was seen.
+            asked_at: When it was asked for, by the clock.
+
+        Raises:
+            FleetError: If it is given up.
+        """
+        unseen_s = 3 * max((worker.beats_every_s for worker in survey.workers), default=1.0)
+        tasks = self.deliveries.tasks
+        view = View(survey.waiting, survey.workers, survey.claims, tasks, self._spec.id, unseen_s)
+        verdict = self.liveness.judge(self.watched_s, view)
+        if verdict is not None:
+            raise self._given_up(verdict)
+        if survey.waiting is None:
+            return []  # nothing can be sent now
+        seen = Sighting(
+            survey.claims,
+            {worker.name: worker.running for worker in survey.workers},
+            queue_is_empty=survey.waiting == 0,
+            leaving={worker.name for worker in survey.workers if worker.slots == 0},
+            any_idle=any(worker.slots > len(worker.running) for worker in survey.workers),
+            unseen_s=unseen_s,
+        )
+        return self._recover(asked_at, seen)
+
+    def _recover(self, asked_at: float, seen: Sighting) -> list[Outcome[Frame]]:
+        outcomes: list[Outcome[Frame]] = []
+        forgotten = []
+        for part, loss in self.deliveries.lost(asked_at, seen):
+            match loss:
+                case Loss.WORKER_GONE:
+                    outcomes += self._after_death(self.deliveries.disappeared(part), part.key)
+                case Loss.CLAIM_LOST:
+                    outcomes += self._after_death(self.deliveries.came_to_nothing(part), part.key)
+                case Loss.UNCLAIMED | Loss.SLOW:
+                    forgotten.append(part)
+        if forgotten:
+            self._send_again(forgotten)
+        return outcomes
+
+    # --- giving up ----------------------------------------------------------------------------
+
+    def lost_job(self) -> JobLostError:
+        """Return the error of a job that the store no longer knows."""
+        return JobLostError(
+            f"the store at {hide_password(self._settings.redis_store_url)} no longer knows job "
+            f"{self._spec.id}: it was emptied or restarted without its data, or ran out of "
+            "memory; what was delivered is complete up to here. Run the job again"
+        )
+
+    def _given_up(self, verdict: Verdict) -> FleetError:
+        match verdict:
+            case NoWorkers(idle):
+                return self._no_workers(idle)
+            case OtherCode(patience_s):
+                return self._other_code(patience_s)
+            case BrokerAway():
+                return BrokerUnavailableError(
+                    f"the broker at {self._broker_url} has been out of reach for "
+                    f"{self._settings.outage_s:.0f} s"
+                )
+            case Stall() as stall:
+                return self._stalled(stall)
+
+    def _no_workers(self, idle: int) -> NoWorkersError:
+        there = (
+            f" ({idle} are there and take none from it: they are leaving, or somebody sent "
+            "cancel_consumer; add_consumer or a restart mends that)"
+        )
+        return NoWorkersError(
+            f"no worker answers on queue '{self._settings.queue}' of "
+            f"{self._broker_url}{there if idle else ''}; "
+            + (self._store.rejected_workers() or _START_ONE)
+        )
+
+    def _other_code(self, patience_s: float) -> CodeMismatchError:
+        held = "; ".join(f"{worker}: {code}" for worker, code in self._codes.items())
+        return CodeMismatchError(
+            f"no worker took a chunk of {self._spec} within {patience_s:.0f} s: "
+            f"their migrations differ from this producer's ({self._spec.fingerprint}). They hold: "
+            f"{held}. Deploy the same code to workers and producers"
+        )
+
+    def _stalled(self, stall: Stall) -> StalledError:
+        last = f"{stall.last} {stall.ago_s:.0f} s ago" if stall.last else "nothing since it began"
+        other = f", {stall.declined} more hold other code" if stall.declined else ""
+        return StalledError(
+            f"no chunk of {self._spec} has moved for {self._settings.stall_s:.0f} s although "
+            f"workers are idle. Seen: idle workers: {stall.workers} with {stall.free_slots} free "
+            f"slots{other}; "
+            f"{stall.waiting} tasks in queue '{self._settings.queue}' of {self._broker_url}; "
+            f"{stall.unclaimed} chunks wait, {stall.claimed} are claimed; last movement: {last}. "
+            f"Check: {self._advice(stall)}"
+        )
+
+    def _advice(self, stall: Stall) -> str:
+        is_redis = self._settings.broker_url.partition("://")[0] in REDIS_SCHEMES
+        if stall.repeats:
+            told = f"chunks were begun again {stall.repeats} times and came to no outcome"
+            if is_redis:
+                return f"{told}: do workers lose their connection to the broker?"
+            return (
+                f"{told}: is RabbitMQ's consumer_timeout shorter than a chunk takes? Raise it, or "
+                "choose a smaller chunk_size"
+            )
+        if not stall.unclaimed:
+            return (
+                f"chunks have been running for longer than time_limit_s "
+                f"({self._settings.time_limit_s:g} s): do the workers have another one?"
+            )
+        if stall.waiting:
+            return (
+                "do the workers listen to the same broker, virtual host or database as this "
+                "producer (their PYRMUTE_TASKS_BROKER_URL)? Did somebody cancel their consumers?"
+            )
+        return (
+            "something takes the tasks and runs none: do workers of another fleet, with another "
+            f"store, listen to queue '{self._settings.queue}' of this broker?"
+        )
+
+    @property
+    def _broker_url(self) -> str:
+        return hide_password(self._settings.broker_url)

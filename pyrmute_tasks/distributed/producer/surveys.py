@@ -1,0 +1,140 @@
+"""Surveys of a job's fleet, made beside collecting, and the life of the job's keys."""
+
+import logging
+import threading
+from typing import Final, Protocol
+
+import redis
+
+from pyrmute_tasks.distributed.protocol import Survey
+from pyrmute_tasks.distributed.queue_depth import QueueDepth
+from pyrmute_tasks.logs import log
+
+__all__ = ["Lookout", "SurveyedStore", "ThreadedLookout"]
+
+_FAREWELL_S: Final = 0.2  # it writes nothing that would have to be waited for
+
+
+class SurveyedStore(Protocol):
+    """What a lookout needs of a store; see `Store`."""
+
+    def survey(self, job: str, waiting: int | None = None, *, is_busy: bool = False) -> Survey:
+        """Look at a job and its fleet in one round trip, and renew the job's life."""
+
+    def touch_job(self, job: str) -> bool:
+        """Renew the life of a job's keys; False if the job is gone."""
+
+
+class Lookout(Protocol):
+    """Makes surveys of a job's fleet."""
+
+    def begin(self) -> None:
+        """Keep the job's keys alive from now on."""
+
+    def end(self) -> None:
+        """Stop that; nothing is asked any more."""
+
+    def request(self, *, is_busy: bool) -> bool:
+        """Ask for a survey and return at once; False if one is on its way.
+
+        Args:
+            is_busy: The job has chunks under way, and counts for the other jobs of the queue.
+        """
+
+    def report(self) -> Survey | None:
+        """Return a survey that is ready, once; or raise what it ran into."""
+
+
+class ThreadedLookout:
+    """A `Lookout` that asks in a thread of its own.
+
+    Nobody waits for it: a server that is far, or that does not answer, holds up no outcome.
+    However slowly outputs are consumed, the job's keys live on.
+
+    Args:
+        store: Where the job is.
+        depth: Counts what waits in the queue, if the store does not.
+        job: The job's id.
+        touch_every_s: How often the keys' life is renewed while no survey is asked for.
+    """
+
+    def __init__(
+        self, store: SurveyedStore, depth: QueueDepth | None, job: str, touch_every_s: float
+    ) -> None:
+        self._store = store
+        self._depth = depth
+        self._job = job
+        self._touch_every_s = touch_every_s
+        self._lock = threading.Lock()
+        self._wanted = threading.Event()
+        self._is_over = False
+        self._is_asking = self._is_busy = False
+        self._survey: Survey | None = None
+        self._error: Exception | None = None
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """End the thread; one that waits for an answer ends with it."""
+        self._is_over = True
+        self._wanted.set()
+        if self._thread is not None:
+            self._thread.join(timeout=_FAREWELL_S)
+
+    def request(self, *, is_busy: bool) -> bool:
+        """Ask for a survey and return at once; False if one is on its way.
+
+        Args:
+            is_busy: The job has chunks under way, and counts for the other jobs of the queue.
+        """
+        with self._lock:
+            if self._is_asking:
+                return False
+            self._is_asking, self._is_busy = True, is_busy
+        self._wanted.set()
+        return True
+
+    def report(self) -> Survey | None:
+        """Return a survey that is ready, once; or raise what it ran into."""
+        with self._lock:
+            survey, self._survey = self._survey, None
+            error, self._error = self._error, None
+        if error is not None:
+            raise error
+        return survey
+
+    def _run(self) -> None:
+        try:
+            while True:
+                is_wanted = self._wanted.wait(self._touch_every_s)
+                self._wanted.clear()
+                if self._is_over:
+                    return
+                if is_wanted:
+                    self._ask()
+                else:
+                    self._touch()
+        finally:
+            if self._depth is not None:
+                self._depth.close()
+
+    def _ask(self) -> None:
+        survey, caught = None, None
+        try:
+            waiting = self._depth.ask() if self._depth is not None else None
+            if not self._is_over:
+                survey = self._store.survey(self._job, waiting, is_busy=self._is_busy)
+        except Exception as error:  # raised where the job is driven
+            caught = error
+        with self._lock:
+            self._survey, self._error, self._is_asking = survey, caught, False
+
+    def _touch(self) -> None:
+        try:
+            self._store.touch_job(self._job)
+        except redis.RedisError:
+            log(logging.WARNING, "keep_alive_failed", "the store cannot be reached", job=self._job)

@@ -1,0 +1,137 @@
+"""How many tasks wait in the queue: asked in one round trip, over a connection that stays.
+
+The one module that knows in which lists Celery keeps a queue on Redis.
+"""
+
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from pyrmute_tasks.distributed.refusals import find_refusal, reason_of
+from pyrmute_tasks.errors import BrokerUnavailableError
+from pyrmute_tasks.logs import hide_password
+from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.urls import REDIS_SCHEMES, store_url
+
+__all__ = ["AmqpDepth", "CountsTasks", "QueueDepth", "RedisDepth", "depth_of", "queue_lists"]
+
+_SEPARATOR: Final = "\x06\x16"
+_PRIORITIES: Final = (3, 6, 9)  # beside 0, whose list has the queue's name
+_CONNECT_TIMEOUT_S: Final = 3.0
+_ANSWER_S: Final = 10.0  # a broker that takes longer is frozen, or its host is
+
+
+class QueueDepth(Protocol):
+    """Counts the tasks that wait in the queue."""
+
+    def ask(self) -> int | None:
+        """Return how many tasks wait; None if the broker is away."""
+
+    def close(self) -> None:
+        """Close what was opened for it."""
+
+
+class CountsTasks(Protocol):
+    """What `AmqpDepth` needs of a broker; see `Broker`."""
+
+    def waiting(self) -> int | None:
+        """Return how many tasks wait in the queue; None if the broker is away."""
+
+
+def queue_lists(settings: Settings) -> tuple[str, ...]:
+    """Return the lists that hold the queue, if they are in the store's own database.
+
+    Then the store counts them with whatever else it is asked.
+    """
+    if _scheme(settings.broker_url) not in REDIS_SCHEMES:
+        return ()
+    return _lists(settings.queue) if _broker_url(settings) == settings.redis_store_url else ()
+
+
+def depth_of(settings: Settings, broker: CountsTasks) -> QueueDepth | None:
+    """Return what counts the tasks of the queue; None if the store does it by the way."""
+    if queue_lists(settings):
+        return None
+    is_redis = _scheme(settings.broker_url) in REDIS_SCHEMES
+    return RedisDepth(settings) if is_redis else AmqpDepth(broker)
+
+
+class RedisDepth:
+    """Counts tasks on a Redis that is not the store, over one connection of its own.
+
+    A broker that is away is asked again by the next survey, for as long as an outage may take.
+
+    Args:
+        settings: Where the broker is.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        url = _broker_url(settings)
+        tcp = {} if url.startswith("unix://") else {"socket_keepalive": True}
+        self._redis: redis.Redis = redis.Redis.from_url(
+            url,
+            socket_connect_timeout=_CONNECT_TIMEOUT_S,
+            socket_timeout=_ANSWER_S,
+            retry=Retry(NoBackoff(), 1),  # the server may have closed one that was idle
+            **tcp,
+        )
+
+    def ask(self) -> int | None:
+        """Return how many tasks wait; None if the broker is away.
+
+        Raises:
+            BrokerUnavailableError: If it refuses the user, the password or the database.
+        """
+        try:
+            with self._redis.pipeline(transaction=False) as pipe:
+                for name in _lists(self._settings.queue):
+                    pipe.llen(name)
+                lengths: list[Any] = pipe.execute()
+        except redis.RedisError as error:
+            refused = find_refusal(error)
+            if refused is None:
+                return None
+            raise BrokerUnavailableError(
+                f"the broker at {hide_password(self._settings.broker_url)} refused {refused} "
+                f"({reason_of(error)}); correct the URL or the user's permissions"
+            ) from None
+        return sum(map(int, lengths))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._redis.close()
+
+
+class AmqpDepth:
+    """Counts tasks on RabbitMQ, by a passive declaration over a connection of the pool.
+
+    Args:
+        broker: Does so.
+    """
+
+    def __init__(self, broker: CountsTasks) -> None:
+        self._broker = broker
+
+    def ask(self) -> int | None:
+        """Return how many tasks wait; None if the broker is away."""
+        return self._broker.waiting()
+
+    def close(self) -> None:
+        """Leave the connection to the pool."""
+
+
+def _lists(queue: str) -> tuple[str, ...]:
+    """Return the names of the lists in which kombu keeps a queue: one for each priority."""
+    return (queue, *(f"{queue}{_SEPARATOR}{priority}" for priority in _PRIORITIES))
+
+
+def _broker_url(settings: Settings) -> str:
+    return store_url(settings.broker_url)
+
+
+def _scheme(url: str) -> str:
+    return urlsplit(url).scheme
