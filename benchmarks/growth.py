@@ -29,7 +29,7 @@ from benchmarks.contenders.fleet import OurFleet, our_fleet
 from benchmarks.processes import MB
 from benchmarks.workloads import Workload
 from pyrmute_tasks import Window
-from pyrmute_tasks.events import ChunkDelivered, Event
+from pyrmute_tasks.engine.events import ChunkDelivered, Event
 
 RESULTS: Final = inputs.CACHE / "growth.json"
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pyrmute_tasks.cli import main
+from pyrmute_tasks.cli.main import main
 
 EXAMPLES = Path(__file__).parent
 SAMPLE = EXAMPLES / "data" / "flights-sample.jsonl"

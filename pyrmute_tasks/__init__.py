@@ -1,6 +1,9 @@
 """Batch migration of versioned pydantic models, in one process or on a fleet."""
 
 from pyrmute_tasks._version import __version__
+from pyrmute_tasks.engine.job import Fence, JobReport, JobState
+from pyrmute_tasks.engine.pipeline import Window
+from pyrmute_tasks.engine.threaded_sources import in_thread
 from pyrmute_tasks.errors import (
     BrokerUnavailableError,
     CodeMismatchError,
@@ -26,21 +29,18 @@ from pyrmute_tasks.errors import (
     VersionedModelError,
     WireError,
 )
-from pyrmute_tasks.flow import Window
 from pyrmute_tasks.hooks import MetricsHook, MigrationHook
-from pyrmute_tasks.jobs import Fence, JobReport, JobState
 from pyrmute_tasks.manager import ModelManager
-from pyrmute_tasks.migration_testing import (
+from pyrmute_tasks.migrator import Migrator
+from pyrmute_tasks.plans.nested_models import NestedModelInfo
+from pyrmute_tasks.plans.retry import Retry
+from pyrmute_tasks.registry import MigrationFunc, ModelData
+from pyrmute_tasks.settings import Compress, Settings
+from pyrmute_tasks.testing import (
     MigrationTestCase,
     MigrationTestResult,
     MigrationTestResults,
 )
-from pyrmute_tasks.migrator import Migrator
-from pyrmute_tasks.nested import NestedModelInfo
-from pyrmute_tasks.registry import MigrationFunc, ModelData
-from pyrmute_tasks.retries import Retry
-from pyrmute_tasks.settings import Compress, Settings
-from pyrmute_tasks.threaded import in_thread
 from pyrmute_tasks.versions import ModelVersion
 
 __all__ = [

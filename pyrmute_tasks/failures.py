@@ -15,7 +15,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from pyrmute_tasks.errors import FleetError, MigrationError, PyrmuteTasksError
-from pyrmute_tasks.remote_errors import (
+from pyrmute_tasks.wire.remote_errors import (
     RemoteError,
     attributes_of,
     causes_of,

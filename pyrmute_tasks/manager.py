@@ -7,25 +7,25 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.batches import (
+from pyrmute_tasks.engine.chunks import check_chunk_size
+from pyrmute_tasks.errors import MigrationError, ModelNotFoundError
+from pyrmute_tasks.hooks import HookSet, MigrationHook, use_hooks
+from pyrmute_tasks.local.batches import (
     Parallelism,
     Wanted,
     migrate_all,
     migrate_lazily,
     migrate_parallel,
 )
-from pyrmute_tasks.chunks import check_chunk_size
-from pyrmute_tasks.errors import MigrationError, ModelNotFoundError
-from pyrmute_tasks.hooks import HookSet, MigrationHook, use_hooks
-from pyrmute_tasks.migration_testing import (
+from pyrmute_tasks.plans.fingerprint.reachable import ReachedCode
+from pyrmute_tasks.plans.nested_models import NestedModelInfo, nested_models
+from pyrmute_tasks.plans.plan import MigrationPlan, compile_plan
+from pyrmute_tasks.registry import MigrationFunc, ModelData, Registry, locate_attribute
+from pyrmute_tasks.testing import (
     MigrationTestCases,
     MigrationTestResults,
     run_test_cases,
 )
-from pyrmute_tasks.nested import NestedModelInfo, nested_models
-from pyrmute_tasks.plan import MigrationPlan, compile_plan
-from pyrmute_tasks.reachable import ReachedCode
-from pyrmute_tasks.registry import MigrationFunc, ModelData, Registry, locate_attribute
 from pyrmute_tasks.versions import ModelVersion, VersionLike
 
 __all__ = ["ModelManager"]

@@ -19,10 +19,11 @@ from typing import Any, Final, Self, TypeVar
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.adoption import adopt, load_manager
 from pyrmute_tasks.audit import SAMPLE, TIMEOUT_S, AuditReport, audit
-from pyrmute_tasks.batches import Wanted
-from pyrmute_tasks.chunks import (
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
+from pyrmute_tasks.distributed.producer.session import JobExecutor, Session
+from pyrmute_tasks.engine.chunk_sizes import ChunkSizer, RecordSizer
+from pyrmute_tasks.engine.chunks import (
     Chunk,
     Outcome,
     check_chunk_size,
@@ -31,26 +32,25 @@ from pyrmute_tasks.chunks import (
     encode_packed,
     pack_each,
 )
-from pyrmute_tasks.codec import Frame, FrameKind
-from pyrmute_tasks.collector import rare_collections
-from pyrmute_tasks.distributed.embedded import EmbeddedFleet
-from pyrmute_tasks.distributed.session import JobExecutor, Session
+from pyrmute_tasks.engine.events import Observer
+from pyrmute_tasks.engine.job import JobReport, JobSpec, JobState, JobTally, new_job_id
+from pyrmute_tasks.engine.pipeline import Window, run_ordered
+from pyrmute_tasks.engine.threaded_sources import ConvertedReader, ThreadedReader, ThreadedSource
 from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
-from pyrmute_tasks.events import Observer
 from pyrmute_tasks.failures import RecordFailure
-from pyrmute_tasks.flow import Window, run_ordered
 from pyrmute_tasks.io.jsonl import FIRST_BYTES, MOST_BYTES, JsonlSource
 from pyrmute_tasks.io.output_file import open_output
-from pyrmute_tasks.jobs import JobReport, JobSpec, JobState, JobTally, new_job_id
-from pyrmute_tasks.local import check_workers, usable_cpus
-from pyrmute_tasks.observability import log
-from pyrmute_tasks.plan import MigrationPlan
+from pyrmute_tasks.local.batches import Wanted
+from pyrmute_tasks.local.executors import check_workers, usable_cpus
+from pyrmute_tasks.logs import log
+from pyrmute_tasks.plans.garbage_collection import rare_collections
+from pyrmute_tasks.plans.plan import MigrationPlan
+from pyrmute_tasks.plans.retry import Retry
+from pyrmute_tasks.pyrmute_adapter import adopt, load_manager
 from pyrmute_tasks.registry import ModelData
-from pyrmute_tasks.retries import Retry
 from pyrmute_tasks.settings import Settings
-from pyrmute_tasks.sizing import ChunkSizer, RecordSizer
-from pyrmute_tasks.threaded import ConvertedReader, ThreadedReader, ThreadedSource
 from pyrmute_tasks.versions import VersionLike
+from pyrmute_tasks.wire.frames import Frame, FrameKind
 
 __all__ = ["Migrator"]
 

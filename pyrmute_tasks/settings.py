@@ -11,10 +11,8 @@ from types import MappingProxyType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from pyrmute_tasks.codec import Compression
+from pyrmute_tasks.engine.job import Fence
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.jobs import Fence
-from pyrmute_tasks.signing import Signer, split_secrets
 from pyrmute_tasks.urls import (
     REDIS_SCHEMES,
     celery_url,
@@ -23,6 +21,8 @@ from pyrmute_tasks.urls import (
     store_url,
     tls_of_broker,
 )
+from pyrmute_tasks.wire.frames import Compression
+from pyrmute_tasks.wire.signing import Signer, split_secrets
 
 __all__ = ["ENV_PREFIX", "Compress", "Settings"]
 

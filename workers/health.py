@@ -10,7 +10,7 @@ import socket
 import sys
 
 from pyrmute_tasks.distributed import Broker, Store, create_app
-from pyrmute_tasks.distributed.tidings import WorkerInfo
+from pyrmute_tasks.distributed.protocol import WorkerInfo
 from pyrmute_tasks.errors import NoWorkersError, PyrmuteTasksError
 from pyrmute_tasks.settings import Settings
 

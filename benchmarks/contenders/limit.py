@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 from benchmarks.contenders.blocks import Block, over_blocks
 from benchmarks.contenders.contest import Contest, Lap, compete
-from pyrmute_tasks.plan import MigrationPlan
+from pyrmute_tasks.plans.plan import MigrationPlan
 
 _plans: list[MigrationPlan] = []  # this process's; a pool's functions take blocks only
 

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Final
 
 from pyrmute_tasks import ModelManager
-from pyrmute_tasks.plan import MigrationPlan
+from pyrmute_tasks.plans.plan import MigrationPlan
 
 __all__ = ["NAMES", "Workload", "pyrmute_lines", "pyrmute_manager"]
 

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from pyrmute_tasks.adoption import Manager, adopt, load_manager
 from pyrmute_tasks.audit.child import Request
 from pyrmute_tasks.audit.compare import Raised
 from pyrmute_tasks.audit.passes import Spot, Tally, stages_of
@@ -29,7 +28,8 @@ from pyrmute_tasks.audit.report import (
 from pyrmute_tasks.audit.runs import PROCESSES, RUNS, Deadline, Evidence, cause_of, examine
 from pyrmute_tasks.audit.sample import Sample, take_sample
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.plan import MigrationPlan
+from pyrmute_tasks.plans.plan import MigrationPlan
+from pyrmute_tasks.pyrmute_adapter import Manager, adopt, load_manager
 from pyrmute_tasks.registry import ModelData, is_loading
 from pyrmute_tasks.versions import VersionLike
 

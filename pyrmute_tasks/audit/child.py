@@ -18,13 +18,13 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.adoption import Manager, load_manager
 from pyrmute_tasks.audit.compare import Frozen, freeze, freeze_error
 from pyrmute_tasks.audit.ledger import Ledger
 from pyrmute_tasks.audit.passes import Reference, Seen, Spot, Tally, Walker, stages_of
 from pyrmute_tasks.audit.report import Loss
 from pyrmute_tasks.errors import ModelNotFoundError
-from pyrmute_tasks.plan import MigrationPlan
+from pyrmute_tasks.plans.plan import MigrationPlan
+from pyrmute_tasks.pyrmute_adapter import Manager, load_manager
 
 __all__ = ["PROGRESS", "Answer", "Request", "main"]
 

@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from pydantic import BaseModel, ValidationError
 
 from pyrmute_tasks.audit.report import Change
-from pyrmute_tasks.places import fields_of
+from pyrmute_tasks.plans.field_shapes import fields_of
 
 __all__ = [
     "Difference",

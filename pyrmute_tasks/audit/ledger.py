@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pyrmute_tasks.audit.compare import Frozen, differences, shown_key
 from pyrmute_tasks.audit.passes import Seen, Walker
 from pyrmute_tasks.audit.report import Loss, LossKind
-from pyrmute_tasks.places import Place, Reader, fields_of, keys_of
+from pyrmute_tasks.plans.field_shapes import Place, Reader, fields_of, keys_of
 
 __all__ = ["Ledger", "Trail", "Undeclared", "path_of", "sample_losses"]
 

@@ -24,7 +24,7 @@ from pyrmute_tasks.audit.compare import (
 )
 from pyrmute_tasks.audit.report import Change
 from pyrmute_tasks.errors import InvalidRecordError, ModelNotFoundError
-from pyrmute_tasks.plan import MigrationPlan
+from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.registry import MigrationFunc
 
 __all__ = [

@@ -16,7 +16,7 @@ import signal
 from pathlib import Path
 from typing import Final
 
-from pyrmute_tasks.observability import log
+from pyrmute_tasks.logs import log
 
 __all__ = ["FOLDER_PREFIX", "Claim", "remove_leftovers"]
 

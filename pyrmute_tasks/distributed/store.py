@@ -43,9 +43,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
-from pyrmute_tasks.codec import pack
-from pyrmute_tasks.distributed.patience import PatientRetry
-from pyrmute_tasks.distributed.tidings import (
+from pyrmute_tasks.distributed.protocol import (
     Arrivals,
     Claim,
     ClaimInfo,
@@ -55,11 +53,13 @@ from pyrmute_tasks.distributed.tidings import (
     read_heartbeat,
     sort_notice,
 )
+from pyrmute_tasks.distributed.redis_retry import PatientRetry
+from pyrmute_tasks.engine.job import JobSpec
 from pyrmute_tasks.errors import FrameError, SignatureError, StoreUnavailableError
-from pyrmute_tasks.jobs import JobSpec
-from pyrmute_tasks.observability import hide_password, log
+from pyrmute_tasks.logs import hide_password, log
 from pyrmute_tasks.settings import Settings
-from pyrmute_tasks.signing import SECRET_VARIABLE, Sealed
+from pyrmute_tasks.wire.frames import pack
+from pyrmute_tasks.wire.signing import SECRET_VARIABLE, Sealed
 
 __all__ = ["Store", "is_full"]
 

@@ -6,10 +6,10 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Final
 
-from pyrmute_tasks.chunks import Chunk, Origin, check_chunk_size
-from pyrmute_tasks.codec import Compression, FrameKind, encode_frame
+from pyrmute_tasks.engine.chunk_sizes import ChunkSizer
+from pyrmute_tasks.engine.chunks import Chunk, Origin, check_chunk_size
 from pyrmute_tasks.errors import ConfigurationError, FrameTooLargeError
-from pyrmute_tasks.sizing import ChunkSizer
+from pyrmute_tasks.wire.frames import Compression, FrameKind, encode_frame
 
 __all__ = ["FIRST_BYTES", "MOST_BYTES", "JsonlSource"]
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from pyrmute_tasks import JobError, Migrator
 from pyrmute_tasks.audit import AuditReport, Cause, audit
-from pyrmute_tasks.cli_audit import audit_command, render
+from pyrmute_tasks.cli.audit import audit_command, render
 from tests.conftest import ROOT, descendants, is_alive, wait_until
 
 SECRET = "Secret"
@@ -152,7 +152,7 @@ HOP = ("--model", "Document", "--from", "1.0.0", "--to", "10.0.0", "in.jsonl")
 
 
 def command(*arguments: object) -> list[str]:
-    program = "from pyrmute_tasks.cli import main; main()"
+    program = "from pyrmute_tasks.cli.main import main; main()"
     return [sys.executable, "-c", program, "audit", *map(str, arguments)]
 
 

@@ -25,7 +25,7 @@ def command(*arguments: object) -> list[str]:
     return [
         sys.executable,
         "-c",
-        "from pyrmute_tasks.cli import main; main()",
+        "from pyrmute_tasks.cli.main import main; main()",
         *map(str, arguments),
     ]
 

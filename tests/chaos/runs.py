@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 from pyrmute_tasks import Migrator
 from pyrmute_tasks.distributed import Broker
-from pyrmute_tasks.events import ChunkDelivered, ChunkSubmitted, Event
+from pyrmute_tasks.engine.events import ChunkDelivered, ChunkSubmitted, Event
 from pyrmute_tasks.registry import load_attribute
 from tests.conftest import ROOT
 from tests.fleets import Fleet

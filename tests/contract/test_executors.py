@@ -9,14 +9,14 @@ from typing import Any, Self
 
 import pytest
 
-from pyrmute_tasks.chunks import Chunk, Outcome, decode_records, encode_packed
-from pyrmute_tasks.codec import Compression, FrameKind, pack_record
 from pyrmute_tasks.distributed import Broker, CeleryExecutor, EmbeddedFleet, Store, create_app
+from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_records, encode_packed
+from pyrmute_tasks.engine.job import JobSpec, new_job_id
+from pyrmute_tasks.engine.pipeline import ChunkExecutor
 from pyrmute_tasks.errors import JobError
-from pyrmute_tasks.flow import ChunkExecutor
-from pyrmute_tasks.jobs import JobSpec, new_job_id
-from pyrmute_tasks.local import ProcessExecutor, ThreadExecutor, pack_or_pickle
+from pyrmute_tasks.local.executors import ProcessExecutor, ThreadExecutor, pack_or_pickle
 from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.wire.frames import Compression, FrameKind, pack_record
 from tests.people import broken_step, manager, person
 from tests.rabbitmq import RabbitMQFleet, rabbitmq_fleet
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import zstandard
 
-from pyrmute_tasks.codec import FrameKind
+from pyrmute_tasks.wire.frames import FrameKind
 
 __all__ = ["TASK", "Envelope", "PickleBomb", "arguments", "compressed", "frame", "nested"]
 

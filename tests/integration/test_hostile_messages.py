@@ -11,10 +11,10 @@ import ormsgpack
 import pytest
 
 from pyrmute_tasks import Migrator
-from pyrmute_tasks.codec import MAX_FRAME_BYTES, FrameKind, encode_frame, pack
+from pyrmute_tasks.engine.job import JobSpec, new_job_id
 from pyrmute_tasks.errors import PyrmuteTasksError
-from pyrmute_tasks.jobs import JobSpec, new_job_id
-from pyrmute_tasks.objects import Kind
+from pyrmute_tasks.wire.frames import MAX_FRAME_BYTES, FrameKind, encode_frame, pack
+from pyrmute_tasks.wire.objects import Kind
 from tests.conftest import wait_until
 from tests.integration.hostile import (
     MIB,
@@ -227,7 +227,7 @@ def test_headers_that_no_producer_writes_are_refused(
     assert not re.search(r"^\[forged", target.worker.log, re.M)
 
 
-@pytest.mark.parametrize("task", ["os.system", "pyrmute_tasks.cli.main", ""])
+@pytest.mark.parametrize("task", ["os.system", "pyrmute_tasks.cli.main.main", ""])
 def test_an_unknown_task_is_moved_unread(target: Target, task: str) -> None:
     target.receive(Envelope(arguments(), task=task), "of somebody else is on this queue and was")
 

@@ -13,7 +13,7 @@ from pyrmute_tasks import (
     Migrator,
     ModelNotFoundError,
 )
-from pyrmute_tasks.adoption import adopt
+from pyrmute_tasks.pyrmute_adapter import adopt
 from tests import nested_orders, people, pyrmute_people
 
 HOP = ("Person", "1.0.0", "3.0.0")

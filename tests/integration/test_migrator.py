@@ -15,6 +15,7 @@ from redis import Redis
 
 from pyrmute_tasks import ConfigurationError, JobState, MigrationError, Migrator, ModelManager
 from pyrmute_tasks.distributed import EmbeddedFleet, Store
+from pyrmute_tasks.engine.pipeline import Window
 from pyrmute_tasks.errors import (
     InvalidRecordError,
     ManagerImportError,
@@ -22,7 +23,6 @@ from pyrmute_tasks.errors import (
     StoreUnavailableError,
     UnsupportedValueError,
 )
-from pyrmute_tasks.flow import Window
 from pyrmute_tasks.registry import load_attribute
 from pyrmute_tasks.settings import Compress, Settings
 from tests.conftest import ROOT, descendants, is_alive, wait_until

@@ -13,8 +13,8 @@ from kombu.exceptions import ChannelError
 
 from pyrmute_tasks import BrokerUnavailableError, Migrator
 from pyrmute_tasks.distributed import Broker, broker, create_app
-from pyrmute_tasks.distributed.broker import Message
-from pyrmute_tasks.events import ChunkDelivered, Event
+from pyrmute_tasks.distributed.producer.broker import Message
+from pyrmute_tasks.engine.events import ChunkDelivered, Event
 from pyrmute_tasks.settings import Settings
 from tests.conftest import is_alive, wait_until
 from tests.people import broken_step, manager, person

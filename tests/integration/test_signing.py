@@ -10,13 +10,13 @@ import pytest
 from kombu.pidbox import Mailbox
 
 from pyrmute_tasks import Migrator
-from pyrmute_tasks.codec import pack
 from pyrmute_tasks.distributed import create_app
 from pyrmute_tasks.distributed.app import signed_part
+from pyrmute_tasks.engine.job import JobSpec
 from pyrmute_tasks.errors import NoWorkersError, SignatureError
-from pyrmute_tasks.jobs import JobSpec
 from pyrmute_tasks.settings import Settings
-from pyrmute_tasks.signing import Sealed, Signer
+from pyrmute_tasks.wire.frames import pack
+from pyrmute_tasks.wire.signing import Sealed, Signer
 from tests.conftest import is_alive, wait_until
 from tests.integration.hostile import Envelope, arguments, frame
 from tests.integration.private_fleet import QUEUE, private_fleet

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pyrmute_tasks import Migrator
-from pyrmute_tasks.distributed.children import process_state
+from pyrmute_tasks.distributed.worker.children import process_state
 from tests.conftest import wait_until
 from tests.integration.private_fleet import PrivateFleet, private_fleet
 

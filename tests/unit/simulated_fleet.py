@@ -1,7 +1,7 @@
 """A broker, a store and workers that live in one process and in simulated time.
 
 The store does what the scripts in `pyrmute_tasks.distributed.store` do, step for step; the
-workers do what `pyrmute_tasks.distributed.tasks` and Celery do. Time passes only while the
+workers do what `distributed.worker.chunk_runner` and Celery do. Time passes only while the
 executor asks the store or the broker for something: then the fleet goes on by itself. What
 may go wrong in a real fleet is a `Harm`, and `Fleet.suffer` does it.
 """
@@ -15,17 +15,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pyrmute_tasks.chunks import Chunk, Outcome, decode_records, encode_outcome, encode_packed
-from pyrmute_tasks.codec import (
-    Compression,
-    FrameKind,
-    decode_frame,
-    encode_frame,
-    pack,
-    pack_record,
-)
-from pyrmute_tasks.distributed.broker import Message
-from pyrmute_tasks.distributed.tidings import (
+from pyrmute_tasks.distributed.producer.broker import Message
+from pyrmute_tasks.distributed.protocol import (
     Arrivals,
     Claim,
     ClaimInfo,
@@ -33,10 +24,25 @@ from pyrmute_tasks.distributed.tidings import (
     Decline,
     WorkerInfo,
 )
+from pyrmute_tasks.engine.chunks import (
+    Chunk,
+    Outcome,
+    decode_records,
+    encode_outcome,
+    encode_packed,
+)
+from pyrmute_tasks.engine.job import JobSpec
 from pyrmute_tasks.errors import BrokerUnavailableError
 from pyrmute_tasks.failures import RecordFailure, Stage
-from pyrmute_tasks.jobs import JobSpec
 from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.wire.frames import (
+    Compression,
+    FrameKind,
+    decode_frame,
+    encode_frame,
+    pack,
+    pack_record,
+)
 
 __all__ = [
     "End",

@@ -34,7 +34,7 @@ from pyrmute_tasks.audit.ledger import Ledger, Undeclared, path_of, sample_losse
 from pyrmute_tasks.audit.passes import Spot, Stage, Tally, Walker, stages_of
 from pyrmute_tasks.audit.runs import Run, cause_of
 from pyrmute_tasks.audit.sample import choose, take_sample
-from pyrmute_tasks.cli_audit import render
+from pyrmute_tasks.cli.audit import render
 
 # --- comparing ----------------------------------------------------------------------------
 

@@ -21,10 +21,10 @@ from pydantic import (
 )
 
 from pyrmute_tasks import MigrationError, ModelManager
-from pyrmute_tasks.changes import ChangeCompiler
-from pyrmute_tasks.places import Reader
-from pyrmute_tasks.plan import MigrationPlan
-from pyrmute_tasks.steps import StepCompiler
+from pyrmute_tasks.plans.converters import ChangeCompiler
+from pyrmute_tasks.plans.field_shapes import Reader
+from pyrmute_tasks.plans.plan import MigrationPlan
+from pyrmute_tasks.plans.steps import StepCompiler
 from tests.unit.both import Both
 
 HOP = ("1.0.0", "2.0.0")

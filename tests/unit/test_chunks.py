@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from pyrmute_tasks.chunks import (
+from pyrmute_tasks.engine.chunks import (
     Origin,
     Outcome,
     cut_records,
@@ -14,9 +14,16 @@ from pyrmute_tasks.chunks import (
     join_frames,
     pack_each,
 )
-from pyrmute_tasks.codec import Compression, Frame, FrameKind, decode_frame, encode_frame, pack
 from pyrmute_tasks.errors import ConfigurationError, FrameError, UnsupportedValueError
 from pyrmute_tasks.failures import RecordFailure, Stage
+from pyrmute_tasks.wire.frames import (
+    Compression,
+    Frame,
+    FrameKind,
+    decode_frame,
+    encode_frame,
+    pack,
+)
 
 
 @pytest.mark.parametrize("total", [0, 1, 4, 5, 6, 10])

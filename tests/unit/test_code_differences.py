@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from pyrmute_tasks import ModelManager
-from pyrmute_tasks.cli_fingerprint import fingerprint
-from pyrmute_tasks.code_differences import compare_trees, describe_held, root_of
+from pyrmute_tasks.cli.fingerprint import fingerprint
 from pyrmute_tasks.errors import FrameError
-from pyrmute_tasks.fingerprint import Entry, FingerprintTree
+from pyrmute_tasks.plans.fingerprint.differences import compare_trees, describe_held, root_of
+from pyrmute_tasks.plans.fingerprint.tree import Entry, FingerprintTree
 from tests.people import manager as people
 
 HOP = ("Person", "1.0.0", "3.0.0")
@@ -215,7 +215,7 @@ def test_named_package_counts_by_its_code(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_module_by_name_and_by_path_have_one_fingerprint() -> None:
     program = (
-        "import sys; from pyrmute_tasks.adoption import load_manager; "
+        "import sys; from pyrmute_tasks.pyrmute_adapter import load_manager; "
         "print(load_manager(sys.argv[1]).plan('Person', '1.0.0', '3.0.0').fingerprint)"
     )
     for spec in ("tests.people:manager", "tests/people.py:manager"):

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic_core import TzInfo
 
-from pyrmute_tasks.codec import (
+from pyrmute_tasks.errors import FrameError, UnsupportedValueError
+from pyrmute_tasks.wire.frames import (
     Compression,
     FrameKind,
     decode_frame,
@@ -23,8 +24,7 @@ from pyrmute_tasks.codec import (
     pack_record,
     unpack,
 )
-from pyrmute_tasks.errors import FrameError, UnsupportedValueError
-from pyrmute_tasks.msgpack_depth import nests_deeper
+from pyrmute_tasks.wire.msgpack_depth import nests_deeper
 
 ZONES = st.sampled_from(
     [

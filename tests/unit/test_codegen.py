@@ -9,10 +9,10 @@ import pytest
 from pydantic import BaseModel, model_validator
 
 from pyrmute_tasks import InvalidRecordError, MigrationError, ModelManager
-from pyrmute_tasks.codegen import Interruption, Output, OutputKind
-from pyrmute_tasks.collector import rare_collections
 from pyrmute_tasks.failures import Stage
-from pyrmute_tasks.plan import DATA, PACKED, MigrationPlan
+from pyrmute_tasks.plans.codegen import Interruption, Output, OutputKind
+from pyrmute_tasks.plans.garbage_collection import rare_collections
+from pyrmute_tasks.plans.plan import DATA, PACKED, MigrationPlan
 from tests.people import manager, person
 
 

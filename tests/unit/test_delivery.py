@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyrmute_tasks.chunks import Chunk, Outcome, decode_records
-from pyrmute_tasks.codec import Frame, FrameKind, decode_frame, encode_frame, pack
-from pyrmute_tasks.distributed.delivery import Deliveries, Loss, Part, Sighting
-from pyrmute_tasks.distributed.tidings import TOO_LARGE, ClaimInfo
+from pyrmute_tasks.distributed.producer.redelivery import Deliveries, Loss, Part, Sighting
+from pyrmute_tasks.distributed.protocol import TOO_LARGE, ClaimInfo
+from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_records
 from pyrmute_tasks.errors import ProcessDiedError
+from pyrmute_tasks.wire.frames import Frame, FrameKind, decode_frame, encode_frame, pack
 
 
 def chunk_of(index: int, count: int, kind: FrameKind = FrameKind.OBJECTS) -> Chunk[bytes]:

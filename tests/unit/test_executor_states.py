@@ -17,9 +17,9 @@ from hypothesis.stateful import (
     rule,
 )
 
-from pyrmute_tasks.chunks import Chunk, Outcome, decode_records
-from pyrmute_tasks.codec import Frame
-from pyrmute_tasks.distributed.executor import CeleryExecutor
+from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
+from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_records
+from pyrmute_tasks.engine.pipeline import Window, run_ordered
 from pyrmute_tasks.errors import (
     BrokerUnavailableError,
     CodeMismatchError,
@@ -27,7 +27,7 @@ from pyrmute_tasks.errors import (
     NoWorkersError,
     ProcessDiedError,
 )
-from pyrmute_tasks.flow import Window, run_ordered
+from pyrmute_tasks.wire.frames import Frame
 from tests.unit.simulated_fleet import (
     OTHER_CODE,
     SETTINGS,

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from pyrmute_tasks import MigrationHook, ModelManager
-from pyrmute_tasks.codec import pack, unpack
 from pyrmute_tasks.errors import InvalidRecordError, MigrationError, ModelNotFoundError
 from pyrmute_tasks.failures import (
     RecordFailure,
@@ -22,9 +21,10 @@ from pyrmute_tasks.failures import (
     Stage,
     describe_safely,
 )
-from pyrmute_tasks.remote_errors import attributes_of, causes_of
-from pyrmute_tasks.steps import Step
+from pyrmute_tasks.plans.steps import Step
 from pyrmute_tasks.versions import ModelVersion
+from pyrmute_tasks.wire.frames import pack, unpack
+from pyrmute_tasks.wire.remote_errors import attributes_of, causes_of
 
 
 class Inner(BaseModel):

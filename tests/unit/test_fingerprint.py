@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pyrmute_tasks.code_differences import compare_trees
-from pyrmute_tasks.fingerprint import FingerprintTree
+from pyrmute_tasks.plans.fingerprint.differences import compare_trees
+from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
 from tests.unit.fingerprint_shop import ALTERING, FILES, HARMLESS, Change
 
 PROGRAM = """

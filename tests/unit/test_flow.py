@@ -14,11 +14,11 @@ from hypothesis.stateful import (
     rule,
 )
 
-from pyrmute_tasks.chunks import Chunk, Outcome
+from pyrmute_tasks.engine.chunks import Chunk, Outcome
+from pyrmute_tasks.engine.events import ChunkDelivered, ChunkDiscarded, ChunkSubmitted, Event
+from pyrmute_tasks.engine.pipeline import Window, run_ordered
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.events import ChunkDelivered, ChunkDiscarded, ChunkSubmitted, Event
 from pyrmute_tasks.failures import RecordFailure, Stage
-from pyrmute_tasks.flow import Window, run_ordered
 
 SIZE = 3  # records a chunk
 

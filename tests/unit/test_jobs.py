@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyrmute_tasks.codec import FrameKind, pack
+from pyrmute_tasks.engine.events import ChunkDelivered, ChunkDiscarded, ChunkSettled, ChunkSubmitted
+from pyrmute_tasks.engine.job import JobSpec, JobState, JobTally, new_job_id
 from pyrmute_tasks.errors import FrameError, JobError
-from pyrmute_tasks.events import ChunkDelivered, ChunkDiscarded, ChunkSettled, ChunkSubmitted
-from pyrmute_tasks.jobs import JobSpec, JobState, JobTally, new_job_id
+from pyrmute_tasks.wire.frames import FrameKind, pack
 
 
 def test_ids_are_short_and_differ() -> None:

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyrmute_tasks import codec
-from pyrmute_tasks.codec import decode_frame
 from pyrmute_tasks.errors import ConfigurationError, FrameTooLargeError
 from pyrmute_tasks.io import JsonlSource, jsonl
+from pyrmute_tasks.wire import frames as codec
+from pyrmute_tasks.wire.frames import decode_frame
 
 LINES = st.sampled_from([b'{"a":1}', b'  {"b": 2} \r', b"", b"   ", b"\t\r", b"not json", b"\r{}"])
 

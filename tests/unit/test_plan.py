@@ -10,7 +10,7 @@ from pydantic import BaseModel, RootModel, ValidationError, model_validator
 
 from pyrmute_tasks import InvalidRecordError, MigrationError, ModelData, ModelManager
 from pyrmute_tasks.failures import Stage
-from pyrmute_tasks.plan import MigrationPlan
+from pyrmute_tasks.plans.plan import MigrationPlan
 from tests.people import broken_step, invalid, manager, person
 
 

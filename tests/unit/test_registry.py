@@ -9,13 +9,13 @@ import pytest
 
 import tests.people
 from pyrmute_tasks import ModelManager
-from pyrmute_tasks.adoption import adopt
 from pyrmute_tasks.errors import (
     InvalidVersionError,
     ManagerImportError,
     ModelNotFoundError,
     RegistrationError,
 )
+from pyrmute_tasks.pyrmute_adapter import adopt
 from pyrmute_tasks.registry import is_loading, load_attribute, locate_attribute
 
 

@@ -2,11 +2,11 @@ import ssl
 
 import pytest
 
-from pyrmute_tasks.codec import Compression
+from pyrmute_tasks.engine.job import Fence
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.jobs import Fence
-from pyrmute_tasks.observability import hide_password, task_label
+from pyrmute_tasks.logs import hide_password, task_label
 from pyrmute_tasks.settings import Compress, Settings
+from pyrmute_tasks.wire.frames import Compression
 
 
 def test_settings_survive_the_environment() -> None:

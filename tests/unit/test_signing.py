@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyrmute_tasks.codec import Compression
 from pyrmute_tasks.errors import ConfigurationError, SignatureError
 from pyrmute_tasks.settings import Compress, Settings
-from pyrmute_tasks.signing import Sealed, Signer, split_secrets
+from pyrmute_tasks.wire.frames import Compression
+from pyrmute_tasks.wire.signing import Sealed, Signer, split_secrets
 
 FIRST, SECOND = "first secret of two", "second secret of two"
 signer = Signer([FIRST])

@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import pytest
 
-from pyrmute_tasks.chunks import cut_records
-from pyrmute_tasks.events import ChunkSettled
-from pyrmute_tasks.sizing import ChunkSizer, RecordSizer
+from pyrmute_tasks.engine.chunk_sizes import ChunkSizer, RecordSizer
+from pyrmute_tasks.engine.chunks import cut_records
+from pyrmute_tasks.engine.events import ChunkSettled
 
 KIB = 1024
 MIB = 1024 * KIB

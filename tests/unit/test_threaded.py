@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyrmute_tasks.chunks import Chunk
-from pyrmute_tasks.flow import Window, run_ordered
-from pyrmute_tasks.threaded import ConvertedReader, ThreadedReader, in_thread
+from pyrmute_tasks.engine.chunks import Chunk
+from pyrmute_tasks.engine.pipeline import Window, run_ordered
+from pyrmute_tasks.engine.threaded_sources import ConvertedReader, ThreadedReader, in_thread
 from tests.conftest import wait_until
 from tests.unit.test_flow import ScriptedExecutor, keep, make_chunk
 

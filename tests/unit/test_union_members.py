@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, PydanticOmit, PydanticUseDefault
 
 from pyrmute_tasks import MigrationError, ModelManager
-from pyrmute_tasks.unions import _hands_input_to_users
+from pyrmute_tasks.plans.unions import _hands_input_to_users
 
 HOP = ("Holder", "1.0.0", "2.0.0")
 

@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from pyrmute_tasks.chunks import pack_each
-from pyrmute_tasks.codec import join_packed, pack, pack_record, unpack
+from pyrmute_tasks.engine.chunks import pack_each
 from pyrmute_tasks.errors import FrameError, UnsupportedValueError
-from pyrmute_tasks.loaded import find_class, name_of_class
-from pyrmute_tasks.local import pack_or_pickle, unpack_or_unpickle
-from pyrmute_tasks.objects import Kind
+from pyrmute_tasks.local.executors import pack_or_pickle, unpack_or_unpickle
+from pyrmute_tasks.wire.frames import join_packed, pack, pack_record, unpack
+from pyrmute_tasks.wire.loaded_classes import find_class, name_of_class
+from pyrmute_tasks.wire.objects import Kind
 from tests import wire_values
 from tests.conftest import ROOT
 from tests.wire_values import KEPT, REFUSED, Colour, Frozen, Guessing, Model, Plain, Point

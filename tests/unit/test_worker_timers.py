@@ -3,7 +3,7 @@ from types import SimpleNamespace
 from kombu.asynchronous import Hub
 from kombu.asynchronous.timer import Timer
 
-from pyrmute_tasks.distributed.worker import Housekeeping, forget_cancelled
+from pyrmute_tasks.distributed.worker.service import Housekeeping, forget_cancelled
 
 
 def test_cancelled_timers_are_forgotten_and_the_others_stay_in_order() -> None:

@@ -1,0 +1,234 @@
+"""The broker as a producer uses it: publishing tasks, counting those that wait, withdrawing."""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from celery import Celery
+from kombu import Producer
+from kombu.exceptions import KombuError
+from kombu.pidbox import Mailbox
+
+from pyrmute_tasks.distributed.app import TASK_NAME, signed_part
+from pyrmute_tasks.distributed.refusals import find_refusal, reason_of
+from pyrmute_tasks.errors import BrokerUnavailableError
+from pyrmute_tasks.logs import hide_password, log
+from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.wire.signing import Sealed
+
+__all__ = ["Broker", "Message"]
+
+_RETRY_EVERY_S: Final = 1.0
+_ANSWER_S: Final = 10.0  # a broker that takes longer is frozen, or its host is
+_NOT_FOUND: Final = 404
+_REFUSED_QUEUE: Final = 406
+_REFUSALS: Final = (403, _REFUSED_QUEUE, 530)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One task to be published.
+
+    Attributes:
+        task: Its id.
+        args: Its arguments, plain JSON values, nothing from a record: the job, the part, and
+            what more there is.
+        label: What Flower shows in place of the arguments.
+    """
+
+    task: str
+    args: tuple[str | int, ...]
+    label: str
+
+
+class Broker:
+    """Where tasks are published: Redis, Valkey or RabbitMQ through Celery's application.
+
+    Args:
+        app: The producer's application.
+        settings: Where the broker is, and how patient to be.
+        is_over: Set when nothing is to be tried again.
+    """
+
+    def __init__(
+        self, app: Celery, settings: Settings, is_over: threading.Event | None = None
+    ) -> None:
+        self._is_over = is_over or threading.Event()
+        self._app = app
+        self._settings = settings
+        self._signer = settings.signer
+        connection: Any = app.connection_for_write()
+        # What the transport raises, some of it translated by kombu and some not.
+        self._errors: tuple[type[Exception], ...] = (
+            KombuError,
+            *connection.recoverable_connection_errors,
+            *connection.connection_errors,
+            *connection.channel_errors,
+        )
+
+    def check(self) -> None:
+        """Try the broker once.
+
+        Raises:
+            BrokerUnavailableError: If it does not answer, or refuses the user or the queue.
+        """
+        errors: tuple[type[Exception], ...] = (*self._errors, ValueError, KeyError)
+        try:
+            with self._app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+                channel = connection.default_channel  # opening it is what fails on Redis
+                if connection.transport.driver_type == "amqp":
+                    self._app.amqp.default_queue(channel).declare()
+        except errors as error:
+            if _code(error) in _REFUSALS or find_refusal(error) is not None:
+                raise self._refused(error) from None
+            raise BrokerUnavailableError(
+                f"no broker answers at {self._url} ({reason_of(error)}); "
+                "start it there or correct the URL"
+            ) from None
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Publish tasks; a broker that is away is tried again and again for a while.
+
+        After a failure they are published anew, although some may have been delivered:
+        whoever settles a chunk second is turned away.
+
+        Raises:
+            BrokerUnavailableError: If it stays away for longer than the settings allow, or
+                refuses the tasks.
+        """
+        deadline = time.monotonic() + self._settings.outage_s
+        while not self._publish_once(messages):
+            if self._is_over.wait(_RETRY_EVERY_S) or time.monotonic() > deadline:
+                raise BrokerUnavailableError(
+                    f"the broker at {self._url} has been out of reach for "
+                    f"{self._settings.outage_s:.0f} s"
+                )
+
+    def _publish_once(self, messages: Sequence[Message]) -> bool:
+        try:
+            with self._connection() as connection:
+                producer: Any = Producer(connection, auto_declare=False)
+                with producer.batch(max_size=len(messages)):
+                    for message in messages:
+                        self._send(message, producer)
+        except self._errors as error:
+            if _code(error) in _REFUSALS:
+                raise self._refused(error) from None
+            log(
+                logging.WARNING,
+                "publish_failed",
+                "the broker cannot be reached",
+                error=type(error).__name__,
+            )
+            return False
+        return True
+
+    def _send(self, message: Message, producer: Any) -> None:
+        job, part, *_ = map(str, message.args)
+        signature = self._signer.sign(
+            Sealed.TASK, job, part, signed_part(message.task, message.args)
+        )
+        self._app.send_task(
+            TASK_NAME,
+            args=(*message.args, signature) if signature else message.args,
+            task_id=message.task,
+            producer=producer,
+            retry=False,
+            confirm_timeout=_ANSWER_S,
+            argsrepr=message.label,
+            kwargsrepr="{}",
+        )
+
+    def waiting(self) -> int | None:
+        """Return how many tasks wait in the queue; None if the broker is away."""
+        try:
+            with self._connection() as connection:
+                return self._count_waiting(connection)
+        except self._errors:
+            return None
+
+    def _count_waiting(self, connection: Any) -> int:
+        # A channel of its own: an error closes it. On Redis an empty queue is such an error,
+        # and there a channel that is not closed keeps two connections.
+        with contextlib.closing(connection.channel()) as channel:
+            try:
+                queue = channel.queue_declare(queue=self._settings.queue, passive=True)
+            except connection.channel_errors as error:
+                if _code(error) != _NOT_FOUND:
+                    raise
+                return 0  # nobody has made the queue yet
+            return int(queue.message_count)
+
+    def revoke(self, tasks: Iterable[str]) -> None:
+        """Ask the workers to skip tasks.
+
+        A courtesy: a worker that misses it asks the store and is told the same. With a secret
+        nobody listens, since Celery's remote control cannot be signed.
+        """
+        if self._signer.is_on:
+            return
+        with contextlib.suppress(*self._errors), self._connection() as connection:
+            mailbox = _Mailbox(
+                self._app.conf.control_exchange,
+                type="fanout",
+                connection=connection,
+                serializer="json",
+            )
+            mailbox.abcast("revoke", {"task_id": list(tasks), "terminate": False})
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[Any]:
+        """A connection from the pool that works, and that answers or fails in time."""
+        connection: Any = self._app.pool.acquire(block=True)
+        try:
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+            socket = getattr(connection.connection, "sock", None)
+            if socket is not None:  # AMQP's; on Redis it is the transport that sees to it
+                socket.settimeout(_ANSWER_S)
+            yield connection
+        except BaseException:
+            # An answer may still be on its way, and would be taken for that to the next
+            # question. The pool opens it anew.
+            connection.collect()
+            raise
+        finally:
+            connection.release()
+
+    def _refused(self, error: Exception) -> BrokerUnavailableError:
+        if _code(error) == _REFUSED_QUEUE:
+            return BrokerUnavailableError(
+                f"the broker at {self._url} has a queue '{self._settings.queue}' of another kind "
+                f"({reason_of(error)}); delete it when it is empty, or set another name"
+            )
+        what = find_refusal(error) or "the user, the password or what the user wants to do"
+        return BrokerUnavailableError(
+            f"the broker at {self._url} refused {what} ({reason_of(error)}); correct the URL or "
+            "the user's permissions"
+        )
+
+    @property
+    def _url(self) -> str:
+        return hide_password(self._settings.broker_url)
+
+
+class _Mailbox(Mailbox):
+    """Sends to the workers' mailboxes once: kombu's own tries it until it succeeds."""
+
+    @contextlib.contextmanager
+    def producer_or_acquire(self, producer: Any = None, channel: Any = None) -> Iterator[Any]:
+        yield _OneAttempt(channel, auto_declare=False)
+
+
+class _OneAttempt(Producer):
+    def publish(self, *args: Any, **options: Any) -> Any:
+        return super().publish(*args, **options | {"retry": False, "confirm_timeout": _ANSWER_S})
+
+
+def _code(error: Exception) -> int:
+    """Return the number that AMQP gives an error, 0 if it has none."""
+    return int(getattr(error, "reply_code", 0) or 0)

@@ -1,0 +1,371 @@
+"""Who has a chunk, whether it is lost, and what becomes of one that kills its worker.
+
+Redis as a broker is not at-least-once, and no setting makes it so: the collector owns
+delivery. It remembers what it has sent and compares that with what the store knows: which
+worker claimed what, which workers live, and whether the queue is empty. This module decides
+and touches neither broker nor store, so that its rules are tested without either.
+
+A chunk travels as one part. When parts keep ending the processes that run them, the chunk
+is halved until one record is left, which is the failure: at most ⌈log₂ n⌉ + 2 processes
+die for it.
+"""
+
+import enum
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pyrmute_tasks.distributed.protocol import TOO_LARGE, ClaimInfo
+from pyrmute_tasks.engine.chunks import Chunk, Outcome, check_outcome, join_frames, split_frame
+from pyrmute_tasks.errors import ProcessDiedError, SignatureError
+from pyrmute_tasks.failures import RecordFailure, Stage
+from pyrmute_tasks.hooks import HookCounts
+from pyrmute_tasks.wire.frames import Frame, decode_frame
+
+__all__ = ["Deliveries", "Loss", "Part", "Sighting"]
+
+_DEATHS_OF_A_CHUNK: Final = 2  # one death may be the host's fault
+_DEATHS_OF_A_HALF: Final = 1
+_OVERTAKEN_S: Final = 5.0
+_EMPTY_S: Final = 2.0
+_MOST_DOUBLINGS: Final = 6
+_UNCLAIMED_S: Final = 15.0  # doubled with every time it is sent: a long queue is no loss
+_SLOW_S: Final = 60.0
+_SLOW_FACTOR: Final = 10
+_SAMPLES: Final = 1000
+_DISAPPEARANCES: Final = 3  # of workers; a rolling deployment may take two with the same record
+_MOST_REJECTIONS: Final = 5  # of what somebody else wrote to the store
+_LOST_CLAIMS: Final = 10  # connections that are cut come to that, and are no record's fault
+
+
+class Loss(enum.Enum):
+    """Why nobody will settle a part."""
+
+    WORKER_GONE = "its worker disappeared"
+    CLAIM_LOST = "it was begun again and again and came to nothing"
+    UNCLAIMED = "nobody took it"
+    SLOW = "it takes much longer than others"
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What the store and the broker told at one moment.
+
+    Attributes:
+        claims: Who has taken which parts.
+        running: The workers whose heartbeat is fresh, and the tasks they have: those that
+            run, and those that wait at the worker for one of these to end.
+        queue_is_empty: No message waits in the queue.
+        leaving: The workers of these that are shutting down.
+        any_idle: Some worker has nothing to do.
+        unseen_s: A claim older than this shows in its worker's heartbeat.
+    """
+
+    claims: Mapping[str, ClaimInfo]
+    running: Mapping[str, Collection[str]]
+    queue_is_empty: bool
+    leaving: Collection[str] = ()
+    any_idle: bool = True
+    unseen_s: float = 3.0
+
+    def shows(self, claim: ClaimInfo) -> bool:
+        """Whether the claimant runs it, or has taken it too lately for its heartbeat to tell."""
+        running = self.running.get(claim.worker)
+        return running is not None and (claim.age_s <= self.unseen_s or claim.task in running)
+
+
+@dataclass(slots=True)
+class Part:
+    """Consecutive records of a chunk that travel as one task; usually the whole chunk.
+
+    Attributes:
+        key: Its name in the store and in its task.
+        chunk: The records; its index is that of the chunk it belongs to.
+        may_kill: How many processes may die of it before it is halved.
+        task: Id of the task that carries it now.
+        sends: How often it was sent.
+        sent_at: When it was sent last, by the caller's clock.
+        order: How many parts were sent before it.
+        turn_at: When it was last seen to wait for its turn.
+        deaths: How the processes died that ran it.
+        disappearances: How many workers were gone that had claimed it.
+        lost_claims: How often it was claimed and came to nothing while the worker lived.
+        rejections: How often its input or its outcome was not signed as it must be.
+        backed_up: Sent a second time because it took much longer than others.
+    """
+
+    key: str
+    chunk: Chunk[bytes]
+    may_kill: int = _DEATHS_OF_A_CHUNK
+    task: str = ""
+    sends: int = 0
+    sent_at: float = 0.0
+    order: int = 0
+    turn_at: float = 0.0
+    deaths: list[str] = field(default_factory=list)
+    disappearances: int = 0
+    lost_claims: int = 0
+    rejections: int = 0
+    backed_up: bool = False
+
+
+@dataclass(slots=True)
+class _Assembly:
+    """The parts of one chunk, in order, and the outcomes that they have."""
+
+    parts: list[Part]
+    outcomes: dict[str, Outcome[Frame]] = field(default_factory=dict)
+
+
+class Deliveries:
+    """What has been sent and not been received."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, Part] = {}
+        self._chunks: dict[int, _Assembly] = {}
+        self._empty_since: float | None = None
+        self._latest_settled_at = 0.0  # the latest send time among settled parts
+        self._sent = 0
+        self._latest_taken = -1  # the latest order among parts that were claimed or settled
+        self._oldest_running = 0  # the first order among those that run; past all if none does
+        self._seconds: deque[float] = deque(maxlen=_SAMPLES)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._parts
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of all parts on their way."""
+        return list(self._parts)
+
+    def add(self, chunk: Chunk[bytes]) -> Part:
+        """Take a new chunk in; it is one part for now."""
+        part = Part(str(chunk.index), chunk)
+        self._parts[part.key] = part
+        self._chunks[chunk.index] = _Assembly([part])
+        return part
+
+    def send(self, part: Part, job: str, now: float) -> None:
+        """A part is sent now, as a task of its own."""
+        part.sends += 1
+        part.sent_at = now
+        part.order = self._sent
+        self._sent += 1
+        part.task = f"{job}-{part.key}-{part.sends}"
+
+    def declined(self, key: str, task: str) -> Part | None:
+        """A worker did not take a part; return what to send again, if that is its latest task."""
+        part = self._parts.get(key)
+        return part if part is not None and part.task == task else None
+
+    def rejected(self, key: str, task: str) -> Part | None:
+        """A part's input (of `task`) or its outcome (of no task) cannot be trusted.
+
+        Returns:
+            What to send again, if that is known and has not been sent again meanwhile.
+
+        Raises:
+            SignatureError: If it has been sent again in vain too often.
+        """
+        part = self._parts.get(key)
+        if part is None or task not in ("", part.task):
+            return None
+        part.rejections += 1
+        if part.rejections > _MOST_REJECTIONS:
+            raise SignatureError(f"{part.rejections} times")
+        return part
+
+    def drop(self, first: int) -> list[Part]:
+        """Forget the chunks from index `first` on and return their parts still on their way."""
+        dropped = [part for part in self._parts.values() if part.chunk.index >= first]
+        for part in dropped:
+            del self._parts[part.key]
+            self._chunks.pop(part.chunk.index, None)
+        return dropped
+
+    def settle(self, key: str, outcome: Outcome[Frame]) -> Outcome[Frame] | None:
+        """Take a part's outcome in; return its chunk's, if that is known now.
+
+        Repeated ones and those of unknown parts are ignored.
+
+        Raises:
+            FrameError: If it is not about the part's records.
+        """
+        part = self._parts.get(key)
+        if part is None:
+            return None
+        check_outcome(outcome, part.chunk)
+        del self._parts[key]
+        self._latest_settled_at = max(self._latest_settled_at, part.sent_at)
+        self._latest_taken = max(self._latest_taken, part.order)
+        self._seconds.append(outcome.seconds)
+        return self._complete(part, outcome)
+
+    def _complete(self, part: Part, outcome: Outcome[Frame]) -> Outcome[Frame] | None:
+        index = part.chunk.index
+        assembly = self._chunks[index]
+        if len(assembly.parts) == 1:
+            del self._chunks[index]
+            return outcome
+        assembly.outcomes[part.key] = outcome
+        known: list[Outcome[Frame]] = []
+        for sibling in assembly.parts:
+            found = assembly.outcomes.get(sibling.key)
+            if found is None:
+                return None
+            known.append(found)
+            if found.failure is not None:
+                break
+        for sibling in assembly.parts:
+            self._parts.pop(sibling.key, None)
+        del self._chunks[index]
+        return _joined(index, known)
+
+    def died(self, key: str, how: str) -> "list[Part] | Outcome[Frame] | None":
+        """A process died that ran a part.
+
+        Returns:
+            The parts to send now: the same again, or its halves; or its chunk's outcome, if
+            this was its last record and the chunk is known now; None if there is nothing to
+            do.
+        """
+        part = self._parts.get(key)
+        if part is None:
+            return None
+        if how == TOO_LARGE and part.chunk.count > 1:
+            return self._halve(part, part.may_kill)  # no process died of it
+        part.deaths.append(how)
+        if len(part.deaths) < part.may_kill:
+            return [part]
+        if part.chunk.count > 1:
+            return self._halve(part, _DEATHS_OF_A_HALF)
+        if len(part.deaths) == part.disappearances < _DISAPPEARANCES:
+            return [part]
+        return self._give_up(part)
+
+    def disappeared(self, part: Part) -> "list[Part] | Outcome[Frame] | None":
+        """The worker is gone that had claimed a part; else as `died`.
+
+        It may not be the record's fault, so a single record is suspected only after
+        several.
+        """
+        part.disappearances += 1
+        return self.died(part.key, Loss.WORKER_GONE.value)
+
+    def came_to_nothing(self, part: Part) -> "list[Part] | Outcome[Frame] | None":
+        """A part was claimed and nobody settled it, though its worker lives; else as `died`.
+
+        Its task was cancelled from outside, as a rule, and so it is sent again; but not
+        without end, however it comes about.
+        """
+        part.lost_claims += 1
+        if part.lost_claims <= _LOST_CLAIMS:
+            return [part]
+        return self.died(part.key, Loss.CLAIM_LOST.value)
+
+    def _give_up(self, part: Part) -> Outcome[Frame] | None:
+        del self._parts[part.key]
+        error = ProcessDiedError(part.deaths[-1], len(part.deaths))
+        failure = RecordFailure(part.chunk.start, Stage.STEP, "", error)
+        empty = join_frames(decode_frame(part.chunk.payload).kind, [])
+        return self._complete(part, Outcome(part.chunk.index, 0, empty, failure))
+
+    def _halve(self, part: Part, may_kill: int) -> list[Part]:
+        del self._parts[part.key]
+        chunk = part.chunk
+        halves = []
+        start = chunk.start
+        for frame, count in split_frame(chunk.payload):
+            half = Chunk(chunk.index, start, count, frame, len(frame), chunk.origin)
+            key = f"{chunk.index}:{start}+{count}"
+            halves.append(Part(key, half, may_kill))
+            start += count
+        siblings = self._chunks[chunk.index].parts
+        at = siblings.index(part)
+        siblings[at : at + 1] = halves
+        self._parts.update((half.key, half) for half in halves)
+        return halves
+
+    # --- what is lost ---------------------------------------------------------------------
+
+    def lost(self, now: float, seen: "Sighting") -> Iterable[tuple[Part, Loss]]:
+        """Return the parts that nobody will settle, and why."""
+        self._note(now, seen)
+        holders = {task: name for name, tasks in seen.running.items() for task in tasks}
+        for part in list(self._parts.values()):
+            if not part.sends:
+                continue
+            claim = seen.claims.get(part.key)
+            if claim is not None and claim.task != part.task and not seen.shows(claim):
+                claim = None  # an earlier delivery that came late, and to nothing
+            if claim is None:
+                if self._waits_in_vain(part, now, seen, holders.get(part.task)):
+                    yield part, Loss.UNCLAIMED
+            elif claim.worker not in seen.running:
+                yield part, Loss.WORKER_GONE
+            elif not seen.shows(claim):
+                yield part, Loss.CLAIM_LOST
+            elif self._is_slow(part, claim.age_s):
+                yield part, Loss.SLOW
+
+    def _note(self, now: float, seen: Sighting) -> None:
+        if not seen.queue_is_empty or not seen.running:
+            self._empty_since = None
+        elif self._empty_since is None:
+            self._empty_since = now
+        taken = [(self._parts[key], claim) for key, claim in seen.claims.items() if key in self]
+        latest = [(part.order, claim) for part, claim in taken if claim.task == part.task]
+        running = [order for order, claim in latest if seen.shows(claim)]
+        self._oldest_running = min(running, default=self._sent)
+        self._latest_taken = max([self._latest_taken, *(order for order, _ in latest)])
+
+    def _waits_in_vain(self, part: Part, now: float, seen: "Sighting", holder: str | None) -> bool:
+        """Whether to send a part again that `holder`, if anybody, has and has not begun."""
+        if holder in seen.leaving:
+            return True  # it takes its time, and would give the message back in the end
+        if holder is not None and not seen.any_idle:
+            return False
+        # Other jobs may keep the queue full for hours, and nothing tells what is in it. But it is
+        # first in, first out: behind parts that run, and before any other was taken, one waits
+        # for its turn.
+        if self._oldest_running < part.order > self._latest_taken:
+            part.turn_at = now
+        waited_s = now - max(part.sent_at, part.turn_at)
+        patience_s = _UNCLAIMED_S * 2 ** min(part.sends - 1, _MOST_DOUBLINGS)
+        return self._is_forgotten(part, now) or (bool(seen.running) and waited_s >= patience_s)
+
+    def _is_forgotten(self, part: Part, now: float) -> bool:
+        """Whether nobody claimed a part although somebody should have by now."""
+        empty_for = now - self._empty_since if self._empty_since is not None else 0.0
+        if empty_for >= _EMPTY_S and now - part.sent_at >= _EMPTY_S:
+            return True
+        # The queue is first in, first out: what was sent later has been settled already.
+        return self._latest_settled_at - part.sent_at >= _OVERTAKEN_S
+
+    def _is_slow(self, part: Part, running_s: float) -> bool:
+        if part.backed_up or running_s < _SLOW_S or not self._seconds:
+            return False
+        # Also correct with few samples: then the slowest of them decides.
+        usual = sorted(self._seconds)[int(0.99 * len(self._seconds))]
+        part.backed_up = running_s > max(_SLOW_S, _SLOW_FACTOR * usual)
+        return part.backed_up
+
+
+def _joined(index: int, outcomes: list[Outcome[Frame]]) -> Outcome[Frame]:
+    """Return the outcome of a chunk whose parts, up to a failure, have these."""
+    frame = join_frames(outcomes[0].outputs.kind, [outcome.outputs for outcome in outcomes])
+    counts = HookCounts()
+    for outcome in outcomes:
+        if outcome.counts is not None:
+            counts.migrations.update(outcome.counts.migrations)
+            counts.errors.update(outcome.counts.errors)
+    last = outcomes[-1]
+    seconds = sum(outcome.seconds for outcome in outcomes)
+    size_bytes = len(frame.payload)
+    return Outcome(
+        index, frame.count, frame, last.failure, seconds, last.worker, counts, size_bytes
+    )

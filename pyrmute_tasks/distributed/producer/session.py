@@ -1,0 +1,234 @@
+"""A `Migrator`'s connections, and its fleet if that is embedded, from opening to closing.
+
+A session belongs to the process that opened it: a fork can neither use nor end it. It may be
+closed at any moment, from any thread, also by a source while its job runs; the jobs that are
+open then end with an error, and nothing is retried against what was ended on purpose.
+"""
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Final, Self
+
+from celery import Celery
+
+from pyrmute_tasks.distributed.app import create_app
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
+from pyrmute_tasks.distributed.producer.broker import Broker
+from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
+from pyrmute_tasks.distributed.store import Store
+from pyrmute_tasks.engine.chunks import Chunk, Outcome
+from pyrmute_tasks.engine.job import JobSpec
+from pyrmute_tasks.errors import FleetError, MigratorClosedError
+from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
+from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.wire.frames import Frame
+
+__all__ = ["JobExecutor", "Session"]
+
+_FAREWELL_S: Final = 0.8
+
+
+class Session:
+    """What a `Migrator` holds while it is open. Safe to share between threads.
+
+    Args:
+        settings: How to reach the fleet.
+        store: Its store.
+        app: The producer's application.
+        fleet: The embedded fleet, which ends with this.
+
+    Attributes:
+        settings: How to reach the fleet.
+        store: Its store.
+        fleet: The embedded fleet, if there is one.
+    """
+
+    def __init__(
+        self, settings: Settings, store: Store, app: Celery, fleet: EmbeddedFleet | None
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.fleet = fleet
+        self._app = app
+        self._pid = os.getpid()
+        self._over = threading.Event()
+        self._closing = threading.Lock()
+        self._jobs: weakref.WeakSet[JobExecutor] = weakref.WeakSet()
+
+    @classmethod
+    def open(cls, settings: Settings, fleet: EmbeddedFleet | None = None) -> "Session":
+        """Return a session with a fleet that runs, or with `fleet`, which is started.
+
+        Raises:
+            FleetError: If the embedded fleet does not start.
+        """
+        with ExitStack() as stack:
+            if fleet is not None:
+                stack.callback(fleet.close)
+                fleet.begin()
+                settings = fleet.settings
+            store = Store(settings)
+            stack.callback(store.close)
+            app = create_app(settings)
+            stack.callback(app.close)
+            if fleet is not None:
+                # While the workers come up: it imports what publishing needs.
+                Broker(app, settings).check()
+                fleet.wait_until_ready()
+            stack.pop_all()
+            return cls(settings, store, app, fleet)
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether this process has opened it."""
+        return self._pid == os.getpid()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has been closed."""
+        return self._over.is_set()
+
+    def check(self) -> None:
+        """Make sure that it can be used.
+
+        Raises:
+            MigratorClosedError: If it has been closed.
+            FleetError: If another process has opened it.
+        """
+        if not self.is_mine:
+            raise FleetError(
+                f"this job belongs to process {self._pid}, which began it, and not to its fork "
+                f"{os.getpid()}: read its outputs there, or begin a job of the fork's own"
+            )
+        if self.is_over:
+            raise MigratorClosedError(
+                "the Migrator was closed before this job had ended; what was delivered is right, "
+                "and not all: take the outputs before close(), or before the with block ends"
+            )
+
+    def job(self, spec: JobSpec, code: FingerprintTree) -> "JobExecutor":
+        """Return where a job's chunks run; entering it makes the job known.
+
+        Raises:
+            FleetError: If the session cannot be used.
+        """
+        self.check()
+        broker = Broker(self._app, self.settings, self._over)
+        supervise = self.fleet.supervise if self.fleet else lambda: None
+        executor = CeleryExecutor(broker, self.store, spec, self.settings, supervise, code=code)
+        job = JobExecutor(self, executor)
+        self._jobs.add(job)
+        return job
+
+    def close(self) -> None:
+        """End the embedded fleet, or the jobs on another one; may be called twice."""
+        if not self.is_mine:
+            return
+        with self._closing:
+            if self.is_over:
+                return
+            self._over.set()
+        self.store.give_up()
+        with ExitStack() as stack:
+            stack.callback(self._app.close)
+            stack.callback(self.store.close)
+            if self.fleet is not None:
+                stack.callback(self.fleet.close)
+            self._end_jobs()
+
+    def _end_jobs(self) -> None:
+        """End the jobs whose streams are still open: their keys would be kept alive."""
+        jobs = list(self._jobs)
+        for job in jobs:
+            job.let_go()
+        if not jobs or self.fleet is not None:
+            return  # or the keys end with their server
+        farewell = threading.Thread(target=_remove, args=(jobs,), name="farewell", daemon=True)
+        # Not at the end of the interpreter, where no thread can begin: the keys expire.
+        with contextlib.suppress(RuntimeError):
+            farewell.start()
+            farewell.join(timeout=_FAREWELL_S)
+
+
+class JobExecutor:
+    """A job's `CeleryExecutor` for as long as its session can be used; a context manager.
+
+    Args:
+        session: The session it is part of.
+        executor: What runs the chunks.
+    """
+
+    def __init__(self, session: Session, executor: CeleryExecutor) -> None:
+        self._session = session
+        self._executor = executor
+
+    @property
+    def slots(self) -> int:
+        """How many chunks the fleet runs at a time, as last seen."""
+        return self._executor.slots
+
+    def __enter__(self) -> Self:
+        """Make the job known; see `CeleryExecutor`."""
+        with self._in_session():
+            self._executor.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Remove every trace of the job."""
+        session = self._session
+        if not session.is_mine:
+            return
+        if not session.is_over:
+            self._executor.__exit__(kind, error, traceback)
+            return
+        self.let_go()
+        if session.fleet is None:
+            self.remove()  # again: chunks may have been sent while it was closed
+
+    def submit(self, chunk: Chunk[bytes], /) -> None:
+        """Send a chunk; see `ChunkExecutor`."""
+        with self._in_session():
+            self._executor.submit(chunk)
+
+    def collect(self, *, wait: bool) -> Iterable[Outcome[Frame]]:
+        """Return the outcomes that have arrived; see `ChunkExecutor`."""
+        with self._in_session():
+            return self._executor.collect(wait=wait)
+
+    def cancel(self, first: int) -> None:
+        """Withdraw the chunks from `first` on, if that has not been done by closing."""
+        if self._session.is_mine and not self._session.is_over:
+            with self._in_session():
+                self._executor.cancel(first)
+
+    def let_go(self) -> None:
+        """Keep the job's keys alive no longer."""
+        self._executor.let_go()
+
+    def remove(self) -> None:
+        """Remove the job's keys if the store can be reached."""
+        self._executor.remove_job()
+
+    @contextmanager
+    def _in_session(self) -> Iterator[None]:
+        self._session.check()
+        try:
+            yield
+        except Exception:
+            self._session.check()  # whatever closing has done to a call that ran
+            raise
+
+
+def _remove(jobs: Iterable[JobExecutor]) -> None:
+    for job in jobs:
+        job.remove()

@@ -1,0 +1,180 @@
+"""What the store tells: claims, heartbeats, and notices to a job's collector."""
+
+import enum
+from dataclasses import dataclass, field
+from typing import Final
+
+from pyrmute_tasks.wire.frames import unpack
+
+__all__ = [
+    "TOO_LARGE",
+    "Arrivals",
+    "Claim",
+    "ClaimInfo",
+    "ClaimState",
+    "Decline",
+    "Rejection",
+    "WorkerInfo",
+    "read_heartbeat",
+    "sort_notice",
+]
+
+TOO_LARGE: Final = "its outputs are more than the store takes as one value"
+"""How a part ended whose outputs must travel in halves."""
+
+_MAX_SLOTS: Final = 10_000  # of one worker
+_MAX_BEAT_S: Final = 3600.0
+_MISSED_BEATS: Final = 3  # after which a worker counts as gone
+
+
+class ClaimState(enum.StrEnum):
+    """What a worker learns when it asks for a chunk."""
+
+    CLAIMED = "claimed"
+    SETTLED = "settled"  # another delivery of it was faster, or it was cancelled
+    STOPPED = "stopped"  # the job failed at an earlier chunk
+    GONE = "gone"  # the job has ended
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The answer to a claim; spec and frame only with `ClaimState.CLAIMED`."""
+
+    state: ClaimState
+    spec: bytes = b""
+    frame: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker as its heartbeat tells.
+
+    Attributes:
+        name: Its Celery node name, its process id and a token of this start of it.
+        slots: How many chunks it runs at a time; 0 once it is leaving.
+        running: Ids of the tasks it runs.
+        silent_s: Seconds since it last said that it lives, by the store's clock.
+        beats_every_s: How often it says so.
+    """
+
+    name: str
+    slots: int
+    running: frozenset[str]
+    silent_s: float
+    beats_every_s: float = 1.0
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether it takes chunks, or has some to finish."""
+        return self.slots > 0 or bool(self.running)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it said so lately enough to count as alive."""
+        return self.silent_s < _MISSED_BEATS * self.beats_every_s
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimInfo:
+    """Who has taken a part.
+
+    Attributes:
+        worker: The worker's name, as its heartbeat has it.
+        task: Id of the task that brought the part.
+        age_s: Seconds since then, by the store's clock.
+    """
+
+    worker: str
+    task: str
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """What the collector found.
+
+    Attributes:
+        outcomes: Parts and their outcomes.
+        deaths: Parts and how a process died that ran them.
+        declines: Who did not want which parts.
+        rejections: What is not signed as it must be.
+    """
+
+    outcomes: list[tuple[str, bytes]]
+    deaths: list[tuple[str, str]]
+    declines: "list[Decline]"
+    rejections: "list[Rejection]" = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Decline:
+    """A worker that holds other code than a job's producer did not take a part.
+
+    Attributes:
+        part: The part's key.
+        task: Id of the task that brought it.
+        worker: The worker's name.
+        code: What it holds: the fingerprint, or what is missing.
+    """
+
+    part: str
+    task: str
+    worker: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A part whose input, or whose outcome, is not signed as it must be.
+
+    Attributes:
+        part: The part's key.
+        why: What is wrong with it.
+        task: Id of the task that brought it, if a worker rejected it; else empty.
+    """
+
+    part: str
+    why: str
+    task: str = ""
+
+
+def sort_notice(notice: str, settled: list[tuple[str, int]], arrived: Arrivals) -> None:
+    """Put a notice where it belongs.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if notice.startswith("!"):
+        key, _, how = notice[1:].split(" ", 2)
+        arrived.deaths.append((key, how))
+    elif notice.startswith("?"):
+        part, task, worker, code = notice[1:].split(" ", 3)
+        arrived.declines.append(Decline(part, task, worker, code))
+    elif notice.startswith("~"):
+        part, task, why = notice[1:].split(" ", 2)
+        arrived.rejections.append(Rejection(part, why, task))
+    else:
+        key, size = notice.split(" ", 1)
+        settled.append((key, int(size)))
+
+
+def read_heartbeat(name: bytes, value: bytes, now: float) -> WorkerInfo:
+    """Read what a worker told.
+
+    Args:
+        name: The worker's name.
+        value: When it said so, by the store's clock, and what.
+        now: The store's clock.
+
+    Raises:
+        ValueError: Or `FrameError`, `LookupError`, `TypeError`, if no worker wrote it.
+    """
+    seen, _, packed = value.partition(b" ")
+    told = unpack(packed)
+    slots, every_s = told["slots"], told["every_s"]
+    said_at = float(told.get("seen", seen))  # one that is signed cannot be told again later
+    if type(slots) is not int or not 0 <= slots <= _MAX_SLOTS:
+        raise ValueError
+    if type(every_s) is not float or not 0 < every_s <= _MAX_BEAT_S:
+        raise ValueError
+    return WorkerInfo(name.decode(), slots, frozenset(told["running"]), now - said_at, every_s)

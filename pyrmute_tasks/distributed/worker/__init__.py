@@ -1,0 +1,1 @@
+"""The worker's side of a fleet: checks messages, runs chunks, sends heartbeats."""

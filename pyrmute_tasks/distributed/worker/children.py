@@ -1,0 +1,64 @@
+"""The processes of a worker that run chunks: frozen ones ended, those of a step allowed."""
+
+import contextlib
+import logging
+import multiprocessing
+import multiprocessing.process
+import os
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import billiard
+
+from pyrmute_tasks.logs import log
+
+__all__ = ["FrozenChildren", "allow_processes", "process_state"]
+
+_LOOKS: Final = 12  # in a row: three seconds, of this process's own time
+_MAIN: Final = multiprocessing.current_process()  # of the program, before the pool is made
+_STOPPED: Final = "T"  # by a signal; a debugger's is "t"
+
+
+def process_state(pid: int) -> str:
+    """Return a process's state as Linux abbreviates it; empty if that cannot be told."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[0]
+
+
+class FrozenChildren:
+    """Kills children that are stopped and stay so, as a job would wait for them.
+
+    A child that waits, for a service or a disk, is not stopped. Looks are counted instead of
+    seconds: they are not taken while this process is frozen as well.
+    """
+
+    def __init__(self) -> None:
+        self._looks: dict[int, int] = {}
+
+    def look(self, pids: Iterable[int]) -> None:
+        """Look at all children; call about four times a second."""
+        stopped = {pid for pid in pids if process_state(pid) == _STOPPED}
+        self._looks = {pid: self._looks.get(pid, 0) + 1 for pid in stopped}
+        for pid, looks in self._looks.items():
+            if looks >= _LOOKS:
+                log(logging.WARNING, "child_frozen", "a frozen child is killed", pid=pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def allow_processes() -> None:
+    """Let steps start processes, as they can in a loop; call it in a child.
+
+    The pool's children are daemons of both libraries, which may have no children. To
+    `multiprocessing` this one becomes a process of its own.
+    """
+    pool_process: Any = billiard.current_process()
+    pool_process._config["daemon"] = False  # noqa: SLF001  # `daemon` is read-only once it runs
+    _MAIN.name = pool_process.name  # log lines show it
+    library: Any = multiprocessing.process
+    library._current_process = _MAIN  # noqa: SLF001  # billiard has set itself there

@@ -1,0 +1,94 @@
+"""Somebody else's tasks on our queue: moved to a queue of their own, unread."""
+
+import logging
+from typing import Any, Final
+
+from celery import Celery
+from kombu import Producer
+
+from pyrmute_tasks.logs import log
+
+__all__ = ["ForeignTasks", "foreign_queue"]
+
+_MOST: Final = 1000
+_MOST_BYTES: Final = 1024 * 1024  # of one; all together take a GiB at most
+_ANSWER_S: Final = 10.0
+_KEPT_PROPERTIES: Final = ("correlation_id", "reply_to", "priority", "expiration", "message_id")
+
+
+def foreign_queue(queue: str) -> str:
+    """Return the name of the queue for what others have sent to `queue`."""
+    return f"{queue}.foreign"
+
+
+class ForeignTasks:
+    """Moves messages to ``<queue>.foreign``, which holds the newest thousand.
+
+    Nobody reads that queue, so nothing can go round; whoever has sent them to the wrong
+    queue can have them back.
+
+    Args:
+        app: The worker's application.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app: Any = app
+        self._queue = foreign_queue(self._app.conf.task_default_queue)
+
+    def move(self, message: Any) -> bool:
+        """Move a message; False if it cannot be moved, and nothing has happened to it."""
+        try:
+            body = message.body
+            size = len(body)
+            if size > _MOST_BYTES:
+                return False
+            with self._app.pool.acquire(block=True, timeout=_ANSWER_S) as connection:
+                self._publish(connection, message, body)
+        except Exception as error:  # whatever it holds must not end the worker
+            log(
+                logging.ERROR,
+                "foreign_task_kept",
+                "a foreign task cannot be moved",
+                error=type(error).__name__,
+                queue=self._queue,
+            )
+            return False
+        log(
+            logging.ERROR,
+            "foreign_task_moved",
+            "a task of somebody else is on this queue and was moved",
+            queue=self._queue,
+            bytes=size,
+        )
+        return True
+
+    def _publish(self, connection: Any, message: Any, body: bytes | str) -> None:
+        channel = connection.channel()
+        try:
+            is_amqp = connection.transport.driver_type == "amqp"
+            if is_amqp:
+                channel.queue_declare(
+                    queue=self._queue,
+                    durable=True,
+                    auto_delete=False,
+                    arguments={"x-queue-type": "quorum", "x-max-length": _MOST},
+                )
+            properties = {
+                name: message.properties[name]
+                for name in _KEPT_PROPERTIES
+                if message.properties.get(name) is not None
+            }
+            Producer(channel, auto_declare=False).publish(
+                body,
+                exchange="",
+                routing_key=self._queue,
+                content_type=message.content_type,
+                content_encoding=message.content_encoding,
+                headers=message.headers,
+                delivery_mode=2,
+                **properties,
+            )
+            if not is_amqp:
+                channel.client.ltrim(self._queue, 0, _MOST - 1)  # the newest are at the left
+        finally:
+            channel.close()

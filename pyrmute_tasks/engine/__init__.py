@@ -1,0 +1,1 @@
+"""The pipeline, wherever chunks run: order, window, chunk sizes, events, jobs."""

@@ -1,0 +1,351 @@
+"""Chunks of records, their outcomes, and cutting an input into them lazily."""
+
+import sys
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any, Final, Generic, TypeVar
+
+from pyrmute_tasks.errors import (
+    ConfigurationError,
+    FrameError,
+    FrameTooLargeError,
+    UnsupportedValueError,
+)
+from pyrmute_tasks.failures import RecordFailure
+from pyrmute_tasks.hooks import HookCounts
+from pyrmute_tasks.wire.frames import (
+    MAX_FRAME_BYTES,
+    Compression,
+    Frame,
+    FrameKind,
+    decode_frame,
+    encode_frame,
+    join_packed,
+    pack,
+    pack_record,
+    unpack,
+)
+
+__all__ = [
+    "Chunk",
+    "Origin",
+    "Outcome",
+    "check_chunk_size",
+    "check_outcome",
+    "cut_records",
+    "decode_outcome",
+    "decode_records",
+    "encode_outcome",
+    "encode_packed",
+    "join_frames",
+    "pack_each",
+    "split_frame",
+]
+
+Payload = TypeVar("Payload")
+Sent = TypeVar("Sent")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a chunk's records stand in their file.
+
+    Attributes:
+        path: The file, as the user named it.
+        first_line: Line number of the chunk's first line, counted from 1.
+        blank_lines: Offsets, from `first_line`, of the lines that hold no record.
+    """
+
+    path: str
+    first_line: int
+    blank_lines: tuple[int, ...] = ()
+
+    def line_of(self, position: int) -> int:
+        """Return the line number of the chunk's record at `position`."""
+        offset = position
+        for blank in self.blank_lines:
+            if blank > offset:
+                break
+            offset += 1
+        return self.first_line + offset
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk(Generic[Payload]):
+    """Consecutive records of a job; the unit of work.
+
+    Attributes:
+        index: Position among the job's chunks, counted from 0.
+        start: Index of its first record in the whole input.
+        count: How many records it holds.
+        payload: The records: a list of them, or the bytes of a frame.
+        size_bytes: Size of the payload, as the window counts it; 0 where it is unknown.
+        origin: Where the records come from, for messages.
+    """
+
+    index: int
+    start: int
+    count: int
+    payload: Payload
+    size_bytes: int = 0
+    origin: Origin | None = None
+
+    def without_payload(self) -> "Chunk[None]":
+        """Return what is known of it beside its records."""
+        return Chunk(self.index, self.start, self.count, None, self.size_bytes, self.origin)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[Payload]):
+    """What became of a chunk.
+
+    Attributes:
+        index: The chunk's position among the job's chunks.
+        count: How many outputs there are.
+        outputs: The outputs, in order: those before the failing record if there is one.
+        failure: The failing record with the lowest index, or None.
+        seconds: Time the work took, without waiting.
+        worker: Who did it; empty for this process.
+        counts: What hooks would have counted; None if nobody asked.
+        size_bytes: What it takes in memory, on the wire or off it; 0 where it is unknown.
+    """
+
+    index: int
+    count: int
+    outputs: Payload
+    failure: RecordFailure | None = None
+    seconds: float = field(default=0.0, compare=False)
+    worker: str = field(default="", compare=False)
+    counts: HookCounts | None = field(default=None, compare=False)
+    size_bytes: int = field(default=0, compare=False)
+
+
+def check_chunk_size(chunk_size: int) -> int:
+    """Return `chunk_size` if it is one.
+
+    Raises:
+        ConfigurationError: If it is not a positive integer.
+    """
+    if type(chunk_size) is not int or chunk_size < 1:
+        raise ConfigurationError(f"chunk_size must be a positive integer, not {chunk_size!r}")
+    return chunk_size
+
+
+def cut_records(
+    records: Iterable[Any], chunk_size: int | Callable[[], int]
+) -> Generator[Chunk[list[Any]], None, None]:
+    """Cut `records` into chunks of `chunk_size`, reading no further than asked.
+
+    Args:
+        records: The source.
+        chunk_size: Records a chunk, or what says so for each chunk anew.
+
+    If the source raises, the records it gave before leave as a last, shorter chunk and the
+    exception follows: what a loop over the records would have done is still done. The
+    source is closed when this generator is.
+
+    Raises:
+        ConfigurationError: If `chunk_size` is not a positive integer.
+    """
+    next_size = chunk_size if callable(chunk_size) else partial(check_chunk_size, chunk_size)
+    source = iter(records)
+    start = index = 0
+    try:
+        ended = False
+        while not ended:
+            batch: list[Any] = []
+            size = next_size()
+            error: Exception | None = None
+            try:
+                batch.extend(
+                    islice(source, min(size, sys.maxsize))
+                )  # keeps what came before an exception
+                ended = len(batch) < size
+            except Exception as raised:
+                error = raised
+            if batch:
+                yield Chunk(index, start, len(batch), batch)
+                start += len(batch)
+                index += 1
+            if error is not None:
+                raise error
+    finally:
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()
+
+
+# --- on the wire --------------------------------------------------------------------------
+
+_LENGTH_BYTES: Final = 4
+
+
+def pack_each(
+    records: Iterable[Any], pack: Callable[[Any], bytes] = pack_record
+) -> Generator[bytes, None, None]:
+    """Pack records one by one, each before the next one is read.
+
+    The source is closed when this generator is.
+
+    Raises:
+        UnsupportedValueError: If a record cannot be carried; it knows the record's index.
+    """
+    source = iter(records)
+    try:
+        for index, record in enumerate(source):
+            try:
+                packed = pack(record)
+            except UnsupportedValueError as error:
+                error.record_index = index
+                error.add_note(f"record {index}")
+                raise
+            yield packed
+    finally:
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()
+
+
+def encode_packed(chunk: Chunk[list[bytes]], compression: Compression) -> Chunk[bytes]:
+    """Turn a chunk of packed records into the same chunk as a frame.
+
+    Raises:
+        FrameTooLargeError: If it is too large; it knows the record's index if that is one.
+    """
+    packed = join_packed(chunk.payload)
+    try:
+        frame = encode_frame(FrameKind.OBJECTS, chunk.count, packed, compression)
+    except FrameTooLargeError as error:
+        if chunk.count == 1:
+            error.record_index = chunk.start
+            error.add_note(f"record {chunk.start}")
+        raise
+    return Chunk(chunk.index, chunk.start, chunk.count, frame, len(frame), chunk.origin)
+
+
+def decode_records(frame: Frame) -> list[Any]:
+    """Return the records of an objects frame.
+
+    Raises:
+        FrameError: If it holds something else than it says.
+    """
+    records = unpack(frame.payload)
+    if not isinstance(records, list) or len(records) != frame.count:
+        raise FrameError("a frame does not hold the records it announces")
+    return records
+
+
+def split_frame(data: bytes) -> list[tuple[bytes, int]]:
+    """Cut a chunk's frame into two frames of half the records; each comes with its count."""
+    frame = decode_frame(data)
+    middle = frame.count // 2
+    if frame.kind is FrameKind.LINES:
+        lines = [line + b"\n" for line in bytes(frame.payload).split(b"\n")[:-1]]
+        halves = [b"".join(half) for half in (lines[:middle], lines[middle:])]
+    else:
+        records = decode_records(frame)
+        halves = [_packed(half) for half in (records[:middle], records[middle:])]
+    counts = (middle, frame.count - middle)
+    return [
+        (encode_frame(frame.kind, count, half), count)
+        for half, count in zip(halves, counts, strict=True)
+    ]
+
+
+def join_frames(kind: FrameKind, frames: list[Frame]) -> Frame:
+    """Put the outputs of consecutive parts together."""
+    frames = [frame for frame in frames if frame.count]  # one of no records may be of any kind
+    count = sum(frame.count for frame in frames)
+    if kind is FrameKind.LINES:
+        return Frame(kind, count, b"".join(frame.payload for frame in frames))
+    records = [record for frame in frames for record in decode_records(frame)]
+    return Frame(kind, count, _packed(records))
+
+
+def _packed(records: list[Any]) -> bytes:
+    return join_packed(list(map(pack_record, records)))
+
+
+def encode_outcome(outcome: Outcome[bytes]) -> bytes:
+    """Return an outcome whose outputs are a frame as bytes for the store.
+
+    Raises:
+        FrameTooLargeError: If they are more than the store takes.
+    """
+    failure = outcome.failure.to_wire() if outcome.failure else None
+    report = pack(
+        {
+            "index": outcome.index,
+            "count": outcome.count,
+            "failure": failure,
+            "seconds": outcome.seconds,
+            "worker": outcome.worker,
+            "counts": outcome.counts.to_wire() if outcome.counts else None,
+        },
+        lossy=True,
+    )
+    size_bytes = _LENGTH_BYTES + len(report) + len(outcome.outputs)
+    if size_bytes > MAX_FRAME_BYTES:
+        raise FrameTooLargeError(max(outcome.count, 1), size_bytes, MAX_FRAME_BYTES)
+    return len(report).to_bytes(_LENGTH_BYTES, "big") + report + outcome.outputs
+
+
+def decode_outcome(data: bytes) -> Outcome[Frame]:
+    """Read what `encode_outcome` wrote; the outputs are checked but not decoded.
+
+    Raises:
+        FrameError: If it is damaged.
+    """
+    end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "big")
+    outputs = decode_frame(memoryview(data)[end:])  # which knows the version of both
+    report = unpack(data[_LENGTH_BYTES:end])
+    try:
+        outcome = Outcome(
+            report["index"],
+            report["count"],
+            outputs,
+            RecordFailure.from_wire(report["failure"]) if report["failure"] else None,
+            report["seconds"],
+            report["worker"],
+            HookCounts.from_wire(report["counts"]) if report["counts"] else None,
+            size_bytes=max(len(data), len(outputs.payload)),
+        )
+    except Exception as error:  # an exception is put together from names: anything may happen
+        raise FrameError(f"an outcome's report is damaged ({type(error).__name__})") from None
+    if not _is_sound(outcome):
+        raise FrameError("an outcome's report is damaged: its values contradict each other")
+    return outcome
+
+
+def check_outcome(outcome: Outcome[Frame], chunk: Chunk[Any]) -> Outcome[Frame]:
+    """Return `outcome` if it can be that of `chunk`.
+
+    Raises:
+        FrameError: If it is about something else.
+    """
+    failure = outcome.failure
+    fits = outcome.index == chunk.index and 0 <= outcome.count <= chunk.count
+    fits = fits and outcome.count == outcome.outputs.count
+    if failure is None:
+        fits = fits and outcome.count == chunk.count
+    else:
+        fits = fits and chunk.start <= failure.index < chunk.start + chunk.count
+    if not fits:
+        raise FrameError(
+            f"an outcome of chunk {chunk.index} is damaged: it is not about its records"
+        )
+    return outcome
+
+
+def _is_sound(outcome: Outcome[Frame]) -> bool:
+    failure = outcome.failure
+    values: list[tuple[object, type]] = [
+        (outcome.index, int),
+        (outcome.count, int),
+        (outcome.seconds, float),
+        (outcome.worker, str),
+        (failure.index if failure else 0, int),
+    ]
+    return all(type(value) is kind for value, kind in values)

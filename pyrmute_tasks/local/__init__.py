@@ -1,0 +1,1 @@
+"""Executors for this machine: one process, threads, processes."""

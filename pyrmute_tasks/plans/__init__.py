@@ -1,0 +1,1 @@
+"""Plans: the steps from one version to another, the code generated for them, fingerprints."""

@@ -1,0 +1,263 @@
+"""Migrations compiled once and run many times.
+
+A `MigrationPlan` is the resolved path from one version to another: a tuple of callables and
+the target model. It is run by functions that are generated for it (`codegen`), which take one
+record through everything before the next one begins. Nothing is looked up per record.
+
+A run's result is the outputs before the first record that failed, and that failure.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from io import BytesIO
+from itertools import pairwise
+from typing import Any, Final, TypeAlias, TypeVar
+
+from pydantic import BaseModel, RootModel
+
+from pyrmute_tasks.errors import ModelNotFoundError
+from pyrmute_tasks.failures import RecordFailure
+from pyrmute_tasks.hooks import observed
+from pyrmute_tasks.plans.codegen import Call, Generated, Output, OutputKind, generate
+from pyrmute_tasks.plans.fingerprint.reachable import ReachedCode
+from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree, fingerprint_tree
+from pyrmute_tasks.plans.garbage_collection import rare_collections
+from pyrmute_tasks.plans.retry import Retry
+from pyrmute_tasks.plans.steps import Hop, Step, StepCompiler
+from pyrmute_tasks.registry import ModelData, Registry
+from pyrmute_tasks.versions import ModelVersion
+
+__all__ = ["DATA", "PACKED", "MigrationPlan", "Result", "Step", "compile_plan"]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+Result: TypeAlias = tuple[list[Any], RecordFailure | None]
+"""Outputs in order, and the failure that ended them early, if any."""
+
+DATA: Final = Output(OutputKind.DATA)
+PACKED: Final = Output(OutputKind.PACKED)
+
+
+@dataclass(frozen=True)
+class MigrationPlan:
+    """The compiled way from one version of a model to another.
+
+    Attributes:
+        name: The model's name.
+        from_version: Version of the records that go in.
+        to_version: Version of those that come out.
+        steps: The hops, in order; empty when both versions are the same.
+        model: The target's class; or, if only data can be migrated, why there is none.
+        path: The classes of all versions on the way, for the fingerprint.
+        hops: The hops that running it can come to, also those inside of records.
+        observe: Call the hooks in use around every record.
+        code: What the manager's models and steps reach, for the fingerprint.
+    """
+
+    name: str
+    from_version: ModelVersion
+    to_version: ModelVersion
+    steps: tuple[Step, ...]
+    model: type[BaseModel] | ModelNotFoundError
+    path: tuple[type[BaseModel], ...] = field(default=(), repr=False)
+    hops: tuple[Hop, ...] = field(default=(), repr=False)
+    observe: bool = field(default=False, repr=False)
+    code: ReachedCode = field(default_factory=ReachedCode, repr=False, compare=False)
+    _generated: dict[tuple[Output, bool], Generated] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.from_version}→{self.to_version}"
+
+    def with_retry(self, retry: Retry) -> "MigrationPlan":
+        """Return this plan with steps that are run again as `retry` says.
+
+        Its fingerprint is the same: what a step returns in the end does not change.
+        """
+        steps = tuple(replace(step, function=retry.wrap(step.function)) for step in self.steps)
+        return replace(self, steps=steps)
+
+    # --- one record ---------------------------------------------------------------------
+
+    def migrating(self, output: Output) -> Callable[[Any], Any]:
+        """Return the function that migrates one record and raises what a plain loop would."""
+        return self._functions(output).one
+
+    def migrate_one(self, record: ModelData) -> ModelData:
+        """Run the steps over one record.
+
+        Raises:
+            MigrationError: If a step raises.
+            InvalidRecordError: If a step returns something else than a dict.
+        """
+        migrated: ModelData = self.migrating(DATA)(record)
+        return migrated
+
+    def validate_one(self, data: ModelData, model: type[Model]) -> Model:
+        """Validate one migrated record.
+
+        Raises:
+            ValidationError: If it is not valid.
+        """
+        return model.model_validate(data.get("root") if issubclass(model, RootModel) else data)
+
+    # --- many records -------------------------------------------------------------------
+
+    def run(self, records: Iterable[Any], output: Output, start: int = 0) -> Result:
+        """Migrate `records`, the first of which has index `start`, one after the other.
+
+        Raises:
+            BaseException: Only what reading the records raises.
+        """
+        return self._collect(self._functions(output), records, start)
+
+    def migrate(self, records: Iterable[ModelData], start: int = 0) -> Result:
+        """Run the steps over `records`; else as `run`."""
+        return self.run(records, DATA, start)
+
+    def validate(
+        self, data: Iterable[ModelData], start: int = 0, model: type[BaseModel] | None = None
+    ) -> Result:
+        """Validate migrated records against `model`, by default the target's class."""
+        output = Output(OutputKind.MODELS, model or self.target)
+        return self._collect(self._functions(output, migrated=True), data, start)
+
+    def migrate_lines(
+        self, block: bytes | memoryview, start: int = 0
+    ) -> tuple[bytes, int, RecordFailure | None]:
+        """Migrate, validate and write JSON lines.
+
+        Args:
+            block: JSON objects, one a line, without blank lines.
+            start: Index of the first one.
+
+        Returns:
+            The validated models as JSON lines, each ended by a newline and equal to what
+            ``model_dump_json()`` writes; how many there are; and the failure, if any.
+        """
+        # Each line is cut off when its turn comes and written to one buffer: fresh memory for
+        # lists of them costs a tenth more. Nothing of a record stays but bytes, so the garbage
+        # collector has little to do.
+        text, written = bytes(block), BytesIO()
+        lines = BytesIO(text)
+        functions = self._functions(Output(OutputKind.LINES, self.target))
+        stopped = functions.many(lines, written.write)
+        count = _count_lines(text, lines.tell()) - (stopped is not None)
+        return written.getvalue(), count, stopped.at(start + count) if stopped else None
+
+    @staticmethod
+    def _collect(functions: Generated, records: Iterable[Any], start: int) -> Result:
+        done: list[Any] = []
+        with rare_collections():
+            stopped = functions.many(records, done.append)
+        return done, stopped.at(start + len(done)) if stopped else None
+
+    # --- what it is made of -------------------------------------------------------------
+
+    @property
+    def source(self) -> str:
+        """The source of the functions that are generated for it."""
+        models = not isinstance(self.model, ModelNotFoundError)
+        return self._functions(Output(OutputKind.MODELS, self.target) if models else DATA).source
+
+    def _functions(self, output: Output, *, migrated: bool = False) -> Generated:
+        """Return the functions for an output, also for records that are `migrated` already."""
+        key = (output, migrated)
+        if key not in self._generated:
+            calls = [] if migrated else self._calls()
+            title = f"pyrmute-tasks: {self}"
+            self._generated[key] = generate(title, self.name, calls, output)
+        return self._generated[key]
+
+    def _calls(self) -> list[Call]:
+        calls = [Call(step.function, step) for step in self.steps]
+        if not self.observe or not calls:
+            return calls
+        run = generate(f"pyrmute-tasks: {self}", self.name, calls, DATA).one
+        watched = observed(self.name, self.from_version, self.to_version, run)
+        return [Call(watched, self.steps[-1], wraps=False)]
+
+    @property
+    def target(self) -> type[BaseModel]:
+        """The target's class.
+
+        Raises:
+            ModelNotFoundError: If the target version has none.
+        """
+        if isinstance(self.model, ModelNotFoundError):
+            raise self.model.with_traceback(None)
+        return self.model
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that decides this plan's results, the same in every process."""
+        return self.fingerprint_tree.root
+
+    @cached_property
+    def fingerprint_tree(self) -> FingerprintTree:
+        """All that decides this plan's results, each with its name and its hash.
+
+        It covers every model that records of the path can hold, every step, what these
+        reach in the user's own packages, and the versions of the libraries.
+        """
+        return fingerprint_tree(str(self), self._models, self.hops, self.code)
+
+    def capture_code(self) -> None:
+        """Note what decides its results, as it is now; to be called before it runs."""
+        steps = [hop.step.function for hop in self.hops if hop.step and not hop.step.automatic]
+        self.code.capture(self._models, steps)
+
+    @property
+    def _models(self) -> list[type[BaseModel]]:
+        """The models that records of the path can hold."""
+        nested = [model for hop in self.hops for model in hop.models]
+        target = [] if isinstance(self.model, ModelNotFoundError) else [self.model]
+        return [*self.path, *target, *nested]
+
+
+def _count_lines(text: bytes, end: int) -> int:
+    """Return how many lines end at `end` or before, the last one perhaps without a newline."""
+    return text.count(b"\n", 0, end) + (text[max(0, end - 1) : end] not in (b"", b"\n"))
+
+
+def compile_plan(
+    registry: Registry,
+    name: str,
+    from_version: ModelVersion,
+    to_version: ModelVersion,
+    *,
+    observe: bool = False,
+    code: ReachedCode | None = None,
+) -> MigrationPlan:
+    """Resolve the path between two versions of a model.
+
+    A step written for exactly this hop is preferred to a chain over the versions between.
+    `code` knows the registry's models and steps; what the plan's reach is captured.
+
+    Raises:
+        ModelNotFoundError: If the model or one of the versions is not registered.
+        MigrationError: If a hop of the path has no step.
+    """
+    compiler = StepCompiler(registry, observe=observe)
+    versions = compiler.path(name, from_version, to_version)
+    steps = tuple(compiler.step(name, *hop) for hop in pairwise(versions))
+    found = [registry.find(name, version) for version in versions]
+    path = tuple(model for model in found if model is not None)
+    target = _target(registry, name, to_version)
+    hops = tuple(compiler.hops)
+    code = code or ReachedCode()
+    plan = MigrationPlan(name, from_version, to_version, steps, target, path, hops, observe, code)
+    code.capture(*registry.code_of(name))  # a version's code may fill what another's reads
+    plan.capture_code()
+    return plan
+
+
+def _target(
+    registry: Registry, name: str, version: ModelVersion
+) -> type[BaseModel] | ModelNotFoundError:
+    try:
+        return registry.model(name, version)
+    except ModelNotFoundError as error:
+        return error

@@ -1,0 +1,136 @@
+"""Trying a step again that failed for a reason outside of its record.
+
+A step may ask a service, and the service may be away for a moment. What counts as such a
+moment is the caller's to say; everything else is the record's fault, would fail again and
+is never retried. Only the record at hand is tried again, not its neighbours.
+"""
+
+import copy
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.registry import MigrationFunc, ModelData
+from pyrmute_tasks.wire.remote_errors import causes_of
+
+__all__ = ["Retry"]
+
+_logger: Final = logging.getLogger("pyrmute_tasks")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """When to run a step again for a record, and how long to wait before.
+
+    The wait doubles from try to try up to a limit; a random part of up to a half is taken
+    off, so that workers that failed together do not come back together.
+
+    Attributes:
+        on: Exception classes that pass by themselves, or their names as
+            ``module:QualifiedName``. Subclasses count, and so do the causes of what a
+            step raises.
+        attempts: How often a step runs for a record at most, the first time included.
+        first_wait_s: The wait before the second try.
+        max_wait_s: The longest wait.
+
+    Raises:
+        ConfigurationError: If there is nothing to retry on, or a number makes no sense.
+    """
+
+    on: tuple[type[Exception] | str, ...]
+    attempts: int = 4
+    first_wait_s: float = 0.2
+    max_wait_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not self.on:
+            raise ConfigurationError("retry on which exceptions? name at least one class in on=")
+        for kind in self.on:
+            if isinstance(kind, str) and ":" not in kind:
+                raise ConfigurationError(
+                    f"'{kind}' must be written module:QualifiedName, as in builtins:ConnectionError"
+                )
+        if self.attempts < 1 or self.first_wait_s < 0 or self.max_wait_s < self.first_wait_s:
+            raise ConfigurationError(
+                "a retry needs attempts of 1 or more and 0 ≤ first_wait_s ≤ max_wait_s"
+            )
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The exception classes by name."""
+        return frozenset(kind if isinstance(kind, str) else _name_of(kind) for kind in self.on)
+
+    def wait_s(self, tries: int) -> float:
+        """Return how long to wait after so many tries that failed."""
+        longest = min(self.max_wait_s, self.first_wait_s * 2.0 ** (tries - 1))
+        return longest * random.uniform(0.5, 1.0)
+
+    def wrap(
+        self, function: MigrationFunc, sleep: Callable[[float], None] = time.sleep
+    ) -> MigrationFunc:
+        """Return a step that runs `function` again as this says.
+
+        The first try gets the record itself, so that nothing differs where no step fails.
+        One that failed half-way may have changed it, so each further try gets a copy of what
+        it was; or the record itself, if it holds something that cannot be copied.
+        """
+        names = self.names
+
+        def step(record: ModelData) -> ModelData:
+            before = _copy_of(record) if self.attempts > 1 else record
+            for tries in range(1, self.attempts):
+                try:
+                    return function(record)
+                except Exception as error:
+                    if not _passes_by_itself(error, names):
+                        raise
+                    wait_s = self.wait_s(tries)
+                    _logger.info(
+                        "a step is tried again in %.2f s (error=%s try=%d)",
+                        wait_s,
+                        type(error).__name__,
+                        tries,
+                        extra={"action": "step_retried"},
+                    )
+                sleep(wait_s)
+                record = before if tries == self.attempts - 1 else _copy_of(before)
+            return function(record)
+
+        return step
+
+    def to_wire(self) -> list[Any]:
+        """Return this as plain values."""
+        return [sorted(self.names), self.attempts, self.first_wait_s, self.max_wait_s]
+
+    @classmethod
+    def from_wire(cls, data: list[Any]) -> Self:
+        """Rebuild from `to_wire`'s values; classes stay names, so nothing is imported.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        names, attempts, first_wait_s, max_wait_s = data
+        return cls(
+            on=tuple(names), attempts=attempts, first_wait_s=first_wait_s, max_wait_s=max_wait_s
+        )
+
+
+def _copy_of(record: ModelData) -> ModelData:
+    try:
+        return copy.deepcopy(record)
+    except Exception:  # a generator, a lock, whatever an earlier step has put there
+        return record
+
+
+def _passes_by_itself(error: BaseException, names: frozenset[str]) -> bool:
+    return any(
+        _name_of(kind) in names for cause in causes_of(error) for kind in type(cause).__mro__
+    )
+
+
+def _name_of(kind: type) -> str:
+    return f"{kind.__module__}:{kind.__qualname__}"

@@ -1,0 +1,1 @@
+"""Bytes between processes: frames, values that keep their types, errors, signatures."""

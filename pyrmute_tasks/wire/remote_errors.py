@@ -1,0 +1,354 @@
+"""Exceptions as plain values, for the way to another process and back.
+
+`take_apart` lists an exception and all that it refers to: causes, contexts, the members of
+groups. `put_together` makes of the list what it was: this package's errors with all their
+attributes, pydantic's `ValidationError` with the same ``errors()``, builtin and already
+imported classes as themselves, and anything else as a `RemoteError` that keeps name and
+message. Nothing is imported on behalf of a message.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from pyrmute_tasks.errors import FrameError, PyrmuteTasksError, UnsupportedValueError
+from pyrmute_tasks.wire.frames import pack, pack_record, unpack
+from pyrmute_tasks.wire.loaded_classes import find_class, is_made_in_python
+from pyrmute_tasks.wire.objects import slots_filled, slots_of
+
+__all__ = [
+    "RemoteError",
+    "attributes_of",
+    "causes_of",
+    "put_together",
+    "take_apart",
+]
+
+
+class RemoteError(PyrmuteTasksError):
+    """Stands for an exception whose class this process has not imported.
+
+    Args:
+        type_name: ``module.QualifiedName`` of the original class.
+        message: The original's text.
+    """
+
+    def __init__(self, type_name: str, message: str) -> None:
+        self.type_name = type_name
+        self.message = message
+        super().__init__(f"{type_name}: {message}" if message else type_name)
+
+
+def causes_of(error: BaseException) -> list[BaseException]:
+    """Return `error`, its cause, the cause of that and so on, each once."""
+    causes: dict[int, BaseException] = {}
+    following: BaseException | None = error
+    while following is not None and id(following) not in causes:
+        causes[id(following)] = following
+        following = following.__cause__
+    return list(causes.values())
+
+
+def attributes_of(error: BaseException) -> dict[str, Any]:
+    """Return the dict of an exception's attributes, whatever its class makes of ``__dict__``."""
+    return cast("dict[str, Any]", _DICT.__get__(error))
+
+
+_DICT: Final[Any] = BaseException.__dict__["__dict__"]
+_ARGS: Final[Any] = BaseException.__dict__["args"]
+_CAUSE: Final[Any] = BaseException.__dict__["__cause__"]
+_CONTEXT: Final[Any] = BaseException.__dict__["__context__"]
+_SUPPRESS: Final[Any] = BaseException.__dict__["__suppress_context__"]
+_MAX_ERRORS: Final = 100
+_NOT_TEXT: Final = (Exception, SystemExit, GeneratorExit)  # not what a signal raises
+
+
+# --- taking apart -------------------------------------------------------------------------
+
+_Number = Callable[[BaseException | None], int | None]
+
+
+def take_apart(error: BaseException) -> list[dict[str, Any]]:
+    """Return `error` and what it refers to as plain values; they refer to it by number."""
+    errors: list[BaseException] = []
+    numbers: dict[int, int] = {}
+
+    def number(referred: BaseException | None) -> int | None:
+        if referred is None or (id(referred) not in numbers and len(errors) >= _MAX_ERRORS):
+            return None
+        if id(referred) not in numbers:
+            numbers[id(referred)] = len(errors)
+            errors.append(referred)
+        return numbers[id(referred)]
+
+    number(error)
+    return [_parts_of(each, number) for each in errors]  # which grows on the way
+
+
+def _parts_of(error: BaseException, number: _Number) -> dict[str, Any]:
+    kind = type(error)
+    attributes = attributes_of(error)
+    notes = attributes.get("__notes__")
+    parts: dict[str, Any] = {
+        "type": f"{kind.__module__}:{kind.__qualname__}",
+        "message": _text_of(error),
+        "notes": [note for note in _listed(notes) if isinstance(note, str)],
+        "cause": number(_CAUSE.__get__(error)),
+        "context": number(_CONTEXT.__get__(error)),
+        "suppress": _SUPPRESS.__get__(error),
+    }
+    if isinstance(error, ValidationError):
+        parts["validation"] = _take_apart_validation(error, number)
+        return parts
+    args: tuple[Any, ...]
+    if isinstance(error, BaseExceptionGroup):
+        parts["members"] = [number(member) for member in error.exceptions]
+        args = (error.message,)
+    else:
+        args = _arguments_made_in_c(error)
+    parts["args"] = [_packed(arg, number) for arg in args]
+    parts["attributes"] = {
+        name: packed
+        for name, value in (slots_filled(error) | attributes).items()
+        if not name.startswith("__") and (packed := _packed(value, number)) is not None
+    }
+    parts["native"] = {
+        name: packed
+        for base, names in _NATIVE.items()
+        if isinstance(error, base)
+        for name in names
+        if (packed := _packed(vars(base)[name].__get__(error), number)) is not None
+    }
+    return parts
+
+
+# What Python's own classes keep beside their arguments.
+_NATIVE: Final[dict[type[BaseException], tuple[str, ...]]] = {
+    ImportError: ("name", "path"),
+    NameError: ("name",),
+    AttributeError: ("name",),
+}
+
+
+def _arguments_made_in_c(error: BaseException) -> tuple[Any, ...]:
+    # An OSError's own arguments lack the names of the files that its text has.
+    if isinstance(error, OSError):
+        return cast("tuple[Any, ...]", OSError.__reduce__(error)[1])
+    if isinstance(error, PydanticCustomError):
+        return (error.type, error.message_template, error.context)
+    return cast("tuple[Any, ...]", _ARGS.__get__(error))
+
+
+def _packed(value: object, number: _Number) -> bytes | int | None:
+    """Return a value's bytes, an exception's number, or None if it cannot be carried."""
+    if isinstance(value, BaseException):
+        return number(value)
+    try:
+        return pack_record(value)
+    except UnsupportedValueError:
+        return None
+
+
+def _unpacked(packed: bytes | int, make: Callable[[int], BaseException]) -> Any:
+    return make(packed) if isinstance(packed, int) else unpack(packed)
+
+
+def _text_of(error: BaseException) -> str | None:
+    """Return what an exception says; None if asking it raises."""
+    try:
+        return str(error)
+    except _NOT_TEXT:  # it is somebody's code
+        return None
+
+
+def _listed(notes: object) -> list[object]:
+    return list(notes) if isinstance(notes, (list, tuple)) else []
+
+
+# --- putting together ---------------------------------------------------------------------
+
+
+def put_together(parts: list[dict[str, Any]]) -> BaseException:
+    """Return the exception that `take_apart` took apart."""
+    assembly = _Assembly(parts)
+    for number, part in enumerate(parts):
+        error = assembly.make(number)
+        if part["cause"] is not None:
+            _CAUSE.__set__(error, assembly.make(part["cause"]))
+        if part["context"] is not None:
+            _CONTEXT.__set__(error, assembly.make(part["context"]))
+        _SUPPRESS.__set__(error, part["suppress"])
+        if part["notes"]:
+            attributes_of(error)["__notes__"] = list(part["notes"])
+    return assembly.make(0)
+
+
+_Make = Callable[[int], BaseException]
+
+
+class _Assembly:
+    """Makes exceptions of their parts, each once, also where they refer to themselves.
+
+    Args:
+        parts: What `take_apart` returned.
+    """
+
+    def __init__(self, parts: list[dict[str, Any]]) -> None:
+        self._parts = parts
+        self._made: dict[int, BaseException] = {}
+        self._begun: set[int] = set()
+
+    def make(self, number: int) -> BaseException:
+        """Return the exception of that number.
+
+        Raises:
+            FrameError: If it is needed in order to make itself.
+        """
+        if number in self._made:
+            return self._made[number]
+        if number in self._begun:
+            raise FrameError("an exception is one of its own arguments")
+        self._begun.add(number)
+        parts = self._parts[number]
+        if "validation" in parts:
+            error: BaseException = _put_together_validation(parts["validation"], self.make)
+        elif not self._rebuild(number, parts):
+            error = RemoteError(parts["type"].replace(":", "."), parts["message"] or "")
+        else:
+            return self._made[number]
+        self._made[number] = error
+        return error
+
+    def _rebuild(self, number: int, parts: dict[str, Any]) -> bool:
+        """Make an exception of the original's class that says the same, if that is possible."""
+        kind = _known_class(parts["type"])
+        if kind is None:
+            return False
+        args = _arguments_of(parts, self.make)
+        try:
+            error = self._made[number] = _new(kind, args)
+            for base, names in _NATIVE.items():
+                for name in parts["native"].keys() & names if isinstance(error, base) else ():
+                    vars(base)[name].__set__(error, _unpacked(parts["native"][name], self.make))
+            _set_attributes(error, _attributes_of(parts, self.make))
+        except _NOT_TEXT:
+            return False
+        return bool(_text_of(error) == parts["message"])
+
+
+def _set_attributes(error: BaseException, attributes: dict[str, Any]) -> None:
+    slots = slots_of(type(error))
+    for name in slots.keys() & attributes.keys():
+        slots[name].__set__(error, attributes.pop(name))
+    attributes_of(error).update(attributes)
+
+
+def _arguments_of(parts: dict[str, Any], make: _Make) -> tuple[Any, ...]:
+    members = [[make(member) for member in parts["members"]]] if "members" in parts else []
+    try:
+        if None not in parts["args"]:
+            return (*(_unpacked(arg, make) for arg in parts["args"]), *members)
+    except FrameError:  # an instance of a class that is not loaded here
+        pass
+    return (parts["message"], *members)
+
+
+def _attributes_of(parts: dict[str, Any], make: _Make) -> dict[str, Any]:
+    found = {}
+    for name, packed in parts["attributes"].items():
+        try:
+            found[name] = _unpacked(packed, make)
+        except FrameError:
+            continue
+    return found
+
+
+def _new(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    # Neither a __new__ nor an __init__ written in Python: they may want other arguments,
+    # and they are somebody's code. Those made in C set what the text is made of.
+    made_in_c = cast("Any", next(base for base in kind.__mro__ if not is_made_in_python(base)))
+    error = cast("BaseException", made_in_c.__new__(kind, *args))
+    made_in_c.__init__(error, *args)
+    if not isinstance(error, OSError):  # which keeps less than it is given
+        _ARGS.__set__(error, args)
+    return error
+
+
+def _known_class(name: str) -> type[BaseException] | None:
+    """Return the exception class of that name if this process has it already."""
+    found = find_class(name)
+    return found if found is not None and issubclass(found, BaseException) else None
+
+
+# --- pydantic's ---------------------------------------------------------------------------
+
+
+def _take_apart_validation(error: ValidationError, number: _Number) -> dict[str, Any]:
+    # What pydantic itself pickles: all that its text and its errors() are made of.
+    title, lines, input_type, hide_input = cast("Any", error.__reduce__()[1])
+    return {
+        "title": title,
+        "lines": [_take_apart_line(line, number) for line in lines],
+        "input_type": input_type,
+        "hide_input": hide_input,
+    }
+
+
+def _take_apart_line(line: dict[str, Any], number: _Number) -> dict[str, Any]:
+    kind, context = line["type"], line.get("ctx", {})
+    custom = isinstance(kind, PydanticCustomError)
+    return {
+        "type": kind.type if custom else kind,
+        "template": kind.message_template if custom else None,
+        "message": line["msg"],
+        "loc": list(line["loc"]),
+        "input": pack(line["input"], lossy=True),
+        "context": {name: _packed_or_told(value, number) for name, value in context.items()},
+    }
+
+
+def _packed_or_told(value: object, number: _Number) -> bytes | int:
+    packed = _packed(value, number)
+    return pack(value, lossy=True) if packed is None else packed
+
+
+def _put_together_validation(parts: dict[str, Any], make: _Make) -> ValidationError:
+    return ValidationError.from_exception_data(
+        parts["title"],
+        [_put_together_line(line, make) for line in parts["lines"]],
+        parts["input_type"],
+        parts["hide_input"],
+    )
+
+
+def _put_together_line(parts: dict[str, Any], make: _Make) -> InitErrorDetails:
+    kind, template = parts["type"], parts["template"]
+    context = {name: _found_or_told(value, make) for name, value in parts["context"].items()}
+    line = InitErrorDetails(
+        type=kind if template is None else PydanticCustomError(kind, template, context or None),
+        loc=tuple(parts["loc"]),
+        input=_found_or_told(parts["input"], make),
+    )
+    if template is None and context:
+        cause = context.get("error")
+        if isinstance(cause, RemoteError):
+            # Its text would become the line's: say what the validator's own error said.
+            context["error"] = _QuotedError(cause.type_name, cause.message)
+        line["ctx"] = context
+    return line
+
+
+def _found_or_told(packed: bytes | int, make: _Make) -> Any:
+    try:
+        return _unpacked(packed, make)
+    except FrameError as error:
+        return f"<{error}>"
+
+
+class _QuotedError(RemoteError, ValueError):
+    """What a validator raised of a class that this process has not loaded."""
+
+    def __str__(self) -> str:
+        return self.message
