@@ -12,14 +12,13 @@ from pyrmute_tasks.errors import MigrationError, ModelNotFoundError
 from pyrmute_tasks.hooks import HookSet, MigrationHook, use_hooks
 from pyrmute_tasks.local.batches import (
     Parallelism,
-    Wanted,
     migrate_all,
     migrate_lazily,
     migrate_parallel,
 )
 from pyrmute_tasks.plans.fingerprint.reachable import ReachedCode
 from pyrmute_tasks.plans.nested_models import NestedModelInfo, nested_models
-from pyrmute_tasks.plans.plan import MigrationPlan, compile_plan
+from pyrmute_tasks.plans.plan import MigrationPlan, Wanted, compile_plan
 from pyrmute_tasks.registry import MigrationFunc, ModelData, Registry, locate_attribute
 from pyrmute_tasks.testing import (
     MigrationTestCases,

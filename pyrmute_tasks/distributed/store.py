@@ -54,7 +54,7 @@ from pyrmute_tasks.distributed.protocol import (
     sort_notice,
 )
 from pyrmute_tasks.distributed.redis_retry import PatientRetry
-from pyrmute_tasks.engine.job import JobSpec
+from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import FrameError, SignatureError, StoreUnavailableError
 from pyrmute_tasks.logs import hide_password, log
 from pyrmute_tasks.settings import Settings

@@ -21,7 +21,7 @@ from pyrmute_tasks.distributed.protocol import (
 )
 from pyrmute_tasks.distributed.store import is_full
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_outcome
-from pyrmute_tasks.engine.job import JobSpec
+from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import (
     BrokerUnavailableError,
     CodeMismatchError,
