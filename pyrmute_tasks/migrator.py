@@ -17,9 +17,9 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel
 
 from pyrmute_tasks.audit import SAMPLE, TIMEOUT_S, AuditReport, audit
+from pyrmute_tasks.batch_calls import Batch, BatchCalls
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.distributed.producer.session import Session
-from pyrmute_tasks.engine.chunks import check_chunk_size
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job import Job, Source
 from pyrmute_tasks.engine.job_report import JobReport
@@ -29,8 +29,9 @@ from pyrmute_tasks.engine.records import RecordSink, RecordSource
 from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
 from pyrmute_tasks.io.output_file import open_output
-from pyrmute_tasks.local.executors import check_workers, usable_cpus
-from pyrmute_tasks.plans.plan import MigrationPlan, Wanted
+from pyrmute_tasks.local.batches import Parallelism
+from pyrmute_tasks.local.executors import usable_cpus
+from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.pyrmute_adapter import adopt, load_manager
 from pyrmute_tasks.registry import ModelData
@@ -44,7 +45,7 @@ Model = TypeVar("Model", bound=BaseModel)
 Delivered = TypeVar("Delivered")
 
 
-class Migrator:
+class Migrator(BatchCalls):
     """Runs migrations on a fleet of Celery workers.
 
     Without URLs it starts a fleet of its own, with a real Valkey server and `workers`
@@ -185,142 +186,6 @@ class Migrator:
         """
         return self._last_report
 
-    # --- all at once --------------------------------------------------------------------------
-
-    def migrate_batch(
-        self,
-        data_list: Iterable[ModelData],
-        name: str,
-        from_version: VersionLike,
-        to_version: VersionLike,
-        parallel: bool = False,
-        max_workers: int | None = None,
-        use_processes: bool = False,
-        *,
-        chunk_size: int | None = None,
-    ) -> list[BaseModel]:
-        """Migrate and validate many records; as `ModelManager.migrate_batch`.
-
-        Args:
-            data_list: The records, as `from_version` has them.
-            name: The model's name.
-            from_version: Version of the records.
-            to_version: Version of the results.
-            parallel: Accepted, so that calls need not change; the fleet is parallel.
-            max_workers: Likewise; the fleet has the workers that it has.
-            use_processes: Likewise; workers are processes.
-            chunk_size: Records a task; by default chosen from their size.
-
-        Returns:
-            The validated models, in the order of the records.
-
-        Raises:
-            ModelNotFoundError: If the model or a version is not registered.
-            MigrationError: If there is no path, or a step raises.
-            ValidationError: If a migrated record is not valid.
-            FleetError: If the fleet cannot be reached or has no workers.
-        """
-        check_workers(max_workers)
-        return list(
-            self.migrate_batch_streaming(data_list, name, from_version, to_version, chunk_size)
-        )
-
-    def migrate_batch_as(
-        self,
-        data_list: Iterable[ModelData],
-        name: str,
-        from_version: VersionLike,
-        to_version: VersionLike,
-        target_type: type[Model],
-        parallel: bool = False,
-        max_workers: int | None = None,
-        use_processes: bool = False,
-        *,
-        chunk_size: int | None = None,
-    ) -> list[Model]:
-        """Migrate many records and validate them as `target_type`; else as `migrate_batch`."""
-        check_workers(max_workers)
-        return list(
-            self.migrate_batch_streaming_as(
-                data_list, name, from_version, to_version, target_type, chunk_size
-            )
-        )
-
-    def migrate_batch_data(
-        self,
-        data_list: Iterable[ModelData],
-        name: str,
-        from_version: VersionLike,
-        to_version: VersionLike,
-        parallel: bool = False,
-        max_workers: int | None = None,
-        use_processes: bool = False,
-        *,
-        chunk_size: int | None = None,
-    ) -> list[ModelData]:
-        """Migrate many records without validating them; else as `migrate_batch`."""
-        check_workers(max_workers)
-        return list(
-            self.migrate_batch_data_streaming(data_list, name, from_version, to_version, chunk_size)
-        )
-
-    # --- lazily -------------------------------------------------------------------------------
-
-    def migrate_batch_streaming(
-        self,
-        data_list: Iterable[ModelData],
-        name: str,
-        from_version: VersionLike,
-        to_version: VersionLike,
-        chunk_size: int | None = None,
-    ) -> Generator[BaseModel, None, None]:
-        """Migrate and validate records lazily; as `ModelManager.migrate_batch_streaming`.
-
-        Steps run on the workers. The models are built here, from what the workers return:
-        a class instance cannot travel without pickle.
-
-        Args:
-            data_list: The records; read at most one window ahead of what is yielded, in the
-                thread that reads the outputs unless `in_thread` says that another one may.
-            name: The model's name.
-            from_version: Version of the records.
-            to_version: Version of the results.
-            chunk_size: Records a task; by default chosen from their size.
-
-        Yields:
-            The validated models, in the order of the records; all those before a failing
-            record, then its error is raised as `migrate_batch` raises it. If the
-            source itself raises an `Exception`, all before it, too; after an exit or an
-            interrupt from there, the job is cancelled at once.
-        """
-        return self._stream(data_list, name, from_version, to_version, chunk_size, Wanted())
-
-    def migrate_batch_streaming_as(
-        self,
-        data_list: Iterable[ModelData],
-        name: str,
-        from_version: VersionLike,
-        to_version: VersionLike,
-        target_type: type[Model],
-        chunk_size: int | None = None,
-    ) -> Generator[Model, None, None]:
-        """Validate as `target_type`; else as `migrate_batch_streaming`."""
-        wanted = Wanted(model=target_type)
-        return self._stream(data_list, name, from_version, to_version, chunk_size, wanted)
-
-    def migrate_batch_data_streaming(
-        self,
-        data_list: Iterable[ModelData],
-        name: str,
-        from_version: VersionLike,
-        to_version: VersionLike,
-        chunk_size: int | None = None,
-    ) -> Generator[ModelData, None, None]:
-        """Do not validate; else as `migrate_batch_streaming`."""
-        return self._stream(
-            data_list, name, from_version, to_version, chunk_size, Wanted(validated=False)
-        )
-
     # --- files --------------------------------------------------------------------------------
 
     def migrate_file(
@@ -398,11 +263,7 @@ class Migrator:
             What the job did; ``report.failure`` is what ended it early, if a record did.
 
         Raises:
-            ConfigurationError: If a file cannot be read or written, or both are the same.
-            OutputInUseError: If another run is writing `target`.
-            ModelNotFoundError: If the model or a version is not registered.
-            MigrationError: If there is no path.
-            FleetError: If the fleet cannot be reached or has no workers.
+            PyrmuteTasksError: As `migrate_file`, but for what is a record's own.
         """
         plan = self._manager.plan(name, from_version, to_version)
         plan.target  # noqa: B018  # a missing target is told before anything is started
@@ -460,43 +321,27 @@ class Migrator:
 
     # --- details ------------------------------------------------------------------------------
 
-    def _stream(
-        self,
-        records: Iterable[ModelData],
-        name: str,
-        from_version: VersionLike,
-        to_version: VersionLike,
-        chunk_size: int | None,
-        wanted: Wanted,
-    ) -> Generator[Any, None, None]:
-        if chunk_size is not None:
-            check_chunk_size(chunk_size)
-        return self._run_records(
-            self._times_closed, records, name, from_version, to_version, chunk_size, wanted
-        )
+    def _run_all(self, batch: Batch, parallelism: Parallelism | None) -> list[Any]:
+        return list(self._stream(batch))
 
-    def _run_records(
-        self,
-        times_closed: int,
-        records: Iterable[ModelData],
-        name: str,
-        from_version: VersionLike,
-        to_version: VersionLike,
-        chunk_size: int | None,
-        wanted: Wanted,
-    ) -> Generator[Any, None, None]:
+    def _stream(self, batch: Batch) -> Generator[Any, None, None]:
+        return self._run_records(batch, self._times_closed)
+
+    def _run_records(self, batch: Batch, times_closed: int) -> Generator[Any, None, None]:
         if times_closed != self._times_closed:
             raise MigratorClosedError(
                 "the Migrator was closed before this stream was read; read it inside of the "
                 "with block"
             )
-        source = RecordSource(records, chunk_size, self._window_bytes, self._settings.compression)
+        source = RecordSource(
+            batch.records, batch.chunk_size, self._window_bytes, self._settings.compression
+        )
         with closing(source):
             if not source.has_records():
                 return
-            plan = self._manager.plan(name, from_version, to_version)
-            wanted.output(plan)  # a missing target is told before anything is sent
-            sink = RecordSink(plan, wanted, self._manager.hooks)
+            plan = self._manager.plan(batch.name, batch.from_version, batch.to_version)
+            batch.wanted.output(plan)  # a missing target is told before anything is sent
+            sink = RecordSink(plan, batch.wanted, self._manager.hooks)
             with self._job(plan, source, sink, self._new_job_id()) as job:
                 for outcome in job.outcomes():
                     yield from outcome.outputs
