@@ -1,7 +1,8 @@
 """Batch migration of versioned pydantic models, in one process or on a fleet."""
 
 from pyrmute_tasks._version import __version__
-from pyrmute_tasks.engine.job import Fence, JobReport, JobState
+from pyrmute_tasks.engine.job_report import JobReport, JobState
+from pyrmute_tasks.engine.job_spec import Fence
 from pyrmute_tasks.engine.pipeline import Window
 from pyrmute_tasks.engine.threaded_sources import in_thread
 from pyrmute_tasks.errors import (

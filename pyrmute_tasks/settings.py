@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from pyrmute_tasks.engine.job import Fence
+from pyrmute_tasks.engine.job_spec import Fence
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.urls import (
     REDIS_SCHEMES,

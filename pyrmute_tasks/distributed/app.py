@@ -6,7 +6,7 @@ from typing import Any, Final
 from celery import Celery
 from celery.loaders.app import AppLoader
 
-from pyrmute_tasks.distributed.lines import TCP_OPTIONS, answer_s, is_socket_file
+from pyrmute_tasks.distributed.connections import TCP_OPTIONS, answer_s, is_socket_file
 from pyrmute_tasks.settings import Settings
 
 __all__ = ["TASK_NAME", "FleetApp", "create_app", "signed_part"]

@@ -44,7 +44,7 @@ from typing import Any, Final
 import redis
 from redis.exceptions import NoScriptError
 
-from pyrmute_tasks.distributed.lines import (
+from pyrmute_tasks.distributed.connections import (
     TCP_OPTIONS,
     LinePool,
     answer_s,
@@ -70,7 +70,7 @@ from pyrmute_tasks.distributed.refusals import (
     refuses_connections,
     trouble_of,
 )
-from pyrmute_tasks.engine.job import JobSpec
+from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import FrameError, SignatureError, StoreUnavailableError
 from pyrmute_tasks.logs import hide_password, log
 from pyrmute_tasks.settings import Settings

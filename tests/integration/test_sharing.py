@@ -11,7 +11,7 @@ import pytest
 
 from pyrmute_tasks import Migrator, Window
 from pyrmute_tasks.distributed import Store
-from pyrmute_tasks.engine.job import JobSpec
+from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.wire.frames import FrameKind
 from tests.conftest import wait_until
 from tests.integration.private_fleet import QUEUE, PrivateFleet, private_fleet

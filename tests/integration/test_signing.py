@@ -12,7 +12,7 @@ from kombu.pidbox import Mailbox
 from pyrmute_tasks import Migrator
 from pyrmute_tasks.distributed import create_app
 from pyrmute_tasks.distributed.app import signed_part
-from pyrmute_tasks.engine.job import JobSpec
+from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import NoWorkersError, SignatureError
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.wire.frames import pack

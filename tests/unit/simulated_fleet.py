@@ -32,7 +32,7 @@ from pyrmute_tasks.engine.chunks import (
     encode_outcome,
     encode_packed,
 )
-from pyrmute_tasks.engine.job import JobSpec
+from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import BrokerUnavailableError
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.settings import Settings
@@ -153,7 +153,9 @@ def _run(work: Work, index: int, frame: bytes, start: int, seconds: float, worke
         error = ValueError(f"bad {bad}")
         failure = RecordFailure(bad, Stage.STEP, "1.0.0 → 2.0.0", error, worker=worker)
     outputs = encode_frame(FrameKind.OBJECTS, len(inputs), pack(migrated(inputs)))
-    return encode_outcome(Outcome(index, len(inputs), outputs, failure, seconds, worker))
+    return encode_outcome(
+        Outcome(index, len(inputs), outputs, (failure,) if failure else (), seconds, worker)
+    )
 
 
 # --- time -----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from pyrmute_tasks.distributed.app import create_app
-from pyrmute_tasks.distributed.lines import TCP_OPTIONS, LinePool, connection_class
+from pyrmute_tasks.distributed.connections import TCP_OPTIONS, LinePool, connection_class
 from pyrmute_tasks.distributed.redis_retry import PatientRetry
 from pyrmute_tasks.settings import Settings
 

@@ -2,7 +2,7 @@ import ssl
 
 import pytest
 
-from pyrmute_tasks.engine.job import Fence
+from pyrmute_tasks.engine.job_spec import Fence
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.logs import hide_password, task_label
 from pyrmute_tasks.settings import Compress, Settings

@@ -17,7 +17,7 @@ from pyrmute_tasks.distributed.queue_depth import CountsTasks, depth_of
 from pyrmute_tasks.distributed.refusals import passing_refusal, trouble_of
 from pyrmute_tasks.distributed.store import is_full
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_outcome
-from pyrmute_tasks.engine.job import JobSpec
+from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import FrameError, StoreUnavailableError
 from pyrmute_tasks.logs import hide_password, log
 from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree

@@ -18,7 +18,7 @@ from pyrmute_tasks.distributed.producer.liveness import (
 from pyrmute_tasks.distributed.producer.redelivery import Deliveries, Loss, Part, Sighting
 from pyrmute_tasks.distributed.protocol import Decline, Rejection, Survey
 from pyrmute_tasks.engine.chunks import Outcome
-from pyrmute_tasks.engine.job import JobSpec
+from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import (
     BrokerUnavailableError,
     CodeMismatchError,

@@ -224,7 +224,7 @@ class Deliveries:
             if found is None:
                 return None
             known.append(found)
-            if found.failure is not None:
+            if found.failures:
                 break
         for sibling in assembly.parts:
             self._parts.pop(sibling.key, None)
@@ -278,7 +278,7 @@ class Deliveries:
         error = ProcessDiedError(part.deaths[-1], len(part.deaths))
         failure = RecordFailure(part.chunk.start, Stage.STEP, "", error)
         empty = join_frames(decode_frame(part.chunk.payload).kind, [])
-        return self._complete(part, Outcome(part.chunk.index, 0, empty, failure))
+        return self._complete(part, Outcome(part.chunk.index, 0, empty, (failure,)))
 
     def _halve(self, part: Part, may_kill: int) -> list[Part]:
         del self._parts[part.key]
@@ -378,5 +378,5 @@ def _joined(index: int, outcomes: list[Outcome[Frame]]) -> Outcome[Frame]:
     seconds = sum(outcome.seconds for outcome in outcomes)
     size_bytes = len(frame.payload)
     return Outcome(
-        index, frame.count, frame, last.failure, seconds, last.worker, counts, size_bytes
+        index, frame.count, frame, last.failures, seconds, last.worker, counts, size_bytes
     )

@@ -6,7 +6,6 @@ import multiprocessing
 import multiprocessing.process
 import os
 import signal
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -15,19 +14,11 @@ import billiard
 
 from pyrmute_tasks.logs import log
 
-__all__ = [
-    "FrozenChildren",
-    "allow_processes",
-    "children_of",
-    "process_state",
-    "wait_until_ended",
-]
+__all__ = ["FrozenChildren", "allow_processes", "process_state"]
 
 _LOOKS: Final = 12  # in a row: three seconds, of this process's own time
 _MAIN: Final = multiprocessing.current_process()  # of the program, before the pool is made
 _STOPPED: Final = "T"  # by a signal; a debugger's is "t"
-_ENDED: Final = ("", "Z", "X")  # gone, or waiting for somebody to take note
-_POLL_S: Final = 0.002
 
 
 def process_state(pid: int) -> str:
@@ -37,22 +28,6 @@ def process_state(pid: int) -> str:
     except OSError:
         return ""
     return stat.rpartition(")")[2].split()[0]
-
-
-def children_of(pid: int) -> list[int]:
-    """Return the process ids of a process's children; empty if that cannot be told."""
-    try:
-        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def wait_until_ended(pids: Iterable[int], seconds: float) -> None:
-    """Wait, for a time, until processes have ended that were killed and are not our children."""
-    deadline = time.monotonic() + seconds
-    for pid in pids:
-        while process_state(pid) not in _ENDED and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
 
 
 class FrozenChildren:

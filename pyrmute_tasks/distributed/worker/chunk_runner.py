@@ -23,7 +23,7 @@ from pyrmute_tasks.distributed.protocol import TOO_LARGE, Claim, ClaimState
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.children import allow_processes
 from pyrmute_tasks.engine.chunks import Outcome, decode_records, encode_outcome
-from pyrmute_tasks.engine.job import Fence, JobSpec
+from pyrmute_tasks.engine.job_spec import Fence, JobSpec
 from pyrmute_tasks.errors import (
     CodeMismatchError,
     FrameError,
@@ -248,17 +248,14 @@ class ChunkRunner:
             outcome = _failed(asked, Stage.DECODE, error)
         except Exception as error:
             outcome = _failed(asked, Stage.STEP, error)
-        failure = outcome.failure
-        if failure is not None:
-            if inputs.count > 1 and _ran_out_of_memory(failure.error):
-                raise MemoryError  # the record is found by halving; its own it may keep
-            failure = replace(failure, worker=asked.worker)
+        if inputs.count > 1 and any(_ran_out_of_memory(bad.error) for bad in outcome.failures):
+            raise MemoryError  # the record is found by halving; its own it may keep
         seconds = time.perf_counter() - began
-        outcome = replace(outcome, failure=failure, seconds=seconds, worker=asked.worker)
         try:
-            return _encoded(outcome)
+            return _encoded(_signed_off(outcome, asked.worker, seconds))
         except FrameTooLargeError as error:
-            return _encoded(_too_large(asked, inputs, error))
+            outcome = _too_large(asked, inputs, error)
+            return _encoded(_signed_off(outcome, asked.worker, seconds))
 
     def _migrate(
         self, asked: Assignment, spec: JobSpec, plan: MigrationPlan, inputs: Frame
@@ -268,7 +265,8 @@ class ChunkRunner:
         with use_hooks(hooks if counts is None else (counts, *hooks)):
             outputs, count, failure = _run(plan, spec.kind, inputs, asked.start)
         framed = encode_frame(spec.kind, count, outputs, spec.compression)
-        return Outcome(asked.chunk, count, framed, failure, counts=counts)
+        failures = (failure,) if failure is not None else ()
+        return Outcome(asked.chunk, count, framed, failures, counts=counts)
 
     def _prepare(self, asked: Assignment, data: bytes) -> tuple[JobSpec, MigrationPlan]:
         found = self._prepared.get(data)
@@ -353,7 +351,7 @@ def _failed(asked: Assignment, stage: Stage, error: Exception) -> Outcome[bytes]
         error=describe_safely(error),
     )
     failure = RecordFailure.of(asked.start, stage, "", error)
-    return Outcome(asked.chunk, 0, _EMPTY_OUTPUTS, failure)
+    return Outcome(asked.chunk, 0, _EMPTY_OUTPUTS, (failure,))
 
 
 def _too_large(asked: Assignment, inputs: Frame, error: FrameTooLargeError) -> Outcome[bytes]:
@@ -364,22 +362,30 @@ def _too_large(asked: Assignment, inputs: Frame, error: FrameTooLargeError) -> O
     """
     if inputs.count > 1:
         raise error
-    outcome = _failed(asked, Stage.ENCODE, error)
-    assert outcome.failure is not None
-    return replace(outcome, failure=replace(outcome.failure, worker=asked.worker))
+    return _failed(asked, Stage.ENCODE, error)
+
+
+def _signed_off(outcome: Outcome[bytes], worker: str, seconds: float) -> Outcome[bytes]:
+    """Note on an outcome, and on its failures, who worked on it and how long."""
+    failures = tuple(replace(failure, worker=worker) for failure in outcome.failures)
+    return replace(outcome, failures=failures, seconds=seconds, worker=worker)
 
 
 def _encoded(outcome: Outcome[bytes]) -> bytes:
     try:
         return encode_outcome(outcome)
     except Exception:
-        if outcome.failure is None:
+        if not outcome.failures:
             raise
         # A step's exception is somebody's code, and may not even let itself be looked at.
-        kind = type(outcome.failure.error)
-        stand_in = RemoteError(f"{kind.__module__}.{kind.__qualname__}", "")
-        failure = replace(outcome.failure, error=stand_in, traceback="not available")
-        return encode_outcome(replace(outcome, failure=failure))
+        failures = tuple(map(_stood_in_for, outcome.failures))
+        return encode_outcome(replace(outcome, failures=failures))
+
+
+def _stood_in_for(failure: RecordFailure) -> RecordFailure:
+    kind = type(failure.error)
+    stand_in = RemoteError(f"{kind.__module__}.{kind.__qualname__}", "")
+    return replace(failure, error=stand_in, traceback="not available")
 
 
 def _ran_out_of_memory(error: BaseException) -> bool:
