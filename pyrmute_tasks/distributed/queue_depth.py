@@ -37,7 +37,7 @@ class QueueDepth(Protocol):
 class CountsTasks(Protocol):
     """What `AmqpDepth` needs of a broker; see `Broker`."""
 
-    def waiting(self) -> int | None:
+    def queue_depth(self) -> int | None:
         """Return how many tasks wait in the queue; None if the broker is away."""
 
 
@@ -118,7 +118,7 @@ class AmqpDepth:
 
     def ask(self) -> int | None:
         """Return how many tasks wait; None if the broker is away."""
-        return self._broker.waiting()
+        return self._broker.queue_depth()
 
     def close(self) -> None:
         """Leave the connection to the pool."""

@@ -12,7 +12,7 @@ from redis.retry import Retry
 
 from pyrmute_tasks.distributed.refusals import passing_refusal
 
-__all__ = ["PatientRetry"]
+__all__ = ["TimedRetry"]
 
 _BACKOFF_BASE_S: Final = 0.05
 _BACKOFF_CAP_S: Final = 1.0
@@ -20,7 +20,7 @@ _BACKOFF_TRIES: Final = 10  # by then it is at its cap; the library reckons with
 _LOST: Final = (redis.ConnectionError, redis.TimeoutError, TimeoutError)
 
 
-class PatientRetry(Retry):
+class TimedRetry(Retry):
     """Tries again until a time has passed since the outermost call began.
 
     What a server refuses for a while (it is a replica, or loads its data) is tried again as
@@ -50,9 +50,9 @@ class PatientRetry(Retry):
         self._is_over = threading.Event()
         self.look: Callable[[], None] = lambda: None
 
-    def but_final(self, is_final: Callable[[Exception], bool]) -> "PatientRetry":
+    def but_final(self, is_final: Callable[[Exception], bool]) -> "TimedRetry":
         """Return one for other calls: as patient, given up with this one, final sooner."""
-        other = PatientRetry(self._seconds, is_final)
+        other = TimedRetry(self._seconds, is_final)
         other._is_over = self._is_over
         return other
 

@@ -64,7 +64,7 @@ from pyrmute_tasks.distributed.protocol import (
     sort_notice,
 )
 from pyrmute_tasks.distributed.queue_depth import queue_lists
-from pyrmute_tasks.distributed.redis_retry import PatientRetry
+from pyrmute_tasks.distributed.redis_retry import TimedRetry
 from pyrmute_tasks.distributed.refusals import (
     find_refusal,
     refuses_connections,
@@ -208,7 +208,7 @@ class Store:
         self._garbled: dict[str, int] = {}  # how many there were at the last look, by kind
         self._ahead_s: float | None = None  # the store's clock, less this process's
         self._queue_lists = queue_lists(settings)
-        self._patience = PatientRetry(settings.outage_s)
+        self._patience = TimedRetry(settings.outage_s)
         # Every call here may be repeated: see the module's rule for settling.
         self._redis = _connect(settings, self._patience)
         self._settle = self._redis.register_script(_SETTLE)
@@ -568,7 +568,7 @@ class Store:
         sealed = self._signer.seal(Sealed.OUTCOME, job, part, outcome)
         return bool(self._settle(keys=keys, args=[part, sealed]))
 
-    def note_death(self, job: str, part: str, how: str, task: str = "") -> None:
+    def note_crash(self, job: str, part: str, how: str, task: str = "") -> None:
         """Tell the collector that a process died that ran a part, which a task brought."""
         self._tell(job, part, f"!{part} {task or '-'} {how}")
 
@@ -628,7 +628,7 @@ def _jobs_key(queue: str) -> str:
     return f"pt:jobs:{queue}"
 
 
-def _connect(settings: Settings, patience: PatientRetry) -> redis.Redis:
+def _connect(settings: Settings, patience: TimedRetry) -> redis.Redis:
     url = settings.redis_store_url
     tcp: dict[str, Any] = {"socket_keepalive": True, "socket_keepalive_options": TCP_OPTIONS}
     pool = LinePool.from_url(

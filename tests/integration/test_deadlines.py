@@ -331,7 +331,7 @@ def test_the_store_counts_what_is_in_its_own_database() -> None:
 
 
 class Nobody:
-    def waiting(self) -> int | None:
+    def queue_depth(self) -> int | None:
         raise AssertionError("it is not asked")
 
 

@@ -276,11 +276,11 @@ class SimulatedStore:
             self._fleet.wait(wait_s, lambda: bool(keys.done))
         notices = list(keys.done)
         keys.done.clear()
-        deaths = [notice[1:].partition(" ") for notice in notices if notice[0] == "!"]
+        crashes = [notice[1:].partition(" ") for notice in notices if notice[0] == "!"]
         declines = [Decline(*notice[1:].split(" ", 3)) for notice in notices if notice[0] == "?"]
         settled = [notice for notice in notices if notice[0] not in "!?"]
         outcomes = [(part, keys.out[part]) for part in settled if part in keys.out]
-        return Arrivals(outcomes, [(part, how) for part, _, how in deaths], declines)
+        return Arrivals(outcomes, [(part, how) for part, _, how in crashes], declines)
 
     def read_outcomes(self, job: str, parts: Collection[str]) -> list[tuple[str, bytes]]:
         if parts:
@@ -344,7 +344,7 @@ class SimulatedStore:
         self._fleet.moved()
         return True
 
-    def note_death(self, job: str, part: str, how: str) -> None:
+    def note_crash(self, job: str, part: str, how: str) -> None:
         self._tell(job, part, f"!{part} {how}")
 
     def decline(self, job: str, part: str, task: str, worker: str, code: str) -> bool:
@@ -433,7 +433,7 @@ class SimulatedBroker:
         if seconds is not None:
             self._fleet.later(seconds, lambda: self.queue.append(message))
 
-    def waiting(self) -> int | None:
+    def queue_depth(self) -> int | None:
         return None if self._fleet.now < self.away_until else self._length()
 
     def _length(self) -> int:
@@ -446,7 +446,7 @@ class SimulatedBroker:
 
 
 class SimulatedLookout:
-    """A `Lookout`: a survey shows what was at its moment, and is there a moment later."""
+    """A `Surveyor`: a survey shows what was at its moment, and is there a moment later."""
 
     def __init__(self, fleet: "Fleet", job: str) -> None:
         self._fleet = fleet
@@ -464,7 +464,7 @@ class SimulatedLookout:
         if self._is_asking:
             return False
         self._is_asking = True
-        waiting = self._fleet.broker.waiting()
+        waiting = self._fleet.broker.queue_depth()
         answers_in_s = _CALL_S if waiting is not None else self._fleet.broker.silent_s
 
         def ask() -> None:
@@ -650,10 +650,10 @@ class SimulatedWorker:
         """The main process sees it a moment later, and tells."""
         run.is_dead = True
         self._fleet.note_end(run.records, End.DIED)
-        self._later(_NOTICE_DEATH_S, run, self._note_death if is_told else self._end)
+        self._later(_NOTICE_DEATH_S, run, self._note_crash if is_told else self._end)
 
-    def _note_death(self, run: _TaskRun) -> None:
-        self._fleet.store.note_death(run.job, run.part, "signal 9 (SIGKILL)")
+    def _note_crash(self, run: _TaskRun) -> None:
+        self._fleet.store.note_crash(run.job, run.part, "signal 9 (SIGKILL)")
         self._end(run)
 
     def get_stuck(self, run: _TaskRun) -> None:
@@ -664,7 +664,7 @@ class SimulatedWorker:
 
     def _give_up(self, run: _TaskRun) -> None:
         self._fleet.note_end(run.records, End.DIED)
-        self._note_death(run)
+        self._note_crash(run)
 
     def kill(self) -> list[Message]:
         """SIGKILL, or its host is gone; return the messages that are lost with it."""

@@ -14,7 +14,7 @@ from redis.retry import Retry
 
 from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.distributed.connections import TCP_OPTIONS, LinePool, connection_class
-from pyrmute_tasks.distributed.redis_retry import PatientRetry
+from pyrmute_tasks.distributed.redis_retry import TimedRetry
 from pyrmute_tasks.settings import Settings
 
 TIMEOUT_S = 0.6
@@ -100,7 +100,7 @@ def test_connections_that_are_lost_at_once_are_opened_again() -> None:
             while len(seen) > LOST and client.recv(PIECE):
                 client.sendall(b"+OK\r\n")
 
-    with serving(close_most, PatientRetry(10.0)) as (client, seen):
+    with serving(close_most, TimedRetry(10.0)) as (client, seen):
         assert client.set("key", "value")
 
 

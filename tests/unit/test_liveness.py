@@ -145,7 +145,7 @@ def test_what_is_settled_moves() -> None:
 def test_a_chunk_that_dies_moves_and_one_that_declines_does_not() -> None:
     liveness = Liveness(LIMITS)
     liveness.judge(0.0, STILL)
-    liveness.died(50.0)
+    liveness.crashed(50.0)
     assert liveness.judge(100.0, STILL) is None
     liveness.declined(105.0, {"w2"})
     verdict = liveness.judge(110.0, STILL)

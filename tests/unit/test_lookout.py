@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import redis
 
-from pyrmute_tasks.distributed.producer.surveys import ThreadedLookout
+from pyrmute_tasks.distributed.producer.surveys import ThreadedSurveyor
 from pyrmute_tasks.distributed.protocol import Survey
 from pyrmute_tasks.errors import BrokerUnavailableError
 from tests.conftest import wait_until
@@ -43,8 +43,8 @@ class Servers:
 
 
 @contextmanager
-def lookout(servers: Servers, touch_every_s: float = 30.0) -> Iterator[ThreadedLookout]:
-    found = ThreadedLookout(servers, servers, "job", touch_every_s)
+def lookout(servers: Servers, touch_every_s: float = 30.0) -> Iterator[ThreadedSurveyor]:
+    found = ThreadedSurveyor(servers, servers, "job", touch_every_s)
     found.begin()
     try:
         yield found

@@ -8,7 +8,7 @@ import pytest
 import redis
 from redis._parsers.base import BaseParser
 
-from pyrmute_tasks.distributed.redis_retry import PatientRetry
+from pyrmute_tasks.distributed.redis_retry import TimedRetry
 from pyrmute_tasks.distributed.refusals import passing_refusal, refuses_connections, trouble_of
 
 REPLIES = {
@@ -77,7 +77,7 @@ def test_a_refusal_is_tried_again_over_a_new_connection_until_it_passes() -> Non
             raise error
         return "done"
 
-    assert PatientRetry(5.0).call_with_retry(do, closed.append) == "done"
+    assert TimedRetry(5.0).call_with_retry(do, closed.append) == "done"
     assert len(closed) == 2
 
 
@@ -88,7 +88,7 @@ def test_a_refusal_that_does_not_pass_ends_with_the_time(word: str) -> None:
 
     began = time.monotonic()
     with pytest.raises(redis.RedisError) as caught:
-        PatientRetry(0.3).call_with_retry(do, lambda _: None)
+        TimedRetry(0.3).call_with_retry(do, lambda _: None)
     assert passing_refusal(caught.value) == word
     assert time.monotonic() - began < 1.0
 
@@ -102,12 +102,12 @@ def test_what_does_not_pass_is_raised_at_once(reply: str) -> None:
         raise error_of(reply)
 
     with pytest.raises(redis.RedisError):
-        PatientRetry(5.0).call_with_retry(do, lambda _: None)
+        TimedRetry(5.0).call_with_retry(do, lambda _: None)
     assert len(tries) == 1
 
 
 def test_nothing_is_tried_again_after_giving_up() -> None:
-    patience = PatientRetry(60.0)
+    patience = TimedRetry(60.0)
     threading.Timer(0.2, patience.give_up).start()
 
     def do() -> None:

@@ -11,7 +11,7 @@ import redis
 
 from pyrmute_tasks.distributed.producer.recovery import PartsStore, Recovery, TaskPublisher
 from pyrmute_tasks.distributed.producer.redelivery import Part
-from pyrmute_tasks.distributed.producer.surveys import Lookout, SurveyedStore, ThreadedLookout
+from pyrmute_tasks.distributed.producer.surveys import SurveyedStore, Surveyor, ThreadedSurveyor
 from pyrmute_tasks.distributed.protocol import Arrivals, Outcomes, Survey, WorkerInfo
 from pyrmute_tasks.distributed.queue_depth import CountsTasks, depth_of
 from pyrmute_tasks.distributed.refusals import passing_refusal, trouble_of
@@ -98,7 +98,7 @@ class CeleryExecutor:
         supervise: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         code: FingerprintTree | None = None,
-        lookout: Lookout | None = None,
+        lookout: Surveyor | None = None,
     ) -> None:
         self._broker = broker
         self._store = store
@@ -116,7 +116,7 @@ class CeleryExecutor:
         self._asked_at = self._surveyed_at  # when the survey was requested that comes next
         self._flush_s = self._look_s = 0.0  # how long the latest took
         self._store_is_away = False
-        self._lookout = lookout or ThreadedLookout(
+        self._lookout = lookout or ThreadedSurveyor(
             store, depth_of(settings, broker), spec.id, settings.job_ttl_s / 4
         )
 
@@ -242,7 +242,7 @@ class CeleryExecutor:
         forget, self._received = self._received, []
         arrived = self._store.take(self._spec.id, wait_s=wait_s, forget=forget)
         outcomes = self._settle(arrived.outcomes)
-        outcomes += self._recovery.after_deaths(arrived.deaths)
+        outcomes += self._recovery.after_deaths(arrived.crashes)
         self._recovery.after_declines(arrived.declines)
         self._recovery.after_rejections(arrived.rejections)
         return outcomes

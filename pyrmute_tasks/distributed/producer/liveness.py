@@ -153,7 +153,7 @@ class Liveness:
         self._no_worker_since = self._declined_since = self._broker_away_since = None
         self._move(now, "a chunk was settled")
 
-    def died(self, now: float) -> None:
+    def crashed(self, now: float) -> None:
         """A process died of a part; who declines does not."""
         self._declined_since = None
         self._move(now, "a process died that ran a chunk")

@@ -15,7 +15,7 @@ from pyrmute_tasks.distributed.producer.liveness import (
     Verdict,
     View,
 )
-from pyrmute_tasks.distributed.producer.redelivery import Deliveries, Loss, Part, Sighting
+from pyrmute_tasks.distributed.producer.redelivery import Deliveries, FleetSnapshot, Loss, Part
 from pyrmute_tasks.distributed.protocol import Decline, Rejection, Survey
 from pyrmute_tasks.engine.chunks import Outcome
 from pyrmute_tasks.engine.job_spec import JobSpec
@@ -134,15 +134,15 @@ class Recovery:
 
     # --- what workers tell --------------------------------------------------------------------
 
-    def after_deaths(self, deaths: list[tuple[str, str]]) -> list[Outcome[Frame]]:
+    def after_deaths(self, crashes: list[tuple[str, str]]) -> list[Outcome[Frame]]:
         """Send again what processes died of, or return its outcome."""
         outcomes = []
-        for key, how in deaths:
-            self.liveness.died(self.watched_s)
-            outcomes += self._after_death(self.deliveries.died(key, how), key)
+        for key, how in crashes:
+            self.liveness.crashed(self.watched_s)
+            outcomes += self._after_crash(self.deliveries.crashed(key, how), key)
         return outcomes
 
-    def _after_death(
+    def _after_crash(
         self, verdict: list[Part] | Outcome[Frame] | None, key: str
     ) -> list[Outcome[Frame]]:
         """Do what `Deliveries` decided about a part whose process died."""
@@ -219,7 +219,7 @@ class Recovery:
             raise self._given_up(verdict)
         if survey.waiting is None:
             return []  # nothing can be sent now
-        seen = Sighting(
+        seen = FleetSnapshot(
             survey.claims,
             {worker.name: worker.running for worker in survey.workers},
             queue_is_empty=survey.waiting == 0,
@@ -229,15 +229,15 @@ class Recovery:
         )
         return self._recover(asked_at, seen)
 
-    def _recover(self, asked_at: float, seen: Sighting) -> list[Outcome[Frame]]:
+    def _recover(self, asked_at: float, seen: FleetSnapshot) -> list[Outcome[Frame]]:
         outcomes: list[Outcome[Frame]] = []
         forgotten = []
         for part, loss in self.deliveries.lost(asked_at, seen):
             match loss:
                 case Loss.WORKER_GONE:
-                    outcomes += self._after_death(self.deliveries.disappeared(part), part.key)
+                    outcomes += self._after_crash(self.deliveries.disappeared(part), part.key)
                 case Loss.CLAIM_LOST:
-                    outcomes += self._after_death(self.deliveries.came_to_nothing(part), part.key)
+                    outcomes += self._after_crash(self.deliveries.came_to_nothing(part), part.key)
                 case Loss.UNCLAIMED | Loss.SLOW:
                     forgotten.append(part)
         if forgotten:

@@ -10,7 +10,7 @@ from pyrmute_tasks.distributed.protocol import Survey
 from pyrmute_tasks.distributed.queue_depth import QueueDepth
 from pyrmute_tasks.logs import log
 
-__all__ = ["Lookout", "SurveyedStore", "ThreadedLookout"]
+__all__ = ["SurveyedStore", "Surveyor", "ThreadedSurveyor"]
 
 _FAREWELL_S: Final = 0.2  # it writes nothing that would have to be waited for
 
@@ -25,7 +25,7 @@ class SurveyedStore(Protocol):
         """Renew the life of a job's keys; False if the job is gone."""
 
 
-class Lookout(Protocol):
+class Surveyor(Protocol):
     """Makes surveys of a job's fleet."""
 
     def begin(self) -> None:
@@ -45,8 +45,8 @@ class Lookout(Protocol):
         """Return a survey that is ready, once; or raise what it ran into."""
 
 
-class ThreadedLookout:
-    """A `Lookout` that asks in a thread of its own.
+class ThreadedSurveyor:
+    """A `Surveyor` that asks in a thread of its own.
 
     Nobody waits for it: a server that is far, or that does not answer, holds up no outcome.
     However slowly outputs are consumed, the job's keys live on.
