@@ -2,7 +2,7 @@
 
 from pyrmute_tasks._version import __version__
 from pyrmute_tasks.engine.job_report import JobReport, JobState
-from pyrmute_tasks.engine.job_spec import Fence
+from pyrmute_tasks.engine.job_spec import OnCodeMismatch
 from pyrmute_tasks.engine.pipeline import Window
 from pyrmute_tasks.engine.threaded_sources import in_thread
 from pyrmute_tasks.errors import (
@@ -49,7 +49,6 @@ __all__ = [
     "CodeMismatchError",
     "Compress",
     "ConfigurationError",
-    "Fence",
     "FleetError",
     "FrameError",
     "FrameTooLargeError",
@@ -75,6 +74,7 @@ __all__ = [
     "ModelVersion",
     "NestedModelInfo",
     "NoWorkersError",
+    "OnCodeMismatch",
     "OutputInUseError",
     "ProcessDiedError",
     "PyrmuteTasksError",

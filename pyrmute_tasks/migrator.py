@@ -33,7 +33,7 @@ from pyrmute_tasks.local.batches import Parallelism
 from pyrmute_tasks.local.executors import usable_cpus
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.plans.retry import Retry
-from pyrmute_tasks.pyrmute_adapter import adopt, load_manager
+from pyrmute_tasks.pyrmute_adapter import adapt, load_manager
 from pyrmute_tasks.registry import ModelData
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.versions import VersionLike
@@ -97,7 +97,7 @@ class Migrator(BatchCalls):
         if isinstance(manager, str):
             self._manager, self._manager_name = load_manager(manager), manager
         else:
-            self._manager = adopt(manager)
+            self._manager = adapt(manager)
             self._manager_name = self._manager.locate()
         self._embed = broker_url is None and settings is None
         if self._embed and store_url is not None:
@@ -368,7 +368,7 @@ class Migrator(BatchCalls):
             source.kind,
             plan.fingerprint,
             count_hooks=bool(self._manager.hooks),
-            fence=self._settings.fence,
+            on_code_mismatch=self._settings.on_code_mismatch,
             retry=self._retry,
             compression=self._settings.compression,
         )

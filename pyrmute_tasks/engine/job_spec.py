@@ -9,7 +9,7 @@ from pyrmute_tasks.errors import FrameError
 from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.wire.frames import Compression, FrameKind, pack, unpack
 
-__all__ = ["Fence", "JobSpec", "new_job_id"]
+__all__ = ["JobSpec", "OnCodeMismatch", "new_job_id"]
 
 _ID_BYTES: Final = 4
 _UNIQUE_ID_BYTES: Final = 8
@@ -24,7 +24,7 @@ def new_job_id(*, unique: bool = False) -> str:
     return secrets.token_hex(_UNIQUE_ID_BYTES if unique else _ID_BYTES)
 
 
-class Fence(enum.StrEnum):
+class OnCodeMismatch(enum.StrEnum):
     """What a worker does whose migrations differ from the producer's."""
 
     REJECT = "reject"  # it declines, and the chunk goes to another worker
@@ -43,7 +43,7 @@ class JobSpec:
         kind: How records travel. Lines come back validated, objects as migrated data.
         fingerprint: The producer's plan, as `MigrationPlan.fingerprint` has it.
         count_hooks: Count for the producer's `MetricsHook`.
-        fence: What workers do that hold other migrations.
+        on_code_mismatch: What workers do that hold other migrations.
         retry: Which steps are run again, if any.
         compression: How workers compress outputs.
     """
@@ -55,7 +55,7 @@ class JobSpec:
     kind: FrameKind
     fingerprint: str
     count_hooks: bool = False
-    fence: Fence = Fence.REJECT
+    on_code_mismatch: OnCodeMismatch = OnCodeMismatch.REJECT
     retry: Retry | None = None
     compression: Compression = Compression.NONE
 
@@ -73,7 +73,7 @@ class JobSpec:
                 int(self.kind),
                 self.fingerprint,
                 self.count_hooks,
-                self.fence.value,
+                self.on_code_mismatch.value,
                 self.retry.to_wire() if self.retry else None,
                 int(self.compression),
             ]
@@ -87,7 +87,9 @@ class JobSpec:
             FrameError: If it is something else.
         """
         try:
-            job_id, name, first, last, kind, fingerprint, count, fence, retry, how = unpack(data)
+            job_id, name, first, last, kind, fingerprint, count, on_code_mismatch, retry, how = (
+                unpack(data)
+            )
             return cls(
                 job_id,
                 name,
@@ -96,7 +98,7 @@ class JobSpec:
                 FrameKind(kind),
                 fingerprint,
                 count,
-                Fence(fence),
+                OnCodeMismatch(on_code_mismatch),
                 Retry.from_wire(retry) if retry is not None else None,
                 Compression(how),
             )

@@ -206,7 +206,7 @@ class MigrationPlan:
 
     def capture_code(self) -> None:
         """Note what decides its results, as it is now; to be called before it runs."""
-        steps = [hop.step.function for hop in self.hops if hop.step and not hop.step.automatic]
+        steps = [hop.step.function for hop in self.hops if hop.step and not hop.step.generated]
         self.code.capture(self._models, steps)
 
     @property

@@ -560,7 +560,7 @@ def test_a_garbage_outcome_is_told(target: Target, data: bytes) -> None:
         (b"!", b"! ", b"!99 signal 9"),
         (b"?", b"?0", b"?0 task", b"?0 task worker", b"?99 task worker code"),
     ],
-    ids=["settled", "no text", "deaths", "declines"],
+    ids=["settled", "no text", "crashes", "declines"],
 )
 def test_garbage_notices_are_ignored(target: Target, notices: tuple[bytes, ...]) -> None:
     Victim(target).run(lambda store, job: store.rpush(f"{job}:done", *notices)).survived()

@@ -23,7 +23,7 @@ from pyrmute_tasks.distributed.protocol import TOO_LARGE, Claim, ClaimState
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.children import allow_processes
 from pyrmute_tasks.engine.chunks import Outcome, decode_records, encode_outcome
-from pyrmute_tasks.engine.job_spec import Fence, JobSpec
+from pyrmute_tasks.engine.job_spec import JobSpec, OnCodeMismatch
 from pyrmute_tasks.errors import (
     CodeMismatchError,
     FrameError,
@@ -206,7 +206,7 @@ class ChunkRunner:
     def _give_up(self, asked: Assignment, why: str) -> None:
         """The chunk did not kill this process, but might as well have."""
         log(logging.WARNING, "chunk_given_up", why, job=asked.job, part=asked.part)
-        self._store.note_death(asked.job, asked.part, why, asked.task)
+        self._store.note_crash(asked.job, asked.part, why, asked.task)
 
     def _refuse(self, asked: Assignment, code: str) -> None:
         if len(self._declined) >= _MAX_PREPARED:
@@ -295,7 +295,7 @@ class ChunkRunner:
         except (ModelNotFoundError, MigrationError) as error:
             raise CodeMismatchError(" ".join(str(error).split())) from None
         if plan.fingerprint != spec.fingerprint:
-            if spec.fence is Fence.REJECT:
+            if spec.on_code_mismatch is OnCodeMismatch.REJECT:
                 raise CodeMismatchError(plan.fingerprint_tree.to_wire())
             log(
                 logging.WARNING,
@@ -477,7 +477,7 @@ class ChunkRequest(Request):
     ) -> Any:
         """Handle a task that ended with an exception, or with its process."""
         error = getattr(exc_info.exception, "exc", exc_info.exception)  # the pool may wrap it
-        if isinstance(error, WorkerLostError) and not self._note_death(_how(error)):
+        if isinstance(error, WorkerLostError) and not self._note_crash(_how(error)):
             # Nobody was told: then at least the broker shall deliver it again.
             task_ready(self)
             return self.reject(requeue=True)
@@ -487,13 +487,13 @@ class ChunkRequest(Request):
         """Handle a task that took longer than it may; its process has been killed."""
         super().on_timeout(soft, timeout)
         if not soft:
-            self._note_death(f"time limit of {timeout:g} s")
+            self._note_crash(f"time limit of {timeout:g} s")
 
-    def _note_death(self, how: str) -> bool:
+    def _note_crash(self, how: str) -> bool:
         try:
             job, part, *_ = self.args
             task: Any = self.task
-            task.open_store().note_death(job, part, how, self.id)
+            task.open_store().note_crash(job, part, how, self.id)
         except (redis.RedisError, TypeError, ValueError) as error:
             log(
                 logging.ERROR,
