@@ -51,7 +51,7 @@ __all__ = [
     "Harm",
     "HarmKind",
     "HungError",
-    "SimulatedLookout",
+    "SimulatedSurveyor",
     "Work",
     "chunk_of",
     "migrated",
@@ -445,7 +445,7 @@ class SimulatedBroker:
             worker.revoked.update(tasks)
 
 
-class SimulatedLookout:
+class SimulatedSurveyor:
     """A `Surveyor`: a survey shows what was at its moment, and is there a moment later."""
 
     def __init__(self, fleet: "Fleet", job: str) -> None:

@@ -42,23 +42,23 @@ def see(
     return FleetSnapshot(claims or {}, running if running is not None else {"w": ()}, empty)
 
 
-def lost(deliveries: Deliveries, now: float, sighting: FleetSnapshot) -> list[tuple[str, Loss]]:
-    return [(part.key, loss) for part, loss in deliveries.lost(now, sighting)]
+def lost(deliveries: Deliveries, now: float, snapshot: FleetSnapshot) -> list[tuple[str, Loss]]:
+    return [(part.key, loss) for part, loss in deliveries.lost(now, snapshot)]
 
 
 def test_what_is_claimed_and_runs_is_not_lost() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
-    sighting = see({"0": ClaimInfo("w", part.task, 50)}, {"w": {part.task}})
+    snapshot = see({"0": ClaimInfo("w", part.task, 50)}, {"w": {part.task}})
     for now in (1, 10, 50):
-        assert lost(deliveries, now, sighting) == []
+        assert lost(deliveries, now, snapshot) == []
 
 
 def test_what_a_worker_took_that_is_gone_is_lost() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
-    sighting = see({"0": ClaimInfo("gone", part.task, 0)})
-    assert lost(deliveries, 1, sighting) == [("0", Loss.WORKER_GONE)]
+    snapshot = see({"0": ClaimInfo("gone", part.task, 0)})
+    assert lost(deliveries, 1, snapshot) == [("0", Loss.WORKER_GONE)]
 
 
 def test_what_a_worker_took_and_no_longer_runs_is_lost_once_its_heartbeat_can_tell() -> None:

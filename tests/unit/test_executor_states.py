@@ -36,7 +36,7 @@ from tests.unit.simulated_fleet import (
     Fleet,
     Harm,
     HarmKind,
-    SimulatedLookout,
+    SimulatedSurveyor,
     Work,
     chunk_of,
     migrated,
@@ -82,7 +82,7 @@ def enter(stack: ExitStack, fleet: Fleet) -> CeleryExecutor:
         spec_of(JOB),
         SETTINGS,
         clock=fleet.clock,
-        lookout=SimulatedLookout(fleet, JOB),
+        surveyor=SimulatedSurveyor(fleet, JOB),
     )
     return stack.enter_context(executor)
 

@@ -82,7 +82,7 @@ class CeleryExecutor:
         supervise: Called about every second; may raise.
         clock: Seconds that only grow.
         code: The producer's tree, to name what differs on a worker.
-        lookout: Surveys the fleet; by default in a thread of its own.
+        surveyor: Surveys the fleet; by default in a thread of its own.
 
     Attributes:
         slots: How many chunks the fleet runs at a time, as last seen.
@@ -98,7 +98,7 @@ class CeleryExecutor:
         supervise: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         code: FingerprintTree | None = None,
-        lookout: Surveyor | None = None,
+        surveyor: Surveyor | None = None,
     ) -> None:
         self._broker = broker
         self._store = store
@@ -116,7 +116,7 @@ class CeleryExecutor:
         self._asked_at = self._surveyed_at  # when the survey was requested that comes next
         self._flush_s = self._look_s = 0.0  # how long the latest took
         self._store_is_away = False
-        self._lookout = lookout or ThreadedSurveyor(
+        self._surveyor = surveyor or ThreadedSurveyor(
             store, depth_of(settings, broker), spec.id, settings.job_ttl_s / 4
         )
 
@@ -133,7 +133,7 @@ class CeleryExecutor:
         with self._store_errors():
             self.jobs = 1 + self._store.open_job(self._spec)
             self._count_slots(self._store.workers())
-        self._lookout.begin()
+        self._surveyor.begin()
         return self
 
     def __exit__(
@@ -151,7 +151,7 @@ class CeleryExecutor:
 
     def let_go(self) -> None:
         """Look no longer; the job's keys expire."""
-        self._lookout.end()
+        self._surveyor.end()
 
     def remove_job(self) -> bool:
         """Remove every trace of the job; False if the store cannot be reached."""
@@ -274,14 +274,14 @@ class CeleryExecutor:
 
     def _survey(self) -> list[Outcome[Frame]]:
         """Look after what a lost notice, a lost job, worker or message would leave waiting."""
-        survey = self._lookout.report()
+        survey = self._surveyor.report()
         outcomes = self._heed(survey) if survey is not None else []
         now = self._clock()
         if now - self._surveyed_at >= _SURVEY_EVERY_S:
             self._supervise()
             self._recovery.watched_s += min(now - self._surveyed_at, 2 * _SURVEY_EVERY_S)
             self._surveyed_at = now
-            if self._lookout.request(is_busy=len(self._deliveries) > 0):
+            if self._surveyor.request(is_busy=len(self._deliveries) > 0):
                 self._asked_at = now
         return outcomes
 

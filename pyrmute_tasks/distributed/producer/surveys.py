@@ -16,7 +16,7 @@ _FAREWELL_S: Final = 0.2  # it writes nothing that would have to be waited for
 
 
 class SurveyedStore(Protocol):
-    """What a lookout needs of a store; see `Store`."""
+    """What a surveyor needs of a store; see `Store`."""
 
     def survey(self, job: str, waiting: int | None = None, *, is_busy: bool = False) -> Survey:
         """Look at a job and its fleet in one round trip, and renew the job's life."""
@@ -75,7 +75,7 @@ class ThreadedSurveyor:
 
     def begin(self) -> None:
         """Start the thread."""
-        self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="surveyor", daemon=True)
         self._thread.start()
 
     def end(self) -> None:

@@ -43,7 +43,7 @@ class Servers:
 
 
 @contextmanager
-def lookout(servers: Servers, touch_every_s: float = 30.0) -> Iterator[ThreadedSurveyor]:
+def surveyor(servers: Servers, touch_every_s: float = 30.0) -> Iterator[ThreadedSurveyor]:
     found = ThreadedSurveyor(servers, servers, "job", touch_every_s)
     found.begin()
     try:
@@ -66,7 +66,7 @@ def waited_for(ask: Callable[[], Survey | None]) -> Survey:
 
 
 def test_a_survey_is_there_once_and_only_when_asked_for() -> None:
-    with lookout(Servers()) as found:
+    with surveyor(Servers()) as found:
         assert found.report() is None
         assert found.request(is_busy=True)
         assert waited_for(found.report).waiting == 7
@@ -77,7 +77,7 @@ def test_a_survey_is_there_once_and_only_when_asked_for() -> None:
 def test_nobody_waits_for_a_server_that_does_not_answer() -> None:
     servers = Servers()
     servers.may_answer.clear()
-    with lookout(servers) as found:
+    with surveyor(servers) as found:
         assert found.request(is_busy=True)
         assert not found.request(is_busy=True), "one is on its way"
         assert found.report() is None
@@ -89,7 +89,7 @@ def test_nobody_waits_for_a_server_that_does_not_answer() -> None:
 def test_what_a_survey_ran_into_is_raised_by_who_wants_it() -> None:
     servers = Servers()
     servers.error = BrokerUnavailableError("refused")
-    with lookout(servers) as found:
+    with surveyor(servers) as found:
         found.request(is_busy=True)
         with pytest.raises(BrokerUnavailableError, match="refused"):
             waited_for(found.report)
@@ -100,14 +100,14 @@ def test_what_a_survey_ran_into_is_raised_by_who_wants_it() -> None:
 
 def test_keys_live_on_while_nobody_collects() -> None:
     servers = Servers()
-    with lookout(servers, touch_every_s=0.01):
+    with surveyor(servers, touch_every_s=0.01):
         wait_until(lambda: servers.touches > 3, "they were renewed, also after an error")
     assert servers.surveys == 0
 
 
 def test_nothing_is_asked_after_the_end() -> None:
     servers = Servers()
-    with lookout(servers, touch_every_s=0.01) as found:
+    with surveyor(servers, touch_every_s=0.01) as found:
         pass
     wait_until(lambda: servers.closed, "its thread has ended")
     touches = servers.touches
