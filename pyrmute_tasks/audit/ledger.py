@@ -63,34 +63,34 @@ class Undeclared:
             return list(self._in_model(record, [model], found, ()))
         if not isinstance(record, dict) or "root" not in record:
             return []
-        place = self._reader.place(model)
-        return list(self._in_value(record["root"], place, found, ("root",)))
+        shape = self._reader.shape(model)
+        return list(self._in_value(record["root"], shape, found, ("root",)))
 
     def _in_value(
-        self, value: Any, place: Shape | None, found: object, trail: Trail
+        self, value: Any, shape: Shape | None, found: object, trail: Trail
     ) -> Iterator[Trail]:
         while isinstance(found, RootModel):
             found = found.root
         if isinstance(value, dict):
-            yield from self._in_dict(value, place, found, trail)
+            yield from self._in_dict(value, shape, found, trail)
         elif isinstance(value, (list, tuple)):
             known = isinstance(found, (list, tuple)) and len(found) == len(value)
             for number, item in enumerate(value):
-                inner = _item_place(place, number, len(value))
+                inner = _item_shape(shape, number, len(value))
                 one = found[number] if known else _UNKNOWN  # type: ignore[index]  # a list, as just asked
                 yield from self._in_value(item, inner, one, (*trail, number))
 
     def _in_dict(
-        self, value: dict[Any, Any], place: Shape | None, found: object, trail: Trail
+        self, value: dict[Any, Any], shape: Shape | None, found: object, trail: Trail
     ) -> Iterator[Trail]:
         if isinstance(found, BaseModel):
             yield from self._in_model(value, [type(found)], found, trail)
-        elif found is _UNKNOWN and place and place.models and not (place.others or place.values):
-            yield from self._in_model(value, place.models, found, trail)
-        elif isinstance(found, dict) or (place and place.values and not place.models):
+        elif found is _UNKNOWN and shape and shape.models and not (shape.others or shape.values):
+            yield from self._in_model(value, shape.models, found, trail)
+        elif isinstance(found, dict) or (shape and shape.values and not shape.models):
             for key, item in value.items():
                 inner = found.get(key, _UNKNOWN) if isinstance(found, dict) else _UNKNOWN
-                values = place.values if place else None
+                values = shape.values if shape else None
                 yield from self._in_value(item, values, inner, (*trail, key))
 
     def _in_model(
@@ -106,13 +106,13 @@ class Undeclared:
                 if not keeps:
                     yield (*trail, key)
                 continue
-            places = [self._reader.field(model, name) for model, name in declared if name]
-            if places:
-                place = places[0] if len(places) == 1 else self._reader.join(places)
+            shapes = [self._reader.field(model, name) for model, name in declared if name]
+            if shapes:
+                shape = shapes[0] if len(shapes) == 1 else self._reader.join(shapes)
                 inner = _UNKNOWN
                 if isinstance(found, BaseModel):
                     inner = vars(found).get(declared[0][1], _UNKNOWN)
-                yield from self._in_value(item, place, inner, (*trail, key))
+                yield from self._in_value(item, shape, inner, (*trail, key))
 
     def _fields_by_key(self, model: type[BaseModel]) -> dict[str, str]:
         """Return which field each key is; an empty name if it is only a part of one."""
@@ -144,12 +144,12 @@ def _alias_paths(info: FieldInfo) -> list[str]:
     return [str(choice.path[0]) for choice in choices if isinstance(choice, AliasPath)]
 
 
-def _item_place(place: Shape | None, number: int, length: int) -> Shape | None:
-    if place is None:
+def _item_shape(shape: Shape | None, number: int, length: int) -> Shape | None:
+    if shape is None:
         return None
-    if place.items is not None:
-        return place.items
-    fitting = [slots for slots in place.slots if len(slots) == length]
+    if shape.items is not None:
+        return shape.items
+    fitting = [slots for slots in shape.slots if len(slots) == length]
     return fitting[0][number] if len(fitting) == 1 else None
 
 

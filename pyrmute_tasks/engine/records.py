@@ -99,6 +99,6 @@ class RecordSink:
         self._hooks.merge(outcome.counts)
         with rare_collections():
             data = decode_records(outcome.outputs)
-            outputs, invalid = self._wanted.finish(self._plan, data, chunk.start)
+            outputs, invalid = self._wanted.convert(self._plan, data, chunk.start)
         failures = outcome.failures if invalid is None else (invalid,)
         return Outcome(outcome.index, len(outputs), outputs, failures)

@@ -264,7 +264,7 @@ class _Validated:
 
     def finish(self, chunk: Chunk[None], outcome: Outcome[list[Any]], /) -> Outcome[list[Any]]:
         self.hooks.merge(outcome.counts)
-        outputs, invalid = self.wanted.finish(self.plan, outcome.outputs, chunk.start)
+        outputs, invalid = self.wanted.convert(self.plan, outcome.outputs, chunk.start)
         failures = outcome.failures if invalid is None else (invalid,)
         return Outcome(outcome.index, len(outputs), outputs, failures)
 
