@@ -1,4 +1,4 @@
-"""Steps that nobody wrote: what they keep, add and migrate."""
+"""Generated steps: which fields they keep, add and migrate."""
 
 import copy
 import threading
@@ -675,16 +675,16 @@ def test_a_type_alias_may_hold_itself(cities: Both) -> None:
     old, new = Alias(), Alias()
     for alias, city in ((old, City1), (new, City2)):
         alias.__value__ = dict[str, alias] | list[city | None] | list[int]  # type: ignore[valid-type]  # to us it is one
-    place = Reader(lambda _: True).place(old)
-    assert place.values is place
-    assert place.items is not None
-    assert place.items.models == [City1]
+    shape = Reader(lambda _: True).shape(old)
+    assert shape.values is shape
+    assert shape.items is not None
+    assert shape.items.models == [City1]
 
     registry = cities.ours._registry
     compiler = ConverterCompiler(registry, StepCompiler(registry).nested)
-    change = compiler._change(compiler._reader.place(old), compiler._reader.place(new))
-    assert change is not None
-    assert change({"a": {"b": [OLD, 1, None]}, "c": [OLD]}) == {
+    convert = compiler._converter(compiler._reader.shape(old), compiler._reader.shape(new))
+    assert convert is not None
+    assert convert({"a": {"b": [OLD, 1, None]}, "c": [OLD]}) == {
         "a": {"b": [NEW, 1, None]},
         "c": [NEW],
     }
