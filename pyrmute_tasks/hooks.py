@@ -208,7 +208,7 @@ class HookSet:
         if counts is None:
             return
         for hook in self._counting:
-            hook.merge(counts)  # type: ignore[attr-defined]  # only a MetricsHook is in `counting`
+            hook.merge(counts)  # type: ignore[attr-defined]  # only a MetricsHook is in `_counting`
 
 
 def _only_counts(hook: MigrationHook) -> bool:

@@ -275,7 +275,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("held", HOSTILE)
-def test_hostile_tree_is_no_tree(held: str) -> None:
+def test_hostile_tree_is_rejected(held: str) -> None:
     with pytest.raises(FrameError):
         FingerprintTree.from_wire(held)
     told = describe_held(TREE, held)

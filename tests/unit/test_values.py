@@ -64,7 +64,7 @@ def _parts(value: Any) -> list[Any] | None:
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_value_arrives_as_what_it_was(name: str) -> None:
+def test_value_round_trips(name: str) -> None:
     value = {"at": [KEPT[name]()]}
     assert_same(unpack(pack_record(value)), value)
     assert_same(unpack(join_packed(list(pack_each([value, {}])))), [value, {}])
@@ -145,7 +145,7 @@ def test_sharing_is_found_at_any_depth() -> None:
             assert_same(unpack(pack_record(record)), record)
 
 
-def test_records_without_sharing_are_as_small_as_ever() -> None:
+def test_records_without_sharing_have_no_overhead() -> None:
     record = {"a": {"b": [1]}, "c": {"b": [1]}}
     assert pack_record(record) == ormsgpack.packb(record)
 
@@ -191,7 +191,7 @@ class NoWayBack(Exception):
         super().__init__(first)
 
 
-def test_what_cannot_be_unpickled_is_refused_where_it_is_packed() -> None:
+def test_unpicklable_value_is_refused_when_packed() -> None:
     with pytest.raises(UnsupportedValueError, match="NoWayBack at n "):
         pack_or_pickle({"n": NoWayBack(1, 2)})
 
@@ -269,14 +269,14 @@ def test_crafted_message_is_refused(message: bytes) -> None:
         unpack(message)
 
 
-def test_class_that_is_defined_otherwise_is_named() -> None:
+def test_class_with_another_definition_is_named() -> None:
     with pytest.raises(FrameError, match=r"tests\.wire_values:Plain is defined otherwise"):
         unpack(instance(Kind.DATACLASS, f"{HERE}:Plain", 0, None, "a", []))
     with pytest.raises(FrameError, match="'gone:Plain' is not loaded in this process"):
         unpack(instance(Kind.DATACLASS, "gone:Plain", 0, None, "a", []))
 
 
-def test_nothing_is_imported_for_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_never_import_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     class Late(types.ModuleType):
         def __getattribute__(self, name: str) -> Any:
             raise AssertionError("code of the module ran")
