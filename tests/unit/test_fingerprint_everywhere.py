@@ -157,7 +157,7 @@ OTHER = {
         "def __call__(self, data):\n        data = dict(data)\n",
     ),
     "a version": ('"Part", "2.0.0"', '"Part", "2.0.1"'),
-    "an automatic step that is written": (
+    "a generated step replaced by a written one": (
         "def weigh",
         "manager.migration('Part', '1.0.0', '2.0.0')(dict)\ndef weigh",
     ),

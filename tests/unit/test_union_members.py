@@ -42,7 +42,7 @@ class Dog2(BaseModel):
 
 
 def holder(old: Any, new: Any, *members: tuple[str, type[BaseModel], type[BaseModel]]) -> Any:
-    """A manager with a field that was `old` and becomes `new`, and automatic steps."""
+    """A manager with a field that was `old` and becomes `new`, and generated steps."""
     manager = ModelManager()
     for name, first, last in members:
         manager.model(name, "1.0.0")(first)
@@ -342,7 +342,7 @@ def test_a_model_with_private_attributes_is_a_member_as_any() -> None:
     assert migrated(manager, {"lives": 4}) == {"lives": 4, "mark": "cat"}
 
 
-# --- no automatic step modifies what it gets, or shares what it makes ---------------------
+# --- no generated step modifies what it gets, or shares what it makes ---------------------
 
 
 def mutable_parts(value: Any) -> Iterator[Any]:

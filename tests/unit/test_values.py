@@ -302,30 +302,27 @@ def test_guessing_enum_is_looked_up_by_name_only() -> None:
 # --- the table ----------------------------------------------------------------------------
 
 HEAD = """\
-# What becomes of a value
+# Supported values
 
-A step may put any of these into its record. This table is written by the tests; after a change:
+The values that records may hold. This page is generated; after a change:
 `python -m tests.unit.test_values`.
 
 - **in process, in threads**: every value stays the object it is.
-- **in processes**: *kept* is a value of the same type that is equal, with the same order where
-  there is one; an object that a record holds twice is one object again. *Pickled* is what `pickle`
-  makes of it.
+- **in processes**: *kept* is an equal value of the same type, in the same order where it has one;
+  an object that a record holds twice is one object again. *Pickled* is the result of `pickle`.
 - **fleet**: *kept* as above. *Refused* is an `UnsupportedValueError` with record index and
-  path of the value, as soon as the record is packed. Instances of your own classes need
-  a class that is an attribute of a module, and that workers have loaded with the manager.
-- **files**: what `migrate_file` writes for a field that is declared `Any`; a declared type decides
-  for itself.
+  path of the value, as soon as the record is packed. A class of your own must be an attribute
+  of a module, and workers must load it with the manager.
+- **files**: the output of `migrate_file` for a field declared as `Any`; other types have their own.
 
 ## Errors
 
-An error that comes from another process keeps its class, text, causes, context and attributes,
-also in slots; a class that is no attribute of a loaded module comes as a `RemoteError` with its
-name and text. What cannot be carried is, where it is an input in a `ValidationError`, told by its
-type as in `<builtins.memoryview>`; where it is an argument, replaced by the error's text (so
-`decimal.InvalidOperation`, whose argument is a list of classes); where it is an attribute, such as
-`AttributeError.obj`, left out. Notes that are no text are left out, and all behind the hundredth
-error of a chain.
+An error from another process keeps its class, text, causes, context and attributes, also in slots;
+a class that is not an attribute of a loaded module becomes a `RemoteError` with its name and text.
+An unsupported value is replaced by its type, as in `<builtins.memoryview>`, if it is an input in a
+`ValidationError`; by the error's text if it is an argument (as in `decimal.InvalidOperation`, whose
+argument is a list of classes); and left out if it is an attribute, such as `AttributeError.obj`.
+Notes other than strings are left out, and so are errors after the hundredth of a chain.
 
 ## Values
 
