@@ -264,7 +264,7 @@ class Migrator(BatchCalls):
             PyrmuteTasksError: As `migrate_file`, except for failures of records.
         """
         plan = self._manager.plan(name, from_version, to_version)
-        plan.target  # noqa: B018  # a missing target is told before anything is started
+        plan.target  # noqa: B018  # raise for a missing target before anything is started
         lines = JsonlSource(source, chunk_size, self._window_bytes, self._settings.compression)
         sink = JsonlSink(self._manager.hooks)
         job_id = self._new_job_id()

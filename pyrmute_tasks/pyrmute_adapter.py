@@ -57,7 +57,7 @@ def load_manager(spec: str) -> Manager:
     return adapt(load_attribute(spec), f"'{spec}'")
 
 
-def adapt(found: object, called: str = "what was given") -> Manager:
+def adapt(found: object, called: str = "the given object") -> Manager:
     """Return `found` as a `Manager`, with its code captured before it runs.
 
     Args:
@@ -73,9 +73,9 @@ def adapt(found: object, called: str = "what was given") -> Manager:
     # A pyrmute manager implies that pyrmute is imported.
     foreign = getattr(sys.modules.get("pyrmute"), "ModelManager", None)
     if foreign is not None and isinstance(found, foreign):
-        adopted = AdaptedManager(found)
-        adopted.capture_code()
-        return adopted
+        adapted = AdaptedManager(found)
+        adapted.capture_code()
+        return adapted
     raise ManagerImportError(
         f"{called} is a {type(found).__name__} and not a ModelManager; name the object that models "
         "and migrations are registered with"

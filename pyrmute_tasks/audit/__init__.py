@@ -129,8 +129,8 @@ def audit(
 def _found(manager: str | object) -> tuple[Manager, str]:
     if isinstance(manager, str):
         return load_manager(manager), manager
-    adopted = adapt(manager)
-    return adopted, adopted.locate()
+    adapted = adapt(manager)
+    return adapted, adapted.locate()
 
 
 class _Judge:

@@ -165,7 +165,7 @@ class _Children:
                 os.close(life)
                 os.close(held)
         if answer.error:
-            raise JobError(f"a process of the audit failed: {answer.error}")
+            raise JobError(f"an audit process failed: {answer.error}")
         return answer
 
     def _start(self, seed: int, life: int, progress: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -179,7 +179,7 @@ class _Children:
         command = [sys.executable, "-P", "-c", _PROGRAM, *map(str, handles)]
         with self._lock:
             if self._is_over:
-                raise JobError("the audit was ended")
+                raise JobError("the audit was stopped")
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,

@@ -1,8 +1,8 @@
 """The size of the next chunk, unless the caller sets it.
 
-A task costs a few milliseconds whatever its size, which speaks for large chunks. A window of
-chunks must fit into memory, a failure wastes the chunks in flight, and a job's last chunks should
-end together: that speaks for small ones. The size goes by bytes first, then towards a second of
+A task costs a few milliseconds at any size, so chunks should be large. A window of chunks must fit
+into memory, a failure wastes the chunks in flight, and a job's last chunks should end together, so
+they should be small. The size goes by bytes first, then towards a second of
 work as measured by workers. An explicit ``chunk_size`` bypasses this module.
 """
 

@@ -100,5 +100,5 @@ class Observers:
             except Exception:
                 self._observers.remove(observer)
                 logging.getLogger(__name__).exception(
-                    "an observer raised and is no longer told", extra={"action": "observer_dropped"}
+                    "an observer raised and was dropped", extra={"action": "observer_dropped"}
                 )

@@ -40,7 +40,7 @@ class JobSpec:
         name: The model's name.
         from_version: Version of the input records.
         to_version: Version of the outputs.
-        kind: How records travel. Lines come back validated, objects as migrated data.
+        kind: How records are sent. Lines come back validated, objects as migrated data.
         fingerprint: Fingerprint of the producer's plan.
         count_hooks: Count for the producer's `MetricsHook`.
         on_code_mismatch: What workers with other migrations do.

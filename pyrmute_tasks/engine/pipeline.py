@@ -169,7 +169,7 @@ class _Flow(Generic[In, Out]):
         chunks: Iterator[Chunk[In]] | ConvertedReader[Chunk[In]],
         executor: ChunkExecutor[In, Out],
         window: Callable[[], Window],
-        tell: Observers,
+        notify: Observers,
     ) -> None:
         # Submitted and not delivered, by index, in order; without payload once the outcome is
         # there, since the consumer may be slow.
@@ -186,7 +186,7 @@ class _Flow(Generic[In, Out]):
         self._exhausted = False
         self._executor = executor
         self._window = window
-        self._tell = tell
+        self._notify = notify
 
     def fill(self) -> None:
         """Submit chunks while the window has room.
@@ -207,7 +207,7 @@ class _Flow(Generic[In, Out]):
             self.held[chunk.index] = chunk
             self._charge(chunk.index, charge)
             self._executor.submit(chunk)
-            self._tell(ChunkSubmitted(chunk.index, chunk.start, chunk.count))
+            self._notify(ChunkSubmitted(chunk.index, chunk.start, chunk.count))
             for outcome in self._executor.collect(wait=False):
                 self._accept(outcome)
             if self._next in self._arrived:
@@ -250,7 +250,7 @@ class _Flow(Generic[In, Out]):
         if index not in self.held or index in self._arrived:
             return
         failed = _ends_job(outcome)
-        self._tell(
+        self._notify(
             ChunkSettled(index, self.held[index].count, outcome.seconds, outcome.worker, failed)
         )
         self._arrived[index] = outcome
@@ -277,7 +277,7 @@ class _Flow(Generic[In, Out]):
         for late in [late for late in self.held if late > index]:
             ran = self._arrived.pop(late, None) is not None
             self._charge(late, 0)
-            self._tell(ChunkDiscarded(late, self.held.pop(late).count, ran))
+            self._notify(ChunkDiscarded(late, self.held.pop(late).count, ran))
 
     def release(self, chunk: Chunk[None], outcome: Outcome[Any]) -> None:
         """Free the slot of a delivered chunk."""
@@ -285,7 +285,7 @@ class _Flow(Generic[In, Out]):
         self._charge(chunk.index, 0)
         self._next += 1
         done_bytes = 0 if _ends_job(outcome) else chunk.size_bytes
-        self._tell(ChunkDelivered(chunk.index, outcome.count, done_bytes))
+        self._notify(ChunkDelivered(chunk.index, outcome.count, done_bytes))
 
     def close(self) -> None:
         """Cancel pending chunks and close the source."""

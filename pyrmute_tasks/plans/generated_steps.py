@@ -3,7 +3,7 @@
 Records enter a backward-compatible version without a written step: fields keep their values,
 models inside of them are migrated, missing fields get their defaults, and unknown keys stay.
 The step is compiled once from the two models. A record with its fields under the expected keys
-takes one merge of two dicts, plus work for values that converter; any other record goes field by
+takes one merge of two dicts, plus work for values that change; any other record goes field by
 field, with the same result.
 """
 

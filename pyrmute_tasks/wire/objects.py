@@ -85,7 +85,7 @@ def put_together(kind: int, parts: list[Any]) -> Any:
             "where the manager is defined"
         )
     if not _is_a(kind, cls):
-        raise ClassMismatch(f"the class {name!r} is something else in this process")
+        raise ClassMismatch(f"the class {name!r} is of another kind in this process")
     return _BUILDERS[kind](cls, parts)
 
 
@@ -98,8 +98,8 @@ _MAX_NAME: Final = 200
 
 def _other_definition(cls: type) -> ClassMismatch:
     return ClassMismatch(
-        f"the class {cls.__module__}:{cls.__qualname__} is defined otherwise in this process than "
-        "where the value was packed"
+        f"the class {cls.__module__}:{cls.__qualname__} is defined differently in this process "
+        "than where the value was packed"
     )
 
 

@@ -270,7 +270,7 @@ def test_crafted_message_is_refused(message: bytes) -> None:
 
 
 def test_class_with_another_definition_is_named() -> None:
-    with pytest.raises(FrameError, match=r"tests\.wire_values:Plain is defined otherwise"):
+    with pytest.raises(FrameError, match=r"tests\.wire_values:Plain is defined differently"):
         unpack(instance(Kind.DATACLASS, f"{HERE}:Plain", 0, None, "a", []))
     with pytest.raises(FrameError, match="'gone:Plain' is not loaded in this process"):
         unpack(instance(Kind.DATACLASS, "gone:Plain", 0, None, "a", []))

@@ -144,7 +144,7 @@ class _Reader:
         seen: dict[int, str] = {}
         recent: list[Any] = []  # constants
         path: tuple[str, ...] = ()
-        told: list[str] = []
+        lines: list[str] = []
         instructions = _without_docstring(code, _decoded(code))
         ordinals = _ordinals(instructions, len(code.co_code))
         for _, after, op, argument in instructions:
@@ -172,9 +172,9 @@ class _Reader:
                 path = self._name(name, op, path, recent)
             elif op in _SMALL_INT:
                 recent.append(argument)
-            told.append(f"{op} {what}")
-        told += _handlers(code.co_exceptiontable, ordinals)
-        return "; ".join(told)
+            lines.append(f"{op} {what}")
+        lines += _handlers(code.co_exceptiontable, ordinals)
+        return "; ".join(lines)
 
     def _name(
         self, name: str, op: int, path: tuple[str, ...], recent: list[Any]
