@@ -228,7 +228,9 @@ class ModelManager(BatchCalls):
         with self._capturing:
             if self._plans_generation != self._registry.generation:
                 generation = self._registry.generation
-                self._code.know(self._registry.labelled_models(), self._registry.labelled_steps())
+                self._code.register(
+                    self._registry.labelled_models(), self._registry.labelled_steps()
+                )
                 self._plans, self._functions = {}, {}
                 self._plans_generation = generation
 

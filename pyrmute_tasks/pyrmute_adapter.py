@@ -149,7 +149,7 @@ class AdaptedManager:
             for name in manager.list_models()
             for version in manager.list_versions(name)
         }
-        self._code.know(models, ())
+        self._code.register(models, ())
         self._code.capture_all()
 
     def get(self, name: str, version: VersionLike) -> type[BaseModel]:

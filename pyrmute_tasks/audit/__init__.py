@@ -94,7 +94,7 @@ def audit(
             "if __name__ == '__main__':"
         )
     began = time.monotonic()
-    loaded, spec = _found(manager)
+    loaded, spec = _resolve_manager(manager)
     plan = loaded.plan(name, from_version, to_version)
     taken = take_sample(source, sample)
     request = Request(
@@ -109,7 +109,7 @@ def audit(
     )
     stages = tuple(stage.name for stage in stages_of(plan))
     evidence = examine(request, stages, Deadline(timeout_s)) if taken.records else None
-    judge = _Judge(plan, stages, taken, include_records)
+    judge = _ReportBuilder(plan, stages, taken, include_records)
     return AuditReport(
         name,
         str(from_version),
@@ -126,14 +126,14 @@ def audit(
     )
 
 
-def _found(manager: str | object) -> tuple[Manager, str]:
+def _resolve_manager(manager: str | object) -> tuple[Manager, str]:
     if isinstance(manager, str):
         return load_manager(manager), manager
     adapted = adapt(manager)
     return adapted, adapted.locate()
 
 
-class _Judge:
+class _ReportBuilder:
     """Turns the evidence of the runs into a report's entries."""
 
     def __init__(

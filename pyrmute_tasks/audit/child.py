@@ -158,7 +158,7 @@ def _losses(
 
     ledger = Ledger(_source_model(manager, request), target, walker, validate)
     for item in seen:
-        ledger.look(item)
+        ledger.add(item)
     return ledger.losses(request.positions)
 
 

@@ -190,7 +190,7 @@ class Ledger:
         self._before = Undeclared(by_name=True)
         self._behind = Undeclared()
 
-    def look(self, seen: Seen) -> None:
+    def add(self, seen: Seen) -> None:
         """Add the losses of one record."""
         record = self._walker.record(seen.record)
         ignored = self._behind.find(seen.data, self._target, seen.model)

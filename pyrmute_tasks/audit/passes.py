@@ -112,7 +112,7 @@ class Seen(NamedTuple):
     model: object
 
 
-class _Kept(NamedTuple):
+class _StepOutput(NamedTuple):
     """A step's output, and its frozen value when its record was done."""
 
     stage: int
@@ -194,7 +194,7 @@ class Walker:
     def first(self) -> FirstPass:
         """Run all records once."""
         done = FirstPass()
-        kept: list[_Kept] = []
+        kept: list[_StepOutput] = []
         for index in range(len(self._records)):
             done.reference.append(self._follow(index, done, kept))
         blamed: set[int] = set()
@@ -205,7 +205,7 @@ class Walker:
                 _note(done.changed_later, item.stage, item.record, later)
         return done
 
-    def _follow(self, index: int, done: FirstPass, kept: list[_Kept]) -> list[Known]:
+    def _follow(self, index: int, done: FirstPass, kept: list[_StepOutput]) -> list[Known]:
         known: list[Known] = []
         outputs: list[object] = []
         value = self.record(index)
@@ -224,7 +224,9 @@ class Walker:
                 outputs.append(output)
             value, frozen = output, made
         # Not before: changes made by later stages are noted above.
-        kept += [_Kept(at, index, output, freeze(output)) for at, output in enumerate(outputs)]
+        kept += [
+            _StepOutput(at, index, output, freeze(output)) for at, output in enumerate(outputs)
+        ]
         return known
 
     def again(

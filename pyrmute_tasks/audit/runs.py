@@ -211,8 +211,8 @@ class _Children:
         except (EOFError, pickle.UnpicklingError):  # no answer, or a part of one
             raise JobError(
                 f"{self._place(request, progress)} ended its process "
-                f"({_how(process.returncode)}); look for a step that calls os._exit or needs more "
-                "memory than there is"
+                f"({_exit_reason(process.returncode)}); look for a step that calls os._exit or "
+                "needs more memory than there is"
             ) from None
         return answer
 
@@ -246,5 +246,5 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _how(status: int) -> str:
+def _exit_reason(status: int) -> str:
     return f"signal {-status}" if status < 0 else f"exit status {status}"

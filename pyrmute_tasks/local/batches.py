@@ -69,12 +69,12 @@ def migrate_all(
     Raises:
         BaseException: The error of the first failing record, or the source's.
     """
-    begun = _begun(records)
-    if begun is None:
+    found = _nonempty(records)
+    if found is None:
         return []
     plan = get_plan()
     with use_hooks(hooks.observers()):
-        done, failure = plan.run(begun, wanted.output(plan))
+        done, failure = plan.run(found, wanted.output(plan))
     if failure is not None:
         raise failure.exception()
     return done
@@ -129,14 +129,14 @@ def migrate_parallel(
         BaseException: The error of the first failing record.
         ManagerImportError: If processes must import the manager and cannot.
     """
-    begun = _begun(records)
-    if begun is None:
+    found = _nonempty(records)
+    if found is None:
         return []
     run = _in_processes if parallelism.use_processes else _in_threads
-    return run(get_plan(), begun, wanted, hooks, parallelism.workers, locate)
+    return run(get_plan(), found, wanted, hooks, parallelism.workers, locate)
 
 
-def _begun(records: Iterable[Any]) -> Iterable[Any] | None:
+def _nonempty(records: Iterable[Any]) -> Iterable[Any] | None:
     """Return the records, or None if there are none; reads at most one."""
     if type(records) in _KEPT:
         return records if records else None
@@ -208,11 +208,11 @@ def _in_threads(
     kept = records if type(records) in _KEPT else map(_copied, records)
     with ThreadExecutor(run, workers) as executor:
         chunks = cut_records(kept, _sizes(records, workers))
-        return _gather(chunks, executor, workers, _Counted(hooks))
+        return _gather(chunks, executor, workers, _CountingSink(hooks))
 
 
 @dataclass(frozen=True, slots=True)
-class _Counted:
+class _CountingSink:
     """Delivers the outputs of threads, and merges their counts into the hooks."""
 
     hooks: HookSet
@@ -249,13 +249,13 @@ def _in_processes(
     # A forked process has the plan already; any other has to import its manager.
     argument = (plan, hooks) if context.get_start_method() == "fork" else (locate(), *_key(plan))
 
-    with ProcessExecutor(_begin_work, argument, workers, context) as executor:
+    with ProcessExecutor(_start_worker, argument, workers, context) as executor:
         chunks = cut_records(pack_each(records, pack_or_pickle), _sizes(records, workers))
-        return _gather(chunks, executor, workers, _Validated(plan, wanted, hooks))
+        return _gather(chunks, executor, workers, _ConvertingSink(plan, wanted, hooks))
 
 
 @dataclass(frozen=True, slots=True)
-class _Validated:
+class _ConvertingSink:
     """Converts the data that processes have migrated into the results."""
 
     plan: MigrationPlan
@@ -273,9 +273,9 @@ def _key(plan: MigrationPlan) -> tuple[str, str, str]:
     return plan.name, str(plan.from_version), str(plan.to_version)
 
 
-def _begin_work(argument: Any) -> Callable[[Chunk[list[Any]]], Outcome[list[bytes]]]:
+def _start_worker(argument: Any) -> Callable[[Chunk[list[Any]]], Outcome[list[bytes]]]:
     """Return the function that runs chunks in a process of the pool."""
-    plan, hooks = argument if isinstance(argument[0], MigrationPlan) else _import_work(*argument)
+    plan, hooks = argument if isinstance(argument[0], MigrationPlan) else _import_worker(*argument)
     output = Output(OutputKind.PACKED, pack=pack_or_pickle)
 
     def run(chunk: Chunk[list[Any]]) -> Outcome[list[bytes]]:
@@ -286,7 +286,7 @@ def _begin_work(argument: Any) -> Callable[[Chunk[list[Any]]], Outcome[list[byte
     return run
 
 
-def _import_work(
+def _import_worker(
     manager: str, name: str, from_version: str, to_version: str
 ) -> tuple[MigrationPlan, HookSet]:
     found: Any = load_attribute(manager)

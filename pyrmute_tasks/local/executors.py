@@ -141,7 +141,7 @@ class ProcessExecutor:
         context: BaseContext,
     ) -> None:
         pool = ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_begin, initargs=(make_run, argument)
+            workers, mp_context=context, initializer=_start_process, initargs=(make_run, argument)
         )
         self._pool = _Pool(pool)
 
@@ -166,14 +166,14 @@ class ProcessExecutor:
         Raises:
             JobError: If a process of the pool was killed.
         """
-        return [_arrived(report, outputs) for report, outputs in self._pool.collect(wait)]
+        return [_received(report, outputs) for report, outputs in self._pool.collect(wait)]
 
     def cancel(self, first: int) -> None:
         """Drop the chunks from index `first` on; outcomes of running ones are discarded."""
         self._pool.cancel(first)
 
 
-def _arrived(report: bytes, outputs: _Payload) -> Outcome[list[Any]]:
+def _received(report: bytes, outputs: _Payload) -> Outcome[list[Any]]:
     outcome: Outcome[Any] = decode_outcome(report)
     return replace(outcome, outputs=unpack_or_unpickle(outputs))
 
@@ -189,7 +189,7 @@ class _Pool:
         try:
             self._futures[self._executor.submit(run, argument)] = index
         except BrokenProcessPool as error:
-            raise _broken() from error
+            raise _pool_broken() from error
 
     def collect(self, wait: bool) -> list[Any]:
         done, _ = wait_for(self._futures, timeout=None if wait else 0, return_when=FIRST_COMPLETED)
@@ -198,7 +198,7 @@ class _Pool:
         try:
             return [future.result() for future in done]
         except BrokenProcessPool as error:
-            raise _broken() from error
+            raise _pool_broken() from error
 
     def cancel(self, first: int) -> None:
         for future, index in list(self._futures.items()):
@@ -210,7 +210,7 @@ class _Pool:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _broken() -> JobError:
+def _pool_broken() -> JobError:
     return JobError(
         "a process that ran a chunk was killed, or a step ended it: a record may need more memory "
         "than there is, or a step may call os._exit; Migrator runs it on workers that survive that"
@@ -224,7 +224,7 @@ _NO_FRAME: Final = encode_frame(FrameKind.OBJECTS, 0, b"")
 _runs: Final[list[Run]] = []  # this process's own, set once when it starts
 
 
-def _begin(make_run: Callable[[Any], Run], argument: object) -> None:
+def _start_process(make_run: Callable[[Any], Run], argument: object) -> None:
     _runs.append(make_run(argument))
 
 

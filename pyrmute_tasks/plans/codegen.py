@@ -118,7 +118,7 @@ def generate(title: str, name: str, calls: Sequence[Call], output: Output) -> Ge
     names: dict[str, Any] = {}
     parts = [_read()] if output.kind is OutputKind.LINES else []
     for number, call in enumerate(calls, 1):
-        names[f"step_{number}"], names[f"blame_{number}"] = call.function, _Blame(name, call)
+        names[f"step_{number}"], names[f"blame_{number}"] = call.function, _CallErrors(name, call)
         parts.append(_call_step(number, call, "data" if number > 1 else "record"))
     data = "data" if calls else "record"
     if output.model is not None:
@@ -147,19 +147,19 @@ class _Part:
         stopped: Expression for the `Stopped` of an `error` it raised.
         raised: Expression for the exception to raise for `error` when migrating a single record;
             empty to raise `error` itself.
-        refused: The check of its result.
+        check: The check of its result.
         before: Statement before the first of many records, or before the operation on a single one.
     """
 
     code: str
     stopped: str
     raised: str = ""
-    refused: "_Refusal | None" = None
+    check: "_Check | None" = None
     before: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class _Refusal:
+class _Check:
     """A check of a result, as expressions: the condition, its error, and its `Stopped`."""
 
     condition: str
@@ -172,7 +172,7 @@ def _read() -> _Part:
         "record = from_json(record)",
         stopped="unreadable(record, error)",
         raised="no_json(record, error)",
-        refused=_Refusal("type(record) is not dict", "no_object(record)", "foreign(record)"),
+        check=_Check("type(record) is not dict", "no_object(record)", "foreign(record)"),
     )
 
 
@@ -181,7 +181,7 @@ def _call_step(number: int, call: Call, value: str) -> _Part:
         f"data = step_{number}({value})",
         stopped=f"blame_{number}.stopped({value}, error)",
         raised=f"blame_{number}.error({value}, error)" if call.wraps else "",
-        refused=_Refusal(
+        check=_Check(
             "type(data) is not dict and not isinstance(data, dict)",
             f"blame_{number}.no_dict(data)",
             f"blame_{number}.refused(data)",
@@ -236,9 +236,9 @@ def _one(parts: Sequence[_Part], result: str) -> list[str]:
             ]
         else:
             lines.append(f"    {part.code}")
-        if part.refused:
-            lines.append(f"    if {part.refused.condition}:")
-            lines.append(f"        raise {part.refused.error}")
+        if part.check:
+            lines.append(f"    if {part.check.condition}:")
+            lines.append(f"        raise {part.check.error}")
     return [*lines, f"    return {result}"]
 
 
@@ -253,9 +253,9 @@ def _many(parts: Sequence[_Part], result: str) -> list[str]:
             "        except BaseException as error:",
             f"            return {part.stopped}",
         ]
-        if part.refused:
-            lines.append(f"        if {part.refused.condition}:")
-            lines.append(f"            return {part.refused.stopped}")
+        if part.check:
+            lines.append(f"        if {part.check.condition}:")
+            lines.append(f"            return {part.check.stopped}")
     return [*lines, f"        deliver({result})"]
 
 
@@ -278,7 +278,7 @@ class _Text:
 
 
 @dataclass(frozen=True, slots=True)
-class _Blame:
+class _CallErrors:
     """Makes the errors for one call.
 
     Attributes:
@@ -342,12 +342,12 @@ def _stopped(stage: Stage, step: str, error: BaseException) -> Stopped:
 
 def _unreadable(line: Any, error: BaseException) -> Stopped:
     if isinstance(error, Exception):
-        error = _no_json(line, error)
+        error = _not_json(line, error)
     return _stopped(Stage.DECODE, "", error)
 
 
 def _foreign(value: object) -> Stopped:
-    return _stopped(Stage.DECODE, "", _no_object(value))
+    return _stopped(Stage.DECODE, "", _not_an_object(value))
 
 
 def _invalid(error: BaseException) -> Stopped:
@@ -358,7 +358,7 @@ def _unwritable(error: BaseException) -> Stopped:
     return _stopped(Stage.ENCODE, "", error)
 
 
-def _no_json(line: Any, error: Exception) -> InvalidRecordError:
+def _not_json(line: Any, error: Exception) -> InvalidRecordError:
     if line[-1:] == b"\n":  # a JSON error must not point to the next line
         try:
             pydantic_core.from_json(line[:-1])
@@ -371,7 +371,7 @@ def _no_json(line: Any, error: Exception) -> InvalidRecordError:
     return invalid
 
 
-def _no_object(value: object) -> InvalidRecordError:
+def _not_an_object(value: object) -> InvalidRecordError:
     kind = type(value)
     return InvalidRecordError(f"not a JSON object but {_JSON_NAMES.get(kind, kind.__name__)}")
 
@@ -397,8 +397,8 @@ _HELPERS: Final[dict[str, Any]] = {
     "dump": _dump,
     "unreadable": _unreadable,
     "foreign": _foreign,
-    "no_json": _no_json,
-    "no_object": _no_object,
+    "no_json": _not_json,
+    "no_object": _not_an_object,
     "invalid": _invalid,
     "unwritable": _unwritable,
 }

@@ -217,7 +217,7 @@ def _copier(default: Any) -> Callable[[], Any] | None:
 
 
 @dataclass(slots=True)
-class _Usual:
+class _FastPath:
     """The expected keys of a record, prepared for the fast way.
 
     Attributes:
@@ -235,8 +235,8 @@ class _Usual:
     makers: list[tuple[str, Callable[[], Any]]] = field(default_factory=list)
 
 
-def _usual_shape(fields: list[_Field]) -> _Usual:
-    shape = _Usual()
+def _fast_path(fields: list[_Field]) -> _FastPath:
+    shape = _FastPath()
     for item in fields:
         key = item.usual_key
         others = {item.name, *item.aliases, *item.choices, *(path[0] for path in item.paths)}
@@ -263,7 +263,7 @@ def _compile_record(
     source: type[BaseModel], target: type[BaseModel], compiler: ConverterCompiler
 ) -> MigrationFunc:
     fields = _prepare(source, target, compiler)
-    careful, shape = _compile_careful(fields), _usual_shape(fields)
+    slow_path, shape = _compile_slow_path(fields), _fast_path(fields)
     template, converted, makers = shape.template, shape.converters, shape.makers
     required, unusual = frozenset(shape.required), frozenset(shape.unusual)
 
@@ -273,7 +273,7 @@ def _compile_record(
             or not required.issubset(record)
             or (unusual and not unusual.isdisjoint(record))
         ):
-            return careful(record)
+            return slow_path(record)
         result = {**template, **record}
         for key, converter in converted:
             if key in record:
@@ -288,7 +288,7 @@ def _compile_record(
     return step
 
 
-def _compile_careful(fields: list[_Field]) -> MigrationFunc:
+def _compile_slow_path(fields: list[_Field]) -> MigrationFunc:
     def step(record: ModelData) -> ModelData:
         result: ModelData = {}
         consumed: set[str] = set()

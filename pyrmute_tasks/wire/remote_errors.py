@@ -304,11 +304,11 @@ def _take_apart_line(line: dict[str, Any], number: _Number) -> dict[str, Any]:
         "message": line["msg"],
         "loc": list(line["loc"]),
         "input": pack(line["input"], lossy=True),
-        "context": {name: _packed_or_told(value, number) for name, value in context.items()},
+        "context": {name: _packed_or_text(value, number) for name, value in context.items()},
     }
 
 
-def _packed_or_told(value: object, number: _Number) -> bytes | int:
+def _packed_or_text(value: object, number: _Number) -> bytes | int:
     packed = _packed(value, number)
     return pack(value, lossy=True) if packed is None else packed
 
@@ -324,11 +324,11 @@ def _put_together_validation(parts: dict[str, Any], make: _Make) -> ValidationEr
 
 def _put_together_line(parts: dict[str, Any], make: _Make) -> InitErrorDetails:
     kind, template = parts["type"], parts["template"]
-    context = {name: _found_or_told(value, make) for name, value in parts["context"].items()}
+    context = {name: _value_or_text(value, make) for name, value in parts["context"].items()}
     line = InitErrorDetails(
         type=kind if template is None else PydanticCustomError(kind, template, context or None),
         loc=tuple(parts["loc"]),
-        input=_found_or_told(parts["input"], make),
+        input=_value_or_text(parts["input"], make),
     )
     if template is None and context:
         cause = context.get("error")
@@ -339,7 +339,7 @@ def _put_together_line(parts: dict[str, Any], make: _Make) -> InitErrorDetails:
     return line
 
 
-def _found_or_told(packed: bytes | int, make: _Make) -> Any:
+def _value_or_text(packed: bytes | int, make: _Make) -> Any:
     try:
         return _unpacked(packed, make)
     except FrameError as error:

@@ -412,7 +412,7 @@ def losses(step: Step, *records: dict[str, Any]) -> dict[str, LossKind]:
     walker = Walker(stages_of(plan), [pickle.dumps(record) for record in records])
     ledger = Ledger(Inner, Renamed, walker, lambda data: freeze(Renamed.model_validate(data)))
     for seen in walker.first().seen:
-        ledger.look(seen)
+        ledger.add(seen)
     return {loss.field: loss.kind for loss in ledger.losses(range(len(records)))}
 
 

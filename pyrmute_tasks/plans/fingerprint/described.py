@@ -277,7 +277,7 @@ class Describer:
             self.value(origin, out, outer=True)
             arguments = get_args(value)
             if origin is typing.Annotated:
-                arguments = (arguments[0], *_that_decide(arguments[1:]))
+                arguments = (arguments[0], *_without_documentation(arguments[1:]))
             self.all(arguments, out, outer=True)
         elif _is(value, type):
             self.kind(value, out)
@@ -332,7 +332,7 @@ class Describer:
             if part is not None and part is not PydanticUndefined:
                 out.add(f"{name}=")
                 self.value(part, out, outer=True)
-        self.all(_that_decide(info.metadata), out, outer=True)
+        self.all(_without_documentation(info.metadata), out, outer=True)
 
 
 _WRAPPERS: Final[tuple[tuple[type, Callable[[Any], tuple[Any, ...]]], ...]] = (
@@ -363,7 +363,7 @@ def _is(value: Any, kinds: type | tuple[type, ...]) -> bool:
     return issubclass(type(value), kinds)
 
 
-def _that_decide(metadata: Iterable[Any]) -> list[Any]:
+def _without_documentation(metadata: Iterable[Any]) -> list[Any]:
     """Drop metadata that only documents a type."""
     return [
         note

@@ -87,9 +87,10 @@ def compare_trees(mine: FingerprintTree, theirs: FingerprintTree) -> list[Differ
     changed = [(a, b) for a, b in pairs.items() if mine.entries[a].hash != theirs.entries[b].hash]
     if any(mine.entries[a].name.startswith("python ") for a, _ in changed):
         changed, only_mine, only_theirs = changed[:1], [], []  # other bytecode for everything
-    ways, their_ways = _ways(mine), _ways(theirs)
+    ways, their_ways = _reached_from(mine), _reached_from(theirs)
     found = [
-        _difference(mine, a, ways, _how(mine.entries[a], theirs.entries[b])) for a, b in changed
+        _difference(mine, a, ways, _change_of(mine.entries[a], theirs.entries[b]))
+        for a, b in changed
     ]
     explained = {a for a, _ in changed}
     found += [
@@ -112,7 +113,7 @@ def compare_trees(mine: FingerprintTree, theirs: FingerprintTree) -> list[Differ
     return found
 
 
-def _how(mine: Entry, theirs: Entry) -> str:
+def _change_of(mine: Entry, theirs: Entry) -> str:
     if mine.name.startswith(("library ", "python ")):
         return f"is {theirs.name.rpartition(' ')[2]} on the other side"
     return "differs"
@@ -157,7 +158,7 @@ def _last_key(name: str) -> str:
     return _full_key(name).rpartition(".")[2] if " " not in name.partition(" ")[2] else name
 
 
-def _ways(tree: FingerprintTree) -> dict[int, int]:
+def _reached_from(tree: FingerprintTree) -> dict[int, int]:
     """Return the entry that reaches each other entry first; top entries have none."""
     ways: dict[int, int] = {}
     queue = deque(range(tree.tops))

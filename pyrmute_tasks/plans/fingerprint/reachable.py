@@ -59,7 +59,7 @@ class ReachedCode:
         self._unloaded: list[tuple[Node, types.FunctionType, Body, Import]] = []
         self._describer = Describer(self)
 
-    def know(
+    def register(
         self, models: Mapping[type[BaseModel], str], steps: Iterable[tuple[str, Callable[..., Any]]]
     ) -> None:
         """Register models and steps for capturing, without looking at their code.
@@ -106,7 +106,7 @@ class ReachedCode:
                 self.step(*self._steps[each])
             else:
                 self.of(each)
-        self._look()
+        self._describe_pending()
 
     def complete(self) -> None:
         """Import what functions import when called, and describe postponed tables."""
@@ -120,7 +120,7 @@ class ReachedCode:
                 put_off, self._deferred = self._deferred, []
                 for node in put_off:
                     self._describe(node, self._describer.value)
-                self._look()
+                self._describe_pending()
 
     # --- nodes ------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ class ReachedCode:
 
     # --- describing ---------------------------------------------------------------------------
 
-    def _look(self) -> None:
+    def _describe_pending(self) -> None:
         while self._queue:
             node = self._queue.pop()
             if is_container(node.held) and len(node.held) > _DEFERRED_ITEMS:

@@ -190,7 +190,7 @@ def _hop(hop: Hop, code: ReachedCode) -> Node:
         return Node("step", name, text="generated" if hop.step else "nothing")
     node = code.step(name, hop.step.function)
     if node.text is None:
-        code.know({}, [(name, hop.step.function)])
+        code.register({}, [(name, hop.step.function)])
         code.capture((), [hop.step.function])
         code.complete()
     if node.name == name and node.kind == "step":
