@@ -107,8 +107,8 @@ class Settings:
             raise ConfigurationError("queue must not be empty")
         if self.time_limit_s <= self.soft_time_limit_s:
             raise ConfigurationError(
-                f"time_limit_s is for what soft_time_limit_s does not end: it must be more than "
-                f"{self.soft_time_limit_s:g}, not {self.time_limit_s:g}"
+                f"time_limit_s must be more than soft_time_limit_s ({self.soft_time_limit_s:g}), "
+                f"not {self.time_limit_s:g}"
             )
         if self.memory_limit_bytes < 0:
             raise ConfigurationError("memory_limit_bytes must be 0 or more; 0 sets no limit")

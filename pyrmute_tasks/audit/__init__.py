@@ -66,8 +66,8 @@ def audit(
 ) -> AuditReport:
     """Find steps that depend on more than their record, and fields that get lost.
 
-    Steps are run several times a record, in four processes, and so are their side effects. The
-    source is read to its end and the sample held in memory.
+    Steps run several times a record, in four processes, with their side effects. The source is
+    read to its end and the sample held in memory.
 
     Args:
         manager: The manager, which must be an attribute of a module, or its name.

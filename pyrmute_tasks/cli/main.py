@@ -209,7 +209,7 @@ def _fleet_settings(
 def _retry(on: tuple[str, ...], attempts: int | None) -> Retry | None:
     if not on:
         if attempts is not None:
-            raise ConfigurationError("--attempts needs --retry-on: nothing is run again without it")
+            raise ConfigurationError("--attempts needs --retry-on: nothing is retried without it")
         return None
     return Retry(on=on) if attempts is None else Retry(on=on, attempts=attempts)
 

@@ -335,7 +335,7 @@ def _dispatch(
 
 
 def _of_instance(value: BaseModel, converters: dict[type[BaseModel], Converter]) -> Any:
-    """Convert a model instance, from an earlier version's default or returned by a step."""
+    """Convert a model instance: an earlier version's default, or a step's output."""
     converter = converters.get(type(value))
     if converter is None:
         return value

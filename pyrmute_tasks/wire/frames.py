@@ -110,7 +110,7 @@ def decode_frame(frame: bytes | memoryview, max_bytes: int = MAX_FRAME_BYTES) ->
         raise FrameError("these bytes are not a frame of pyrmute-tasks")
     if version != _VERSION:
         raise FrameError(
-            f"frame version {version} is not the version {_VERSION} spoken here; run the same "
+            f"frame version {version} is not supported here, only {_VERSION}; run the same "
             "pyrmute-tasks on producers and workers"
         )
     if raw_size > max_bytes:

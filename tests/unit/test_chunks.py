@@ -126,7 +126,7 @@ def test_outcome_of_another_version_is_refused_before_decoding() -> None:
     data = encode_outcome(Outcome(0, 0, encode_frame(FrameKind.OBJECTS, 0, b"\x90")))
     start = data.index(b"PMT")
     older = b"\x00\x00\x00\x01\xc1" + data[start : start + 3] + b"\x01" + data[start + 4 :]
-    with pytest.raises(FrameError, match="frame version 1 is not the version 2 spoken here"):
+    with pytest.raises(FrameError, match="frame version 1 is not supported here, only 2"):
         decode_outcome(older)
 
 
