@@ -1,4 +1,4 @@
-"""``python -m pyrmute_tasks`` is ``pyrmute-tasks``."""
+"""Runs ``pyrmute-tasks`` as ``python -m pyrmute_tasks``."""
 
 from pyrmute_tasks.cli.main import main
 

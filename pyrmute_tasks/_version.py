@@ -1,3 +1,3 @@
-"""The package's version, where both the build and the fingerprint read it."""
+"""The package's version, for both the build and the fingerprint."""
 
 __version__ = "0.1.0"

@@ -1,6 +1,6 @@
-"""The batch calls that `ModelManager` and `Migrator` have in common.
+"""The batch calls shared by `ModelManager` and `Migrator`.
 
-They differ in where records run, and in nothing that a caller sees.
+The two differ only in where records run.
 """
 
 from abc import ABC, abstractmethod
@@ -23,15 +23,15 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one batch call was asked for.
+    """The arguments of a batch call.
 
     Attributes:
         records: The source.
         name: The model's name.
         from_version: Version of the records.
-        to_version: Version of the results.
-        wanted: Models or data.
-        chunk_size: Records a task of a fleet; None chooses it from their size.
+        to_version: Version of the outputs.
+        wanted: The results to return: models or data.
+        chunk_size: Records a chunk of a fleet; None chooses it from their size.
 
     Raises:
         ConfigurationError: If `chunk_size` is not a positive integer.
@@ -50,7 +50,7 @@ class Batch:
 
 
 class BatchCalls(ABC):
-    """Six calls, all at once and lazily: validated by the target, by another model, or data."""
+    """Six batch calls: eager and lazy, each validated by the target, by another model, or not."""
 
     @abstractmethod
     def _run_all(self, batch: Batch, parallelism: Parallelism | None) -> list[Any]:
@@ -58,9 +58,9 @@ class BatchCalls(ABC):
 
     @abstractmethod
     def _stream(self, batch: Batch) -> Generator[Any, None, None]:
-        """Yield the outputs as they are asked for."""
+        """Yield the outputs on demand."""
 
-    # --- all at once --------------------------------------------------------------------------
+    # --- eager --------------------------------------------------------------------------------
 
     def migrate_batch(
         self,
@@ -76,19 +76,19 @@ class BatchCalls(ABC):
     ) -> list[BaseModel]:
         """Migrate and validate many records.
 
-        A `Migrator` is parallel whatever the three arguments for it say, with the workers that
-        its fleet has; a `ModelManager` has no tasks that `chunk_size` could cut.
+        A `Migrator` ignores the three arguments for parallelism and uses its fleet's workers; a
+        `ModelManager` ignores `chunk_size`.
 
         Args:
             data_list: The records, as `from_version` has them.
             name: The model's name.
             from_version: Version of the records.
-            to_version: Version of the results.
+            to_version: Version of the outputs.
             parallel: Use several workers of this machine instead of this thread.
-            max_workers: How many; None means one for each CPU this process may use.
-            use_processes: Let them be processes, for steps that compute, instead of
-                threads, for steps that wait.
-            chunk_size: Records a task of a fleet; by default chosen from their size.
+            max_workers: Number of workers; None means one for each CPU this process may use.
+            use_processes: Use processes, for steps that compute, instead of threads, for steps that
+                wait for I/O.
+            chunk_size: Records a chunk of a fleet; by default chosen from their size.
 
         Returns:
             The validated models, in the order of the records.
@@ -97,9 +97,9 @@ class BatchCalls(ABC):
             ConfigurationError: If `max_workers` or `chunk_size` is not a positive integer.
             ModelNotFoundError: If the model or a version is not registered.
             MigrationError: If there is no path, or a step raises.
-            ValidationError: If a migrated record is not valid. As `MigrationError` it is
-                that of the first failing record and says its ``record_index``.
-            FleetError: If there is a fleet, and it cannot be reached or has no workers.
+            ValidationError: If a migrated record is not valid. Like `MigrationError` it is that of
+                the first failing record and has its ``record_index``.
+            FleetError: If a fleet cannot be reached or has no workers.
         """
         parallelism = Parallelism.of(parallel, max_workers, use_processes)
         batch = Batch(data_list, name, from_version, to_version, Wanted(), chunk_size)
@@ -118,7 +118,7 @@ class BatchCalls(ABC):
         *,
         chunk_size: int | None = None,
     ) -> list[Model]:
-        """Migrate many records and validate them as `target_type`; else as `migrate_batch`."""
+        """Migrate records and validate them as `target_type`; otherwise like `migrate_batch`."""
         parallelism = Parallelism.of(parallel, max_workers, use_processes)
         wanted = Wanted(model=target_type)
         batch = Batch(data_list, name, from_version, to_version, wanted, chunk_size)
@@ -136,13 +136,13 @@ class BatchCalls(ABC):
         *,
         chunk_size: int | None = None,
     ) -> list[ModelData]:
-        """Migrate many records without validating them; else as `migrate_batch`."""
+        """Migrate many records without validation; otherwise like `migrate_batch`."""
         parallelism = Parallelism.of(parallel, max_workers, use_processes)
         wanted = Wanted(validated=False)
         batch = Batch(data_list, name, from_version, to_version, wanted, chunk_size)
         return self._run_all(batch, parallelism)
 
-    # --- lazily -------------------------------------------------------------------------------
+    # --- lazy -----------------------------------------------------------------------------------
 
     def migrate_batch_streaming(
         self,
@@ -154,24 +154,23 @@ class BatchCalls(ABC):
     ) -> Generator[BaseModel, None, None]:
         """Migrate and validate records lazily.
 
-        A `ModelManager` reads each record when its output is asked for. A `Migrator` runs steps
-        on its workers and builds the models here, from what the workers return: a class instance
-        cannot travel without pickle.
+        A `ModelManager` reads each record when its output is requested. A `Migrator` runs steps
+        on its workers and builds the models here, from the data they return: an instance cannot
+        be sent without pickle.
 
         Args:
-            data_list: The records, closed when the iteration ends. A `Migrator` reads at most
-                one window ahead of what is yielded, in the thread that reads the outputs unless
-                `in_thread` says that another one may.
+            data_list: The records, closed when the iteration ends. A `Migrator` reads at most one
+                window ahead of the outputs, in the thread that consumes them unless `in_thread`
+                allows another one.
             name: The model's name.
             from_version: Version of the records.
-            to_version: Version of the results.
-            chunk_size: Records a task of a fleet; by default chosen from their size.
+            to_version: Version of the outputs.
+            chunk_size: Records a chunk of a fleet; by default chosen from their size.
 
         Yields:
-            The validated models, in the order of the records; all those before a failing
-            record, then its error is raised as `migrate_batch` raises it. If the
-            source itself raises an `Exception`, all before it, too; after an exit or an
-            interrupt from there, a job is cancelled at once.
+            The validated models, in the order of the records. Those before a failing record come
+            first, then its error is raised, as by `migrate_batch`. The same holds if the source
+            raises an `Exception`; an exit or an interrupt from it cancels the job at once.
         """
         return self._stream(Batch(data_list, name, from_version, to_version, Wanted(), chunk_size))
 
@@ -184,7 +183,7 @@ class BatchCalls(ABC):
         target_type: type[Model],
         chunk_size: int | None = None,
     ) -> Generator[Model, None, None]:
-        """Validate as `target_type`; else as `migrate_batch_streaming`."""
+        """Validate as `target_type`; otherwise like `migrate_batch_streaming`."""
         wanted = Wanted(model=target_type)
         return self._stream(Batch(data_list, name, from_version, to_version, wanted, chunk_size))
 
@@ -196,6 +195,6 @@ class BatchCalls(ABC):
         to_version: VersionLike,
         chunk_size: int | None = None,
     ) -> Generator[ModelData, None, None]:
-        """Do not validate; else as `migrate_batch_streaming`."""
+        """Skip validation; otherwise like `migrate_batch_streaming`."""
         wanted = Wanted(validated=False)
         return self._stream(Batch(data_list, name, from_version, to_version, wanted, chunk_size))

@@ -1,36 +1,36 @@
-"""Every exception this package raises, in one tree.
+"""The exceptions of this package, in one tree.
 
 ::
 
     PyrmuteTasksError
-    ├── VersionedModelError            pyrmute's own names, attributes and messages
-    │   ├── ModelNotFoundError         a model or a version nobody registered
+    ├── VersionedModelError            pyrmute's names, attributes and messages
+    │   ├── ModelNotFoundError         a model or a version is not registered
     │   ├── MigrationError             a step raised, or there is no path of steps
     │   └── InvalidVersionError        not a "major.minor.patch"
     ├── RegistrationError              two different classes for one version
-    ├── InvalidRecordError             a record that is no object, a line that is no JSON
-    ├── ConfigurationError             an option, a URL or a setting that cannot be right
-    │   ├── ManagerImportError         the manager cannot be found under that name
+    ├── InvalidRecordError             a record is not an object, a line is not JSON
+    ├── ConfigurationError             an invalid option, URL or setting
+    │   ├── ManagerImportError         the manager cannot be imported by that name
     │   └── OutputInUseError           another run is writing the output
-    ├── WireError                      bytes that cannot be carried, or cannot be read
+    ├── WireError                      something cannot be sent or read
     │   ├── FrameError                 truncated, oversized or foreign bytes
-    │   │   └── FrameTooLargeError     records that are larger than what can travel
-    │   └── UnsupportedValueError      a value the wire cannot carry without loss
-    ├── FleetError                     something between the producer and its workers
-    │   ├── BrokerUnavailableError     nobody answers at the broker's URL
-    │   ├── StoreUnavailableError      nobody answers at the store's URL
-    │   ├── NoWorkersError             nobody answers on the queue
-    │   ├── StalledError               idle workers are there, and no chunk moves
-    │   ├── CodeMismatchError          a worker holds other migrations than the producer
-    │   ├── SignatureError             something is not signed with the secret
-    │   └── MigratorClosedError        the Migrator was closed while a job of it was open
-    └── JobError                       a job that cannot go on
-        ├── ProcessDiedError           a record kills whatever process runs it
+    │   │   └── FrameTooLargeError     records exceed the store's limit
+    │   └── UnsupportedValueError      a value cannot be sent without loss
+    ├── FleetError                     a failure between the producer and its workers
+    │   ├── BrokerUnavailableError     the broker does not answer
+    │   ├── StoreUnavailableError      the store does not answer
+    │   ├── NoWorkersError             no worker answers on the queue
+    │   ├── StalledError               workers are idle, and no chunk moves
+    │   ├── CodeMismatchError          a worker's migrations differ from the producer's
+    │   ├── SignatureError             a message is not signed with the secret
+    │   └── MigratorClosedError        the Migrator was closed during a job
+    └── JobError                       a job cannot continue
+        ├── ProcessDiedError           a record kills every process that runs it
         └── JobLostError               the store no longer knows the job
 
-An error that belongs to a record carries its position as ``record_index`` (counted from
-0 over the whole input) and says so in a note. All of them survive pickling with their
-type, attributes, message and notes.
+An error of a record has its position as ``record_index`` (counted from 0 over the whole input)
+and says so in a note. All errors survive pickling with their type, attributes, message and
+notes.
 """
 
 from typing import Any
@@ -66,19 +66,19 @@ __all__ = [
 
 
 def printable(text: object) -> str:
-    """Return a text that may go into a log line: with escapes if it holds control characters."""
+    """Escape a text with control characters, so that it fits on one line of a log."""
     shown = str(text)
     return shown if shown.isprintable() else ascii(shown)[1:-1]
 
 
 class PyrmuteTasksError(Exception):
-    """Base of every exception raised by this package."""
+    """Base class of this package's exceptions."""
 
-    #: Position of the record the error belongs to, counted from 0; None without one.
+    #: Position of the record in the input, counted from 0; None if there is no record.
     record_index: int | None = None
-    #: Where that record came from, ``"flights.jsonl, line 7"``; empty if unknown.
+    #: Place of the record, ``"flights.jsonl, line 7"``; empty if unknown.
     record_source: str = ""
-    #: Where the exception behind this one was raised, ``"flights.py:88 in parse"``.
+    #: Place that raised the original exception, ``"flights.py:88 in parse"``.
     raised_at: str = ""
     #: The worker that ran the record; empty if it ran here.
     worker: str = ""
@@ -101,15 +101,15 @@ def _restore(
 
 
 class VersionedModelError(PyrmuteTasksError):
-    """Base of the errors that pyrmute knows too."""
+    """Base class of the errors that pyrmute has too."""
 
 
 class ModelNotFoundError(VersionedModelError):
-    """A model, or a version of it, is not in the registry.
+    """A model, or a version of it, is not registered.
 
     Args:
         name: The model's name.
-        version: The version that is missing; None when the whole model is.
+        version: The missing version; None if the whole model is missing.
     """
 
     def __init__(self, name: str, version: str | None = None) -> None:
@@ -125,10 +125,9 @@ class MigrationError(VersionedModelError):
     """A step of a migration failed, or no chain of steps leads to the target.
 
     Args:
-        name: The model's name.
-        from_version: Where the failing step starts.
-        to_version: Where the failing step ends.
-        reason: What went wrong.
+        from_version: Where the step or the path starts.
+        to_version: Where it ends.
+        reason: The cause.
     """
 
     def __init__(
@@ -147,7 +146,7 @@ class InvalidVersionError(VersionedModelError):
 
     Args:
         version_string: The text as given.
-        reason: What is wrong with it.
+        reason: The mistake in it.
     """
 
     def __init__(self, version_string: str, reason: str | None = None) -> None:
@@ -161,15 +160,15 @@ class RegistrationError(PyrmuteTasksError):
 
 
 class InvalidRecordError(PyrmuteTasksError, ValueError):
-    """An input is no record: not a JSON object, or a step returned something else."""
+    """An input is not a JSON object, or a step did not return a dict."""
 
 
 class ConfigurationError(PyrmuteTasksError, ValueError):
-    """An option, a setting or a URL cannot be right."""
+    """An option, a setting or a URL is invalid."""
 
 
 class ManagerImportError(ConfigurationError):
-    """A manager cannot be imported under the name it was given."""
+    """A manager cannot be imported by its name."""
 
 
 class OutputInUseError(ConfigurationError):
@@ -177,7 +176,7 @@ class OutputInUseError(ConfigurationError):
 
 
 class WireError(PyrmuteTasksError):
-    """Something cannot be put on the wire or taken from it."""
+    """Something cannot be put on the wire or read from it."""
 
 
 class FrameError(WireError):
@@ -185,12 +184,12 @@ class FrameError(WireError):
 
 
 class FrameTooLargeError(FrameError):
-    """Records are larger than what the store takes as one value.
+    """Records exceed the store's limit for a value.
 
     Args:
-        count: How many records.
+        count: Number of records.
         size_bytes: Their size.
-        limit_bytes: The largest that could travel.
+        limit_bytes: The limit.
     """
 
     def __init__(self, count: int, size_bytes: int, limit_bytes: int) -> None:
@@ -198,20 +197,20 @@ class FrameTooLargeError(FrameError):
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
         if count > 1:
-            told = f"a chunk of {count} records is {size_bytes} bytes"
+            size = f"a chunk of {count} records is {size_bytes} bytes"
             advice = "choose a smaller chunk_size"
         else:
-            told = f"the record is {size_bytes} bytes"
+            size = f"the record is {size_bytes} bytes"
             advice = "it cannot travel; migrate it in one process, with ModelManager"
-        super().__init__(f"{told} and the limit is {limit_bytes}: {advice}")
+        super().__init__(f"{size} and the limit is {limit_bytes}: {advice}")
 
 
 class UnsupportedValueError(WireError):
-    """A record holds a value that the wire cannot carry without loss.
+    """A record holds a value that cannot be sent without loss.
 
     Args:
         type_name: The value's type.
-        path: Where in the record it is, for example ``address.tags[3]``.
+        path: Its place in the record, such as ``address.tags[3]``.
     """
 
     def __init__(self, type_name: str, path: str) -> None:
@@ -224,15 +223,15 @@ class UnsupportedValueError(WireError):
 
 
 class FleetError(PyrmuteTasksError):
-    """Something between the producer and its workers does not work."""
+    """A failure between the producer and its workers."""
 
 
 class BrokerUnavailableError(FleetError):
-    """Nobody answers at the broker's URL."""
+    """The broker does not answer."""
 
 
 class StoreUnavailableError(FleetError):
-    """Nobody answers at the store's URL."""
+    """The store does not answer."""
 
 
 class NoWorkersError(FleetError):
@@ -244,19 +243,19 @@ class StalledError(FleetError):
 
 
 class CodeMismatchError(FleetError):
-    """A worker holds other models or steps than the producer."""
+    """A worker's models or steps differ from the producer's."""
 
 
 class SignatureError(FleetError):
-    """Something is not signed as the secret demands, or signed where there is no secret."""
+    """A message's signature is missing or invalid, or unexpected because no secret is set."""
 
 
 class MigratorClosedError(FleetError):
-    """A stream outlived its `Migrator`, or this was closed while a job ran."""
+    """A `Migrator` was closed while a job ran, or before its stream was read."""
 
 
 class JobError(PyrmuteTasksError):
-    """A job cannot go on."""
+    """A job cannot continue."""
 
 
 class ProcessDiedError(JobError):
@@ -264,7 +263,7 @@ class ProcessDiedError(JobError):
 
     Args:
         how: How the last one died, ``"signal 9 (SIGKILL)"``.
-        crashes: How many died of this record alone.
+        crashes: Number of processes that died of this record alone.
     """
 
     def __init__(self, how: str, crashes: int = 1) -> None:

@@ -1,8 +1,8 @@
-"""What went wrong with a record, as data that survives every process boundary.
+"""Failures of records, as data that survives every process boundary.
 
-A `RecordFailure` holds a real exception. On its way to another process the exception is
-taken apart into plain values (`to_wire`) and put together again (`from_wire`); see
-`remote_errors` for what becomes of which.
+A `RecordFailure` holds a real exception. To send it to another process, `to_wire` takes the
+exception apart into plain values and `from_wire` rebuilds it; `wire.remote_errors` says which
+class results.
 """
 
 import enum
@@ -27,7 +27,7 @@ __all__ = ["RecordFailure", "RemoteError", "Stage", "describe_safely"]
 
 
 class Stage(enum.StrEnum):
-    """What was being done with the record."""
+    """What was being done with a record."""
 
     DECODE = "decode"
     STEP = "step"
@@ -42,11 +42,11 @@ class RecordFailure:
     Attributes:
         index: The record's position in the whole input, counted from 0.
         stage: What was being done with it.
-        step: The hop that failed, ``"1.0.0 → 2.0.0"``; empty outside of steps.
+        step: The step that failed, ``"1.0.0 → 2.0.0"``; empty outside of steps.
         error: The exception that a sequential run would raise.
-        raised_at: Where the innermost exception was raised, ``"flights.py:88 in parse"``.
-        source: Where the record came from, ``"flights.jsonl, line 7"``, if that is known.
-        worker: Which worker it was, if it was one.
+        raised_at: Place that raised the innermost exception, ``"flights.py:88 in parse"``.
+        source: Place of the record, ``"flights.jsonl, line 7"``; empty if unknown.
+        worker: The worker; empty for this process.
         traceback: The worker's traceback as text; it may quote the record.
     """
 
@@ -61,17 +61,17 @@ class RecordFailure:
 
     @classmethod
     def of(cls, index: int, stage: Stage, step: str, error: BaseException) -> "RecordFailure":
-        """Build a failure from an exception just caught."""
+        """Return the failure for an exception just caught."""
         return cls(index, stage, step, error, _raised_at(error))
 
     def exception(self) -> BaseException:
-        """Return the exception to raise, which knows where it belongs.
+        """Return the exception to raise, with the record's position.
 
-        It gets the attributes ``record_index``, ``record_source``, ``raised_at``, ``worker``
-        and ``worker_traceback``, and a note that says the first two.
+        It gets the attributes ``record_index``, ``record_source``, ``raised_at``, ``worker`` and
+        ``worker_traceback``, and a note with the first two.
         """
         where = f"record {self.index}" + (f" ({self.source})" if self.source else "")
-        # Not by setattr and add_note: the class may have its own, which may raise.
+        # Not by setattr and add_note: the class may define its own, which may raise.
         attributes = attributes_of(self.error)
         attributes.update(
             record_index=self.index,
@@ -86,7 +86,7 @@ class RecordFailure:
         return self.error
 
     def to_wire(self) -> dict[str, Any]:
-        """Return this failure as plain values for `codec.pack` with ``lossy=True``."""
+        """Return the failure as plain values, for `pack` with ``lossy=True``."""
         return {
             "index": self.index,
             "stage": self.stage.value,
@@ -99,7 +99,7 @@ class RecordFailure:
 
     @classmethod
     def from_wire(cls, data: dict[str, Any]) -> "RecordFailure":
-        """Rebuild a failure from `to_wire`'s values.
+        """Return the failure from `to_wire`'s values.
 
         Raises:
             KeyError: If something is missing.
@@ -117,11 +117,11 @@ class RecordFailure:
 
 
 def describe_safely(error: BaseException) -> str:
-    """Say in one line what happened to which record, without anything from the record.
+    """Describe an error and its record in one line, without anything from the record.
 
     Messages of the steps' own exceptions are left out, since they quote values (``invalid
-    literal for int(): 'secret'``); their type, the step, the fields and the place in the
-    code are told.
+    literal for int(): 'secret'``); the line has their type, the step, the fields and the place in
+    the code.
     """
     index = getattr(error, "record_index", None)
     source = getattr(error, "record_source", "")
@@ -157,7 +157,7 @@ def _fields(error: ValidationError) -> str:
 
 
 def _field_path(location: tuple[int | str, ...]) -> list[int | str]:
-    # Keys of a free-form dict are data: only names that could be fields are told.
+    # Keys of a free-form dict are data: show only names that could be fields.
     return [part if isinstance(part, int) or part.isidentifier() else "…" for part in location]
 
 
@@ -176,8 +176,8 @@ _MAX_TRACEBACK: Final = 20_000
 
 
 def _traceback_of(error: BaseException) -> str:
-    # The end says what happened; a recursion without end has a long beginning.
+    # The end says what happened; a deep recursion has a long beginning.
     try:
         return "".join(traceback.format_exception(error))[-_MAX_TRACEBACK:]
-    except Exception:  # notes that are none
+    except Exception:  # malformed notes
         return "".join(traceback.format_tb(error.__traceback__))[-_MAX_TRACEBACK:]

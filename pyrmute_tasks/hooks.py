@@ -1,13 +1,13 @@
-"""Hooks: observers of single migrations, with pyrmute's names and calls.
+"""Hooks that observe migrations, with pyrmute's names and calls.
 
-Where chunks run in threads, processes or on workers, a hook object of this process cannot
-simply be called. Two rules keep the numbers right everywhere:
+In threads, processes or on workers, a hook of this process cannot simply be called. Two rules keep
+its counts right everywhere:
 
-* What `MetricsHook` counts is counted where the work is done, travels with the chunk's
-  outcome, and is merged into the hook when that chunk is delivered, in order. So a job
-  counts exactly the records that a sequential run would have met.
-* Any other hook is called where the work is done: in the thread, or on that process's own
-  copy of it. Workers call the hooks that the manager's module registers there.
+* Counts for `MetricsHook` are made where the chunk runs, sent with its outcome, and merged into the
+  hook when the chunk is delivered, in order. So a job counts exactly the records that a sequential
+  run would have met.
+* Other hooks are called where the chunk runs: in the thread, or on that process's own copy. Workers
+  call the hooks that the manager's module registers there.
 """
 
 from collections import Counter
@@ -25,10 +25,10 @@ Record = dict[str, Any]
 
 
 class MigrationHook:
-    """Base class of hooks; every method may be left as it is.
+    """Base class of hooks; override the methods you need.
 
-    A hook observes. The records it is shown are read-only views, and what its methods
-    return is ignored. An exception it raises ends the migration as one of the step's would.
+    A hook only observes: its records are read-only views, and results of its methods are ignored.
+    An exception that it raises ends the migration like one of a step.
     """
 
     def before_migrate(
@@ -38,12 +38,12 @@ class MigrationHook:
         to_version: ModelVersion,
         data: Mapping[str, Any],
     ) -> None:
-        """A record is about to be migrated.
+        """Called before a record is migrated.
 
         Args:
             name: The model's name.
             from_version: Version of `data`.
-            to_version: Version it will have.
+            to_version: Version to migrate it to.
             data: The record, read-only.
         """
 
@@ -55,7 +55,7 @@ class MigrationHook:
         original_data: Mapping[str, Any],
         migrated_data: Mapping[str, Any],
     ) -> None:
-        """A record has been migrated.
+        """Called after a record was migrated.
 
         Args:
             name: The model's name.
@@ -73,25 +73,25 @@ class MigrationHook:
         data: Mapping[str, Any],
         error: Exception,
     ) -> None:
-        """A record could not be migrated.
+        """Called when a record could not be migrated.
 
         Args:
             name: The model's name.
             from_version: Version of `data`.
-            to_version: Version it should have got.
+            to_version: Version to migrate it to.
             data: The record before, read-only.
-            error: What will be raised.
+            error: The error that will be raised.
         """
 
 
 @dataclass
 class HookCounts(MigrationHook):
-    """What a chunk adds to a `MetricsHook`.
+    """Counts of one chunk for `MetricsHook`.
 
     Attributes:
-        migrations: Migrations begun, by model.
+        migrations: Migrations started, by model.
         errors: Migrations failed, by model.
-        hooks: Whose hooks that only count it stands in for, where work is done.
+        hooks: The hook set whose counting hooks this replaces while the chunk runs.
     """
 
     migrations: Counter[str] = field(default_factory=Counter)
@@ -112,7 +112,7 @@ class HookCounts(MigrationHook):
 
     @classmethod
     def from_wire(cls, data: list[dict[str, int]]) -> "HookCounts":
-        """Read what `to_wire` returned."""
+        """Return the counts from `to_wire`'s values."""
         migrations, errors = data
         return cls(_counter(migrations), _counter(errors))
 
@@ -127,10 +127,10 @@ class MetricsHook(MigrationHook):
     """Counts migrations and failures.
 
     Attributes:
-        total_count: Migrations begun.
+        total_count: Migrations started.
         error_count: Migrations failed.
-        migrations_by_model: The first, by model.
-        errors_by_model: The second, by model.
+        migrations_by_model: Migrations started, by model.
+        errors_by_model: Migrations failed, by model.
     """
 
     def __init__(self) -> None:
@@ -161,7 +161,7 @@ class MetricsHook(MigrationHook):
         self.merge(HookCounts(errors=Counter({name: 1})))
 
     def merge(self, counts: HookCounts) -> None:
-        """Add what was counted elsewhere."""
+        """Add a chunk's counts."""
         for name, count in counts.migrations.items():
             self.total_count += count
             self.migrations_by_model[name] = self.migrations_by_model.get(name, 0) + count
@@ -171,17 +171,17 @@ class MetricsHook(MigrationHook):
 
     @property
     def success_rate(self) -> float:
-        """Share of migrations that did not fail, from 0 to 1; 0 before the first one."""
+        """Share of migrations that did not fail, from 0 to 1; 0 before the first."""
         if self.total_count == 0:
             return 0.0
         return (self.total_count - self.error_count) / self.total_count
 
 
 class HookSet:
-    """The hooks of a manager, as a batch uses them.
+    """The hooks of a manager.
 
     Args:
-        hooks: In the order in which they are called.
+        hooks: The hooks, in the order of their calls.
     """
 
     def __init__(self, hooks: Iterable[MigrationHook] = ()) -> None:
@@ -193,10 +193,10 @@ class HookSet:
         return bool(self.all)
 
     def observers(self) -> tuple[MigrationHook, ...]:
-        """Return who observes a migration that begins now.
+        """Return the hooks to call for a migration.
 
-        Within a chunk (a step may migrate something itself) what counts for the chunk stands
-        in for the hooks that only count.
+        Within a chunk (also when a step migrates something itself) the chunk's counts replace the
+        hooks that only count.
         """
         for hook in _active.get():
             if isinstance(hook, HookCounts) and hook.hooks is self:
@@ -204,11 +204,11 @@ class HookSet:
         return self.all
 
     def merge(self, counts: HookCounts | None) -> None:
-        """Add what was counted for a chunk that has been delivered, if anything was."""
+        """Add the counts of a delivered chunk, if any."""
         if counts is None:
             return
         for hook in self._counting:
-            hook.merge(counts)  # type: ignore[attr-defined]  # only a MetricsHook only counts
+            hook.merge(counts)  # type: ignore[attr-defined]  # only a MetricsHook is in `_counting`
 
 
 def _only_counts(hook: MigrationHook) -> bool:
@@ -224,10 +224,10 @@ _active: Final[ContextVar[tuple[MigrationHook, ...]]] = ContextVar(
 
 
 class use_hooks:  # noqa: N801  # reads as a verb; a generator's would set attributes of errors
-    """Let hooks observe the migrations of this context.
+    """Call hooks for the migrations of this context.
 
     Args:
-        hooks: In the order in which they are called.
+        hooks: The hooks, in the order of their calls.
     """
 
     __slots__ = ("_hooks", "_token")
@@ -270,5 +270,5 @@ def observed(
 
 
 def _read_only(record: Any) -> Any:
-    # What is no dict is shown as it is: it will be refused where all are checked.
+    # Anything but a dict is shown as it is, and rejected later.
     return MappingProxyType(record) if isinstance(record, dict) else record

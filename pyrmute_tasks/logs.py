@@ -1,4 +1,4 @@
-"""What people see of running jobs: what Flower shows of a task, log lines, safe URLs."""
+"""Task labels for Flower, and log lines."""
 
 import logging
 from typing import Final
@@ -11,13 +11,13 @@ _logger: Final = logging.getLogger("pyrmute_tasks")
 
 
 def task_label(job: str, chunk: int, start: int, count: int) -> str:
-    """Return what Flower shows as a task's arguments; nothing in it comes from a record.
+    """Return a task's arguments as Flower shows them; nothing in them comes from a record.
 
     Args:
         job: The job as text, ``User 1.0.0→3.0.0 · job 7f3a21c4``.
         chunk: The chunk's index.
         start: Index of its first record.
-        count: How many records it holds.
+        count: Number of records in it.
     """
     return f"{job} · chunk {chunk} · records {start}–{start + count - 1}"
 
@@ -26,10 +26,10 @@ def log(level: int, action: str, message: str, **details: object) -> None:
     """Write a log line that machines can filter by its ``action``.
 
     Args:
-        level: One of logging's.
-        action: What happened, as a word: ``chunk_declined``.
-        message: The same for people.
-        **details: More fields; never anything from a record.
+        level: A level of `logging`.
+        action: The event as a word, such as ``chunk_declined``.
+        message: The event as a sentence.
+        **details: Further fields; never anything from a record.
     """
     if _logger.isEnabledFor(level):
         shown = " ".join(f"{name}={value}" for name, value in details.items())

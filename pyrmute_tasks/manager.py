@@ -1,4 +1,4 @@
-"""The public registry: `ModelManager`, with the API of pyrmute's."""
+"""`ModelManager`, the public registry, with pyrmute's API."""
 
 import threading
 from collections.abc import Callable, Generator, Iterable
@@ -43,7 +43,7 @@ def _observed(hooks: HookSet, migrate: _Migrate, record: Any) -> Any:
 
 
 class ModelManager(BatchCalls):
-    """Versions of models, the steps between them, and migrating records through them.
+    """Registers versions of models and the steps between them, and migrates records.
 
     Example:
         ```python
@@ -67,8 +67,8 @@ class ModelManager(BatchCalls):
         ```
 
     Args:
-        code_packages: Names of packages beside those that hold models and steps, whose code
-            shall be in the fingerprint when a step reaches it. Others count by their version.
+        code_packages: Further packages whose code counts for fingerprints when a step reaches it;
+            those that hold steps and models always do. Others count by their version.
     """
 
     def __init__(self, *, code_packages: Iterable[str] = ()) -> None:
@@ -89,13 +89,12 @@ class ModelManager(BatchCalls):
 
         Args:
             name: The model's name.
-            version: The version this class is.
-            backward_compatible: Records of the neighbouring version need no written step
-                to become this one.
+            version: The version of this class.
+            backward_compatible: Generate the step from the neighbouring version if none is written.
 
         Raises:
             InvalidVersionError: If `version` cannot be parsed.
-            RegistrationError: When decorating, if another class is that version already.
+            RegistrationError: When decorating, if that version has another class already.
         """
         parsed = ModelVersion.of(version)
 
@@ -121,7 +120,7 @@ class ModelManager(BatchCalls):
 
         return register
 
-    # --- asking ---------------------------------------------------------------------------
+    # --- looking up -----------------------------------------------------------------------
 
     def get(self, name: str, version: VersionLike) -> type[BaseModel]:
         """Return the class of one version.
@@ -160,7 +159,7 @@ class ModelManager(BatchCalls):
         return nested_models(self._registry, self._registry.model(name, version))
 
     def validate_data(self, data: ModelData, name: str, version: VersionLike) -> bool:
-        """Say whether `data` is valid as one version; also no if there is no such version."""
+        """Return whether `data` is valid as one version; False if there is no such version."""
         try:
             self.get(name, version).model_validate(data)
         except Exception:
@@ -170,7 +169,7 @@ class ModelManager(BatchCalls):
     def has_migration_path(
         self, name: str, from_version: VersionLike, to_version: VersionLike
     ) -> bool:
-        """Say whether records of one version can be migrated to another.
+        """Return whether records of one version can be migrated to another.
 
         Raises:
             InvalidVersionError: If a version cannot be parsed.
@@ -179,7 +178,7 @@ class ModelManager(BatchCalls):
             plan = self.plan(name, from_version, to_version)
         except (ModelNotFoundError, MigrationError):
             return False
-        # Nothing has to be done within one version, but there must be such a version.
+        # Nothing to do within one version, but it must exist.
         return bool(plan.steps) or not isinstance(plan.model, ModelNotFoundError)
 
     def plan(
@@ -190,15 +189,15 @@ class ModelManager(BatchCalls):
         *,
         observe: bool = False,
     ) -> MigrationPlan:
-        """Return the compiled way from one version to another.
+        """Return the compiled path from one version to another.
 
-        Plans are kept until something is registered.
+        Plans are kept until the next registration.
 
         Args:
             name: The model's name.
             from_version: Where it starts.
             to_version: Where it ends.
-            observe: Let it call hooks even if this manager has none itself.
+            observe: Call hooks even if this manager has none itself.
 
         Raises:
             InvalidVersionError: If a version cannot be parsed.
@@ -217,10 +216,10 @@ class ModelManager(BatchCalls):
         return plan
 
     def capture_code(self) -> None:
-        """Note what all models and steps can reach, as it is now, for the fingerprints of plans.
+        """Capture the code that all models and steps reach, as it is now, for fingerprints.
 
-        A plan does so for its own when it is compiled, before any record; a memo that fills
-        up later changes nothing.
+        A plan captures its own when it is compiled, before any record; a memo that fills up
+        later changes nothing.
         """
         self._begin_generation()
         self._code.capture_all()
@@ -229,12 +228,14 @@ class ModelManager(BatchCalls):
         with self._capturing:
             if self._plans_generation != self._registry.generation:
                 generation = self._registry.generation
-                self._code.know(self._registry.labelled_models(), self._registry.labelled_steps())
+                self._code.register(
+                    self._registry.labelled_models(), self._registry.labelled_steps()
+                )
                 self._plans, self._functions = {}, {}
                 self._plans_generation = generation
 
     def locate(self) -> str:
-        """Return a name under which another process can import this manager.
+        """Return a name by which another process can import this manager.
 
         Raises:
             ManagerImportError: If there is none.
@@ -254,18 +255,18 @@ class ModelManager(BatchCalls):
         return self._hooks
 
     def add_hook(self, hook: MigrationHook) -> None:
-        """Let `hook` observe every migration from now on."""
+        """Call `hook` for every migration from now on."""
         self._use(HookSet([*self._hooks.all, hook]))
 
     def remove_hook(self, hook: MigrationHook) -> None:
-        """Let `hook` observe no more; nothing happens if it does not."""
+        """Stop calling `hook`; does nothing if it was not added."""
         hooks = list(self._hooks.all)
         if hook in hooks:
-            hooks.remove(hook)  # once, if it was added twice
+            hooks.remove(hook)  # only once, if it was added twice
             self._use(HookSet(hooks))
 
     def clear_hooks(self) -> None:
-        """Let no hook observe any more."""
+        """Remove all hooks."""
         self._use(HookSet())
 
     def _use(self, hooks: HookSet) -> None:
@@ -290,7 +291,7 @@ class ModelManager(BatchCalls):
             MigrationError: If there is no path, or a step raises.
             ValidationError: If the migrated record is not valid.
         """
-        # Looked up here, since a call takes as long as the rest of it.
+        # Looked up here: a call would take as long as the rest.
         migrate = self._functions.get((name, from_version, to_version, True))
         if migrate is None or self._plans_generation != self._registry.generation:
             migrate = self._migrating(name, from_version, to_version, _MODEL)
@@ -305,7 +306,7 @@ class ModelManager(BatchCalls):
         to_version: VersionLike,
         target_type: type[Model],
     ) -> Model:
-        """Migrate one record and validate it as `target_type`; else as `migrate`."""
+        """Migrate one record and validate it as `target_type`; otherwise like `migrate`."""
         wanted = Wanted(model=target_type)
         migrated: Model = self._migrating(name, from_version, to_version, wanted)(data)
         return migrated
@@ -313,7 +314,7 @@ class ModelManager(BatchCalls):
     def migrate_data(
         self, data: ModelData, name: str, from_version: VersionLike, to_version: VersionLike
     ) -> ModelData:
-        """Migrate one record without validating it; else as `migrate`."""
+        """Migrate one record without validation; otherwise like `migrate`."""
         migrated: ModelData = self._migrating(name, from_version, to_version, _DATA)(data)
         return migrated
 
@@ -341,7 +342,7 @@ class ModelManager(BatchCalls):
         to_version: VersionLike,
         test_cases: MigrationTestCases,
     ) -> MigrationTestResults:
-        """Migrate examples without validating them, and compare with what they shall be.
+        """Migrate examples without validation, and compare the results with their targets.
 
         Args:
             name: The model's name.

@@ -1,6 +1,6 @@
-"""The façade: the batch calls of `ModelManager`, run by a fleet.
+"""`Migrator`: the batch calls of `ModelManager`, run by a fleet, and files.
 
-This is the one place where sources, the flow, the fleet and sinks are put together.
+Sources, jobs, the fleet and sinks are put together here and nowhere else.
 """
 
 import os
@@ -48,30 +48,27 @@ Delivered = TypeVar("Delivered")
 class Migrator(BatchCalls):
     """Runs migrations on a fleet of Celery workers.
 
-    Without URLs it starts a fleet of its own, with a real Valkey server and `workers`
-    worker processes, and ends it with the context. With URLs it uses workers that were
-    started elsewhere with the same manager.
+    Without URLs it starts its own fleet, with a real Valkey server and `workers` worker processes,
+    and stops it with the context. With URLs it uses workers that run elsewhere with the same
+    manager.
 
-    Threads may share one, and have one fleet. A fork owns nothing: it ends neither the fleet nor
-    a job of the process that it came from, and has a fleet of its own if it calls a method.
-    Close it, or leave its ``with`` block: one that is dropped ends its fleet with a
-    `ResourceWarning`. Closing ends the streams that are still open; they raise
-    `MigratorClosedError`.
+    Threads may share a `Migrator` and its fleet. A fork owns neither the fleet nor the jobs of its
+    parent; it gets its own fleet when it calls a method. Close it, or leave its ``with`` block; if
+    it is garbage-collected open, its fleet ends with a `ResourceWarning`. Closing ends open
+    streams, which raise `MigratorClosedError`.
 
     Args:
         manager: The manager's name, ``package.module:attribute`` or
-            ``path/to/file.py:attribute``, or the manager itself if a module holds it under
-            a name that workers can import.
-        broker_url: Broker of a running fleet.
-        store_url: Its store; by default the broker, if that is Redis.
+            ``path/to/file.py:attribute``, or the manager itself if workers can import it as an
+            attribute of a module.
+        broker_url: URL of a running fleet's broker.
+        store_url: URL of its store; by default the broker, if it is Redis.
         workers: Worker processes of the embedded fleet; by default the number of CPUs this
             process may use.
-        window: How much a job may have on its way at once; by default four chunks a worker slot.
-            The jobs of a queue share the default. One that is given is a maximum: a job that is
-            not alone has its share of the default if that is less.
-        settings: Everything else. Its URLs are used if no others are given.
-        retry: Which of the steps' exceptions pass by themselves; such a step is run again
-            for its record. By default every exception is final.
+        window: Upper bound of what a job has in flight; by default four chunks a worker slot. The
+            jobs of a queue share the default; a job that is not alone gets at most its share.
+        settings: All other options, and URLs that are not given as arguments.
+        retry: Which exceptions of steps to retry. By default every exception is final.
 
     Raises:
         ConfigurationError: If options contradict each other.
@@ -128,7 +125,7 @@ class Migrator(BatchCalls):
     # --- life -------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        """Start the embedded fleet, or do nothing for one that is running.
+        """Start the embedded fleet; does nothing for a running one.
 
         Raises:
             FleetError: If the embedded fleet does not start.
@@ -145,7 +142,7 @@ class Migrator(BatchCalls):
         self.close()
 
     def start(self) -> None:
-        """Get ready to run jobs; the batch methods do so themselves when needed."""
+        """Get ready to run jobs; the batch methods do so when needed."""
         self._open()
 
     def _open(self) -> Session:
@@ -162,9 +159,9 @@ class Migrator(BatchCalls):
             return session
 
     def close(self) -> None:
-        """End the embedded fleet, close connections and end open streams; may be called twice.
+        """Stop the embedded fleet, close connections and end open streams; may be called twice.
 
-        Any thread may call it, and also a source whose job runs.
+        Any thread may call it, even the source of a running job.
         """
         with self._locked():
             session, self._session = self._session, None
@@ -176,13 +173,13 @@ class Migrator(BatchCalls):
 
     def _locked(self) -> "threading.RLock":
         if self._pid != os.getpid():
-            # A thread that this fork does not have may have held the other one.
+            # The old one may be held by a thread that does not exist in this fork.
             self._lock, self._pid = threading.RLock(), os.getpid()
         return self._lock
 
     @property
     def last_report(self) -> JobReport | None:
-        """What the job did that ended last, also if it failed; None before the first.
+        """Report of the job that ended last, even if it failed; None before the first.
 
         A stream's job ends with the stream.
         """
@@ -205,22 +202,22 @@ class Migrator(BatchCalls):
     ) -> JobReport:
         """Migrate a file of JSON lines into another.
 
-        The workers decode, migrate, validate and write; this process moves bytes. The
-        output equals what a loop of ``migrate`` and ``model_dump_json()`` writes. It
-        appears under its name when it is whole, with the mode and owner of the file that it
-        replaces. A pipe or a device is written to as it goes.
+        The workers decode, migrate, validate and write; this process moves bytes. The output
+        equals that of a loop of ``migrate`` and ``model_dump_json()``. It appears under its name
+        once it is whole, with the mode and owner of the file it replaces. A pipe or a device is
+        written to directly.
 
         Args:
             source: JSON objects, one a line.
-            target: What to write: a file, a link to one, a pipe, or a device as ``/dev/stdout``.
+            target: The output: a file, a link to one, a pipe, or a device such as ``/dev/stdout``.
             name: The model's name.
             from_version: Version of the records.
-            to_version: Version of the results.
-            chunk_size: Records a task; by default about 1 MiB of lines.
-            overwrite: Replace `target` if it exists; otherwise that is an error.
-            keep_partial: On failure, keep what was written before it; ``last_report.partial_path``
-                says where, which is ``<target>.partial`` unless something has that name.
-            observers: Told what happens.
+            to_version: Version of the outputs.
+            chunk_size: Records a chunk; by default about 1 MiB of lines.
+            overwrite: Replace `target` if it exists; by default that is an error.
+            keep_partial: On failure, keep the output before it; ``last_report.partial_path`` says
+                where: ``<target>.partial`` unless that exists.
+            observers: Called with the job's events.
 
         Raises:
             ConfigurationError: If a file cannot be read or written, or both are the same.
@@ -259,16 +256,16 @@ class Migrator(BatchCalls):
         keep_partial: bool = False,
         observers: tuple[Observer, ...] = (),
     ) -> JobReport:
-        """Migrate a file as `migrate_file`, but return a record's failure instead of raising it.
+        """Migrate a file like `migrate_file`, but return a record's failure instead of raising it.
 
         Returns:
-            What the job did; ``report.failure`` is what ended it early, if a record did.
+            The job's report, with the ``failure`` of the record that ended it, if one did.
 
         Raises:
-            PyrmuteTasksError: As `migrate_file`, but for what is a record's own.
+            PyrmuteTasksError: As `migrate_file`, except for failures of records.
         """
         plan = self._manager.plan(name, from_version, to_version)
-        plan.target  # noqa: B018  # a missing target is told before anything is started
+        plan.target  # noqa: B018  # raise for a missing target before anything is started
         lines = JsonlSource(source, chunk_size, self._window_bytes, self._settings.compression)
         sink = JsonlSink(self._manager.hooks)
         job_id = self._new_job_id()
@@ -276,10 +273,10 @@ class Migrator(BatchCalls):
             target, job=job_id, source=source, overwrite=overwrite, keep_partial=keep_partial
         )
         try:
-            # The output first: if another run has it, no fleet is started for this one.
+            # The output first: if another run has it, no fleet is started.
             with output, self._job(plan, lines, sink, job_id, observers) as job:
                 for outcome in job.outcomes():
-                    if outcome.count:  # otherwise its frame may hold no lines
+                    if outcome.count:  # an empty frame may hold no lines
                         output.write(outcome.outputs.payload)
                 if job.report.failure is None:
                     output.finish()
@@ -306,9 +303,9 @@ class Migrator(BatchCalls):
         include_records: bool = False,
         timeout_s: float = TIMEOUT_S,
     ) -> AuditReport:
-        """Find out what results depend on beside the records, and what gets lost; see `audit`.
+        """Find steps that depend on more than their record, and fields that get lost; see `audit`.
 
-        It runs in processes of its own, and not on the fleet.
+        It runs in its own processes, not on the fleet.
         """
         return audit(
             self._manager_name,
@@ -342,7 +339,7 @@ class Migrator(BatchCalls):
             if not source.has_records():
                 return
             plan = self._manager.plan(batch.name, batch.from_version, batch.to_version)
-            batch.wanted.output(plan)  # a missing target is told before anything is sent
+            batch.wanted.output(plan)  # raise for a missing target before anything is sent
             sink = RecordSink(plan, batch.wanted, self._manager.hooks)
             with self._job(plan, source, sink, self._new_job_id()) as job:
                 for outcome in job.outcomes():
@@ -393,7 +390,7 @@ class Migrator(BatchCalls):
 
 
 def _close_dropped(session: Session) -> None:
-    """End what a `Migrator` left that was dropped without `close`."""
+    """Close the session of a `Migrator` that was garbage-collected open."""
     if session.is_mine and not session.is_over:
         session.close()
         warnings.warn(

@@ -1,8 +1,7 @@
-"""Managers from elsewhere: by name, and pyrmute's own.
+"""The manager protocol of fleets, and the adapter for pyrmute's managers.
 
-What runs migrations on a fleet needs little of a manager; `Manager` says what. A
-`ModelManager` has it, and a ``pyrmute.ModelManager`` gets it from `AdaptedManager`, through
-pyrmute's public methods only.
+`Manager` says what a fleet needs. A `ModelManager` has it, and a ``pyrmute.ModelManager`` gets it
+from `AdaptedManager`, through pyrmute's public methods only.
 """
 
 import sys
@@ -23,7 +22,7 @@ __all__ = ["AdaptedManager", "Manager", "adapt", "load_manager"]
 
 
 class Manager(Protocol):
-    """What a fleet needs of a manager; see `ModelManager` for each."""
+    """The part of a manager that a fleet needs; documented in `ModelManager`."""
 
     @property
     def hooks(self) -> HookSet:
@@ -37,33 +36,33 @@ class Manager(Protocol):
         *,
         observe: bool = False,
     ) -> MigrationPlan:
-        """Return the compiled way from one version to another."""
+        """Return the compiled path from one version to another."""
 
     def get(self, name: str, version: VersionLike) -> type[BaseModel]:
         """Return the class of one version."""
 
     def locate(self) -> str:
-        """Return a name under which another process can import the manager."""
+        """Return a name by which another process can import the manager."""
 
     def capture_code(self) -> None:
-        """Note what models and steps can reach, as it is now."""
+        """Capture the code that models and steps reach, as it is now."""
 
 
 def load_manager(spec: str) -> Manager:
     """Import a manager by name.
 
     Raises:
-        ManagerImportError: If it cannot be imported or is something else.
+        ManagerImportError: If it cannot be imported or is not a manager.
     """
     return adapt(load_attribute(spec), f"'{spec}'")
 
 
-def adapt(found: object, called: str = "what was given") -> Manager:
-    """Return `found` as a manager, and note what its code is before it has run.
+def adapt(found: object, called: str = "the given object") -> Manager:
+    """Return `found` as a `Manager`, with its code captured before it runs.
 
     Args:
         found: A `ModelManager` or a ``pyrmute.ModelManager``.
-        called: What to call it in an error.
+        called: Its name in error messages.
 
     Raises:
         ManagerImportError: If it is neither.
@@ -71,12 +70,12 @@ def adapt(found: object, called: str = "what was given") -> Manager:
     if isinstance(found, ModelManager):
         found.capture_code()  # it may run records here before its first job
         return found
-    # Whoever holds one of pyrmute's managers has imported pyrmute.
+    # A pyrmute manager implies that pyrmute is imported.
     foreign = getattr(sys.modules.get("pyrmute"), "ModelManager", None)
     if foreign is not None and isinstance(found, foreign):
-        adopted = AdaptedManager(found)
-        adopted.capture_code()
-        return adopted
+        adapted = AdaptedManager(found)
+        adapted.capture_code()
+        return adapted
     raise ManagerImportError(
         f"{called} is a {type(found).__name__} and not a ModelManager; name the object that models "
         "and migrations are registered with"
@@ -86,9 +85,9 @@ def adapt(found: object, called: str = "what was given") -> Manager:
 class AdaptedManager:
     """A ``pyrmute.ModelManager`` as a `Manager`.
 
-    A plan of it has one step, which is pyrmute's ``migrate_data``: pyrmute's results, hooks
-    and exceptions, at pyrmute's speed. Its fingerprint covers the models of the path but not
-    the steps, which pyrmute does not show.
+    Its plans have one step, which calls pyrmute's ``migrate_data``: pyrmute's results, hooks and
+    exceptions, at pyrmute's speed. Their fingerprints cover the models of the path but not the
+    steps, which pyrmute does not expose.
 
     Args:
         manager: The ``pyrmute.ModelManager``.
@@ -109,7 +108,7 @@ class AdaptedManager:
         *,
         observe: bool = False,  # pyrmute calls its hooks itself
     ) -> MigrationPlan:
-        """Return a plan that leaves everything to pyrmute.
+        """Return a plan that calls pyrmute.
 
         Raises:
             ModelNotFoundError: If the model or one of the versions is not registered.
@@ -143,14 +142,14 @@ class AdaptedManager:
         return MigrationPlan(name, first, last, (step,), target, models, (hop,), code=self._code)
 
     def capture_code(self) -> None:
-        """Note what models can reach, as it is now."""
+        """Capture the code that models reach, as it is now."""
         manager = self._manager
         models = {
             manager.get(name, version): f"{name} {version}"
             for name in manager.list_models()
             for version in manager.list_versions(name)
         }
-        self._code.know(models, ())
+        self._code.register(models, ())
         self._code.capture_all()
 
     def get(self, name: str, version: VersionLike) -> type[BaseModel]:
@@ -170,7 +169,7 @@ class AdaptedManager:
         return list(self._manager.list_versions(name))
 
     def locate(self) -> str:
-        """Return a name under which another process can import the manager.
+        """Return a name by which another process can import the manager.
 
         Raises:
             ManagerImportError: If there is none.
@@ -185,7 +184,7 @@ class AdaptedManager:
 
 
 class AdaptedStep(Step):
-    """A step whose exceptions are raised as they are: pyrmute has wrapped them already."""
+    """A step that raises exceptions unchanged: pyrmute has wrapped them already."""
 
     __slots__ = ()
 

@@ -1,8 +1,8 @@
-"""Which models and steps exist, and finding managers by name.
+"""The registry of models and steps, and importing managers by name.
 
-`Registry` is the data behind a `ModelManager`. `load_attribute` and `locate_attribute`
-are the two directions between an object and the name under which another process can
-import it: ``package.module:attribute`` or ``path/to/file.py:attribute``.
+`Registry` is the data behind a `ModelManager`. `load_attribute` and `locate_attribute` convert
+between an object and the name by which another process can import it:
+``package.module:attribute`` or ``path/to/file.py:attribute``.
 """
 
 import contextlib
@@ -36,10 +36,10 @@ __all__ = [
 ]
 
 ModelData: TypeAlias = dict[str, Any]
-"""A record: what steps take and return."""
+"""A record: the input and output of steps."""
 
 MigrationFunc: TypeAlias = Callable[[ModelData], ModelData]
-"""A step: one hop from one version to another."""
+"""A step: migrates a record from one version to another."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -48,8 +48,8 @@ class Registry:
     """Models by name and version, and the steps between versions.
 
     Attributes:
-        generation: Grows with every registration, so that what was compiled from an
-            earlier state can be told to be stale.
+        generation: Grows with every registration, so that plans compiled from an earlier state
+            are known to be stale.
     """
 
     def __init__(self) -> None:
@@ -65,9 +65,9 @@ class Registry:
         """Register `model` as `version` of `name`.
 
         Raises:
-            RegistrationError: If another class is registered for that version. The same
-                class defined again (a notebook cell run twice) replaces the earlier one.
-                Also if the name holds control characters, since it goes into logs.
+            RegistrationError: If another class is registered for that version, or the name holds
+                control characters, since it goes into logs. The same class defined again (a
+                notebook cell run twice) replaces the earlier one.
         """
         check_name(name)
         version = ModelVersion.of(version)
@@ -141,7 +141,7 @@ class Registry:
         return self._steps.get(name, {}).get((from_version, to_version))
 
     def labelled_models(self) -> dict[type[BaseModel], str]:
-        """Return all models and what to call them, ``"User 2.0.0"``."""
+        """Return all models and their labels, ``"User 2.0.0"``."""
         return {
             model: f"{name} {version}"
             for name, versions in self._models.items()
@@ -149,7 +149,7 @@ class Registry:
         }
 
     def labelled_steps(self) -> list[tuple[str, MigrationFunc]]:
-        """Return all written steps and what to call them, ``"User 1.0.0 → 2.0.0"``."""
+        """Return all written steps and their labels, ``"User 1.0.0 → 2.0.0"``."""
         return [
             (f"{name} {first} → {last}", step)
             for name, steps in self._steps.items()
@@ -157,16 +157,16 @@ class Registry:
         ]
 
     def code_of(self, name: str) -> tuple[list[type[BaseModel]], list[MigrationFunc]]:
-        """Return the classes of all versions of a model, and all its written steps."""
+        """Return the classes of all versions of a model, and its written steps."""
         models, steps = self._models.get(name, {}), self._steps.get(name, {})
         return list(models.values()), list(steps.values())
 
     def is_backward_compatible(self, name: str, version: ModelVersion) -> bool:
-        """Say whether records of earlier versions may enter `version` without a step."""
+        """Return whether records of earlier versions may enter `version` without a step."""
         return version in self._compatible.get(name, ())
 
     def identify(self, model: type[BaseModel]) -> tuple[str, ModelVersion] | None:
-        """Return the name and version `model` is registered as, or None."""
+        """Return a model's registered name and version, or None."""
         return self._known.get(model)
 
     def _versions(self, name: str) -> dict[ModelVersion, type[BaseModel]]:
@@ -177,7 +177,7 @@ class Registry:
 
 
 def check_name(name: str) -> None:
-    """Refuse a model's name that cannot be printed on one line.
+    """Reject a model name with control characters.
 
     Raises:
         RegistrationError: If it holds control characters.
@@ -193,23 +193,23 @@ def _import_name(model: type) -> str:
     return f"{model.__module__}.{model.__qualname__}"
 
 
-# --- objects by name --------------------------------------------------------------------
+# --- importing by name ------------------------------------------------------------------
 
 _loading: ContextVar[bool] = ContextVar("pyrmute_tasks_loading", default=False)
 
 
 def is_loading() -> bool:
-    """Say whether `load_attribute` is importing a module right now, in this context."""
+    """Return whether `load_attribute` is importing a module right now, in this context."""
     return _loading.get()
 
 
 def load_attribute(spec: str) -> object:
-    """Import what `spec` names.
+    """Import an object by name.
 
     Args:
         spec: ``package.module:attribute`` or ``path/to/file.py:attribute``. A file is
-            imported under its own stem, with its directory at the end of ``sys.path``, so
-            that it may import its neighbours. For a module that is the current directory.
+            imported by its stem, with its directory at the end of ``sys.path``, so that it can
+            import its neighbours. For a module that directory is the current one.
 
     Raises:
         ManagerImportError: If it cannot be found or its module cannot be imported.
@@ -253,8 +253,8 @@ def _import_file(spec: str, path: Path) -> object:
 
 
 def _import_module(spec: str, name: str) -> object:
-    # A command that was installed does not look where it is started, unlike Celery's.
-    with contextlib.suppress(FileNotFoundError):  # somebody has removed that directory
+    # An installed command does not have the current directory on its path, unlike Celery's.
+    with contextlib.suppress(FileNotFoundError):  # the directory may have been removed
         here = Path.cwd()
         _append_to_path(here)
         top = name.partition(".")[0]
@@ -266,17 +266,17 @@ def _import_module(spec: str, name: str) -> object:
 
 
 def _append_to_path(directory: Path) -> None:
-    # Last: a file beside a manager, or beside the data, must not stand in for a library.
+    # Last: a file beside a manager, or beside the data, must not shadow a library.
     if str(directory) not in sys.path:
         sys.path.append(str(directory))
         importlib.invalidate_caches()
 
 
 def _refuse_shadowed(spec: str, name: str, file: Path) -> None:
-    """Refuse to import `name` if that gives something else than `file`."""
+    """Refuse to import `name` if that leads to another file."""
     try:
         found = importlib.util.find_spec(name)
-    except (ImportError, ValueError):  # it is in memory only, or half imported
+    except (ImportError, ValueError):  # in memory only, or half imported
         found = None
     origin = found.origin if found is not None else None
     if origin is None or Path(origin).resolve() != file.resolve():
@@ -291,27 +291,27 @@ def _import(spec: str, name: str) -> object:
         return importlib.import_module(name)
     except ManagerImportError:
         raise
-    except (Exception, SystemExit) as error:  # a module that exits, too
+    except (Exception, SystemExit) as error:  # even a module that exits
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise ManagerImportError(f"cannot import '{spec}': {reason}{_place_of(error)}") from error
 
 
 def _place_of(error: BaseException) -> str:
-    """Say where in somebody's own module an import has failed, if it got there."""
+    """Return the line of the user's module that failed to import; empty if none did."""
     frames = traceback.extract_tb(error.__traceback__)[1:]
     own = [frame for frame in frames if "importlib" not in frame.filename]
     return f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
 
 
 def locate_attribute(target: object, prefer: Collection[str] = ()) -> str:
-    """Return a name under which another process can import `target`.
+    """Return a name by which another process can import `target`.
 
     Args:
-        target: What is to be imported.
-        prefer: Names of modules that probably define it, and do not just import it.
+        target: The object to import.
+        prefer: Names of modules that probably define it, rather than import it.
 
     Raises:
-        ManagerImportError: If no imported module holds it as an attribute.
+        ManagerImportError: If it is not an attribute of an imported module.
     """
     names = [
         (module_name, attribute)
@@ -319,7 +319,7 @@ def locate_attribute(target: object, prefer: Collection[str] = ()) -> str:
         for attribute, value in list(getattr(module, "__dict__", {}).items())
         if value is target
     ]
-    # The script comes last: importing it again elsewhere runs whatever it does not guard.
+    # The script comes last: importing it elsewhere runs its unguarded code.
     names.sort(key=lambda name: (name[0] in _SCRIPTS, name[0] not in prefer))
     for module_name, attribute in names:
         place = _importable(module_name)
@@ -335,11 +335,11 @@ _SCRIPTS: Final = ("__main__", "__mp_main__")
 
 
 def _importable(module_name: str) -> str | None:
-    """Return the part of a spec that leads to an imported module."""
+    """Return a module's part of a spec, or None if it cannot be imported elsewhere."""
     file = getattr(sys.modules[module_name], "__file__", None) or ""
     is_source = file.endswith(".py")
-    # A module outside of packages may have come from a file that load_attribute imported,
-    # which other processes find only by its path.
+    # A module outside of packages may come from a file that load_attribute imported, which
+    # other processes find only by its path.
     if "." not in module_name and is_source and Path(file).stem != "__init__":
         return str(Path(file).resolve())
     return None if module_name in _SCRIPTS else module_name

@@ -1,7 +1,7 @@
-"""How a producer and its workers find and treat each other.
+"""Settings of a fleet, shared by producers and workers.
 
-Options are composed here and only here: from arguments, or from ``PYRMUTE_TASKS_*``
-variables with `Settings.from_env`. Nothing reads the environment at import.
+They come from arguments, or from ``PYRMUTE_TASKS_*`` variables with `Settings.from_env`. Nothing
+reads the environment at import.
 """
 
 import enum
@@ -33,7 +33,7 @@ _LONGEST_HEARTBEAT_S: Final = 3600
 
 
 class Compress(enum.StrEnum):
-    """When chunks and outcomes are compressed on their way."""
+    """When to compress chunks and outcomes."""
 
     AUTO = "auto"  # if they cross a network, or are signed
     ALWAYS = "always"
@@ -42,40 +42,38 @@ class Compress(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Settings:
-    """Everything that can be set about a fleet.
+    """Settings of a fleet.
 
     Each field is also a variable: ``broker_url`` is ``PYRMUTE_TASKS_BROKER_URL``.
 
     Attributes:
-        broker_url: Where tasks are queued. ``redis://``, ``rediss://`` or ``unix://``; or
-            RabbitMQ, ``amqp://`` or ``amqps://``. With TLS the server's certificate is
-            verified; ``?ssl_ca_certs=FILE``, ``ssl_certfile``, ``ssl_keyfile`` name one's own
-            files, and ``ssl_cert_reqs=none`` turns it off. So for `store_url`.
-        store_url: Where chunks and outcomes are kept; Redis or Valkey. By default the
-            broker, if that is Redis too.
+        broker_url: Broker of tasks: ``redis://``, ``rediss://`` or ``unix://``; or RabbitMQ,
+            ``amqp://`` or ``amqps://``. With TLS the server's certificate is verified;
+            ``?ssl_ca_certs=FILE``, ``ssl_certfile``, ``ssl_keyfile`` set your own files, and
+            ``ssl_cert_reqs=none`` turns verification off. The same holds for `store_url`.
+        store_url: Store of chunks and outcomes: Redis or Valkey. By default the broker, if it is
+            Redis too.
         manager: Name of the manager that workers run: ``package.module:attribute`` or
             ``path/to/file.py:attribute``. Producers do not need it.
         queue: Name of the Celery queue.
-        job_ttl_s: A job's keys leave the store this long after its producer fell silent.
-        heartbeat_s: How often a worker says that it lives. One that is silent for three
-            times as long counts as gone.
-        worker_wait_s: How long a job waits for a first worker before it gives up.
-        outage_s: How long a producer or a worker tries to reach a broker or store that
-            answered before.
-        stall_s: How long a job waits in which no chunk moves although workers with the right
-            code are idle. A chunk that runs moves until its time limit.
-        code_wait_s: How long a job that every worker declines, because its code differs
-            from the producer's, waits for one that does not. Ten times as long while one is
-            there that has not been asked: it may be busy with other jobs.
+        job_ttl_s: Lifetime of a job's keys in the store after the producer's last sign of life.
+        heartbeat_s: Interval of a worker's heartbeats. A worker that misses three is gone.
+        worker_wait_s: How long a job waits for a first worker.
+        outage_s: How long a producer or a worker retries a broker or store that answered before.
+        stall_s: How long a job waits while workers with the right code are idle and none of its
+            chunks moves. A running chunk counts as moving until its time limit.
+        code_wait_s: How long a job waits for another worker if all decline it because their code
+            differs. Ten times as long while some worker has not replied: it may be busy with
+            other jobs.
         on_code_mismatch: What workers with other code do with this producer's jobs.
-        soft_time_limit_s: A worker gives up a chunk that takes longer. The second time its
-            halves are tried apart, down to the record that takes so long.
-        time_limit_s: A worker's child that has not even given up by then is killed.
-        compress: When chunks and outcomes are compressed.
-        memory_limit_bytes: Address space of each of a worker's children; 0 sets no limit.
-        secret: What producers and workers sign with; the same for all of them. Several,
-            separated by commas, while it is being changed: the first one signs, all verify.
-            By default nothing is signed. It is not part of the settings' ``repr``.
+        soft_time_limit_s: Time limit of a chunk. A worker gives it up; the second time it is
+            halved, down to the slow record.
+        time_limit_s: Time after which a worker's child that did not give up is killed.
+        compress: When to compress chunks and outcomes.
+        memory_limit_bytes: Limit of the address space of a worker's child; 0 for none.
+        secret: Key that producers and workers sign with; the same for all of them. To change it,
+            list several, separated by commas: the first one signs, all verify. By default
+            nothing is signed. It is not part of the settings' ``repr``.
     """
 
     broker_url: str = "redis://127.0.0.1:6379/0"
@@ -120,19 +118,19 @@ class Settings:
             raise ConfigurationError("queue must not be empty")
         if self.time_limit_s <= self.soft_time_limit_s:
             raise ConfigurationError(
-                f"time_limit_s is for what soft_time_limit_s does not end: it must be more than "
-                f"{self.soft_time_limit_s:g}, not {self.time_limit_s:g}"
+                f"time_limit_s must be more than soft_time_limit_s ({self.soft_time_limit_s:g}), "
+                f"not {self.time_limit_s:g}"
             )
         if self.memory_limit_bytes < 0:
             raise ConfigurationError("memory_limit_bytes must be 0 or more; 0 sets no limit")
-        split_secrets(self.secret)  # one that is too short is told at once
+        split_secrets(self.secret)  # raises for one that is too short
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
-        """Read the settings from variables; what is not set keeps its default.
+        """Read the settings from variables; settings without one keep their default.
 
         Raises:
-            ConfigurationError: If a variable has no setting, or a value that it cannot have.
+            ConfigurationError: If a variable is unknown or its value invalid.
         """
         known = {f"{ENV_PREFIX}{option.name.upper()}": option for option in fields(cls)}
         values: dict[str, object] = {}
@@ -148,7 +146,7 @@ class Settings:
         return cls(**values)  # type: ignore[arg-type]  # checked against the fields above
 
     def to_env(self) -> dict[str, str]:
-        """Return the variables that `from_env` reads back as these settings."""
+        """Return the settings as variables for `from_env`."""
         return {
             f"{ENV_PREFIX}{option.name.upper()}": str(getattr(self, option.name))
             for option in fields(self)
@@ -157,16 +155,16 @@ class Settings:
 
     @property
     def signer(self) -> Signer:
-        """What signs and verifies with these settings' secret."""
+        """Signer and verifier for these settings' secret."""
         return Signer(split_secrets(self.secret))
 
     @property
     def compression(self) -> Compression:
-        """How chunks and outcomes are compressed on the way to this store.
+        """Compression of chunks and outcomes for this store.
 
-        zstd at level 1 takes 660 MB/s a core here: less time than a network takes for what
-        it saves, and more than a unix socket does. What is signed is hashed at both ends of both
-        ways, which takes longer than compressing it does.
+        zstd at level 1 takes 660 MB/s a core: less time than it saves on a network, and more than
+        on a unix socket. Signed bytes are hashed at both ends of both ways, which takes longer than
+        compressing them.
         """
         if self.compress is Compress.AUTO:
             crosses = _crosses_a_network(self.redis_store_url)
@@ -180,7 +178,7 @@ class Settings:
 
     @property
     def celery_broker_tls(self) -> dict[str, Any] | None:
-        """How Celery verifies the broker's certificate; None without TLS."""
+        """Celery's TLS options for the broker; None without TLS."""
         return tls_of_broker(self.broker_url)
 
     @property
@@ -189,7 +187,7 @@ class Settings:
         return store_url(self.store_url or self.broker_url)
 
     def __repr__(self) -> str:
-        """Show the settings without passwords and secrets."""
+        """Show the settings, without passwords and secrets."""
         shown = {option.name: getattr(self, option.name) for option in fields(self) if option.repr}
         for name in ("broker_url", "store_url"):
             shown[name] = hide_password(shown[name])

@@ -1,4 +1,4 @@
-"""Checking steps against examples: records before, and what they shall be after."""
+"""Testing steps with examples: records before, and their expected results."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ __all__ = [
 
 @dataclass
 class MigrationTestCase:
-    """One example.
+    """An example.
 
     Attributes:
         source: The record before.
-        target: What it shall be after; None if it is enough that nothing is raised.
-        description: What the example shows.
+        target: The expected result; None if any result will do.
+        description: Description of the example, for messages.
     """
 
     source: ModelData
@@ -31,18 +31,18 @@ class MigrationTestCase:
 
 
 MigrationTestCases: TypeAlias = Iterable[tuple[ModelData, ModelData | None] | MigrationTestCase]
-"""Examples, or pairs of a record before and after."""
+"""Examples, or pairs of a record and its expected result."""
 
 
 @dataclass
 class MigrationTestResult:
-    """What came of one example.
+    """The result of one example.
 
     Attributes:
         test_case: The example.
-        actual: What the record became; empty if the migration raised.
-        passed: Whether it became what it shall be.
-        error: Why it did not pass; None if it did.
+        actual: The actual result; empty if the migration raised.
+        passed: Whether it is the expected one.
+        error: The reason it did not pass; None if it did.
     """
 
     test_case: MigrationTestCase
@@ -51,7 +51,7 @@ class MigrationTestResult:
     error: str | None = None
 
     def __str__(self) -> str:
-        """Say what came of it; if it did not pass, with all there is to know."""
+        """Describe the result; with all details if it did not pass."""
         case = self.test_case
         title = f" - {case.description}" if case.description else ""
         if self.passed:
@@ -67,13 +67,13 @@ class MigrationTestResult:
 
 
 class MigrationTestResults:
-    """What came of several examples, in their order.
+    """The results of several examples, in order.
 
     Args:
-        results: What came of each.
+        results: The results.
 
     Attributes:
-        results: The same.
+        results: The results.
     """
 
     def __init__(self, results: list[MigrationTestResult]) -> None:
@@ -81,19 +81,19 @@ class MigrationTestResults:
 
     @property
     def all_passed(self) -> bool:
-        """Whether every example passed."""
+        """Whether all examples passed."""
         return not self.failures
 
     @property
     def failures(self) -> list[MigrationTestResult]:
-        """Those that did not pass."""
+        """The results that did not pass."""
         return [result for result in self.results if not result.passed]
 
     def assert_all_passed(self) -> None:
-        """Do nothing if every example passed.
+        """Raise if an example did not pass.
 
         Raises:
-            AssertionError: If one did not; says all about all that did not.
+            AssertionError: With details of all that did not pass.
         """
         failures = self.failures
         if failures:
@@ -101,15 +101,15 @@ class MigrationTestResults:
             raise AssertionError(f"\n{len(failures)} migration test(s) failed:\n{texts}")
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of results."""
         return len(self.results)
 
     def __iter__(self) -> Iterator[MigrationTestResult]:
-        """Iterate over what came of each."""
+        """Iterate over the results."""
         return iter(self.results)
 
     def __str__(self) -> str:
-        """Say how many passed."""
+        """Return how many passed."""
         total, failed = len(self.results), len(self.failures)
         if not failed:
             return f"✓ All {total} test(s) passed"
@@ -119,16 +119,16 @@ class MigrationTestResults:
 def run_test_cases(
     migrate: Callable[[ModelData], ModelData], test_cases: MigrationTestCases
 ) -> MigrationTestResults:
-    """Migrate the source of each example and compare.
+    """Migrate the sources of examples and compare the results with their targets.
 
     Args:
         migrate: Migrates one record.
         test_cases: The examples.
     """
-    return MigrationTestResults([_run(migrate, case) for case in test_cases])
+    return MigrationTestResults([_run_test_case(migrate, case) for case in test_cases])
 
 
-def _run(
+def _run_test_case(
     migrate: Callable[[ModelData], ModelData],
     case: tuple[ModelData, ModelData | None] | MigrationTestCase,
 ) -> MigrationTestResult:

@@ -1,8 +1,8 @@
-"""URLs of brokers and stores: checked, shown without passwords, and as each library wants them.
+"""URLs of brokers and stores: checking, hiding passwords, conversion for each library.
 
-`check_url` refuses what the libraries would take for something else or answer with a
-traceback. `celery_url`, `tls_of_broker` and `store_url` say the same thing to kombu, amqp and
-redis-py, which each read a URL in their own way.
+`check_url` rejects URLs that the libraries misread or answer with a traceback. `celery_url`,
+`tls_of_broker` and `store_url` convert a URL for kombu, amqp and redis-py, which each read it in
+their own way.
 """
 
 import re
@@ -40,26 +40,28 @@ _ENCODE: Final = "write / as %2F, # as %23, ? as %3F and @ as %40 in user and pa
 
 
 def hide_password(url: str) -> str:
-    """Return `url` with its password replaced by ``***``, also if it is none that can be read."""
+    """Return `url` with its password replaced by ``***``, even if it cannot be parsed."""
     return _QUERY.sub(r"\1***", _LOGIN.sub(r"\1:***@", url))
 
 
 def check_url(name: str, url: str) -> None:
-    """Check that `url` leads where its author thinks.
+    """Check a URL of a broker or a store.
 
     Args:
-        name: Of the setting, for messages.
-        url: Of a broker or a store.
+        name: The setting's name, for messages.
+        url: The URL.
 
     Raises:
-        ConfigurationError: If it does not; nothing of a password is quoted.
+        ConfigurationError: If it is invalid; the message never quotes a password.
     """
     shown = f"{name} {hide_password(url)}"
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        reason = "the port is no number up to 65535" if "ort" in str(error) else "it is no URL"
+        reason = (
+            "the port is not a number up to 65535" if "ort" in str(error) else "it is not a URL"
+        )
         raise ConfigurationError(f"{shown} cannot be read: {reason}; {_ENCODE}") from None
     is_socket = parts.scheme in _SOCKETS
     if (
@@ -93,7 +95,7 @@ def _check_tls(shown: str, parts: SplitResult) -> None:
 
 
 def celery_url(url: str) -> str:
-    """Return a broker's URL as kombu wants it; `tls_of_broker` has the rest."""
+    """Return a broker's URL for kombu; `tls_of_broker` returns its TLS options."""
     parts = urlsplit(url)
     if parts.scheme in _AMQP:
         rest = {key: value for key, value in _query(parts).items() if not key.startswith("ssl_")}
@@ -122,13 +124,13 @@ def tls_of_broker(url: str) -> dict[str, Any] | None:
         return options
     files = {key.removeprefix("ssl_"): options[key] for key in _TLS_FILES if key in options}
     verify = _CERT_REQS[options["ssl_cert_reqs"]]
-    # The library compares the certificate's name with this one, if there is one.
+    # If there is a name, the library compares it with the certificate's.
     name = {"server_hostname": parts.hostname} if options["ssl_check_hostname"] else {}
     return {**files, **name, "cert_reqs": verify}
 
 
 def store_url(url: str) -> str:
-    """Return a store's URL as redis-py wants it; the certificate is verified by default."""
+    """Return a store's URL for redis-py; the certificate is verified by default."""
     parts = urlsplit(url)
     if parts.scheme == "redis+socket":
         query = _query(parts)

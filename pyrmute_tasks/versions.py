@@ -12,7 +12,7 @@ _PARTS = 3
 
 @dataclass(frozen=True, order=True)
 class ModelVersion:
-    """A version of a model: three numbers, ordered as numbers.
+    """A version of a model: three numbers, compared as numbers.
 
     Attributes:
         major: Raised by breaking changes.
@@ -31,7 +31,7 @@ class ModelVersion:
         Raises:
             InvalidVersionError: If it is anything else.
         """
-        if not version_str.isprintable():  # int() would let a newline pass
+        if not version_str.isprintable():  # int() would accept a newline
             raise InvalidVersionError(version_str, "Version must not hold control characters")
         parts = version_str.split(".")
         if len(parts) != _PARTS:

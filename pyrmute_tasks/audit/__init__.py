@@ -1,8 +1,8 @@
-"""Finding what makes a migration depend on more than its records, and what gets lost in it.
+"""The audit: steps that depend on more than their record, and fields that get lost.
 
 `audit` runs a sample of records several times, in processes with other hash seeds, in other
-orders and again at once, and reports each step whose output differs, with the field and the
-likely cause. In the same report is a ledger of the fields that get lost silently.
+orders and repeatedly, and reports each step whose output differs, with the field and the likely
+cause. The report also lists the fields that get lost silently.
 """
 
 import os
@@ -47,10 +47,10 @@ __all__ = [
 ]
 
 SAMPLE: Final = 1000
-"""Records that are run if the caller does not say how many."""
+"""Default number of records to run."""
 
 TIMEOUT_S: Final = 300.0
-"""How long an audit may take if the caller does not say."""
+"""Default time limit of an audit."""
 
 
 def audit(
@@ -64,28 +64,28 @@ def audit(
     include_records: bool = False,
     timeout_s: float = TIMEOUT_S,
 ) -> AuditReport:
-    """Find out what results depend on beside the records, and what of the records gets lost.
+    """Find steps that depend on more than their record, and fields that get lost.
 
-    Steps are run, several times a record, in four processes; what they do besides returning
-    a record happens as often. The source is read to its end and the sample held in memory.
+    Steps run several times a record, in four processes, with their side effects. The source is
+    read to its end and the sample held in memory.
 
     Args:
-        manager: The manager, which a module must hold under a name, or that name.
+        manager: The manager, which must be an attribute of a module, or its name.
         source: The records, or the path of a file of JSON lines.
         name: The model's name.
         from_version: Version of the records.
         to_version: Version to migrate them to.
-        sample: How many records to run at most: the first, the last, and some evenly spread
-            between; None runs all.
-        include_records: Give values of records as examples. Otherwise the report holds none.
-        timeout_s: How long all of it may take.
+        sample: Number of records to run: the first, the last, and some evenly spread between;
+            None runs all.
+        include_records: Include values of records as examples. By default the report has none.
+        timeout_s: Time limit of the whole audit.
 
     Raises:
         ConfigurationError: If the file cannot be read or an option makes no sense.
         ManagerImportError: If the manager cannot be imported by name.
         ModelNotFoundError: If the model or a version is not registered.
         MigrationError: If there is no path.
-        UnsupportedValueError: If a record cannot be given to another process.
+        UnsupportedValueError: If a record cannot be sent to another process.
         JobError: If a step ends its process, or the audit takes too long.
     """
     if is_loading():
@@ -94,7 +94,7 @@ def audit(
             "if __name__ == '__main__':"
         )
     began = time.monotonic()
-    loaded, spec = _found(manager)
+    loaded, spec = _resolve_manager(manager)
     plan = loaded.plan(name, from_version, to_version)
     taken = take_sample(source, sample)
     request = Request(
@@ -109,7 +109,7 @@ def audit(
     )
     stages = tuple(stage.name for stage in stages_of(plan))
     evidence = examine(request, stages, Deadline(timeout_s)) if taken.records else None
-    judge = _Judge(plan, stages, taken, include_records)
+    judge = _ReportBuilder(plan, stages, taken, include_records)
     return AuditReport(
         name,
         str(from_version),
@@ -126,15 +126,15 @@ def audit(
     )
 
 
-def _found(manager: str | object) -> tuple[Manager, str]:
+def _resolve_manager(manager: str | object) -> tuple[Manager, str]:
     if isinstance(manager, str):
         return load_manager(manager), manager
-    adopted = adapt(manager)
-    return adopted, adopted.locate()
+    adapted = adapt(manager)
+    return adapted, adapted.locate()
 
 
-class _Judge:
-    """Turns what the runs show into a report's entries."""
+class _ReportBuilder:
+    """Turns the evidence of the runs into a report's entries."""
 
     def __init__(
         self, plan: MigrationPlan, stages: tuple[str, ...], sample: Sample, examples: bool

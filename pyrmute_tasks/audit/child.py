@@ -1,7 +1,7 @@
-"""The process in which an audit runs records.
+"""The child process of an audit, which runs records.
 
-Started by `runs` with a hash seed of its own; gets one `Request` on stdin and answers with
-one `Answer` on stdout. What it runs prints into nothing, and it ends when its parent does.
+Started by `runs` with its own hash seed; reads one `Request` from stdin and writes one `Answer`
+to stdout. The output of the code it runs is discarded, and it ends with its parent.
 """
 
 import mmap
@@ -29,25 +29,25 @@ from pyrmute_tasks.pyrmute_adapter import Manager, load_manager
 __all__ = ["PROGRESS", "Answer", "Request", "main"]
 
 PROGRESS: Final = struct.Struct("<qq")
-"""The record and the stage that run at the moment."""
+"""Indexes of the running record and stage."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a child is to do.
+    """The work of a child.
 
     Attributes:
         manager: The manager's name.
         name: The model's name.
         from_version: Version of the records.
-        to_version: Version of the results.
+        to_version: Version of the outputs.
         import_path: The parent's ``sys.path``.
         records: The sample's records, pickled.
         positions: Their indexes in the source.
         passes: The orders in which to run them.
-        reference: What to compare with; None to make it, in a pass before the others.
+        reference: The reference to compare with; None to make it, in a first pass.
         other_seed: Whether the reference comes from a process with another hash seed.
-        pause_s: How long to wait after that pass, so that a clock goes on.
+        pause_s: Pause after that pass, so that clocks move on.
     """
 
     manager: str
@@ -65,15 +65,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a child found.
+    """The results of a child.
 
     Attributes:
-        error: Why it could not even begin; empty if it could.
-        differing: For each pass, where outputs were not, or did not stay, the reference's.
+        error: Why it could not start; empty if it could.
+        differing: For each pass, the spots where outputs differed from the reference.
         reference: The reference, if it was to make it.
-        mutated: Likewise, where a stage modified its input.
-        losses: Likewise, what gets lost.
-        skipped: Runs of a record that could not be compared to their end.
+        mutated: Likewise, the spots where a stage modified its input.
+        losses: Likewise, the lost fields.
+        skipped: Runs of a record that were not compared to their end.
     """
 
     error: str = ""
@@ -85,7 +85,7 @@ class Answer:
 
 
 def main() -> None:
-    """Answer one request, then end without waiting for what steps have left running."""
+    """Answer one request, then exit without waiting for threads that steps left running."""
     life, progress = map(int, sys.argv[1:3])
     request: Request = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the parent, over a private pipe
     threading.Thread(target=_end_with_parent, args=(life,), daemon=True).start()
@@ -96,7 +96,7 @@ def main() -> None:
     sys.path[:] = request.import_path
     try:
         answer = _answer(request, mmap.mmap(progress, PROGRESS.size))
-    except Exception as error:  # ours: not its message, which may quote a record
+    except Exception as error:  # ours; its message may quote a record
         answer = Answer(error=f"{type(error).__name__} at {_place_of(error)}, a fault of the audit")
     with os.fdopen(answers, "wb") as file:
         pickle.dump(answer, file)
@@ -109,12 +109,12 @@ def _place_of(error: Exception) -> str:
 
 
 def _end_with_parent(life: int) -> None:
-    os.read(life, 1)  # nothing is ever written: this returns when the parent is gone
+    os.read(life, 1)  # never written to: returns when the parent is gone
     _end_session()
 
 
 def _end_session() -> None:
-    # Also what steps have started: a fork would hold the pipe that the parent reads from.
+    # With the processes that steps started: a fork would hold the pipe to the parent.
     os.killpg(0, signal.SIGKILL)
 
 
@@ -126,7 +126,7 @@ def _answer(request: Request, progress: mmap.mmap) -> Answer:
         manager = load_manager(request.manager)
         plan = manager.plan(request.name, request.from_version, request.to_version)
         walker = Walker(stages_of(plan), request.records, mark)
-    except BaseException as error:  # also a module that exits
+    except BaseException as error:  # even a module that exits
         return Answer(error=f"{type(error).__name__}: {error}")
     if request.reference is not None:
         differing = [
@@ -138,7 +138,7 @@ def _answer(request: Request, progress: mmap.mmap) -> Answer:
     time.sleep(request.pause_s)
     differing = [walker.again(visits, first.reference) for visits in request.passes]
     losses = _losses(manager, plan, walker, first.seen, request)
-    differing.append(first.changed_later)  # by the records behind, as when run again
+    differing.append(first.changed_later)  # by later records: as in another order
     return Answer("", differing, first.reference, first.mutated, losses, walker.skipped)
 
 
@@ -152,13 +152,13 @@ def _losses(
 
     def validate(data: object) -> Frozen:
         try:
-            return freeze(plan.validate_one(data, target))  # type: ignore[arg-type]  # as a step returned it
+            return freeze(plan.validate_one(data, target))  # type: ignore[arg-type]  # as returned by the step
         except BaseException as error:
             return freeze_error(error)
 
     ledger = Ledger(_source_model(manager, request), target, walker, validate)
     for item in seen:
-        ledger.look(item)
+        ledger.add(item)
     return ledger.losses(request.positions)
 
 

@@ -1,9 +1,8 @@
-"""Two values compared by content and type, also across processes.
+"""Comparison of values by content and type, also across processes.
 
-A value is first frozen: rewritten as plain tuples that are equal exactly if the values hold
-the same, type for type. Frozen values outlive a change of what they were made of, and can be
-sent to another process whatever the value was. The order of a set does not count, since it
-has none; that of a dict's keys does, since files keep it.
+A value is first frozen: rewritten as plain tuples that are equal exactly if the values are, type
+for type. Frozen values do not change with their originals, and any of them can be sent to another
+process. The order of a set does not count; that of a dict's keys does, since files keep it.
 """
 
 import enum
@@ -60,7 +59,7 @@ class _Fields(NamedTuple):
 
 
 class Raised(NamedTuple):
-    """Stands for a value that was not made, since an exception was raised."""
+    """The exception raised in a value's place."""
 
     error: str
     details: tuple[Any, ...]
@@ -73,13 +72,13 @@ Frozen: TypeAlias = _Leaf | _Items | _Bag | _Fields | Raised
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One place at which two values differ.
+    """A place where two values differ.
 
     Attributes:
         field: The place's dotted path; empty for the whole.
-        change: What differs.
-        one: The first value as text, which is data.
-        other: The second one.
+        change: The kind of the difference.
+        one: The first value as text, which may quote a record.
+        other: The second value.
     """
 
     field: str
@@ -90,7 +89,7 @@ class Difference:
 
 # --- freezing -----------------------------------------------------------------------------
 
-_MAX_DEPTH: Final = 100  # each level takes several of Python's, whose limit is 1,000
+_MAX_DEPTH: Final = 100  # each level takes several of Python's 1,000
 
 _PLAIN: Final[tuple[type, ...]] = (
     float,
@@ -108,12 +107,12 @@ _BY_REPR: Final = frozenset(
 
 
 def freeze(value: object) -> Frozen:
-    """Return `value` as plain tuples; what nothing can be known about counts by its type."""
+    """Return `value` as plain tuples; opaque objects are compared by type."""
     return _freeze(value, set())
 
 
 def freeze_error(error: BaseException) -> Raised:
-    """Return what counts of an exception: its class and, of pydantic's, what is wrong where."""
+    """Return an exception's class and, for pydantic's, its locations and error types."""
     details: tuple[Any, ...] = ()
     if isinstance(error, ValidationError):
         problems = error.errors(include_url=False, include_context=False, include_input=False)
@@ -144,7 +143,7 @@ def _freeze_parts(value: Any, kind: str, active: set[int]) -> Frozen:
     if isinstance(value, (set, frozenset)):
         return _Bag(kind, tuple(sorted((_freeze(item, active) for item in value), key=repr)))
     if isinstance(value, BaseModel):
-        # Not all of its attributes: a cached property is one as soon as somebody has asked.
+        # Not all attributes: a cached property is one only after its first use.
         parts = {key: item for key, item in vars(value).items() if key in fields_of(type(value))}
         parts |= (value.__pydantic_extra__ or {}) | (value.__pydantic_private__ or {})
         return _freeze_dict(parts, kind, active)
@@ -160,7 +159,7 @@ def _freeze_other(value: Any, kind: str, active: set[int]) -> Frozen:
     if isinstance(value, enum.Enum):
         return _Leaf(kind, value.name)
     if isinstance(value, (datetime, time)):
-        # Not its repr: a time zone's may hold the zone's address in memory.
+        # Not its repr: a time zone's may hold a memory address.
         return _Leaf(kind, f"{value.replace(tzinfo=None).isoformat()} {_zone(value)}")
     if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)):
         return _Leaf(kind, getattr(value, "__qualname__", value.__name__))
@@ -174,7 +173,7 @@ def _freeze_other(value: Any, kind: str, active: set[int]) -> Frozen:
         made_by, arguments, *rest = reduced
         parts = [list(part) if isinstance(part, Iterator) else part for part in rest]
         return _Items(kind, tuple(_freeze(part, active) for part in (made_by, arguments, *parts)))
-    except Exception:  # a lock, a generator, a class with its own idea of copying
+    except Exception:  # a lock, a generator, a class that defines copying itself
         return _Leaf(kind, "")
 
 
@@ -192,7 +191,7 @@ def _name_of(kind: type) -> str:
 
 
 def differences(one: Frozen, other: Frozen) -> list[Difference]:
-    """Return where two frozen values differ; empty if they hold the same."""
+    """Return the places where two frozen values differ; empty if they are equal."""
     found: list[Difference] = []
     if one != other:
         _compare(one, other, "", found)
@@ -200,12 +199,12 @@ def differences(one: Frozen, other: Frozen) -> list[Difference]:
 
 
 def shown_key(key: object) -> str:
-    """Return a dict's key as it may be shown: one that is no plain name may be data."""
+    """Return a dict's key for display; hides one that is no identifier, which may be data."""
     return key if isinstance(key, str) and key.isidentifier() else "<key>"
 
 
 def holds_set(value: Frozen) -> bool:
-    """Say whether there is a set anywhere in a frozen value."""
+    """Return whether a frozen value contains a set."""
     match value:
         case _Bag():
             return True
@@ -262,9 +261,9 @@ _MOST_BITS: Final = 1024
 def _text(value: Frozen) -> str:
     match value:
         case _Leaf("int", int() as number) if number.bit_length() > _MOST_BITS:
-            shown = "a large int"  # Python refuses to write it
+            shown = "a large int"  # Python refuses to print it
         case _Leaf("str" | "int", plain):
-            shown = repr(plain)  # a terminal must not obey it
+            shown = repr(plain)  # escapes control characters
         case _Leaf(_, text):
             shown = str(text)
         case Raised(error):

@@ -1,9 +1,9 @@
-"""Silent losses: fields that records have and that have no influence on what comes out.
+"""Silent losses: fields of records that have no influence on the output.
 
-Candidates are the keys that no model declares: of the input for the source's model, of what
-the last step returned for the target's. Whether one is lost is tried out: the record is run
-again without it. If anything else comes out, or nothing, a step has read it (a rename, a
-split, a key taken out on purpose with ``del``), and it is no loss.
+Candidates are keys that no model declares: in the input for the source's model, in the last step's
+output for the target's. Each is tested by running the record again without it. If the output
+differs or fails, a step reads the key (a rename, a split, a deliberate ``del``), and it is not
+lost.
 """
 
 import copy
@@ -24,7 +24,7 @@ from pyrmute_tasks.plans.field_shapes import Reader, Shape, fields_of, keys_of
 __all__ = ["Ledger", "Trail", "Undeclared", "path_of", "sample_losses"]
 
 Trail: TypeAlias = tuple[Any, ...]
-"""Keys and indexes that lead to one value in a record."""
+"""Keys and indexes that lead to a value in a record."""
 
 _UNKNOWN: Final = object()
 _MOST_TRIES: Final = 12
@@ -38,11 +38,11 @@ def path_of(trail: Trail) -> str:
 
 
 class Undeclared:
-    """Finds the keys of records that their models leave out.
+    """Finds the keys of records that their models do not declare.
 
     Args:
-        by_name: Whether fields may stand under their names and any of their aliases, as
-            steps may read them, and not only where validating finds them.
+        by_name: Whether fields may also have their names and any alias as keys, as steps may read
+            them, and not only those that validation finds.
     """
 
     def __init__(self, *, by_name: bool = False) -> None:
@@ -51,46 +51,46 @@ class Undeclared:
         self._known: dict[type[BaseModel], dict[str, str]] = {}
 
     def find(self, record: Any, model: type[BaseModel], found: object = _UNKNOWN) -> list[Trail]:
-        """Return the keys that are left out, at any depth.
+        """Return the undeclared keys, at any depth.
 
         Args:
             record: The record.
             model: Its class.
-            found: What validating made of it, if that is known: it says which member of a
-                union a value is. Otherwise a key counts that none of them declares.
+            found: The validated record, if known: it tells which member of a union a value is.
+                Otherwise a key counts if no member declares it.
         """
         if not issubclass(model, RootModel):
             return list(self._in_model(record, [model], found, ()))
         if not isinstance(record, dict) or "root" not in record:
             return []
-        place = self._reader.place(model)
-        return list(self._in_value(record["root"], place, found, ("root",)))
+        shape = self._reader.shape(model)
+        return list(self._in_value(record["root"], shape, found, ("root",)))
 
     def _in_value(
-        self, value: Any, place: Shape | None, found: object, trail: Trail
+        self, value: Any, shape: Shape | None, found: object, trail: Trail
     ) -> Iterator[Trail]:
         while isinstance(found, RootModel):
             found = found.root
         if isinstance(value, dict):
-            yield from self._in_dict(value, place, found, trail)
+            yield from self._in_dict(value, shape, found, trail)
         elif isinstance(value, (list, tuple)):
             known = isinstance(found, (list, tuple)) and len(found) == len(value)
             for number, item in enumerate(value):
-                inner = _item_place(place, number, len(value))
-                one = found[number] if known else _UNKNOWN  # type: ignore[index]  # a list, as just asked
+                inner = _item_shape(shape, number, len(value))
+                one = found[number] if known else _UNKNOWN  # type: ignore[index]  # a list, as checked above
                 yield from self._in_value(item, inner, one, (*trail, number))
 
     def _in_dict(
-        self, value: dict[Any, Any], place: Shape | None, found: object, trail: Trail
+        self, value: dict[Any, Any], shape: Shape | None, found: object, trail: Trail
     ) -> Iterator[Trail]:
         if isinstance(found, BaseModel):
             yield from self._in_model(value, [type(found)], found, trail)
-        elif found is _UNKNOWN and place and place.models and not (place.others or place.values):
-            yield from self._in_model(value, place.models, found, trail)
-        elif isinstance(found, dict) or (place and place.values and not place.models):
+        elif found is _UNKNOWN and shape and shape.models and not (shape.others or shape.values):
+            yield from self._in_model(value, shape.models, found, trail)
+        elif isinstance(found, dict) or (shape and shape.values and not shape.models):
             for key, item in value.items():
                 inner = found.get(key, _UNKNOWN) if isinstance(found, dict) else _UNKNOWN
-                values = place.values if place else None
+                values = shape.values if shape else None
                 yield from self._in_value(item, values, inner, (*trail, key))
 
     def _in_model(
@@ -106,16 +106,16 @@ class Undeclared:
                 if not keeps:
                     yield (*trail, key)
                 continue
-            places = [self._reader.field(model, name) for model, name in declared if name]
-            if places:
-                place = places[0] if len(places) == 1 else self._reader.join(places)
+            shapes = [self._reader.field(model, name) for model, name in declared if name]
+            if shapes:
+                shape = shapes[0] if len(shapes) == 1 else self._reader.join(shapes)
                 inner = _UNKNOWN
                 if isinstance(found, BaseModel):
                     inner = vars(found).get(declared[0][1], _UNKNOWN)
-                yield from self._in_value(item, place, inner, (*trail, key))
+                yield from self._in_value(item, shape, inner, (*trail, key))
 
     def _fields_by_key(self, model: type[BaseModel]) -> dict[str, str]:
-        """Return which field each key is; an empty name if it is only a part of one."""
+        """Return the field of each key; an empty name if the key is only a part of one."""
         if model in self._known:
             return self._known[model]
         config = model.model_config
@@ -144,12 +144,12 @@ def _alias_paths(info: FieldInfo) -> list[str]:
     return [str(choice.path[0]) for choice in choices if isinstance(choice, AliasPath)]
 
 
-def _item_place(place: Shape | None, number: int, length: int) -> Shape | None:
-    if place is None:
+def _item_shape(shape: Shape | None, number: int, length: int) -> Shape | None:
+    if shape is None:
         return None
-    if place.items is not None:
-        return place.items
-    fitting = [slots for slots in place.slots if len(slots) == length]
+    if shape.items is not None:
+        return shape.items
+    fitting = [slots for slots in shape.slots if len(slots) == length]
     return fitting[0][number] if len(fitting) == 1 else None
 
 
@@ -169,9 +169,9 @@ class Ledger:
 
     Args:
         source: The source's model; None if it has none.
-        target: The target's.
-        walker: Runs records, to try out what happens without a field.
-        validate: Validates what the last step returned.
+        target: The target's model.
+        walker: Runs records, to test the influence of a field.
+        validate: Validates the last step's output.
     """
 
     def __init__(
@@ -190,8 +190,8 @@ class Ledger:
         self._before = Undeclared(by_name=True)
         self._behind = Undeclared()
 
-    def look(self, seen: Seen) -> None:
-        """Enter what one record loses."""
+    def add(self, seen: Seen) -> None:
+        """Add the losses of one record."""
         record = self._walker.record(seen.record)
         ignored = self._behind.find(seen.data, self._target, seen.model)
         if self._source is not None:
@@ -201,7 +201,7 @@ class Ledger:
             self._enter(LossKind.IGNORED, trail, seen, record)
 
     def _enter(self, kind: LossKind, trail: Trail, seen: Seen, record: Any) -> None:
-        # A key that nobody declares and that goes through all steps is entered once.
+        # An undeclared key that passes through all steps counts once.
         entry = self._entries.setdefault(path_of(trail), _Entry(kind))
         entry.records.add(seen.record)
         if not entry.is_read and entry.tries < _MOST_TRIES:
@@ -220,15 +220,15 @@ class Ledger:
     def _is_changed(
         self, run: Callable[[Any], Frozen], make: Callable[[], Any], trail: Trail
     ) -> bool:
-        """Say whether leaving something out changes more than running it again does."""
+        """Return whether leaving out a field changes more than a second run does."""
         once = run(make())
         found = {item.field for item in differences(once, run(_without(make(), trail)))}
-        # Compared with a run behind it: a clock that went on meanwhile is seen here, too.
+        # Compare with a later run, so that a clock that moved on meanwhile shows here too.
         self._unstable |= {item.field for item in differences(once, run(make()))}
         return bool(found - self._unstable)
 
     def losses(self, positions: Sequence[int]) -> tuple[Loss, ...]:
-        """Return what is lost, most records first.
+        """Return the lost fields, those of most records first.
 
         Args:
             positions: The indexes of the sample's records in the source.
@@ -260,7 +260,7 @@ def _holds(value: Any, trail: Trail) -> bool:
 
 
 def _without(value: Any, trail: Trail) -> Any:
-    """Return a copy of `value` that lacks what is at `trail`."""
+    """Return a copy of `value` without the part at `trail`."""
     key, *rest = trail
     copied: Any = list(value) if isinstance(value, tuple) else value.copy()
     if rest:
@@ -270,7 +270,7 @@ def _without(value: Any, trail: Trail) -> Any:
     return tuple(copied) if isinstance(value, tuple) else copied
 
 
-# --- without running anything --------------------------------------------------------------
+# --- without running steps ------------------------------------------------------------------
 
 
 def sample_losses(
@@ -280,16 +280,16 @@ def sample_losses(
     *,
     within_s: float = 0.05,
 ) -> tuple[Loss, ...]:
-    """Return fields that neither the source's model nor the target's declares.
+    """Return the fields that neither model declares.
 
-    Calls no step and no validator, so it is quick and without effects; whether a step reads
-    such a field only an audit tells.
+    Calls no step and no validator, so it is quick and has no side effects; only an audit tells
+    whether a step reads such a field.
 
     Args:
         lines: JSON lines.
         source: The source's model.
         target: The target's.
-        within_s: When to stop; what was seen until then counts.
+        within_s: Time limit; lines read until then count.
     """
     ends = time.monotonic() + within_s
     search = Undeclared(by_name=True)

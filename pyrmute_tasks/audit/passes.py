@@ -1,9 +1,9 @@
-"""Running records through a plan stage by stage, and telling where outputs differ.
+"""Running records through a plan stage by stage, to find the stage whose output differs.
 
-A *stage* is a step, validating, or writing. In the first pass each stage gets what the one
-before returned, as in a loop, and what it returned becomes the reference. In all later ones,
-in whatever process, a stage whose input came out differently gets the reference's instead:
-so only the stage that is at fault is seen to differ, and not those behind it.
+A *stage* is a step, validation, or writing. In the first pass each stage gets the output of the
+one before, as in a loop, and its own output becomes the reference. In later passes, in any
+process, a stage whose input differs from the reference gets the reference's instead: so only the
+stage at fault differs, and not those behind it.
 """
 
 import pickle
@@ -49,11 +49,11 @@ _ORDERS: Final = (Change.ITEM_ORDER, Change.KEY_ORDER)
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One thing that is done with a record.
+    """One operation on a record.
 
     Attributes:
         name: The step, `VALIDATION` or `WRITING`.
-        run: Does it.
+        run: Runs it.
     """
 
     name: str
@@ -62,12 +62,11 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a stage returned in the first pass.
+    """The output of a stage in the first pass.
 
     Attributes:
-        output: It, frozen.
-        pickled: It, for processes in which the stage returned something else; None if it
-            cannot be pickled.
+        output: The frozen output.
+        pickled: The output for processes whose own differs; None if it cannot be pickled.
     """
 
     output: Frozen
@@ -75,11 +74,11 @@ class Known:
 
 
 Reference: TypeAlias = list[list[Known]]
-"""What was known of each record at each stage; shorter for a record that failed."""
+"""The stages' outputs, by record; shorter for a record that failed."""
 
 
 class Spot(NamedTuple):
-    """Where something differs, and what."""
+    """A stage and field that differ, and the kind of the difference."""
 
     stage: int
     field: str
@@ -88,11 +87,11 @@ class Spot(NamedTuple):
 
 @dataclass(slots=True)
 class Tally:
-    """The records that differ at one spot.
+    """The records that differ at a spot.
 
     Attributes:
         records: Their indexes in the sample.
-        example: The values of the first one, which are data.
+        example: The values of the first one, which may quote the record.
     """
 
     records: set[int] = field(default_factory=set)
@@ -100,12 +99,12 @@ class Tally:
 
 
 class Seen(NamedTuple):
-    """What the first pass made of a record that came to validation.
+    """A record that reached validation in the first pass.
 
     Attributes:
         record: Its index in the sample.
-        data: What the last step returned.
-        model: What validating that returned.
+        data: The last step's output.
+        model: The validated output.
     """
 
     record: int
@@ -113,8 +112,8 @@ class Seen(NamedTuple):
     model: object
 
 
-class _Kept(NamedTuple):
-    """What a step returned, and what that was when its record was done."""
+class _StepOutput(NamedTuple):
+    """A step's output, and its frozen value when its record was done."""
 
     stage: int
     record: int
@@ -124,14 +123,14 @@ class _Kept(NamedTuple):
 
 @dataclass(slots=True)
 class FirstPass:
-    """What the first pass showed.
+    """The results of the first pass.
 
     Attributes:
-        reference: What each stage returned.
-        mutated: Where stages modified their input.
-        changed_later: Where what a step had returned was another thing when all records had
-            run: it is used for several of them.
-        seen: What came to validation.
+        reference: The stages' outputs.
+        mutated: The spots where stages modified their input.
+        changed_later: The spots where a step's output changed after its record was done: it is
+            shared between records.
+        seen: The records that reached validation.
     """
 
     reference: Reference = field(default_factory=list)
@@ -141,11 +140,11 @@ class FirstPass:
 
 
 def stages_of(plan: MigrationPlan) -> list[Stage]:
-    """Return all that a plan does with a record, in order."""
+    """Return the stages of a plan, in order."""
     stages = [Stage(str(step), _checked(step.function)) for step in plan.steps]
     try:
         target = plan.target
-    except ModelNotFoundError:  # only data can be migrated
+    except ModelNotFoundError:  # the plan only migrates data
         return stages
 
     def validate(data: Any) -> object:
@@ -172,9 +171,9 @@ class Walker:
     """Runs records through stages.
 
     Args:
-        stages: What is run.
+        stages: The stages.
         records: The records, pickled.
-        mark: Told the record and the stage that run next.
+        mark: Called with the record and the stage that run next.
     """
 
     def __init__(
@@ -189,24 +188,24 @@ class Walker:
         self._mark = mark
 
     def record(self, index: int) -> Any:
-        """Return a record of the sample, a new one each time."""
+        """Return a record of the sample, a new copy each time."""
         return pickle.loads(self._records[index])  # noqa: S301  # from the parent, over a private pipe
 
     def first(self) -> FirstPass:
         """Run all records once."""
         done = FirstPass()
-        kept: list[_Kept] = []
+        kept: list[_StepOutput] = []
         for index in range(len(self._records)):
             done.reference.append(self._follow(index, done, kept))
         blamed: set[int] = set()
         for item in kept:
             later = differences(item.settled, freeze(item.output))
-            if later and item.record not in blamed:  # what is behind may just hold the same
+            if later and item.record not in blamed:  # later outputs may just hold the same object
                 blamed.add(item.record)
                 _note(done.changed_later, item.stage, item.record, later)
         return done
 
-    def _follow(self, index: int, done: FirstPass, kept: list[_Kept]) -> list[Known]:
+    def _follow(self, index: int, done: FirstPass, kept: list[_StepOutput]) -> list[Known]:
         known: list[Known] = []
         outputs: list[object] = []
         value = self.record(index)
@@ -214,7 +213,7 @@ class Walker:
         for number, stage in enumerate(self._stages):
             self._mark(index, number)
             output, made = _call(stage, value)
-            if stage.name != WRITING:  # a model may well remember what it was asked for
+            if stage.name != WRITING:  # a model may cache values when written
                 _note(done.mutated, number, index, differences(frozen, freeze(value)))
             known.append(Known(made, _pickled(output)))
             if isinstance(made, Raised):
@@ -224,8 +223,10 @@ class Walker:
             elif stage.name != WRITING:
                 outputs.append(output)
             value, frozen = output, made
-        # Not before: what stages behind have done to it is noted above.
-        kept += [_Kept(at, index, output, freeze(output)) for at, output in enumerate(outputs)]
+        # Not before: changes made by later stages are noted above.
+        kept += [
+            _StepOutput(at, index, output, freeze(output)) for at, output in enumerate(outputs)
+        ]
         return known
 
     def again(
@@ -235,11 +236,12 @@ class Walker:
 
         Args:
             visits: Indexes of records in the sample.
-            reference: What to compare with.
-            other_seed: Whether sets have another order here than they had there.
+            reference: The reference to compare with.
+            other_seed: Whether it comes from a process with another hash seed, so that sets have
+                another order.
 
         Returns:
-            Where stages returned something else than in the first pass.
+            The spots where outputs differ from the first pass.
         """
         found: dict[Spot, Tally] = {}
         for index in visits:
@@ -264,12 +266,12 @@ class Walker:
                     break
                 else:
                     value = pickle.loads(known.pickled)  # noqa: S301  # as above
-                    # A set made anew may have another order, which is not this stage's fault.
+                    # A rebuilt set may have another order, which is not this stage's fault.
                     keeps_order = other_seed or not holds_set(known.output)
         return found
 
     def result(self, record: Any) -> Frozen:
-        """Return what comes out for any record: the model, or the data if there is none."""
+        """Return the output for any record: the model, or the data if there is no model."""
         value, made = record, freeze(record)
         for stage in self._stages:
             if stage.name == WRITING:
@@ -283,7 +285,7 @@ class Walker:
 def _call(stage: Stage, value: Any) -> tuple[object, Frozen]:
     try:
         output = stage.run(value)
-    except BaseException as error:  # also what a step exits with: a record's failure
+    except BaseException as error:  # even an exit is the record's failure
         return None, freeze_error(error)
     return output, freeze(output)
 

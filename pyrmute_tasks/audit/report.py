@@ -1,4 +1,4 @@
-"""What an audit found, as data, as JSON."""
+"""The report of an audit, as data and as JSON."""
 
 import enum
 import json
@@ -17,11 +17,11 @@ __all__ = [
 ]
 
 WHOLE_RECORD: Final = "(whole record)"
-"""Stands for a field's path where no single field is meant."""
+"""The path shown where no single field is meant."""
 
 
 class Cause(enum.StrEnum):
-    """Why outputs of a step differ, as far as the runs that differ tell."""
+    """Likely cause of differing outputs, judged by the runs that differ."""
 
     NOT_DETERMINISTIC = "not deterministic"
     PROCESS = "depends on the process"
@@ -30,7 +30,7 @@ class Cause(enum.StrEnum):
 
 
 class Change(enum.StrEnum):
-    """What differs at a field."""
+    """The kind of a difference."""
 
     VALUE = "value"
     TYPE = "type"
@@ -42,7 +42,7 @@ class Change(enum.StrEnum):
 
 
 class LossKind(enum.StrEnum):
-    """Where a value is lost that a record had."""
+    """Where a field gets lost."""
 
     UNDECLARED = "not declared by the source's model"
     IGNORED = "ignored by validation"
@@ -50,17 +50,17 @@ class LossKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A field that a step does not make from its record alone, or changes in its input.
+    """A field that a step makes from more than its record, or changes in its input.
 
     Attributes:
         step: The step, ``"1.0.0 → 2.0.0"``, or ``"validation"`` or ``"writing"``.
-        where: The step's code, ``"flights.py:88 in parse"``; empty if nobody wrote it.
+        where: The step's code, ``"flights.py:88 in parse"``; empty for a generated step.
         field: The field's dotted path, with ``[]`` for the items of a list.
-        cause: Why it differs.
-        change: What differs.
-        records: How many records of the sample it was seen at.
+        cause: The likely cause.
+        change: The kind of the difference.
+        records: Number of records in the sample that show it.
         first_record: Index of the first of them in the source, counted from 0.
-        example: Two of the field's values; only if records were asked for.
+        example: Two of the field's values; only if records are included.
     """
 
     step: str
@@ -75,13 +75,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A field of records that has no influence on what comes out.
+    """A field of records that has no influence on the output.
 
     Attributes:
         field: The field's dotted path.
         kind: Where it is lost.
-        records: How many records of the sample have it.
-        share: The same as a part of the sample, from 0 to 1.
+        records: Number of records in the sample that have it.
+        share: Their share of the sample, from 0 to 1.
         first_record: Index of the first of them in the source, counted from 0.
     """
 
@@ -94,12 +94,12 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Records that failed in the same way in every run.
+    """Records that fail in the same way in every run.
 
     Attributes:
-        step: Where they failed.
+        step: The step, ``"validation"`` or ``"writing"``.
         error: The exception's class.
-        records: How many of the sample.
+        records: Number of them in the sample.
         first_record: Index of the first of them in the source, counted from 0.
     """
 
@@ -111,22 +111,22 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
         name: The model's name.
         from_version: Version of the records.
-        to_version: Version they were migrated to.
-        records: Records that were run, the sample.
-        total: Records in the source.
-        runs: How often each was run at most.
-        processes: In how many processes.
-        seconds: How long it took.
-        findings: What depends on more than its record.
+        to_version: Version of the outputs.
+        records: Number of records in the sample.
+        total: Number of records in the source.
+        runs: The most runs of a record.
+        processes: Number of processes.
+        seconds: Duration.
+        findings: Fields that depend on more than their record.
         losses: Fields that get lost.
-        failures: Records that failed in every run; not a finding.
-        not_compared: Runs of a record through a step left out, since the step's input was
-            different already and could not be carried into another process.
+        failures: Records that fail in every run; not a finding.
+        not_compared: Number of runs left unfinished, because a step's input differed and could not
+            be sent to another process.
     """
 
     name: str
@@ -144,14 +144,14 @@ class AuditReport:
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing was found."""
+        """Whether there are no findings and no losses."""
         return not self.findings and not self.losses
 
     @property
     def came_through(self) -> int:
-        """How many records did not fail in every run."""
+        """Number of records that did not fail in every run."""
         return self.records - sum(failed.records for failed in self.failures)
 
     def to_json(self) -> str:
-        """Return all of it as JSON."""
+        """Return the report as JSON."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)

@@ -1,6 +1,6 @@
-"""The runs of an audit: which there are, in which processes, and what their differences mean.
+"""The runs of an audit, their processes, and the causes their differences point to.
 
-Each run after the first changes one thing only, so which runs differ tells why:
+Each run after the first changes one thing only, so the runs that differ point to the cause:
 
 | run | process | hash seed | order |
 |---|---|---|---|
@@ -35,9 +35,9 @@ from pyrmute_tasks.local.executors import usable_cpus
 __all__ = ["PROCESSES", "RUNS", "Deadline", "Evidence", "cause_of", "examine"]
 
 PROCESSES: Final = 4
-RUNS: Final = 7  # the reference, twice again, and one of each other, at most
+RUNS: Final = 7  # the most: the reference, twice again, and one of each other
 
-_PAUSE_S: Final = 1.1  # a clock read to the second has gone on
+_PAUSE_S: Final = 1.1  # lets a clock read to the second move on
 _CHUNK_SIZE: Final = 7
 _SEED: Final = 1
 _OTHER_SEED: Final = 2
@@ -45,7 +45,7 @@ _PROGRAM: Final = "from pyrmute_tasks.audit.child import main; main()"
 
 
 class Run(enum.Enum):
-    """What was changed against the reference."""
+    """A difference from the reference run."""
 
     AGAIN = enum.auto()
     FRESH = enum.auto()
@@ -55,12 +55,12 @@ class Run(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What all runs together show.
+    """The combined results of all runs.
 
     Attributes:
         reference: The first process' answer.
-        differing: For each spot, in which runs outputs differ, and at which records.
-        skipped: Runs of a record that could not be compared to their end.
+        differing: For each spot, the runs in which outputs differ, and the records.
+        skipped: Runs of a record that were not compared to their end.
     """
 
     reference: Answer
@@ -69,10 +69,10 @@ class Evidence:
 
 
 class Deadline:
-    """A bound on how long all runs take together.
+    """A time limit for all runs together.
 
     Args:
-        timeout_s: How long.
+        timeout_s: The limit.
     """
 
     def __init__(self, timeout_s: float) -> None:
@@ -86,7 +86,7 @@ class Deadline:
 
 
 def cause_of(runs: frozenset[Run]) -> Cause:
-    """Return why outputs differ that do so in `runs`."""
+    """Return the likely cause of differences in `runs`."""
     if Run.FRESH in runs:
         return Cause.NOT_DETERMINISTIC if Run.AGAIN in runs else Cause.PROCESS
     if Run.AGAIN in runs or Run.ORDER in runs:
@@ -98,9 +98,9 @@ def examine(request: Request, stages: tuple[str, ...], deadline: Deadline) -> Ev
     """Run a sample in several processes.
 
     Args:
-        request: What to run; its passes and its reference are chosen here.
+        request: The work; its passes and its reference are set here.
         stages: The names of the stages, for errors.
-        deadline: When to give up.
+        deadline: The time limit.
 
     Raises:
         JobError: If a process is killed, cannot import the manager, or takes too long.
@@ -130,7 +130,7 @@ def examine(request: Request, stages: tuple[str, ...], deadline: Deadline) -> Ev
 
 
 class _Children:
-    """Starts child processes; none is left when the context ends."""
+    """Starts child processes, and kills the remaining ones when the context ends."""
 
     def __init__(self, stages: tuple[str, ...], deadline: Deadline) -> None:
         self._stages = stages
@@ -150,7 +150,7 @@ class _Children:
             futures = [pool.submit(self.ask, request, seed) for request, seed in asked]
             try:
                 return [future.result() for future in futures]
-            except BaseException:  # interrupted, or one has failed: the pool waits for the others
+            except BaseException:  # interrupted or failed: end the others, which the pool awaits
                 self._kill()
                 raise
 
@@ -165,7 +165,7 @@ class _Children:
                 os.close(life)
                 os.close(held)
         if answer.error:
-            raise JobError(f"a process of the audit failed: {answer.error}")
+            raise JobError(f"an audit process failed: {answer.error}")
         return answer
 
     def _start(self, seed: int, life: int, progress: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -175,11 +175,11 @@ class _Children:
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }
         handles = (life, progress.fileno())
-        # -P: a module in the current directory must not stand before Python's own.
+        # -P: a module in the current directory must not shadow the standard library.
         command = [sys.executable, "-P", "-c", _PROGRAM, *map(str, handles)]
         with self._lock:
             if self._is_over:
-                raise JobError("the audit was ended")
+                raise JobError("the audit was stopped")
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -187,7 +187,7 @@ class _Children:
                 stderr=subprocess.DEVNULL,
                 env=environment,
                 pass_fds=handles,
-                start_new_session=True,  # Ctrl-C is for the parent, which ends this
+                start_new_session=True,  # Ctrl-C goes to the parent only, which ends this
             )
             self._running.add(process)
         return process
@@ -208,11 +208,11 @@ class _Children:
                 self._running.discard(process)
         try:
             answer: Answer = pickle.loads(text)  # noqa: S301  # from our own child, over a private pipe
-        except (EOFError, pickle.UnpicklingError):  # none, or a part of one
+        except (EOFError, pickle.UnpicklingError):  # no answer, or a part of one
             raise JobError(
                 f"{self._place(request, progress)} ended its process "
-                f"({_how(process.returncode)}); look for a step that calls os._exit or needs more "
-                "memory than there is"
+                f"({_exit_reason(process.returncode)}); look for a step that calls os._exit or "
+                "needs more memory than there is"
             ) from None
         return answer
 
@@ -241,10 +241,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    # Its whole session: a step may have started something that has not ended.
+    # The whole session: a step may have started processes that still run.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _how(status: int) -> str:
+def _exit_reason(status: int) -> str:
     return f"signal {-status}" if status < 0 else f"exit status {status}"

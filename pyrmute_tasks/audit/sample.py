@@ -1,6 +1,6 @@
-"""Choosing the records of an audit: the first, the last, and some evenly spread between.
+"""The sample of an audit: the first record, the last, and some evenly spread between.
 
-The source is read once, to its end, in the memory of the sample.
+The source is read once, to its end, in memory for the sample alone.
 """
 
 import os
@@ -23,13 +23,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The records that are run.
+    """The records to run.
 
     Attributes:
-        records: Each pickled, so that every run gets an equal one of its own.
+        records: The records, pickled, so that every run gets its own equal copy.
         positions: Their indexes in the source.
-        total: How many records the source has.
-        unreadable: Indexes of lines of the sample that hold no JSON object.
+        total: Number of records in the source.
+        unreadable: Indexes of sampled lines that hold no JSON object.
     """
 
     records: tuple[bytes, ...]
@@ -43,11 +43,11 @@ def take_sample(source: Iterable[ModelData] | str | os.PathLike[str], count: int
 
     Args:
         source: The records, or the path of a file of JSON lines.
-        count: How many records at most; None takes all.
+        count: Number of records; None takes all.
 
     Raises:
         ConfigurationError: If the file cannot be read, or `count` is not positive.
-        UnsupportedValueError: If a record cannot be given to another process.
+        UnsupportedValueError: If a record cannot be sent to another process.
     """
     if count is not None and count < 1:
         raise ConfigurationError(f"a sample needs 1 record or more, not {count}")
@@ -67,7 +67,7 @@ def take_sample(source: Iterable[ModelData] | str | os.PathLike[str], count: int
 
 
 def choose(items: Iterable[T], count: int | None) -> tuple[list[tuple[int, T]], int]:
-    """Return the items chosen, each with its index, and how many there were."""
+    """Return the chosen items with their indexes, and the total count."""
     if count is None:
         all_items = list(enumerate(items))
         return all_items, len(all_items)

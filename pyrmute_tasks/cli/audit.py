@@ -1,4 +1,4 @@
-"""`pyrmute-tasks audit`: its options, its table, and the hint that other commands give."""
+"""``pyrmute-tasks audit``: options, table, and the hint printed after a run."""
 
 import itertools
 import sys
@@ -26,18 +26,18 @@ _UNUSABLE: Final = 2
 _INTERRUPTED: Final = 130
 _HINT_RECORDS: Final = 300
 _HINT_FIELDS: Final = 3
-_WIDEST: Final = 100  # further apart, one does not see which count is whose
+_WIDEST: Final = 100  # wider, rows are hard to follow
 _WIDE: Final = 70
 _ONE_PERCENT: Final = 0.01
 _LOSS_MEANING: Final = (
-    "lost fields: nothing that comes out depends on them; declare them, or take them out in a step"
+    "lost fields: they do not affect the output; declare them, or remove them in a step"
 )
 
 _MEANING: Final = {
     Cause.NOT_DETERMINISTIC: "differs from call to call: a clock, random numbers, uuid4",
     Cause.PROCESS: "differs from process to process: order of a set, hash(), a process id",
     Cause.STATE: "depends on the records before it: a counter, a cache, a global",
-    Cause.MUTATION: "changes the record that it gets: copy what is to be changed",
+    Cause.MUTATION: "modifies its input: copy it before changing it",
 }
 
 
@@ -59,7 +59,7 @@ _MEANING: Final = {
     show_default=True,
     help="Records to run: the first, the last, and some evenly spread between.",
 )
-@click.option("--all", "all_records", is_flag=True, help="Run all records, held in memory.")
+@click.option("--all", "all_records", is_flag=True, help="Run all records; holds them in memory.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--include-records", is_flag=True, help="Show values of records as examples.")
 @click.option(
@@ -68,7 +68,7 @@ _MEANING: Final = {
     type=click.FloatRange(min=0, min_open=True),
     default=TIMEOUT_S,
     show_default=True,
-    help="Seconds that all of it may take.",
+    help="Time limit of the audit in seconds.",
 )
 def audit_command(
     source: str,
@@ -84,9 +84,8 @@ def audit_command(
 ) -> None:
     """Find steps that depend on more than their record, and fields that get lost.
 
-    Runs a sample of IN.jsonl several times, in four processes; nothing is written. The exit
-    status is 0 if nothing is found, 1 if something is, 2 if it cannot be run or every record
-    fails.
+    Runs a sample of IN.jsonl several times, in four processes; writes nothing. The exit status is
+    0 if nothing is found, 1 if something is, 2 if the audit cannot run or every record fails.
     """
     try:
         report = audit(
@@ -118,7 +117,7 @@ def audit_command(
 
 
 def render(report: AuditReport, console: Console) -> None:
-    """Print a report for people."""
+    """Print a report as tables."""
     width = min(console.width, _WIDEST)
 
     def line(text: Text | str) -> None:
@@ -147,23 +146,23 @@ def render(report: AuditReport, console: Console) -> None:
 def losses_hint(
     source: str, manager: str, name: str, from_version: str, to_version: str
 ) -> str | None:
-    """Return a line that says which fields of a file's first records get lost; None if none.
+    """Return a hint about fields of a file's first records that may get lost; None if none.
 
-    Runs neither steps nor validators, and takes some milliseconds.
+    Runs no steps or validators, and takes some milliseconds.
     """
     try:
         registered = load_manager(manager)
         models = registered.get(name, from_version), registered.get(name, to_version)
         losses = sample_losses(itertools.islice(read_lines(source), _HINT_RECORDS), *models)
     except Exception:
-        return None  # the job has succeeded: nothing that goes wrong here may change that
+        return None  # the job has succeeded; a failure here must not change that
     if not losses:
         return None
     fields = ", ".join(loss.field for loss in losses[:_HINT_FIELDS])
     more = f" and {len(losses) - _HINT_FIELDS} more" if len(losses) > _HINT_FIELDS else ""
     return (
-        f"hint: neither version declares these fields of some records: {fields}{more}; whether "
-        f"they get lost: pyrmute-tasks audit --manager {manager} --model {name} "
+        f"hint: neither version declares these fields of some records: {fields}{more}; to see "
+        f"whether they get lost: pyrmute-tasks audit --manager {manager} --model {name} "
         f"--from {from_version} --to {to_version} {source}"
     )
 
@@ -177,7 +176,7 @@ def _head(report: AuditReport) -> str:
 
 
 def _table(width: int, *headers: str) -> Table:
-    """Return a table of which several look like one, since widths do not depend on content."""
+    """Return a table with fixed column widths, so that several look like one."""
     is_wide = width >= _WIDE
     table = Table(box=None, show_header=bool(headers), pad_edge=False, width=width)
     field, reason, records, first = headers or ("", "", "", "")

@@ -1,4 +1,4 @@
-"""``pyrmute-tasks fingerprint``: what decides a migration, and what differs elsewhere."""
+"""``pyrmute-tasks fingerprint``: a migration's fingerprint, and differences to another one."""
 
 import json
 import sys
@@ -23,14 +23,14 @@ __all__ = ["fingerprint"]
     help="The manager: package.module:attribute or path/to/file.py:attribute.",
 )
 @click.option("--model", "name", required=True, help="Name of the model.")
-@click.option("--from", "from_version", help="Version that records have. [default: the lowest]")
-@click.option("--to", "to_version", help="Version they are to have. [default: the highest]")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for --compare elsewhere.")
+@click.option("--from", "from_version", help="Version of the records. [default: the lowest]")
+@click.option("--to", "to_version", help="Version to migrate them to. [default: the highest]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for --compare elsewhere.")
 @click.option(
     "--compare",
     metavar="FILE",
     type=click.Path(),
-    help="What --json printed elsewhere; - is stdin.",
+    help="Compare with a file written by --json; - is stdin.",
 )
 def fingerprint(
     manager: str,
@@ -40,11 +40,10 @@ def fingerprint(
     as_json: bool,
     compare: str | None,
 ) -> None:
-    """Show all that decides a migration, as a tree of hashes.
+    """Show the fingerprint of a migration, as a tree of hashes.
 
-    Workers whose tree is not the same decline a job. With --compare the differences to
-    another tree are named, and the exit status is 1 if there are any; it is 2 if the trees
-    cannot be read.
+    Workers whose tree differs decline a job. --compare prints the differences to another tree; the
+    exit status is 1 if there are any, 2 if a tree cannot be read.
     """
     if as_json and compare is not None:
         raise click.UsageError("--json and --compare exclude each other: first one, then the other")
@@ -55,7 +54,7 @@ def fingerprint(
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     if other is not None:
-        _tell_differences(tree, other)
+        _print_differences(tree, other)
     elif as_json:
         click.echo(json.dumps(tree.to_dict(), indent=1))
     else:
@@ -84,11 +83,11 @@ def _read(path: str) -> FingerprintTree:
     except (ValueError, RecursionError, FrameError):
         called = "stdin" if path == "-" else path
         raise ConfigurationError(
-            f"{called} is not what 'pyrmute-tasks fingerprint --json' of this release prints"
+            f"{called} was not written by 'pyrmute-tasks fingerprint --json' of this release"
         ) from None
 
 
-def _tell_differences(tree: FingerprintTree, other: FingerprintTree) -> None:
+def _print_differences(tree: FingerprintTree, other: FingerprintTree) -> None:
     if tree.root == other.root:
         click.echo(f"the same: {tree.root}")
         return

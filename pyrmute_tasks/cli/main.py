@@ -1,4 +1,4 @@
-"""The command line: parse, call, print."""
+"""The command ``pyrmute-tasks``: parse, call, print."""
 
 import contextlib
 import os
@@ -34,8 +34,8 @@ _BY_SIGNAL: Final = 128  # a shell's status of what a signal ended, less the sig
 _STDOUT: Final = "/dev/stdout"
 
 _MANAGER_HELP: Final = "The manager: package.module:attribute or path/to/file.py:attribute."
-_BROKER_HELP: Final = "URL of the broker of a fleet that is running."
-_STORE_HELP: Final = "URL of its store; by default the broker, if that is Redis."
+_BROKER_HELP: Final = "URL of a running fleet's broker."
+_STORE_HELP: Final = "URL of its store. [default: the broker, if it is Redis]"
 _QUEUE_HELP: Final = "Name of the queue."
 
 
@@ -62,19 +62,21 @@ def _cli() -> None:
 )
 @click.option("--store", help=_STORE_HELP)
 @click.option("--queue", help=_QUEUE_HELP)
-@click.option("--chunk-size", type=click.IntRange(min=1), help="Records a task. [default: by size]")
+@click.option(
+    "--chunk-size", type=click.IntRange(min=1), help="Records a chunk. [default: by size]"
+)
 @click.option("--overwrite", is_flag=True, help="Replace OUT.jsonl if it exists.")
 @click.option(
-    "--keep-partial", is_flag=True, help="On failure keep what was written, and tell where it is."
+    "--keep-partial", is_flag=True, help="On failure, keep the partial output and print its path."
 )
 @click.option(
     "--retry-on",
     multiple=True,
     metavar="MODULE:CLASS",
-    help="Run a step again that raises this, as in builtins:ConnectionError; may be repeated.",
+    help="Retry a step that raises this exception, as builtins:ConnectionError; repeatable.",
 )
 @click.option(
-    "--attempts", type=click.IntRange(min=1), help="How often it runs at most. [default: 4]"
+    "--attempts", type=click.IntRange(min=1), help="Most runs of a step, with retries. [default: 4]"
 )
 @click.option("--wait", "wait_s", type=float, help="Seconds to wait for a first worker.")
 @click.option(
@@ -84,7 +86,7 @@ def _cli() -> None:
     help="Seconds in which nothing moves although workers are idle. [default: 60]",
 )
 @click.option("--include-records", is_flag=True, help="Let error messages quote records.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress bar, no report.")
+@click.option("--quiet", "-q", is_flag=True, help="Print no progress bar and no report.")
 def run(
     source: str,
     target: str,
@@ -106,17 +108,17 @@ def run(
     include_records: bool,
     quiet: bool,
 ) -> None:
-    """Migrate a file of JSON lines into another, in order.
+    """Migrate a file of JSON lines, in order.
 
-    Without --broker a Valkey server and workers are started for this run and ended with it.
-    OUT may also be a pipe or a device, as /dev/stdout or -, which gets the lines as they are
+    Without --broker a Valkey server and workers are started for this run and stopped after it.
+    OUT may also be a pipe or a device such as /dev/stdout or -, which gets the lines as they are
     ready.
     """
     target = _STDOUT if target == "-" else target
     is_streamed = is_stream(target)
     leaves_something = keep_partial or is_streamed
     interrupts = _Interrupts(target, leaves_something)
-    with _errors_told(include_records, interrupts), interrupts:
+    with _errors_printed(include_records, interrupts), interrupts:
         check_source(source)
         check_output(target, source=source, overwrite=overwrite)
         migrator = Migrator(
@@ -126,7 +128,7 @@ def run(
             retry=_retry(retry_on, attempts),
         )
         reported = _reported(migrator, target, quiet, on_stderr=is_streamed)
-        # Not entered: `run_file` starts the fleet when it has the right to write the output.
+        # Not entered: `run_file` starts the fleet once it holds the lock of the output.
         with closing(migrator), reported, _progress(source, quiet) as observers:
             report = migrator.run_file(
                 source,
@@ -153,10 +155,10 @@ def run(
 @click.option("--store", help=_STORE_HELP)
 @click.option("--queue", help=_QUEUE_HELP)
 @click.option(
-    "--concurrency", type=click.IntRange(min=1), help="Chunks run at a time. [default: CPUs]"
+    "--concurrency", type=click.IntRange(min=1), help="Chunks to run at a time. [default: CPUs]"
 )
-@click.option("--name", help="Node name, unique in the fleet. [default: made from pid and host]")
-@click.option("--loglevel", default="INFO", show_default=True, help="As Celery names them.")
+@click.option("--name", help="Node name, unique in the fleet. [default: from pid and host]")
+@click.option("--loglevel", default="INFO", show_default=True, help="Celery's log level.")
 @click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
 def worker(
     manager: str | None,
@@ -168,11 +170,11 @@ def worker(
     loglevel: str,
     celery_options: tuple[str, ...],
 ) -> None:
-    """Start a worker of a fleet; what is not given is read from PYRMUTE_TASKS_* variables.
+    """Start a worker of a fleet; other settings come from PYRMUTE_TASKS_* variables.
 
-    Options after -- go to Celery's own worker, which this becomes.
+    Options after -- go to Celery's worker command.
     """
-    with _errors_told(include_records=False):
+    with _errors_printed(include_records=False):
         settings = _overridden(
             Settings.from_env(os.environ),
             manager=manager,
@@ -191,7 +193,7 @@ _cli.add_command(audit_command)
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line interface."""
     _cli(prog_name="pyrmute-tasks")
 
 
@@ -224,7 +226,7 @@ def _fleet_settings(
 def _retry(on: tuple[str, ...], attempts: int | None) -> Retry | None:
     if not on:
         if attempts is not None:
-            raise ConfigurationError("--attempts needs --retry-on: nothing is run again without it")
+            raise ConfigurationError("--attempts needs --retry-on: nothing is retried without it")
         return None
     return Retry(on=on) if attempts is None else Retry(on=on, attempts=attempts)
 
@@ -234,8 +236,10 @@ def _overridden(settings: Settings, **values: Any) -> Settings:
 
 
 @contextlib.contextmanager
-def _errors_told(include_records: bool, interrupts: "_Interrupts | None" = None) -> Iterator[None]:
-    """End with one sentence on stderr and a status that is not 0 instead of a traceback."""
+def _errors_printed(
+    include_records: bool, interrupts: "_Interrupts | None" = None
+) -> Iterator[None]:
+    """Print an error as one sentence on stderr and exit with its status, without a traceback."""
     try:
         yield
     except KeyboardInterrupt:
@@ -244,7 +248,7 @@ def _errors_told(include_records: bool, interrupts: "_Interrupts | None" = None)
     except Exception as error:
         known = isinstance(error, PyrmuteTasksError) or hasattr(error, "record_index")
         if not known:
-            raise  # a fault of ours: its traceback is what a report needs
+            raise  # a bug: a report of it needs the traceback
         _fail(error, include_records)
 
 
@@ -265,24 +269,24 @@ def _tell(text: str) -> None:
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # it is somebody's code
-        return f"{type(error).__name__}, which does not tell more"
+    except Exception:  # the user's code
+        return f"{type(error).__name__}, whose text cannot be read"
 
 
 class _Interrupts:
     """Turns Ctrl-C, SIGTERM and SIGHUP into one `KeyboardInterrupt` that cannot get lost.
 
-    Python drops an exception that a signal handler raises while a finalizer or a weak
-    reference's callback happens to run. So the signal is also noted, and told with the next
-    event of the job: this is an `Observer`. What the parent process had ignored, as nohup does
-    with SIGHUP, stays ignored.
+    Python drops an exception that a signal handler raises while a finalizer or a weak reference's
+    callback runs. So the signal is also recorded, and raised at the next event of the job: this is
+    an `Observer`. A signal that the parent process ignores, as nohup does with SIGHUP, stays
+    ignored.
 
     Args:
         target: The output.
-        leaves_something: What was written stays, though it is not whole.
+        leaves_something: Whether an incomplete output is kept.
 
     Attributes:
-        noted: The signal that came; 0 before.
+        noted: The signal received; 0 before.
     """
 
     _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -312,13 +316,13 @@ class _Interrupts:
             signal.signal(number, handler)
 
     def _interrupt(self, number: int, *_: object) -> None:
-        # A second one must not interrupt the cleaning up after the first.
+        # A second one must not interrupt the cleanup after the first.
         if not self.noted:
             self.noted = number
             raise KeyboardInterrupt
 
     def __call__(self, event: Event, /) -> None:
-        """Interrupt the job if that was asked for in vain."""
+        """Interrupt the job if a signal's exception got lost."""
         if self.noted:
             raise KeyboardInterrupt
 
@@ -334,7 +338,7 @@ def _file_at(path: str) -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def _progress(source: str, quiet: bool) -> Iterator[tuple[Any, ...]]:
-    """Show a bar over the input's bytes, with the records delivered and their rate."""
+    """Show a progress bar over the input's bytes, with delivered records and their rate."""
     if quiet:
         yield ()
         return
@@ -354,7 +358,7 @@ def _progress(source: str, quiet: bool) -> Iterator[tuple[Any, ...]]:
         def advance(event: Event, /) -> None:
             nonlocal records
             if not progress.tasks[0].started:
-                progress.start_task(task)  # without the time in which the fleet starts
+                progress.start_task(task)  # without the time to start the fleet
             if isinstance(event, ChunkDelivered):
                 records += event.count
                 elapsed = progress.tasks[0].elapsed or 0.0
@@ -394,7 +398,7 @@ class _Forgiving:
 
 @contextlib.contextmanager
 def _reported(migrator: Migrator, target: str, quiet: bool, *, on_stderr: bool) -> Iterator[None]:
-    """Tell what the job has done: all of it on stdout, or how far it came on stderr."""
+    """Print the job's report on stdout, or its progress until a failure on stderr."""
     try:
         yield
     finally:
@@ -403,12 +407,14 @@ def _reported(migrator: Migrator, target: str, quiet: bool, *, on_stderr: bool) 
             if report.state is JobState.SUCCEEDED:
                 _print_report(report, target, on_stderr)
             else:
+                wasted = report.wasted_chunks
+                later = "1 later chunk" if wasted == 1 else f"{wasted} later chunks"
                 _tell(
                     f"{report.state} after {report.seconds:.2f} s and {report.records:,} records; "
-                    f"chunks submitted in vain behind them: {report.wasted_chunks}"
+                    f"{later} discarded"
                 )
         if report is not None and report.partial_path:
-            _tell(f"kept what was written before it: {report.partial_path}")
+            _tell(f"kept the output until then: {report.partial_path}")
 
 
 def _print_report(report: JobReport, target: str, on_stderr: bool) -> None:

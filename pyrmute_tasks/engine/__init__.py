@@ -1,1 +1,1 @@
-"""The pipeline, wherever chunks run: order, window, chunk sizes, events, jobs."""
+"""The engine: jobs and their pipeline, the window, chunk sizes, events."""

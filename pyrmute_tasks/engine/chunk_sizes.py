@@ -1,10 +1,9 @@
-"""How large the next chunk is, when the caller does not say.
+"""The size of the next chunk, unless the caller sets it.
 
-A task costs a few milliseconds whatever it holds, so chunks want to be large; a window of
-them must fit into memory, a failure wastes what is in flight, and at the end of a job the
-last ones should end together, so they want to be small. Size goes by bytes first, then
-towards a second of work from what workers measured. An explicit ``chunk_size`` never
-comes here.
+A task costs a few milliseconds at any size, so chunks should be large. A window of chunks must fit
+into memory, a failure wastes the chunks in flight, and a job's last chunks should end together, so
+they should be small. The size goes by bytes first, then towards a second of
+work as measured by workers. An explicit ``chunk_size`` bypasses this module.
 """
 
 from typing import Final
@@ -14,10 +13,10 @@ from pyrmute_tasks.engine.events import ChunkSettled, Event, SlotsChanged
 __all__ = ["ChunkSizer", "RecordSizer"]
 
 _TARGET_S: Final = 1.0
-_GROWTH: Final = 1.2  # a chunk; the window in flight then is at most four times too large
-_WEIGHT: Final = 0.3  # of the newest measurement in the average
-_IN_WINDOW: Final = 8  # chunks a slot: four inputs, whose outputs may be twice as large
-_SHARES: Final = 2  # what is left, in chunks a slot, so that all slots end together
+_GROWTH: Final = 1.2  # per chunk; the window in flight is then at most four times too large
+_WEIGHT: Final = 0.3  # of the newest measurement in the moving average
+_IN_WINDOW: Final = 8  # chunks per slot: four inputs, with outputs up to twice as large
+_SHARES: Final = 2  # chunks per slot to cut the rest into, so that all slots end together
 _LEAST_SHARE_BYTES: Final = 64 * 1024
 
 
@@ -26,9 +25,8 @@ class ChunkSizer:
 
     Args:
         first_bytes: Size of the first chunks.
-        most_bytes: Size that no time makes it exceed.
-        window_bytes: Size of the window that is to hold enough chunks for all slots; 0 if
-            there is none.
+        most_bytes: Upper bound of the size.
+        window_bytes: Size of a window that must hold enough chunks for all slots; 0 for none.
     """
 
     def __init__(self, first_bytes: int, most_bytes: int, window_bytes: int = 0) -> None:
@@ -43,7 +41,7 @@ class ChunkSizer:
         """Return the size of the next chunk.
 
         Args:
-            left_bytes: What is left of the source, if that is known.
+            left_bytes: Bytes left in the source, if known.
         """
         if self._s_per_byte is not None:
             wanted = _TARGET_S / self._s_per_byte
@@ -57,11 +55,11 @@ class ChunkSizer:
         return size
 
     def cut(self, chunk: int, size_bytes: int) -> None:
-        """Take note of the size that a chunk got."""
+        """Record the size of a chunk."""
         self._cut[chunk] = size_bytes
 
     def __call__(self, event: Event, /) -> None:
-        """Learn how many slots there are, and how long chunks take."""
+        """Learn the number of slots, and how long chunks take."""
         if isinstance(event, SlotsChanged):
             self._slots = max(1, event.slots)
         elif isinstance(event, ChunkSettled):
@@ -79,7 +77,7 @@ class ChunkSizer:
 
 
 class RecordSizer:
-    """Chooses how many records a chunk holds, from how large they have been on the wire.
+    """Chooses the number of records in a chunk, from their sizes on the wire.
 
     Args:
         sizer: Chooses the size in bytes.
@@ -87,7 +85,7 @@ class RecordSizer:
 
     _FIRST: Final = 500
     _MOST: Final = 20_000
-    _GROWTH: Final = 4  # a few small records must not decide over large ones behind them
+    _GROWTH: Final = 4  # a few small records must not decide for large ones behind them
 
     def __init__(self, sizer: ChunkSizer) -> None:
         self._sizer = sizer
@@ -102,6 +100,6 @@ class RecordSizer:
         return self._size
 
     def cut(self, chunk: int, count: int, size_bytes: int) -> None:
-        """Learn that a chunk's `count` records took `size_bytes`."""
+        """Learn the size of a chunk's `count` records."""
         self._record_bytes = max(size_bytes, 1) / count
         self._sizer.cut(chunk, size_bytes)

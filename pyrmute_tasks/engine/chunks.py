@@ -1,4 +1,4 @@
-"""Chunks of records, their outcomes, and cutting an input into them lazily."""
+"""Chunks of records, their outcomes, and cutting a source into chunks lazily."""
 
 import sys
 from collections.abc import Callable, Generator, Iterable
@@ -50,12 +50,12 @@ Sent = TypeVar("Sent")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a chunk's records stand in their file.
+    """The place of a chunk's records in their file.
 
     Attributes:
         path: The file, as the user named it.
         first_line: Line number of the chunk's first line, counted from 1.
-        blank_lines: Offsets, from `first_line`, of the lines that hold no record.
+        blank_lines: Offsets of blank lines from `first_line`.
     """
 
     path: str
@@ -81,8 +81,8 @@ class Chunk(Generic[Payload]):
         start: Index of its first record in the whole input.
         count: How many records it holds.
         payload: The records: a list of them, or the bytes of a frame.
-        size_bytes: Size of the payload, as the window counts it; 0 where it is unknown.
-        origin: Where the records come from, for messages.
+        size_bytes: Size of the payload, for the window; 0 if unknown.
+        origin: The place of the records in their file, for messages.
     """
 
     index: int
@@ -93,24 +93,23 @@ class Chunk(Generic[Payload]):
     origin: Origin | None = None
 
     def without_payload(self) -> "Chunk[None]":
-        """Return what is known of it beside its records."""
+        """Return the chunk without its records."""
         return Chunk(self.index, self.start, self.count, None, self.size_bytes, self.origin)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Payload]):
-    """What became of a chunk.
+    """The result of a chunk.
 
     Attributes:
         index: The chunk's position among the job's chunks.
         count: How many outputs there are.
         outputs: The outputs, in order: those before the first failing record if there is one.
-        failures: The failing records, in order. What becomes of the rest of the job is not
-            said here: the pipeline decides.
+        failures: The failing records, in order. The pipeline decides whether they end the job.
         seconds: Time the work took, without waiting.
-        worker: Who did it; empty for this process.
-        counts: What hooks would have counted; None if nobody asked.
-        size_bytes: What it takes in memory, on the wire or off it; 0 where it is unknown.
+        worker: The worker; empty for this process.
+        counts: Counts for hooks; None if not requested.
+        size_bytes: Size in memory or on the wire; 0 if unknown.
     """
 
     index: int
@@ -129,7 +128,7 @@ class Outcome(Generic[Payload]):
 
 
 def check_chunk_size(chunk_size: int) -> int:
-    """Return `chunk_size` if it is one.
+    """Return `chunk_size` if it is valid.
 
     Raises:
         ConfigurationError: If it is not a positive integer.
@@ -142,15 +141,14 @@ def check_chunk_size(chunk_size: int) -> int:
 def cut_records(
     records: Iterable[Any], chunk_size: int | Callable[[], int]
 ) -> Generator[Chunk[list[Any]], None, None]:
-    """Cut `records` into chunks of `chunk_size`, reading no further than asked.
+    """Cut `records` into chunks of `chunk_size`, reading no further than requested.
 
     Args:
         records: The source.
-        chunk_size: Records a chunk, or what says so for each chunk anew.
+        chunk_size: Records a chunk, or a function that returns it for each chunk.
 
-    If the source raises, the records it gave before leave as a last, shorter chunk and the
-    exception follows: what a loop over the records would have done is still done. The
-    source is closed when this generator is.
+    If the source raises, its records up to then leave as a last, shorter chunk before the
+    exception, as in a loop over the records. The source is closed with this generator.
 
     Raises:
         ConfigurationError: If `chunk_size` is not a positive integer.
@@ -167,7 +165,7 @@ def cut_records(
             try:
                 batch.extend(
                     islice(source, min(size, sys.maxsize))
-                )  # keeps what came before an exception
+                )  # keeps the records before an exception
                 ended = len(batch) < size
             except Exception as raised:
                 error = raised
@@ -193,10 +191,10 @@ def pack_each(
 ) -> Generator[bytes, None, None]:
     """Pack records one by one, each before the next one is read.
 
-    The source is closed when this generator is.
+    The source is closed with this generator.
 
     Raises:
-        UnsupportedValueError: If a record cannot be carried; it knows the record's index.
+        UnsupportedValueError: If a record cannot be carried; has the record's index.
     """
     source = iter(records)
     try:
@@ -215,10 +213,10 @@ def pack_each(
 
 
 def encode_packed(chunk: Chunk[list[bytes]], compression: Compression) -> Chunk[bytes]:
-    """Turn a chunk of packed records into the same chunk as a frame.
+    """Encode a chunk of packed records as a frame.
 
     Raises:
-        FrameTooLargeError: If it is too large; it knows the record's index if that is one.
+        FrameTooLargeError: If it is too large; has the record's index if it is a single one.
     """
     packed = join_packed(chunk.payload)
     try:
@@ -235,7 +233,7 @@ def decode_records(frame: Frame) -> list[Any]:
     """Return the records of an objects frame.
 
     Raises:
-        FrameError: If it holds something else than it says.
+        FrameError: If the frame does not hold the records it announces.
     """
     records = unpack(frame.payload)
     if not isinstance(records, list) or len(records) != frame.count:
@@ -244,7 +242,7 @@ def decode_records(frame: Frame) -> list[Any]:
 
 
 def split_frame(data: bytes) -> list[tuple[bytes, int]]:
-    """Cut a chunk's frame into two frames of half the records; each comes with its count."""
+    """Split a chunk's frame into two frames of half the records, each with its count."""
     frame = decode_frame(data)
     middle = frame.count // 2
     if frame.kind is FrameKind.LINES:
@@ -261,8 +259,8 @@ def split_frame(data: bytes) -> list[tuple[bytes, int]]:
 
 
 def join_frames(kind: FrameKind, frames: list[Frame]) -> Frame:
-    """Put the outputs of consecutive parts together."""
-    frames = [frame for frame in frames if frame.count]  # one of no records may be of any kind
+    """Join the outputs of consecutive parts."""
+    frames = [frame for frame in frames if frame.count]  # an empty one may be of any kind
     count = sum(frame.count for frame in frames)
     if kind is FrameKind.LINES:
         return Frame(kind, count, b"".join(frame.payload for frame in frames))
@@ -275,10 +273,10 @@ def _packed(records: list[Any]) -> bytes:
 
 
 def encode_outcome(outcome: Outcome[bytes]) -> bytes:
-    """Return an outcome whose outputs are a frame as bytes for the store.
+    """Return an outcome with a frame as outputs, as bytes for the store.
 
     Raises:
-        FrameTooLargeError: If they are more than the store takes.
+        FrameTooLargeError: If the outputs exceed the store's limit.
     """
     report = pack(
         {
@@ -298,13 +296,13 @@ def encode_outcome(outcome: Outcome[bytes]) -> bytes:
 
 
 def decode_outcome(data: bytes | memoryview) -> Outcome[Frame]:
-    """Read what `encode_outcome` wrote; the outputs are checked but not decoded.
+    """Read what `encode_outcome` wrote; checks the outputs without decoding them.
 
     Raises:
         FrameError: If it is damaged.
     """
     end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "big")
-    outputs = decode_frame(memoryview(data)[end:])  # which knows the version of both
+    outputs = decode_frame(memoryview(data)[end:])  # checks the version of both
     report = unpack(data[_LENGTH_BYTES:end])
     try:
         outcome = Outcome(
@@ -317,7 +315,7 @@ def decode_outcome(data: bytes | memoryview) -> Outcome[Frame]:
             HookCounts.from_wire(report["counts"]) if report["counts"] else None,
             size_bytes=max(len(data), len(outputs.payload)),
         )
-    except Exception as error:  # an exception is put together from names: anything may happen
+    except Exception as error:  # exceptions are rebuilt from names: anything may happen
         raise FrameError(f"an outcome's report is damaged ({type(error).__name__})") from None
     if not _is_sound(outcome):
         raise FrameError("an outcome's report is damaged: its values contradict each other")
@@ -325,10 +323,10 @@ def decode_outcome(data: bytes | memoryview) -> Outcome[Frame]:
 
 
 def check_outcome(outcome: Outcome[Frame], chunk: Chunk[Any]) -> Outcome[Frame]:
-    """Return `outcome` if it can be that of `chunk`.
+    """Return `outcome` if it matches `chunk`.
 
     Raises:
-        FrameError: If it is about something else.
+        FrameError: If it does not.
     """
     failed = [failure.index for failure in outcome.failures]
     fits = outcome.index == chunk.index and 0 <= outcome.count <= chunk.count

@@ -1,7 +1,6 @@
-"""What happens during a job, as frozen records, and who may listen.
+"""Events of a job, and their observers.
 
-Observers are told, never asked: an observer that raises is dropped for the rest of the job
-and cannot hurt it.
+An observer cannot affect the job: one that raises is dropped for the rest of it.
 """
 
 import logging
@@ -31,7 +30,7 @@ class ChunkSubmitted:
 
 @dataclass(frozen=True, slots=True)
 class ChunkSettled:
-    """The first outcome of a chunk arrived; it may still wait for its turn."""
+    """A chunk's first outcome arrived; it may still wait for its turn."""
 
     chunk: int
     count: int
@@ -42,13 +41,12 @@ class ChunkSettled:
 
 @dataclass(frozen=True, slots=True)
 class ChunkDelivered:
-    """A chunk's outputs left, in order, and its slot in the window is free.
+    """A chunk's outputs were delivered in order, and its window slot is free.
 
     Attributes:
         chunk: The chunk's index.
         count: Outputs delivered.
-        size_bytes: Size of the chunk's input, as the window counted it; 0 if it ended in a
-            failure.
+        size_bytes: Size of the chunk's input, for the window; 0 if it ended in a failure.
     """
 
     chunk: int
@@ -58,13 +56,12 @@ class ChunkDelivered:
 
 @dataclass(frozen=True, slots=True)
 class ChunkDiscarded:
-    """A chunk was submitted in vain: a chunk before it failed.
+    """A submitted chunk is not wanted any more, because an earlier one failed.
 
     Attributes:
         chunk: The chunk's index.
-        count: Its records.
-        ran: Its outcome had arrived already. Otherwise it was cancelled, and may or may
-            not have begun.
+        count: Number of its records.
+        ran: Whether its outcome had arrived. Otherwise it was cancelled, perhaps while running.
     """
 
     chunk: int
@@ -74,7 +71,7 @@ class ChunkDiscarded:
 
 @dataclass(frozen=True, slots=True)
 class SlotsChanged:
-    """The executor runs another number of chunks at a time; told before the first chunk, too."""
+    """The executor's number of slots changed; also sent before the first chunk."""
 
     slots: int
 
@@ -83,25 +80,25 @@ Event: TypeAlias = ChunkSubmitted | ChunkSettled | ChunkDelivered | ChunkDiscard
 
 
 class Observer(Protocol):
-    """Anything that wants to be told what happens."""
+    """Anything called with a job's events."""
 
     def __call__(self, event: Event, /) -> None:
-        """Take notice of `event`; must not block."""
+        """Handle `event`; must not block."""
 
 
 class Observers:
-    """Tells each event to every observer, and drops those that raise."""
+    """Sends each event to every observer, and drops observers that raise."""
 
     def __init__(self, observers: tuple[Observer, ...] = ()) -> None:
         self._observers = list(observers)
 
     def __call__(self, event: Event, /) -> None:
-        """Tell `event` to all of them."""
+        """Send `event` to all of them."""
         for observer in tuple(self._observers):
             try:
                 observer(event)
             except Exception:
                 self._observers.remove(observer)
                 logging.getLogger(__name__).exception(
-                    "an observer raised and is no longer told", extra={"action": "observer_dropped"}
+                    "an observer raised and was dropped", extra={"action": "observer_dropped"}
                 )

@@ -1,4 +1,4 @@
-"""One job while it runs, with all that the run needs."""
+"""A running job, with all the resources of its run."""
 
 import logging
 from collections.abc import Callable, Generator, Iterator
@@ -22,32 +22,32 @@ Finished = TypeVar("Finished")
 
 
 class Source(Protocol[In]):
-    """Where a job's chunks come from; an `Observer` of the job, which may learn their size."""
+    """A source of chunks; an `Observer` of the job, so that it may learn their size."""
 
     @property
     def kind(self) -> FrameKind:
-        """What its frames hold."""
+        """What the frames hold."""
 
     def chunks(self) -> Iterator[Chunk[In]] | ConvertedReader[Chunk[In]]:
-        """Return the chunks, read no further than asked; called once."""
+        """Return the chunks, read no further than requested; called once."""
 
     def __call__(self, event: Event, /) -> None:
-        """Learn from what happens to them."""
+        """Learn from the job's events."""
 
 
 class JobExecutor(ChunkExecutor[In, Out], Protocol[In, Out]):
-    """Where one job's chunks run; a context manager that knows the job while it is entered."""
+    """Runs the chunks of one job; a context manager that registers the job."""
 
     @property
     def slots(self) -> int:
-        """How many chunks run at a time, as last seen."""
+        """Number of chunks that run at a time, as last seen."""
 
     @property
     def jobs(self) -> int:
         """How many jobs share them, this one included, as last seen."""
 
     def __enter__(self) -> Self:
-        """Make the job known."""
+        """Register the job."""
 
     def __exit__(
         self,
@@ -56,23 +56,23 @@ class JobExecutor(ChunkExecutor[In, Out], Protocol[In, Out]):
         traceback: TracebackType | None,
         /,
     ) -> None:
-        """Remove every trace of the job."""
+        """Remove all traces of the job."""
 
 
 class Job(Generic[In, Out, Finished]):
     """Runs one job: ``with Job(...) as job: for outcome in job.outcomes(): ...``.
 
-    Leaving it closes the stream of outcomes, which withdraws what is pending, then says how the
-    job ended, then removes its traces, in this order.
+    Leaving it closes the stream of outcomes, which cancels pending chunks, then reports how the job
+    ended, then removes its traces, in this order.
 
     Args:
         job_id: The job's id.
-        source: Where its chunks come from.
-        sink: What makes of outcomes what is delivered.
-        executor: Where the chunks run; entered and left with the job.
-        window: How much may be on its way at most; None for the default of the slots, which the
-            jobs of a queue share.
-        observers: Told what happens.
+        source: The source of its chunks.
+        sink: Finishes outcomes for delivery.
+        executor: Runs the chunks; entered and left with the job.
+        window: Upper bound of what is in flight; None for the default for the slots, shared by
+            the jobs of a queue.
+        observers: Called with the job's events.
         on_end: Called with the report when the job has ended.
     """
 
@@ -94,10 +94,10 @@ class Job(Generic[In, Out, Finished]):
         self._tell = Observers((self._tally, source, *observers))
         self._on_end = on_end
         self._source, self._sink = source, sink
-        self._stream = self._run()
+        self._stream = self._delivered()
 
     def __enter__(self) -> Self:
-        """Make the job known to where it runs."""
+        """Register the job with its executor."""
         self._executor.__enter__()
         self._tally.begin()
         return self
@@ -118,14 +118,14 @@ class Job(Generic[In, Out, Finished]):
 
     @property
     def report(self) -> JobReport:
-        """What the job has done so far."""
+        """The job's report so far."""
         return self._tally.report()
 
     def outcomes(self) -> Generator[Outcome[Finished], None, None]:
         """Return the outcomes, in order; see `run_ordered`."""
         return self._stream
 
-    def _run(self) -> Generator[Outcome[Finished], None, None]:
+    def _delivered(self) -> Generator[Outcome[Finished], None, None]:
         stream = run_ordered(
             self._source.chunks(),
             self._executor,
@@ -136,7 +136,7 @@ class Job(Generic[In, Out, Finished]):
         with closing(stream):
             for outcome in stream:
                 yield outcome
-                # Only now is it delivered: a consumer that leaves before cancels the job.
+                # Delivered only now: a consumer that leaves before this cancels the job.
                 self._tally.failure = outcome.failure
 
     def _window_now(self) -> Window:

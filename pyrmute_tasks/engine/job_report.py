@@ -1,4 +1,4 @@
-"""What a job did: its state, the tally of its events, and the report that remains."""
+"""A job's state, the tally of its events, and its report."""
 
 import enum
 import time
@@ -22,7 +22,7 @@ __all__ = ["JobReport", "JobState", "JobTally"]
 
 
 class JobState(enum.StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -31,7 +31,7 @@ class JobState(enum.StrEnum):
     CANCELLED = "cancelled"
 
     def to(self, state: "JobState") -> "JobState":
-        """Return `state` if a job may go there from here.
+        """Return `state` if a job may change to it from this one.
 
         Raises:
             JobError: If it may not.
@@ -45,13 +45,13 @@ _NEXT_STATES: Final[Mapping[JobState, frozenset[JobState]]] = MappingProxyType(
     {
         # Created; nothing has been read from its source.
         JobState.PENDING: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
-        # Chunks are on their way. It ends in exactly one of three ways.
+        # Running; it ends in exactly one of three ways.
         JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
         # Every record was delivered.
         JobState.SUCCEEDED: frozenset(),
-        # An error was raised; everything before it was delivered.
+        # An error was raised after everything before it was delivered.
         JobState.FAILED: frozenset(),
-        # The consumer went away or interrupted; what was delivered is a correct prefix.
+        # The consumer left or interrupted it; what was delivered is a correct prefix.
         JobState.CANCELLED: frozenset(),
     }
 )
@@ -59,18 +59,18 @@ _NEXT_STATES: Final[Mapping[JobState, frozenset[JobState]]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class JobReport:
-    """What a job did.
+    """The result of a job.
 
     Attributes:
         job: The job's id.
-        state: How it ended, or where it stands.
+        state: Its state, final once it has ended.
         records: Records delivered.
         chunks: Chunks delivered.
-        wasted_chunks: Chunks that were submitted behind the one whose error ended the job.
+        wasted_chunks: Chunks submitted behind the one whose error ended the job.
         seconds: Wall time since the job began, without starting workers.
         chunks_by_worker: Chunks settled, by worker.
         failure: The record that ended it, if one did.
-        partial_path: Where what it had written was kept; empty if it was not.
+        partial_path: Path of the partial output, if it was kept.
     """
 
     job: str
@@ -112,12 +112,12 @@ class JobTally:
     _ended: float = 0.0
 
     def begin(self) -> None:
-        """The job starts running now."""
+        """Start the clock."""
         self.state = self.state.to(JobState.RUNNING)
         self._began = self.clock()
 
     def end(self, state: JobState) -> None:
-        """The job ended now."""
+        """Record the end of the job."""
         self.state = self.state.to(state)
         self._ended = self.clock()
 
@@ -136,7 +136,7 @@ class JobTally:
                 self.wasted_chunks += 1
 
     def report(self) -> JobReport:
-        """Return what has been counted so far."""
+        """Return the counts so far."""
         until = self._ended or self.clock()
         return JobReport(
             self.job,

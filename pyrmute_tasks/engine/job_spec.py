@@ -1,4 +1,4 @@
-"""What a job is: its spec, which travels to the workers."""
+"""A job's spec, which is sent to the workers."""
 
 import enum
 import secrets
@@ -16,35 +16,35 @@ _UNIQUE_ID_BYTES: Final = 8
 
 
 def new_job_id(*, unique: bool = False) -> str:
-    """Return a fresh job id: eight hex digits, short enough to read aloud.
+    """Return a new job id: eight hex digits, short enough to read aloud.
 
     Args:
-        unique: Return 16 digits. What is signed for one job then never fits another.
+        unique: Return 16 digits, so that what is signed for one job never fits another.
     """
     return secrets.token_hex(_UNIQUE_ID_BYTES if unique else _ID_BYTES)
 
 
 class OnCodeMismatch(enum.StrEnum):
-    """What a worker does whose migrations differ from the producer's."""
+    """What a worker does if its migrations differ from the producer's."""
 
-    REJECT = "reject"  # it declines, and the chunk goes to another worker
-    WARN = "warn"  # it says so once a job and migrates
+    REJECT = "reject"  # decline, so that the chunk goes to another worker
+    WARN = "warn"  # log it once a job and migrate
 
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What every chunk of a job has in common.
+    """The properties that all chunks of a job share.
 
     Attributes:
         id: The job's id.
         name: The model's name.
-        from_version: Version of the records that go in.
-        to_version: Version of those that come out.
-        kind: How records travel. Lines come back validated, objects as migrated data.
-        fingerprint: The producer's plan, as `MigrationPlan.fingerprint` has it.
+        from_version: Version of the input records.
+        to_version: Version of the outputs.
+        kind: How records are sent. Lines come back validated, objects as migrated data.
+        fingerprint: Fingerprint of the producer's plan.
         count_hooks: Count for the producer's `MetricsHook`.
-        on_code_mismatch: What workers do that hold other migrations.
-        retry: Which steps are run again, if any.
+        on_code_mismatch: What workers with other migrations do.
+        retry: Which exceptions of steps to retry; None for none.
         compression: How workers compress outputs.
     """
 

@@ -1,23 +1,23 @@
-"""The engine: chunks go out in any order and come back in theirs, within a window.
+"""The pipeline: chunks run in any order and are delivered in theirs, within a window.
 
-`run_ordered` is the one place that knows about the window, the reorder buffer, failing
-fast and cancelling. It works against the three methods of `ChunkExecutor`, so a thread
-pool and a Celery fleet run under the same rules, and the rules are tested without either.
+`run_ordered` alone knows about the window, the reorder buffer, failing fast and cancelling. It
+uses the three methods of `ChunkExecutor`, so a thread pool and a Celery fleet follow the same
+rules, and the rules are tested without either.
 
 The rules:
 
-* A slot of the window is taken when a chunk is submitted and given back when it has been
-  *delivered in order*, so one slow chunk cannot make the buffer behind it grow.
+* A slot of the window is taken when a chunk is submitted and freed when it has been *delivered
+  in order*, so one slow chunk cannot make the buffer behind it grow.
 * Nothing is read from the source unless a slot is free; the consumer's pull drives it all.
-* After a failure in chunk *k* nothing behind *k* is submitted and what is pending behind
-  it is cancelled; everything before it is awaited and delivered, then the outputs before
-  the failing record with the failure, and that is the end. A failure that arrives later but
-  stands earlier takes its place: it is always the one a sequential run would meet.
-* A failure is data here, whatever was raised. Whoever consumes the outcomes raises it.
+* After a failure in chunk *k* nothing behind *k* is submitted, and pending chunks behind it are
+  cancelled; everything before it is awaited and delivered, then the outputs before the failing
+  record with the failure. A failure that arrives later but stands earlier replaces it: the
+  failure is always the one a sequential run would meet.
+* A failure is data here; the consumer of the outcomes raises it.
 * An error of the source itself is raised after everything read before it was delivered.
-* A source is read by the consumer's thread, which it may block. One that has a thread of its own
-  (`threaded`) is asked for one chunk when the window has room; what arrives meanwhile is
-  delivered at once.
+* A source is read in the consumer's thread and may block it. A source with a thread of its own
+  (`threaded_sources`) is asked for one chunk when the window has room; outcomes that arrive
+  meanwhile are delivered at once.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -45,20 +45,20 @@ _MIN_CHUNKS: Final = 8
 _MAX_CHUNKS: Final = 1024
 _CHUNKS_PER_SLOT: Final = 4
 _MAX_BYTES: Final = 64 * 1024 * 1024
-_GROWTH: Final = 2.0  # what is expected of the first outcomes, in times of their inputs
-_POLL_S: Final = 0.05  # how late an outcome may leave while a source with its own thread blocks
-_WEIGHT: Final = 0.3  # of the newest outcome in what is expected of the next ones
+_GROWTH: Final = 2.0  # expected size of the first outcomes, relative to their inputs
+_POLL_S: Final = 0.05  # poll interval for outcomes while a source with its own thread blocks
+_WEIGHT: Final = 0.3  # of the newest outcome in the moving average of sizes
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How much may be between source and sink at once.
+    """Upper bound of what is between source and sink.
 
     Attributes:
         chunks: Chunks submitted and not yet delivered.
-        size_bytes: Sum of the sizes of their inputs or, where they are larger, outcomes; those
-            still to come are reckoned from those that came. A single chunk larger than this
-            still passes, alone.
+        size_bytes: Sum of the sizes of their inputs or, where they are larger, outcomes; sizes of
+            pending outcomes are estimated from earlier ones. A single chunk larger than this still
+            passes, alone.
 
     Raises:
         ConfigurationError: If either is not positive.
@@ -73,11 +73,11 @@ class Window:
 
     @classmethod
     def for_slots(cls, slots: int, jobs: int = 1) -> "Window":
-        """Return the default for each of `jobs` on an executor that runs `slots` chunks at a time.
+        """Return the default for each of `jobs` on an executor with `slots` slots.
 
-        Four chunks a slot keep a slot busy while its last outcome travels, and let it run
-        ahead of a sibling that is four times slower. Jobs share them, so that the next one
-        need not wait until a window of each is done.
+        Four chunks a slot keep a slot busy while its last outcome travels, and let it run ahead of
+        a sibling that is four times slower. Jobs share them, so that a new one does not wait for a
+        window of each.
         """
         chunks = min(max(_CHUNKS_PER_SLOT * slots, _MIN_CHUNKS), _MAX_CHUNKS)
         return cls(chunks=-(-chunks // jobs), size_bytes=-(-_MAX_BYTES // jobs))
@@ -88,34 +88,34 @@ class Window:
 
 
 class Sink(Protocol[Out, Finished]):
-    """What makes of an executor's outcomes what is delivered."""
+    """Finishes outcomes for delivery."""
 
     def finish(self, chunk: Chunk[None], outcome: Outcome[Out], /) -> Outcome[Finished]:
-        """Return what is delivered of a chunk, whose payload is gone by now.
+        """Return the outcome to deliver for a chunk, whose payload is gone by now.
 
-        Called once a chunk and in order. Decodes outputs, and may find a failure that nobody
+        Called once a chunk and in order. Decodes outputs, and may find a failure that was not
         looked for where the chunk ran.
         """
 
 
 class ChunkExecutor(Protocol[In, Out]):
-    """Where chunks run."""
+    """Runs chunks."""
 
     def submit(self, chunk: Chunk[In], /) -> None:
-        """Accept a chunk; must not wait for it to run."""
+        """Accept a chunk, without waiting for it to flow."""
 
     def collect(self, *, wait: bool) -> Iterable[Outcome[Out]]:
-        """Return the outcomes that have arrived since the last call, in any order.
+        """Return the outcomes that arrived since the last call, in any order.
 
         Repeated ones are ignored.
 
         Args:
-            wait: Block until there is at least one. Otherwise this is a look in passing
-                between two reads of the source, and may always return nothing.
+            wait: Block until there is at least one. Otherwise this is a quick look between two
+                reads of the source, and may always return nothing.
         """
 
     def cancel(self, first: int) -> None:
-        """Forget the chunks from index `first` on; their outcomes are no longer wanted."""
+        """Forget the chunks from index `first` on; their outcomes are not wanted."""
 
 
 def run_ordered(
@@ -129,62 +129,62 @@ def run_ordered(
     """Run `chunks` through `executor` and yield their outcomes in order.
 
     Args:
-        chunks: The source, read lazily; closed at the end if it can be.
-        executor: Where they run. Whatever is pending when this ends is cancelled.
-        window: Says how much may be on its way now; a fleet may grow and shrink.
+        chunks: The source, read lazily; closed at the end if possible.
+        executor: Runs them. Chunks that are pending when this ends are cancelled.
+        window: Returns the current window; a fleet may grow and shrink.
         sink: Finishes each outcome in order, right before delivery, in this thread.
-        observers: Told what happens.
+        observers: Called with the job's events.
 
     Yields:
         Outcomes in order. Only the last one may have a failure: that of the failing record
         with the lowest index, with the outputs before that record.
 
     Raises:
-        Exception: The source's, when everything read before it is delivered.
+        Exception: The source's, after everything read before it is delivered.
     """
-    run = _Run(chunks, executor, window, observers or Observers())
+    flow = _Flow(chunks, executor, window, observers or Observers())
     try:
         while True:
-            run.fill()
-            if not run.held:
+            flow.fill()
+            if not flow.held:
                 break
-            chunk, outcome = run.next_in_order()
+            chunk, outcome = flow.next_in_order()
             finished = sink.finish(chunk, outcome)
             if _ends_job(finished):
-                run.stop_behind(chunk.index)
+                flow.stop_behind(chunk.index)
             yield finished
-            run.release(chunk, finished)
+            flow.release(chunk, finished)
             if _ends_job(finished):
                 return
-        if run.source_error is not None:
-            raise run.source_error
+        if flow.source_error is not None:
+            raise flow.source_error
     finally:
-        run.close()
+        flow.close()
 
 
 def _ends_job(outcome: Outcome[Any]) -> bool:
-    """Say whether nothing behind a chunk is wanted; the first failure ends a job."""
+    """Return whether a chunk ends the job; the first failure does."""
     return bool(outcome.failures)
 
 
-class _Run(Generic[In, Out]):
-    """The state of one `run_ordered`."""
+class _Flow(Generic[In, Out]):
+    """The state of one call of `run_ordered`."""
 
     def __init__(
         self,
         chunks: Iterator[Chunk[In]] | ConvertedReader[Chunk[In]],
         executor: ChunkExecutor[In, Out],
         window: Callable[[], Window],
-        tell: Observers,
+        notify: Observers,
     ) -> None:
-        # Submitted and not delivered, by index, in order; without its payload once its outcome
-        # is there, since a consumer may take long to come for that.
+        # Submitted and not delivered, by index, in order; without payload once the outcome is
+        # there, since the consumer may be slow.
         self.held: dict[int, Chunk[In] | Chunk[None]] = {}
         self.source_error: Exception | None = None
-        self._charges: dict[int, int] = {}  # what each of them takes of the window's bytes
+        self._charges: dict[int, int] = {}  # bytes that each takes of the window
         self._held_bytes = 0  # their sum
-        self._growth = _GROWTH  # how many times its input an outcome is, of late
-        self._waiting: Chunk[In] | None = None  # read, but too large for what is free
+        self._growth = _GROWTH  # moving average of outcome size relative to input size
+        self._waiting: Chunk[In] | None = None  # read, but too large for the free window
         self._arrived: dict[int, Outcome[Out]] = {}
         self._next = 0
         self._limit: int | None = None  # index of the earliest chunk known to have failed
@@ -192,13 +192,13 @@ class _Run(Generic[In, Out]):
         self._exhausted = False
         self._executor = executor
         self._window = window
-        self._tell = tell
+        self._notify = notify
 
     def fill(self) -> None:
         """Submit chunks while the window has room.
 
-        Stops early when the next chunk in order has arrived: with a slow source the
-        outputs that are ready should not wait for the window to fill.
+        Stops early when the next chunk in order has arrived: with a slow source, finished
+        outputs do not wait for the window to fill.
         """
         window = self._window()
         while self._limit is None and len(self.held) < window.chunks:
@@ -213,7 +213,7 @@ class _Run(Generic[In, Out]):
             self.held[chunk.index] = chunk
             self._charge(chunk.index, charge)
             self._executor.submit(chunk)
-            self._tell(ChunkSubmitted(chunk.index, chunk.start, chunk.count))
+            self._notify(ChunkSubmitted(chunk.index, chunk.start, chunk.count))
             for outcome in self._executor.collect(wait=False):
                 self._accept(outcome)
             if self._next in self._arrived:
@@ -234,7 +234,7 @@ class _Run(Generic[In, Out]):
         return None
 
     def _wait_for_source(self, reader: ConvertedReader[Chunk[In]]) -> Chunk[In] | None:
-        """Return the next chunk, or None as soon as there is something to deliver."""
+        """Return the next chunk, or None once an outcome can be delivered."""
         while True:
             chunk = reader.poll(_POLL_S)
             if chunk is not None:
@@ -245,7 +245,7 @@ class _Run(Generic[In, Out]):
                 return None
 
     def next_in_order(self) -> tuple[Chunk[None], Outcome[Out]]:
-        """Wait for the outcome of the earliest chunk that is not delivered."""
+        """Wait for the outcome of the earliest undelivered chunk."""
         while self._next not in self._arrived:
             for outcome in self._executor.collect(wait=True):
                 self._accept(outcome)
@@ -256,7 +256,7 @@ class _Run(Generic[In, Out]):
         if index not in self.held or index in self._arrived:
             return
         failed = _ends_job(outcome)
-        self._tell(
+        self._notify(
             ChunkSettled(index, self.held[index].count, outcome.seconds, outcome.worker, failed)
         )
         self._arrived[index] = outcome
@@ -274,7 +274,7 @@ class _Run(Generic[In, Out]):
             self._charges[index] = size_bytes
 
     def stop_behind(self, index: int) -> None:
-        """Chunk `index` failed: cancel what is behind it, unless that is done already."""
+        """Cancel the chunks behind failed chunk `index`, unless that is done already."""
         if self._limit is not None and self._limit <= index:
             return
         self._limit = index
@@ -283,18 +283,18 @@ class _Run(Generic[In, Out]):
         for late in [late for late in self.held if late > index]:
             ran = self._arrived.pop(late, None) is not None
             self._charge(late, 0)
-            self._tell(ChunkDiscarded(late, self.held.pop(late).count, ran))
+            self._notify(ChunkDiscarded(late, self.held.pop(late).count, ran))
 
     def release(self, chunk: Chunk[None], outcome: Outcome[Any]) -> None:
-        """Give the slot of a delivered chunk back."""
+        """Free the slot of a delivered chunk."""
         del self.held[chunk.index]
         self._charge(chunk.index, 0)
         self._next += 1
         done_bytes = 0 if _ends_job(outcome) else chunk.size_bytes
-        self._tell(ChunkDelivered(chunk.index, outcome.count, done_bytes))
+        self._notify(ChunkDelivered(chunk.index, outcome.count, done_bytes))
 
     def close(self) -> None:
-        """Cancel whatever is still pending and close the source."""
+        """Cancel pending chunks and close the source."""
         try:
             if self.held:
                 self._executor.cancel(self._next)

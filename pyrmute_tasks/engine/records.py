@@ -1,4 +1,4 @@
-"""Records as a source of chunks, and as what comes out of them."""
+"""Records as a source of chunks, and the sink that returns their results."""
 
 from collections.abc import Generator, Iterable, Iterator
 from functools import partial
@@ -28,13 +28,13 @@ _MOST_BYTES: Final = 512 * 1024
 
 
 class RecordSource:
-    """Records cut into chunks of objects frames; closes what it reads when it is closed.
+    """Cuts records into chunks of objects frames; closing it closes the records' source.
 
     Args:
-        records: The source, read no further than asked.
-        chunk_size: Records a chunk, exactly; None chooses it from their size.
-        window_bytes: Size of the window that is to hold enough chunks for all slots.
-        compression: How frames are compressed.
+        records: The source, read no further than requested.
+        chunk_size: Records a chunk; None chooses it from their size.
+        window_bytes: Size of a window that must hold enough chunks for all slots.
+        compression: How to compress frames.
     """
 
     kind: Final = FrameKind.OBJECTS
@@ -55,7 +55,7 @@ class RecordSource:
         self._cut = ThreadedReader(cut) if isinstance(records, ThreadedSource) else cut()
 
     def has_records(self) -> bool:
-        """Say whether there is anything to do; reads the first chunk."""
+        """Return whether there are any records; reads the first chunk."""
         self._first = next(self._cut, None)
         return self._first is not None
 
@@ -72,7 +72,7 @@ class RecordSource:
         return frame
 
     def __call__(self, event: Event, /) -> None:
-        """Learn how large the next chunks are to be."""
+        """Learn the size of the next chunks."""
         self._sizer(event)
 
     def close(self) -> None:
@@ -81,12 +81,12 @@ class RecordSource:
 
 
 class RecordSink:
-    """Makes of the data that workers have migrated what the caller wants.
+    """Converts migrated data into the results that the caller wants.
 
     Args:
         plan: The job's plan.
-        wanted: Models, validated here, or data.
-        hooks: The manager's, for what workers counted.
+        wanted: The results: models, validated here, or data.
+        hooks: The manager's, to merge the workers' counts into.
     """
 
     def __init__(self, plan: MigrationPlan, wanted: Wanted, hooks: HookSet) -> None:
@@ -95,10 +95,10 @@ class RecordSink:
         self._hooks = hooks
 
     def finish(self, chunk: Chunk[None], outcome: Outcome[Frame], /) -> Outcome[list[Any]]:
-        """Decode a chunk's outputs, and validate them if models are wanted."""
+        """Decode a chunk's outputs, and validate them for models."""
         self._hooks.merge(outcome.counts)
         with rare_collections():
             data = decode_records(outcome.outputs)
-            outputs, invalid = self._wanted.finish(self._plan, data, chunk.start)
+            outputs, invalid = self._wanted.convert(self._plan, data, chunk.start)
         failures = outcome.failures if invalid is None else (invalid,)
         return Outcome(outcome.index, len(outputs), outputs, failures)

@@ -1,8 +1,8 @@
-"""Reads sources that block in a thread of their own, so that outputs need not wait for them.
+"""Sources read in a thread of their own, so that the consumer never waits for a record.
 
-A source is read in the thread that consumes its outputs, as in a loop: cursors, sessions and
-connections often belong to a thread, some without a word. While such a source blocks, the
-consumer does. `in_thread` says of a source that another thread may read it.
+By default a source is read in the thread that consumes its outputs, as in a loop: cursors,
+sessions and connections often belong to a thread, sometimes undocumented. While such a source
+blocks, so does the consumer. `in_thread` declares that another thread may read it.
 """
 
 import contextvars
@@ -23,7 +23,7 @@ _CLOSE_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ThreadedSource(Generic[Record]):
-    """Records that another thread may read; see `in_thread`.
+    """Records that another thread may read; made by `in_thread`.
 
     Attributes:
         records: The records.
@@ -36,12 +36,12 @@ class ThreadedSource(Generic[Record]):
 
 
 def in_thread(records: Iterable[Record]) -> ThreadedSource[Record]:
-    """Let a thread of its own read `records` while a `Migrator` waits for the next one.
+    """Read `records` in a thread of their own while a `Migrator` waits for the next one.
 
-    For sources that block, as queues and services do: what is finished then leaves at once,
-    errors too, and chunks that got lost are looked after. Nothing is read beyond the window, and
-    one thread does all reading, in a copy of the caller's context. It also closes the source;
-    if the source is blocked when the job ends, as soon as it goes on.
+    For sources that block, as queues and services do: finished outputs and errors then leave at
+    once, and lost chunks are resent. Nothing is read beyond the window, and one thread does all
+    reading, in a copy of the caller's context. It also closes the source; if the source blocks
+    when the job ends, as soon as it returns.
 
     Args:
         records: Must not depend on the thread, as a cursor of sqlite3 or a connection of Django.
@@ -58,18 +58,18 @@ def in_thread(records: Iterable[Record]) -> ThreadedSource[Record]:
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """The reading is over."""
+    """The end of the items."""
 
     error: BaseException | None
 
 
 class ThreadedReader(Generic[Item]):
-    """Reads an iterator in a thread, one item ahead at the most, when it is asked to.
+    """Reads an iterator in a thread, one item ahead at most, on request.
 
-    Used by one thread. `close` it in the end.
+    Use it from one thread, and `close` it at the end.
 
     Args:
-        items: Touched by the reading thread alone, which also closes it.
+        items: Returns the iterator; only the reading thread touches and closes it.
     """
 
     def __init__(self, items: Callable[[], Generator[Item, None, None]]) -> None:
@@ -80,16 +80,16 @@ class ThreadedReader(Generic[Item]):
         self._end: _End | None = None
         context = contextvars.copy_context()
         self._thread = threading.Thread(
-            target=context.run, args=(self._run,), name="source", daemon=True
+            target=context.run, args=(self._read_items,), name="source", daemon=True
         )
         self._thread.start()
 
     def poll(self, timeout_s: float | None = None) -> Item | None:
-        """Return the next item, or None if it is not there in time.
+        """Return the next item, or None after `timeout_s`.
 
         Raises:
-            StopIteration: If there is none.
-            BaseException: What the iterator raised.
+            StopIteration: At the end.
+            BaseException: From the iterator.
         """
         if self._end is None and not self._is_asked:
             self._is_asked = True
@@ -112,16 +112,16 @@ class ThreadedReader(Generic[Item]):
 
     def __next__(self) -> Item:
         found = self.poll()
-        assert found is not None  # without a time there is an item or an exception
+        assert found is not None  # without a timeout there is an item or an exception
         return found
 
     def close(self) -> None:
-        """Close the iterator in its thread; wait up to a second, as the source may block."""
+        """Let the thread close the iterator; waits a moment, but not for a source that blocks."""
         self._asked.put(False)
         if self._thread is not threading.current_thread():
             self._thread.join(_CLOSE_S)
 
-    def _run(self) -> None:
+    def _read_items(self) -> None:
         end = _End(None)
         try:
             items = self._items()
@@ -138,12 +138,12 @@ class ThreadedReader(Generic[Item]):
 
 
 class ConvertedReader(Generic[Made]):
-    """Converts what a `ThreadedReader` reads, in the thread that uses it.
+    """Converts the items of a `ThreadedReader` in the thread that uses them.
 
     Args:
-        reader: Where items come from.
-        convert: Called with each.
-        first: One that was read before.
+        reader: Source of the items.
+        convert: Converts an item.
+        first: An item that was read before.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class ConvertedReader(Generic[Made]):
         self._convert: Callable[[Any], Made] = convert
 
     def poll(self, timeout_s: float | None = None) -> Made | None:
-        """Return the next one, or None if it is not there in time; as `ThreadedReader.poll`."""
+        """Return the next item, or None after `timeout_s`; like `ThreadedReader.poll`."""
         item = self._first.pop() if self._first else self._reader.poll(timeout_s)
         return None if item is None else self._convert(item)
 

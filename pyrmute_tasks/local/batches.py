@@ -1,8 +1,8 @@
-"""Batches on this machine: one after the other, in threads, or in processes.
+"""Batches on this machine: sequential, in threads, or in processes.
 
-All three run the same plan, so they give the same outputs and raise the same error: that of
-the first failing record. One after the other means just that: a record is read from the source,
-migrated and validated before the next one is read.
+All three run the same plan, so they give the same outputs and raise the same error: that of the
+first failing record. A sequential batch reads, migrates and validates each record before it reads
+the next one.
 """
 
 import copy
@@ -32,11 +32,11 @@ __all__ = ["Parallelism", "migrate_all", "migrate_lazily", "migrate_parallel"]
 
 @dataclass(frozen=True, slots=True)
 class Parallelism:
-    """How a batch is spread over this machine.
+    """The workers of a batch on this machine.
 
     Attributes:
-        workers: How many threads or processes.
-        use_processes: Processes, not threads.
+        workers: Number of threads or processes.
+        use_processes: Whether they are processes.
     """
 
     workers: int
@@ -46,7 +46,7 @@ class Parallelism:
     def of(
         cls, parallel: bool, max_workers: int | None, use_processes: bool
     ) -> "Parallelism | None":
-        """Read pyrmute's three arguments; None means one record after the other.
+        """Read pyrmute's three arguments; None means a sequential batch.
 
         Raises:
             ConfigurationError: If `max_workers` is not a positive integer.
@@ -58,23 +58,23 @@ class Parallelism:
 def migrate_all(
     get_plan: Callable[[], MigrationPlan], records: Iterable[Any], wanted: Wanted, hooks: HookSet
 ) -> list[Any]:
-    """Migrate records one after the other.
+    """Migrate records one after another.
 
     Args:
-        get_plan: Returns the plan; not asked if there are no records.
+        get_plan: Returns the plan; not called if there are no records.
         records: The source; each record is read when the one before it is done.
-        wanted: What is returned for each.
+        wanted: The results to return.
         hooks: The manager's.
 
     Raises:
         BaseException: The error of the first failing record, or the source's.
     """
-    begun = _begun(records)
-    if begun is None:
+    found = _nonempty(records)
+    if found is None:
         return []
     plan = get_plan()
     with use_hooks(hooks.observers()):
-        done, failure = plan.run(begun, wanted.output(plan))
+        done, failure = plan.run(found, wanted.output(plan))
     if failure is not None:
         raise failure.exception()
     return done
@@ -83,15 +83,15 @@ def migrate_all(
 def migrate_lazily(
     get_migrate: Callable[[], Callable[[Any], Any]], records: Iterable[Any]
 ) -> Generator[Any, None, None]:
-    """Migrate records one by one, each when it is asked for.
+    """Migrate records one by one, on demand.
 
     Args:
-        get_migrate: Returns what migrates one record; asked for each, so that what is
-            registered meanwhile counts for the next one.
+        get_migrate: Returns the function that migrates one record; called for each, so that
+            registrations made meanwhile apply to the next one.
         records: The source; closed at the end.
     """
     source = iter(records)
-    try:  # no context manager of a generator, which sets attributes of what is raised
+    try:  # a generator's context manager would set attributes of the exception
         for index, record in enumerate(source):
             try:
                 output = get_migrate()(record)
@@ -118,26 +118,26 @@ def migrate_parallel(
     """Migrate records in threads or processes.
 
     Args:
-        get_plan: Returns the plan; not asked if there are no records.
+        get_plan: Returns the plan; not called if there are no records.
         records: The source.
-        wanted: What is returned for each; in threads it is made there.
+        wanted: The results to return; threads produce them, processes only data.
         hooks: The manager's.
-        parallelism: Where to run.
+        parallelism: The threads or processes.
         locate: Returns the manager's name, for processes that must import it.
 
     Raises:
         BaseException: The error of the first failing record.
         ManagerImportError: If processes must import the manager and cannot.
     """
-    begun = _begun(records)
-    if begun is None:
+    found = _nonempty(records)
+    if found is None:
         return []
     run = _in_processes if parallelism.use_processes else _in_threads
-    return run(get_plan(), begun, wanted, hooks, parallelism.workers, locate)
+    return run(get_plan(), found, wanted, hooks, parallelism.workers, locate)
 
 
-def _begun(records: Iterable[Any]) -> Iterable[Any] | None:
-    """Return the records, or None if there are none; reads one at the most."""
+def _nonempty(records: Iterable[Any]) -> Iterable[Any] | None:
+    """Return the records, or None if there are none; reads at most one."""
     if type(records) in _KEPT:
         return records if records else None
     source = iter(records)
@@ -146,10 +146,10 @@ def _begun(records: Iterable[Any]) -> Iterable[Any] | None:
     return None
 
 
-_KEPT: Final = (list, tuple)  # any other source may give the same dict each time, filled anew
-_CHUNKS_PER_WORKER: Final = 4  # so that one slow chunk does not leave the others idle for long
+_KEPT: Final = (list, tuple)  # any other source may yield the same dict again, refilled
+_CHUNKS_PER_WORKER: Final = 4  # so that one slow chunk does not leave the others idle
 _MAX_CHUNK_SIZE: Final = 2000
-_FIRST_CHUNK_SIZE: Final = 62  # of a source whose length is not known
+_FIRST_CHUNK_SIZE: Final = 62  # for a source of unknown length
 _GROWING_CHUNKS: Final = 5
 
 
@@ -177,7 +177,7 @@ def _gather(
 
 
 def _sizes(records: Iterable[Any], workers: int) -> Callable[[], int]:
-    """Return what says how many records the next chunk holds."""
+    """Return a function that returns the size of the next chunk, in records."""
     if isinstance(records, Sequence) and len(records):
         size = -(-len(records) // (_CHUNKS_PER_WORKER * workers))
         return lambda: max(1, min(size, _MAX_CHUNK_SIZE))
@@ -208,12 +208,12 @@ def _in_threads(
     kept = records if type(records) in _KEPT else map(_copied, records)
     with ThreadExecutor(run, workers) as executor:
         chunks = cut_records(kept, _sizes(records, workers))
-        return _gather(chunks, executor, workers, _Counted(hooks))
+        return _gather(chunks, executor, workers, _CountingSink(hooks))
 
 
 @dataclass(frozen=True, slots=True)
-class _Counted:
-    """Delivers what threads have made, and counts for hooks."""
+class _CountingSink:
+    """Delivers the outputs of threads, and merges their counts into the hooks."""
 
     hooks: HookSet
 
@@ -225,7 +225,7 @@ class _Counted:
 def _copied(record: Any) -> Any:
     try:
         return copy.deepcopy(record)
-    except Exception:  # something that cannot be copied is hardly used again
+    except Exception:  # a record that cannot be copied is rarely refilled
         return record
 
 
@@ -246,17 +246,17 @@ def _in_processes(
             "module that runs batches behind: if __name__ == '__main__':"
         )
     context = multiprocessing.get_context()
-    # A forked process has the plan already; any other one has to import its manager.
+    # A forked process has the plan already; any other has to import its manager.
     argument = (plan, hooks) if context.get_start_method() == "fork" else (locate(), *_key(plan))
 
-    with ProcessExecutor(_begin_work, argument, workers, context) as executor:
+    with ProcessExecutor(_start_worker, argument, workers, context) as executor:
         chunks = cut_records(pack_each(records, pack_or_pickle), _sizes(records, workers))
-        return _gather(chunks, executor, workers, _Validated(plan, wanted, hooks))
+        return _gather(chunks, executor, workers, _ConvertingSink(plan, wanted, hooks))
 
 
 @dataclass(frozen=True, slots=True)
-class _Validated:
-    """Makes of the data that processes have migrated what the caller wants."""
+class _ConvertingSink:
+    """Converts the data that processes have migrated into the results."""
 
     plan: MigrationPlan
     wanted: Wanted
@@ -264,7 +264,7 @@ class _Validated:
 
     def finish(self, chunk: Chunk[None], outcome: Outcome[list[Any]], /) -> Outcome[list[Any]]:
         self.hooks.merge(outcome.counts)
-        outputs, invalid = self.wanted.finish(self.plan, outcome.outputs, chunk.start)
+        outputs, invalid = self.wanted.convert(self.plan, outcome.outputs, chunk.start)
         failures = outcome.failures if invalid is None else (invalid,)
         return Outcome(outcome.index, len(outputs), outputs, failures)
 
@@ -273,9 +273,9 @@ def _key(plan: MigrationPlan) -> tuple[str, str, str]:
     return plan.name, str(plan.from_version), str(plan.to_version)
 
 
-def _begin_work(argument: Any) -> Callable[[Chunk[list[Any]]], Outcome[list[bytes]]]:
-    """Make what runs chunks in a process of its own."""
-    plan, hooks = argument if isinstance(argument[0], MigrationPlan) else _import_work(*argument)
+def _start_worker(argument: Any) -> Callable[[Chunk[list[Any]]], Outcome[list[bytes]]]:
+    """Return the function that runs chunks in a process of the pool."""
+    plan, hooks = argument if isinstance(argument[0], MigrationPlan) else _import_worker(*argument)
     output = Output(OutputKind.PACKED, pack=pack_or_pickle)
 
     def run(chunk: Chunk[list[Any]]) -> Outcome[list[bytes]]:
@@ -286,9 +286,9 @@ def _begin_work(argument: Any) -> Callable[[Chunk[list[Any]]], Outcome[list[byte
     return run
 
 
-def _import_work(
+def _import_worker(
     manager: str, name: str, from_version: str, to_version: str
 ) -> tuple[MigrationPlan, HookSet]:
     found: Any = load_attribute(manager)
-    # Hooks that only the parent registered are counted for by observing in any case.
+    # Count always: hooks may be registered in the parent only.
     return found.plan(name, from_version, to_version, observe=True), found.hooks

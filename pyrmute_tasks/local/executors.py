@@ -28,14 +28,14 @@ Out = TypeVar("Out")
 
 
 def usable_cpus() -> int:
-    """Return how many CPUs this process may use."""
+    """Return the number of CPUs this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def check_workers(max_workers: int | None) -> int:
-    """Return how many workers to use; None means one for each usable CPU.
+    """Return the number of workers; None means one for each usable CPU.
 
     Raises:
         ConfigurationError: If it is not a positive integer.
@@ -48,11 +48,11 @@ def check_workers(max_workers: int | None) -> int:
 
 
 class ThreadExecutor(Generic[In, Out]):
-    """Runs chunks in threads, for steps that wait for something; a context manager.
+    """Runs chunks in threads, for steps that wait for I/O; a context manager.
 
     Args:
-        run: What turns a chunk into its outcome.
-        workers: How many threads.
+        run: Turns a chunk into its outcome.
+        workers: Number of threads.
     """
 
     def __init__(self, run: Callable[[Chunk[In]], Outcome[Out]], workers: int) -> None:
@@ -70,34 +70,34 @@ class ThreadExecutor(Generic[In, Out]):
         self._pool.submit(chunk.index, self._run, chunk)
 
     def collect(self, *, wait: bool) -> Iterable[Outcome[Out]]:
-        """Return the outcomes that are there; see `ChunkExecutor`."""
+        """Return the outcomes that have arrived; see `ChunkExecutor`."""
         return self._pool.collect(wait)
 
     def cancel(self, first: int) -> None:
-        """Drop the chunks from index `first` on; those that run end in vain."""
+        """Drop the chunks from index `first` on; outcomes of running ones are discarded."""
         self._pool.cancel(first)
 
 
 Run: TypeAlias = Callable[[Chunk[list[Any]]], Outcome[list[bytes]]]
 
-_Payload: TypeAlias = bytes | list[bytes]  # of records: all in one if none had to be pickled
-_PICKLED: Final = b"\xc1"  # msgpack never begins with it
+_Payload: TypeAlias = bytes | list[bytes]  # records: joined, unless one had to be pickled
+_PICKLED: Final = b"\xc1"  # msgpack never starts with it
 
 
 def pack_or_pickle(record: object) -> bytes:
-    """Return a record as it travels to or from a process of the pool.
+    """Return a record as bytes for a process of the pool.
 
-    Packed, which is several times faster; only what no frame can hold is pickled.
+    Packs it, which is several times faster; pickles only what no frame can hold.
 
     Raises:
-        UnsupportedValueError: If it can be neither.
+        UnsupportedValueError: If it can be neither packed nor pickled.
     """
     try:
         return pack_record(record)
     except UnsupportedValueError as error:
         try:
             pickled = ForkingPickler.dumps(record)
-            ForkingPickler.loads(pickled)  # where that fails, it has to be known here
+            ForkingPickler.loads(pickled)  # fail here, where the record is known
         except Exception:
             raise error from None
         return _PICKLED + pickled
@@ -110,7 +110,7 @@ def _together(records: list[bytes]) -> _Payload:
 
 
 def unpack_or_unpickle(payload: bytes | list[bytes]) -> list[Any]:
-    """Return the records that `pack_or_pickle` made bytes of, one by one or joined."""
+    """Return the records from the output of `pack_or_pickle`, joined or one by one."""
     if isinstance(payload, bytes):
         records: list[Any] = unpack(payload)
         return records
@@ -121,15 +121,15 @@ def unpack_or_unpickle(payload: bytes | list[bytes]) -> list[Any]:
 
 
 class ProcessExecutor:
-    """Runs chunks of records in processes, for steps that compute; a context manager.
+    """Runs chunks in processes, for steps that compute; a context manager.
 
-    Records travel as `pack_or_pickle` makes them.
+    Records are sent as `pack_or_pickle` encodes them.
 
     Args:
-        make_run: Called once in each process with `argument`; returns what turns a chunk
-            into its outcome there.
-        argument: For `make_run`. Where processes are not forked, both must be picklable.
-        workers: How many processes.
+        make_run: Called once in each process with `argument`; returns the function that turns a
+            chunk into its outcome there.
+        argument: For `make_run`. Unless processes are forked, both must be picklable.
+        workers: Number of processes.
         context: How processes are started.
     """
 
@@ -141,7 +141,7 @@ class ProcessExecutor:
         context: BaseContext,
     ) -> None:
         pool = ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_begin, initargs=(make_run, argument)
+            workers, mp_context=context, initializer=_start_process, initargs=(make_run, argument)
         )
         self._pool = _Pool(pool)
 
@@ -155,31 +155,31 @@ class ProcessExecutor:
         """Hand a chunk to a process.
 
         Raises:
-            JobError: If a process of the pool has been killed.
+            JobError: If a process of the pool was killed.
         """
         sent = replace(chunk, payload=_together(chunk.payload))  # type: ignore[arg-type]  # of another kind
-        self._pool.submit(chunk.index, _run_travelled, sent)
+        self._pool.submit(chunk.index, _run_in_process, sent)
 
     def collect(self, *, wait: bool) -> Iterable[Outcome[list[Any]]]:
-        """Return the outcomes that are there; see `ChunkExecutor`.
+        """Return the outcomes that have arrived; see `ChunkExecutor`.
 
         Raises:
-            JobError: If a process of the pool has been killed.
+            JobError: If a process of the pool was killed.
         """
-        return [_arrived(report, outputs) for report, outputs in self._pool.collect(wait)]
+        return [_received(report, outputs) for report, outputs in self._pool.collect(wait)]
 
     def cancel(self, first: int) -> None:
-        """Drop the chunks from index `first` on; those that run end in vain."""
+        """Drop the chunks from index `first` on; outcomes of running ones are discarded."""
         self._pool.cancel(first)
 
 
-def _arrived(report: bytes, outputs: _Payload) -> Outcome[list[Any]]:
+def _received(report: bytes, outputs: _Payload) -> Outcome[list[Any]]:
     outcome: Outcome[Any] = decode_outcome(report)
     return replace(outcome, outputs=unpack_or_unpickle(outputs))
 
 
 class _Pool:
-    """A pool of `concurrent.futures`, by chunk."""
+    """A pool of `concurrent.futures`, indexed by chunk."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
@@ -189,7 +189,7 @@ class _Pool:
         try:
             self._futures[self._executor.submit(run, argument)] = index
         except BrokenProcessPool as error:
-            raise _broken() from error
+            raise _pool_broken() from error
 
     def collect(self, wait: bool) -> list[Any]:
         done, _ = wait_for(self._futures, timeout=None if wait else 0, return_when=FIRST_COMPLETED)
@@ -198,7 +198,7 @@ class _Pool:
         try:
             return [future.result() for future in done]
         except BrokenProcessPool as error:
-            raise _broken() from error
+            raise _pool_broken() from error
 
     def cancel(self, first: int) -> None:
         for future, index in list(self._futures.items()):
@@ -210,7 +210,7 @@ class _Pool:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _broken() -> JobError:
+def _pool_broken() -> JobError:
     return JobError(
         "a process that ran a chunk was killed, or a step ended it: a record may need more memory "
         "than there is, or a step may call os._exit; Migrator runs it on workers that survive that"
@@ -221,13 +221,13 @@ def _broken() -> JobError:
 
 _NO_FRAME: Final = encode_frame(FrameKind.OBJECTS, 0, b"")
 
-_runs: Final[list[Run]] = []  # this process's own, set once when it begins
+_runs: Final[list[Run]] = []  # this process's own, set once when it starts
 
 
-def _begin(make_run: Callable[[Any], Run], argument: object) -> None:
+def _start_process(make_run: Callable[[Any], Run], argument: object) -> None:
     _runs.append(make_run(argument))
 
 
-def _run_travelled(chunk: Chunk[Any]) -> tuple[bytes, _Payload]:
+def _run_in_process(chunk: Chunk[Any]) -> tuple[bytes, _Payload]:
     outcome: Outcome[Any] = _runs[-1](replace(chunk, payload=unpack_or_unpickle(chunk.payload)))
     return encode_outcome(replace(outcome, outputs=_NO_FRAME)), _together(outcome.outputs)

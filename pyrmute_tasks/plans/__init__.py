@@ -1,1 +1,1 @@
-"""Plans: the steps from one version to another, the code generated for them, fingerprints."""
+"""Migration plans: steps between versions, the code generated for them, and fingerprints."""

@@ -1,11 +1,11 @@
 """The functions of a plan, generated from source as `attrs` generates an `__init__`.
 
-Two functions are made for a plan and a kind of output. One migrates a record and raises what
+Each plan and kind of output gets two functions. One migrates a single record and raises what
 a plain loop would raise; the other migrates many and returns what stopped it, as data. Both
-take one record through all steps, the check, validation and writing before the next one
-begins, and call everything exactly once.
+take a record through steps, checks, validation and writing before the next one begins, and
+call everything exactly once.
 
-The source can be read (`Generated.source`), and tracebacks show its lines.
+`Generated.source` holds the source, and tracebacks show its lines.
 """
 
 import enum
@@ -29,26 +29,26 @@ __all__ = ["Call", "Generated", "Interruption", "Output", "OutputKind", "Stopped
 
 
 class Interruption(BaseException):
-    """Ends whatever runs, from outside of it; never the fault of a record."""
+    """Interrupts a run from outside, such as a time limit; never the fault of a record."""
 
 
 class OutputKind(enum.Enum):
-    """What a record becomes."""
+    """The form of a plan's outputs."""
 
     DATA = "data"  # the last step's dict
-    PACKED = "packed"  # that dict as bytes for the wire, taken before the next record begins
+    PACKED = "packed"  # that dict packed for the wire before the next record begins
     MODELS = "models"  # an instance of a model
-    LINES = "lines"  # that instance as a line of JSON; the record is read from one, too
+    LINES = "lines"  # that instance as a line of JSON; the input is a line too
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a record becomes, and the model that validates it.
+    """An output kind, with the model and the packer it needs.
 
     Attributes:
-        kind: What comes out.
-        model: What validates it; None where nothing does.
-        pack: What packs it, if it is packed.
+        kind: The form of the outputs.
+        model: The model to validate with; None to skip validation.
+        pack: Packs a record for the wire; only for `OutputKind.PACKED`.
     """
 
     kind: OutputKind
@@ -58,12 +58,12 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Something a record goes through.
+    """A function to call with each record.
 
     Attributes:
-        function: What is called with it.
-        step: The step that is to blame if no dict comes back.
-        wraps: Whether its exceptions become errors of `step`; otherwise they pass.
+        function: The function.
+        step: The step to blame if it does not return a dict.
+        wraps: Whether to raise its exceptions as errors of `step`, instead of unchanged.
     """
 
     function: MigrationFunc
@@ -73,12 +73,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """What ended a run of many records.
+    """The reason a run of many records stopped.
 
     Attributes:
-        stage: What was being done with the record.
-        step: The hop that failed; empty outside of steps.
-        error: What a plain loop would have raised.
+        stage: The stage that failed.
+        step: The step that failed; empty outside of steps.
+        error: The exception a plain loop would have raised.
     """
 
     stage: Stage
@@ -86,19 +86,19 @@ class Stopped:
     error: BaseException
 
     def at(self, index: int) -> RecordFailure:
-        """Return the failure of the record at `index` of the whole input."""
+        """Return the failure for the record at `index` of the whole input."""
         return RecordFailure.of(index, self.stage, self.step, self.error)
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """The functions of a plan for one kind of output.
+    """The functions generated for a plan and one kind of output.
 
     Attributes:
         one: Migrates a record; raises what a plain loop would raise.
-        many: Migrates records, hands each output to a function, and returns what stopped it.
-            What the records' source raises passes.
-        source: The source of both.
+        many: Migrates records, hands each output to a function, and returns the reason it stopped.
+            Exceptions from the source are raised unchanged.
+        source: The source code of both.
     """
 
     one: Callable[[Any], Any]
@@ -107,19 +107,19 @@ class Generated:
 
 
 def generate(title: str, name: str, calls: Sequence[Call], output: Output) -> Generated:
-    """Generate the functions that take records through `calls`.
+    """Generate the functions that pass records through `calls`.
 
     Args:
-        title: What tracebacks name as the file.
+        title: The file name shown in tracebacks.
         name: The model's name, for errors.
-        calls: What a record goes through, in order.
-        output: What becomes of the last one's data.
+        calls: The functions to call with each record, in order.
+        output: The form of the outputs.
     """
     names: dict[str, Any] = {}
     parts = [_read()] if output.kind is OutputKind.LINES else []
     for number, call in enumerate(calls, 1):
-        names[f"step_{number}"], names[f"blame_{number}"] = call.function, _Blame(name, call)
-        parts.append(_run(number, call, "data" if number > 1 else "record"))
+        names[f"step_{number}"], names[f"blame_{number}"] = call.function, _CallErrors(name, call)
+        parts.append(_call_step(number, call, "data" if number > 1 else "record"))
     data = "data" if calls else "record"
     if output.model is not None:
         names["Target"], names["own"] = output.model, output.model.__dict__
@@ -140,27 +140,27 @@ def generate(title: str, name: str, calls: Sequence[Call], output: Output) -> Ge
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Something that is done with a record.
+    """One operation on a record, as source code.
 
     Attributes:
         code: A statement.
-        stopped: An expression of the `Stopped` for the `error` it raised.
-        raised: An expression of what one record's function raises for `error`; empty if that
-            is the error itself.
-        refused: What must not have come out.
-        before: A statement before the first of many records, and before this of a single one.
+        stopped: Expression for the `Stopped` of an `error` it raised.
+        raised: Expression for the exception to raise for `error` when migrating a single record;
+            empty to raise `error` itself.
+        check: The check of its result.
+        before: Statement before the first of many records, or before the operation on a single one.
     """
 
     code: str
     stopped: str
     raised: str = ""
-    refused: "_Refusal | None" = None
+    check: "_Check | None" = None
     before: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class _Refusal:
-    """What is refused, as expressions: when, with which error, and as which `Stopped`."""
+class _Check:
+    """A check of a result, as expressions: the condition, its error, and its `Stopped`."""
 
     condition: str
     error: str
@@ -172,16 +172,16 @@ def _read() -> _Part:
         "record = from_json(record)",
         stopped="unreadable(record, error)",
         raised="no_json(record, error)",
-        refused=_Refusal("type(record) is not dict", "no_object(record)", "foreign(record)"),
+        check=_Check("type(record) is not dict", "no_object(record)", "foreign(record)"),
     )
 
 
-def _run(number: int, call: Call, value: str) -> _Part:
+def _call_step(number: int, call: Call, value: str) -> _Part:
     return _Part(
         f"data = step_{number}({value})",
         stopped=f"blame_{number}.stopped({value}, error)",
         raised=f"blame_{number}.error({value}, error)" if call.wraps else "",
-        refused=_Refusal(
+        check=_Check(
             "type(data) is not dict and not isinstance(data, dict)",
             f"blame_{number}.no_dict(data)",
             f"blame_{number}.refused(data)",
@@ -192,9 +192,9 @@ def _run(number: int, call: Call, value: str) -> _Part:
 def _validate(model: type[BaseModel], data: str) -> _Part:
     value = f'{data}.get("root")' if issubclass(model, RootModel) else data
     own = getattr(model.model_validate, "__func__", None) is not _PYDANTICS_VALIDATE
-    # The attribute is looked up for each run: rebuilding the model replaces it. A model that
-    # is not built yet may be by the first step. (In its dict, as the way through its metaclass
-    # takes four times as long.)
+    # Look the attribute up for each run: rebuilding the model replaces it, and the first step
+    # may be what builds it. (In the class's dict: going through its metaclass takes four times
+    # as long.)
     validate = "Target.model_validate"
     if not own:
         validate = f'own["__pydantic_validator__"].validate_python if {_BUILT} else {validate}'
@@ -207,7 +207,7 @@ def _write(model: type[BaseModel] | None, data: str) -> _Part:
     if model.model_dump_json is not BaseModel.model_dump_json:
         return _Part("written = dump(model)", "unwritable(error)")
     return _Part(
-        # A validator may return an object of another class, which writes itself its own way.
+        # A validator may return an object of another class, which serializes itself its own way.
         "written = to_json(model) if type(model) is Target else dump(model)",
         "unwritable(error)",
         before=f'to_json = own["__pydantic_serializer__"].to_json if {_BUILT} else dump',
@@ -236,9 +236,9 @@ def _one(parts: Sequence[_Part], result: str) -> list[str]:
             ]
         else:
             lines.append(f"    {part.code}")
-        if part.refused:
-            lines.append(f"    if {part.refused.condition}:")
-            lines.append(f"        raise {part.refused.error}")
+        if part.check:
+            lines.append(f"    if {part.check.condition}:")
+            lines.append(f"        raise {part.check.error}")
     return [*lines, f"    return {result}"]
 
 
@@ -253,9 +253,9 @@ def _many(parts: Sequence[_Part], result: str) -> list[str]:
             "        except BaseException as error:",
             f"            return {part.stopped}",
         ]
-        if part.refused:
-            lines.append(f"        if {part.refused.condition}:")
-            lines.append(f"            return {part.refused.stopped}")
+        if part.check:
+            lines.append(f"        if {part.check.condition}:")
+            lines.append(f"            return {part.check.stopped}")
     return [*lines, f"        deliver({result})"]
 
 
@@ -263,34 +263,34 @@ _numbers: Final = count(1)
 
 
 class _Text:
-    """Generated source, whose lines tracebacks show as long as its functions are alive."""
+    """Generated source, kept for tracebacks while its functions are alive."""
 
     def __init__(self, title: str, source: str) -> None:
         filename = f"<{title} #{next(_numbers)}>"
-        # As of a file without a time of change: nothing looks whether it is still there.
+        # No modification time, so that `linecache` does not look for the file.
         lines = source.splitlines(keepends=True)
         linecache.cache[filename] = len(source), None, lines, filename
         finalize(self, linecache.cache.pop, filename, None).atexit = False
         self.code = compile(source, filename, "exec")
 
 
-# --- what generated code calls ------------------------------------------------------------
+# --- helpers called by generated code -----------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class _Blame:
-    """Makes the errors of one call.
+class _CallErrors:
+    """Makes the errors for one call.
 
     Attributes:
         name: The model's name.
-        call: What was called.
+        call: The call.
     """
 
     name: str
     call: Call
 
     def error(self, record: object, error: Exception) -> Exception:
-        """Return what stands for an exception: the step's own fault, or its record's.
+        """Return the exception to raise instead of `error`: the step's fault, or its record's.
 
         Its cause is set. Raising it ``from error`` would overwrite what the step has set.
         """
@@ -303,24 +303,24 @@ class _Blame:
         return invalid
 
     def no_dict(self, data: object) -> InvalidRecordError:
-        """Return the error of a call that did not return a dict."""
+        """Return the error for a call that did not return a dict."""
         return InvalidRecordError(
             f"step {self.call.step} returned {type(data).__name__} and must return a dict; "
             "return the new record from the step"
         )
 
     def refused(self, data: object) -> Stopped:
-        """Return what stopped a run in which the call did not return a dict."""
+        """Return the `Stopped` for a call that did not return a dict."""
         return _stopped(Stage.STEP, str(self.call.step), self.no_dict(data))
 
     def stopped(self, record: object, error: BaseException) -> Stopped:
-        """Return what stopped a run in which the call raised `error`."""
+        """Return the `Stopped` for a call that raised `error`."""
         if not self.call.wraps:
             return _stopped(Stage.STEP, _step_in(error), error)
         if isinstance(error, Exception):
             try:
                 self._raise(record, error)
-            except Exception as raised:  # or what the text of the error has raised
+            except Exception as raised:  # perhaps by the text of the error
                 error = raised
         return _stopped(Stage.STEP, str(self.call.step), error)
 
@@ -342,12 +342,12 @@ def _stopped(stage: Stage, step: str, error: BaseException) -> Stopped:
 
 def _unreadable(line: Any, error: BaseException) -> Stopped:
     if isinstance(error, Exception):
-        error = _no_json(line, error)
+        error = _not_json(line, error)
     return _stopped(Stage.DECODE, "", error)
 
 
 def _foreign(value: object) -> Stopped:
-    return _stopped(Stage.DECODE, "", _no_object(value))
+    return _stopped(Stage.DECODE, "", _not_an_object(value))
 
 
 def _invalid(error: BaseException) -> Stopped:
@@ -358,8 +358,8 @@ def _unwritable(error: BaseException) -> Stopped:
     return _stopped(Stage.ENCODE, "", error)
 
 
-def _no_json(line: Any, error: Exception) -> InvalidRecordError:
-    if line[-1:] == b"\n":  # where it ends early is not to be on the next line
+def _not_json(line: Any, error: Exception) -> InvalidRecordError:
+    if line[-1:] == b"\n":  # a JSON error must not point to the next line
         try:
             pydantic_core.from_json(line[:-1])
         except ValueError as same:
@@ -371,7 +371,7 @@ def _no_json(line: Any, error: Exception) -> InvalidRecordError:
     return invalid
 
 
-def _no_object(value: object) -> InvalidRecordError:
+def _not_an_object(value: object) -> InvalidRecordError:
     kind = type(value)
     return InvalidRecordError(f"not a JSON object but {_JSON_NAMES.get(kind, kind.__name__)}")
 
@@ -397,8 +397,8 @@ _HELPERS: Final[dict[str, Any]] = {
     "dump": _dump,
     "unreadable": _unreadable,
     "foreign": _foreign,
-    "no_json": _no_json,
-    "no_object": _no_object,
+    "no_json": _not_json,
+    "no_object": _not_an_object,
     "invalid": _invalid,
     "unwritable": _unwritable,
 }

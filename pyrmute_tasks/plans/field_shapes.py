@@ -1,9 +1,9 @@
-"""What a field's type says about the values that may stand there.
+"""Field shapes: which values a field's type allows.
 
-An annotation is read once into a `Shape`: the models a dict may be, the place of a list's
+An annotation is read once into a `Shape`: the models a dict may be, the shapes of a list's
 items, of a tuple's slots, of a mapping's values. Unions, ``Optional``, ``Annotated``, type
-aliases and root models that nobody registered are flattened away, so that compiling a step
-never looks at an annotation. Recursive types give places that contain themselves.
+aliases and unregistered root models are flattened, so that compiling a step never looks at an
+annotation. Recursive types give shapes that contain themselves.
 """
 
 import enum
@@ -29,16 +29,16 @@ __all__ = [
 ]
 
 Key: TypeAlias = str | Callable[[Any], Any]
-"""What tells the members of a union apart: the name of a field, or a function."""
+"""A union's discriminator: a field's name, or a function."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A model that a value may be.
+    """A model that a value may be an instance of.
 
     Attributes:
         model: Its class.
-        tag: What the union's discriminating function returns for it, if there is one.
+        tag: The value that the discriminator function returns for it, if there is one.
     """
 
     model: type[BaseModel]
@@ -47,10 +47,10 @@ class Member:
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """Models of one union that are told apart in the same way.
+    """Models of one union that share a discriminator.
 
     Attributes:
-        key: How; None if only validating a value tells.
+        key: The discriminator; None if only validation tells them apart.
         members: The models, in the order of the union.
     """
 
@@ -60,15 +60,15 @@ class Group:
 
 @dataclass(slots=True, eq=False)
 class Shape:
-    """What may stand at one place of a record.
+    """The values that a field, an item or another part of a record may have.
 
     Attributes:
         annotation: The type it was read from.
         groups: The models that a dict may be.
-        items: What the items of a list, a set or a tuple of any length are.
-        slots: What the items of tuples of fixed length are, one entry for each such type.
-        values: What a mapping's values are.
-        others: Whether something else may stand there, such as a number.
+        items: The shape of the items of a list, a set or a tuple of any length.
+        slots: The shapes of the items of fixed-length tuples, one entry for each such type.
+        values: The shape of a mapping's values.
+        others: Whether other values are allowed, such as a number.
     """
 
     annotation: Any
@@ -80,15 +80,15 @@ class Shape:
 
     @property
     def models(self) -> list[type[BaseModel]]:
-        """All models that may stand here, each once."""
+        """All models allowed here, each once."""
         return list(dict.fromkeys(m.model for group in self.groups for m in group.members))
 
 
 class Reader:
-    """Reads annotations into places.
+    """Reads annotations into shapes.
 
     Args:
-        is_versioned: Says whether a class is registered.
+        is_versioned: Whether a class is registered.
     """
 
     def __init__(self, is_versioned: Callable[[type[BaseModel]], bool]) -> None:
@@ -97,32 +97,32 @@ class Reader:
         self._joined: dict[tuple[int, ...], Shape] = {}
 
     def field(self, model: type[BaseModel], name: str) -> Shape:
-        """Return what may stand in a model's field."""
+        """Return the shape of a model's field."""
         info = fields_of(model)[name]
         key = _key_in([info, *info.metadata])
         if key is None:
-            return self.place(info.annotation)
-        return self.place(Annotated[info.annotation, Discriminator(key)])
+            return self.shape(info.annotation)
+        return self.shape(Annotated[info.annotation, Discriminator(key)])
 
-    def place(self, annotation: Any) -> Shape:
-        """Return what may stand where `annotation` is the type."""
-        # Not by equality in general: A | B equals B | A, and their order matters.
+    def shape(self, annotation: Any) -> Shape:
+        """Return the shape of an annotation."""
+        # Not by equality: A | B equals B | A, and their order matters.
         by_name = isinstance(annotation, type) or _is_alias(annotation)
         known = annotation if by_name else id(annotation)
-        place = self._read.get(known)
-        if place is None:
-            # Known before it is complete, since a recursive type asks for itself.
-            place = self._read[known] = Shape(annotation)
+        shape = self._read.get(known)
+        if shape is None:
+            # Stored before it is complete: a recursive type asks for itself.
+            shape = self._read[known] = Shape(annotation)
             for kind, tag, group in self._members(annotation):
-                self._add(place, kind, tag, group)
-        return place
+                self._add(shape, kind, tag, group)
+        return shape
 
-    def join(self, places: Sequence[Shape]) -> Shape:
-        """Return what may stand at any of `places`."""
-        known = tuple(id(place) for place in places)
+    def join(self, shapes: Sequence[Shape]) -> Shape:
+        """Return the union of shapes."""
+        known = tuple(id(shape) for shape in shapes)
         if known not in self._joined:
-            # Kept, so that a recursive type comes back to the same place.
-            self._joined[known] = self.place(Union[tuple(place.annotation for place in places)])  # noqa: UP007  # made just now
+            # Stored, so that a recursive type gets the same shape again.
+            self._joined[known] = self.shape(Union[tuple(shape.annotation for shape in shapes)])  # noqa: UP007  # made just now
         return self._joined[known]
 
     def _members(
@@ -136,12 +136,12 @@ class Reader:
             return
         if group is None or group.key is None:
             group, tag = Group(key) if key else group or Group(None), None
-        # Inside a discriminated union all stands under the outer one's key and tags.
+        # Inside a discriminated union, the outer key and tags apply.
         for member in get_args(kind):
             yield from self._members(member, group, tag)
 
     def _unwrap(self, annotation: Any) -> tuple[Any, object, Key | None]:
-        """Return the type itself, its tag, and what tells its members apart."""
+        """Return the type itself, its tag and its discriminator."""
         tag: object = None
         key: Key | None = None
         while True:
@@ -158,24 +158,24 @@ class Reader:
             else:
                 return annotation, tag, key
 
-    def _add(self, place: Shape, kind: Any, tag: object, group: Group) -> None:
+    def _add(self, shape: Shape, kind: Any, tag: object, group: Group) -> None:
         origin, arguments = get_origin(kind), get_args(kind)
         if _is_model(kind, BaseModel):
-            if group not in place.groups:
-                place.groups.append(group)
+            if group not in shape.groups:
+                shape.groups.append(group)
             group.members.append(Member(kind, tag))
         elif origin is tuple and arguments[-1:] != (...,):
-            place.slots.append(tuple(map(self.place, arguments)))
+            shape.slots.append(tuple(map(self.shape, arguments)))
         elif origin in _SEQUENCES and arguments:
-            place.items = self._merge(place.items, arguments[0])
+            shape.items = self._merge(shape.items, arguments[0])
         elif origin in _MAPPINGS and len(arguments) == _KEY_AND_VALUE:
-            place.values = self._merge(place.values, arguments[1])
+            shape.values = self._merge(shape.values, arguments[1])
         elif kind is not None and kind is not type(None):
-            place.others = True
+            shape.others = True
 
-    def _merge(self, place: Shape | None, annotation: Any) -> Shape:
-        read = self.place(annotation)
-        return read if place is None else self.join([place, read])
+    def _merge(self, shape: Shape | None, annotation: Any) -> Shape:
+        read = self.shape(annotation)
+        return read if shape is None else self.join([shape, read])
 
 
 _KEY_AND_VALUE: Final = 2
@@ -187,17 +187,17 @@ _MAPPINGS: Final = frozenset({dict, OrderedDict, defaultdict, abc.Mapping, abc.M
 
 
 def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Return a model's fields, with forward references resolved where they can be."""
+    """Return a model's fields, with forward references resolved where possible."""
     if not model.__pydantic_complete__:
         model.model_rebuild(raise_errors=False)
     return model.model_fields
 
 
 def keys_of(info: FieldInfo) -> tuple[list[str], list[tuple[int | str, ...]]]:
-    """Return under which other keys than its name a record may hold a field, and where else.
+    """Return the aliases of a field in input, and its alias paths.
 
     Returns:
-        The aliases, and the paths into values under other keys.
+        The aliases, and the paths into values of other keys.
     """
     keys = [alias for alias in (info.alias, info.serialization_alias) if alias]
     paths: list[tuple[int | str, ...]] = []
@@ -213,21 +213,21 @@ def keys_of(info: FieldInfo) -> tuple[list[str], list[tuple[int | str, ...]]]:
 
 
 def input_keys(name: str, info: FieldInfo) -> list[str]:
-    """Return the keys under which validating finds a field, the preferred one first."""
+    """Return the keys under which validation finds a field, the preferred one first."""
     wanted = info.validation_alias
     choices = wanted.choices if isinstance(wanted, AliasChoices) else [wanted or name]
     return [choice for choice in choices if isinstance(choice, str)]
 
 
 def tags_of(model: type[BaseModel], key: str) -> list[Any]:
-    """Return the values of the field `key` by which a union knows `model`."""
+    """Return the values of the discriminator field `key` that select `model`."""
     info = fields_of(model).get(key)
     if info is None:
         return []
     tags = list(_literals(info.annotation))
     if not info.is_required() and info.default_factory is None:
         tags.append(info.default)
-    # A record read from JSON has an enumeration's value where the type has its member.
+    # A record read from JSON holds an enum's value, the type its member.
     tags.extend([tag.value for tag in tags if isinstance(tag, enum.Enum)])
     return tags
 
@@ -259,7 +259,7 @@ def _is_alias(annotation: Any) -> bool:
 
 
 def _aliased(alias: Any) -> Any:
-    """Return what a type alias stands for, with its parameters filled in."""
+    """Return the type behind an alias, with its parameters filled in."""
     if get_origin(alias) is None:
         return alias.__value__
     value = get_origin(alias).__value__

@@ -1,12 +1,11 @@
 """Python's cyclic garbage collector while batches run.
 
-A batch makes many objects that stay and, as a rule, no cycle. The collector starts after every
-700 objects made and walks over them, and now and then over all there are: up to half of the
-time of a large batch of models. While a batch runs it starts after `_FIRST_OBJECTS` instead and,
-as long as it finds nothing, after twice as many each time: every object is walked over once at
-the most, and what steps leave in cycles is collected before there is as much of it as of the
-rest. What the last objects of a batch would have caused at once, when it ends, comes with the
-next collection; then everything is as before.
+A batch makes many objects that stay and usually no cycles. By default the collector runs after
+every 700 new objects, and now and then walks all of them: up to half of the time of a large
+batch of models. During a batch it runs after `_FIRST_OBJECTS` new objects and, while it finds
+nothing, after twice as many each time: it walks over each object at most once, and still
+collects the cycles that steps leave before they outgrow the rest. When the batch ends,
+collection of its last objects is left to the next run, and the thresholds are restored.
 
 The threshold belongs to the process, so batches in several threads share one state here.
 """
@@ -23,7 +22,7 @@ _GROWTH: Final = 2
 
 
 class rare_collections:  # noqa: N801  # reads as a verb; a generator's would set attributes of errors
-    """Let the garbage collector start rarely, unless the caller has turned it off."""
+    """Let the garbage collector run rarely, unless the caller has turned it off."""
 
     __slots__ = ()
 
@@ -35,9 +34,9 @@ class rare_collections:  # noqa: N801  # reads as a verb; a generator's would se
 
 
 class _State:
-    """How often the collector starts, and how often it did before.
+    """The thresholds in use and those to restore.
 
-    What the program itself sets meanwhile stays.
+    Thresholds that the program sets meanwhile stay.
     """
 
     def __init__(self) -> None:
@@ -49,11 +48,11 @@ class _State:
             os.register_at_fork(after_in_child=self.unlock)
 
     def unlock(self) -> None:
-        """Make a lock that nobody holds; in a fork, whoever held it does not run."""
+        """Replace the lock; after a fork, the thread that held it may be gone."""
         self._lock = threading.Lock()
 
     def enter(self) -> None:
-        """A batch begins."""
+        """Begin a batch."""
         with self._lock:
             self._batches += 1
             usual = gc.get_threshold()
@@ -63,7 +62,7 @@ class _State:
                 gc.callbacks.append(self._collected)
 
     def leave(self) -> None:
-        """A batch ends."""
+        """End a batch."""
         with self._lock:
             self._batches -= 1
             if self._batches or self._usual is None:
@@ -84,13 +83,13 @@ class _State:
 
     def _restore(self) -> None:
         usual, self._usual = self._usual, None
-        if self._collected in gc.callbacks:  # unless somebody has emptied the list
+        if self._collected in gc.callbacks:  # unless the program has emptied the list
             gc.callbacks.remove(self._collected)
         if usual is not None and self._is_ours():
             gc.set_threshold(*usual)
 
     def _collected(self, phase: str, info: dict[str, Any]) -> None:
-        # Called in whichever thread the collection began, also one that holds the lock.
+        # Called in the thread that triggers the collection, even if it holds the lock.
         if phase != "stop" or self._usual is None:
             return
         if self._batches == 0:

@@ -1,10 +1,9 @@
-"""Steps that nobody wrote.
+"""Generated steps for backward-compatible versions.
 
-When a version is registered as backward compatible, a record enters it without a written
-step: fields keep their values, models inside of them are migrated, fields that the record
-lacks get their defaults, and what the new model does not know stays. Such a step is
-compiled from the two models once. A record that holds its fields under the expected keys
-takes one merge of two dicts and work only for what changes; any other record goes field by
+Records enter a backward-compatible version without a written step: fields keep their values,
+models inside of them are migrated, missing fields get their defaults, and unknown keys stay.
+The step is compiled once from the two models. A record with its fields under the expected keys
+takes one merge of two dicts, plus work for values that change; any other record goes field by
 field, with the same result.
 """
 
@@ -33,30 +32,32 @@ def compile_generated_step(
     to_version: ModelVersion,
     compile_nested: NestedCompiler,
 ) -> MigrationFunc:
-    """Compile the step between two versions of a model that nobody wrote.
+    """Compile the step to a backward-compatible version.
 
     Args:
-        registry: Where both versions are registered.
+        registry: The registered models.
         name: The model's name.
         from_version: Where the step starts.
         to_version: Where it ends.
-        compile_nested: Returns what migrates a nested record between two versions of its
-            model, also while that itself is being compiled.
+        compile_nested: Returns the function that migrates a nested record between two versions of
+            its model, even while that is being compiled.
 
     Raises:
         ModelNotFoundError: If one of the versions is not registered.
     """
     source, target = registry.model(name, from_version), registry.model(name, to_version)
-    changes = ConverterCompiler(registry, compile_nested)
+    compiler = ConverterCompiler(registry, compile_nested)
     kinds = issubclass(source, RootModel), issubclass(target, RootModel)
     if all(kinds):
-        return _compile_root(changes.field(source, target, "root"))
+        return _compile_root(compiler.field(source, target, "root"))
     if any(kinds):
-        return _refuse(name, from_version, to_version)
-    return _compile_record(source, target, changes)
+        return _reject_root_mismatch(name, from_version, to_version)
+    return _compile_record(source, target, compiler)
 
 
-def _refuse(name: str, from_version: ModelVersion, to_version: ModelVersion) -> MigrationFunc:
+def _reject_root_mismatch(
+    name: str, from_version: ModelVersion, to_version: ModelVersion
+) -> MigrationFunc:
     def step(_: ModelData) -> ModelData:
         reason = (
             "Cannot auto-migrate between RootModel and BaseModel. Define an explicit "
@@ -67,13 +68,13 @@ def _refuse(name: str, from_version: ModelVersion, to_version: ModelVersion) -> 
     return step
 
 
-def _compile_root(change: Converter | None) -> MigrationFunc:
+def _compile_root(converter: Converter | None) -> MigrationFunc:
     def step(record: ModelData) -> ModelData:
         if "root" not in record:
             reason = "RootModel data must contain 'root' key"
             raise MigrationError("RootModel", "unknown", "unknown", reason)
         value = record["root"]
-        return {"root": value if change is None or value is None else change(value)}
+        return {"root": value if converter is None or value is None else converter(value)}
 
     return step
 
@@ -86,17 +87,17 @@ _Path: TypeAlias = tuple[int | str, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """What is known about a field of the target when a step is compiled.
+    """A field of the target, prepared for the step.
 
     Attributes:
-        name: Its name; first of all a record may hold it under that.
-        aliases: Other keys a record may hold it under; of several, the record's first.
-        choices: Further ones; of several, the first of these.
-        paths: Places in values of other keys a record may hold it at.
+        name: Its name, and the first key to look under.
+        aliases: Other keys; of several, the record's first one wins.
+        choices: Further keys; of several, the first one here wins.
+        paths: Places in the values of other keys.
         owned: Keys that are consumed once the field is found.
-        change: What migrates its value; None if nothing does.
-        default: What makes its default; None if it has none.
-        key: Where the default goes.
+        converter: Converter of its value; None to keep it.
+        default: Its default; None if it has none.
+        key: The key to put the default under.
     """
 
     name: str
@@ -104,19 +105,19 @@ class _Field:
     choices: tuple[str, ...] = ()
     paths: tuple[_Path, ...] = ()
     owned: frozenset[str] = frozenset()
-    change: Converter | None = None
+    converter: Converter | None = None
     default: "_Default | None" = None
     key: str = ""
 
     @property
     def usual_key(self) -> str:
-        """The key under which most records should hold the field."""
+        """The key of the field in most records."""
         if self.default is not None:
             return self.key
         return next(iter((*self.aliases, *self.choices)), self.name)
 
     def find(self, record: ModelData) -> str | None:
-        """Return the key under which `record` holds the field, or None."""
+        """Return the key of the field in `record`, or None."""
         if self.name in record:
             return self.name
         found = [key for key in self.aliases if key in record]
@@ -125,13 +126,13 @@ class _Field:
         return found[0] if found else next((key for key in self.choices if key in record), None)
 
     def find_deep(self, record: ModelData) -> _Path | None:
-        """Return where in the values of other keys `record` holds the field, or None."""
+        """Return the path of the field into the values of other keys of `record`, or None."""
         return next((path for path in self.paths if _holds(record, path)), None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Default:
-    """A field's default: a value, or what makes a new one for each record."""
+    """A field's default: a value, or a factory called for each record."""
 
     value: Any = None
     make: Callable[[], Any] | None = None
@@ -141,7 +142,7 @@ class _Default:
 
 
 def _prepare(
-    source: type[BaseModel], target: type[BaseModel], changes: ConverterCompiler
+    source: type[BaseModel], target: type[BaseModel], compiler: ConverterCompiler
 ) -> list[_Field]:
     old = fields_of(source)
     owner: dict[str, str] = {}
@@ -165,7 +166,7 @@ def _prepare(
                 choices=tuple(choices),
                 paths=tuple(paths),
                 owned=frozenset(key for key, field in owner.items() if field == name),
-                change=changes.field(source, target, name),
+                converter=compiler.field(source, target, name),
                 default=default,
                 key=key,
             )
@@ -178,7 +179,7 @@ def _plain_aliases(info: FieldInfo) -> tuple[Any, ...]:
 
 
 def _forbids(model: type[BaseModel], key: str, name: str, info: FieldInfo) -> bool:
-    """Say whether a default under `key` is refused; validating sets it all the same."""
+    """Return whether the model rejects a default under `key`; validation sets it anyway."""
     config = model.model_config
     by_name = config.get("populate_by_name") or config.get("validate_by_name")
     accepted = [*input_keys(name, info), *([name] if by_name else [])]
@@ -189,16 +190,16 @@ def _default_of(info: FieldInfo) -> _Default | None:
     if info.default is not PydanticUndefined:
         return _Default(info.default, _copier(info.default))
     if info.default_factory is None or info.default_factory_takes_validated_data:
-        # What needs validated data is left to validating, which has them.
+        # A factory that needs validated data is left to validation.
         return None
-    return _Default(make=info.default_factory)  # type: ignore[arg-type]  # takes nothing, as just asked
+    return _Default(make=info.default_factory)  # type: ignore[arg-type]  # takes nothing, see above
 
 
 _IMMUTABLE: Final = frozenset({str, int, float, bool, bytes, type(None)})
 
 
 def _copier(default: Any) -> Callable[[], Any] | None:
-    """Return what copies a default for each record; None if pydantic shares it too."""
+    """Return a function that copies a default for each record; None if pydantic shares it too."""
     try:
         hash(default)
     except TypeError:
@@ -216,36 +217,36 @@ def _copier(default: Any) -> Callable[[], Any] | None:
 
 
 @dataclass(slots=True)
-class _Usual:
-    """What the usual record looks like.
+class _FastPath:
+    """The expected keys of a record, prepared for the fast way.
 
     Attributes:
-        template: The target's fields in order, with defaults where they can be shared.
-        required: Keys without which a record is not usual.
-        unusual: Keys with which it is not.
-        changes: What migrates the values of which keys.
-        makers: What makes the defaults of which keys.
+        template: The target's fields in order, with the defaults that can be shared.
+        required: Keys that the record must have.
+        unusual: Keys that the record must not have.
+        converters: Converters of values, by key.
+        makers: Factories of defaults, by key.
     """
 
     template: ModelData = field(default_factory=dict)
     required: set[str] = field(default_factory=set)
     unusual: set[str] = field(default_factory=set)
-    changes: list[tuple[str, Converter]] = field(default_factory=list)
+    converters: list[tuple[str, Converter]] = field(default_factory=list)
     makers: list[tuple[str, Callable[[], Any]]] = field(default_factory=list)
 
 
-def _usual_shape(fields: list[_Field]) -> _Usual:
-    shape = _Usual()
+def _fast_path(fields: list[_Field]) -> _FastPath:
+    shape = _FastPath()
     for item in fields:
         key = item.usual_key
         others = {item.name, *item.aliases, *item.choices, *(path[0] for path in item.paths)}
         if item.default is None and not item.owned:
-            # New and without a default: usually absent.
+            # New and without a default: usually absent from records.
             shape.unusual.add(item.name)
             continue
         shape.unusual.update(str(other) for other in others if other != key)
         if key in shape.template:
-            shape.unusual.add(key)  # two fields share it
+            shape.unusual.add(key)  # shared by two fields
         shape.template[key] = None
         if item.default is None:
             shape.required.add(key)
@@ -253,32 +254,32 @@ def _usual_shape(fields: list[_Field]) -> _Usual:
             shape.template[key] = item.default.value
         else:
             shape.makers.append((key, item.default.make))
-        if item.change is not None and key in item.owned:
-            shape.changes.append((key, item.change))
+        if item.converter is not None and key in item.owned:
+            shape.converters.append((key, item.converter))
     return shape
 
 
 def _compile_record(
-    source: type[BaseModel], target: type[BaseModel], changes: ConverterCompiler
+    source: type[BaseModel], target: type[BaseModel], compiler: ConverterCompiler
 ) -> MigrationFunc:
-    fields = _prepare(source, target, changes)
-    careful, shape = _compile_careful(fields), _usual_shape(fields)
-    template, changed, makers = shape.template, shape.changes, shape.makers
+    fields = _prepare(source, target, compiler)
+    slow_path, shape = _compile_slow_path(fields), _fast_path(fields)
+    template, converted, makers = shape.template, shape.converters, shape.makers
     required, unusual = frozenset(shape.required), frozenset(shape.unusual)
 
     def step(record: Any) -> ModelData:
         if (
-            not isinstance(record, dict)  # an earlier step of a nested model may return anything
+            not isinstance(record, dict)  # a nested model's earlier step may return anything
             or not required.issubset(record)
             or (unusual and not unusual.isdisjoint(record))
         ):
-            return careful(record)
+            return slow_path(record)
         result = {**template, **record}
-        for key, change in changed:
+        for key, converter in converted:
             if key in record:
                 value = record[key]
                 if value is not None:
-                    result[key] = change(value)
+                    result[key] = converter(value)
         for key, make in makers:
             if key not in record:
                 result[key] = make()
@@ -287,7 +288,7 @@ def _compile_record(
     return step
 
 
-def _compile_careful(fields: list[_Field]) -> MigrationFunc:
+def _compile_slow_path(fields: list[_Field]) -> MigrationFunc:
     def step(record: ModelData) -> ModelData:
         result: ModelData = {}
         consumed: set[str] = set()
@@ -295,19 +296,19 @@ def _compile_careful(fields: list[_Field]) -> MigrationFunc:
         for item in fields:
             key = item.find(record)
             if key is not None:
-                value, change = record[key], item.change
-                result[key] = value if value is None or change is None else change(value)
+                value, converter = record[key], item.converter
+                result[key] = value if value is None or converter is None else converter(value)
                 consumed |= item.owned
                 continue
             path = item.find_deep(record)
             if path is None:
                 _set_default(result, item, record)
-            elif item.change is not None:
-                deep.append((path, item.change))
+            elif item.converter is not None:
+                deep.append((path, item.converter))
         result.update((key, value) for key, value in record.items() if key not in consumed)
-        for path, change in deep:
+        for path, converter in deep:
             if path[0] in result:
-                result = _change_at(result, path, change)
+                result = _convert_at(result, path, converter)
         return result
 
     return step
@@ -317,7 +318,7 @@ def _set_default(result: ModelData, item: _Field, record: ModelData) -> None:
     if item.default is not None and item.key not in record:
         result[item.key] = item.default.get()
     elif item.default is not None:
-        # The record has something there that its model does not know: it comes in later.
+        # The record has an undeclared value there, which stays and is added later.
         result.setdefault(item.key, None)
 
 
@@ -333,10 +334,10 @@ def _holds(value: Any, path: _Path) -> bool:
     return True
 
 
-def _change_at(value: Any, path: _Path, change: Converter) -> Any:
-    """Return a copy of `value` in which `change` was applied at `path`."""
+def _convert_at(value: Any, path: _Path, converter: Converter) -> Any:
+    """Return a copy of `value` with `converter` applied at `path`."""
     if not path:
-        return value if value is None else change(value)
+        return value if value is None else converter(value)
     result: Any = list(value) if isinstance(value, tuple) else value.copy()
-    result[path[0]] = _change_at(value[path[0]], path[1:], change)
+    result[path[0]] = _convert_at(value[path[0]], path[1:], converter)
     return tuple(result) if isinstance(value, tuple) else result

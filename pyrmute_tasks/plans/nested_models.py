@@ -1,4 +1,4 @@
-"""Which versioned models a model's fields hold."""
+"""Versioned models in the fields of other models."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ __all__ = ["NestedModelInfo", "nested_models"]
 
 @dataclass(frozen=True)
 class NestedModelInfo:
-    """A versioned model that another one holds.
+    """A versioned model in a field of another one.
 
     Attributes:
         name: The name it is registered under.
@@ -28,24 +28,24 @@ class NestedModelInfo:
 def nested_models(registry: Registry, model: type[BaseModel]) -> list[NestedModelInfo]:
     """Return the versioned models in the fields of `model`, each once.
 
-    Those that are in turn in their fields are not among them.
+    Not those in the fields of nested models.
     """
     reader = Reader(lambda held: registry.identify(held) is not None)
     seen: set[int] = set()
     found = (
         registry.identify(held)
         for name in fields_of(model)
-        for held in _models_at(reader.field(model, name), seen)
+        for held in _models_in(reader.field(model, name), seen)
     )
     return [NestedModelInfo(*known) for known in dict.fromkeys(found) if known is not None]
 
 
-def _models_at(place: Shape, seen: set[int]) -> Iterator[type[BaseModel]]:
-    if id(place) in seen:
+def _models_in(shape: Shape, seen: set[int]) -> Iterator[type[BaseModel]]:
+    if id(shape) in seen:
         return
-    seen.add(id(place))
-    yield from place.models
-    slots = [slot for slots in place.slots for slot in slots]
-    for inner in (place.items, *slots, place.values):
+    seen.add(id(shape))
+    yield from shape.models
+    slots = [slot for slots in shape.slots for slot in slots]
+    for inner in (shape.items, *slots, shape.values):
         if inner is not None:
-            yield from _models_at(inner, seen)
+            yield from _models_in(inner, seen)

@@ -1,10 +1,10 @@
 """Migrations compiled once and run many times.
 
 A `MigrationPlan` is the resolved path from one version to another: a tuple of callables and
-the target model. It is run by functions that are generated for it (`codegen`), which take one
-record through everything before the next one begins. Nothing is looked up per record.
+the target model. The functions generated for it (`codegen`) take one record through everything
+before the next one begins, and look nothing up per record.
 
-A run's result is the outputs before the first record that failed, and that failure.
+A run returns the outputs before the first failing record, and its failure.
 """
 
 from collections.abc import Callable, Iterable
@@ -33,7 +33,7 @@ __all__ = ["DATA", "PACKED", "MigrationPlan", "Result", "Step", "Wanted", "compi
 Model = TypeVar("Model", bound=BaseModel)
 
 Result: TypeAlias = tuple[list[Any], RecordFailure | None]
-"""Outputs in order, and the failure that ended them early, if any."""
+"""Outputs in order, and the failure that ended the run, if any."""
 
 DATA: Final = Output(OutputKind.DATA)
 PACKED: Final = Output(OutputKind.PACKED)
@@ -41,18 +41,18 @@ PACKED: Final = Output(OutputKind.PACKED)
 
 @dataclass(frozen=True)
 class MigrationPlan:
-    """The compiled way from one version of a model to another.
+    """The compiled path from one version of a model to another.
 
     Attributes:
         name: The model's name.
-        from_version: Version of the records that go in.
-        to_version: Version of those that come out.
-        steps: The hops, in order; empty when both versions are the same.
-        model: The target's class; or, if only data can be migrated, why there is none.
-        path: The classes of all versions on the way, for the fingerprint.
-        hops: The hops that running it can come to, also those inside of records.
+        from_version: Version of the input records.
+        to_version: Version of the outputs.
+        steps: The steps, in order; empty when both versions are the same.
+        model: The target's class; or, if records can only be migrated as data, the error why.
+        path: The classes of all versions on the path, for the fingerprint.
+        hops: The hops that a run may take, also inside of records, for the fingerprint.
         observe: Call the hooks in use around every record.
-        code: What the manager's models and steps reach, for the fingerprint.
+        code: The code that the manager's models and steps reach, for the fingerprint.
     """
 
     name: str
@@ -72,9 +72,9 @@ class MigrationPlan:
         return f"{self.name} {self.from_version}→{self.to_version}"
 
     def with_retry(self, retry: Retry) -> "MigrationPlan":
-        """Return this plan with steps that are run again as `retry` says.
+        """Return this plan with its steps retried as `retry` says.
 
-        Its fingerprint is the same: what a step returns in the end does not change.
+        The fingerprint stays: retries do not change a step's result.
         """
         steps = tuple(replace(step, function=retry.wrap(step.function)) for step in self.steps)
         return replace(self, steps=steps)
@@ -82,7 +82,7 @@ class MigrationPlan:
     # --- one record ---------------------------------------------------------------------
 
     def migrating(self, output: Output) -> Callable[[Any], Any]:
-        """Return the function that migrates one record and raises what a plain loop would."""
+        """Return the function that migrates one record and raises like a plain loop."""
         return self._functions(output).one
 
     def migrate_one(self, record: ModelData) -> ModelData:
@@ -90,7 +90,7 @@ class MigrationPlan:
 
         Raises:
             MigrationError: If a step raises.
-            InvalidRecordError: If a step returns something else than a dict.
+            InvalidRecordError: If a step does not return a dict.
         """
         migrated: ModelData = self.migrating(DATA)(record)
         return migrated
@@ -106,15 +106,15 @@ class MigrationPlan:
     # --- many records -------------------------------------------------------------------
 
     def run(self, records: Iterable[Any], output: Output, start: int = 0) -> Result:
-        """Migrate `records`, the first of which has index `start`, one after the other.
+        """Migrate `records` in order; the first has index `start`.
 
         Raises:
-            BaseException: Only what reading the records raises.
+            BaseException: Only from reading the records.
         """
         return self._collect(self._functions(output), records, start)
 
     def migrate(self, records: Iterable[ModelData], start: int = 0) -> Result:
-        """Run the steps over `records`; else as `run`."""
+        """Run the steps over `records`; otherwise like `run`."""
         return self.run(records, DATA, start)
 
     def validate(
@@ -137,9 +137,8 @@ class MigrationPlan:
             The validated models as JSON lines, each ended by a newline and equal to what
             ``model_dump_json()`` writes; how many there are; and the failure, if any.
         """
-        # Each line is cut off when its turn comes and written to one buffer: fresh memory for
-        # lists of them costs a tenth more. Nothing of a record stays but bytes, so the garbage
-        # collector has little to do.
+        # Each line is cut off when it is due and written to one buffer: allocating lists of lines
+        # costs a tenth more. Only bytes remain of a record: little work for the garbage collector.
         text, written = bytes(block), BytesIO()
         lines = BytesIO(text)
         functions = self._functions(Output(OutputKind.LINES, self.target))
@@ -154,16 +153,16 @@ class MigrationPlan:
             stopped = functions.many(records, done.append)
         return done, stopped.at(start + len(done)) if stopped else None
 
-    # --- what it is made of -------------------------------------------------------------
+    # --- contents -----------------------------------------------------------------------
 
     @property
     def source(self) -> str:
-        """The source of the functions that are generated for it."""
+        """The source of the functions generated for it."""
         models = not isinstance(self.model, ModelNotFoundError)
         return self._functions(Output(OutputKind.MODELS, self.target) if models else DATA).source
 
     def _functions(self, output: Output, *, migrated: bool = False) -> Generated:
-        """Return the functions for an output, also for records that are `migrated` already."""
+        """Return the functions for an output, or those for records `migrated` already."""
         key = (output, migrated)
         if key not in self._generated:
             calls = [] if migrated else self._calls()
@@ -192,20 +191,20 @@ class MigrationPlan:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all that decides this plan's results, the same in every process."""
+        """Hash of all code that decides this plan's results, the same in every process."""
         return self.fingerprint_tree.root
 
     @cached_property
     def fingerprint_tree(self) -> FingerprintTree:
-        """All that decides this plan's results, each with its name and its hash.
+        """The fingerprint with its parts, each with its name and hash.
 
-        It covers every model that records of the path can hold, every step, what these
-        reach in the user's own packages, and the versions of the libraries.
+        It covers every model that records of the path can hold, every step, the code these reach
+        in the user's own packages, and the versions of libraries.
         """
         return fingerprint_tree(str(self), self._models, self.hops, self.code)
 
     def capture_code(self) -> None:
-        """Note what decides its results, as it is now; to be called before it runs."""
+        """Capture the code that decides its results, as it is now; call this before it runs."""
         steps = [hop.step.function for hop in self.hops if hop.step and not hop.step.generated]
         self.code.capture(self._models, steps)
 
@@ -219,33 +218,33 @@ class MigrationPlan:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a batch call returns for a record.
+    """The results that a batch call returns.
 
     Attributes:
-        validated: Models, not data.
-        model: What validates them; None means the target's class.
+        validated: Whether to return models instead of data.
+        model: The model to validate with; None for the target's class.
     """
 
     validated: bool = True
     model: type[BaseModel] | None = None
 
     def output(self, plan: MigrationPlan) -> Output:
-        """Return the output of `plan` that is wanted.
+        """Return the output of `plan` for these results.
 
         Raises:
-            ModelNotFoundError: If it is to be validated by the target and there is none.
+            ModelNotFoundError: If the target is to validate and has no class.
         """
         if not self.validated:
             return DATA
         return Output(OutputKind.MODELS, self.model or plan.target)
 
-    def finish(self, plan: MigrationPlan, data: list[Any], start: int) -> Result:
-        """Turn data that workers have migrated into what is wanted."""
+    def convert(self, plan: MigrationPlan, data: list[Any], start: int) -> Result:
+        """Convert data that workers have migrated into these results."""
         return plan.validate(data, start, self.model) if self.validated else (data, None)
 
 
 def _count_lines(text: bytes, end: int) -> int:
-    """Return how many lines end at `end` or before, the last one perhaps without a newline."""
+    """Count the lines up to `end`; the last one may lack its newline."""
     return text.count(b"\n", 0, end) + (text[max(0, end - 1) : end] not in (b"", b"\n"))
 
 
@@ -260,8 +259,8 @@ def compile_plan(
 ) -> MigrationPlan:
     """Resolve the path between two versions of a model.
 
-    A step written for exactly this hop is preferred to a chain over the versions between.
-    `code` knows the registry's models and steps; what the plan's reach is captured.
+    A step written for exactly this hop is preferred to a chain of steps.
+    `code` holds the registry's models and steps; the code that the plan reaches is captured.
 
     Raises:
         ModelNotFoundError: If the model or one of the versions is not registered.
@@ -276,7 +275,7 @@ def compile_plan(
     hops = tuple(compiler.hops)
     code = code or ReachedCode()
     plan = MigrationPlan(name, from_version, to_version, steps, target, path, hops, observe, code)
-    code.capture(*registry.code_of(name))  # a version's code may fill what another's reads
+    code.capture(*registry.code_of(name))  # one version's code may fill what another's reads
     plan.capture_code()
     return plan
 

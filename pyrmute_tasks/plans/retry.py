@@ -1,8 +1,8 @@
-"""Trying a step again that failed for a reason outside of its record.
+"""Retries of steps that failed for a reason outside of their record.
 
-A step may ask a service, and the service may be away for a moment. What counts as such a
-moment is the caller's to say; everything else is the record's fault, would fail again and
-is never retried. Only the record at hand is tried again, not its neighbours.
+A step may call a service, which may be unavailable for a moment. The caller names the exceptions
+to retry; any other is the record's fault, would fail again and is never retried. Only the
+failing record is retried, not its neighbours.
 """
 
 import copy
@@ -24,21 +24,20 @@ _logger: Final = logging.getLogger("pyrmute_tasks")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """When to run a step again for a record, and how long to wait before.
+    """Which exceptions of a step to retry, and how long to wait before.
 
-    The wait doubles from try to try up to a limit; a random part of up to a half is taken
-    off, so that workers that failed together do not come back together.
+    The backoff doubles from try to try up to a limit, with up to half taken off at random, so that
+    workers that failed together do not retry together.
 
     Attributes:
-        on: Exception classes that pass by themselves, or their names as
-            ``module:QualifiedName``. Subclasses count, and so do the causes of what a
-            step raises.
-        attempts: How often a step runs for a record at most, the first time included.
+        on: Exception classes to retry, or their names as ``module:QualifiedName``. Subclasses
+            count, and so do the causes of the raised exception.
+        attempts: The most runs of a step for a record, the first one included.
         first_wait_s: The wait before the second try.
         max_wait_s: The longest wait.
 
     Raises:
-        ConfigurationError: If there is nothing to retry on, or a number makes no sense.
+        ConfigurationError: If `on` is empty, or a number is out of range.
     """
 
     on: tuple[type[Exception] | str, ...]
@@ -65,18 +64,18 @@ class Retry:
         return frozenset(kind if isinstance(kind, str) else _name_of(kind) for kind in self.on)
 
     def wait_s(self, tries: int) -> float:
-        """Return how long to wait after so many tries that failed."""
+        """Return the wait after this many failed tries."""
         longest = min(self.max_wait_s, self.first_wait_s * 2.0 ** (tries - 1))
         return longest * random.uniform(0.5, 1.0)
 
     def wrap(
         self, function: MigrationFunc, sleep: Callable[[float], None] = time.sleep
     ) -> MigrationFunc:
-        """Return a step that runs `function` again as this says.
+        """Return a step that retries `function`.
 
-        The first try gets the record itself, so that nothing differs where no step fails.
-        One that failed half-way may have changed it, so each further try gets a copy of what
-        it was; or the record itself, if it holds something that cannot be copied.
+        The first try gets the record itself, so nothing differs while no step fails. A failed try
+        may have changed it, so each retry gets a copy of the original; or the record itself, if it
+        holds something that cannot be copied.
         """
         names = self.names
 
@@ -86,7 +85,7 @@ class Retry:
                 try:
                     return function(record)
                 except Exception as error:
-                    if not _passes_by_itself(error, names):
+                    if not _is_retried(error, names):
                         raise
                     wait_s = self.wait_s(tries)
                     _logger.info(
@@ -103,7 +102,7 @@ class Retry:
         return step
 
     def to_wire(self) -> list[Any]:
-        """Return this as plain values."""
+        """Return the retry as plain values."""
         return [sorted(self.names), self.attempts, self.first_wait_s, self.max_wait_s]
 
     @classmethod
@@ -122,11 +121,11 @@ class Retry:
 def _copy_of(record: ModelData) -> ModelData:
     try:
         return copy.deepcopy(record)
-    except Exception:  # a generator, a lock, whatever an earlier step has put there
+    except Exception:  # a generator, a lock, anything an earlier step has put there
         return record
 
 
-def _passes_by_itself(error: BaseException, names: frozenset[str]) -> bool:
+def _is_retried(error: BaseException, names: frozenset[str]) -> bool:
     return any(
         _name_of(kind) in names for cause in causes_of(error) for kind in type(cause).__mro__
     )

@@ -1,4 +1,4 @@
-"""The hops of a path: written steps, and those that are compiled since nobody wrote them."""
+"""The steps of a path: written, or generated for backward-compatible versions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ class Step:
     """One hop of a plan.
 
     Attributes:
-        from_version: Where it starts.
-        to_version: Where it ends.
-        function: What turns a record of the one into a record of the other.
-        generated: Whether it was compiled from the two models and not written.
+        from_version: Version of its input.
+        to_version: Version of its output.
+        function: Migrates a record from one to the other.
+        generated: Whether it was compiled from the two models.
     """
 
     from_version: ModelVersion
@@ -37,14 +37,15 @@ class Step:
         return f"{self.from_version} → {self.to_version}"
 
     def error(self, name: str, cause: Exception) -> Exception:
-        """Return the error that stands for `cause`, raised by this step.
+        """Return the error to raise for `cause`, raised by this step.
 
-        If asking `cause` for its text raises, what it raises takes its place, as in pyrmute.
+        If the text of `cause` cannot be read, the exception raised by reading it takes its place,
+        as in pyrmute.
         """
         what = "Auto-migration failed" if self.generated else "Migration function raised"
         try:
             reason = f"{what}: {type(cause).__name__}: {cause}"
-        except Exception as unsaid:  # asking for its text runs somebody's code
+        except Exception as unsaid:  # the text comes from the user's code
             cause = unsaid
             reason = f"Migration failed: {type(cause).__name__}: {cause}"
         error = MigrationError(name, str(self.from_version), str(self.to_version), reason)
@@ -54,14 +55,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """A hop that running a plan can come to, at any depth of a record.
+    """A hop that a plan may take, at any depth of a record.
 
     Attributes:
         name: The model's name.
         from_version: Where it starts.
         to_version: Where it ends.
-        step: What is run; None if there is nothing to run, which is an error then.
-        models: The classes of both ends, as far as they are registered.
+        step: The step to run; None if there is none, which is an error once a record needs it.
+        models: The registered classes of both ends.
     """
 
     name: str
@@ -72,15 +73,15 @@ class Hop:
 
 
 _Key: TypeAlias = tuple[str, ModelVersion, ModelVersion]
-_Run: TypeAlias = Callable[[ModelData], ModelData]
+_Migrate: TypeAlias = Callable[[ModelData], ModelData]
 
 
 class StepCompiler:
-    """Compiles the steps of one plan, and those of the models inside of its records.
+    """Compiles the steps of one plan, and those of the models inside its records.
 
     Args:
-        registry: Where models and steps are registered.
-        observe: Call hooks around the migration of every record, nested ones too.
+        registry: The registered models and steps.
+        observe: Call hooks around the migration of every record, also nested ones.
 
     Attributes:
         hops: All hops compiled so far, each once.
@@ -91,14 +92,14 @@ class StepCompiler:
         self._registry = registry
         self._observe = observe
         self._steps: dict[_Key, Step | None] = {}
-        self._nested: dict[_Key, _Run] = {}
+        self._nested: dict[_Key, _Migrate] = {}
 
     def path(
         self, name: str, from_version: ModelVersion, to_version: ModelVersion
     ) -> list[ModelVersion]:
         """Return the versions between two versions of a model, both included.
 
-        A step written for exactly this hop is preferred to a chain over those between.
+        A step written for exactly this hop is preferred to a chain of steps.
 
         Raises:
             ModelNotFoundError: If the model or one of the versions is not registered.
@@ -107,7 +108,7 @@ class StepCompiler:
             return []
         direct = self._registry.step(name, from_version, to_version) is not None
         if direct and name not in self._registry.names():
-            return [from_version, to_version]  # data can be migrated without any model
+            return [from_version, to_version]  # data can be migrated without a model
         versions = self._registry.versions(name)
         for version in (from_version, to_version):
             if version not in versions:
@@ -121,12 +122,12 @@ class StepCompiler:
         """Return the step for one hop.
 
         Raises:
-            MigrationError: If nobody wrote it and its end is not backward compatible.
+            MigrationError: If it is not written and its end is not backward compatible.
         """
         key = (name, from_version, to_version)
         if key not in self._steps:
             compiled = self._compile(*key)
-            # Compiling a model that holds itself may have come by here already.
+            # Compiling a model that holds itself may have added it meanwhile.
             if key not in self._steps:
                 self._steps[key] = compiled
                 models = self._models(name, from_version, to_version)
@@ -159,10 +160,10 @@ class StepCompiler:
         )
         return Step(from_version, to_version, function, generated=True)
 
-    def nested(self, name: str, from_version: ModelVersion, to_version: ModelVersion) -> _Run:
-        """Return what runs a whole path over a record inside of another one.
+    def nested(self, name: str, from_version: ModelVersion, to_version: ModelVersion) -> _Migrate:
+        """Return the function that runs a whole path over a nested record.
 
-        A hop without a step is an error only of records that come to it.
+        A hop without a step fails only for records that need it.
 
         Raises:
             ModelNotFoundError: If the model or one of the versions is not registered.
@@ -170,52 +171,52 @@ class StepCompiler:
         key = (name, from_version, to_version)
         if key not in self._nested:
             # A model that holds itself asks for its own path while that is being compiled.
-            self._nested[key] = _forward(self._nested, key)
+            self._nested[key] = _deferred_path(self._nested, key)
             versions = self.path(name, from_version, to_version)
-            run = _chain([self._guarded(name, *hop) for hop in pairwise(versions)])
-            self._nested[key] = observed(*key, run) if self._observe and versions else run
+            migrate = _chain([self._guarded(name, *hop) for hop in pairwise(versions)])
+            self._nested[key] = observed(*key, migrate) if self._observe and versions else migrate
         return self._nested[key]
 
-    def _guarded(self, name: str, from_version: ModelVersion, to_version: ModelVersion) -> _Run:
+    def _guarded(self, name: str, from_version: ModelVersion, to_version: ModelVersion) -> _Migrate:
         try:
             step = self.step(name, from_version, to_version)
         except MigrationError as missing:
-            return _refuse(missing)
+            return _missing_step(missing)
         function = step.function
 
-        def run(record: ModelData) -> ModelData:
+        def migrate(record: ModelData) -> ModelData:
             try:
                 return function(record)
             except Exception as error:
                 blamed = step.error(name, error)
                 raise blamed from blamed.__cause__
 
-        return run
+        return migrate
 
 
-def _forward(nested: dict[_Key, _Run], key: _Key) -> _Run:
-    def run(record: ModelData) -> ModelData:
+def _deferred_path(nested: dict[_Key, _Migrate], key: _Key) -> _Migrate:
+    def migrate(record: ModelData) -> ModelData:
         return nested[key](record)
 
-    return run
+    return migrate
 
 
-def _refuse(missing: MigrationError) -> _Run:
+def _missing_step(missing: MigrationError) -> _Migrate:
     arguments = (missing.name, missing.from_version, missing.to_version, missing.reason)
 
-    def run(_: ModelData) -> ModelData:
+    def migrate(_: ModelData) -> ModelData:
         raise MigrationError(*arguments)  # a new one each time, since callers add notes
 
-    return run
+    return migrate
 
 
-def _chain(runs: list[_Run]) -> _Run:
-    if len(runs) == 1:
-        return runs[0]
+def _chain(hops: list[_Migrate]) -> _Migrate:
+    if len(hops) == 1:
+        return hops[0]
 
-    def run(record: ModelData) -> ModelData:
-        for hop in runs:
+    def migrate(record: ModelData) -> ModelData:
+        for hop in hops:
             record = hop(record)
         return record
 
-    return run
+    return migrate

@@ -1,13 +1,13 @@
-"""Which member of a union a value is.
+"""Choosing the member of a union that a value belongs to.
 
-In order of preference: the only one there is; the one that the discriminator names, which
-may be a field or a function; the one that pydantic takes the value for when it validates it
-as the union. If nothing tells the members apart, because the discriminator is missing in
-the value or the value is valid as none of them, it is the first, as in pyrmute.
+In order of preference: the only member; the one named by the discriminator, a field or a
+function; the one that pydantic chooses when it validates the value as the union. If nothing
+decides, because the value lacks the discriminator or is valid as no member, the first member
+is chosen, as in pyrmute.
 
-Validators and discriminating functions are the user's, and they are asked here besides: they
-may modify what they get and raise what they like. They get a copy, and whatever they raise
-means that the value is not what they look for.
+Validators and discriminator functions are the user's and are called here in addition: they
+may modify their argument and raise anything. They get a copy, and an exception means that the
+value is no such member.
 """
 
 import copy
@@ -25,17 +25,17 @@ __all__ = ["Chooser", "compile_chooser"]
 Model: TypeAlias = type[BaseModel]
 
 Chooser: TypeAlias = Callable[[Any], Model | None]
-"""Says which model a value is; None if it is none."""
+"""Returns the model that a value belongs to; None if there is none."""
 
 
 def compile_chooser(source: Shape, target: Shape, partners: dict[Model, Model]) -> Chooser:
-    """Compile what says which model a value is.
+    """Compile the chooser of a value's model.
 
     Args:
-        source: The place as the value has it.
-        target: The place as it will be. Its discriminator tells the source's members apart
-            too, if they have none of their own.
-        partners: What each of the source's models becomes, if it becomes another one.
+        source: The old shape.
+        target: The new shape. Its discriminator also tells the source's members apart if they have
+            none of their own.
+        partners: The target's model for each of the source's, if it differs.
     """
     models, only = source.models, _only_group(source)
     if len(models) == 1 and not (source.items or source.slots or source.values or source.others):
@@ -55,14 +55,14 @@ def compile_chooser(source: Shape, target: Shape, partners: dict[Model, Model]) 
     return _by_tag(*tagged, validated, validated) if tagged else validated
 
 
-def _only_group(place: Shape) -> Group | None:
-    return place.groups[0] if len(place.groups) == 1 else None
+def _only_group(shape: Shape) -> Group | None:
+    return shape.groups[0] if len(shape.groups) == 1 else None
 
 
 def _tagged(
     key: str, source: Shape, target: Shape, partners: dict[Model, Model]
 ) -> tuple[list[str], dict[Any, Model]] | None:
-    """Return where the tag is, and which model each tag means; None if one means several."""
+    """Return the tag's key and the model of each tag; None if a tag belongs to several."""
     table: dict[Any, Model] = {}
     for model in source.models:
         for tag in tags_of(model, key) or tags_of(partners.get(model, model), key):
@@ -70,7 +70,7 @@ def _tagged(
                 if table.setdefault(tag, model) is not model:
                     return None
             except TypeError:
-                continue  # not hashable, so no literal
+                continue  # not hashable, so not a literal
     keys = [key]
     for model in [*source.models, *target.models]:
         if key in fields_of(model):
@@ -104,7 +104,7 @@ def _by_function(group: Group, validated: Chooser) -> Chooser:
     key: Any = group.key
     table = {member.tag: member.model for member in group.members}
     if len(table) < len(group.members):
-        return validated  # a tag means a union of several
+        return validated  # a tag belongs to a union of several models
     first = group.members[0].model
 
     def choose(value: Any) -> Model | None:
@@ -113,7 +113,7 @@ def _by_function(group: Group, validated: Chooser) -> Chooser:
         except MemoryError:
             raise
         except Exception:
-            return first  # there is no tag, as where the key of one is missing
+            return first  # no tag, for example because its key is missing
         try:
             return table.get(tag)
         except TypeError:
@@ -123,11 +123,11 @@ def _by_function(group: Group, validated: Chooser) -> Chooser:
 
 
 class _ByValidating:
-    """Takes a value for what pydantic makes of it when it validates it as the union.
+    """Chooses the model that pydantic makes when it validates a value as the union.
 
     Args:
         annotation: The union.
-        models: Its members; the first is what a value is that is valid as none of them.
+        models: Its members; the first one is the fallback.
     """
 
     def __init__(self, annotation: Any, models: list[Model]) -> None:
@@ -140,7 +140,7 @@ class _ByValidating:
         try:
             found = validate(_copied(value) if takes_copy else value)
         except MemoryError:
-            raise  # it says nothing about the value
+            raise  # not the value's fault
         except Exception:
             return self._first
         while isinstance(found, RootModel) and type(found) not in self._known:
@@ -149,16 +149,16 @@ class _ByValidating:
 
     @cached_property
     def _validator(self) -> tuple[Callable[[Any], Any], bool]:
-        # Not when compiling: an adapter is expensive, and few values come here.
+        # Not when compiling: an adapter is expensive and rarely needed.
         try:
             adapter = TypeAdapter(self._annotation, config={"arbitrary_types_allowed": True})
         except PydanticUserError:
-            adapter = TypeAdapter(self._annotation)  # a model, which has a configuration itself
+            adapter = TypeAdapter(self._annotation)  # a model, which brings its own configuration
         return adapter.validate_python, _hands_input_to_users(adapter.core_schema)
 
 
 def _hands_input_to_users(schema: Any) -> bool:
-    """Say whether validating runs functions of the user's, which may modify its input."""
+    """Return whether validation calls the user's functions, which may modify its input."""
     return any(map(_runs_users_code, _nodes(schema)))
 
 
@@ -191,7 +191,7 @@ def _is_users(function: Any) -> bool:
 
 
 def _copied(value: Any) -> Any:
-    """Copy a value as deep as containers go; what cannot be copied stays itself."""
+    """Copy a value as deep as its containers go; keep parts that cannot be copied."""
     kind = type(value)
     if kind in _IMMUTABLE:
         return value

@@ -1,1 +1,1 @@
-"""Bytes between processes: frames, values that keep their types, errors, signatures."""
+"""The wire format: frames, lossless values, errors, signatures."""

@@ -1,7 +1,7 @@
-"""Python's containers, and instances of classes, as lists of their items and back.
+"""Containers and instances as lists of their parts, and back.
 
-`split` takes one level apart, `BUILDERS` puts a container together again; instances are
-`objects`'. Nothing is imported or called for a name.
+`split` takes one level apart, `BUILDERS` put a container together again; `objects` handles
+instances. No name is ever imported or called.
 """
 
 import enum
@@ -22,9 +22,9 @@ class Tag(enum.IntEnum):
     TUPLE = 7
     SET = 8
     FROZENSET = 9
-    PAIRS = 11  # a dict whose keys are not all strings
+    PAIRS = 11  # a dict with keys other than strings
     TEXT = 12  # a string with lone surrogates, which UTF-8 cannot carry
-    LABEL = 13  # a number, and what REF of that number stands for
+    LABEL = 13  # a number, and the value for later REFs with that number
     REF = 14
     DEQUE = 24
     ORDERED_DICT = 25
@@ -35,7 +35,7 @@ class Tag(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A container as a list: `head` is plain, `items` are anything."""
+    """A container as a list: a plain `head`, and `items` of any type."""
 
     tag: int
     head: list[Any]
@@ -44,14 +44,14 @@ class Split:
 
 
 ATOMS: Final = frozenset({bool, float, bytes, type(None), int})
-"""Types that msgpack carries itself, beside text."""
+"""Types that msgpack carries itself, besides strings."""
 
 
 # --- taking apart -------------------------------------------------------------------------
 
 
 def split(value: Any) -> Split | None:
-    """Return the parts of a container or an instance; None if it has none or is refused."""
+    """Return the parts of a container or an instance; None if it has none or is unsupported."""
     splitter = _SPLITTERS.get(type(value))
     if splitter is not None:
         return splitter(value)
@@ -76,7 +76,7 @@ def _in_dict(tag: Tag, head: list[Any], value: dict[Any, Any]) -> Split:
 
 
 def _shown(key: object) -> str:
-    # A key that is no plain name may be data (a dict by customer, say): keep it out.
+    # A key that is no identifier may be data (a dict by customer, say): keep it out.
     return str(key) if type(key) is str and key.isidentifier() else "<key>"
 
 
@@ -94,7 +94,7 @@ def _split_slice(value: slice) -> Split | None:
     return _in_sequence(Tag.SLICE, [], parts) if plain else None
 
 
-# A factory is called: only these, and never one that a message names.
+# Factories are called, so only these are allowed, never one named by a message.
 _FACTORIES: Final[dict[str, Callable[[], Any]]] = {
     kind.__name__: kind
     for kind in (

@@ -1,9 +1,9 @@
-"""Payloads behind a header that says what they are, and the values that payloads hold.
+"""Frames: payloads behind a checked header.
 
-A truncated, oversized, foreign or decompression-bombing message is refused before any of it
-is used. A frame is ``magic "PMT" · version · kind · compression · count · raw size ·
-payload``, big-endian. Nothing in it can execute: there is no pickle, and no class is
-imported for a name (see `values`, whose functions can be imported from here).
+Truncated, oversized, foreign or decompression-bomb messages are rejected before any of them is
+used. A frame is ``magic "PMT" · version · kind · compression · count · raw size · payload``,
+big-endian. Nothing in it can execute: there is no pickle, and no class is imported by name (see
+`values`, whose functions can be imported from here).
 """
 
 import enum
@@ -30,18 +30,18 @@ __all__ = [
 ]
 
 MAX_FRAME_BYTES: Final = 512 * 1024 * 1024
-"""Largest payload accepted, before and after decompression: Redis's own limit per value."""
+"""Largest accepted payload, before and after decompression: Redis's limit for a value."""
 
 
 class FrameKind(enum.IntEnum):
-    """What a frame's payload is."""
+    """The content of a frame's payload."""
 
     OBJECTS = 1  # msgpack of a list of records
     LINES = 2  # JSON lines, each ended by a newline
 
 
 class Compression(enum.IntEnum):
-    """How a frame's payload is compressed."""
+    """The compression of a frame's payload."""
 
     NONE = 0
     ZSTD = 1
@@ -52,8 +52,8 @@ class Frame:
     """A decoded frame.
 
     Attributes:
-        kind: What the payload is.
-        count: How many records it holds.
+        kind: The content of the payload.
+        count: Number of records in it.
         payload: The bytes, decompressed.
     """
 
@@ -64,8 +64,8 @@ class Frame:
 
 _HEADER: Final = struct.Struct(">3sBBBIQ")
 _MAGIC: Final = b"PMT"
-_VERSION: Final = 2  # 1 had no classes, no sharing, and made bytes of a bytearray
-_ZSTD_LEVEL: Final = 1  # 660 MB/s a core here; higher levels cost more than a LAN saves
+_VERSION: Final = 2  # version 1 had no classes, no sharing, and turned bytearray into bytes
+_ZSTD_LEVEL: Final = 1  # 660 MB/s a core; higher levels cost more than a LAN saves
 
 
 def encode_frame(
@@ -74,7 +74,7 @@ def encode_frame(
     payload: bytes,
     compression: Compression = Compression.NONE,
 ) -> bytes:
-    """Put `payload`, which holds `count` records, behind a header.
+    """Put `payload`, `count` records, behind a header.
 
     Raises:
         FrameTooLargeError: If the frame would be larger than `MAX_FRAME_BYTES`.
@@ -83,7 +83,7 @@ def encode_frame(
     _check_size(count, raw_size)
     if compression is Compression.ZSTD:
         payload = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(payload)
-        _check_size(count, len(payload))  # what cannot be compressed grows a little
+        _check_size(count, len(payload))  # incompressible data grows a little
     return _HEADER.pack(_MAGIC, _VERSION, kind, compression, count, raw_size) + payload
 
 
@@ -93,11 +93,11 @@ def _check_size(count: int, size_bytes: int) -> None:
 
 
 def decode_frame(frame: bytes | memoryview, max_bytes: int = MAX_FRAME_BYTES) -> Frame:
-    """Check a frame and return what it holds.
+    """Check a frame and return its content.
 
     Args:
-        frame: The bytes as they came.
-        max_bytes: Refuse payloads that are, or claim to become, larger than this.
+        frame: The bytes as received.
+        max_bytes: Upper bound of the payload's size, also of the announced one.
 
     Raises:
         FrameError: If the bytes are not a whole frame of this version within the limit.
@@ -110,7 +110,7 @@ def decode_frame(frame: bytes | memoryview, max_bytes: int = MAX_FRAME_BYTES) ->
         raise FrameError("these bytes are not a frame of pyrmute-tasks")
     if version != _VERSION:
         raise FrameError(
-            f"frame version {version} is not the version {_VERSION} spoken here; run the same "
+            f"frame version {version} is not supported here, only {_VERSION}; run the same "
             "pyrmute-tasks on producers and workers"
         )
     if raw_size > max_bytes:
@@ -128,7 +128,7 @@ def decode_frame(frame: bytes | memoryview, max_bytes: int = MAX_FRAME_BYTES) ->
 
 
 def _decompress(payload: bytes | memoryview, raw_size: int) -> bytes:
-    # Reading one byte beyond the announced size bounds the memory a bomb can take.
+    # Reading one byte beyond the announced size bounds the memory that a bomb can take.
     try:
         with zstandard.ZstdDecompressor().stream_reader(payload) as reader:
             return reader.read(raw_size + 1)

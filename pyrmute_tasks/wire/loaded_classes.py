@@ -1,8 +1,8 @@
-"""Names of classes, and classes by name as far as this process has loaded them.
+"""Classes by name, among those this process has loaded.
 
-A name on the wire only ever finds what is there: nothing is imported for it, and no module
-or class is asked in a way that runs its code. A class of the script that was started is
-named by the script's stem, under which other processes import it (`load_attribute`).
+A name on the wire never imports anything, and no module or class is accessed in a way that runs
+its code. A class of the main script is named by the script's stem, under which other processes
+import it (`load_attribute`).
 """
 
 import sys
@@ -15,8 +15,8 @@ __all__ = ["find_class", "is_made_in_python", "name_of_class"]
 
 
 def name_of_class(kind: type) -> str | None:
-    """Return the name under which `find_class` finds `kind`, or None if it does not."""
-    module_name: object = kind.__module__  # whatever the class body made of it
+    """Return the name by which `find_class` finds `kind`, or None."""
+    module_name: object = kind.__module__  # the class body may have set it to anything
     if not isinstance(module_name, str):
         return None
     if module_name in _SCRIPTS:
@@ -26,7 +26,7 @@ def name_of_class(kind: type) -> str | None:
 
 
 def find_class(name: str) -> type | None:
-    """Return the loaded class of that name, ``module:QualifiedName``, or None."""
+    """Return the loaded class named ``module:QualifiedName``, or None."""
     module_name, _, qualname = name.partition(":")
     for module in _modules(module_name):
         found = _attribute(module, qualname)
@@ -36,7 +36,7 @@ def find_class(name: str) -> type | None:
 
 
 def is_made_in_python(kind: type) -> bool:
-    """Say whether a class statement made `kind`, not an extension module."""
+    """Return whether `kind` is made by a class statement, not by an extension module."""
     new = _NAMESPACE_OF_CLASS.__get__(kind).get("__new__")
     return bool(kind.__flags__ & _HEAP) and type(new) is not BuiltinFunctionType
 
@@ -50,7 +50,7 @@ _NAMESPACE_OF_CLASS: Final[Any] = vars(type)["__dict__"]
 def _modules(name: str) -> Iterator[object]:
     if name in sys.modules:
         yield sys.modules[name]
-        return  # a script of the same stem is another module then, with other classes
+        return  # another module with the same stem, with other classes
     for script in _SCRIPTS:
         if _stem_of(script) == name:
             yield sys.modules[script]
@@ -62,7 +62,7 @@ def _stem_of(script: str) -> str | None:
 
 
 def _attribute(module: object, qualname: str) -> type | None:
-    whole = _namespace(module).get(qualname)  # Box[int] and Box[a.B] are one name
+    whole = _namespace(module).get(qualname)  # Box[int] and Box[a.B] are single names
     found: object = module
     for part in qualname.split(".") if whole is None else ():
         found = _namespace(found).get(part)
@@ -71,7 +71,7 @@ def _attribute(module: object, qualname: str) -> type | None:
 
 
 def _namespace(holder: object) -> Mapping[str, object]:
-    # Past __getattr__ and __getattribute__, with which modules are loaded late.
+    # Bypass __getattr__ and __getattribute__, which may load modules lazily.
     found: Mapping[str, object] = {}
     if issubclass(type(holder), ModuleType):
         found = _NAMESPACE_OF_MODULE.__get__(holder)

@@ -1,21 +1,21 @@
-"""How deep a msgpack payload nests, found without recursion; it need not be well-formed.
+"""Nesting depth of a msgpack payload, without recursion; it may be malformed.
 
-The format: https://github.com/msgpack/msgpack/blob/master/spec.md.
+Format: https://github.com/msgpack/msgpack/blob/master/spec.md.
 """
 
 from typing import Final
 
 __all__ = ["nests_deeper"]
 
-# Bytes after the first one, by the first one, of what has a fixed size.
+# Size of the value behind the first byte, by that byte, where it is fixed.
 _FIXED: dict[int, int] = {0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8} | {
     first: size
     for begin, sizes in ((0xCC, (1, 2, 4, 8)), (0xD0, (1, 2, 4, 8)), (0xD4, (2, 3, 5, 9, 17)))
     for first, size in enumerate(sizes, begin)
 }
-_FIXED |= {0xA0 + size: size for size in range(32)}  # short texts
+_FIXED |= {0xA0 + size: size for size in range(32)}  # short strings
 _FEW_ITEMS: Final = {0x80 + n: 2 * n for n in range(16)} | {0x90 + n: n for n in range(16)}
-# Width of the length that follows; extension types have one more byte behind it.
+# Width of the length that follows; extension types have one more byte after it.
 _SIZED: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
 _EXTENSIONS: Final = {0xC7: 1, 0xC8: 2, 0xC9: 4}
 _ARRAYS: Final = {0xDC: 2, 0xDD: 4}
@@ -23,13 +23,13 @@ _MAPS: Final = {0xDE: 2, 0xDF: 4}
 
 
 def nests_deeper(data: bytes | memoryview, limit: int) -> bool:
-    """Say whether arrays and maps in `data` nest deeper than `limit`.
+    """Return whether arrays and maps in `data` nest deeper than `limit`.
 
-    What extension types hold is not looked into.
+    The content of extension types is not examined.
     """
     view = memoryview(data)
     at, end = 0, len(view)
-    left: list[int] = []  # items still to come, of each container that is open
+    left: list[int] = []  # remaining items of each open container
     while at < end:
         while left and left[-1] == 0:
             left.pop()
@@ -44,7 +44,7 @@ def nests_deeper(data: bytes | memoryview, limit: int) -> bool:
 
 
 def _skip(view: memoryview, at: int) -> tuple[int, int]:
-    """Return where the next value begins, and how many items this one opens."""
+    """Return the position of the next value, and the number of items this one opens."""
     first = view[at]
     at += 1
     items = 0

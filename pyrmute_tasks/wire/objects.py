@@ -1,11 +1,10 @@
-"""Instances of the users' classes as parts: enums, named tuples, dataclasses, models.
+"""Instances of the user's classes as parts: enums, named tuples, dataclasses, models.
 
-`take_apart` splits an instance into values, `put_together` makes the same instance of them.
-Only classes that are loaded already are used, and only if they are what the bytes say. None
-of their code runs but the ``__hash__`` and ``__eq__`` of what is a key or in a set: members
-are looked up by name, instances are filled without ``__init__``, ``__new__``, validators or
-properties. A class that has other members or
-fields here than where the value was packed is refused.
+`take_apart` splits an instance into values, `put_together` rebuilds it. Only loaded classes are
+used, and only if they match the bytes: a class with other members or fields than where the value
+was packed is rejected. None of their code runs except ``__hash__`` and ``__eq__`` of keys and of
+items of sets: members are looked up by name, instances are filled without ``__init__``,
+``__new__``, validators or properties.
 """
 
 import dataclasses
@@ -30,8 +29,8 @@ __all__ = [
 ]
 
 
-class ClassMismatch(ValueError):  # noqa: N818  # a FrameError is made of it
-    """A class is not loaded in this process, or is not what it was."""
+class ClassMismatch(ValueError):  # noqa: N818  # becomes a FrameError
+    """A class is not loaded in this process, or its definition differs."""
 
 
 class Kind(enum.IntEnum):
@@ -45,13 +44,13 @@ class Kind(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Parts:
-    """What an instance consists of.
+    """The parts of an instance.
 
     Attributes:
-        kind: What it is an instance of.
-        head: Plain values: the class's name and what else must agree.
-        names: What its values are called.
-        values: Anything; values that cannot be carried among them.
+        kind: The kind of its class.
+        head: Plain values: the class's name and what else must match.
+        names: The names of its values.
+        values: Its values, which may be unsupported.
     """
 
     kind: Kind
@@ -61,7 +60,7 @@ class Parts:
 
 
 def take_apart(value: object) -> Parts | None:
-    """Return an instance's parts; None if it cannot be carried without loss."""
+    """Return an instance's parts; None if it cannot be carried losslessly."""
     cls = type(value)
     for kind, is_one, split in _KINDS:
         if is_one(cls):
@@ -71,13 +70,12 @@ def take_apart(value: object) -> Parts | None:
 
 
 def put_together(kind: int, parts: list[Any]) -> Any:
-    """Return the instance that has these parts: those of a head, then its values.
+    """Return the instance with these parts: a head, then its values.
 
     Raises:
-        ClassMismatch: If its class is not loaded, is something else, or has other members
-            or fields.
-        ValueError: If the parts are not what `take_apart` leads to; LookupError and
-            TypeError, too.
+        ClassMismatch: If its class is not loaded, or its definition differs.
+        ValueError: If the parts are not what `take_apart` returns; also LookupError and
+            TypeError.
     """
     name = parts[0]
     cls = find_class(name) if type(name) is str else None
@@ -87,7 +85,7 @@ def put_together(kind: int, parts: list[Any]) -> Any:
             "where the manager is defined"
         )
     if not _is_a(kind, cls):
-        raise ClassMismatch(f"the class {name!r} is something else in this process")
+        raise ClassMismatch(f"the class {name!r} is of another kind in this process")
     return _BUILDERS[kind](cls, parts)
 
 
@@ -100,8 +98,8 @@ _MAX_NAME: Final = 200
 
 def _other_definition(cls: type) -> ClassMismatch:
     return ClassMismatch(
-        f"the class {cls.__module__}:{cls.__qualname__} is defined otherwise in this process than "
-        "where the value was packed"
+        f"the class {cls.__module__}:{cls.__qualname__} is defined differently in this process "
+        "than where the value was packed"
     )
 
 
@@ -147,7 +145,7 @@ def _build_enum(cls: Any, parts: list[Any]) -> enum.Enum:
 
 
 def _combines(cls: Any) -> bool:
-    # A class with a _missing_ of its own would run it.
+    # A class with its own _missing_ would run it.
     return issubclass(cls, enum.Flag) and cls._missing_.__func__ is _FLAG_MISSING
 
 
@@ -192,7 +190,7 @@ def _is_dataclass(cls: type) -> bool:
 
 
 def _is_made_in_python(cls: type, base: type) -> bool:
-    # What derives from a class made in C holds more than attributes.
+    # A subclass of a class made in C holds more than attributes.
     return all(each is base or each is object or is_made_in_python(each) for each in cls.__mro__)
 
 
@@ -204,7 +202,7 @@ def _split_dataclass(kind: Kind, name: str, value: Any) -> Parts | None:
     fields = _fields_of(type(value))
     state = _state_of(value)
     if not state.keys() <= set(fields):
-        return None  # a cached property, or whatever else was put there
+        return None  # a cached property, or another attribute set from outside
     head = [name, _digest(fields), None if tuple(state) == fields else list(state)]
     return Parts(kind, head, tuple(state), tuple(state.values()))
 
@@ -226,23 +224,23 @@ def _build_dataclass(cls: Any, parts: list[Any]) -> Any:
 
 
 def _state_of(value: object) -> dict[str, Any]:
-    """Return all attributes that an instance holds, in slots and otherwise."""
+    """Return all attributes of an instance, in slots or its dict."""
     return slots_filled(value) | _namespace(value)
 
 
 def slots_filled(value: object) -> dict[str, Any]:
-    """Return what the slots of an instance hold, by name; none of its class's code runs."""
+    """Return the filled slots of an instance by name, without running its class's code."""
     filled: dict[str, Any] = {}
     for name, slot in slots_of(type(value)).items():
         try:
             filled[name] = slot.__get__(value)
         except AttributeError:
-            continue  # nothing was put there
+            continue  # empty
     return filled
 
 
 def slots_of(cls: type) -> dict[str, MemberDescriptorType]:
-    """Return the slots that a class's Python code declares, by name."""
+    """Return the slots declared by a class's Python code, by name."""
     return {
         name: attribute
         for base in reversed(cls.__mro__)
@@ -296,7 +294,7 @@ def _build_model(cls: Any, parts: list[Any]) -> Any:
         raise _other_definition(cls)
     made = object.__new__(cls)
     _namespace(made).update(zip(names, values, strict=True))
-    # By the slots themselves: RootModel has class attributes of the same names.
+    # Through the slots: RootModel has class attributes of the same names.
     for slot, value in zip(_MODEL_SLOTS, (fields_set, extra, private), strict=True):
         BaseModel.__dict__[slot].__set__(made, value)
     return made

@@ -1,10 +1,9 @@
-"""Exceptions as plain values, for the way to another process and back.
+"""Exceptions as plain values, to send them to another process.
 
-`take_apart` lists an exception and all that it refers to: causes, contexts, the members of
-groups. `put_together` makes of the list what it was: this package's errors with all their
-attributes, pydantic's `ValidationError` with the same ``errors()``, builtin and already
-imported classes as themselves, and anything else as a `RemoteError` that keeps name and
-message. Nothing is imported on behalf of a message.
+`take_apart` lists an exception and all it refers to: causes, contexts, members of groups.
+`put_together` rebuilds it from the list: this package's errors with all attributes, pydantic's
+`ValidationError` with the same ``errors()``, builtin and already imported classes as themselves,
+anything else as a `RemoteError` that keeps name and message. A message never imports anything.
 """
 
 from collections.abc import Callable
@@ -28,7 +27,7 @@ __all__ = [
 
 
 class RemoteError(PyrmuteTasksError):
-    """Stands for an exception whose class this process has not imported.
+    """An exception whose class this process has not imported.
 
     Args:
         type_name: ``module.QualifiedName`` of the original class.
@@ -42,7 +41,7 @@ class RemoteError(PyrmuteTasksError):
 
 
 def causes_of(error: BaseException) -> list[BaseException]:
-    """Return `error`, its cause, the cause of that and so on, each once."""
+    """Return `error`, its cause, that one's cause and so on, each once."""
     causes: dict[int, BaseException] = {}
     following: BaseException | None = error
     while following is not None and id(following) not in causes:
@@ -52,7 +51,7 @@ def causes_of(error: BaseException) -> list[BaseException]:
 
 
 def attributes_of(error: BaseException) -> dict[str, Any]:
-    """Return the dict of an exception's attributes, whatever its class makes of ``__dict__``."""
+    """Return the dict of an exception's attributes, even if its class hides ``__dict__``."""
     return cast("dict[str, Any]", _DICT.__get__(error))
 
 
@@ -62,7 +61,7 @@ _CAUSE: Final[Any] = BaseException.__dict__["__cause__"]
 _CONTEXT: Final[Any] = BaseException.__dict__["__context__"]
 _SUPPRESS: Final[Any] = BaseException.__dict__["__suppress_context__"]
 _MAX_ERRORS: Final = 100
-_NOT_TEXT: Final = (Exception, SystemExit, GeneratorExit)  # not what a signal raises
+_NOT_TEXT: Final = (Exception, SystemExit, GeneratorExit)  # not those raised by signals
 
 
 # --- taking apart -------------------------------------------------------------------------
@@ -71,7 +70,7 @@ _Number = Callable[[BaseException | None], int | None]
 
 
 def take_apart(error: BaseException) -> list[dict[str, Any]]:
-    """Return `error` and what it refers to as plain values; they refer to it by number."""
+    """Return `error` and the exceptions it refers to by number, as plain values."""
     errors: list[BaseException] = []
     numbers: dict[int, int] = {}
 
@@ -84,7 +83,7 @@ def take_apart(error: BaseException) -> list[dict[str, Any]]:
         return numbers[id(referred)]
 
     number(error)
-    return [_parts_of(each, number) for each in errors]  # which grows on the way
+    return [_parts_of(each, number) for each in errors]  # grows during the iteration
 
 
 def _parts_of(error: BaseException, number: _Number) -> dict[str, Any]:
@@ -124,7 +123,7 @@ def _parts_of(error: BaseException, number: _Number) -> dict[str, Any]:
     return parts
 
 
-# What Python's own classes keep beside their arguments.
+# Attributes of Python's own classes beside their arguments.
 _NATIVE: Final[dict[type[BaseException], tuple[str, ...]]] = {
     ImportError: ("name", "path"),
     NameError: ("name",),
@@ -133,7 +132,7 @@ _NATIVE: Final[dict[type[BaseException], tuple[str, ...]]] = {
 
 
 def _arguments_made_in_c(error: BaseException) -> tuple[Any, ...]:
-    # An OSError's own arguments lack the names of the files that its text has.
+    # An OSError's arguments lack the file names that its text shows.
     if isinstance(error, OSError):
         return cast("tuple[Any, ...]", OSError.__reduce__(error)[1])
     if isinstance(error, PydanticCustomError):
@@ -142,7 +141,7 @@ def _arguments_made_in_c(error: BaseException) -> tuple[Any, ...]:
 
 
 def _packed(value: object, number: _Number) -> bytes | int | None:
-    """Return a value's bytes, an exception's number, or None if it cannot be carried."""
+    """Return a value as bytes, an exception's number, or None if it cannot be carried."""
     if isinstance(value, BaseException):
         return number(value)
     try:
@@ -156,10 +155,10 @@ def _unpacked(packed: bytes | int, make: Callable[[int], BaseException]) -> Any:
 
 
 def _text_of(error: BaseException) -> str | None:
-    """Return what an exception says; None if asking it raises."""
+    """Return an exception's text; None if reading it raises."""
     try:
         return str(error)
-    except _NOT_TEXT:  # it is somebody's code
+    except _NOT_TEXT:  # the user's code
         return None
 
 
@@ -171,7 +170,7 @@ def _listed(notes: object) -> list[object]:
 
 
 def put_together(parts: list[dict[str, Any]]) -> BaseException:
-    """Return the exception that `take_apart` took apart."""
+    """Return the exception from `take_apart`'s values."""
     assembly = _Assembly(parts)
     for number, part in enumerate(parts):
         error = assembly.make(number)
@@ -189,7 +188,7 @@ _Make = Callable[[int], BaseException]
 
 
 class _Assembly:
-    """Makes exceptions of their parts, each once, also where they refer to themselves.
+    """Rebuilds exceptions from their parts, each once, even if they refer to themselves.
 
     Args:
         parts: What `take_apart` returned.
@@ -201,10 +200,10 @@ class _Assembly:
         self._begun: set[int] = set()
 
     def make(self, number: int) -> BaseException:
-        """Return the exception of that number.
+        """Return the exception with that number.
 
         Raises:
-            FrameError: If it is needed in order to make itself.
+            FrameError: If it is one of its own arguments.
         """
         if number in self._made:
             return self._made[number]
@@ -222,7 +221,7 @@ class _Assembly:
         return error
 
     def _rebuild(self, number: int, parts: dict[str, Any]) -> bool:
-        """Make an exception of the original's class that says the same, if that is possible."""
+        """Rebuild an exception of the original's class with the same text, if possible."""
         kind = _known_class(parts["type"])
         if kind is None:
             return False
@@ -250,7 +249,7 @@ def _arguments_of(parts: dict[str, Any], make: _Make) -> tuple[Any, ...]:
     try:
         if None not in parts["args"]:
             return (*(_unpacked(arg, make) for arg in parts["args"]), *members)
-    except FrameError:  # an instance of a class that is not loaded here
+    except FrameError:  # an instance of a class that is not loaded
         pass
     return (parts["message"], *members)
 
@@ -266,18 +265,18 @@ def _attributes_of(parts: dict[str, Any], make: _Make) -> dict[str, Any]:
 
 
 def _new(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
-    # Neither a __new__ nor an __init__ written in Python: they may want other arguments,
-    # and they are somebody's code. Those made in C set what the text is made of.
+    # Skip any __new__ and __init__ written in Python: they may want other arguments, and they
+    # are the user's code. Those made in C set what the text is made of.
     made_in_c = cast("Any", next(base for base in kind.__mro__ if not is_made_in_python(base)))
     error = cast("BaseException", made_in_c.__new__(kind, *args))
     made_in_c.__init__(error, *args)
-    if not isinstance(error, OSError):  # which keeps less than it is given
+    if not isinstance(error, OSError):  # it drops some of its arguments
         _ARGS.__set__(error, args)
     return error
 
 
 def _known_class(name: str) -> type[BaseException] | None:
-    """Return the exception class of that name if this process has it already."""
+    """Return the exception class of that name if this process has loaded it."""
     found = find_class(name)
     return found if found is not None and issubclass(found, BaseException) else None
 
@@ -286,7 +285,7 @@ def _known_class(name: str) -> type[BaseException] | None:
 
 
 def _take_apart_validation(error: ValidationError, number: _Number) -> dict[str, Any]:
-    # What pydantic itself pickles: all that its text and its errors() are made of.
+    # The state that pydantic itself pickles: all that its text and errors() need.
     title, lines, input_type, hide_input = cast("Any", error.__reduce__()[1])
     return {
         "title": title,
@@ -305,11 +304,11 @@ def _take_apart_line(line: dict[str, Any], number: _Number) -> dict[str, Any]:
         "message": line["msg"],
         "loc": list(line["loc"]),
         "input": pack(line["input"], lossy=True),
-        "context": {name: _packed_or_told(value, number) for name, value in context.items()},
+        "context": {name: _packed_or_text(value, number) for name, value in context.items()},
     }
 
 
-def _packed_or_told(value: object, number: _Number) -> bytes | int:
+def _packed_or_text(value: object, number: _Number) -> bytes | int:
     packed = _packed(value, number)
     return pack(value, lossy=True) if packed is None else packed
 
@@ -325,22 +324,22 @@ def _put_together_validation(parts: dict[str, Any], make: _Make) -> ValidationEr
 
 def _put_together_line(parts: dict[str, Any], make: _Make) -> InitErrorDetails:
     kind, template = parts["type"], parts["template"]
-    context = {name: _found_or_told(value, make) for name, value in parts["context"].items()}
+    context = {name: _value_or_text(value, make) for name, value in parts["context"].items()}
     line = InitErrorDetails(
         type=kind if template is None else PydanticCustomError(kind, template, context or None),
         loc=tuple(parts["loc"]),
-        input=_found_or_told(parts["input"], make),
+        input=_value_or_text(parts["input"], make),
     )
     if template is None and context:
         cause = context.get("error")
         if isinstance(cause, RemoteError):
-            # Its text would become the line's: say what the validator's own error said.
+            # Its text would become the line's: use the text of the validator's own error.
             context["error"] = _QuotedError(cause.type_name, cause.message)
         line["ctx"] = context
     return line
 
 
-def _found_or_told(packed: bytes | int, make: _Make) -> Any:
+def _value_or_text(packed: bytes | int, make: _Make) -> Any:
     try:
         return _unpacked(packed, make)
     except FrameError as error:
@@ -348,7 +347,7 @@ def _found_or_told(packed: bytes | int, make: _Make) -> Any:
 
 
 class _QuotedError(RemoteError, ValueError):
-    """What a validator raised of a class that this process has not loaded."""
+    """An exception raised by a validator, of a class that is not loaded here."""
 
     def __str__(self) -> str:
         return self.message

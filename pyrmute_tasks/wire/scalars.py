@@ -1,7 +1,7 @@
-"""Values without parts as bytes: points in time, numbers, addresses, paths, secrets.
+"""Values without parts as bytes: dates and times, numbers, addresses, paths, secrets.
 
-Each type has a number that is part of the wire, what makes bytes of a value and what makes
-the value again. Types are matched exactly: a subclass may hold more than its base.
+Each type has a number, which is part of the wire, a packer and an unpacker. Types are matched
+exactly: a subclass may hold more than its base.
 """
 
 import enum
@@ -40,7 +40,7 @@ class Scalar(enum.IntEnum):
     COMPLEX = 17
     RANGE = 18
     FRACTION = 19
-    NAMED_TEXT = 20  # what is made of a text: its type's name, a NUL, the text
+    NAMED_TEXT = 20  # a value made from a string: its type's name, a NUL, the string
     PATTERN = 21
     SECRET_BYTES = 22
     BYTE_SIZE = 23
@@ -53,16 +53,16 @@ def scalar_to_bytes(value: object) -> tuple[Scalar, bytes] | None:
 
 
 def scalar_from_bytes(tag: int, data: bytes) -> object:
-    """Return the value that was made into these bytes.
+    """Return the value for a scalar's bytes.
 
     Raises:
         LookupError: If no scalar has that extension type.
-        ValueError: If the bytes are not what its packer writes; others of Python's own too.
+        ValueError: If the bytes are malformed; also other builtin exceptions.
     """
     return _UNPACKERS[tag](data)
 
 
-# --- points in time -----------------------------------------------------------------------
+# --- dates and times ----------------------------------------------------------------------
 
 _MOMENT: Final = struct.Struct(">HBBBBBIB")
 _CLOCK: Final = struct.Struct(">BBBIB")
@@ -106,7 +106,7 @@ def _pack_zone(zone: tzinfo | None) -> bytes | None:
     if kind is timezone:
         offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]  # as above
         written = _OFFSET.pack(offset // _MICROSECOND)
-        # A name of its own, which may be empty, is not the same as none.
+        # An explicit name, even an empty one, differs from none.
         return b"N" + written + _encode(name[0]) if name else b"O" + written
     if kind is TzInfo:
         return b"P" + _OFFSET.pack(zone.utcoffset(None) // _MICROSECOND)  # type: ignore[operator]  # a fixed offset
@@ -176,7 +176,7 @@ def _unpack_fraction(data: bytes) -> Fraction:
 
 
 def _pack_uuid(value: uuid.UUID) -> _Packed:
-    safe = value.is_safe  # is no part of its equality, and is a part of its pickle
+    safe = value.is_safe  # not part of its equality, but of its pickle
     return Scalar.UUID, value.bytes + (b"" if safe is _UNKNOWN else _SAFETY.pack(safe.value))
 
 
@@ -189,7 +189,7 @@ _SAFETY: Final = struct.Struct(">b")
 _UNKNOWN: Final = uuid.SafeUUID.unknown
 
 
-# --- what is made of a text ---------------------------------------------------------------
+# --- values made from a string ------------------------------------------------------------
 
 
 def _encode(text: str) -> bytes:
@@ -201,7 +201,7 @@ def _decode(data: bytes) -> str:
 
 
 def _urls() -> list[type]:
-    # The documented ones; a subclass in somebody's module is left out.
+    # The documented ones; subclasses in the user's modules are left out.
     found = [getattr(pydantic.networks, name) for name in pydantic.networks.__all__]
     base = pydantic.AnyUrl.__mro__[1]
     multi = pydantic.PostgresDsn.__mro__[1]
@@ -230,8 +230,8 @@ _MADE_OF_TEXT: Final[dict[str, Callable[[str], Any]]] = {
 
 def _pack_text_of(value: object) -> _Packed:
     kind, text = type(value), str(value)
-    again = kind(text)  # type: ignore[call-arg]  # each of them takes a text
-    if again != value or str(again) != text:  # a URL with options of its own
+    again = kind(text)  # type: ignore[call-arg]  # each of them takes a string
+    if again != value or str(again) != text:  # a URL with its own options
         return None
     return Scalar.NAMED_TEXT, kind.__name__.encode() + b"\0" + _encode(text)
 
@@ -272,7 +272,7 @@ def _unpack_pattern(data: bytes) -> re.Pattern[Any]:
         raise ValueError("no pattern") from error
 
 
-# --- which is which -----------------------------------------------------------------------
+# --- table of types -----------------------------------------------------------------------
 
 _PACKERS: Final[dict[type, Callable[[Any], _Packed]]] = {
     datetime: _pack_datetime,
@@ -300,7 +300,7 @@ _PACKERS: Final[dict[type, Callable[[Any], _Packed]]] = {
 }
 
 SCALAR_TYPES: Final = frozenset(_PACKERS)
-"""The types that can be scalars, each matched exactly."""
+"""The types packed as scalars, each matched exactly."""
 
 _UNPACKERS: Final[dict[int, Callable[[bytes], object]]] = {
     Scalar.DATETIME: _unpack_datetime,

@@ -1,12 +1,12 @@
-"""Python values as msgpack and back, each as exactly what it was, or refused.
+"""Python values as msgpack without loss; others are rejected.
 
-Values of JSON's types are msgpack's own; the others are extension types (`scalars`,
-`objects`, `containers`). A first try packs a value at the library's speed. What that cannot
-do (keys that are no text, lone surrogates, instances, one dict reached twice) is done by a
-second, slower pass, which also finds and names what cannot be carried.
+JSON's types are msgpack's own; others are extension types (`scalars`, `objects`, `containers`). A
+first pass packs a value at the library's speed. What that cannot do (keys other than strings,
+lone surrogates, instances, one dict held twice) is done by a second, slower pass, which also
+finds and names unsupported values.
 
-An object reached twice is packed once, as ``LABEL(number, value)``, and as
-``REF(number)`` from then on, so that it arrives as one object again.
+An object held twice is packed once, as ``LABEL(number, value)``, and as ``REF(number)`` from then
+on, so that it arrives as one object.
 """
 
 import enum
@@ -41,11 +41,11 @@ _OPTIONS: Final = (
 
 
 def pack_record(record: object) -> bytes:
-    """Return one record as msgpack, to be put beside others by `join_packed`.
+    """Return one record as msgpack, for `join_packed`.
 
     Raises:
-        UnsupportedValueError: If something in it cannot be carried without loss; its
-            ``path`` begins within the record.
+        UnsupportedValueError: If a value in it cannot be carried losslessly; its ``path`` is
+            relative to the record.
     """
     try:
         packed = ormsgpack.packb(record, default=_to_ext, option=_OPTIONS)
@@ -64,18 +64,18 @@ def pack(value: object, *, lossy: bool = False) -> bytes:
 
     Args:
         value: Anything made of the types in ``docs/types.md``.
-        lossy: Replace what cannot be carried by its type's name instead of raising; for
-            reports, never for records.
+        lossy: Replace unsupported values by their type's name instead of raising; for reports,
+            never for records.
 
     Raises:
-        UnsupportedValueError: If something in `value` cannot be carried without loss. Its
-            ``path`` says where.
+        UnsupportedValueError: If a part of `value` cannot be carried losslessly; its ``path``
+            says where.
     """
     return _pack_with_care(value, lossy=True) if lossy else pack_record(value)
 
 
 def join_packed(records: Sequence[bytes]) -> bytes:
-    """Return what `unpack` makes a list of these packed records of."""
+    """Return packed records as one packed list."""
     count = len(records)
     if count < _FEW:
         header = bytes([0x90 | count])
@@ -86,16 +86,16 @@ def join_packed(records: Sequence[bytes]) -> bytes:
     return header + b"".join(records)
 
 
-_FEW: Final = 1 << 4  # arrays of fewer items have a header of one byte, and
-_MANY: Final = 1 << 16  # those of fewer than this of three
+_FEW: Final = 1 << 4  # arrays of fewer items have a one-byte header, and
+_MANY: Final = 1 << 16  # those of fewer than this a three-byte one
 
 
 def unpack(data: bytes | memoryview) -> Any:
-    """Return the value that `pack` packed.
+    """Return the value that was packed.
 
     Raises:
-        FrameError: If the bytes are not what `pack` writes, or hold an instance of a class
-            that is not loaded here or is defined otherwise.
+        FrameError: If the bytes are malformed, or hold an instance of a class that is not loaded
+            here or whose definition differs.
     """
     state = _State({})
     try:
@@ -106,14 +106,14 @@ def unpack(data: bytes | memoryview) -> Any:
         raise FrameError(f"a payload cannot be decoded{reason}") from None
 
 
-# OSError is what the name of a time zone raises that is a directory.
+# OSError: a time zone's name may be a directory.
 _UNREADABLE: Final = (
     ValueError,
     TypeError,
     LookupError,
     ArithmeticError,
     AttributeError,
-    NotImplementedError,  # a path of another system
+    NotImplementedError,  # a path of another operating system
     OSError,
     RecursionError,
     struct.error,
@@ -144,7 +144,7 @@ def _to_ext(value: object) -> ormsgpack.Ext:
 
 
 _swallowed: Final[dict[int, BaseException]] = {}
-"""By thread, what a signal raised while the library called us: it raises its own in place."""
+"""By thread: exceptions raised by signals in callbacks, where the library replaces them."""
 
 
 def _raise_swallowed() -> None:
@@ -164,7 +164,7 @@ _SEQUENCES: Final[dict[type, Tag]] = {tuple: Tag.TUPLE, set: Tag.SET, frozenset:
 
 
 class _UnsupportedError(Exception):
-    """A value that cannot be carried; each level it passes adds its part of the path."""
+    """A value that cannot be carried; each level adds its part of the path."""
 
     def __init__(self, type_name: str) -> None:
         self.type_name = type_name
@@ -190,7 +190,7 @@ def _pack_with_care(value: object, *, lossy: bool = False) -> bytes:
 
 
 def _is_readable(packed: bytes) -> bool:
-    # Readers bound how deep extension types nest, by more than the number of levels.
+    # Readers bound the nesting of extension types by more than the number of levels.
     try:
         unpack(packed)
     except FrameError:
@@ -206,7 +206,7 @@ class _Writer:
         self._shared = _number_shared(value)
         self.deepest = 0
         self._written: set[int] = set()
-        self._open: set[int] = set()  # what the value at hand is in
+        self._open: set[int] = set()  # containers of the current value
 
     def write(self, value: object, depth: int) -> Any:
         kind = type(value)
@@ -217,9 +217,9 @@ class _Writer:
         if id(value) in self._written:
             return ormsgpack.Ext(Tag.REF, ormsgpack.packb(self._shared[id(value)]))
         if id(value) in self._open:
-            return self._refuse("a value that contains itself")
+            return self._reject("a value that contains itself")
         if depth > _MAX_DEPTH:
-            return self._refuse(f"nesting deeper than {_MAX_DEPTH} levels")
+            return self._reject(f"nesting deeper than {_MAX_DEPTH} levels")
         number = self._shared.get(id(value))
         self._open.add(id(value))
         written = self._write_new(value, depth if number is None else depth + 1)
@@ -235,7 +235,7 @@ class _Writer:
             return ormsgpack.Ext(*scalar)
         parts = split(value)
         if parts is None:
-            return self._refuse(_name_of_type(value))
+            return self._reject(_name_of_type(value))
         self.deepest = max(self.deepest, depth + 1)
         return self._write_split(value, parts, depth + 1)
 
@@ -253,7 +253,7 @@ class _Writer:
             return dict(zip(items[::2], items[1::2], strict=True))
         return _nested(parts.tag, [*parts.head, *items])
 
-    def _refuse(self, type_name: str) -> str:
+    def _reject(self, type_name: str) -> str:
         if self._lossy:
             return f"<{type_name}>"
         raise _UnsupportedError(type_name)
@@ -267,7 +267,7 @@ _MAX_DEPTH: Final = 200  # ormsgpack refuses deeper nesting with the same TypeEr
 
 
 def _number_shared(value: object) -> dict[int, int]:
-    """Return a number for each object, by its id, that is reached more than once."""
+    """Number the objects that are held more than once, by id."""
     numbers: dict[int, int] = {}
     seen: set[int] = set()
     left = [value]
@@ -285,7 +285,7 @@ def _number_shared(value: object) -> dict[int, int]:
     return numbers
 
 
-# Nobody relies on the identity of what cannot be modified and holds nothing.
+# The identity of what is immutable and holds nothing does not matter.
 _UNLABELLED: Final = (ATOMS | SCALAR_TYPES | {str}) - {bytearray}
 
 
@@ -300,19 +300,19 @@ def _write_text(value: Any) -> Any:
 # --- unpacking ----------------------------------------------------------------------------
 
 _TRUSTED_DEPTH: Final = 8  # of extension types; 8 x 1,024 levels fit on any stack
-_DEEP_WITHIN: Final = 16  # levels in each of those further in
+_DEEP_WITHIN: Final = 16  # levels in each one beyond that
 
 
 def _unpack(data: bytes | memoryview, depth: int, state: "_State") -> Any:
-    # The library bounds the nesting of one payload to 1,024, but not of payloads within
-    # extension types within payloads: some ten of those would overflow the C stack.
+    # The library limits the nesting of one payload to 1,024, but not of payloads in extension
+    # types in payloads: about ten of those would overflow the C stack.
     if depth > _TRUSTED_DEPTH and (depth > _MAX_DEPTH or nests_deeper(data, _DEEP_WITHIN)):
         raise ValueError("nested too deep")
     return ormsgpack.unpackb(data, ext_hook=_Reader(depth + 1, state).read)
 
 
 class _Reader:
-    """Makes values of extension types."""
+    """Unpacks extension types."""
 
     __slots__ = ("_depth", "_state")
 
@@ -350,17 +350,17 @@ class _Reader:
         try:
             return objects.put_together(tag, parts)
         except objects.ClassMismatch as error:
-            self._state.mismatch = str(error)  # the library raises something else instead
+            self._state.mismatch = str(error)  # the library raises another exception
             raise
 
 
 @dataclass(slots=True)
 class _State:
-    """What reading one payload has come to.
+    """The state of unpacking one payload.
 
     Attributes:
-        labels: What references stand for; those of one record overwrite the last one's.
-        mismatch: Why a class does not fit, if one did not.
+        labels: The values of references; each record's overwrite those of the last one.
+        mismatch: The class mismatch, if one was found.
     """
 
     labels: dict[int, Any]

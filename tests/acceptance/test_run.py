@@ -79,7 +79,7 @@ def test_a_record_whose_step_raises_ends_the_run_at_its_line(
     )
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
-        f"kept what was written before it: {target}.partial",
+        f"kept the output until then: {target}.partial",
         f"error: {source}, line {bad + 2} (record {bad}): step Person 2.0.0 → 3.0.0 raised "
         f"LookupError at people.py:{raising_line()} in add_adult",
     ]
@@ -94,7 +94,7 @@ def test_a_records_contents_are_told_only_when_asked_for(source: Path, tmp_path:
     silent = call(*arguments)
     assert "First7" not in silent.stderr + silent.stdout
     assert re.search(
-        r"^failed after \d+\.\d\d s and 0 records; chunks submitted in vain behind them: 0$",
+        r"^failed after \d+\.\d\d s and 0 records; 0 later chunks discarded$",
         silent.stderr,
         re.MULTILINE,
     )

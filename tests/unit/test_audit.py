@@ -237,12 +237,12 @@ def test_dict_that_is_used_for_all_records_is_found() -> None:
     assert mutated == {}
 
 
-def test_shared_input_is_no_modified_one() -> None:
+def test_shared_input_does_not_count_as_modified() -> None:
     assert walk([lambda record: {"new": record}, _same], [{"a": [1]}]) == ({}, {})
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, KeyError])
-def test_whatever_a_step_raises_is_compared(error: type[BaseException]) -> None:
+def test_exceptions_of_steps_are_compared(error: type[BaseException]) -> None:
     calls = itertools.count()
 
     def fail(record: dict[str, Any]) -> dict[str, Any]:
@@ -254,7 +254,7 @@ def test_whatever_a_step_raises_is_compared(error: type[BaseException]) -> None:
     assert found == {Spot(0, "", Change.FAILURE): {1}}
 
 
-def test_set_made_anew_is_not_blamed_on_the_step_behind() -> None:
+def test_rebuilt_set_is_not_blamed_on_the_next_step() -> None:
     names = [f"name{number}" for number in range(40)]
 
     def stamp(record: dict[str, Any]) -> dict[str, Any]:
@@ -304,7 +304,7 @@ def test_sample_between_is_spread() -> None:
     assert max(b - a for a, b in itertools.pairwise([indexes[9], *between, indexes[-10]])) < 25_000
 
 
-def test_sample_tells_lines_that_are_no_records(tmp_path: Any) -> None:
+def test_sample_reports_lines_without_records(tmp_path: Any) -> None:
     path = tmp_path / "in.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"a": 1}\n\n[1]\nnonsense\n{"a": 2}')
     sample = take_sample(path, None)
@@ -412,7 +412,7 @@ def losses(step: Step, *records: dict[str, Any]) -> dict[str, LossKind]:
     walker = Walker(stages_of(plan), [pickle.dumps(record) for record in records])
     ledger = Ledger(Inner, Renamed, walker, lambda data: freeze(Renamed.model_validate(data)))
     for seen in walker.first().seen:
-        ledger.look(seen)
+        ledger.add(seen)
     return {loss.field: loss.kind for loss in ledger.losses(range(len(records)))}
 
 
@@ -426,7 +426,7 @@ def test_field_that_a_step_drops_unread_is_lost() -> None:
     assert kept == {"name": LossKind.UNDECLARED}
 
 
-def test_field_that_a_step_adds_and_nobody_declares_is_lost() -> None:
+def test_undeclared_field_added_by_a_step_is_lost() -> None:
     assert losses(lambda data: {**data, "new": 1}, {"zip": "1"}) == {"new": LossKind.IGNORED}
 
 
@@ -486,6 +486,6 @@ def test_sample_of_nothing_is_refused() -> None:
         audit(manager, [], "Inner", "1.0.0", "1.0.0", sample=0)
 
 
-def test_missing_file_is_told(tmp_path: Any) -> None:
+def test_missing_file_is_reported(tmp_path: Any) -> None:
     with pytest.raises(ConfigurationError, match="cannot read"):
         audit(manager, tmp_path / "none.jsonl", "Inner", "1.0.0", "1.0.0")

@@ -55,7 +55,7 @@ def test_cutting_reads_no_further_than_asked_and_closes_the_source() -> None:
     assert closed
 
 
-def test_what_a_failing_source_gave_before_is_still_delivered() -> None:
+def test_records_before_a_source_error_are_delivered() -> None:
     def source() -> Iterator[int]:
         yield from range(4)
         raise OSError("gone")
@@ -68,7 +68,7 @@ def test_what_a_failing_source_gave_before_is_still_delivered() -> None:
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, True, "3"])
-def test_a_chunk_size_that_is_none_is_refused(size: Any) -> None:
+def test_invalid_chunk_size_is_refused(size: Any) -> None:
     with pytest.raises(ConfigurationError, match="positive integer"):
         next(cut_records([1], size))
 
@@ -97,7 +97,7 @@ def test_a_record_that_cannot_travel_is_named() -> None:
     assert caught.value.path == "a.b"
 
 
-def test_a_frame_that_holds_something_else_than_it_says_is_refused() -> None:
+def test_frame_with_wrong_count_is_refused() -> None:
     chunk = encode_packed(next(cut_records(pack_each([{}, {}]), 5)), Compression.NONE)
     payload = bytes(decode_frame(chunk.payload).payload)
     with pytest.raises(FrameError):
@@ -122,15 +122,15 @@ def test_a_damaged_outcome_is_refused(cut: int) -> None:
         decode_outcome(data[:cut])
 
 
-def test_an_outcome_of_another_version_is_told_before_it_is_read() -> None:
+def test_outcome_of_another_version_is_refused_before_decoding() -> None:
     data = encode_outcome(Outcome(0, 0, encode_frame(FrameKind.OBJECTS, 0, b"\x90")))
     start = data.index(b"PMT")
     older = b"\x00\x00\x00\x01\xc1" + data[start : start + 3] + b"\x01" + data[start + 4 :]
-    with pytest.raises(FrameError, match="frame version 1 is not the version 2 spoken here"):
+    with pytest.raises(FrameError, match="frame version 1 is not supported here, only 2"):
         decode_outcome(older)
 
 
-def test_a_frame_of_no_records_adds_nothing_to_others() -> None:
+def test_empty_frame_joins_others() -> None:
     lines = Frame(FrameKind.LINES, 1, b"{}\n")
     nothing = Frame(FrameKind.OBJECTS, 0, pack([]))
     assert join_frames(FrameKind.LINES, [lines, nothing]) == lines

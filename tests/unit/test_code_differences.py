@@ -275,7 +275,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("held", HOSTILE)
-def test_hostile_tree_is_no_tree(held: str) -> None:
+def test_hostile_tree_is_rejected(held: str) -> None:
     with pytest.raises(FrameError):
         FingerprintTree.from_wire(held)
     told = describe_held(TREE, held)
@@ -316,7 +316,7 @@ def test_command_prints_and_compares(tmp_path: Path) -> None:
     file.write_text("[]")
     wrong = runner.invoke(fingerprint, [*options, "--compare", str(file)])
     assert wrong.exit_code == 2
-    assert "is not what" in wrong.output
+    assert "was not written by" in wrong.output
     both = runner.invoke(fingerprint, [*options, "--json", "--compare", str(file)])
     assert both.exit_code == 2
     assert "exclude each other" in both.output

@@ -83,7 +83,7 @@ def exact(value: Any) -> Any:
 
 @given(VALUES)
 @settings(deadline=None, max_examples=300)
-def test_whatever_a_record_may_hold_comes_back_the_same(value: Any) -> None:
+def test_supported_values_round_trip(value: Any) -> None:
     assert exact(unpack(pack(value))) == exact(value)
 
 
@@ -106,7 +106,7 @@ def test_whatever_a_record_may_hold_comes_back_the_same(value: Any) -> None:
         2**64,
     ],
 )
-def test_edges_come_back_the_same(value: object) -> None:
+def test_edge_values_round_trip(value: object) -> None:
     assert exact(unpack(pack([value]))) == exact([value])
 
 
@@ -118,7 +118,7 @@ class Level(enum.IntEnum):
     HIGH = 3
 
 
-def test_enums_are_members_again_also_as_keys() -> None:
+def test_enums_round_trip_also_as_keys() -> None:
     value = [Colour.RED, Level.HIGH, {Colour.RED: 1, "red": 2}]
     assert exact(unpack(pack(value))) == exact(value)
 
@@ -128,7 +128,7 @@ class Text(str):
 
 
 @pytest.mark.parametrize("value", [object(), Text("x"), memoryview(b"x"), iter(""), Exception("x")])
-def test_anything_else_is_refused_by_type_and_place(value: object) -> None:
+def test_unsupported_value_is_refused_with_type_and_path(value: object) -> None:
     records = [{"a": 1}, {"a": {"tags": ["x", value], "key with data": value}}]
     with pytest.raises(UnsupportedValueError) as caught:
         pack(records)
@@ -138,7 +138,7 @@ def test_anything_else_is_refused_by_type_and_place(value: object) -> None:
         pack({"secret name": value})
 
 
-def test_nesting_without_end_is_refused() -> None:
+def test_endless_nesting_is_refused() -> None:
     value: list[Any] = []
     for _ in range(5000):
         value = [value]
@@ -146,7 +146,7 @@ def test_nesting_without_end_is_refused() -> None:
         pack(value)
 
 
-def test_reports_replace_what_cannot_travel() -> None:
+def test_lossy_packing_replaces_unsupported_values() -> None:
     assert unpack(pack({"error": object(), "n": 1}, lossy=True)) == {
         "error": "<builtins.object>",
         "n": 1,

@@ -51,7 +51,7 @@ def forget_calls() -> None:
     calls.clear()
 
 
-def test_a_record_is_through_before_the_next_one_is_read() -> None:
+def test_record_is_finished_before_the_next_is_read() -> None:
     plan = plan_of(noting("first"), noting("second"))
 
     def source() -> Any:
@@ -68,7 +68,7 @@ def test_a_record_is_through_before_the_next_one_is_read() -> None:
     "error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), Exception()]
 )
 @pytest.mark.parametrize("output", [DATA, PACKED])
-def test_whatever_a_step_raises_is_data(error: BaseException, output: Output) -> None:
+def test_step_exceptions_become_failures(error: BaseException, output: Output) -> None:
     def step(data: dict[str, Any]) -> dict[str, Any]:
         if data["n"] == 1:
             raise error
@@ -85,7 +85,7 @@ def test_whatever_a_step_raises_is_data(error: BaseException, output: Output) ->
         assert failure.error is error
 
 
-def test_an_interruption_is_no_failure() -> None:
+def test_interruption_is_not_a_failure() -> None:
     def step(data: dict[str, Any]) -> dict[str, Any]:
         raise Interruption
 
@@ -93,7 +93,7 @@ def test_an_interruption_is_no_failure() -> None:
         plan_of(step).run([{"n": 1}], DATA)
 
 
-def test_what_reading_the_source_raises_passes() -> None:
+def test_source_exceptions_are_raised_unchanged() -> None:
     def source() -> Any:
         yield {"n": 1}
         raise OSError("gone")
@@ -127,7 +127,7 @@ def test_a_step_that_returns_no_dict_is_named() -> None:
 # --- the garbage collector ----------------------------------------------------------------
 
 
-def test_the_threshold_is_as_it_was_after_the_next_collection() -> None:
+def test_threshold_is_restored_after_the_next_collection() -> None:
     gc.collect()  # that after the last test's batch
     usual = gc.get_threshold()
     manager.migrate_batch([person(n) for n in range(2000)], "Person", "1.0.0", "3.0.0")
@@ -163,7 +163,7 @@ def test_cycles_are_collected_while_a_batch_runs() -> None:
     assert Node.alive == 0
 
 
-def test_what_the_program_sets_meanwhile_stays() -> None:
+def test_threshold_set_during_a_batch_stays() -> None:
     usual = gc.get_threshold()
     try:
         with rare_collections():
@@ -185,7 +185,7 @@ def test_batches_within_batches_share_the_threshold() -> None:
     assert gc.get_threshold() == usual
 
 
-def test_callbacks_that_somebody_clears_do_no_harm() -> None:
+def test_cleared_gc_callbacks_are_tolerated() -> None:
     usual = gc.get_threshold()
     others = gc.callbacks[:]
 
@@ -202,7 +202,7 @@ def test_callbacks_that_somebody_clears_do_no_harm() -> None:
         gc.callbacks[:] = others
 
 
-def test_generated_source_goes_with_its_functions() -> None:
+def test_generated_source_is_freed_with_its_functions() -> None:
     gc.collect()
     before = len(linecache.cache)
     for _ in range(5):

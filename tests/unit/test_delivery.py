@@ -46,7 +46,7 @@ def lost(deliveries: Deliveries, now: float, snapshot: FleetSnapshot) -> list[tu
     return [(part.key, loss) for part, loss in deliveries.lost(now, snapshot)]
 
 
-def test_what_is_claimed_and_runs_is_not_lost() -> None:
+def test_running_claim_is_not_lost() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
     snapshot = see({"0": ClaimInfo("w", part.task, 50)}, {"w": {part.task}})
@@ -54,21 +54,21 @@ def test_what_is_claimed_and_runs_is_not_lost() -> None:
         assert lost(deliveries, now, snapshot) == []
 
 
-def test_what_a_worker_took_that_is_gone_is_lost() -> None:
+def test_claim_of_a_dead_worker_is_lost() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
     snapshot = see({"0": ClaimInfo("gone", part.task, 0)})
     assert lost(deliveries, 1, snapshot) == [("0", Loss.WORKER_GONE)]
 
 
-def test_what_a_worker_took_and_no_longer_runs_is_lost_once_its_heartbeat_can_tell() -> None:
+def test_stale_claim_is_lost_after_the_next_heartbeat() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
     assert lost(deliveries, 2, see({"0": ClaimInfo("w", part.task, 2)})) == []
     assert lost(deliveries, 4, see({"0": ClaimInfo("w", part.task, 4)})) == [("0", Loss.CLAIM_LOST)]
 
 
-def test_what_nobody_took_is_lost_when_the_queue_has_been_empty_for_a_while() -> None:
+def test_unclaimed_chunk_is_lost_when_the_queue_stays_empty() -> None:
     deliveries = Deliveries()
     sent(deliveries, 0)
     assert lost(deliveries, 5, see(empty=False)) == []
@@ -76,14 +76,14 @@ def test_what_nobody_took_is_lost_when_the_queue_has_been_empty_for_a_while() ->
     assert lost(deliveries, 8, see()) == [("0", Loss.UNCLAIMED)]
 
 
-def test_without_workers_nothing_is_lost_that_only_waits() -> None:
+def test_waiting_chunks_are_not_lost_without_workers() -> None:
     deliveries = Deliveries()
     sent(deliveries, 0)
     for now in (5, 10, 100):
         assert lost(deliveries, now, see(running={})) == []
 
 
-def test_what_later_chunks_have_overtaken_is_lost_though_the_queue_is_never_empty() -> None:
+def test_overtaken_chunk_is_lost_while_the_queue_is_full() -> None:
     deliveries = Deliveries()
     sent(deliveries, 0, now=0)
     later = sent(deliveries, 1, now=6)
@@ -92,7 +92,7 @@ def test_what_later_chunks_have_overtaken_is_lost_though_the_queue_is_never_empt
     assert lost(deliveries, 8, see(empty=False)) == [("0", Loss.UNCLAIMED)]
 
 
-def test_what_nobody_took_is_sent_again_ever_more_rarely_though_the_queue_is_long() -> None:
+def test_unclaimed_chunk_is_resent_with_backoff_while_the_queue_is_full() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
     again = []
@@ -104,7 +104,7 @@ def test_what_nobody_took_is_sent_again_ever_more_rarely_though_the_queue_is_lon
     assert part.sends == 4
 
 
-def test_what_waits_at_a_worker_for_its_turn_is_not_lost_while_all_are_busy() -> None:
+def test_prefetched_chunk_is_not_lost_while_all_workers_are_busy() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
     held = FleetSnapshot({}, {"w": ["other", part.task]}, queue_is_empty=True, any_idle=False)
@@ -112,7 +112,7 @@ def test_what_waits_at_a_worker_for_its_turn_is_not_lost_while_all_are_busy() ->
     assert lost(deliveries, 60.0, held) == []
 
 
-def test_what_waits_at_a_busy_worker_goes_to_an_idle_one() -> None:
+def test_prefetched_chunk_moves_from_a_busy_to_an_idle_worker() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
     held = FleetSnapshot(
@@ -122,7 +122,7 @@ def test_what_waits_at_a_busy_worker_goes_to_an_idle_one() -> None:
     assert lost(deliveries, 3.5, held) == [("0", Loss.UNCLAIMED)]
 
 
-def test_what_waits_at_a_worker_that_leaves_is_sent_to_others_at_once() -> None:
+def test_prefetched_chunk_of_a_leaving_worker_is_resent_at_once() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
     running = {"w": ["other", part.task], "v": []}
@@ -130,7 +130,7 @@ def test_what_waits_at_a_worker_that_leaves_is_sent_to_others_at_once() -> None:
     assert lost(deliveries, 0.1, held) == [("0", Loss.UNCLAIMED)]
 
 
-def test_a_claim_by_an_earlier_delivery_does_not_hide_the_next_one() -> None:
+def test_claim_of_an_earlier_delivery_does_not_hide_the_next() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
     old = ClaimInfo("gone", part.task, 0)
@@ -138,7 +138,7 @@ def test_a_claim_by_an_earlier_delivery_does_not_hide_the_next_one() -> None:
     assert lost(deliveries, 2, see({"0": old})) == []
 
 
-def test_an_earlier_delivery_that_came_late_and_to_nothing_hides_nothing_for_long() -> None:
+def test_failed_late_delivery_does_not_hide_a_loss() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
     earlier = part.task
@@ -148,7 +148,7 @@ def test_an_earlier_delivery_that_came_late_and_to_nothing_hides_nothing_for_lon
     assert lost(deliveries, 9, see({"0": ClaimInfo("w", earlier, 8)}, {"w": {earlier}})) == []
 
 
-def test_what_takes_far_longer_than_others_is_backed_up_once() -> None:
+def test_straggler_gets_one_backup_task() -> None:
     deliveries = Deliveries()
     quick = sent(deliveries, 1)
     part = sent(deliveries, 0)
@@ -164,7 +164,7 @@ def test_what_takes_far_longer_than_others_is_backed_up_once() -> None:
 
 @pytest.mark.parametrize("kind", FrameKind)
 @given(count=st.integers(1, 40), data=st.data())
-def test_the_record_that_kills_is_found_and_few_processes_die(
+def test_killing_record_is_found_with_few_crashes(
     kind: FrameKind, count: int, data: st.DataObject
 ) -> None:
     killer = data.draw(st.integers(0, count - 1))
@@ -198,7 +198,7 @@ def test_the_record_that_kills_is_found_and_few_processes_die(
     assert len(deliveries) == 0
 
 
-def test_a_chunk_that_only_once_took_a_process_with_it_is_whole() -> None:
+def test_chunk_with_a_single_crash_is_not_halved() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
     assert deliveries.crashed("0", "signal 9") == [part]
@@ -206,7 +206,7 @@ def test_a_chunk_that_only_once_took_a_process_with_it_is_whole() -> None:
     assert deliveries.settle("0", outcome) is outcome
 
 
-def test_a_chunk_whose_outputs_are_too_large_is_halved_at_once_and_nobody_died() -> None:
+def test_chunk_with_too_large_outputs_is_halved_without_crashes() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
     halves = deliveries.crashed("0", TOO_LARGE)
@@ -219,7 +219,7 @@ def test_a_chunk_whose_outputs_are_too_large_is_halved_at_once_and_nobody_died()
     assert outcome.count == part.chunk.count
 
 
-def test_a_single_record_is_not_blamed_for_two_workers_that_disappear() -> None:
+def test_record_is_not_blamed_for_disappearing_workers() -> None:
     deliveries = Deliveries()
     part = deliveries.add(chunk_of(0, 1))
     assert deliveries.disappeared(part) == [part]
@@ -227,7 +227,7 @@ def test_a_single_record_is_not_blamed_for_two_workers_that_disappear() -> None:
     assert isinstance(deliveries.disappeared(part), Outcome)
 
 
-def test_what_is_dropped_is_forgotten() -> None:
+def test_dropped_chunk_is_forgotten() -> None:
     deliveries = Deliveries()
     parts = [sent(deliveries, index) for index in range(3)]
     assert deliveries.drop(1) == parts[1:]
@@ -236,7 +236,7 @@ def test_what_is_dropped_is_forgotten() -> None:
     assert deliveries.keys == ["0"]
 
 
-def test_a_part_that_keeps_coming_to_nothing_is_halved_and_named_in_the_end() -> None:
+def test_part_that_never_settles_is_halved_and_named() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
     for _ in range(10):

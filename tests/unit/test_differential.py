@@ -275,7 +275,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 @examples
 @given(cases())
-def test_both_libraries_say_the_same(case: Case) -> None:
+def test_both_libraries_agree(case: Case) -> None:
     hop = ("Top", case.first, case.last)
     for record in case.records:
         for method in ("migrate_data", "migrate"):

@@ -297,7 +297,7 @@ schedules = st.lists(
     pauses=st.lists(st.sampled_from((0.0, 1.0, 40.0)), min_size=1, max_size=3).map(tuple),
 )
 @settings(max_examples=300, deadline=None)
-def test_whatever_happens_a_run_ends_as_a_sequential_one_would(
+def test_run_with_faults_equals_a_sequential_run(
     work: Work,
     slots: list[int],
     window: int,
@@ -309,9 +309,7 @@ def test_whatever_happens_a_run_ends_as_a_sequential_one_would(
 
 @given(work=works, slots=st.integers(1, 4), window=st.integers(1, 6))
 @settings(max_examples=50, deadline=None)
-def test_where_nothing_goes_wrong_nothing_is_sent_twice(
-    work: Work, slots: int, window: int
-) -> None:
+def test_nothing_is_resent_without_faults(work: Work, slots: int, window: int) -> None:
     # One worker: of several, one may have to wait for a chunk that another could run.
     fleet = Fleet(Work(work.sizes, work.seconds, work.bad), [slots])
     run = Run(fleet, window, []).go()
@@ -330,7 +328,7 @@ def test_where_nothing_goes_wrong_nothing_is_sent_twice(
     data=st.data(),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_record_that_kills_is_named_and_few_processes_die_of_it(
+def test_killing_record_is_named_after_few_crashes(
     sizes: tuple[int, ...], slots: list[int], window: int, kills_hosts: bool, data: st.DataObject
 ) -> None:
     killer = data.draw(st.integers(0, sum(sizes) - 1), label="killer")
@@ -355,7 +353,7 @@ def test_a_record_that_kills_is_named_and_few_processes_die_of_it(
     is_abrupt=st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_fleet_that_only_holds_other_code_is_given_up(
+def test_job_ends_if_every_worker_declines(
     work: Work,
     slots: list[int],
     window: int,
@@ -386,7 +384,7 @@ def test_a_fleet_that_only_holds_other_code_is_given_up(
 
 
 @pytest.mark.parametrize("slots", [(1, 1, 1), (2, 2), (4, 4)])
-def test_what_settles_while_the_executor_looks_around_is_not_sent_again(
+def test_chunk_settled_during_the_check_is_not_resent(
     slots: tuple[int, ...],
 ) -> None:
     # Two chunks end a few calls apart, and then the second has neither claim nor notice.
@@ -397,7 +395,7 @@ def test_what_settles_while_the_executor_looks_around_is_not_sent_again(
 
 @pytest.mark.parametrize("slots", [(1,) * 4, (4, 4)])
 @pytest.mark.parametrize("seconds", [(20.0, 40.0, 10.0, 60.0), (30.0, 31.0, 29.0), (100.0,)])
-def test_chunks_that_wait_behind_long_ones_are_not_sent_again(
+def test_chunks_behind_long_ones_are_not_resent(
     slots: tuple[int, ...], seconds: tuple[float, ...]
 ) -> None:
     fleet = Fleet(Work((1,) * 48, seconds), slots)
@@ -406,7 +404,7 @@ def test_chunks_that_wait_behind_long_ones_are_not_sent_again(
     assert len(fleet.broker.published) == 48
 
 
-def test_a_worker_that_is_busy_with_other_jobs_is_waited_for() -> None:
+def test_job_waits_for_a_worker_busy_with_other_jobs() -> None:
     """Another one holds other code and declines, but this one has not been asked yet."""
     fleet = Fleet(Work((1,) * 4), (1,), heals=False)
     fleet.join(1, OTHER_CODE)
@@ -420,7 +418,7 @@ def test_a_worker_that_is_busy_with_other_jobs_is_waited_for() -> None:
 # --- ends that no worker can help -----------------------------------------------------------------
 
 
-def test_without_any_worker_a_job_ends() -> None:
+def test_job_ends_without_workers() -> None:
     fleet = Fleet(Work((3, 3)), (), heals=False)
     began = fleet.now
     with pytest.raises(NoWorkersError):
@@ -456,7 +454,7 @@ def test_a_slow_consumer_is_no_stall(pause_s: float) -> None:
     assert run.error is None
 
 
-def test_a_job_that_the_store_lost_ends() -> None:
+def test_job_ends_if_the_store_lost_it() -> None:
     fleet = Fleet(Work((3, 3, 3), seconds=(5.0,)))
     fleet.later(7.0, fleet.store.forget_everything)
     run = Run(fleet, 2, [])
@@ -468,7 +466,7 @@ def test_a_job_that_the_store_lost_ends() -> None:
 
 @given(window=st.integers(1, 6), lost=st.integers(0, 19), seconds=st.sampled_from((0.1, 2.0)))
 @settings(max_examples=20, deadline=None)
-def test_a_lost_chunk_is_found_though_other_jobs_keep_the_queue_full(
+def test_lost_chunk_is_found_while_other_jobs_fill_the_queue(
     window: int, lost: int, seconds: float
 ) -> None:
     fleet = Fleet(Work((1,) * 20, (seconds,)))
@@ -478,7 +476,7 @@ def test_a_lost_chunk_is_found_though_other_jobs_keep_the_queue_full(
     Run(fleet, window, []).go().check()
 
 
-def test_a_lost_chunk_is_found_while_one_behind_it_takes_long() -> None:
+def test_lost_chunk_is_found_while_a_later_one_runs() -> None:
     """Other jobs keep the queue full, the window is full, and all but the two are settled."""
     fleet = Fleet(Work((1,) * 8, (1.0, 440.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)), (1, 1))
     fleet.broker.others_wait = 1
@@ -491,14 +489,14 @@ def test_a_lost_chunk_is_found_while_one_behind_it_takes_long() -> None:
     assert found_at == [1]
 
 
-def test_a_chunk_that_hangs_is_run_once_more() -> None:
+def test_hanging_chunk_is_rerun_once() -> None:
     fleet = Fleet(Work((1,) * 8, (1.0,)), (1, 1))
     Run(fleet, 4, [(2.5, Harm(HarmKind.GET_STUCK))]).go().check()
 
 
 @pytest.mark.parametrize("answers_after_s", [0.0, 30.0], ids=["refuses", "is frozen"])
 @pytest.mark.parametrize("chunks", [8, 20], ids=["all sent", "more to send"])
-def test_a_broker_that_stays_away_ends_the_job(chunks: int, answers_after_s: float) -> None:
+def test_unreachable_broker_ends_the_job(chunks: int, answers_after_s: float) -> None:
     fleet = Fleet(Work((1,) * chunks), heals=False)
     fleet.broker.silent_s = answers_after_s
     fleet.be_patient(1000.0)

@@ -106,7 +106,7 @@ class Guarded(BaseModel):
 
 @pytest.mark.parametrize("label", ["bad", "known", "custom"])
 @pytest.mark.parametrize("count", ["x", 1])
-def test_a_validation_error_keeps_what_its_model_asks_for(label: str, count: object) -> None:
+def test_validation_error_keeps_its_models_settings(label: str, count: object) -> None:
     with pytest.raises(ValidationError) as caught:
         Guarded.model_validate({"count": count, "label": label})
     error, back = caught.value, travel(RecordFailure.of(1, Stage.VALIDATE, "", caught.value)).error
@@ -164,13 +164,13 @@ class Strict(Exception):
         self.two = two
 
 
-def test_a_class_that_is_known_here_comes_back_without_calling_it() -> None:
+def test_loaded_class_is_rebuilt_without_calling_it() -> None:
     back = travel(RecordFailure.of(0, Stage.STEP, "", Strict("a", two="b"))).error
     assert isinstance(back, Strict)
     assert (back.args, back.two) == (("a",), "b")
 
 
-def test_a_class_that_is_not_known_here_has_a_stand_in() -> None:
+def test_unknown_class_becomes_a_remote_error() -> None:
     class Local(Exception):
         pass
 
@@ -204,7 +204,7 @@ def raised(do: Callable[[], object]) -> Exception:
         lambda: socket.create_connection(("127.0.0.1", 0)),
     ],
 )
-def test_what_python_raises_comes_back_as_itself(do: Callable[[], object]) -> None:
+def test_builtin_exceptions_round_trip(do: Callable[[], object]) -> None:
     error = raised(do)
     back = travel(RecordFailure.of(0, Stage.STEP, "", error)).error
     assert type(back) is type(error)
@@ -267,7 +267,7 @@ class Remote(OSError):
 
 
 @pytest.mark.parametrize("error", [Countable([]), Countable(["a", "b"]), Remote(2, "text", "h")])
-def test_classes_with_habits_of_their_own_come_back(error: Exception) -> None:
+def test_unusual_exception_classes_round_trip(error: Exception) -> None:
     back = travel(RecordFailure.of(0, Stage.STEP, "", error)).error
     assert type(back) is type(error)
     assert str(back) == str(error)
@@ -293,21 +293,21 @@ class Holding(Exception):
         PydanticCustomError("odd", "odd {what}", {"what": "thing"}),
     ],
 )
-def test_arguments_and_attributes_of_any_kind_come_back(error: Exception) -> None:
+def test_arguments_and_attributes_round_trip(error: Exception) -> None:
     back = travel(RecordFailure.of(0, Stage.STEP, "", error)).error
     assert type(back) is type(error)
     assert (repr(back), str(back)) == (repr(error), str(error))
     assert attributes_of(back) == attributes_of(error)
 
 
-def test_what_cannot_be_carried_leaves_the_text() -> None:
+def test_unsupported_arguments_leave_the_text() -> None:
     error = Holding(object())
     back = travel(RecordFailure.of(0, Stage.STEP, "", error)).error
     assert isinstance(back, RemoteError)
     assert back.message == "held by "
 
 
-def test_groups_come_back_with_their_members() -> None:
+def test_exception_groups_round_trip() -> None:
     shared = ValueError("one")
     inner = BaseExceptionGroup("inner", [shared, SystemExit(2)])
     error = BaseExceptionGroup("outer", [KeyError("k"), inner])
@@ -318,7 +318,7 @@ def test_groups_come_back_with_their_members() -> None:
     assert back.exceptions[1].exceptions[0] is back.__cause__  # type: ignore[attr-defined]  # a group
 
 
-def test_notes_that_are_none_do_no_harm() -> None:
+def test_malformed_notes_are_tolerated() -> None:
     error = ValueError("x")
     error.__notes__ = 5  # type: ignore[assignment]  # somebody may
     back = travel(RecordFailure.of(0, Stage.STEP, "", error)).error
@@ -369,14 +369,14 @@ def test_errors_survive_pickling(error: Exception) -> None:
         Leaving("bye"),
     ],
 )
-def test_every_way_out_of_a_step_comes_back(error: BaseException) -> None:
+def test_exits_from_steps_round_trip(error: BaseException) -> None:
     back = travel(RecordFailure.of(4, Stage.STEP, "", error))
     assert type(back.error) is type(error)
     assert back.error.args == error.args
     assert back.exception().record_index == 4  # type: ignore[attr-defined]  # set by exception()
 
 
-def test_a_class_outside_of_exception_that_is_not_known_here_has_a_stand_in() -> None:
+def test_unknown_base_exception_becomes_a_remote_error() -> None:
     class Local(BaseException):
         pass
 
@@ -385,7 +385,7 @@ def test_a_class_outside_of_exception_that_is_not_known_here_has_a_stand_in() ->
 
 
 @pytest.mark.parametrize("error", [Fixed("x"), Sealed("x")])
-def test_a_class_that_takes_no_attributes_loses_no_failure(error: Exception) -> None:
+def test_exception_without_attributes_keeps_its_failure(error: Exception) -> None:
     attributes_of(error)["__notes__"] = 5  # somebody may
     failure = travel(RecordFailure.of(4, Stage.STEP, "", error))
     assert type(failure.exception()) is type(error)
@@ -407,9 +407,7 @@ def from_each_other() -> Exception:
 
 
 @pytest.mark.parametrize(("make", "length"), [(from_itself, 1), (from_each_other, 2)])
-def test_causes_that_go_round_end_and_come_back_round(
-    make: Callable[[], Exception], length: int
-) -> None:
+def test_circular_causes_round_trip(make: Callable[[], Exception], length: int) -> None:
     outer = MigrationError("User", "1.0.0", "2.0.0", "x")
     outer.__cause__ = make()
     back = travel(RecordFailure.of(0, Stage.STEP, "", outer)).error
@@ -479,9 +477,7 @@ SECRET = "Secret"
         (RuntimeError(SECRET), "in.jsonl, line 9 (record 7): RuntimeError"),
     ],
 )
-def test_a_description_tells_what_and_where_but_nothing_of_the_record(
-    error: Exception, expected: str
-) -> None:
+def test_description_omits_record_contents(error: Exception, expected: str) -> None:
     failure = RecordFailure(7, Stage.STEP, "", error, "", "in.jsonl, line 9")
     text = describe_safely(failure.exception())
     assert text == expected
@@ -501,7 +497,7 @@ class Holder(Exception):
         self.code, self.itself = code, self
 
 
-def test_slots_of_an_error_travel_also_if_they_hold_the_error() -> None:
+def test_slots_round_trip_also_with_a_self_reference() -> None:
     back = travel(RecordFailure.of(0, Stage.STEP, "", Holder(3))).error
     assert isinstance(back, Holder)
     assert back.code == 3

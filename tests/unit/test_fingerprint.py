@@ -77,7 +77,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FingerprintTree
 
 
 @pytest.mark.parametrize("change", ALTERING, ids=str)
-def test_altering_change_is_named(trees: dict[str, FingerprintTree], change: Change) -> None:
+def test_relevant_change_is_named(trees: dict[str, FingerprintTree], change: Change) -> None:
     mine, theirs = trees[""], trees[change.title]
     assert mine.root != theirs.root
     found = compare_trees(mine, theirs)
@@ -90,7 +90,9 @@ def test_altering_change_is_named(trees: dict[str, FingerprintTree], change: Cha
 
 
 @pytest.mark.parametrize("change", HARMLESS, ids=str)
-def test_harmless_change_is_not_noticed(trees: dict[str, FingerprintTree], change: Change) -> None:
+def test_irrelevant_change_keeps_the_fingerprint(
+    trees: dict[str, FingerprintTree], change: Change
+) -> None:
     found = compare_trees(trees[""], trees[change.title])
     assert [str(difference) for difference in found] == []
     assert trees[""].root == trees[change.title].root

@@ -157,7 +157,7 @@ OTHER = {
         "def __call__(self, data):\n        data = dict(data)\n",
     ),
     "a version": ('"Part", "2.0.0"', '"Part", "2.0.1"'),
-    "an automatic step that is written": (
+    "a generated step replaced by a written one": (
         "def weigh",
         "manager.migration('Part', '1.0.0', '2.0.0')(dict)\ndef weigh",
     ),
@@ -217,11 +217,13 @@ def test_a_script_has_the_fingerprint_of_the_module_that_workers_import(
 
 
 @pytest.mark.parametrize("title", SAME)
-def test_what_decides_nothing_changes_nothing(fingerprints: dict[str, str], title: str) -> None:
+def test_irrelevant_differences_keep_the_fingerprint(
+    fingerprints: dict[str, str], title: str
+) -> None:
     assert fingerprints[title] == fingerprints["base"]
 
 
-def test_whatever_decides_counts(fingerprints: dict[str, str]) -> None:
+def test_relevant_differences_change_the_fingerprint(fingerprints: dict[str, str]) -> None:
     changed = {title: fingerprints[title] for title in ["base", *OTHER]}
     assert len(set(changed.values())) == len(changed), changed
 

@@ -142,7 +142,7 @@ def sample() -> list[dict[str, Any]]:
         ),
     ],
 )
-def test_a_row_means_these_points_in_time(line: str, departure: str, arrival: str) -> None:
+def test_local_times_become_utc(line: str, departure: str, arrival: str) -> None:
     assert times(migrate(parse(line))) == (departure, arrival)
 
 
@@ -181,7 +181,7 @@ def test_a_row_means_these_points_in_time(line: str, departure: str, arrival: st
         ),
     ],
 )
-def test_made_up_rows_for_what_the_year_did_not_bring(
+def test_rare_cases_with_made_up_rows(
     changes: dict[str, Any], departure: str, arrival: str
 ) -> None:
     assert times(migrate(parse(NORMAL) | changes)) == (departure, arrival)
@@ -216,7 +216,7 @@ def test_a_flight_of_today_has_two_legs() -> None:
     }
 
 
-def test_what_is_not_available_becomes_none() -> None:
+def test_na_becomes_none() -> None:
     flight = migrate(parse(CANCELLED))
     assert flight.cancelled
     assert (flight.departure.delay, flight.arrival.delay) == (None, None)
@@ -268,7 +268,7 @@ def test_the_sample_agrees_with_itself(sample: list[dict[str, Any]]) -> None:
             assert timedelta(0) < on_the_ground < timedelta(hours=4)
 
 
-def test_the_sample_holds_what_is_rare(sample: list[dict[str, Any]]) -> None:
+def test_sample_covers_rare_cases(sample: list[dict[str, Any]]) -> None:
     migrated = [migrate(row) for row in sample]
     legs = [(flight.departure, flight.arrival) for flight in migrated if not flight.cancelled]
     diverted = [arrival for _, arrival in legs if arrival.delay is None]

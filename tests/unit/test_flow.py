@@ -290,7 +290,7 @@ class SlowTwentieth(ScriptedExecutor):
         return super().collect(wait=wait)
 
 
-def test_the_windows_bytes_are_those_of_the_outcomes_where_these_are_larger() -> None:
+def test_window_counts_outcome_bytes_where_larger() -> None:
     executor = SlowTwentieth()
     chunks = (make_chunk(index, size_bytes=10) for index in range(200))
     window = Window(chunks=1000, size_bytes=300)
@@ -314,7 +314,7 @@ def test_reading_waits_for_the_consumer() -> None:
     assert len(read) <= 5
 
 
-def test_a_ready_outcome_is_delivered_before_a_slow_source_has_filled_the_window() -> None:
+def test_ready_outcome_does_not_wait_for_a_slow_source() -> None:
     executor = ScriptedExecutor()
     read = []
 
@@ -334,7 +334,7 @@ def test_a_chunk_larger_than_the_window_passes_alone() -> None:
     assert run_all(chunks, Window(8, size_bytes=10)) == list(range(9))
 
 
-def test_an_earlier_failure_that_arrives_later_wins_and_what_ran_in_vain_is_told() -> None:
+def test_earlier_failure_wins_and_discarded_chunks_are_reported() -> None:
     executor = ScriptedExecutor(failures={1: 1, 3: 0})
     events: list[Event] = []
     outcomes = run_ordered(
@@ -360,7 +360,7 @@ def test_an_earlier_failure_that_arrives_later_wins_and_what_ran_in_vain_is_told
     assert discarded[5]
 
 
-def test_an_observer_that_raises_cannot_hurt_the_run() -> None:
+def test_raising_observer_is_dropped() -> None:
     def broken(event: Event) -> None:
         raise RuntimeError("observer")
 
@@ -398,7 +398,7 @@ def test_the_default_window_follows_the_slots(slots: int, chunks: int) -> None:
     assert Window.for_slots(slots).chunks == chunks
 
 
-def test_a_window_of_nothing_is_refused() -> None:
+def test_empty_window_is_refused() -> None:
     with pytest.raises(ConfigurationError):
         Window(chunks=0)
     with pytest.raises(ConfigurationError):

@@ -15,7 +15,7 @@ def test_ids_are_short_and_differ() -> None:
     assert all(len(job) == 8 for job in ids)
 
 
-def test_a_spec_travels() -> None:
+def test_spec_round_trips() -> None:
     spec = JobSpec("7f3a21c4", "User", "1.0.0", "3.0.0", FrameKind.LINES, "abc")
     assert JobSpec.from_wire(spec.to_wire()) == spec
     assert str(spec) == "User 1.0.0→3.0.0 · job 7f3a21c4"

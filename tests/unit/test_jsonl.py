@@ -57,7 +57,7 @@ def test_chunks_are_cut_by_bytes_at_line_ends(tmp_path: Path) -> None:
     assert source.bytes_read == source.size_bytes
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No such file or directory"):
         JsonlSource(tmp_path / "none.jsonl")
     with pytest.raises(ConfigurationError, match="Is a directory"):

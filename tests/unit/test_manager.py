@@ -23,7 +23,7 @@ class Slim(BaseModel):
     first_name: str
 
 
-def test_the_registry_answers() -> None:
+def test_registry_lookups() -> None:
     assert manager.list_models() == ["Person"]
     assert manager.list_versions("Person") == [ModelVersion(n, 0, 0) for n in (1, 2, 3)]
     assert manager.get("Person", "3.0.0") is PersonV3
@@ -36,7 +36,7 @@ def test_the_registry_answers() -> None:
 
 
 @pytest.mark.parametrize("version", ["1", "1.0", "1.0.0.0", "a.b.c", "-1.0.0", "", "1.0.x"])
-def test_a_version_that_is_none_is_refused(version: str) -> None:
+def test_invalid_version_is_refused(version: str) -> None:
     with pytest.raises(InvalidVersionError) as caught:
         manager.get("Person", version)
     assert caught.value.version_string == version
@@ -81,7 +81,7 @@ def test_all_ways_to_migrate_agree() -> None:
     assert manager.migrate_batch_as(PEOPLE, *HOP, Slim)[9] == Slim(first_name="First9")
 
 
-def test_nothing_in_is_nothing_out() -> None:
+def test_empty_batch_returns_nothing() -> None:
     assert manager.migrate_batch([], "Nobody", "1.0.0", "2.0.0") == []
     assert list(manager.migrate_batch_streaming(iter(()), "Nobody", "1.0.0", "2.0.0")) == []
 

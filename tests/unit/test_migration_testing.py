@@ -29,7 +29,7 @@ def ours_of(both: Both) -> MigrationTestResults:
     return both.ours.test_migration(*HOP, [MigrationTestCase(*case) for case in CASES])
 
 
-def test_the_same_is_told_as_by_pyrmute(both: Both) -> None:
+def test_results_equal_pyrmutes(both: Both) -> None:
     ours = ours_of(both)
     theirs = both.theirs.test_migration(*HOP, [pyrmute.MigrationTestCase(*case) for case in CASES])
     for mine, other in zip(ours, theirs, strict=True):

@@ -81,7 +81,7 @@ def test_a_kept_partial_file_replaces_no_link(tmp_path: Path) -> None:
     assert output.kept_path.read_bytes() == b"some\n"
 
 
-def test_a_target_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_unwritable_target_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="it is a directory"):
         opened(tmp_path)
     with pytest.raises(ConfigurationError, match="No such file or directory"):
@@ -125,7 +125,7 @@ def test_the_owner_of_a_target_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
-def test_an_owner_that_cannot_be_kept_is_told() -> None:
+def test_owner_that_cannot_be_kept_is_reported() -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:  # where others may go
         path = Path(directory) / "out.jsonl"
         path.write_bytes(b"old")
@@ -172,7 +172,7 @@ def test_a_target_that_is_the_source_is_refused(tmp_path: Path, how: str) -> Non
     assert source.read_bytes() == b"{}\n"
 
 
-def test_an_existing_file_needs_to_be_overwritten_on_purpose(tmp_path: Path) -> None:
+def test_existing_file_needs_overwrite(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     write(path, b"old\n", overwrite=False)
     with pytest.raises(ConfigurationError, match="it exists; add --overwrite"):
@@ -212,7 +212,7 @@ def test_an_interrupt_while_a_file_opens_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_written_while_the_disk_is_busy_is_whole(tmp_path: Path) -> None:
+def test_output_is_complete_while_the_disk_is_busy(tmp_path: Path) -> None:
     blocks = [bytes([65 + number]) * (5 * 1024 * 1024) + b"\n" for number in range(6)]
     with opened(tmp_path / "out.jsonl") as output:
         for block in blocks:
@@ -231,7 +231,7 @@ def small_disk() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("small_disk")
-def test_a_disk_that_is_full_is_told(tmp_path: Path) -> None:
+def test_full_disk_is_reported(tmp_path: Path) -> None:
     with (
         pytest.raises(ConfigurationError, match=r"cannot write .*: File too large"),
         opened(tmp_path / "out.jsonl") as output,
@@ -306,7 +306,7 @@ def test_a_device_is_written_to() -> None:
         full.write(b"{}\n")
 
 
-def test_a_pipe_that_nobody_reads_any_more_is_told() -> None:
+def test_closed_pipe_is_reported() -> None:
     reading, writing = os.pipe()
     with (
         pytest.raises(ConfigurationError, match="Broken pipe"),
@@ -317,7 +317,7 @@ def test_a_pipe_that_nobody_reads_any_more_is_told() -> None:
     os.close(writing)
 
 
-def test_a_pipe_that_does_not_block_is_waited_for() -> None:
+def test_nonblocking_pipe_is_waited_for() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     block = b"x" * 1_000_000
@@ -335,7 +335,7 @@ def test_a_pipe_that_does_not_block_is_waited_for() -> None:
     assert read == [block]
 
 
-def test_what_a_descriptor_leads_to_is_appended_and_not_replaced(tmp_path: Path) -> None:
+def test_dev_fd_target_is_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "redirected"
     with path.open("wb") as file:
         file.write(b"before\n")
@@ -374,7 +374,7 @@ def held(tmp_path: Path) -> Iterator[tuple[Path, "subprocess.Popen[str]"]]:
         process.communicate()
 
 
-def test_a_second_writer_is_turned_away_at_once(held: tuple[Path, Any]) -> None:
+def test_second_writer_is_rejected_at_once(held: tuple[Path, Any]) -> None:
     path, process = held
     began = time.monotonic()
     with pytest.raises(OutputInUseError) as caught:
@@ -387,7 +387,7 @@ def test_a_second_writer_is_turned_away_at_once(held: tuple[Path, Any]) -> None:
     assert len(list(path.parent.iterdir())) == 2  # the lock and the partial file
 
 
-def test_what_a_killed_writer_left_is_removed_by_the_next_one(held: tuple[Path, Any]) -> None:
+def test_next_writer_removes_leftovers_of_a_killed_one(held: tuple[Path, Any]) -> None:
     path, process = held
     process.kill()  # and nobody has asked for its status yet: it is a zombie
     wait_until(lambda: "Z" in Path(f"/proc/{process.pid}/stat").read_text(), "it has died")
@@ -466,14 +466,14 @@ def test_control_characters_in_a_lock_are_not_printed(tmp_path: Path) -> None:
     assert str(caught.value).isprintable()
 
 
-def test_a_process_id_that_was_given_again_holds_nothing(tmp_path: Path) -> None:
+def test_reused_process_id_holds_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     lock_of(path, place=output_lock._place(), pid=os.getpid(), started="1")
     write(path)
 
 
 @pytest.mark.parametrize("kind", ["link", "directory", "pipe"])
-def test_something_else_in_the_lock_s_place_is_told(tmp_path: Path, kind: str) -> None:
+def test_foreign_file_in_the_locks_place_is_reported(tmp_path: Path, kind: str) -> None:
     path, lock = tmp_path / "out.jsonl", tmp_path / ".out.jsonl.lock"
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
@@ -538,7 +538,7 @@ def test_a_lock_is_touched_while_it_is_held(
         wait_until(lambda: lock.stat().st_mtime > 0, "it is touched")
 
 
-def test_a_fork_ends_nothing(tmp_path: Path) -> None:
+def test_fork_keeps_the_parents_output(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     with opened(path) as output:
         child = os.fork()
@@ -584,7 +584,7 @@ class Contest:
             self.most = max(self.most, self._holding)
 
 
-def test_of_many_writers_one_gets_the_output_of_a_killed_one(tmp_path: Path) -> None:
+def test_one_of_many_writers_takes_over_from_a_killed_one(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     for _ in range(30):
         contest = Contest(path, writers=8)

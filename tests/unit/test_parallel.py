@@ -60,7 +60,7 @@ def test_processes_carry_what_no_frame_can_hold() -> None:
     assert data == records
 
 
-def test_processes_name_what_cannot_be_sent_after_what_stands_before_it() -> None:
+def test_unsendable_record_fails_after_earlier_records() -> None:
     records = [person(index) for index in range(20)]
     records[13] = {**person(13), "extra": {"lock": threading.Lock()}}
     options: Any = {"parallel": True, "use_processes": True, "max_workers": 2}
@@ -73,7 +73,7 @@ def test_processes_name_what_cannot_be_sent_after_what_stands_before_it() -> Non
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, True])
-def test_a_number_of_workers_that_is_none_is_refused(workers: Any) -> None:
+def test_invalid_worker_count_is_refused(workers: Any) -> None:
     for call in (manager.migrate_batch, manager.migrate_batch_data):
         with pytest.raises(ConfigurationError, match="max_workers must be a positive integer"):
             call([person(0)], *HOP, parallel=True, max_workers=workers)
@@ -82,14 +82,14 @@ def test_a_number_of_workers_that_is_none_is_refused(workers: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [0, -1])
-def test_a_chunk_size_that_is_none_is_refused(size: int) -> None:
+def test_invalid_chunk_size_is_refused(size: int) -> None:
     with pytest.raises(ConfigurationError, match="chunk_size must be a positive integer"):
         manager.migrate_batch_streaming([person(0)], *HOP, chunk_size=size)
 
 
 @pytest.mark.parametrize("how", [{}, {"parallel": True}, {"parallel": True, "use_processes": True}])
 @pytest.mark.parametrize("record", [None, 7, ["name"], "name"])
-def test_a_record_that_is_no_dict_is_told(record: Any, how: dict[str, bool]) -> None:
+def test_record_must_be_a_dict(record: Any, how: dict[str, bool]) -> None:
     with pytest.raises(InvalidRecordError, match=f"a record is {type(record).__name__} and") as one:
         manager.migrate_batch([person(0), record], *HOP, **how)
     assert one.value.record_index == 1
@@ -129,7 +129,7 @@ if __name__ == "__main__":
 """
 
 
-def test_processes_that_are_spawned_import_the_manager_or_it_is_told(tmp_path: Path) -> None:
+def test_spawned_processes_import_the_manager(tmp_path: Path) -> None:
     script = tmp_path / "spawned.py"
     script.write_text(SPAWNED)
     result = subprocess.run(
@@ -144,7 +144,7 @@ def test_processes_that_are_spawned_import_the_manager_or_it_is_told(tmp_path: P
     assert result.returncode == 0, result.stderr
 
 
-def test_a_hop_between_versions_that_do_not_exist_is_told() -> None:
+def test_missing_version_is_reported() -> None:
     local = ModelManager()
     local.model("M", "1.0.0")(type("M", (BaseModel,), {}))
     local.migration("M", "1.0.0", "9.0.0")(dict)
@@ -173,6 +173,6 @@ class Unsized(list[Any]):
 
 
 @pytest.mark.parametrize("options", [(), (True, 2, False), (True, 2, True)])
-def test_a_source_is_read_whatever_its_length_says(options: tuple[Any, ...]) -> None:
+def test_source_with_a_wrong_length_is_read(options: tuple[Any, ...]) -> None:
     given = Unsized([person(0), person(1)])
     assert len(manager.migrate_batch_data(given, "Person", "1.0.0", "3.0.0", *options)) == 2

@@ -147,7 +147,7 @@ def test_a_validator_that_raises_something_else_is_found() -> None:
     assert caught.value.record_index == 2  # type: ignore[attr-defined]  # set on any exception
 
 
-def test_a_model_with_its_own_ways_is_asked_each_time() -> None:
+def test_custom_model_validate_is_called_each_time() -> None:
     class M(BaseModel):
         n: int
 
@@ -230,7 +230,7 @@ def test_values_of_any_type_pass_through_steps() -> None:
     assert local.migrate_data({"at": moment}, "M", "1.0.0", "1.0.0") == {"at": moment}
 
 
-def test_a_step_that_lets_a_stop_iteration_out_fails_and_ends_nothing_quietly() -> None:
+def test_stop_iteration_of_a_step_is_a_failure() -> None:
     local = ModelManager()
     for version in ("1.0.0", "2.0.0"):
         local.model("M", version)(type("M", (BaseModel,), {"__annotations__": {"n": int}}))

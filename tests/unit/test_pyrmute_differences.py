@@ -160,7 +160,7 @@ def test_models_are_found_wherever_the_type_has_them(
     assert type(ours) is type(value)
 
 
-def test_models_are_found_in_models_that_nobody_registered(both: Both) -> None:
+def test_models_are_found_in_unregistered_models(both: Both) -> None:
     class Trip1(BaseModel):
         stops: list[City1] = Field(alias="Stops")
         note: str = ""
@@ -321,7 +321,7 @@ def test_an_unknown_tag_is_no_member(both: Both) -> None:
     assert ours == {"kind": "bird"}
 
 
-def test_a_member_that_nobody_registered_is_not_another_one(both: Both) -> None:
+def test_unregistered_member_is_left(both: Both) -> None:
     class Fish(BaseModel):
         kind: Literal["fish"]
 
@@ -427,7 +427,7 @@ def test_a_default_is_not_shared_between_records(both: Both) -> None:
     assert Holder2() == Holder2(tags=["new"], deep={"a": [1]})
 
 
-def test_a_default_factory_that_raises_is_heard(both: Both) -> None:
+def test_raising_default_factory_fails_the_record(both: Both) -> None:
     def fail() -> int:
         raise RuntimeError("no more numbers")
 
@@ -569,7 +569,7 @@ def test_a_missing_step_is_found_before_any_record_is_touched(both: Both) -> Non
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_is_registered_meanwhile_counts_for_the_next_batch(both: Both, stream: bool) -> None:
+def test_registration_during_a_batch_applies_to_the_next(both: Both, stream: bool) -> None:
     both.model("City", "1.0.0")(City1)
     both.model("City", "2.0.0")(City2)
     both.migration("City", *HOP)(lambda city: {**city, "country": "old"})

@@ -53,18 +53,18 @@ def test_a_module_and_a_file_are_both_names(module_file: Path) -> None:
         ("nowhere/file.py:manager", "there is no file"),
     ],
 )
-def test_a_name_that_leads_nowhere_is_told(spec: str, message: str) -> None:
+def test_unknown_name_is_reported(spec: str, message: str) -> None:
     with pytest.raises(ManagerImportError, match=message):
         load_attribute(spec)
 
 
-def test_a_module_that_breaks_is_told(module_file: Path) -> None:
+def test_import_error_is_reported(module_file: Path) -> None:
     module_file.write_text("1 / 0\n")
     with pytest.raises(ManagerImportError, match="ZeroDivisionError: division by zero"):
         load_attribute(f"{module_file}:manager")
 
 
-def test_a_file_whose_name_is_taken_is_told(tmp_path: Path, module_file: Path) -> None:
+def test_file_with_a_taken_module_name_is_reported(tmp_path: Path, module_file: Path) -> None:
     (tmp_path / "json.py").write_text("manager = 1\n")
     with pytest.raises(ManagerImportError, match="the name 'json' belongs to another module") as e:
         load_attribute(f"{tmp_path / 'json.py'}:manager")
@@ -82,7 +82,7 @@ def test_module_in_current_directory_comes_last(
     assert str(module_file.parent) not in sys.path[:-1]
 
 
-def test_module_in_current_directory_that_is_shadowed_is_told(
+def test_shadowed_module_in_current_directory_is_reported(
     module_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(module_file.parent)
@@ -113,7 +113,7 @@ def test_an_object_of_the_script_is_found_by_the_scripts_path(
     assert locate_attribute(thing) == f"{tmp_path / 'script.py'}:thing"
 
 
-def test_an_object_without_a_name_is_told() -> None:
+def test_object_without_a_name_is_reported() -> None:
     with pytest.raises(ManagerImportError, match="not an attribute of any module"):
         locate_attribute(object())
 
@@ -163,7 +163,7 @@ def test_names_in_any_language_are_names() -> None:
         ("\n1 / 0\n", r"ZeroDivisionError: division by zero \(failing\.py:2\)"),
     ],
 )
-def test_module_that_fails_or_exits_is_told_with_its_line(
+def test_failing_module_is_reported_with_its_line(
     module_file: Path, text: str, reason: str
 ) -> None:
     path = module_file.with_name("failing.py")

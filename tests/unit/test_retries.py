@@ -36,7 +36,7 @@ def test_a_step_runs_until_it_succeeds() -> None:
     assert len(service.asked) == 3
 
 
-def test_every_try_gets_the_record_as_it_came() -> None:
+def test_every_retry_gets_the_original_record() -> None:
     service = Service([ConnectionError(), ConnectionError()])
     retried(service)({"a": 1})
     assert service.asked == [{"a": 1}] * 3
@@ -50,7 +50,7 @@ def test_the_first_try_gets_the_record_itself() -> None:
     assert seen[0]["it"] is sentinel
 
 
-def test_a_record_that_cannot_be_copied_is_tried_again_as_it_is() -> None:
+def test_uncopyable_record_is_retried_as_it_is() -> None:
     service = Service([ConnectionError()])
     result = retried(service)({"items": (number for number in range(2))})
     assert list(result["items"]) == [0, 1]
@@ -81,7 +81,7 @@ def test_a_cause_counts() -> None:
     assert retried(service, Retry(on=(TimeoutError,)))({}) == {"half": "done"}
 
 
-def test_causes_that_go_round_are_looked_at_once() -> None:
+def test_circular_causes_are_examined_once() -> None:
     first, second = ValueError("first"), KeyError("second")
     first.__cause__, second.__cause__ = second, first
     calls: list[int] = []
@@ -116,7 +116,7 @@ def test_classes_travel_as_names() -> None:
     assert len(service.asked) == 2
 
 
-def test_neighbours_are_not_run_again() -> None:
+def test_neighbours_are_not_retried() -> None:
     manager = ModelManager()
     for version, model in (("1.0.0", PersonV1), ("2.0.0", PersonV2), ("3.0.0", PersonV3)):
         manager.model("Person", version)(model)
@@ -151,6 +151,6 @@ def test_neighbours_are_not_run_again() -> None:
         {"on": (OSError,), "first_wait_s": 2.0, "max_wait_s": 1.0},
     ],
 )
-def test_nonsense_is_refused(options: dict[str, Any]) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         Retry(**options)

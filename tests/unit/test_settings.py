@@ -34,12 +34,12 @@ def test_settings_survive_the_environment() -> None:
         ({"PYRMUTE_TASKS_STORE_URL": "http://h"}, "store_url must begin with"),
     ],
 )
-def test_a_setting_that_cannot_be_right_is_told(env: dict[str, str], message: str) -> None:
+def test_invalid_setting_is_reported(env: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         Settings.from_env(env)
 
 
-def test_a_unix_socket_has_one_spelling_for_us_and_two_for_the_libraries() -> None:
+def test_unix_socket_url_is_converted_for_both_libraries() -> None:
     settings = Settings(broker_url="unix:///tmp/x.sock")
     assert settings.celery_broker_url == "redis+socket:///tmp/x.sock"
     assert settings.redis_store_url == "unix:///tmp/x.sock"
@@ -76,7 +76,7 @@ def test_a_tasks_label_says_which_records() -> None:
         ("unix:///tmp/x.sock", "always", Compression.ZSTD),
     ],
 )
-def test_what_crosses_a_network_is_compressed(
+def test_frames_are_compressed_across_a_network(
     url: str, compress: str, expected: Compression
 ) -> None:
     assert Settings(broker_url=url, compress=Compress(compress)).compression is expected
@@ -102,7 +102,7 @@ def test_every_setting_survives_the_way_through_variables() -> None:
         ("PYRMUTE_TASKS_TIME_LIMIT_S", "60", "must be more than 840"),
     ],
 )
-def test_limits_that_cannot_be_right_are_told(variable: str, value: str, message: str) -> None:
+def test_invalid_limits_are_reported(variable: str, value: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         Settings.from_env({variable: value})
 

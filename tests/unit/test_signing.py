@@ -39,7 +39,7 @@ def test_a_signature_fits_one_place_only(
             signer.check(*other, signature)
 
 
-def test_names_that_run_together_are_kept_apart() -> None:
+def test_concatenated_names_have_different_signatures() -> None:
     places = [("ab", "c"), ("a", "bc"), ("abc", ""), ("", "abc")]
     signatures = {signer.sign(Sealed.FRAME, *place, b"") for place in places}
     assert len(signatures) == len(places)
@@ -56,13 +56,13 @@ def test_any_flipped_bit_is_noticed(data: bytes, draw: st.DataObject) -> None:
 
 
 @given(st.binary(max_size=60))
-def test_what_nobody_sealed_is_rejected(data: bytes) -> None:
+def test_unsealed_data_is_rejected(data: bytes) -> None:
     for forged in (data, signer.seal(Sealed.SPEC, "job", "", b"")[:7] + data):
         with pytest.raises(SignatureError):
             signer.open(Sealed.SPEC, "job", "", forged)
 
 
-def test_no_prefix_of_a_sealed_value_is_believed() -> None:
+def test_truncated_sealed_value_is_rejected() -> None:
     sealed = signer.seal(Sealed.CLAIM, "job", "0", b"some data")
     for end in range(len(sealed)):
         with pytest.raises(SignatureError):
@@ -106,7 +106,7 @@ def test_a_secret_is_not_shown() -> None:
     assert "short one" not in str(caught.value)
 
 
-def test_what_is_signed_is_compressed() -> None:
+def test_signed_frames_are_compressed() -> None:
     assert Settings(secret=FIRST).compression is Compression.ZSTD
     assert Settings(secret=FIRST, compress=Compress.NEVER).compression is Compression.NONE
     assert Settings().compression is Compression.NONE

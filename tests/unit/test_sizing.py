@@ -41,7 +41,7 @@ class SimulatedFleet:
 
 
 @pytest.mark.parametrize("s_per_mib", [0.4, 1.0, 2.5, 30.0, 400.0])
-def test_chunks_come_to_take_a_second(s_per_mib: float) -> None:
+def test_chunks_converge_to_a_second(s_per_mib: float) -> None:
     fleet = SimulatedFleet(ChunkSizer(512 * KIB, 4 * MIB), s_per_mib).run(100 * MIB)
     middle = [fleet.seconds(index) for index in range(20, len(fleet.sizes) - 20)]
     assert middle
@@ -59,7 +59,7 @@ def test_sizes_grow_by_a_fifth_at_most() -> None:
     assert all(later <= 1.2 * earlier + 1 for earlier, later in pairwise(fleet.sizes))
 
 
-def test_a_step_that_becomes_slow_is_noticed_within_a_window() -> None:
+def test_sizer_reacts_to_a_slow_step_within_a_window() -> None:
     fleet = SimulatedFleet(ChunkSizer(512 * KIB, 4 * MIB), 0.1).run(50 * MIB)
     began = len(fleet.sizes)
     fleet.s_per_mib = 10.0
@@ -84,7 +84,7 @@ def test_a_window_holds_chunks_for_all_slots(slots: int) -> None:
     assert 4 * slots * 2 * max(fleet.sizes) <= 64 * MIB
 
 
-def test_failed_chunks_and_other_events_teach_nothing() -> None:
+def test_failed_chunks_do_not_change_sizes() -> None:
     sizer = ChunkSizer(1000, 10_000)
     sizer.cut(0, 1000)
     sizer(ChunkSettled(0, 1, 9.0, "worker", failed=True))

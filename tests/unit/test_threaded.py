@@ -49,7 +49,7 @@ def reader_of(source: Source) -> ConvertedReader[Chunk[int]]:
     return ConvertedReader(reader, same, next(reader))
 
 
-def test_what_is_finished_leaves_while_the_source_blocks() -> None:
+def test_finished_outputs_leave_while_the_source_blocks() -> None:
     source = Source(free=3)
     executor = ScriptedExecutor()
     outcomes = run_ordered(reader_of(source), executor, lambda: Window(16), sink=KEEP)

@@ -42,7 +42,7 @@ class Dog2(BaseModel):
 
 
 def holder(old: Any, new: Any, *members: tuple[str, type[BaseModel], type[BaseModel]]) -> Any:
-    """A manager with a field that was `old` and becomes `new`, and automatic steps."""
+    """A manager with a field that was `old` and becomes `new`, and generated steps."""
     manager = ModelManager()
     for name, first, last in members:
         manager.model(name, "1.0.0")(first)
@@ -202,7 +202,7 @@ class Odd(Exception):
         RecursionError(),
     ],
 )
-def test_whatever_a_validator_raises_means_that_it_is_no_member(error: Exception) -> None:
+def test_raising_validator_rules_out_a_member(error: Exception) -> None:
     def fail(value: Any) -> Any:
         raise error
 
@@ -215,7 +215,7 @@ def test_whatever_a_validator_raises_means_that_it_is_no_member(error: Exception
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
-def test_what_ends_a_program_is_passed_on(error: BaseException) -> None:
+def test_exits_and_interrupts_are_raised(error: BaseException) -> None:
     def fail(_: Any) -> Any:
         raise error
 
@@ -227,7 +227,7 @@ def test_what_ends_a_program_is_passed_on(error: BaseException) -> None:
         migrated(manager, {"legs": 4})
 
 
-def test_lack_of_memory_makes_no_cat_of_a_dog() -> None:
+def test_memory_error_is_raised() -> None:
     def fail(_: Any) -> Any:
         raise MemoryError
 
@@ -275,14 +275,14 @@ def test_a_discriminating_function_that_raises_finds_the_first_member() -> None:
     assert migrated(tagged(popping), {"legs": 4}) == {"legs": 4, "mark": "dog"}
 
 
-def test_a_tag_that_cannot_be_one_leaves_the_value() -> None:
+def test_unhashable_tag_leaves_the_value() -> None:
     assert migrated(tagged(unhashable), {"legs": 4}) == {"legs": 4}
 
 
 # --- copying only where it is needed ------------------------------------------------------
 
 
-def test_nothing_is_copied_where_no_function_is_the_user_s() -> None:
+def test_nothing_is_copied_without_user_functions() -> None:
     class Uncopyable(dict[str, Any]):
         def __deepcopy__(self, _: Any) -> Any:
             raise AssertionError("copied")
@@ -296,7 +296,7 @@ def test_nothing_is_copied_where_no_function_is_the_user_s() -> None:
     assert migrated(manager, Uncopyable(legs=4)) == {"legs": 4, "mark": "dog"}
 
 
-def test_what_cannot_be_copied_is_validated_as_it_is() -> None:
+def test_uncopyable_value_is_validated_as_it_is() -> None:
     class Counting(BaseModel):
         inner: Annotated[Any, AfterValidator(lambda value: value)]
 
@@ -342,7 +342,7 @@ def test_a_model_with_private_attributes_is_a_member_as_any() -> None:
     assert migrated(manager, {"lives": 4}) == {"lives": 4, "mark": "cat"}
 
 
-# --- no automatic step modifies what it gets, or shares what it makes ---------------------
+# --- no generated step modifies what it gets, or shares what it makes ---------------------
 
 
 def mutable_parts(value: Any) -> Iterator[Any]:
@@ -420,7 +420,7 @@ VALUES = st.one_of(
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(place=st.sampled_from(sorted(PLACES)), meddler=st.booleans(), value=VALUES)
-def test_an_automatic_step_leaves_its_record_alone(place: str, meddler: bool, value: Any) -> None:
+def test_generated_step_keeps_its_record(place: str, meddler: bool, value: Any) -> None:
     shape = PLACES[place]
     first = Meddling1 if meddler else Deep1
     manager = holder(

@@ -64,7 +64,7 @@ def _parts(value: Any) -> list[Any] | None:
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_value_arrives_as_what_it_was(name: str) -> None:
+def test_value_round_trips(name: str) -> None:
     value = {"at": [KEPT[name]()]}
     assert_same(unpack(pack_record(value)), value)
     assert_same(unpack(join_packed(list(pack_each([value, {}])))), [value, {}])
@@ -145,7 +145,7 @@ def test_sharing_is_found_at_any_depth() -> None:
             assert_same(unpack(pack_record(record)), record)
 
 
-def test_records_without_sharing_are_as_small_as_ever() -> None:
+def test_records_without_sharing_have_no_overhead() -> None:
     record = {"a": {"b": [1]}, "c": {"b": [1]}}
     assert pack_record(record) == ormsgpack.packb(record)
 
@@ -191,7 +191,7 @@ class NoWayBack(Exception):
         super().__init__(first)
 
 
-def test_what_cannot_be_unpickled_is_refused_where_it_is_packed() -> None:
+def test_unpicklable_value_is_refused_when_packed() -> None:
     with pytest.raises(UnsupportedValueError, match="NoWayBack at n "):
         pack_or_pickle({"n": NoWayBack(1, 2)})
 
@@ -269,14 +269,14 @@ def test_crafted_message_is_refused(message: bytes) -> None:
         unpack(message)
 
 
-def test_class_that_is_defined_otherwise_is_named() -> None:
-    with pytest.raises(FrameError, match=r"tests\.wire_values:Plain is defined otherwise"):
+def test_class_with_another_definition_is_named() -> None:
+    with pytest.raises(FrameError, match=r"tests\.wire_values:Plain is defined differently"):
         unpack(instance(Kind.DATACLASS, f"{HERE}:Plain", 0, None, "a", []))
     with pytest.raises(FrameError, match="'gone:Plain' is not loaded in this process"):
         unpack(instance(Kind.DATACLASS, "gone:Plain", 0, None, "a", []))
 
 
-def test_nothing_is_imported_for_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_never_import_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     class Late(types.ModuleType):
         def __getattribute__(self, name: str) -> Any:
             raise AssertionError("code of the module ran")
@@ -302,30 +302,27 @@ def test_guessing_enum_is_looked_up_by_name_only() -> None:
 # --- the table ----------------------------------------------------------------------------
 
 HEAD = """\
-# What becomes of a value
+# Supported values
 
-A step may put any of these into its record. This table is written by the tests; after a change:
+The values that records may hold. This page is generated; after a change:
 `python -m tests.unit.test_values`.
 
 - **in process, in threads**: every value stays the object it is.
-- **in processes**: *kept* is a value of the same type that is equal, with the same order where
-  there is one; an object that a record holds twice is one object again. *Pickled* is what `pickle`
-  makes of it.
+- **in processes**: *kept* is an equal value of the same type, in the same order where it has one;
+  an object that a record holds twice is one object again. *Pickled* is the result of `pickle`.
 - **fleet**: *kept* as above. *Refused* is an `UnsupportedValueError` with record index and
-  path of the value, as soon as the record is packed. Instances of your own classes need
-  a class that is an attribute of a module, and that workers have loaded with the manager.
-- **files**: what `migrate_file` writes for a field that is declared `Any`; a declared type decides
-  for itself.
+  path of the value, as soon as the record is packed. A class of your own must be an attribute
+  of a module, and workers must load it with the manager.
+- **files**: the output of `migrate_file` for a field declared as `Any`; other types have their own.
 
 ## Errors
 
-An error that comes from another process keeps its class, text, causes, context and attributes,
-also in slots; a class that is no attribute of a loaded module comes as a `RemoteError` with its
-name and text. What cannot be carried is, where it is an input in a `ValidationError`, told by its
-type as in `<builtins.memoryview>`; where it is an argument, replaced by the error's text (so
-`decimal.InvalidOperation`, whose argument is a list of classes); where it is an attribute, such as
-`AttributeError.obj`, left out. Notes that are no text are left out, and all behind the hundredth
-error of a chain.
+An error from another process keeps its class, text, causes, context and attributes, also in slots;
+a class that is not an attribute of a loaded module becomes a `RemoteError` with its name and text.
+An unsupported value is replaced by its type, as in `<builtins.memoryview>`, if it is an input in a
+`ValidationError`; by the error's text if it is an argument (as in `decimal.InvalidOperation`, whose
+argument is a list of classes); and left out if it is an attribute, such as `AttributeError.obj`.
+Notes other than strings are left out, and so are errors after the hundredth of a chain.
 
 ## Values
 

@@ -6,7 +6,7 @@ from kombu.asynchronous.timer import Timer
 from pyrmute_tasks.distributed.worker.service import Housekeeping, forget_cancelled
 
 
-def test_cancelled_timers_are_forgotten_and_the_others_stay_in_order() -> None:
+def test_cancelled_timers_are_removed_and_others_stay_in_order() -> None:
     timer = Timer()
     entries = [timer.call_after(1000 - number, print, (number,)) for number in range(100)]
     for entry in entries[::2]:
@@ -16,7 +16,7 @@ def test_cancelled_timers_are_forgotten_and_the_others_stay_in_order() -> None:
     assert left == list(range(99, 0, -2))
 
 
-def test_a_workers_event_loop_forgets_them() -> None:
+def test_event_loop_removes_cancelled_timers() -> None:
     hub = Hub()
     looked_after: list[bool] = []
     children = SimpleNamespace(_pool=[])  # none is frozen

@@ -1,1 +1,1 @@
-"""Fingerprints: what decides a plan's results, as a tree of hashes, and how two trees differ."""
+"""Fingerprints: hash trees of all code that decides a plan's results, and their differences."""

@@ -1,8 +1,8 @@
-"""A function's bytecode without what decides nothing, and the names that it looks up.
+"""A function's bytecode, reduced to what affects its result, and the names it looks up.
 
-Docstrings, line numbers, file names and names of local variables are left out. What is left
-is the same with ``-O`` and ``-OO`` unless the code holds an ``assert`` or asks for
-``__debug__``, and the same however often the code has run.
+Docstrings, line numbers, file names and names of local variables are left out. The rest is the
+same with ``-O`` and ``-OO`` unless the code holds an ``assert`` or uses ``__debug__``, and the
+same however often the code has run.
 """
 
 import dis
@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 __all__ = ["Body", "Import", "constant_text", "read_code"]
 
 Import: TypeAlias = tuple[str, int, tuple[str, ...]]
-"""An import inside of a function: the module's name, how relative it is, and what it takes."""
+"""An import inside of a function: the module's name, its relative level, the imported names."""
 
 _FLAGS: Final = (
     inspect.CO_VARARGS
@@ -59,14 +59,14 @@ _NAMED_BITS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What a function does, as far as its own code decides it.
+    """A function's behaviour, as far as its own code decides it.
 
     Attributes:
-        text: The code without what decides nothing.
-        paths: Global names and the attributes taken of them: ``("helpers", "parse")``.
-        imports: What is imported inside of the function.
-        attributes: The names of all attributes that are taken of anything.
-        free: The names of the variables in the closure, in the order of their use.
+        text: The reduced bytecode.
+        paths: Global names with the attributes read from them: ``("helpers", "parse")``.
+        imports: The imports inside of the function.
+        attributes: The names of all attributes read from anything.
+        free: The names of the closure's variables, in the order of their use.
     """
 
     text: str
@@ -77,12 +77,12 @@ class Body:
 
 
 def read_code(code: CodeType, *, by_position: bool = False) -> Body:
-    """Read a function's code, with the functions that are defined inside of it.
+    """Read a function's code, including the functions defined inside of it.
 
     Args:
         code: The code.
-        by_position: Whether it is called without keywords only, so that the names of its
-            parameters decide nothing.
+        by_position: Whether it is only called without keywords, so that the names of its
+            parameters do not matter.
     """
     reader = _Reader()
     free: dict[str, object] = {name: object() for name in code.co_freevars}
@@ -96,7 +96,7 @@ def read_code(code: CodeType, *, by_position: bool = False) -> Body:
 
 
 def constant_text(value: Any) -> str | None:
-    """Describe a value that any two processes write in the same way; None for any other."""
+    """Describe a constant that is written the same in every process; None for any other value."""
     kind = type(value)
     if kind in _ATOMS:
         return f"{kind.__name__} {value!r}"
@@ -115,7 +115,7 @@ class _Reader:
         self.paths: dict[tuple[str, ...], None] = {}
         self.imports: dict[Import, None] = {}
         self.attributes: set[str] = set()
-        self.order: dict[object, int] = {}  # of variables shared by functions, by first use
+        self.order: dict[object, int] = {}  # of variables shared between functions, by first use
         self.texts: list[str] = []
         self._scopes = 0
 
@@ -139,12 +139,12 @@ class _Reader:
         return f"{head!r} [{instructions}]"
 
     def _instructions(self, code: CodeType, variables: Mapping[str, object]) -> str:
-        """Return the instructions, with what their numbers stand for in place of these."""
+        """Return the instructions, with their arguments resolved."""
         slots = _slots(code)
         seen: dict[int, str] = {}
         recent: list[Any] = []  # constants
         path: tuple[str, ...] = ()
-        told: list[str] = []
+        lines: list[str] = []
         instructions = _without_docstring(code, _decoded(code))
         ordinals = _ordinals(instructions, len(code.co_code))
         for _, after, op, argument in instructions:
@@ -159,27 +159,27 @@ class _Reader:
                 what = seen.get(argument) or self._constant(value, variables)
                 seen.setdefault(argument, f"={len(seen)}")
             elif op in _CLOSURE or (op in _LOCAL and code.co_nlocals <= argument < len(slots)):
-                what = ""  # which variable it is, the code that uses it says
+                what = ""  # the code that uses it names the variable
             elif op in _DEREF:
                 what = self._variable(variables[slots[argument]])
             elif op in _JUMP:
                 target = after - 2 * argument if op in _BACKWARD else after + 2 * argument
                 what = f"to {ordinals[target]}"
             elif op in _NAMED:
-                bits = _NAMED_BITS.get(op, 0)  # of the argument that are no name
+                bits = _NAMED_BITS.get(op, 0)  # flags in the argument, below the name's index
                 name = code.co_names[argument >> bits]
                 what = f"{argument & (1 << bits) - 1} {name}"
                 path = self._name(name, op, path, recent)
             elif op in _SMALL_INT:
                 recent.append(argument)
-            told.append(f"{op} {what}")
-        told += _handlers(code.co_exceptiontable, ordinals)
-        return "; ".join(told)
+            lines.append(f"{op} {what}")
+        lines += _handlers(code.co_exceptiontable, ordinals)
+        return "; ".join(lines)
 
     def _name(
         self, name: str, op: int, path: tuple[str, ...], recent: list[Any]
     ) -> tuple[str, ...]:
-        """Note a name that is looked up; return the path that it begins or goes on with."""
+        """Record a name that is looked up; return the path it begins or continues."""
         if op in _GLOBAL:
             return (name,)
         if op in _ATTRIBUTE:
@@ -209,7 +209,7 @@ class _Reader:
 
 
 def _decoded(code: CodeType) -> list[tuple[int, int, int, int]]:
-    """Return of each instruction where it begins and ends, what it is, and its argument."""
+    """Return the start, end, opcode and argument of each instruction."""
     raw = code.co_code
     found = []
     begin = argument = 0
@@ -229,9 +229,9 @@ def _decoded(code: CodeType) -> list[tuple[int, int, int, int]]:
 def _without_docstring(
     code: CodeType, instructions: list[tuple[int, int, int, int]]
 ) -> list[tuple[int, int, int, int]]:
-    """Leave out what gives a class its docstring."""
+    """Drop the instructions that set a class's docstring."""
     if code.co_flags & inspect.CO_OPTIMIZED:
-        return instructions  # a function; its own is no instruction
+        return instructions  # a function; its docstring is not an instruction
     for at, (_, _, op, argument) in enumerate(instructions):
         if op == _STORE_NAME and code.co_names[argument] == "__doc__":
             return instructions[: at - 1] + instructions[at + 1 :]
@@ -239,18 +239,18 @@ def _without_docstring(
 
 
 def _ordinals(instructions: list[tuple[int, int, int, int]], end: int) -> dict[int, int]:
-    """Return which instruction stands at which place; those that do nothing do not count."""
+    """Number the instructions by offset, without counting no-ops."""
     ordinals = {}
     count = 0
     for at, _, op, _ in instructions:
         ordinals[at] = count
-        count += op != _NOP  # with -OO one stands for a docstring
+        count += op != _NOP  # -OO puts one in a docstring's place
     ordinals[end] = count
     return ordinals
 
 
 def _handlers(table: bytes, ordinals: Mapping[int, int]) -> Iterator[str]:
-    """Yield which exceptions are handled where, from the compressed table."""
+    """Yield the exception handlers and their ranges, from the compressed table."""
     values = []
     value = 0
     for byte in table:
@@ -269,7 +269,7 @@ def _inputs(code: CodeType) -> int:
 
 
 def _parameters(code: CodeType, by_position: bool) -> tuple[str, ...]:
-    """Return the names under which arguments can be given."""
+    """Return the names of the parameters that can be given by keyword."""
     first = code.co_posonlyargcount
     if by_position or code.co_name == "<lambda>":
         first = code.co_argcount
@@ -277,6 +277,6 @@ def _parameters(code: CodeType, by_position: bool) -> tuple[str, ...]:
 
 
 def _slots(code: CodeType) -> list[str]:
-    """Return the names of all variables, in the order in which instructions count them."""
+    """Return the names of all variables, in the order of their indexes in instructions."""
     cells = [name for name in code.co_cellvars if name not in code.co_varnames]
     return [*code.co_varnames, *cells, *code.co_freevars]

@@ -1,4 +1,4 @@
-"""Classes as text: models, enumerations, dataclasses and all others of the user's packages."""
+"""Classes as text: models, enums, dataclasses and all other classes of the user's packages."""
 
 import dataclasses
 import enum
@@ -15,7 +15,7 @@ from pyrmute_tasks.plans.fingerprint.nodes import Content, Nodes
 
 __all__ = ["describe_class"]
 
-_GENERATED: Final = ("<string>", "<attrs ")  # code that dataclasses and attrs have made
+_GENERATED: Final = ("<string>", "<attrs ")  # file names of code made by dataclasses and attrs
 _SKIPPED: Final = frozenset(
     {"_abc_impl", "__annotations__", "__annotate__", "__annotate_func__", "__class_vars__"}
     | {"__annotations_cache__", "__dataclass_fields__", "__dict__", "__doc__", "__eq_kw__"}
@@ -42,10 +42,10 @@ _DECORATED: Final = (
 
 
 def describe_class(kind: type, describer: Describer, nodes: Nodes, out: Content) -> None:
-    """Describe a class by what it has itself, and by references to its bases."""
+    """Describe a class by its own attributes, and by references to its bases."""
     if type(kind) is not type:
         describer.kind(type(kind), out)
-    out.add(kind.__name__)  # a model's stands in its errors
+    out.add(kind.__name__)  # a model's errors show it
     describer.all(vars(kind).get("__orig_bases__", ()), out)
     describer.all(kind.__bases__, out)
     if issubclass(kind, BaseModel):
@@ -87,7 +87,7 @@ def _describe_model(model: type[BaseModel], describer: Describer, out: Content) 
         if name in inherited:
             describer.field(inherited[name], before)
             if before.parts == field.parts and before.refs == field.refs:
-                continue  # the base says it
+                continue  # described with the base
         out.add(f"field {name}")
         out.extend(field)
     out.add(*(f"then {name}" for name in vars(model).get("__annotations__", ()) if name in fields))
@@ -107,11 +107,11 @@ def _describe_model(model: type[BaseModel], describer: Describer, out: Content) 
 def _describe_decorators(
     decorators: Any, own: Mapping[str, Any], describer: Describer, out: Content
 ) -> None:
-    """Describe how methods take part in validation and writing, in the order they do."""
+    """Describe a model's validators and serializers, in their order."""
     for kind in dataclasses.fields(decorators) if decorators is not None else ():
         for name, decorator in getattr(decorators, kind.name).items():
             if name not in own:
-                continue  # a base has it
+                continue  # inherited
             out.add(f"{kind.name} {name}")
             for part in _DECORATED:
                 value = getattr(decorator.info, part, None)
@@ -128,7 +128,7 @@ def _plain(value: Any) -> Any:
 
 
 def _describe_fields(kind: type, describer: Describer, out: Content) -> None:
-    """Describe what dataclasses, named tuples and typed dicts consist of."""
+    """Describe the fields of dataclasses, named tuples and typed dicts."""
     own = vars(kind)
     annotations = own.get("__annotations__", {})
     in_order = "__dataclass_fields__" in own or hasattr(kind, "_fields") or "__total__" in own
@@ -146,7 +146,7 @@ def _describe_fields(kind: type, describer: Describer, out: Content) -> None:
 
 
 def _own_code(kind: type, nodes: Nodes) -> dict[str, Any]:
-    """Return the methods of an enumeration, without what `enum` adds to them."""
+    """Return an enum's methods, without those that `enum` adds."""
     found = {}
     for name, value in vars(kind).items():
         code = _plain(getattr(value, "fget", None) or value)
@@ -159,6 +159,6 @@ def _own_code(kind: type, nodes: Nodes) -> dict[str, Any]:
 def _is_generated(value: Any) -> bool:
     function = _plain(value)
     if isinstance(function, types.FunctionType):
-        function = vars(function).get("__wrapped__", function)  # a dataclass's repr
+        function = vars(function).get("__wrapped__", function)  # as a dataclass's repr has
     code = getattr(function, "__code__", None)
     return isinstance(code, types.CodeType) and code.co_filename.startswith(_GENERATED)

@@ -1,7 +1,7 @@
 """Values as text that is the same in every process: constants, tables, types and objects.
 
-What has a node of its own, such as a function or a class of the user's packages, stands in
-the text of others as a reference, so that a change is found where it was made.
+Functions and classes of the user's packages have nodes of their own; the text of other values
+refers to them, so that a change is named where it was made.
 """
 
 import collections
@@ -68,7 +68,7 @@ _FIELD_PARTS: Final = (
     "exclude",
     "exclude_if",
     "validate_default",
-    "frozen",  # of a dataclass, as the next ones
+    "frozen",  # a dataclass's, as are the next ones
     "init",
     "init_var",
     "kw_only",
@@ -76,28 +76,28 @@ _FIELD_PARTS: Final = (
 
 
 def is_container(value: Any) -> bool:
-    """Say whether a value is a table."""
+    """Return whether a value is a table."""
     return issubclass(type(value), (*_SEQUENCES, *_SETS, *_MAPPINGS))
 
 
 def is_plain(value: Any) -> bool:
-    """Say whether a value is a constant."""
+    """Return whether a value is a constant."""
     return constant_text(value) is not None or issubclass(
         type(value), (*_BASES, *_REPRESENTED, re.Pattern, enum.Enum)
     )
 
 
 class Describer:
-    """Describes values.
+    """Describes values as text.
 
     Args:
-        nodes: Knows what has a node of its own.
+        nodes: Finds the nodes of functions, classes and modules.
     """
 
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
-        self._open: list[int] = []  # what is being described: it may hold itself
-        self._cycles = 0  # how often something did
+        self._open: list[int] = []  # being described; they may contain themselves
+        self._cycles = 0  # how often one did
         self._known: dict[tuple[int, bool], tuple[object, Content]] = {}
 
     def value(self, value: Any, out: Content, *, outer: bool = False) -> None:
@@ -105,16 +105,16 @@ class Describer:
 
         Args:
             value: Anything.
-            out: Where to.
-            outer: Whether an object of a library's class counts with its state: a field's
-                constraint does. Elsewhere it may be a logger or a connection, and no two
-                processes have the same.
+            out: The description to add to.
+            outer: Whether to include the state of an object of a library's class, as for a field's
+                constraint. Elsewhere the object may be a logger or a connection, which differs
+                between processes.
         """
         text = constant_text(value)
         if text is not None:
             out.parts.append(text)
         elif type(value) is type and value.__module__ == "builtins":
-            out.parts.append(value.__qualname__)  # the quick way for most fields
+            out.parts.append(value.__qualname__)  # a shortcut for most fields
         elif id(value) in self._open or len(self._open) > _MAX_DEPTH:
             self._cycles += 1
             out.add("itself" if id(value) in self._open else "deeper")
@@ -122,7 +122,7 @@ class Describer:
             out.extend(self._once(value, outer))
 
     def _once(self, value: Any, outer: bool) -> Content:
-        """Describe a value as it was when it was met first: steps may share what they fill."""
+        """Describe a value as it was when first seen: steps may fill what they share."""
         known = self._known.get((id(value), outer))
         if known is not None:
             return known[1]
@@ -133,7 +133,7 @@ class Describer:
             self._any(value, content, outer)
         finally:
             self._open.pop()
-        if cycles == self._cycles:  # otherwise it depends on where it began
+        if cycles == self._cycles:  # otherwise the text depends on where it started
             self._known[id(value), outer] = value, content  # with the value, to keep its id
         return content
 
@@ -155,14 +155,14 @@ class Describer:
             self._object(value, out, outer)
 
     def all(self, values: Iterable[Any], out: Content, *, outer: bool = False) -> None:
-        """Describe values in their order."""
+        """Describe values in order."""
         out.add("(")
         for value in values:
             self.value(value, out, outer=outer)
         out.add(")")
 
     def named(self, values: Mapping[str, Any], out: Content, *, outer: bool = False) -> None:
-        """Describe attributes, whose order decides nothing."""
+        """Describe attributes, in any order."""
         out.add("{")
         for name in sorted(values, key=str):
             out.add(f"{name}:")
@@ -170,7 +170,7 @@ class Describer:
         out.add("}")
 
     def kind(self, kind: type, out: Content) -> None:
-        """Describe a class by its name, or by a reference if it has a node."""
+        """Describe a class by its name, or by reference if it has a node."""
         node = self._nodes.of(kind)
         if node is not None:
             out.refer(node)
@@ -178,11 +178,11 @@ class Describer:
             self.foreign(str(kind.__module__), kind.__qualname__, out)
 
     def foreign(self, module: str, name: str, out: Content) -> None:
-        """Describe what a library or Python has under a name."""
+        """Describe a name of a library or of Python."""
         out.add(f"{module}.{name}")
         library = self._nodes.library(module)
         if library is not None and library not in out.refs:
-            out.refs.append(library)  # once: the text names what is taken of it
+            out.refs.append(library)  # once: the text says which name is used
 
     # --- values -----------------------------------------------------------------------------
 
@@ -198,7 +198,7 @@ class Describer:
         else:
             self.kind(kind, out)
         if issubclass(kind, _SETS):
-            # In the order of the hashes, which no other process has.
+            # The order of a set depends on its hashes, which differ between processes.
             items = []
             for item in set.copy(value) if issubclass(kind, set) else value:
                 content = Content()
@@ -221,7 +221,7 @@ class Describer:
         out.add("end")
 
     def _code(self, value: Any, out: Content) -> bool:
-        """Describe what can be called and has no node of its own."""
+        """Describe a callable without a node of its own."""
         for kinds, parts_of in _WRAPPERS:
             if _is(value, kinds):
                 out.add(kinds.__name__)
@@ -240,14 +240,14 @@ class Describer:
             self.foreign(getattr(value, "__module__", None) or "builtins", value.__qualname__, out)
             self.value(None if _is(bound, types.ModuleType) else bound, out)
         elif hasattr(type(value), "cache_info") and hasattr(value, "__wrapped__"):
-            out.add("cached")  # by its function: what it remembers decides nothing
+            out.add("cached")  # described by its function: the cache does not matter
             self.value(value.__wrapped__, out)
         else:
             return False
         return True
 
     def _foreign_function(self, function: types.FunctionType, out: Content) -> None:
-        """Describe a library's function, and the user's own ones that it holds on to."""
+        """Describe a library's function, and the user's functions that it holds."""
         module = str(function.__globals__.get("__name__", ""))
         self.foreign(module, function.__code__.co_qualname, out)
         kept = vars(function)
@@ -266,7 +266,7 @@ class Describer:
             self.value(cell_value(cell), out)
         if "__wrapped__" in kept:
             self.value(kept["__wrapped__"], out)
-        if "raw_function" in kept:  # pydantic.validate_call goes by the annotations
+        if "raw_function" in kept:  # pydantic.validate_call reads the annotations
             self.named(kept["raw_function"].__annotations__, out, outer=True)
 
     # --- types ------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ class Describer:
             self.value(origin, out, outer=True)
             arguments = get_args(value)
             if origin is typing.Annotated:
-                arguments = (arguments[0], *_that_decide(arguments[1:]))
+                arguments = (arguments[0], *_without_documentation(arguments[1:]))
             self.all(arguments, out, outer=True)
         elif _is(value, type):
             self.kind(value, out)
@@ -326,13 +326,13 @@ class Describer:
             self.named(state_of(value), out, outer=outer)
 
     def field(self, info: FieldInfo, out: Content) -> None:
-        """Describe a field, without what only documents it."""
+        """Describe a field, without its documentation."""
         for name in _FIELD_PARTS:
             part = getattr(info, name, None)
             if part is not None and part is not PydanticUndefined:
                 out.add(f"{name}=")
                 self.value(part, out, outer=True)
-        self.all(_that_decide(info.metadata), out, outer=True)
+        self.all(_without_documentation(info.metadata), out, outer=True)
 
 
 _WRAPPERS: Final[tuple[tuple[type, Callable[[Any], tuple[Any, ...]]], ...]] = (
@@ -359,12 +359,12 @@ _BUILTIN_CODE: Final = (
 
 
 def _is(value: Any, kinds: type | tuple[type, ...]) -> bool:
-    """As `isinstance`, without asking the object itself: a lazy one would begin to load."""
+    """Like `isinstance`, without asking the object: a lazy one would start to load."""
     return issubclass(type(value), kinds)
 
 
-def _that_decide(metadata: Iterable[Any]) -> list[Any]:
-    """Leave out what only documents a type."""
+def _without_documentation(metadata: Iterable[Any]) -> list[Any]:
+    """Drop metadata that only documents a type."""
     return [
         note
         for note in metadata
@@ -373,7 +373,7 @@ def _that_decide(metadata: Iterable[Any]) -> list[Any]:
 
 
 def cell_value(cell: types.CellType) -> object:
-    """Return what a closure's cell holds."""
+    """Return the content of a closure's cell."""
     try:
         return cell.cell_contents
     except ValueError:  # not filled yet

@@ -1,7 +1,7 @@
-"""What differs between two fingerprint trees, by name.
+"""Named differences between two fingerprint trees.
 
-Names of modules decide nothing, but they are what entries are matched by first; what has
-none of the same name may have moved, or stand in the script.
+Entries are matched by name, module included, at first; what remains may have moved or be in
+the script, and is matched without the module.
 """
 
 import re
@@ -22,13 +22,13 @@ _WIRE: Final = re.compile(r"([0-9a-f]{16})(?: |$)")
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Something that is not the same on both sides.
+    """A difference between two fingerprint trees.
 
     Attributes:
-        name: What it is.
-        place: Where it stands on our side; empty if nobody knows.
-        how: ``"differs"``, or on which side only it is reached.
-        reached_by: The step or the model that reaches it; empty if it is one itself.
+        name: The entry's name.
+        place: Its place in our files; empty if unknown.
+        how: ``"differs"``, or the side on which alone it is reached.
+        reached_by: The step or model that reaches it; empty if it is one itself.
     """
 
     name: str
@@ -44,18 +44,18 @@ class Difference:
 
 
 def root_of(held: str) -> str:
-    """Return what a worker says it holds, without the tree."""
+    """Return the fingerprint at the start of a worker's reply."""
     found = _WIRE.match(held)
     return found[1] if found else held
 
 
 def describe_held(mine: FingerprintTree | None, held: str) -> str:
-    """Say what a worker holds, and in what it differs.
+    """Describe a worker's code and its differences from the producer's.
 
     Args:
-        mine: The producer's tree; None if it is not known.
-        held: What the worker said: `FingerprintTree.to_wire`, a fingerprint alone, or what
-            it lacks. It may come from anybody.
+        mine: The producer's tree; None if unknown.
+        held: The worker's reply: `FingerprintTree.to_wire`, a fingerprint alone, or what it
+            lacks. Not trusted.
     """
     root = _printable(root_of(held))
     if mine is None:
@@ -77,9 +77,9 @@ def _printable(text: str) -> str:
 
 
 def compare_trees(mine: FingerprintTree, theirs: FingerprintTree) -> list[Difference]:
-    """Return what differs between two trees, as seen from the first one.
+    """Return the differences between two trees, as seen from the first one.
 
-    Only what differs itself is named, and not what reaches it.
+    Names only the entries that differ themselves, not those that reach them.
     """
     if mine.root == theirs.root:
         return []
@@ -87,9 +87,10 @@ def compare_trees(mine: FingerprintTree, theirs: FingerprintTree) -> list[Differ
     changed = [(a, b) for a, b in pairs.items() if mine.entries[a].hash != theirs.entries[b].hash]
     if any(mine.entries[a].name.startswith("python ") for a, _ in changed):
         changed, only_mine, only_theirs = changed[:1], [], []  # other bytecode for everything
-    ways, their_ways = _ways(mine), _ways(theirs)
+    ways, their_ways = _reached_from(mine), _reached_from(theirs)
     found = [
-        _difference(mine, a, ways, _how(mine.entries[a], theirs.entries[b])) for a, b in changed
+        _difference(mine, a, ways, _change_of(mine.entries[a], theirs.entries[b]))
+        for a, b in changed
     ]
     explained = {a for a, _ in changed}
     found += [
@@ -103,7 +104,7 @@ def compare_trees(mine: FingerprintTree, theirs: FingerprintTree) -> list[Differ
         for at in only_theirs
         if their_ways.get(at) not in explained and their_ways.get(at) not in only_theirs
     ]
-    if not found:  # the same things are used in each other's place
+    if not found:  # the same entries, used in each other's place
         found = [
             _difference(mine, a, ways, "uses others")
             for a, b in pairs.items()
@@ -112,7 +113,7 @@ def compare_trees(mine: FingerprintTree, theirs: FingerprintTree) -> list[Differ
     return found
 
 
-def _how(mine: Entry, theirs: Entry) -> str:
+def _change_of(mine: Entry, theirs: Entry) -> str:
     if mine.name.startswith(("library ", "python ")):
         return f"is {theirs.name.rpartition(' ')[2]} on the other side"
     return "differs"
@@ -121,10 +122,10 @@ def _how(mine: Entry, theirs: Entry) -> str:
 def _matched(
     mine: tuple[Entry, ...], theirs: tuple[Entry, ...]
 ) -> tuple[dict[int, int], list[int], list[int]]:
-    """Pair entries by their names; return the pairs and what is left on each side."""
+    """Pair entries by their names; return the pairs and the rest of each side."""
     keys = {key: at for at, key in _keys(theirs, _full_key)}
     pairs = {at: keys.pop(key) for at, key in _keys(mine, _full_key) if key in keys}
-    # A module has another name where it is the script, and a function may have moved.
+    # The script has another module name, and a function may have moved.
     taken = set(pairs.values())
     keys = {key: at for at, key in _keys(theirs, _last_key) if at not in taken}
     for at, key in _keys(mine, _last_key):
@@ -138,7 +139,7 @@ def _matched(
 def _keys(
     entries: tuple[Entry, ...], key_of: Callable[[str], str]
 ) -> Iterator[tuple[int, tuple[str, int]]]:
-    """Yield the key of each entry, with a number for those that have the same."""
+    """Yield a key for each entry, numbered where several have the same."""
     seen: Counter[str] = Counter()
     for at, entry in enumerate(entries):
         key = key_of(entry.name)
@@ -157,8 +158,8 @@ def _last_key(name: str) -> str:
     return _full_key(name).rpartition(".")[2] if " " not in name.partition(" ")[2] else name
 
 
-def _ways(tree: FingerprintTree) -> dict[int, int]:
-    """Return by which entry each is reached first; those at the top are not in it."""
+def _reached_from(tree: FingerprintTree) -> dict[int, int]:
+    """Return the entry that reaches each other entry first; top entries have none."""
     ways: dict[int, int] = {}
     queue = deque(range(tree.tops))
     while queue:

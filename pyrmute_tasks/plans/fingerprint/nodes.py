@@ -1,4 +1,4 @@
-"""What has a name in a fingerprint tree while it is found: nodes, and texts that refer to them."""
+"""Nodes of a fingerprint tree while it is built, and texts that refer to them."""
 
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -8,16 +8,16 @@ __all__ = ["Content", "Node", "Nodes"]
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """Something that decides what a plan makes of a record, and has a name.
+    """A named part of the code that decides a plan's results.
 
     Attributes:
-        kind: Such as ``"function"``.
-        name: Such as ``"orders.helpers.parse_date"``.
+        kind: Its kind, such as ``"function"``.
+        name: Its name, such as ``"orders.helpers.parse_date"``.
         module: The module that holds it.
         held: The object.
-        by_position: Whether it is called without keywords only.
-        text: What it is itself, without what it refers to; None until that was looked at.
-        refs: What it refers to, in order.
+        by_position: Whether it is only called without keywords.
+        text: Its description, without the nodes it refers to; None until it is described.
+        refs: The nodes it refers to, in order.
     """
 
     kind: str
@@ -46,24 +46,24 @@ class Content:
         self.refs.append(node)
 
     def extend(self, other: "Content") -> None:
-        """Add another content."""
+        """Append another content."""
         self.parts += other.parts
         self.refs += other.refs
 
     @property
     def order(self) -> tuple[list[str], list[str]]:
-        """By which contents are sorted that come in no order of their own."""
+        """Return a sort key, for contents without an order of their own."""
         return self.parts, [node.name for node in self.refs]
 
 
 class Nodes(Protocol):
-    """Knows what has a node of its own."""
+    """Finds nodes."""
 
     def of(self, value: Any) -> Node | None:
         """Return the node of a function, a class or a module, if it has one."""
 
     def library(self, module: str) -> Node | None:
-        """Return the node of the library that a module belongs to; None for Python's own."""
+        """Return the node of a module's library; None for the standard library."""
 
     def owns(self, module: str) -> bool:
-        """Say whether a module is the user's own."""
+        """Return whether a module is the user's own."""

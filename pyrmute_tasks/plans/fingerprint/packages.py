@@ -1,4 +1,4 @@
-"""Whose a module is: the user's own, Python's, or a library's of some version."""
+"""Owners of modules: the user, Python, or a library of some version."""
 
 import functools
 import importlib.metadata
@@ -21,11 +21,11 @@ _SITE: Final = ("site-packages", "dist-packages")
 
 
 class OwnPackages:
-    """The packages whose code is looked at, and not only their versions.
+    """The packages whose code counts, and not only their versions.
 
-    These are the top-level packages that hold steps and models, and those that the user
-    names. It does not matter where they are installed. A module outside of any package
-    brings its neighbours: modules and packages beside it, as a script's imports have them.
+    These are the top-level packages that hold steps and models, and those the user names,
+    wherever they are installed. A module outside of any package adds its neighbours, the modules
+    and packages beside it, as for a script's imports.
 
     Args:
         named: Names of further packages.
@@ -37,7 +37,7 @@ class OwnPackages:
         self._known: dict[str, bool] = {}
 
     def add(self, module: str) -> bool:
-        """Count the package of `module` among the user's own; False if it does already."""
+        """Add the package of `module`; return False if it was there."""
         top = _top(module)
         if top in self._tops or top in _LIBRARIES or is_standard(module):
             return False
@@ -65,14 +65,14 @@ class OwnPackages:
 
 
 def is_standard(module: str) -> bool:
-    """Say whether a module is Python's own."""
+    """Return whether a module belongs to the standard library."""
     return _top(module) in sys.stdlib_module_names
 
 
 def library_of(module: str) -> str:
     """Return the name of the library that a module belongs to."""
     parts = module.split(".")
-    # The packages of a namespace, such as google, come from many libraries.
+    # The packages of a namespace, such as google, come from several libraries.
     for length in range(1, len(parts) + 1):
         name = ".".join(parts[:length])
         if getattr(sys.modules.get(name), "__file__", None) or name not in sys.modules:
@@ -82,9 +82,9 @@ def library_of(module: str) -> str:
 
 @functools.cache
 def library_version(library: str) -> str:
-    """Return the version of an installed library; empty if it says none."""
+    """Return the version of an installed library; empty if it has none."""
     if library == "pyrmute_tasks":
-        return __version__  # what was installed in order to edit it may say an old one
+        return __version__  # the metadata of an editable install may be outdated
     try:
         return importlib.metadata.version(library.replace(".", "-"))
     except (importlib.metadata.PackageNotFoundError, ValueError):
@@ -101,7 +101,7 @@ def _top(module: str) -> str:
 
 
 def _folder_of_script(module: str) -> Path | None:
-    """Return where a module stands that belongs to no package."""
+    """Return the folder of a module that belongs to no package."""
     found = sys.modules.get(module)
     if "." in module or found is None or hasattr(found, "__path__"):
         return None
@@ -112,7 +112,7 @@ def _folder_of_script(module: str) -> Path | None:
 
 
 def _folder(module: ModuleType | None) -> Path | None:
-    """Return the folder that a module or a package stands in."""
+    """Return the folder that contains a module or a package."""
     file = getattr(module, "__file__", None)
     if not isinstance(file, str):
         return None

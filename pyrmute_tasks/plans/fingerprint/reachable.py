@@ -1,8 +1,8 @@
-"""What models and steps can reach: found once, before the first record.
+"""The code that models and steps reach, captured once, before the first record.
 
-From each model and each step it goes on to the functions, classes, tables and constants
-that their code names, through the modules of the user's own packages. What is found is
-described at once, so that a memo which fills up while records run changes nothing.
+From each model and each step the search follows the functions, classes, tables and constants
+named in code, through the modules of the user's own packages. Each is described at once, so
+that a memo that fills up while records run changes nothing.
 """
 
 import builtins
@@ -25,18 +25,18 @@ from pyrmute_tasks.plans.fingerprint.packages import OwnPackages, is_standard, l
 __all__ = ["ReachedCode"]
 
 _DEFERRED_ITEMS: Final = 200
-"""Tables with more items are copied at once and described when somebody asks."""
+"""Tables with more items are copied at once and described on demand."""
 
 _MAY_TAKE_ANY: Final = frozenset({"getattr", "vars", "eval", "exec", "__dict__", "attrgetter"})
 _NOTHING: Final = object()
 
 
 class ReachedCode:
-    """The models and steps of a manager, with all that they reach.
+    """The models and steps of a manager, with all the code they reach.
 
     Args:
-        packages: Names of packages that are the user's own though they hold neither a model
-            nor a step.
+        packages: Names of further packages of the user's own, which hold neither a model nor a
+            step.
     """
 
     def __init__(self, packages: Iterable[str] = ()) -> None:
@@ -44,7 +44,7 @@ class ReachedCode:
         self._lock = threading.RLock()
         self._models: dict[type[BaseModel], str] = {}
         self._steps: dict[object, tuple[str, Any]] = {}
-        self._captured: dict[object, None] = {}  # of those, what was looked at
+        self._captured: dict[object, None] = {}  # models and steps already captured
         self._forget()
 
     def _forget(self) -> None:
@@ -52,21 +52,21 @@ class ReachedCode:
         for module in self._modules():
             self._packages.add(module)
         self._nodes: dict[object, Node] = {}
-        self._kept: list[object] = []  # so that no id is given to another object
+        self._kept: list[object] = []  # keeps ids from being reused
         self._queue: list[Node] = []
         self._deferred: list[Node] = []
         self._missing: list[tuple[types.FunctionType, str]] = []
         self._unloaded: list[tuple[Node, types.FunctionType, Body, Import]] = []
         self._describer = Describer(self)
 
-    def know(
+    def register(
         self, models: Mapping[type[BaseModel], str], steps: Iterable[tuple[str, Callable[..., Any]]]
     ) -> None:
-        """Note whose code may be captured and what to call it, without looking at it.
+        """Register models and steps for capturing, without looking at their code.
 
         Args:
-            models: Models and what to call them: ``"User 2.0.0"``.
-            steps: Steps and what to call them: ``"User 1.0.0 → 2.0.0"``.
+            models: Models and their labels: ``"User 2.0.0"``.
+            steps: Steps and their labels: ``"User 1.0.0 → 2.0.0"``.
         """
         with self._lock:
             self._models |= models
@@ -74,7 +74,7 @@ class ReachedCode:
                 self._steps.setdefault(_key_of_step(function), (name, function))
             added = [module for module in self._modules() if self._packages.add(module)]
             if added and self._nodes:
-                # More is the user's own than was known before.
+                # A new package is the user's own.
                 self._forget()
                 self._capture_again()
 
@@ -85,9 +85,9 @@ class ReachedCode:
     def capture(
         self, models: Iterable[type[BaseModel]], steps: Iterable[Callable[..., Any]]
     ) -> None:
-        """Find and describe what some models and steps reach, before they run.
+        """Capture the code that some models and steps reach, before they run.
 
-        What they share with those that are captured later is described once, as it is now.
+        Code shared with models and steps captured later is described once, as it is now.
         """
         with self._lock:
             self._captured |= dict.fromkeys(models)
@@ -95,7 +95,7 @@ class ReachedCode:
             self._capture_again()
 
     def capture_all(self) -> None:
-        """Find and describe what all models and steps reach that are known."""
+        """Capture the code that all known models and steps reach."""
         with self._lock:
             self._captured |= dict.fromkeys([*self._models, *self._steps])
             self._capture_again()
@@ -106,13 +106,13 @@ class ReachedCode:
                 self.step(*self._steps[each])
             else:
                 self.of(each)
-        self._look()
+        self._describe_pending()
 
     def complete(self) -> None:
-        """Import what functions import by themselves, and describe what was put off."""
+        """Import what functions import when called, and describe postponed tables."""
         with self._lock:
             if any(name in function.__globals__ for function, name in self._missing):
-                # It was asked for while a module was half imported.
+                # Asked for while a module was half imported.
                 self._forget()
                 self._capture_again()
             while self._unloaded or self._deferred:
@@ -120,12 +120,12 @@ class ReachedCode:
                 put_off, self._deferred = self._deferred, []
                 for node in put_off:
                     self._describe(node, self._describer.value)
-                self._look()
+                self._describe_pending()
 
-    # --- what has a node --------------------------------------------------------------------
+    # --- nodes ------------------------------------------------------------------------------
 
     def step(self, name: str, function: Callable[..., Any]) -> Node:
-        """Return the node of a step; that of its first hop if it is used for several."""
+        """Return the node of a step; if it serves several hops, that of the first."""
         key = _key_of_step(function)
         node = self._nodes.get(key)
         if node is None:
@@ -164,7 +164,7 @@ class ReachedCode:
         return None
 
     def library(self, module: str) -> Node | None:
-        """Return the node of the library that a module belongs to; None for Python's own."""
+        """Return the node of a module's library; None for the standard library."""
         if not module or is_standard(module) or module in self._packages:
             return None
         name = library_of(module)
@@ -174,7 +174,7 @@ class ReachedCode:
         return node
 
     def owns(self, module: str) -> bool:
-        """Say whether a module is the user's own."""
+        """Return whether a module is the user's own."""
         return module in self._packages
 
     def _begin(self, kind: str, name: str, module: str, held: Any, key: object) -> Node:
@@ -184,9 +184,9 @@ class ReachedCode:
         self._queue.append(node)
         return node
 
-    # --- looking at it ----------------------------------------------------------------------
+    # --- describing ---------------------------------------------------------------------------
 
-    def _look(self) -> None:
+    def _describe_pending(self) -> None:
         while self._queue:
             node = self._queue.pop()
             if is_container(node.held) and len(node.held) > _DEFERRED_ITEMS:
@@ -207,7 +207,7 @@ class ReachedCode:
         out = Content()
         try:
             describe(node.held, out)
-        except Exception as error:  # somebody's code, and may not even let itself be looked at
+        except Exception as error:  # the user's code may not even allow inspection
             out.add(f"unreadable {type(error).__name__}")
         node.text = "\0".join(out.parts)
         node.refs = out.refs
@@ -219,7 +219,7 @@ class ReachedCode:
         self._describer.value(value, out, outer=True)
 
     def _module(self, module: types.ModuleType, out: Content) -> None:
-        """Describe a module of which any attribute may be taken."""
+        """Describe a module whose attributes may all be used."""
         for name, value in sorted(vars(module).items()):
             home = getattr(value, "__module__", None)
             if not name.startswith("__") and (home == module.__name__ or is_container(value)):
@@ -243,13 +243,13 @@ class ReachedCode:
     def _path(
         self, function: types.FunctionType, path: tuple[str, ...], body: Body, out: Content
     ) -> None:
-        """Follow a global name, and through modules the attributes taken of it."""
+        """Follow a global name, and through modules the attributes read from it."""
         names = function.__globals__
         module = _module_of(function)
         name, *attributes = path
         if name not in names:
             if not hasattr(builtins, name):
-                # It may be defined below, when a plan is asked for by a module itself.
+                # It may be defined later: a module may ask for a plan while it is imported.
                 self._missing.append((function, name))
             return
         value: Any = names[name]
@@ -269,7 +269,7 @@ class ReachedCode:
         self._named(names, module, name, out)
 
     def _taken_of(self, module: types.ModuleType, body: Body, out: Content) -> None:
-        """Follow what code may take of a module that it holds under some name."""
+        """Follow the attributes that code may read from a module it holds."""
         used = {name for path in body.paths for name in path} | body.attributes
         taken = sorted(name for name in body.attributes if name in vars(module))
         if _MAY_TAKE_ANY & used or not taken:
@@ -279,7 +279,7 @@ class ReachedCode:
             self._named(vars(module), module.__name__, name, out)
 
     def _named(self, names: Mapping[str, Any], module: str, name: str, out: Content) -> None:
-        """Refer to what a module has under a name."""
+        """Refer to a module's name."""
         value = names[name]
         kind = type(value)
         if _is(value, _WITH_NODE) or not (
@@ -287,7 +287,7 @@ class ReachedCode:
         ):
             self._describer.value(value, out)
             return
-        # Equal constants of two modules are one object in one process and two in another.
+        # Equal constants of two modules may be one object in one process and two in another.
         key: Any = (module, name) if is_plain(value) else ("table", id(value))
         node = self._nodes.get(key)
         if node is None:
@@ -323,7 +323,7 @@ class ReachedCode:
             self._taken_of(module, body, out)
 
     def _load(self) -> None:
-        """Import what functions import, as they would with the first record."""
+        """Import what functions import when called, as the first record would."""
         unloaded, self._unloaded = self._unloaded, []
         for node, function, body, wanted in unloaded:
             name = _absolute(function, wanted)
@@ -334,7 +334,7 @@ class ReachedCode:
                     if part not in vars(module) and hasattr(module, "__path__"):
                         importlib.import_module(f"{name}.{part}")
                 self._imported(module, body, wanted, out)
-            except Exception as error:  # the step meets it, too
+            except Exception as error:  # the step will fail on it too
                 out.add(f"import fails with {type(error).__name__}")
             node.text = "\0".join([node.text or "", *out.parts])
             node.refs += out.refs
@@ -345,7 +345,7 @@ _WITHOUT_NODE: Final = frozenset({str, int, float, bool, type(None), dict, list,
 
 
 def _key_of_step(function: Any) -> object:
-    # A function is reached by others, too; what an object holds is described with it.
+    # Others may reach a function too; an object's content is described with it.
     return id(function) if _is(function, types.FunctionType) else ("step", id(function))
 
 
@@ -354,13 +354,13 @@ def _is(value: Any, kinds: type | tuple[type, ...]) -> bool:
 
 
 def _is_pydantics_own(kind: type) -> bool:
-    """Say whether pydantic defines a class, and does not just make it for somebody."""
+    """Return whether pydantic defines a class itself, rather than generating it for a user."""
     module = sys.modules.get(kind.__module__)
     return kind.__module__.startswith("pydantic.") and kind.__name__ in vars(module or kind)
 
 
 def _module_of(function: Any) -> str:
-    """Return the module whose names a function looks up, or that of an object's class."""
+    """Return the module that holds a function's globals, or defines an object's class."""
     while not isinstance(function, types.FunctionType):
         inner = getattr(function, "__func__", None) or getattr(function, "func", None)
         if inner is None:

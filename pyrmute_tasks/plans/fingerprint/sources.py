@@ -1,4 +1,4 @@
-"""Where in the user's files something stands, for messages."""
+"""Places of definitions in the user's files, for messages."""
 
 import functools
 import re
@@ -16,9 +16,9 @@ _DEFINED: Final = re.compile(
 
 
 def place_of(held: Any, module: str, name: str) -> str:
-    """Return where something is defined, ``"orders/helpers.py:21"``; empty if nobody knows.
+    """Return the place of a definition, ``"orders/helpers.py:21"``; empty if unknown.
 
-    The file may be newer than what was imported, so this is for people only.
+    For messages only: the file may be newer than the imported code.
 
     Args:
         held: The object.
@@ -43,7 +43,7 @@ def home_of(held: Any, module: str, name: str, own: Callable[[str], bool]) -> st
         held: The constant.
         module: A module that holds it.
         name: Its name there.
-        own: Says which modules are the user's own.
+        own: Whether a module is the user's own.
     """
     candidates = [module]
     for other, found in list(sys.modules.items()):
@@ -58,14 +58,14 @@ def home_of(held: Any, module: str, name: str, own: Callable[[str], bool]) -> st
 
 
 def _short(file: str, module: str) -> str:
-    """Return as much of a file's path as its module's name tells."""
+    """Return the end of a file's path that matches its module's name."""
     path = Path(file)
     parts = module.count(".") + (2 if path.stem == "__init__" else 1)
     return "/".join(path.parts[-parts:])
 
 
 def _line_of(file: str, name: str, first: int) -> int:
-    """Return the line that defines `name`, from line `first` on; 0 if none does."""
+    """Return the first line from `first` on that defines `name`; 0 if there is none."""
     return next((line for line in _definitions(file).get(name, ()) if line >= first), 0)
 
 

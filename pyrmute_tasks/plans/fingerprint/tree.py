@@ -1,16 +1,16 @@
-"""A tree of hashes over all that decides what a plan makes of a record.
+"""The fingerprint: a hash tree of all code that decides a plan's results.
 
-Each entry is something that has a name: a model, a step, a function, a table, a library.
-Its hash says what it is itself, and it lists what it reaches; the root is a hash over all.
+Each entry has a name: a model, a step, a function, a table, a library. Its hash covers its own
+content, and it lists the entries it reaches; the root is a hash of all.
 Two trees are compared entry by entry, so a difference is named where it was made.
 
 The root is the same in every process, on every host and with every ``PYTHONHASHSEED``, also
-where the module that holds the models is ``__main__`` in one process and imported in
-another: names of modules and files are for people, and not in it.
+when the module that holds the models is ``__main__`` in one process and imported in another:
+names of modules and files are for messages only.
 
-Functions count by their bytecode, not by their source. A long-running worker holds the
-code that it imported, while the file may hold newer code already; reading the source then
-would make it claim migrations that it does not have.
+Functions are hashed by bytecode, not by source. A long-running worker holds the code it
+imported, while the file may be newer; with the source it would claim migrations that it does
+not have.
 """
 
 import base64
@@ -44,13 +44,13 @@ _HASH_DIGITS: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that decides what a plan makes of a record.
+    """One named part of a fingerprint tree.
 
     Attributes:
-        name: What it is, ``"function orders.helpers.parse_date"``.
-        place: Where it stands, ``"orders/helpers.py:21"``; empty if nobody knows.
-        hash: What it is itself, without what it reaches.
-        reaches: Positions of the entries that it refers to.
+        name: Its name, ``"function orders.helpers.parse_date"``.
+        place: Its place in the files, ``"orders/helpers.py:21"``; empty if unknown.
+        hash: Hash of its own content, without the entries it reaches.
+        reaches: Positions of the entries it refers to.
     """
 
     name: str
@@ -64,13 +64,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class FingerprintTree:
-    """All that decides what a plan makes of a record.
+    """The fingerprint of a plan, with its named parts.
 
     Attributes:
         root: The fingerprint: a hash over all entries.
-        entries: Steps, models, and what they reach.
-        tops: How many of the first entries are what the plan itself names; each of the
-            others is reached by one.
+        entries: Steps, models, and the code they reach.
+        tops: How many of the first entries belong to the plan itself; each of the others is
+            reached from one of them.
     """
 
     root: str
@@ -78,7 +78,7 @@ class FingerprintTree:
     tops: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the tree as values that JSON has."""
+        """Return the tree as values for JSON."""
         entries = [[e.name, e.place, e.hash, list(e.reaches)] for e in self.entries]
         return {"fingerprint": self.root, "tops": self.tops, "entries": entries}
 
@@ -98,7 +98,7 @@ class FingerprintTree:
             raise FrameError("this is no fingerprint tree of this release") from None
 
     def to_wire(self) -> str:
-        """Return the root, and after a space the tree without places if it is not too long."""
+        """Return the root and, if it is short enough, a space and the tree without places."""
         data = self.to_dict()
         for item in data["entries"]:
             item[1] = ""
@@ -107,10 +107,10 @@ class FingerprintTree:
 
     @classmethod
     def from_wire(cls, text: str) -> Self:
-        """Read what `to_wire` wrote; it may come from anybody.
+        """Read what `to_wire` wrote. The text is not trusted.
 
         Raises:
-            FrameError: If it is something else, or the tree was too long.
+            FrameError: If it is something else, or was too long to include the tree.
         """
         root, _, packed = text.partition(" ")
         if not packed or len(packed) > _MAX_WIRE_BYTES:
@@ -127,19 +127,19 @@ class FingerprintTree:
         return tree
 
 
-# --- making one ---------------------------------------------------------------------------
+# --- building -----------------------------------------------------------------------------
 
 
 def fingerprint_tree(
     subject: str, models: Iterable[type[BaseModel]], hops: Iterable[Hop], code: ReachedCode
 ) -> FingerprintTree:
-    """Return the fingerprint of a plan.
+    """Return the fingerprint tree of a plan.
 
     Args:
         subject: The plan's name and versions.
-        models: The models it can meet; those in their fields are found from there.
-        hops: The hops that running it can come to.
-        code: Has captured what they reach.
+        models: The models it may meet; those in their fields are found from them.
+        hops: The hops it may run.
+        code: The captured code they reach.
     """
     code.complete()
     tops = [*_environment(subject, code), *(_hop(hop, code) for hop in hops)]
@@ -176,7 +176,7 @@ _NAMED: Final = ("python", "library", "plan", "step")
 
 def _environment(subject: str, code: ReachedCode) -> list[Node]:
     python = f"{platform.python_implementation()} {sys.version_info[0]}.{sys.version_info[1]}"
-    # What decides by more than its version: how steps are run, and records validated.
+    # What affects results by more than its version: how steps run and records are validated.
     return [
         Node("python", python, text=python),
         *filter(None, map(code.library, ("pydantic", "pyrmute_tasks"))),
@@ -190,7 +190,7 @@ def _hop(hop: Hop, code: ReachedCode) -> Node:
         return Node("step", name, text="generated" if hop.step else "nothing")
     node = code.step(name, hop.step.function)
     if node.text is None:
-        code.know({}, [(name, hop.step.function)])
+        code.register({}, [(name, hop.step.function)])
         code.capture((), [hop.step.function])
         code.complete()
     if node.name == name and node.kind == "step":
@@ -199,7 +199,7 @@ def _hop(hop: Hop, code: ReachedCode) -> Node:
 
 
 def _in_order(tops: list[Node]) -> list[Node]:
-    """Return nodes and all that they reach, each once, the `tops` first."""
+    """Return the `tops` and then all nodes they reach, each once."""
     found = dict.fromkeys(tops)
     queue = deque(found)
     while queue:
@@ -217,7 +217,7 @@ def _name(node: Node) -> str:
 
 
 def _find_home(node: Node, code: ReachedCode) -> None:
-    """Let a constant be called by where it is defined, and not by where it is used."""
+    """Name a constant by the module that defines it, not the one that uses it."""
     if node.kind in ("constant", "table", "object"):
         name = node.name.rpartition(".")[2]
         node.module = home_of(node.held, node.module, name, code.owns)
@@ -229,7 +229,7 @@ def _place(node: Node) -> str:
     return place_of(node.held, node.module, name if isinstance(name, str) else node.name)
 
 
-# --- reading one ------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------------------------
 
 
 def _entry(item: Any, count: int) -> Entry:

@@ -1,4 +1,4 @@
-"""Steps that nobody wrote: what they keep, add and migrate."""
+"""Generated steps: which fields they keep, add and migrate."""
 
 import copy
 import threading
@@ -122,7 +122,7 @@ def test_a_field_is_found_under_every_alias(both: Both, record: dict[str, Any]) 
     both.migrate_data({"out2": 0, **record}, "User")
 
 
-def test_aliases_may_trade_places(both: Both) -> None:
+def test_aliases_may_be_swapped(both: Both) -> None:
     class User1(BaseModel):
         a: int = Field(alias="b")
         b: int = Field(alias="c")
@@ -301,7 +301,7 @@ class Loop2(BaseModel):
     city: City2 | None = None
 
 
-def test_a_model_that_nobody_registered_may_hold_itself(cities: Both) -> None:
+def test_unregistered_model_may_hold_itself(cities: Both) -> None:
     register(cities, "Top", create_model("T1", loop=Loop1), create_model("T2", loop=Loop2))
     record = {"loop": {"inner": {"a": {"city": OLD, "inner": {"b": {"city": OLD}}}}}}
     result = cities.ours.migrate_data(record, "Top", *HOP)
@@ -455,7 +455,7 @@ def test_unions_in_discriminated_unions(both: Both, by_function: bool) -> None:
         assert {key: result[key] for key in result if key not in pet} == added
 
 
-def test_without_a_tag_it_is_the_first_member(both: Both) -> None:
+def test_missing_tag_means_the_first_member(both: Both) -> None:
     register(both, "Cat", Cat1, Cat2)
     register(both, "Dog", Dog1, Dog2)
     old = Annotated[Cat1 | Dog1, Field(discriminator="kind")]
@@ -544,7 +544,7 @@ def test_nested_root_models_of_numbers(both: Both) -> None:
 # --- errors ---------------------------------------------------------------------------------
 
 
-def test_errors_of_nested_steps_are_told_as_pyrmute_tells_them(cities: Both) -> None:
+def test_errors_of_nested_steps_equal_pyrmutes(cities: Both) -> None:
     def fail(data: Any) -> Any:
         return data["missing"]
 
@@ -602,7 +602,7 @@ def test_a_nested_step_may_return_anything(both: Both) -> None:
 # --- plans ----------------------------------------------------------------------------------
 
 
-def test_a_plan_is_compiled_anew_when_a_nested_model_gets_a_step(both: Both) -> None:
+def test_plan_is_recompiled_when_a_nested_model_gets_a_step(both: Both) -> None:
     both.model("City", "1.0.0")(City1)
     both.model("City", "2.0.0", backward_compatible=True)(City2)
     register(both, "Trip", create_model("T1", stop=City1), create_model("T2", stop=City2))
@@ -611,7 +611,7 @@ def test_a_plan_is_compiled_anew_when_a_nested_model_gets_a_step(both: Both) -> 
     assert both.migrate_data({"stop": OLD}, "Trip")["stop"]["country"] == "IT"
 
 
-def test_a_plan_knows_every_hop_that_records_can_come_to(cities: Both) -> None:
+def test_plan_lists_all_hops_of_nested_models(cities: Both) -> None:
     register(cities, "Trip", create_model("T1", stop=City1), create_model("T2", stop=City3))
     plan = cities.ours.plan("Trip", *HOP)
     hops = [f"{hop.name} {hop.from_version}→{hop.to_version}" for hop in plan.hops]
@@ -636,7 +636,7 @@ def test_a_plan_runs_in_many_threads(both: Both) -> None:
     assert wrong == []
 
 
-def test_asking(cities: Both) -> None:
+def test_lookups_equal_pyrmutes(cities: Both) -> None:
     class Trip(BaseModel):
         start: City1
         stops: list[City2]
@@ -675,16 +675,16 @@ def test_a_type_alias_may_hold_itself(cities: Both) -> None:
     old, new = Alias(), Alias()
     for alias, city in ((old, City1), (new, City2)):
         alias.__value__ = dict[str, alias] | list[city | None] | list[int]  # type: ignore[valid-type]  # to us it is one
-    place = Reader(lambda _: True).place(old)
-    assert place.values is place
-    assert place.items is not None
-    assert place.items.models == [City1]
+    shape = Reader(lambda _: True).shape(old)
+    assert shape.values is shape
+    assert shape.items is not None
+    assert shape.items.models == [City1]
 
     registry = cities.ours._registry
     compiler = ConverterCompiler(registry, StepCompiler(registry).nested)
-    change = compiler._change(compiler._reader.place(old), compiler._reader.place(new))
-    assert change is not None
-    assert change({"a": {"b": [OLD, 1, None]}, "c": [OLD]}) == {
+    convert = compiler._converter(compiler._reader.shape(old), compiler._reader.shape(new))
+    assert convert is not None
+    assert convert({"a": {"b": [OLD, 1, None]}, "c": [OLD]}) == {
         "a": {"b": [NEW, 1, None]},
         "c": [NEW],
     }
