@@ -1,6 +1,14 @@
 """Batch migration of versioned pydantic models, in one process or on a fleet."""
 
 from pyrmute_tasks._version import __version__
+from pyrmute_tasks.engine.events import (
+    ChunkDelivered,
+    ChunkDiscarded,
+    ChunkSettled,
+    ChunkSubmitted,
+    Event,
+    Observer,
+)
 from pyrmute_tasks.engine.job import Fence, JobReport, JobState
 from pyrmute_tasks.engine.pipeline import Window
 from pyrmute_tasks.engine.threaded_sources import in_thread
@@ -24,6 +32,7 @@ from pyrmute_tasks.errors import (
     ProcessDiedError,
     PyrmuteTasksError,
     RegistrationError,
+    SignatureError,
     StoreUnavailableError,
     UnsupportedValueError,
     VersionedModelError,
@@ -42,12 +51,18 @@ from pyrmute_tasks.testing import (
     MigrationTestResults,
 )
 from pyrmute_tasks.versions import ModelVersion
+from pyrmute_tasks.wire.remote_errors import RemoteError
 
 __all__ = [
     "BrokerUnavailableError",
+    "ChunkDelivered",
+    "ChunkDiscarded",
+    "ChunkSettled",
+    "ChunkSubmitted",
     "CodeMismatchError",
     "Compress",
     "ConfigurationError",
+    "Event",
     "Fence",
     "FleetError",
     "FrameError",
@@ -74,12 +89,15 @@ __all__ = [
     "ModelVersion",
     "NestedModelInfo",
     "NoWorkersError",
+    "Observer",
     "OutputInUseError",
     "ProcessDiedError",
     "PyrmuteTasksError",
     "RegistrationError",
+    "RemoteError",
     "Retry",
     "Settings",
+    "SignatureError",
     "StoreUnavailableError",
     "UnsupportedValueError",
     "VersionedModelError",

@@ -16,7 +16,6 @@ from tests.rabbitmq import RabbitMQ
 
 pytestmark = pytest.mark.chaos
 
-PUBLISHED_ROWS = 5_000
 # Those in which the broker has a part; the long form has all of them on both.
 ON_RABBITMQ = (
     Fault.CHILD_KILLED,
@@ -37,7 +36,7 @@ def rabbitmq() -> Iterator[RabbitMQ]:
 
 def check(fault: Fault, directory: Path, rabbitmq: RabbitMQ | None) -> None:
     seed = secrets.randbits(32)
-    flights = load_flights(PUBLISHED_ROWS)
+    flights = load_flights()
     result, found = run_fault(fault, directory, flights, seed, rabbitmq=rabbitmq)
     print(f"{fault}, seed {seed}: {result}")
     assert found == []
