@@ -5,10 +5,12 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from packaging.version import Version
 
 settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI"):
@@ -36,6 +38,11 @@ def no_settings() -> Iterator[None]:
     found = strip_settings()
     yield
     os.environ.update(found)
+
+
+def version_info(package: str) -> tuple[int, ...]:
+    """The version of a package that is installed here, to be compared."""
+    return Version(version(package)).release
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 30.0) -> None:

@@ -24,7 +24,7 @@ from pyrmute_tasks.wire.frames import join_packed, pack, pack_record, unpack
 from pyrmute_tasks.wire.loaded_classes import find_class, name_of_class
 from pyrmute_tasks.wire.objects import Kind
 from tests import wire_values
-from tests.conftest import ROOT
+from tests.conftest import ROOT, version_info
 from tests.wire_values import KEPT, REFUSED, Colour, Frozen, Guessing, Model, Plain, Point
 
 TABLE = ROOT / "docs" / "types.md"
@@ -362,6 +362,9 @@ def table() -> str:
     return HEAD + "".join(_row(name, make()) for name, make in (KEPT | REFUSED).items())
 
 
+@pytest.mark.skipif(
+    version_info("pydantic") < (2, 14), reason="older versions write a deque of anything as JSON"
+)
 def test_table_of_types_is_up_to_date() -> None:
     assert TABLE.read_text() == table(), "write it anew: python -m tests.unit.test_values"
 
