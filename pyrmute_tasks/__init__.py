@@ -9,7 +9,8 @@ from pyrmute_tasks.engine.events import (
     Event,
     Observer,
 )
-from pyrmute_tasks.engine.job import Fence, JobReport, JobState
+from pyrmute_tasks.engine.job_report import JobReport, JobState
+from pyrmute_tasks.engine.job_spec import OnCodeMismatch
 from pyrmute_tasks.engine.pipeline import Window
 from pyrmute_tasks.engine.threaded_sources import in_thread
 from pyrmute_tasks.errors import (
@@ -63,7 +64,6 @@ __all__ = [
     "Compress",
     "ConfigurationError",
     "Event",
-    "Fence",
     "FleetError",
     "FrameError",
     "FrameTooLargeError",
@@ -90,6 +90,7 @@ __all__ = [
     "NestedModelInfo",
     "NoWorkersError",
     "Observer",
+    "OnCodeMismatch",
     "OutputInUseError",
     "ProcessDiedError",
     "PyrmuteTasksError",

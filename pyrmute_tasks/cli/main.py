@@ -18,7 +18,7 @@ from pyrmute_tasks.cli.audit import audit_command, losses_hint
 from pyrmute_tasks.cli.fingerprint import fingerprint
 from pyrmute_tasks.distributed.worker.service import create_worker_app, worker_arguments
 from pyrmute_tasks.engine.events import ChunkDelivered, Event
-from pyrmute_tasks.engine.job import JobReport, JobState
+from pyrmute_tasks.engine.job_report import JobReport, JobState
 from pyrmute_tasks.errors import ConfigurationError, PyrmuteTasksError
 from pyrmute_tasks.failures import describe_safely
 from pyrmute_tasks.io.output_file import check_output, is_stream

@@ -11,7 +11,7 @@ import pytest
 
 from pyrmute_tasks.distributed import Broker, CeleryExecutor, EmbeddedFleet, Store, create_app
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_records, encode_packed
-from pyrmute_tasks.engine.job import JobSpec, new_job_id
+from pyrmute_tasks.engine.job_spec import JobSpec, new_job_id
 from pyrmute_tasks.engine.pipeline import ChunkExecutor
 from pyrmute_tasks.errors import JobError
 from pyrmute_tasks.local.executors import ProcessExecutor, ThreadExecutor, pack_or_pickle
@@ -28,7 +28,7 @@ Opened = Callable[[], AbstractContextManager[Executor]]
 
 def run_here(chunk: Chunk[list[Any]]) -> Outcome[list[Any]]:
     outputs, failure = PLAN.migrate(chunk.payload, chunk.start)
-    return Outcome(chunk.index, len(outputs), outputs, failure)
+    return Outcome(chunk.index, len(outputs), outputs, (failure,) if failure else ())
 
 
 def run_and_pack(chunk: Chunk[list[Any]]) -> Outcome[list[bytes]]:
