@@ -8,6 +8,7 @@ from pyrmute_tasks.engine.events import (
     ChunkSubmitted,
     Event,
     Observer,
+    SlotsChanged,
 )
 from pyrmute_tasks.engine.job_report import JobReport, JobState
 from pyrmute_tasks.engine.job_spec import OnCodeMismatch
@@ -99,6 +100,7 @@ __all__ = [
     "Retry",
     "Settings",
     "SignatureError",
+    "SlotsChanged",
     "StoreUnavailableError",
     "UnsupportedValueError",
     "VersionedModelError",

@@ -298,9 +298,9 @@ def _take_apart_validation(error: ValidationError, number: _Number) -> dict[str,
 
 def _take_apart_line(line: dict[str, Any], number: _Number, input_type: Any) -> dict[str, Any]:
     kind, context = line["type"], line.get("ctx", {})
-    template = None
+    template: str | None = None
     if isinstance(kind, PydanticCustomError):
-        kind, template = kind.type, kind.message_template
+        template, kind = kind.message_template, kind.type
     elif not _is_of_pydantic(line, input_type):
         template = line["msg"]
     return {

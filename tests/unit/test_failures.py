@@ -153,6 +153,7 @@ def caught_in_a_step(cause: Exception) -> MigrationError:
             raise MigrationError("User", "1.0.0", "2.0.0", f"it raised {error}") from error
     except MigrationError as error:
         return error
+    raise AssertionError("it did not raise")
 
 
 def test_a_migration_error_travels_with_attributes_message_and_cause() -> None:
@@ -206,7 +207,7 @@ def raised(do: Callable[[], object]) -> Exception:
         b"\xff".decode,
         lambda: Decimal("x"),
         Path("/no/such/file").read_text,
-        lambda: {}["name"],
+        lambda: dict[str, int]()["name"],
         lambda: int("x"),
         lambda: 1 / 0,
         lambda: None.name,  # type: ignore[attr-defined]  # it is to raise
@@ -326,7 +327,7 @@ def test_groups_come_back_with_their_members() -> None:
     back = travel(RecordFailure.of(0, Stage.STEP, "", error)).error
     assert isinstance(back, BaseExceptionGroup)
     assert repr(back) == repr(error)
-    assert back.exceptions[1].exceptions[0] is back.__cause__  # type: ignore[attr-defined]  # a group
+    assert back.exceptions[1].exceptions[0] is back.__cause__
 
 
 def test_notes_that_are_none_do_no_harm() -> None:
