@@ -186,6 +186,18 @@ def test_commands_print_what_is_shown(newcomer: Newcomer) -> None:
     assert ran >= 5
 
 
+def test_failing_record_is_told_as_shown(newcomer: Newcomer) -> None:
+    save_files(newcomer)
+    lines = ['{"name": "Ada Lovelace"}'] * 1336 + ["{}"]
+    (newcomer.folder / "in.jsonl").write_text("\n".join(lines))
+    (shown,) = [body for body in blocks("text") if body.startswith("failed after")]
+    told = newcomer.run(
+        "pyrmute-tasks run --manager models.py:manager --model User --from 1.0.0 --to 2.0.0"
+        " in.jsonl bad.jsonl 2>&1 || true"
+    )
+    assert told.splitlines()[-1] == shown.splitlines()[-1]
+
+
 def test_workers_start_as_it_says(newcomer: Newcomer) -> None:
     save_files(newcomer)
     (newcomer.folder / "in.jsonl").write_text('{"name": "Ada Lovelace"}\n')
