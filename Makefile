@@ -4,13 +4,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
 
-.PHONY: demo test differential chaos check bench clean
+.PHONY: demo test coverage test-matrix differential chaos check hooks bench clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
+
+# Lines and branches that the unit and contract tests reach, also in processes that they start.
+# The floor is in pyproject.toml.
+coverage: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered tests/unit tests/contract
+
+# The unit and contract tests with the lowest and the highest versions that are declared, on each
+# Python at hand: some two minutes each on two cores. MATRIX="--python 3.12 --versions lowest"
+test-matrix: $(VENV)/.dev
+	$(BIN)/python -m tests.matrix $(MATRIX)
 
 # The long form of tests/differential: 10,000 cases, some five minutes on two cores.
 differential: $(VENV)/.dev
@@ -26,6 +36,10 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Let git run the checks before each commit.
+hooks: $(VENV)/.dev
+	$(BIN)/pre-commit install
+
 # Some forty minutes on two cores. BENCH=--quick takes two, and its figures mean nothing.
 bench: $(BENCH_VENV)/.made
 	$(BENCH_VENV)/bin/python benchmarks/engine.py $(BENCH)
@@ -34,7 +48,7 @@ bench: $(BENCH_VENV)/.made
 	$(BENCH_VENV)/bin/python -m benchmarks.chart
 
 clean:
-	rm -rf $(VENV) demo-output build dist
+	rm -rf $(VENV) .venv-matrix demo-output build dist
 
 $(VENV)/.runtime: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("pyrmute-tasks needs Python 3.11 or later; set PYTHON=...") if sys.version_info < (3, 11) else None'

@@ -1,6 +1,15 @@
 """Batch migration of versioned pydantic models, in one process or on a fleet."""
 
 from pyrmute_tasks._version import __version__
+from pyrmute_tasks.engine.events import (
+    ChunkDelivered,
+    ChunkDiscarded,
+    ChunkSettled,
+    ChunkSubmitted,
+    Event,
+    Observer,
+    SlotsChanged,
+)
 from pyrmute_tasks.engine.job_report import JobReport, JobState
 from pyrmute_tasks.engine.job_spec import OnCodeMismatch
 from pyrmute_tasks.engine.pipeline import Window
@@ -25,6 +34,7 @@ from pyrmute_tasks.errors import (
     ProcessDiedError,
     PyrmuteTasksError,
     RegistrationError,
+    SignatureError,
     StalledError,
     StoreUnavailableError,
     UnsupportedValueError,
@@ -44,12 +54,18 @@ from pyrmute_tasks.testing import (
     MigrationTestResults,
 )
 from pyrmute_tasks.versions import ModelVersion
+from pyrmute_tasks.wire.remote_errors import RemoteError
 
 __all__ = [
     "BrokerUnavailableError",
+    "ChunkDelivered",
+    "ChunkDiscarded",
+    "ChunkSettled",
+    "ChunkSubmitted",
     "CodeMismatchError",
     "Compress",
     "ConfigurationError",
+    "Event",
     "FleetError",
     "FrameError",
     "FrameTooLargeError",
@@ -75,13 +91,17 @@ __all__ = [
     "ModelVersion",
     "NestedModelInfo",
     "NoWorkersError",
+    "Observer",
     "OnCodeMismatch",
     "OutputInUseError",
     "ProcessDiedError",
     "PyrmuteTasksError",
     "RegistrationError",
+    "RemoteError",
     "Retry",
     "Settings",
+    "SignatureError",
+    "SlotsChanged",
     "StalledError",
     "StoreUnavailableError",
     "UnsupportedValueError",

@@ -151,6 +151,7 @@ class InvalidVersionError(VersionedModelError):
 
     def __init__(self, version_string: str, reason: str | None = None) -> None:
         self.version_string = version_string
+        self.reason = reason
         message = f"Invalid version string: '{printable(version_string)}'"
         super().__init__(f"{message}\n{reason}" if reason else message)
 

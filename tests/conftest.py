@@ -1,18 +1,47 @@
 """What every test may use: waiting on conditions, and seeing what is left behind."""
 
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from hypothesis import settings
+from packaging.version import Version
 
 settings.register_profile("ci", derandomize=True, deadline=None)
 
 ROOT = Path(__file__).parents[1]
+
+_SETTING = re.compile("PYRMUTE_TASKS_|(CELERY|FLOWER)_|(APP|BROKER_URL|RESULT_BACKEND)$")
+
+
+def strip_settings() -> dict[str, str]:
+    """Remove from the environment what steers us, Celery or Flower; return what it was.
+
+    Processes that are started later inherit none of it either.
+    """
+    found = {name: os.environ[name] for name in os.environ if _SETTING.match(name)}
+    for name in found:
+        del os.environ[name]
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings() -> Iterator[None]:
+    """Let no test depend on what the one who runs it has set."""
+    found = strip_settings()
+    yield
+    os.environ.update(found)
+
+
+def version_info(package: str) -> tuple[int, ...]:
+    """The version of a package that is installed here, to be compared."""
+    return Version(version(package)).release
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 30.0) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from pyrmute_tasks.distributed import EmbeddedFleet, Store
-from pyrmute_tasks.distributed.embedded import _Guard
+from pyrmute_tasks.distributed.guard import Guard
 from pyrmute_tasks.settings import Settings
 from tests.conftest import ROOT, cannot_run, wait_until
 
@@ -72,14 +72,14 @@ class RabbitMQ:
         self._installed = require_server()
         self._directory = Path()
         self._ports: dict[str, int] = {}
-        self._guard: _Guard | None = None
+        self._guard: Guard | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         # Short, because it becomes part of long paths.
         self._directory = Path(tempfile.mkdtemp(prefix="rmq-", dir="/tmp"))
-        self._guard = _Guard(self._directory)
+        self._guard = Guard(self._directory)
         try:
             self._ports = dict(zip(("amqp", "dist", "epmd"), _free_ports(3), strict=True))
             self._write_files()
@@ -331,7 +331,7 @@ def rabbitmq_fleet(
         options: More of `Settings`.
     """
     with ExitStack() as stack:
-        broker = stack.enter_context(RabbitMQ(consumer_timeout_s))
+        broker = stack.enter_context(RabbitMQ(consumer_timeout_s=consumer_timeout_s))
         # Without workers it is just a private Valkey.
         valkey = stack.enter_context(EmbeddedFleet("tests.people:manager", 0, Settings(**options)))
         assert valkey.directory is not None

@@ -250,5 +250,5 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "instance of another class": Unknown,
     "an exception": lambda: ValueError("a"),
     "a class, a function": lambda: Unknown,
-    "a generator, a lock, an open file": lambda: (number for number in ()),
+    "a generator, a lock, an open file": lambda: (number for number in range(0)),
 }

@@ -289,23 +289,40 @@ def _take_apart_validation(error: ValidationError, number: _Number) -> dict[str,
     title, lines, input_type, hide_input = cast("Any", error.__reduce__()[1])
     return {
         "title": title,
-        "lines": [_take_apart_line(line, number) for line in lines],
+        "lines": [_take_apart_line(line, number, input_type) for line in lines],
         "input_type": input_type,
         "hide_input": hide_input,
     }
 
 
-def _take_apart_line(line: dict[str, Any], number: _Number) -> dict[str, Any]:
+def _take_apart_line(line: dict[str, Any], number: _Number, input_type: Any) -> dict[str, Any]:
     kind, context = line["type"], line.get("ctx", {})
-    custom = isinstance(kind, PydanticCustomError)
+    template: str | None = None
+    if isinstance(kind, PydanticCustomError):
+        template, kind = kind.message_template, kind.type
+    elif not _is_of_pydantic(line, input_type):
+        template = line["msg"]
     return {
-        "type": kind.type if custom else kind,
-        "template": kind.message_template if custom else None,
+        "type": kind,
+        "template": template,
         "message": line["msg"],
         "loc": list(line["loc"]),
         "input": pack(line["input"], lossy=True),
         "context": {name: _packed_or_text(value, number) for name, value in context.items()},
     }
+
+
+def _is_of_pydantic(line: dict[str, Any], input_type: Any) -> bool:
+    """Whether pydantic itself says this of such an input, and no `PydanticCustomError`.
+
+    Before 2.14.2 it tells of those by their names alone, and without their templates.
+    """
+    same = InitErrorDetails(type=line["type"], loc=(), input=None, ctx=line.get("ctx", {}))
+    try:
+        (made,) = ValidationError.from_exception_data("", [same], input_type).errors()
+    except (KeyError, TypeError, ValueError):  # no such type, or it needs another context
+        return False
+    return bool(made["msg"] == line["msg"])
 
 
 def _packed_or_text(value: object, number: _Number) -> bytes | int:

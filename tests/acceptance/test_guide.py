@@ -1,8 +1,8 @@
 """Every code block of pyrmute's guide to batches does what the guide says, import changed.
 
-The guide is not part of this repository. Each test below is one of its blocks: it runs in a
-module of its own after the guide's first block, which has the models, and gets exactly the
-names that the guide leaves to its reader. Those that only use batch calls run a second time
+The guide is pyrmute's own, copied beside this file. Each test below is one of its blocks: it
+runs in a module of its own after the guide's first block, which has the models, and gets exactly
+the names that the guide leaves to its reader. Those that only use batch calls run a second time
 with their batches on a fleet.
 """
 
@@ -24,9 +24,9 @@ from pydantic import BaseModel, ValidationError
 
 from pyrmute_tasks import MigrationError, Migrator, ModelData, ModelManager
 from pyrmute_tasks.registry import load_attribute
-from tests.conftest import ROOT, cannot_run
+from tests.conftest import ROOT
 
-GUIDE = ROOT.parent / "shared" / "batch-processing-guide.md"
+GUIDE = Path(__file__).with_name("pyrmute_guide") / "batch-processing.md"
 FLEET = f"{ROOT}/examples/guide/users.py:manager"  # the guide's models, with a check of names
 
 FIRST = "Basic Batch Migration"
@@ -114,8 +114,6 @@ def read(text: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def blocks() -> dict[str, str]:
-    if not GUIDE.exists():
-        cannot_run(f"pyrmute's guide is not beside this repository: {GUIDE.name}")
     return read(GUIDE.read_text())
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pyrmute_tasks import cli
+from pyrmute_tasks.cli import main as cli
 from pyrmute_tasks.settings import Settings
 from tests.conftest import ROOT, descendants, is_alive, wait_until
 from tests.people import broken_step, manager, person

@@ -35,7 +35,6 @@ _AHEAD: Final = 24 * CHUNK  # more than a window and what the reader buffers
 _POLL_S: Final = 0.01
 _PATIENCE_S: Final = 90.0
 _SAMPLE: Final = ROOT / "examples" / "data" / "flights-sample.jsonl"
-_PUBLISHED: Final = ROOT.parent / "shared" / "data" / "flights.csv.zip"
 
 
 # --- the flights ----------------------------------------------------------------------------
@@ -53,20 +52,9 @@ class Flights:
 
 
 @functools.cache
-def load_flights(published_rows: int) -> Flights:
-    """Return the sample, which has all that is rare, and so many rows of the whole year.
-
-    The whole year is not part of the project. Without it the sample alone must do.
-    """
-    import tempfile
-
+def load_flights() -> Flights:
+    """Return the shipped sample, which has all that is rare."""
     rows = _SAMPLE.read_bytes().splitlines(keepends=True)
-    if published_rows and _PUBLISHED.exists():
-        convert: Any = load_attribute(f"{ROOT / 'examples' / 'convert_flights.py'}:convert")
-        with tempfile.TemporaryDirectory() as name:
-            target = Path(name) / "flights.jsonl"
-            convert(_PUBLISHED, target, published_rows)
-            rows += target.read_bytes().splitlines(keepends=True)
     manager: Any = load_attribute(f"{ROOT / 'examples' / 'flights.py'}:manager")
     models = (manager.migrate(json.loads(row), *HOP) for row in rows)
     return Flights(rows, [model.model_dump_json().encode() + b"\n" for model in models])

@@ -31,11 +31,11 @@ from tests.chaos import faults
 from tests.chaos.faults import LONG, STAGES, Fault, run_fault
 from tests.chaos.runs import CHUNK, MANAGER, Damage, Feed, JobHasEndedError, Result, Run
 from tests.chaos.runs import load_flights as load
+from tests.conftest import strip_settings
 from tests.fleets import Fleet
 from tests.namespaces import FAR, TwoHosts, can_make_hosts
 from tests.rabbitmq import RabbitMQ, find_server
 
-PUBLISHED_ROWS: Final = 50_000
 HANG_S: Final = 300.0
 STALL_S: Final = 20.0  # for each fault of a schedule, since they may follow each other
 
@@ -100,7 +100,7 @@ def _fits(fault: Fault, on_rabbitmq: bool) -> bool:
 def run_schedule(schedule: Schedule, directory: Path, seed: int) -> tuple[Result, list[str]]:
     """Run a job with a schedule's faults in it; return what came of it and what is wrong."""
     choose = random.Random(seed)
-    flights = load(PUBLISHED_ROWS)
+    flights = load()
     crashes = directory / "crashes"
     poison = {}
     if schedule.ending in _POISONS:
@@ -179,7 +179,7 @@ def _kill_another_producer(run: Run, directory: Path) -> None:
     """Another job on the same fleet loses its producer; this one must not notice."""
     other = directory / "other"
     other.mkdir()
-    feed = Feed(other / "in.jsonl", load(PUBLISHED_ROWS), 0)
+    feed = Feed(other / "in.jsonl", load(), 0)
     feed.grow(400 * CHUNK)
     faults.kill_producer(run.fleet, feed.path, other / "out.jsonl")
 
@@ -290,7 +290,7 @@ def _run_single(task: Task, directory: Path) -> tuple[Result, list[str]]:
         hosts = stack.enter_context(TwoHosts()) if is_apart else None
         server = RabbitMQ(FAR) if is_apart else RabbitMQ()
         rabbitmq = stack.enter_context(server) if task.on_rabbitmq else None
-        flights = load(PUBLISHED_ROWS)
+        flights = load()
         return run_fault(
             task.fault, directory, flights, task.seed, scale=LONG, rabbitmq=rabbitmq, hosts=hosts
         )
@@ -394,6 +394,7 @@ def _fault(name: str) -> Fault:
 
 def main() -> None:
     options = _parse()
+    strip_settings()
     has_rabbitmq = find_server() is not None and shutil.which("epmd") is not None
     print(f"seed {options.seed}{'' if has_rabbitmq else '; no RabbitMQ is installed'}", flush=True)
     began = time.monotonic()

@@ -16,7 +16,6 @@ from tests.rabbitmq import RabbitMQ
 
 pytestmark = pytest.mark.chaos
 
-PUBLISHED_ROWS = 5_000
 # Those of the line between two hosts are in tests/integration/test_network.py.
 ON_REDIS = [fault for fault in Fault if STAGES[fault].on_redis and STAGES[fault].apart is None]
 # Those in which the broker has a part; the long form has all of them on both.
@@ -40,7 +39,7 @@ def rabbitmq() -> Iterator[RabbitMQ]:
 
 def check(fault: Fault, directory: Path, rabbitmq: RabbitMQ | None) -> None:
     seed = secrets.randbits(32)
-    flights = load_flights(PUBLISHED_ROWS)
+    flights = load_flights()
     result, found = run_fault(fault, directory, flights, seed, rabbitmq=rabbitmq)
     print(f"{fault}, seed {seed}: {result}")
     assert found == []

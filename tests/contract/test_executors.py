@@ -33,7 +33,7 @@ def run_here(chunk: Chunk[list[Any]]) -> Outcome[list[Any]]:
 
 def run_and_pack(chunk: Chunk[list[Any]]) -> Outcome[list[bytes]]:
     outcome = run_here(chunk)
-    return replace(outcome, outputs=list(map(pack_record, outcome.outputs)))  # type: ignore[return-value,arg-type]  # of another kind
+    return replace(outcome, outputs=list(map(pack_record, outcome.outputs)))
 
 
 def begin_here(_: object) -> Callable[[Chunk[list[Any]]], Outcome[list[bytes]]]:

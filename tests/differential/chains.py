@@ -6,7 +6,7 @@ steps, and the state that those keep. Whatever is called appends to `Chain.calls
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
@@ -162,7 +162,13 @@ def _step(
 
 def _deed(random: Random, names: list[str], count: int) -> Deed:
     name, at = random.choice(names), random.randrange(count)
-    options = {"raise": ERRORS, "exit": EXITS, "return": RETURNS, "put": VALUES}.get(name)
+    tables: dict[str, Iterable[str]] = {
+        "raise": ERRORS,
+        "exit": EXITS,
+        "return": RETURNS,
+        "put": VALUES,
+    }
+    options = tables.get(name)
     return Deed(name, at, random.choice(sorted(options)) if options else "")
 
 
@@ -360,10 +366,12 @@ class Chain:
             return done
 
         if mode == "model before":
-            return model_validator(mode="before")(classmethod(check_before))
+            before: Any = classmethod(check_before)
+            return model_validator(mode="before")(before)
         if mode == "model after":
             return model_validator(mode="after")(check_after)
-        return model_validator(mode="wrap")(classmethod(check_around))
+        around: Any = classmethod(check_around)
+        return model_validator(mode="wrap")(around)
 
     def _post_init(self, deed: Deed) -> Any:
         act, calls = self._act, self.calls

@@ -60,8 +60,9 @@ def no_cause() -> None:
 
 
 def with_cause() -> None:
+    empty: dict[str, int] = {}
     try:
-        {}["missing"]
+        empty["missing"]
     except KeyError as error:
         raise OwnError(3) from error
 

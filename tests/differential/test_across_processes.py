@@ -91,7 +91,7 @@ def test_processes_are_like_a_loop(call: str) -> None:
 
 def on_workers(migrator: Migrator, chain: Chain, call: str) -> Run:
     def deliver(source: Iterable[Any], take: Take) -> None:
-        stream = migrator.migrate_batch_streaming
+        stream: Any = migrator.migrate_batch_streaming
         if call == "migrate_data":
             stream = migrator.migrate_batch_data_streaming
         for output in stream(source, *chain.hop, chunk_size=chain.spec.chunk_size):

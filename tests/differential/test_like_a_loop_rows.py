@@ -147,6 +147,7 @@ def test_a_model_may_be_built_by_a_step(way: str) -> None:
     theirs, ours = pyrmute.ModelManager(), ModelManager()
     chain = register(theirs)
     expected = [call_of(theirs, chain, call)(record) for record in records_of(chain.spec)]
-    chain, got = register(ours), []
+    chain = register(ours)
+    got: list[Any] = []
     deliver(ours, chain, records_of(chain.spec), got.append)
     assert list(map(dict, got)) == list(map(dict, expected))

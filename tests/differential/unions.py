@@ -18,10 +18,11 @@ class Cat1(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def take(cls, data: Any) -> Any:
+        nothing: dict[str, int] = {}
         data["taken"] = data.pop("lives", None)
         if data["taken"] is None:
             raise ValueError("no cat")
-        return {"lives": data["taken"] if "odd" not in data else {}["odd"]}
+        return {"lives": data["taken"] if "odd" not in data else nothing["odd"]}
 
 
 class Dog1(BaseModel):

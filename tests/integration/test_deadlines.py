@@ -176,6 +176,7 @@ def heard(fleet: PrivateFleet) -> list[Any]:
 # --- chunks that are begun again and again ------------------------------------------------------
 
 
+<<<<<<< ours
 def test_a_consumer_timeout_that_is_too_short_hangs_no_job() -> None:
     """RabbitMQ takes the chunk back every other second: its worker begins it again and again.
 
@@ -193,6 +194,19 @@ def test_a_consumer_timeout_that_is_too_short_hangs_no_job() -> None:
             assert time.monotonic() - began < 40
             # What is quick enough is not disturbed.
             assert len(migrator.migrate_batch(people(), *HOP)) == 8
+=======
+def test_a_consumer_timeout_that_is_too_short_interrupts_no_chunk() -> None:
+    with (
+        rabbitmq_fleet(1, consumer_timeout_s=1.0, stall_s=STALL_S) as fleet,
+        Migrator(manager, settings=fleet.settings) as migrator,
+    ):
+        assert len(migrator.migrate_batch_data(sleepers(1, 8.0), *HOP)) == 1
+        # What is quick enough is not disturbed.
+        assert len(migrator.migrate_batch(people(), *HOP)) == 8
+        assert "Connection to broker lost" in fleet.log("worker-1") or (
+            "PRECONDITION_FAILED" in fleet.log("worker-1")
+        )
+>>>>>>> theirs
 
 
 # --- what is no stall ---------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def migrate_disturbed(
     settings: Settings, deed: str, disturb: Callable[[Callable[[int], None]], None]
 ) -> None:
     """Migrate records one task at a time, and compare; `disturb` can wait for outputs."""
-    records = [{"name": f"{deed} {n}", "age": n % 90} for n in range(RECORDS)]
+    records: list[Any] = [{"name": f"{deed} {n}", "age": n % 90} for n in range(RECORDS)]
     outputs: list[Any] = []
 
     def wait_for_outputs(count: int) -> None:

@@ -130,7 +130,7 @@ def test_the_first_bad_record_is_raised_as_the_manager_raises_it(
     assert remote == local == manager.migrate_batch(records[:bad], *HOP)
     assert type(caught.value) is type(expected.value)
     assert str(caught.value) == str(expected.value)
-    assert caught.value.record_index == bad  # type: ignore[union-attr]  # set on any exception
+    assert caught.value.record_index == bad  # type: ignore[attr-defined]  # set on any exception
     assert caught.value.__notes__ == [f"record {bad}"]
 
 
@@ -170,7 +170,8 @@ def test_leaving_early_stops_reading_and_leaves_no_key(people: Migrator) -> None
 def job_keys(migrator: Migrator) -> list[bytes]:
     assert migrator._session is not None
     store = migrator._session.store
-    return [key for key in store._redis.keys("pt:*") if not key.startswith(b"pt:workers:")]
+    keys: list[Any] = store._redis.keys("pt:*")
+    return [key for key in keys if not key.startswith(b"pt:workers:")]
 
 
 def test_a_job_leaves_no_key_and_no_message(people: Migrator) -> None:

@@ -31,7 +31,7 @@ def hosts() -> Iterator[TwoHosts]:
 @pytest.fixture(scope="module")
 def fleet(hosts: TwoHosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     directory = tmp_path_factory.mktemp("network")
-    with Fleet(directory, MANAGER, workers=2, hosts=hosts, apart=Side) as made:
+    with Fleet(directory, MANAGER, workers=2, hosts=hosts, apart=tuple(Side)) as made:
         yield made
 
 
@@ -142,7 +142,7 @@ def test_half_open_connections_to_rabbitmq(hosts: TwoHosts, line: Line, tmp_path
             settings=Settings(),
             rabbitmq=rabbitmq,
             hosts=hosts,
-            apart=Side,
+            apart=tuple(Side),
         )
         stack.enter_context(fleet)
         result = migrate(fleet, tmp_path, swallow)

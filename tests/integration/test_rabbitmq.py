@@ -12,7 +12,8 @@ import pytest
 from kombu.exceptions import ChannelError
 
 from pyrmute_tasks import BrokerUnavailableError, Migrator
-from pyrmute_tasks.distributed import Broker, broker, create_app
+from pyrmute_tasks.distributed import Broker, create_app
+from pyrmute_tasks.distributed.producer import broker
 from pyrmute_tasks.distributed.producer.broker import Message
 from pyrmute_tasks.engine.events import ChunkDelivered, Event
 from pyrmute_tasks.settings import Settings
@@ -231,7 +232,7 @@ def test_a_frozen_server_is_not_waited_for(
         frozen.revoke(["job-0-1"])
     finally:
         fleet.broker.thaw()
-    wait_until(frozen.waiting, "the server goes on")
+    wait_until(frozen.queue_depth, "the server goes on")
     frozen.publish(messages(1))
 
 

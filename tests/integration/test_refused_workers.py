@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -108,7 +109,8 @@ def test_worker_whose_consumer_is_cancelled_counts_as_none(fleet: PrivateFleet) 
 @pytest.mark.parametrize("place", ["broker_url", "store_url"])
 def test_wrong_password_of_redis_ends_the_worker(fleet: PrivateFleet, place: str) -> None:
     url = with_login(getattr(fleet.settings, place), f"nobody:{SECRET}")
-    done = run_worker(replace(fleet.settings, **{place: url}))
+    changed: dict[str, Any] = {place: url}
+    done = run_worker(replace(fleet.settings, **changed))
     check_refused(done, "refused the user or the password")
 
 
@@ -117,7 +119,8 @@ def test_lost_rights_on_redis_end_the_worker(fleet: PrivateFleet, place: str) ->
     server = getattr(fleet, place)
     server.execute_command("ACL", "SETUSER", "worker", "on", f">{SECRET}", "~*", "&*", "+@all")
     url = with_login(getattr(fleet.settings, f"{place}_url"), f"worker:{SECRET}")
-    settings, fleet.settings = fleet.settings, replace(fleet.settings, **{f"{place}_url": url})
+    changed: dict[str, Any] = {f"{place}_url": url}
+    settings, fleet.settings = fleet.settings, replace(fleet.settings, **changed)
     try:
         worker = fleet.start_worker()
     finally:

@@ -84,7 +84,7 @@ def test_job_runs_inside_a_celery_task() -> None:
 
     with private_fleet("tests.people:manager") as fleet:
         worker = fleet.start_worker()
-        inside, outputs, children = run.apply([fleet.settings]).get()
+        inside, outputs, children = run.apply((fleet.settings,)).get()
         assert inside
         assert outputs == EXPECTED
         assert children == 0
@@ -96,7 +96,7 @@ def test_files_beside_the_data_are_not_executed(tmp_path: Path) -> None:
         (tmp_path / f"{name}.py").write_text("open('executed', 'w').close()\n")
     (tmp_path / "orders.py").write_text(ORDERS)
     (tmp_path / "in.jsonl").write_text(json.dumps({"amount": 1}) + "\n")
-    command = [Path(sys.executable).parent / "pyrmute-tasks", "run", "in.jsonl", "out.jsonl"]
+    command = [str(Path(sys.executable).parent / "pyrmute-tasks"), "run", "in.jsonl", "out.jsonl"]
     for spec in ("orders:manager", "orders.py:manager"):
         done = subprocess.run(
             [*command, "--manager", spec, "--model", "Order", "--from", "1.0.0", "--to", "2.0.0"],

@@ -214,9 +214,13 @@ def test_health_and_termination() -> None:
         ({"PYRMUTE_TASKS_QUEU": "typo"}, "there is no setting PYRMUTE_TASKS_QUEU"),
     ],
 )
-def test_wrong_settings_are_told_in_one_sentence(variables: dict[str, str], said: str) -> None:
+@pytest.mark.parametrize("target", ["workers.app", "pyrmute_tasks.worker"])
+def test_wrong_settings_are_told_in_one_sentence(
+    target: str, variables: dict[str, str], said: str
+) -> None:
     path = {"PATH": str(Path(sys.executable).parent)}
-    command = read_image("worker").command
+    deployed = read_image("worker").command
+    command = [target if part == "workers.app" else part for part in deployed]
     result = subprocess.run(
         command,
         env=path | variables,

@@ -46,7 +46,7 @@ def test_odd_exceptions_are_those_of_a_loop(run: Run, odd: str) -> None:
             (each or (lambda: run(records)))()
         except Exception as error:
             caught.append(error)
-    looped, error = caught
-    assert error.record_index == 8  # type: ignore[attr-defined]  # set on any exception
-    assert (type(error), error.args) == (type(looped), looped.args)
-    assert list(map(repr, causes_of(error))) == list(map(repr, causes_of(looped)))
+    looped, remote = caught
+    assert remote.record_index == 8  # type: ignore[attr-defined]  # set on any exception
+    assert (type(remote), remote.args) == (type(looped), looped.args)
+    assert list(map(repr, causes_of(remote))) == list(map(repr, causes_of(looped)))

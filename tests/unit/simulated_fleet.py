@@ -279,8 +279,9 @@ class SimulatedStore:
         crashes = [notice[1:].partition(" ") for notice in notices if notice[0] == "!"]
         declines = [Decline(*notice[1:].split(" ", 3)) for notice in notices if notice[0] == "?"]
         settled = [notice for notice in notices if notice[0] not in "!?"]
-        outcomes = [(part, keys.out[part]) for part in settled if part in keys.out]
-        return Arrivals(outcomes, [(part, how) for part, _, how in crashes], declines)
+        arrived = Arrivals([], [(part, how) for part, _, how in crashes], declines)
+        arrived.outcomes.extend((part, keys.out[part]) for part in settled if part in keys.out)
+        return arrived
 
     def read_outcomes(self, job: str, parts: Collection[str]) -> list[tuple[str, bytes]]:
         if parts:
@@ -603,7 +604,7 @@ class SimulatedWorker:
         if claim.state is not ClaimState.CLAIMED:
             self._end(run)
             return
-        run.frame = claim.frame
+        run.frame = bytes(claim.frame)
         run.records = range(run.start, run.start + decode_frame(claim.frame).count)
         if JobSpec.from_wire(claim.spec).fingerprint != self.code:
             # Its claim stays. If its notice is lost and it goes, that looks like a death.

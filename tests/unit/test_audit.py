@@ -314,7 +314,7 @@ def test_sample_reports_lines_without_records(tmp_path: Any) -> None:
 
 def test_record_that_cannot_travel_is_named() -> None:
     with pytest.raises(UnsupportedValueError, match="record 1"):
-        take_sample([{}, {"a": (item for item in ())}], 10)
+        take_sample([{}, {"a": (item for item in [1])}], 10)
 
 
 # --- the ledger ---------------------------------------------------------------------------

@@ -88,7 +88,8 @@ def scalar_fields(draw: st.DrawFn) -> dict[str, tuple[Any, Any]]:
     fields = {}
     for name in names:
         kind = draw(st.sampled_from(SCALARS))
-        fields[name] = (kind, Field(**draw(defaults(kind)), **draw(aliases(name))))
+        options: dict[str, Any] = {**draw(defaults(kind)), **draw(aliases(name))}
+        fields[name] = (kind, Field(**options))
     return fields
 
 

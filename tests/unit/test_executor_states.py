@@ -230,7 +230,7 @@ class Run:
         self.pauses = itertools.cycle(pauses)  # of the consumer
         self.read = self.delivered = 0
         self.outputs: list[dict[str, int]] = []
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         for seconds, harm in schedule:
             fleet.later(seconds, partial(fleet.suffer, harm))
 

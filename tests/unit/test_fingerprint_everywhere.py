@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, ConfigDict, create_model
 
 from pyrmute_tasks import ModelManager
 
@@ -254,7 +254,7 @@ def test_types_without_a_json_schema_have_a_fingerprint() -> None:
 
     manager = ModelManager()
     manager.model("User", "1.0.0")(create_model("User1", name=str))
-    config = {"arbitrary_types_allowed": True}
+    config = ConfigDict(arbitrary_types_allowed=True)
     model: type[BaseModel] = create_model("User2", __config__=config, it=(Opaque, Opaque()))
     manager.model("User", "2.0.0", backward_compatible=True)(model)
     plan = manager.plan("User", "1.0.0", "2.0.0")

@@ -208,7 +208,7 @@ def test_validating_happens_after_all_steps_only(both: Both) -> None:
             raise AssertionError
 
     register(both, "User", create_model("User1", n=int), User2, create_model("User3", n=int))
-    assert both.ours.migrate({"n": 1}, "User", "1.0.0", "3.0.0").n == 1
+    assert both.ours.migrate({"n": 1}, "User", "1.0.0", "3.0.0").model_dump() == {"n": 1}
 
 
 # --- nested models --------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def test_a_field_without_versioned_models_costs_nothing(cities: Both) -> None:
         create_model("Trip1", same=City1, plain=dict[str, Any], other=City1),
         create_model("Trip2", same=City1, plain=dict[str, Any], other=Any),
     )
-    record = {"same": {}, "plain": {"a": [{}]}, "other": {}}
+    record: dict[str, Any] = {"same": {}, "plain": {"a": [{}]}, "other": {}}
     result = cities.migrate_data(record, "Trip")
     assert all(result[key] is record[key] for key in record)
 
@@ -286,7 +286,7 @@ def test_models_may_hold_each_other(both: Both) -> None:
     Left2.model_rebuild()
     register(both, "Left", Left1, Left2)
     register(both, "Right", Right1, Right2)
-    record = {"rights": [{"left": {"rights": [{}]}}]}
+    record: dict[str, Any] = {"rights": [{"left": {"rights": [{}]}}]}
     assert both.migrate_data(record, "Left")["rights"][0]["left"]["added"] == 1
     both.migrate_data({"left": record}, "Right")
 
@@ -345,22 +345,30 @@ class Box:
         self.old, self.new, self.make = old, new, make
 
 
+# What stands in their brackets below is chosen at run time.
+LIST: Any = list
+DICT: Any = dict
+TUPLE: Any = tuple
+ANNOTATED: Any = Annotated
+ROOT_MODEL: Any = RootModel
+
+
 def boxes() -> st.SearchStrategy[Box]:
     """Types that hold cities somewhere inside, nested at will."""
     plain = st.just(Box(City1, City2, lambda leaf: leaf))
 
     def around(inner: st.SearchStrategy[Box]) -> st.SearchStrategy[Box]:
         return st.one_of(
-            inner.map(lambda b: Box(list[b.old], list[b.new], lambda x: [b.make(x), b.make(x)])),
+            inner.map(lambda b: Box(LIST[b.old], LIST[b.new], lambda x: [b.make(x), b.make(x)])),
             inner.map(lambda b: Box(b.old | None, b.new | None, b.make)),
             inner.map(
-                lambda b: Box(dict[str, b.old], dict[str, b.new], lambda x: {"k": b.make(x)})
+                lambda b: Box(DICT[str, b.old], DICT[str, b.new], lambda x: {"k": b.make(x)})
             ),
-            inner.map(lambda b: Box(tuple[b.old, ...], tuple[b.new, ...], lambda x: (b.make(x),))),
+            inner.map(lambda b: Box(TUPLE[b.old, ...], TUPLE[b.new, ...], lambda x: (b.make(x),))),
             inner.map(
-                lambda b: Box(tuple[int, b.old], tuple[int, b.new], lambda x: [1, b.make(x)])
+                lambda b: Box(TUPLE[int, b.old], TUPLE[int, b.new], lambda x: [1, b.make(x)])
             ),
-            inner.map(lambda b: Box(Annotated[b.old, "a"], Annotated[b.new, "b"], b.make)),
+            inner.map(lambda b: Box(ANNOTATED[b.old, "a"], ANNOTATED[b.new, "b"], b.make)),
             inner.map(lambda b: Box(b.old | int, b.new | int, b.make)),
             inner.map(
                 lambda b: Box(
@@ -369,7 +377,7 @@ def boxes() -> st.SearchStrategy[Box]:
                     lambda x: {"x": b.make(x)},
                 )
             ),
-            inner.map(lambda b: Box(RootModel[b.old], RootModel[b.new], b.make)),
+            inner.map(lambda b: Box(ROOT_MODEL[b.old], ROOT_MODEL[b.new], b.make)),
         )
 
     return st.recursive(plain, around, max_leaves=6)
@@ -522,12 +530,15 @@ class Price2(RootModel[float]):
 def test_nested_root_models_of_numbers(both: Both) -> None:
     register(both, "Price", Price1, Price2)
     both.migration("Price", *HOP)(lambda data: {"root": data["root"] * 2})
-    old, new = Price1, Price2
     register(
         both,
         "Cart",
-        create_model("C1", total=old, parts=dict[str, old], maybe=(old | str | None, None)),
-        create_model("C2", total=new, parts=dict[str, new], maybe=(new | str | None, None)),
+        create_model(
+            "C1", total=Price1, parts=dict[str, Price1], maybe=(Price1 | str | None, None)
+        ),
+        create_model(
+            "C2", total=Price2, parts=dict[str, Price2], maybe=(Price2 | str | None, None)
+        ),
     )
     record = {"total": 1.5, "parts": {"a": 1.0, "b": None}, "maybe": 2.0}
     assert both.ours.migrate_data(record, "Cart", *HOP) == {
@@ -651,12 +662,13 @@ def test_lookups_equal_pyrmutes(cities: Both) -> None:
         assert [(info.name, str(info.version)) for info in ours] == [
             (info.name, str(info.version)) for info in theirs
         ]
-    for data, name in (
+    cases: list[tuple[Any, str]] = [
         ({"name": "x"}, "City"),
         ({"name": 1}, "City"),
         ({}, "Nobody"),
         ([], "Route"),
-    ):
+    ]
+    for data, name in cases:
         theirs_say, ours_say = (
             manager.validate_data(data, name, "1.0.0") for manager in (cities.theirs, cities.ours)
         )

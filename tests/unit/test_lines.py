@@ -141,7 +141,7 @@ def test_a_connection_is_told_when_the_line_is_dead() -> None:
     with serving(answer) as (client, _):
         client.set("key", "value")
         connection = client.connection_pool.get_connection()
-        found = connection._sock
+        found: object = connection._sock
         assert isinstance(found, socket.socket)
         for option, value in TCP_OPTIONS.items():
             assert found.getsockopt(socket.IPPROTO_TCP, option) == value

@@ -120,7 +120,7 @@ def test_streaming_is_lazy_and_closes_its_source() -> None:
     assert not read
     next(iter(stream))
     assert len(read) == 1
-    stream.close()  # type: ignore[attr-defined]  # a generator, seen as an iterator
+    stream.close()
     assert closed
 
 

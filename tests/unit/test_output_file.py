@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +206,7 @@ def test_an_interrupt_while_a_file_opens_leaves_nothing(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(output_file.os, "fdopen", interrupt)
+    monkeypatch.setattr(os, "fdopen", interrupt)
     with pytest.raises(KeyboardInterrupt), opened(tmp_path / "out.jsonl"):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -477,11 +477,12 @@ def test_foreign_file_in_the_locks_place_is_reported(tmp_path: Path, kind: str) 
     path, lock = tmp_path / "out.jsonl", tmp_path / ".out.jsonl.lock"
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
-    {
+    ways: dict[str, Callable[[], None]] = {
         "link": lambda: lock.symlink_to(victim),
         "directory": lock.mkdir,
         "pipe": lambda: os.mkfifo(lock),
-    }[kind]()
+    }
+    ways[kind]()
     with pytest.raises(ConfigurationError, match=r"\.lock is in the way"):
         write(path)
     assert victim.read_bytes() == b"precious"

@@ -25,7 +25,7 @@ PARALLEL = [{"use_processes": False}, {"use_processes": True}]
 
 @pytest.mark.parametrize("how", PARALLEL)
 @pytest.mark.parametrize("count", [0, 1, 7, 500])
-def test_parallel_equals_one_by_one(how: dict[str, bool], count: int) -> None:
+def test_parallel_equals_one_by_one(how: dict[str, Any], count: int) -> None:
     records = [person(index) for index in range(count)]
     options: Any = {"parallel": True, "max_workers": 2, **how}
     assert manager.migrate_batch(records, *HOP, **options) == manager.migrate_batch(records, *HOP)
@@ -38,7 +38,7 @@ def test_parallel_equals_one_by_one(how: dict[str, bool], count: int) -> None:
 @pytest.mark.parametrize("how", PARALLEL)
 @pytest.mark.parametrize("bad", [0, 250, 499])
 @pytest.mark.parametrize("kind", [broken_step, invalid])
-def test_the_first_bad_record_is_raised(how: dict[str, bool], bad: int, kind: Any) -> None:
+def test_the_first_bad_record_is_raised(how: dict[str, Any], bad: int, kind: Any) -> None:
     records = [person(index) for index in range(500)]
     records[bad] = kind(bad)
     for later in range(bad + 1, 500, 7):
@@ -49,7 +49,7 @@ def test_the_first_bad_record_is_raised(how: dict[str, bool], bad: int, kind: An
         manager.migrate_batch(records, *HOP, parallel=True, max_workers=2, **how)
     assert type(caught.value) is type(expected.value)
     assert str(caught.value) == str(expected.value)
-    assert caught.value.record_index == bad  # type: ignore[union-attr]  # set on any exception
+    assert caught.value.record_index == bad  # type: ignore[attr-defined]  # set on any exception
     assert type(caught.value.__cause__) is type(expected.value.__cause__)
 
 
@@ -89,7 +89,7 @@ def test_invalid_chunk_size_is_refused(size: int) -> None:
 
 @pytest.mark.parametrize("how", [{}, {"parallel": True}, {"parallel": True, "use_processes": True}])
 @pytest.mark.parametrize("record", [None, 7, ["name"], "name"])
-def test_record_must_be_a_dict(record: Any, how: dict[str, bool]) -> None:
+def test_record_must_be_a_dict(record: Any, how: dict[str, Any]) -> None:
     with pytest.raises(InvalidRecordError, match=f"a record is {type(record).__name__} and") as one:
         manager.migrate_batch([person(0), record], *HOP, **how)
     assert one.value.record_index == 1
@@ -155,7 +155,7 @@ def test_missing_version_is_reported() -> None:
 
 @pytest.mark.parametrize("how", [{}, {"parallel": True}])
 @pytest.mark.parametrize("was_on", [True, False])
-def test_the_garbage_collector_is_left_as_it_was(how: dict[str, bool], was_on: bool) -> None:
+def test_the_garbage_collector_is_left_as_it_was(how: dict[str, Any], was_on: bool) -> None:
     (gc.enable if was_on else gc.disable)()
     try:
         manager.migrate_batch([person(index) for index in range(1500)], *HOP, **how)

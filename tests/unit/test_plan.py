@@ -239,7 +239,7 @@ def test_stop_iteration_of_a_step_is_a_failure() -> None:
     def step(data: ModelData) -> ModelData:
         return {"n": next(iter(data["numbers"]))}
 
-    records = [{"numbers": [1]}, {"numbers": []}, {"numbers": [3]}]
+    records: list[Any] = [{"numbers": [1]}, {"numbers": []}, {"numbers": [3]}]
     with pytest.raises(MigrationError, match="StopIteration") as caught:
         local.migrate_batch(records, "M", "1.0.0", "2.0.0")
     assert caught.value.record_index == 1

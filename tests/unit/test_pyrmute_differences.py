@@ -30,6 +30,7 @@ from pyrmute_tasks import (
     InvalidVersionError,
     MigrationError,
     MigrationHook,
+    ModelData,
     ModelNotFoundError,
     RegistrationError,
 )
@@ -444,7 +445,7 @@ def test_raising_default_factory_fails_the_record(both: Both) -> None:
 
 
 @pytest.mark.parametrize("alias", [{"serialization_alias": "n"}, {"validation_alias": "n"}])
-def test_a_default_does_not_make_a_record_invalid(both: Both, alias: dict[str, str]) -> None:
+def test_a_default_does_not_make_a_record_invalid(both: Both, alias: dict[str, Any]) -> None:
     class Holder1(BaseModel):
         pass
 
@@ -483,9 +484,10 @@ def numbers(both: Both) -> None:
 
 def test_streaming_gives_the_records_before_the_failing_one(both: Both) -> None:
     numbers(both)
-    records = [{"n": n} for n in (0, 1, "bad", 3)]
-    for manager, expected in ((both.theirs, []), (both.ours, [0, 1])):
-        got = []
+    records: list[Any] = [{"n": n} for n in (0, 1, "bad", 3)]
+    managers: list[tuple[Any, list[int]]] = [(both.theirs, []), (both.ours, [0, 1])]
+    for manager, expected in managers:
+        got: list[int] = []
         with pytest.raises(ValidationError):
             got.extend(item.n for item in manager.migrate_batch_streaming(records, "Number", *HOP))
         assert got == expected
@@ -493,13 +495,13 @@ def test_streaming_gives_the_records_before_the_failing_one(both: Both) -> None:
 
 def test_an_error_says_which_record_it_is_about(both: Both) -> None:
     numbers(both)
-    records = [{"n": 0}, {"n": "bad"}]
+    records: list[Any] = [{"n": 0}, {"n": "bad"}]
     with pytest.raises(ValidationError) as theirs:
         both.theirs.migrate_batch(records, "Number", *HOP)
     assert not hasattr(theirs.value, "record_index")
     with pytest.raises(ValidationError) as ours:
         both.ours.migrate_batch(records, "Number", *HOP)
-    assert ours.value.record_index == 1
+    assert ours.value.record_index == 1  # type: ignore[attr-defined]  # set on any exception
     assert ours.value.errors() == theirs.value.errors()
 
 
@@ -532,7 +534,7 @@ ours_in_processes = in_processes.ours
 
 
 def test_an_error_comes_out_of_another_process() -> None:
-    options = {"parallel": True, "use_processes": True, "max_workers": 1}
+    options: dict[str, Any] = {"parallel": True, "use_processes": True, "max_workers": 1}
     with pytest.raises(BrokenProcessPool):
         in_processes.theirs.migrate_batch([OLD], "City", *HOP, **options)
     with pytest.raises(MigrationError, match="ValueError: Rome"):
@@ -541,10 +543,11 @@ def test_an_error_comes_out_of_another_process() -> None:
 
 def test_a_record_must_be_a_dict(both: Both) -> None:
     numbers(both)
+    record: Any = 7
     with pytest.raises(pyrmute.MigrationError, match="argument of type 'int' is not iterable"):
-        both.theirs.migrate_data(7, "Number", *HOP)
+        both.theirs.migrate_data(record, "Number", *HOP)
     with pytest.raises(InvalidRecordError, match="a record is int and must be a dict"):
-        both.ours.migrate_data(7, "Number", *HOP)  # type: ignore[arg-type]  # the fault itself
+        both.ours.migrate_data(record, "Number", *HOP)
 
 
 def test_a_step_must_return_a_record(both: Both) -> None:
@@ -557,10 +560,15 @@ def test_a_step_must_return_a_record(both: Both) -> None:
 
 
 def test_a_missing_step_is_found_before_any_record_is_touched(both: Both) -> None:
-    touched = []
+    touched: list[Any] = []
     for version in ("1.0.0", "2.0.0", "3.0.0"):
         both.model("Note", version)(type("Note", (BaseModel,), {}))
-    both.migration("Note", *HOP)(lambda data: touched.append(data) or data)
+
+    @both.migration("Note", *HOP)
+    def touch(data: ModelData) -> ModelData:
+        touched.append(data)
+        return data
+
     for manager, error in ((both.theirs, pyrmute.MigrationError), (both.ours, MigrationError)):
         touched.clear()
         with pytest.raises(error, match=r"2\.0\.0 → 3\.0\.0\nReason: No migration path found"):

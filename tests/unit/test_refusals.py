@@ -7,6 +7,8 @@ import time
 import pytest
 import redis
 from redis._parsers.base import BaseParser
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from pyrmute_tasks.distributed.redis_retry import TimedRetry
 from pyrmute_tasks.distributed.refusals import passing_refusal, refuses_connections, trouble_of
@@ -32,7 +34,7 @@ FOR_GOOD = (
 
 
 def error_of(reply: str) -> redis.RedisError:
-    error = BaseParser.parse_error(reply)
+    error = BaseParser.parse_error(reply)  # type: ignore[no-untyped-call]  # redis-py's own
     assert isinstance(error, redis.RedisError)
     return error
 
@@ -70,7 +72,7 @@ def test_what_a_pipeline_quotes_is_not_taken_for_the_reply() -> None:
 
 def test_a_refusal_is_tried_again_over_a_new_connection_until_it_passes() -> None:
     answers = [error_of(REPLIES["READONLY"]), in_pipeline(REPLIES["BUSY"], "HSET a b c"), None]
-    closed = []
+    closed: list[object] = []
 
     def do() -> str:
         if (error := answers.pop(0)) is not None:
@@ -123,7 +125,7 @@ def test_only_where_nothing_listens_a_connection_is_refused() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # and does not listen
         with pytest.raises(redis.ConnectionError) as caught:
-            redis.Redis(port=bound.getsockname()[1], retry=None).ping()
+            redis.Redis(port=bound.getsockname()[1], retry=Retry(NoBackoff(), 0)).ping()
     assert refuses_connections(caught.value)
     assert not refuses_connections(redis.ConnectionError("Connection closed by server."))
     assert not refuses_connections(redis.TimeoutError("Timeout connecting to server"))

@@ -45,7 +45,12 @@ def test_every_retry_gets_the_original_record() -> None:
 def test_the_first_try_gets_the_record_itself() -> None:
     sentinel = object()
     seen: list[ModelData] = []
-    AWAY.wrap(lambda record: seen.append(record) or record)(record := {"it": sentinel})
+
+    def see(record: ModelData) -> ModelData:
+        seen.append(record)
+        return record
+
+    AWAY.wrap(see)(record := {"it": sentinel})
     assert seen[0] is record
     assert seen[0]["it"] is sentinel
 

@@ -53,7 +53,12 @@ def test_finished_outputs_leave_while_the_source_blocks() -> None:
     source = Source(free=3)
     executor = ScriptedExecutor()
     outcomes = run_ordered(reader_of(source), executor, lambda: Window(16), sink=KEEP)
-    timer = threading.Timer(0.2, lambda: [executor.complete(index) for index in range(3)])
+
+    def complete() -> None:
+        for index in range(3):
+            executor.complete(index)
+
+    timer = threading.Timer(0.2, complete)
     timer.start()
     assert [next(outcomes).index for _ in range(3)] == [0, 1, 2]
     assert source.read == 4  # and that one is waited for

@@ -261,8 +261,10 @@ def tagged(function: Callable[[Any], Any]) -> Any:
 
     old = Annotated[Dog1, Tag("dog")] | Annotated[Kitty, Tag("cat")]
     new = Annotated[Dog2, Tag("dog")] | Annotated[Cat2, Tag("cat")]
-    annotations = (Annotated[kind, Discriminator(function)] for kind in (old, new))
-    return holder(*annotations, ("Cat", Kitty, Cat2), ("Dog", Dog1, Dog2))
+    chosen = Discriminator(function)
+    return holder(
+        Annotated[old, chosen], Annotated[new, chosen], ("Cat", Kitty, Cat2), ("Dog", Dog1, Dog2)
+    )
 
 
 def test_a_discriminating_function_modifies_no_record() -> None:
@@ -384,15 +386,19 @@ class Meddling2(BaseModel):
     factory: dict[str, Any] = Field(default_factory=lambda: {"k": [1]})
 
 
+# What stands in their brackets below is chosen at run time.
+LIST: Any = list
+DICT: Any = dict
+TUPLE: Any = tuple
 PLACES: dict[str, Callable[[Any], Any]] = {
     "itself": lambda kind: kind,
     "optional": lambda kind: kind | None,
-    "list": lambda kind: list[kind],
-    "values": lambda kind: dict[str, kind],
-    "deep": lambda kind: dict[str, list[kind | None]],
-    "or list": lambda kind: kind | list[kind],
-    "slots": lambda kind: tuple[kind, int],
-    "or values": lambda kind: kind | dict[str, list[int]],
+    "list": lambda kind: LIST[kind],
+    "values": lambda kind: DICT[str, kind],
+    "deep": lambda kind: DICT[str, LIST[kind | None]],
+    "or list": lambda kind: kind | LIST[kind],
+    "slots": lambda kind: TUPLE[kind, int],
+    "or values": lambda kind: kind | DICT[str, list[int]],
 }
 LEAVES = st.sampled_from([0, 1, None, "x", 2.5, True])
 INNER = st.recursive(

@@ -1,6 +1,7 @@
 """Which values cross a process boundary, as what, and what a crafted message can do."""
 
 import contextlib
+import enum
 import gc
 import sys
 import types
@@ -23,8 +24,7 @@ from pyrmute_tasks.local.executors import pack_or_pickle, unpack_or_unpickle
 from pyrmute_tasks.wire.frames import join_packed, pack, pack_record, unpack
 from pyrmute_tasks.wire.loaded_classes import find_class, name_of_class
 from pyrmute_tasks.wire.objects import Kind
-from tests import wire_values
-from tests.conftest import ROOT
+from tests.conftest import ROOT, version_info
 from tests.wire_values import KEPT, REFUSED, Colour, Frozen, Guessing, Model, Plain, Point
 
 TABLE = ROOT / "docs" / "types.md"
@@ -37,13 +37,12 @@ def assert_same(left: Any, right: Any, pairs: dict[int, tuple[Any, Any]] | None 
     if isinstance(left, (dict, list, set, bytearray, deque, BaseModel, Plain)):
         # The pair keeps both alive, so that an id stays theirs.
         assert pairs.setdefault(id(left), (left, right))[1] is right
-    parts = _parts(left), _parts(right)
-    if parts[0] is None:
+    ours, theirs = _parts(left), _parts(right)
+    if ours is None:
         assert left == right or left != left  # noqa: PLR0124  # NaN
         assert (repr(left), str(left)) == (repr(right), str(right))
     else:
-        assert len(parts[0]) == len(parts[1] or ())
-        for one, other in zip(*parts, strict=True):
+        for one, other in zip(ours, theirs or (), strict=True):
             assert_same(one, other, pairs)
 
 
@@ -80,10 +79,11 @@ def test_value_is_refused_with_its_record_and_place(name: str) -> None:
 
 
 def test_path_leads_through_instances() -> None:
+    odd: Any = object()
     for value, path in (
         (Frozen("a", [object()]), "v.inner[0]"),
-        (Model.model_construct(name=object()), "v.name"),
-        (Point(object()), "v.x"),  # type: ignore[arg-type]  # of a wrong type
+        (Model.model_construct(name=odd), "v.name"),
+        (Point(odd), "v.x"),
         ({1: object()}, "v.<key>"),
         (deque([object()]), "v[0]"),
     ):
@@ -119,7 +119,8 @@ def _container(make: str, items: list[Any], draw: st.DrawFn) -> Any:
     if make == "plain":
         return Plain("a", items)
     if make == "model":
-        return Model.model_construct(name=items, more=items)
+        unchecked: Any = items
+        return Model.model_construct(name=unchecked, more=items)
     return {"list": list, "tuple": tuple, "deque": deque}[make](items)
 
 
@@ -136,7 +137,8 @@ def test_values_arrive_with_their_identities(record: Any) -> None:
 
 
 def test_sharing_is_found_at_any_depth() -> None:
-    for inner in ({}, {"a": 1}, [], bytearray(b"a"), {1}, Model(name="a")):
+    inners: list[Any] = [{}, {"a": 1}, [], bytearray(b"a"), {1}, Model(name="a")]
+    for inner in inners:
         for record in (
             {"a": inner, "b": inner},
             {"a": inner, "b": {"c": [{"d": inner}]}},
@@ -216,9 +218,11 @@ def test_classes_of_the_script_are_named_by_its_stem(monkeypatch: pytest.MonkeyP
 
 
 def test_local_classes_are_refused() -> None:
-    local = wire_values.enum.Enum("Local", "A")
+    class Local(enum.Enum):
+        A = 1
+
     with pytest.raises(UnsupportedValueError):
-        pack_record({"a": local.A})  # type: ignore[attr-defined]  # a member
+        pack_record({"a": Local.A})
 
 
 def instance(kind: Kind, *parts: Any) -> bytes:
@@ -359,6 +363,9 @@ def table() -> str:
     return HEAD + "".join(_row(name, make()) for name, make in (KEPT | REFUSED).items())
 
 
+@pytest.mark.skipif(
+    version_info("pydantic") < (2, 14), reason="older versions write a deque of anything as JSON"
+)
 def test_table_of_types_is_up_to_date() -> None:
     assert TABLE.read_text() == table(), "write it anew: python -m tests.unit.test_values"
 
