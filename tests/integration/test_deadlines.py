@@ -176,25 +176,6 @@ def heard(fleet: PrivateFleet) -> list[Any]:
 # --- chunks that are begun again and again ------------------------------------------------------
 
 
-<<<<<<< ours
-def test_a_consumer_timeout_that_is_too_short_hangs_no_job() -> None:
-    """RabbitMQ takes the chunk back every other second: its worker begins it again and again.
-
-    A worker that goes on with the chunk when its channel is closed would end the job well.
-    """
-    with rabbitmq_fleet(1, consumer_timeout_s=1.0, stall_s=STALL_S) as fleet:
-        began = time.monotonic()
-        records = sleepers(1, 20.0)
-        with Migrator(manager, settings=fleet.settings) as migrator:
-            try:
-                assert len(migrator.migrate_batch_data(records, *HOP)) == 1
-            except StalledError as error:
-                assert "consumer_timeout shorter than a chunk takes" in str(error)  # noqa: PT017
-            print(f"ended after {time.monotonic() - began:.1f} s")
-            assert time.monotonic() - began < 40
-            # What is quick enough is not disturbed.
-            assert len(migrator.migrate_batch(people(), *HOP)) == 8
-=======
 def test_a_consumer_timeout_that_is_too_short_interrupts_no_chunk() -> None:
     with (
         rabbitmq_fleet(1, consumer_timeout_s=1.0, stall_s=STALL_S) as fleet,
@@ -206,7 +187,6 @@ def test_a_consumer_timeout_that_is_too_short_interrupts_no_chunk() -> None:
         assert "Connection to broker lost" in fleet.log("worker-1") or (
             "PRECONDITION_FAILED" in fleet.log("worker-1")
         )
->>>>>>> theirs
 
 
 # --- what is no stall ---------------------------------------------------------------------------
