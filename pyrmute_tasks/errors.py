@@ -23,9 +23,10 @@
     │   ├── CodeMismatchError          a worker holds other migrations than the producer
     │   ├── SignatureError             something is not signed with the secret
     │   └── MigratorClosedError        the Migrator was closed while a job of it was open
-    └── JobError                       a job that cannot go on
-        ├── ProcessDiedError           a record kills whatever process runs it
-        └── JobLostError               the store no longer knows the job
+    ├── JobError                       a job that cannot go on
+    │   ├── ProcessDiedError           a record kills whatever process runs it
+    │   └── JobLostError               the store no longer knows the job
+    └── RemoteError                    stands for an exception whose class is not loaded here
 
 An error that belongs to a record carries its position as ``record_index`` (counted from
 0 over the whole input) and says so in a note. All of them survive pickling with their
@@ -54,6 +55,7 @@ __all__ = [
     "ProcessDiedError",
     "PyrmuteTasksError",
     "RegistrationError",
+    "RemoteError",
     "SignatureError",
     "StoreUnavailableError",
     "UnsupportedValueError",
@@ -272,3 +274,17 @@ class ProcessDiedError(JobError):
 
 class JobLostError(JobError):
     """The store no longer knows the job: it was emptied, or the job's keys expired."""
+
+
+class RemoteError(PyrmuteTasksError):
+    """Stands for an exception whose class this process has not imported.
+
+    Args:
+        type_name: ``module.QualifiedName`` of the original class.
+        message: The original's text.
+    """
+
+    def __init__(self, type_name: str, message: str) -> None:
+        self.type_name = type_name
+        self.message = message
+        super().__init__(f"{type_name}: {message}" if message else type_name)

@@ -7,16 +7,10 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.engine.chunks import check_chunk_size
+from pyrmute_tasks.engine.batch_arguments import check_chunk_size
 from pyrmute_tasks.errors import MigrationError, ModelNotFoundError
 from pyrmute_tasks.hooks import HookSet, MigrationHook, use_hooks
-from pyrmute_tasks.local.batches import (
-    Parallelism,
-    Wanted,
-    migrate_all,
-    migrate_lazily,
-    migrate_parallel,
-)
+from pyrmute_tasks.local.batches import Parallelism, Wanted, migrate_all, migrate_lazily
 from pyrmute_tasks.plans.fingerprint.reachable import ReachedCode
 from pyrmute_tasks.plans.nested_models import NestedModelInfo, nested_models
 from pyrmute_tasks.plans.plan import MigrationPlan, compile_plan
@@ -435,6 +429,9 @@ class ModelManager:
 
         if parallelism is None:
             return migrate_all(get_plan, records, wanted, self.hooks)
+        # Loads pools and all of `wire`, which a batch in this thread does without.
+        from pyrmute_tasks.local.parallel import migrate_parallel
+
         return migrate_parallel(get_plan, records, wanted, self.hooks, parallelism, self.locate)
 
     def migrate_batch_streaming(

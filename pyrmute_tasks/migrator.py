@@ -15,18 +15,15 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.audit import SAMPLE, TIMEOUT_S, AuditReport, audit
-from pyrmute_tasks.distributed.embedded import EmbeddedFleet
-from pyrmute_tasks.distributed.producer.session import JobExecutor, Session
+from pyrmute_tasks.engine.batch_arguments import check_chunk_size, check_workers, usable_cpus
 from pyrmute_tasks.engine.chunk_sizes import ChunkSizer, RecordSizer
 from pyrmute_tasks.engine.chunks import (
     Chunk,
     Outcome,
-    check_chunk_size,
     cut_records,
     decode_records,
     encode_packed,
@@ -41,7 +38,6 @@ from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.io.jsonl import FIRST_BYTES, MOST_BYTES, JsonlSource
 from pyrmute_tasks.io.output_file import open_output
 from pyrmute_tasks.local.batches import Wanted
-from pyrmute_tasks.local.executors import check_workers, usable_cpus
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.plans.garbage_collection import rare_collections
 from pyrmute_tasks.plans.plan import MigrationPlan
@@ -51,6 +47,10 @@ from pyrmute_tasks.registry import ModelData
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.versions import VersionLike
 from pyrmute_tasks.wire.frames import Frame, FrameKind
+
+if TYPE_CHECKING:
+    from pyrmute_tasks.audit import AuditReport
+    from pyrmute_tasks.distributed.producer.session import JobExecutor, Session
 
 __all__ = ["Migrator"]
 
@@ -161,11 +161,15 @@ class Migrator:
         """Get ready to run jobs; the batch methods do so themselves when needed."""
         self._open()
 
-    def _open(self) -> Session:
+    def _open(self) -> "Session":
         with self._locked():
             session = self._session
             if session is not None and session.is_mine:
                 return session
+            # Celery, kombu and redis, for those that run jobs.
+            from pyrmute_tasks.distributed.embedded import EmbeddedFleet
+            from pyrmute_tasks.distributed.producer.session import Session
+
             fleet = None
             if self._embed:
                 fleet = EmbeddedFleet(self._manager_name, self._workers, self._settings)
@@ -469,14 +473,16 @@ class Migrator:
         from_version: VersionLike,
         to_version: VersionLike,
         *,
-        sample: int | None = SAMPLE,
+        sample: int | None = 1000,
         include_records: bool = False,
-        timeout_s: float = TIMEOUT_S,
-    ) -> AuditReport:
+        timeout_s: float = 300.0,
+    ) -> "AuditReport":
         """Find out what results depend on beside the records, and what gets lost; see `audit`.
 
         It runs in processes of its own, and not on the fleet.
         """
+        from pyrmute_tasks.audit import audit  # jobs do without
+
         return audit(
             self._manager_name,
             source,
@@ -605,7 +611,7 @@ class Migrator:
     def _window_bytes(self) -> int:
         return (self._window or Window()).size_bytes
 
-    def _window_of(self, executor: JobExecutor) -> Callable[[], Window]:
+    def _window_of(self, executor: "JobExecutor") -> Callable[[], Window]:
         fixed = self._window
         if fixed is not None:
             return lambda: fixed
@@ -624,11 +630,11 @@ class _JobRun:
     """
 
     def __init__(
-        self, executor: JobExecutor, tally: JobTally, end: Callable[[JobTally, JobState], None]
+        self, executor: "JobExecutor", tally: JobTally, end: Callable[[JobTally, JobState], None]
     ) -> None:
         self._executor, self._tally, self._end = executor, tally, end
 
-    def __enter__(self) -> tuple[JobExecutor, JobTally]:
+    def __enter__(self) -> "tuple[JobExecutor, JobTally]":
         self._executor.__enter__()
         self._tally.begin()
         return self._executor, self._tally
@@ -652,7 +658,7 @@ def _located(failure: RecordFailure | None, chunk: Chunk[None]) -> RecordFailure
     return replace(failure, source=f"{chunk.origin.path}, line {line}")
 
 
-def _close_dropped(session: Session) -> None:
+def _close_dropped(session: "Session") -> None:
     """End what a `Migrator` left that was dropped without `close`."""
     if session.is_mine and not session.is_over:
         session.close()

@@ -21,8 +21,8 @@ from typing import Any, Final, Self
 
 import pytest
 
-from pyrmute_tasks.distributed import EmbeddedFleet, Store
-from pyrmute_tasks.distributed.embedded import _Guard
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet, _Guard
+from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.settings import Settings
 from tests.conftest import ROOT, wait_until
 

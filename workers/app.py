@@ -2,7 +2,7 @@
 
 import os
 
-from pyrmute_tasks.distributed import create_worker_app
+from pyrmute_tasks.distributed.worker.service import create_worker_app
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.settings import Settings
 

@@ -1,354 +1,91 @@
-"""The command line: parse, call, print."""
+"""The command line's entry point: it imports the command that is asked for, and no other."""
 
-import contextlib
-import os
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import replace
-from typing import Any, Final, NoReturn, Self
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from pyrmute_tasks._version import __version__
-from pyrmute_tasks.cli.audit import audit_command, losses_hint
-from pyrmute_tasks.cli.fingerprint import fingerprint
-from pyrmute_tasks.distributed.worker.service import create_worker_app, worker_arguments
-from pyrmute_tasks.engine.events import ChunkDelivered, Event
-from pyrmute_tasks.engine.job import JobReport, JobState
-from pyrmute_tasks.errors import ConfigurationError, PyrmuteTasksError
-from pyrmute_tasks.failures import describe_safely
-from pyrmute_tasks.io.output_file import check_output, is_stream
-from pyrmute_tasks.local.executors import usable_cpus
-from pyrmute_tasks.migrator import Migrator
-from pyrmute_tasks.plans.retry import Retry
-from pyrmute_tasks.settings import Settings
 
-__all__ = ["main"]
-
-_INTERRUPTED: Final = 130
-
-_MANAGER_HELP: Final = "The manager: package.module:attribute or path/to/file.py:attribute."
-_BROKER_HELP: Final = "URL of the broker of a fleet that is running."
-_STORE_HELP: Final = "URL of its store; by default the broker, if that is Redis."
-_QUEUE_HELP: Final = "Name of the queue."
+__all__ = ["COMMANDS", "Lazy", "LazyGroup", "main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@dataclass(frozen=True, slots=True)
+class Lazy:
+    """A command that is imported when it is run.
+
+    Attributes:
+        module: The module, within this package.
+        attribute: What the command is called there.
+        summary: The line that the group's help has for it: the first of its own.
+    """
+
+    module: str
+    attribute: str
+    summary: str
+
+    def load(self) -> click.Command:
+        """Import the command."""
+        module = importlib.import_module(f"pyrmute_tasks.cli.{self.module}")
+        command: click.Command = getattr(module, self.attribute)
+        return command
+
+
+COMMANDS: Final[Mapping[str, Lazy]] = MappingProxyType(
+    {
+        "audit": Lazy(
+            "audit",
+            "audit_command",
+            "Find steps that depend on more than their record, and fields that get lost.",
+        ),
+        "fingerprint": Lazy(
+            "fingerprint",
+            "fingerprint",
+            "Show all that decides a migration, as a tree of hashes.",
+        ),
+        "run": Lazy("run", "run", "Migrate a file of JSON lines into another, in order."),
+        "worker": Lazy(
+            "worker",
+            "worker",
+            "Start a worker of a fleet; what is not given is read from PYRMUTE_TASKS_* variables.",
+        ),
+    }
+)
+
+
+class LazyGroup(click.Group):
+    """A group whose help imports none of its commands."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None if there is none of that name."""
+        found = COMMANDS.get(cmd_name)
+        return None if found is None else found.load()
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with their summaries, as click does."""
+        limit = formatter.width - 6 - max(map(len, COMMANDS))
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, click.Command(name, help=lazy.summary).get_short_help_str(limit))
+                    for name, lazy in sorted(COMMANDS.items())
+                ]
+            )
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pyrmute-tasks")
 def _cli() -> None:
     """Migrate stored records to newer versions of their pydantic models."""
 
 
-@_cli.command()
-@click.argument("source", metavar="IN.jsonl", type=click.Path())
-@click.argument("target", metavar="OUT.jsonl", type=click.Path())
-@click.option("--manager", required=True, envvar="PYRMUTE_TASKS_MANAGER", help=_MANAGER_HELP)
-@click.option("--model", "name", required=True, help="Name of the model.")
-@click.option("--from", "from_version", required=True, help="Version of the records in IN.")
-@click.option("--to", "to_version", required=True, help="Version of the records in OUT.")
-@click.option(
-    "--workers", type=click.IntRange(min=1), help="Worker processes to start. [default: CPUs]"
-)
-@click.option(
-    "--broker",
-    envvar="PYRMUTE_TASKS_BROKER_URL",
-    help=_BROKER_HELP + " Without one, a fleet is started for this run.",
-)
-@click.option("--store", help=_STORE_HELP)
-@click.option("--queue", help=_QUEUE_HELP)
-@click.option("--chunk-size", type=click.IntRange(min=1), help="Records a task. [default: by size]")
-@click.option("--overwrite", is_flag=True, help="Replace OUT.jsonl if it exists.")
-@click.option(
-    "--keep-partial", is_flag=True, help="On failure keep what was written, and tell where it is."
-)
-@click.option(
-    "--retry-on",
-    multiple=True,
-    metavar="MODULE:CLASS",
-    help="Run a step again that raises this, as in builtins:ConnectionError; may be repeated.",
-)
-@click.option(
-    "--attempts", type=click.IntRange(min=1), help="How often it runs at most. [default: 4]"
-)
-@click.option("--wait", "wait_s", type=float, help="Seconds to wait for a first worker.")
-@click.option("--include-records", is_flag=True, help="Let error messages quote records.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress bar, no report.")
-def run(
-    source: str,
-    target: str,
-    manager: str,
-    name: str,
-    from_version: str,
-    to_version: str,
-    workers: int | None,
-    broker: str | None,
-    store: str | None,
-    queue: str | None,
-    chunk_size: int | None,
-    overwrite: bool,
-    keep_partial: bool,
-    retry_on: tuple[str, ...],
-    attempts: int | None,
-    wait_s: float | None,
-    include_records: bool,
-    quiet: bool,
-) -> None:
-    """Migrate a file of JSON lines into another, in order.
-
-    Without --broker a Valkey server and workers are started for this run and ended with it.
-    OUT may also be a pipe or a device, as /dev/stdout, which gets the lines as they are ready.
-    """
-    is_streamed = is_stream(target)
-    leaves_something = keep_partial or is_streamed
-    with _errors_told(include_records, leaves_something), _Interrupts() as interrupts:
-        _check_source(source)
-        check_output(target, source=source, overwrite=overwrite)
-        migrator = Migrator(
-            manager,
-            workers=workers,
-            settings=_fleet_settings(broker, store, queue, wait_s),
-            retry=_retry(retry_on, attempts),
-        )
-        reported = _reported(migrator, target, quiet, on_stderr=is_streamed)
-        # Not entered: `run_file` starts the fleet when it has the right to write the output.
-        with closing(migrator), reported, _progress(source, quiet) as observers:
-            report = migrator.run_file(
-                source,
-                target,
-                name,
-                from_version,
-                to_version,
-                chunk_size=chunk_size,
-                overwrite=overwrite,
-                keep_partial=keep_partial,
-                observers=(interrupts, *observers),
-            )
-        if report.failure is not None:
-            _fail(report.failure.exception(), include_records)
-        if not quiet:
-            hint = losses_hint(source, manager, name, from_version, to_version)
-            if hint is not None:
-                click.echo(hint, err=True)
-
-
-@_cli.command(context_settings={"ignore_unknown_options": True})
-@click.option("--manager", help=_MANAGER_HELP)
-@click.option("--broker", help=_BROKER_HELP)
-@click.option("--store", help=_STORE_HELP)
-@click.option("--queue", help=_QUEUE_HELP)
-@click.option(
-    "--concurrency", type=click.IntRange(min=1), help="Chunks run at a time. [default: CPUs]"
-)
-@click.option("--name", help="Node name, unique in the fleet. [default: made from pid and host]")
-@click.option("--loglevel", default="INFO", show_default=True, help="As Celery names them.")
-@click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
-def worker(
-    manager: str | None,
-    broker: str | None,
-    store: str | None,
-    queue: str | None,
-    concurrency: int | None,
-    name: str | None,
-    loglevel: str,
-    celery_options: tuple[str, ...],
-) -> None:
-    """Start a worker of a fleet; what is not given is read from PYRMUTE_TASKS_* variables.
-
-    Options after -- go to Celery's own worker, which this becomes.
-    """
-    with _errors_told(include_records=False):
-        settings = _overridden(
-            Settings.from_env(os.environ),
-            manager=manager,
-            broker_url=broker,
-            store_url=store,
-            queue=queue,
-        )
-        app = create_worker_app(settings)
-    node = name or f"pyrmute-{os.getpid()}@%h"
-    arguments = worker_arguments(node, concurrency or usable_cpus(), loglevel)
-    app.worker_main([*arguments, *celery_options])
-
-
-_cli.add_command(fingerprint)
-_cli.add_command(audit_command)
-
-
 def main() -> None:
     """Run the command line."""
     _cli(prog_name="pyrmute-tasks")
-
-
-# --- details ----------------------------------------------------------------------------
-
-
-def _fleet_settings(
-    broker: str | None, store: str | None, queue: str | None, wait_s: float | None
-) -> Settings | None:
-    """Return the settings of a running fleet, or None to start one."""
-    if broker is None:
-        if store is not None or queue is not None:
-            raise ConfigurationError("--store and --queue need --broker: they name a running fleet")
-        return None
-    env = Settings.from_env(os.environ)
-    return _overridden(
-        env,
-        broker_url=broker,
-        store_url=store,
-        queue=queue,
-        worker_wait_s=wait_s,
-    )
-
-
-def _retry(on: tuple[str, ...], attempts: int | None) -> Retry | None:
-    if not on:
-        if attempts is not None:
-            raise ConfigurationError("--attempts needs --retry-on: nothing is run again without it")
-        return None
-    return Retry(on=on) if attempts is None else Retry(on=on, attempts=attempts)
-
-
-def _overridden(settings: Settings, **values: Any) -> Settings:
-    return replace(settings, **{name: value for name, value in values.items() if value is not None})
-
-
-def _check_source(source: str) -> None:
-    # Told before a fleet is started for it.
-    try:
-        with open(source, "rb"):
-            pass
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {source}: {error.strerror or error}") from None
-
-
-@contextlib.contextmanager
-def _errors_told(include_records: bool, leaves_something: bool = False) -> Iterator[None]:
-    """End with one sentence on stderr and status 1 instead of a traceback."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        told = "interrupted" if leaves_something else "interrupted; nothing was left behind"
-        click.echo(told, err=True)
-        sys.exit(_INTERRUPTED)
-    except Exception as error:
-        known = isinstance(error, PyrmuteTasksError) or hasattr(error, "record_index")
-        if not known:
-            raise  # a fault of ours: its traceback is what a report needs
-        _fail(error, include_records)
-
-
-def _fail(error: BaseException, include_records: bool) -> NoReturn:
-    text = describe_safely(error)
-    if include_records:
-        text += f"\n{_text_of(error)}"
-    click.echo(f"error: {text}", err=True)
-    sys.exit(1)
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # it is somebody's code
-        return f"{type(error).__name__}, which does not tell more"
-
-
-class _Interrupts:
-    """Turns Ctrl-C, SIGTERM and SIGHUP into one `KeyboardInterrupt` that cannot get lost.
-
-    Python drops an exception that a signal handler raises while a finalizer or a weak
-    reference's callback happens to run. So the signal is also noted, and told with the next
-    event of the job: this is an `Observer`.
-    """
-
-    _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def __init__(self) -> None:
-        self._noted = False
-
-    def __enter__(self) -> Self:
-        self._earlier = {number: signal.signal(number, self._interrupt) for number in self._SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._earlier.items():
-            signal.signal(number, handler)
-
-    def _interrupt(self, *_: object) -> None:
-        # A second one must not interrupt the cleaning up after the first.
-        if not self._noted:
-            self._noted = True
-            raise KeyboardInterrupt
-
-    def __call__(self, event: Event, /) -> None:
-        """Interrupt the job if that was asked for in vain."""
-        if self._noted:
-            raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _progress(source: str, quiet: bool) -> Iterator[tuple[Any, ...]]:
-    """Show a bar over the input's bytes, with the records delivered and their rate."""
-    if quiet:
-        yield ()
-        return
-    columns = (
-        TextColumn("migrating"),
-        BarColumn(bar_width=None),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[records]:,} records"),
-        TextColumn("{task.fields[rate]:,.0f}/s"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        total = os.path.getsize(source) or 1
-        task = progress.add_task("", start=False, total=total, records=0, rate=0.0)
-        records = 0
-
-        def advance(event: Event, /) -> None:
-            nonlocal records
-            if not progress.tasks[0].started:
-                progress.start_task(task)  # without the time in which the fleet starts
-            if isinstance(event, ChunkDelivered):
-                records += event.count
-                elapsed = progress.tasks[0].elapsed or 0.0
-                rate = records / elapsed if elapsed else 0.0
-                progress.update(task, advance=event.size_bytes, records=records, rate=rate)
-
-        yield (advance,)
-        progress.update(task, completed=progress.tasks[0].total)
-
-
-@contextlib.contextmanager
-def _reported(migrator: Migrator, target: str, quiet: bool, *, on_stderr: bool) -> Iterator[None]:
-    """Tell what the job has done: all of it on stdout, or how far it came on stderr."""
-    try:
-        yield
-    finally:
-        report = migrator.last_report
-        if report is not None and not quiet:
-            if report.state is JobState.SUCCEEDED:
-                _print_report(report, target, on_stderr)
-            else:
-                click.echo(
-                    f"{report.state} after {report.seconds:.2f} s and {report.records:,} records; "
-                    f"chunks submitted in vain behind them: {report.wasted_chunks}",
-                    err=True,
-                )
-        if report is not None and report.partial_path:
-            click.echo(f"kept what was written before it: {report.partial_path}", err=True)
-
-
-def _print_report(report: JobReport, target: str, on_stderr: bool) -> None:
-    workers = len(report.chunks_by_worker)
-    lines = (
-        f"output   {target}",
-        f"records  {report.records:,}",
-        f"rate     {report.records_per_s:,.0f} records/s",
-        f"time     {report.seconds:.2f} s",
-        f"workers  {workers} ({report.chunks} chunks, job {report.job})",
-    )
-    click.echo("\n".join(lines), err=on_stderr)

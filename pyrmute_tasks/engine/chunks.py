@@ -7,8 +7,8 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
+from pyrmute_tasks.engine.batch_arguments import check_chunk_size
 from pyrmute_tasks.errors import (
-    ConfigurationError,
     FrameError,
     FrameTooLargeError,
     UnsupportedValueError,
@@ -27,12 +27,12 @@ from pyrmute_tasks.wire.frames import (
     pack_record,
     unpack,
 )
+from pyrmute_tasks.wire.remote_failures import failure_from_wire, failure_to_wire
 
 __all__ = [
     "Chunk",
     "Origin",
     "Outcome",
-    "check_chunk_size",
     "check_outcome",
     "cut_records",
     "decode_outcome",
@@ -120,17 +120,6 @@ class Outcome(Generic[Payload]):
     worker: str = field(default="", compare=False)
     counts: HookCounts | None = field(default=None, compare=False)
     size_bytes: int = field(default=0, compare=False)
-
-
-def check_chunk_size(chunk_size: int) -> int:
-    """Return `chunk_size` if it is one.
-
-    Raises:
-        ConfigurationError: If it is not a positive integer.
-    """
-    if type(chunk_size) is not int or chunk_size < 1:
-        raise ConfigurationError(f"chunk_size must be a positive integer, not {chunk_size!r}")
-    return chunk_size
 
 
 def cut_records(
@@ -274,7 +263,7 @@ def encode_outcome(outcome: Outcome[bytes]) -> bytes:
     Raises:
         FrameTooLargeError: If they are more than the store takes.
     """
-    failure = outcome.failure.to_wire() if outcome.failure else None
+    failure = failure_to_wire(outcome.failure) if outcome.failure else None
     report = pack(
         {
             "index": outcome.index,
@@ -306,7 +295,7 @@ def decode_outcome(data: bytes) -> Outcome[Frame]:
             report["index"],
             report["count"],
             outputs,
-            RecordFailure.from_wire(report["failure"]) if report["failure"] else None,
+            failure_from_wire(report["failure"]) if report["failure"] else None,
             report["seconds"],
             report["worker"],
             HookCounts.from_wire(report["counts"]) if report["counts"] else None,

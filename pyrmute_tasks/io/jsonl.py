@@ -6,8 +6,9 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Final
 
+from pyrmute_tasks.engine.batch_arguments import check_chunk_size
 from pyrmute_tasks.engine.chunk_sizes import ChunkSizer
-from pyrmute_tasks.engine.chunks import Chunk, Origin, check_chunk_size
+from pyrmute_tasks.engine.chunks import Chunk, Origin
 from pyrmute_tasks.errors import ConfigurationError, FrameTooLargeError
 from pyrmute_tasks.wire.frames import Compression, FrameKind, encode_frame
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import redis
 
-from pyrmute_tasks.distributed import Store
 from pyrmute_tasks.distributed.embedded import _Guard, _server_command
+from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.settings import Settings
 from tests.conftest import ROOT, descendants, is_alive, wait_until
 

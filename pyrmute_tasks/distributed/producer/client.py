@@ -1,0 +1,58 @@
+"""A producer's side of Celery: its application, and the executors that send tasks through it."""
+
+import threading
+from collections.abc import Callable
+
+from pyrmute_tasks.distributed.app import create_app
+from pyrmute_tasks.distributed.producer.broker import Broker
+from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
+from pyrmute_tasks.distributed.store import Store
+from pyrmute_tasks.engine.job import JobSpec
+from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
+from pyrmute_tasks.settings import Settings
+
+__all__ = ["Client"]
+
+
+class Client:
+    """Sends tasks to a fleet.
+
+    Args:
+        settings: How to reach the fleet.
+        store: Its store.
+    """
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+        self._app = create_app(settings)
+
+    def check(self) -> None:
+        """Connect to the broker once; importing what that needs takes a while.
+
+        Raises:
+            BrokerUnavailableError: If nobody answers.
+        """
+        Broker(self._app, self._settings).check()
+
+    def executor(
+        self,
+        spec: JobSpec,
+        code: FingerprintTree,
+        over: threading.Event,
+        supervise: Callable[[], None],
+    ) -> CeleryExecutor:
+        """Return where a job's chunks run.
+
+        Args:
+            spec: The job.
+            code: What decides its results here.
+            over: Set when nothing is to be retried any more.
+            supervise: Called now and then while the job runs.
+        """
+        broker = Broker(self._app, self._settings, over)
+        return CeleryExecutor(broker, self._store, spec, self._settings, supervise, code=code)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._app.close()
