@@ -1,6 +1,7 @@
 """What is imported when: each program loads what it uses, and nothing else."""
 
 import ast
+import functools
 import inspect
 import pickle
 import pydoc
@@ -24,6 +25,14 @@ NEEDLESS: Final = SERVERS | {
     *("pyrmute_tasks.audit", "pyrmute_tasks.distributed", "pyrmute_tasks.io"),
     *("pyrmute_tasks.plans.fingerprint.tree", "pyrmute_tasks.plans.retry", "pyrmute_tasks.wire"),
 }
+A_MODEL: Final = """
+from pydantic import BaseModel
+
+class User(BaseModel):
+    name: str
+
+User.model_validate({"name": "Ada Lovelace"})
+"""
 ONE_RECORD: Final = """
 from pydantic import BaseModel
 from pyrmute_tasks import ModelManager
@@ -67,10 +76,16 @@ def run(program: str) -> str:
     return ran.stdout
 
 
-def loaded_by(program: str) -> set[str]:
+@functools.cache
+def loaded_by(program: str) -> frozenset[str]:
     """Return the modules that are loaded when a program has run."""
     told = run(f"{program}\nimport sys\nprint('\\n' + ' '.join(sys.modules))")
-    return set(told.splitlines()[-1].split())
+    return frozenset(told.splitlines()[-1].split())
+
+
+def loaded_beyond(plain: str, program: str) -> frozenset[str]:
+    """Return what a program loads that a plain one does not: some pydantic loads more by itself."""
+    return loaded_by(program) - (loaded_by(plain) - SERVERS)
 
 
 def typed_imports() -> dict[str, str]:
@@ -151,7 +166,7 @@ assert not failed, failed
 
 
 def test_import_alone_loads_no_library() -> None:
-    loaded = loaded_by("import pyrmute_tasks")
+    loaded = loaded_beyond("pass", "import pyrmute_tasks")
     assert not loaded & (NEEDLESS | {"pydantic"})
     assert {name for name in loaded if name.startswith("pyrmute_tasks.")} == {
         "pyrmute_tasks._version"
@@ -160,20 +175,21 @@ def test_import_alone_loads_no_library() -> None:
 
 @pytest.mark.parametrize("program", [ONE_RECORD, ONE_RECORD + BATCHES], ids=["one", "batches"])
 def test_migrating_here_loads_nothing_of_queues_and_wires(program: str) -> None:
-    assert not loaded_by(program) & NEEDLESS
+    assert not loaded_beyond(A_MODEL, program) & NEEDLESS
 
 
 def test_a_migrator_that_runs_nothing_loads_no_servers() -> None:
-    loaded = loaded_by(
+    loaded = loaded_beyond(
+        A_MODEL,
         "from pyrmute_tasks import Migrator, Settings\n"
-        "Migrator('tests.people:manager', settings=Settings())"
+        "Migrator('tests.people:manager', settings=Settings())",
     )
     assert not loaded & (SERVERS | {"click", "multiprocessing", "rich", "ssl"})
 
 
 @pytest.mark.parametrize("option", ["--help", "--version", "-h"])
 def test_help_of_the_command_line_loads_no_command(option: str) -> None:
-    loaded = loaded_by(f"""
+    program = f"""
 import sys
 from pyrmute_tasks.cli.main import main
 sys.argv = ["pyrmute-tasks", {option!r}]
@@ -181,7 +197,8 @@ try:
     main()
 except SystemExit as ended:
     assert not ended.code
-""")
+"""
+    loaded = loaded_beyond("import click", program)
     assert not loaded & (SERVERS | {"pydantic", "rich", "ssl", "pyrmute_tasks.errors"})
 
 
