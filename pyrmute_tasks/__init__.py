@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pyrmute_tasks._version import __version__
 
 if TYPE_CHECKING:
-    from pyrmute_tasks.engine.job import Fence, JobReport, JobState
+    from pyrmute_tasks.engine.job_report import JobReport, JobState
+    from pyrmute_tasks.engine.job_spec import OnCodeMismatch
     from pyrmute_tasks.engine.pipeline import Window
     from pyrmute_tasks.engine.threaded_sources import in_thread
     from pyrmute_tasks.errors import (
@@ -53,7 +54,6 @@ __all__ = [
     "CodeMismatchError",
     "Compress",
     "ConfigurationError",
-    "Fence",
     "FleetError",
     "FrameError",
     "FrameTooLargeError",
@@ -79,6 +79,7 @@ __all__ = [
     "ModelVersion",
     "NestedModelInfo",
     "NoWorkersError",
+    "OnCodeMismatch",
     "OutputInUseError",
     "ProcessDiedError",
     "PyrmuteTasksError",
@@ -101,7 +102,6 @@ _MODULE_OF: Final = {
     "CodeMismatchError": "errors",
     "Compress": "settings",
     "ConfigurationError": "errors",
-    "Fence": "engine.job",
     "FleetError": "errors",
     "FrameError": "errors",
     "FrameTooLargeError": "errors",
@@ -109,8 +109,8 @@ _MODULE_OF: Final = {
     "InvalidVersionError": "errors",
     "JobError": "errors",
     "JobLostError": "errors",
-    "JobReport": "engine.job",
-    "JobState": "engine.job",
+    "JobReport": "engine.job_report",
+    "JobState": "engine.job_report",
     "ManagerImportError": "errors",
     "MetricsHook": "hooks",
     "MigrationError": "errors",
@@ -127,6 +127,7 @@ _MODULE_OF: Final = {
     "ModelVersion": "versions",
     "NestedModelInfo": "plans.nested_models",
     "NoWorkersError": "errors",
+    "OnCodeMismatch": "engine.job_spec",
     "OutputInUseError": "errors",
     "ProcessDiedError": "errors",
     "PyrmuteTasksError": "errors",

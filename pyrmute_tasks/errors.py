@@ -260,12 +260,12 @@ class ProcessDiedError(JobError):
 
     Args:
         how: How the last one died, ``"signal 9 (SIGKILL)"``.
-        deaths: How many died of this record alone.
+        crashes: How many died of this record alone.
     """
 
-    def __init__(self, how: str, deaths: int = 1) -> None:
+    def __init__(self, how: str, crashes: int = 1) -> None:
         self.how = how
-        self.deaths = deaths
+        self.crashes = crashes
         super().__init__(
             f"this record ended the process that migrated it: {how}; look for a step that exits, "
             "loops or needs more memory than there is"

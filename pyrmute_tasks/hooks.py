@@ -203,8 +203,10 @@ class HookSet:
                 return (hook, *self.live)
         return self.all
 
-    def merge(self, counts: HookCounts) -> None:
-        """Add what was counted for a chunk that has been delivered."""
+    def merge(self, counts: HookCounts | None) -> None:
+        """Add what was counted for a chunk that has been delivered, if anything was."""
+        if counts is None:
+            return
         for hook in self._counting:
             hook.merge(counts)  # type: ignore[attr-defined]  # only a MetricsHook only counts
 

@@ -7,13 +7,13 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.engine.batch_arguments import check_chunk_size
+from pyrmute_tasks.batch_calls import Batch, BatchCalls
 from pyrmute_tasks.errors import MigrationError, ModelNotFoundError
 from pyrmute_tasks.hooks import HookSet, MigrationHook, use_hooks
-from pyrmute_tasks.local.batches import Parallelism, Wanted, migrate_all, migrate_lazily
+from pyrmute_tasks.local.batches import Parallelism, migrate_all, migrate_lazily
 from pyrmute_tasks.plans.fingerprint.reachable import ReachedCode
 from pyrmute_tasks.plans.nested_models import NestedModelInfo, nested_models
-from pyrmute_tasks.plans.plan import MigrationPlan, compile_plan
+from pyrmute_tasks.plans.plan import MigrationPlan, Wanted, compile_plan
 from pyrmute_tasks.registry import MigrationFunc, ModelData, Registry, locate_attribute
 from pyrmute_tasks.testing import (
     MigrationTestCases,
@@ -37,7 +37,7 @@ def _observed(hooks: HookSet, migrate: _Migrate, record: Any) -> Any:
         return migrate(record)
 
 
-class ModelManager:
+class ModelManager(BatchCalls):
     """Versions of models, the steps between them, and migrating records through them.
 
     Example:
@@ -350,149 +350,19 @@ class ModelManager:
 
     # --- many records ---------------------------------------------------------------------
 
-    def migrate_batch(
-        self,
-        data_list: Iterable[ModelData],
-        name: str,
-        from_version: VersionLike,
-        to_version: VersionLike,
-        parallel: bool = False,
-        max_workers: int | None = None,
-        use_processes: bool = False,
-    ) -> list[BaseModel]:
-        """Migrate and validate many records.
-
-        Args:
-            data_list: The records, as `from_version` has them.
-            name: The model's name.
-            from_version: Version of the records.
-            to_version: Version of the results.
-            parallel: Use several workers instead of this thread.
-            max_workers: How many; None means one for each CPU this process may use.
-            use_processes: Let them be processes, for steps that compute, instead of
-                threads, for steps that wait.
-
-        Returns:
-            The validated models, in the order of the records.
-
-        Raises:
-            ConfigurationError: If `max_workers` is not a positive integer.
-            ModelNotFoundError: If the model or a version is not registered.
-            MigrationError: If there is no path, or a step raises.
-            ValidationError: If a migrated record is not valid. As `MigrationError` it is
-                that of the first failing record and says its ``record_index``.
-        """
-        parallelism = Parallelism.of(parallel, max_workers, use_processes)
-        return self._run_all(data_list, name, from_version, to_version, _MODEL, parallelism)
-
-    def migrate_batch_as(
-        self,
-        data_list: Iterable[ModelData],
-        name: str,
-        from_version: VersionLike,
-        to_version: VersionLike,
-        target_type: type[Model],
-        parallel: bool = False,
-        max_workers: int | None = None,
-        use_processes: bool = False,
-    ) -> list[Model]:
-        """Migrate many records and validate them as `target_type`; else as `migrate_batch`."""
-        parallelism = Parallelism.of(parallel, max_workers, use_processes)
-        wanted = Wanted(model=target_type)
-        return self._run_all(data_list, name, from_version, to_version, wanted, parallelism)
-
-    def migrate_batch_data(
-        self,
-        data_list: Iterable[ModelData],
-        name: str,
-        from_version: VersionLike,
-        to_version: VersionLike,
-        parallel: bool = False,
-        max_workers: int | None = None,
-        use_processes: bool = False,
-    ) -> list[ModelData]:
-        """Migrate many records without validating them; else as `migrate_batch`."""
-        parallelism = Parallelism.of(parallel, max_workers, use_processes)
-        return self._run_all(data_list, name, from_version, to_version, _DATA, parallelism)
-
-    def _run_all(
-        self,
-        records: Iterable[ModelData],
-        name: str,
-        from_version: VersionLike,
-        to_version: VersionLike,
-        wanted: Wanted,
-        parallelism: Parallelism | None,
-    ) -> list[Any]:
-        def get_plan() -> MigrationPlan:
-            return self.plan(name, from_version, to_version)
-
+    def _run_all(self, batch: Batch, parallelism: Parallelism | None) -> list[Any]:
+        get_plan = partial(self.plan, batch.name, batch.from_version, batch.to_version)
         if parallelism is None:
-            return migrate_all(get_plan, records, wanted, self.hooks)
+            return migrate_all(get_plan, batch.records, batch.wanted, self.hooks)
         # Loads pools and all of `wire`, which a batch in this thread does without.
         from pyrmute_tasks.local.parallel import migrate_parallel
 
-        return migrate_parallel(get_plan, records, wanted, self.hooks, parallelism, self.locate)
-
-    def migrate_batch_streaming(
-        self,
-        data_list: Iterable[ModelData],
-        name: str,
-        from_version: VersionLike,
-        to_version: VersionLike,
-        chunk_size: int = 100,
-    ) -> Generator[BaseModel, None, None]:
-        """Migrate and validate records lazily.
-
-        Args:
-            data_list: The records; each is read when it is asked for, and the source is
-                closed when the iteration ends early.
-            name: The model's name.
-            from_version: Version of the records.
-            to_version: Version of the results.
-            chunk_size: Accepted, so that calls need not change; each record is migrated when
-                it is asked for.
-
-        Yields:
-            The validated models, in order; all those before a failing record, then its
-            error is raised as `migrate_batch` raises it.
-        """
-        return self._stream(data_list, name, from_version, to_version, chunk_size, _MODEL)
-
-    def migrate_batch_streaming_as(
-        self,
-        data_list: Iterable[ModelData],
-        name: str,
-        from_version: VersionLike,
-        to_version: VersionLike,
-        target_type: type[Model],
-        chunk_size: int = 100,
-    ) -> Generator[Model, None, None]:
-        """Validate as `target_type`; else as `migrate_batch_streaming`."""
-        wanted = Wanted(model=target_type)
-        return self._stream(data_list, name, from_version, to_version, chunk_size, wanted)
-
-    def migrate_batch_data_streaming(
-        self,
-        data_list: Iterable[ModelData],
-        name: str,
-        from_version: VersionLike,
-        to_version: VersionLike,
-        chunk_size: int = 100,
-    ) -> Generator[ModelData, None, None]:
-        """Do not validate; else as `migrate_batch_streaming`."""
-        return self._stream(data_list, name, from_version, to_version, chunk_size, _DATA)
-
-    def _stream(
-        self,
-        records: Iterable[ModelData],
-        name: str,
-        from_version: VersionLike,
-        to_version: VersionLike,
-        chunk_size: int,
-        wanted: Wanted,
-    ) -> Generator[Any, None, None]:
-        check_chunk_size(chunk_size)
-        return migrate_lazily(
-            lambda: self._migrating(name, from_version, to_version, wanted), records
+        return migrate_parallel(
+            get_plan, batch.records, batch.wanted, self.hooks, parallelism, self.locate
         )
+
+    def _stream(self, batch: Batch) -> Generator[Any, None, None]:
+        get_migrate = partial(
+            self._migrating, batch.name, batch.from_version, batch.to_version, batch.wanted
+        )
+        return migrate_lazily(get_migrate, batch.records)

@@ -1,7 +1,7 @@
 """Managers from elsewhere: by name, and pyrmute's own.
 
 What runs migrations on a fleet needs little of a manager; `Manager` says what. A
-`ModelManager` has it, and a ``pyrmute.ModelManager`` gets it from `AdoptedManager`, through
+`ModelManager` has it, and a ``pyrmute.ModelManager`` gets it from `AdaptedManager`, through
 pyrmute's public methods only.
 """
 
@@ -19,7 +19,7 @@ from pyrmute_tasks.plans.steps import Hop, Step
 from pyrmute_tasks.registry import ModelData, check_name, load_attribute, locate_attribute
 from pyrmute_tasks.versions import ModelVersion, VersionLike
 
-__all__ = ["AdoptedManager", "Manager", "adopt", "load_manager"]
+__all__ = ["AdaptedManager", "Manager", "adapt", "load_manager"]
 
 
 class Manager(Protocol):
@@ -55,10 +55,10 @@ def load_manager(spec: str) -> Manager:
     Raises:
         ManagerImportError: If it cannot be imported or is something else.
     """
-    return adopt(load_attribute(spec), f"'{spec}'")
+    return adapt(load_attribute(spec), f"'{spec}'")
 
 
-def adopt(found: object, called: str = "what was given") -> Manager:
+def adapt(found: object, called: str = "what was given") -> Manager:
     """Return `found` as a manager, and note what its code is before it has run.
 
     Args:
@@ -74,7 +74,7 @@ def adopt(found: object, called: str = "what was given") -> Manager:
     # Whoever holds one of pyrmute's managers has imported pyrmute.
     foreign = getattr(sys.modules.get("pyrmute"), "ModelManager", None)
     if foreign is not None and isinstance(found, foreign):
-        adopted = AdoptedManager(found)
+        adopted = AdaptedManager(found)
         adopted.capture_code()
         return adopted
     raise ManagerImportError(
@@ -83,7 +83,7 @@ def adopt(found: object, called: str = "what was given") -> Manager:
     )
 
 
-class AdoptedManager:
+class AdaptedManager:
     """A ``pyrmute.ModelManager`` as a `Manager`.
 
     A plan of it has one step, which is pyrmute's ``migrate_data``: pyrmute's results, hooks
@@ -136,7 +136,7 @@ class AdoptedManager:
         models: tuple[type[BaseModel], ...] = tuple(
             self._manager.get(name, version) for version in self._versions(name)
         )
-        step = AdoptedStep(first, last, migrate, automatic=True)
+        step = AdaptedStep(first, last, migrate, generated=True)
         hop = Hop(name, first, last, step, models)
         target = self._manager.get(name, str(last))
         self.capture_code()
@@ -184,7 +184,7 @@ class AdoptedManager:
         return locate_attribute(manager, prefer=models)
 
 
-class AdoptedStep(Step):
+class AdaptedStep(Step):
     """A step whose exceptions are raised as they are: pyrmute has wrapped them already."""
 
     __slots__ = ()

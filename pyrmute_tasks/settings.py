@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from pyrmute_tasks.engine.job import Fence
+from pyrmute_tasks.engine.job_spec import OnCodeMismatch
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.urls import (
     REDIS_SCHEMES,
@@ -62,7 +62,7 @@ class Settings:
         code_wait_s: How long a job that every worker declines, because its code differs
             from the producer's, waits for one that does not. Ten times as long while one is
             there that has not been asked: it may be busy with other jobs.
-        fence: What workers with other code do with this producer's jobs.
+        on_code_mismatch: What workers with other code do with this producer's jobs.
         soft_time_limit_s: A worker gives up a chunk that takes longer. The second time its
             halves are tried apart, down to the record that takes so long.
         time_limit_s: A worker's child that has not even given up by then is killed.
@@ -82,7 +82,7 @@ class Settings:
     worker_wait_s: float = 5.0
     outage_s: float = 60.0
     code_wait_s: float = 30.0
-    fence: Fence = Fence.REJECT
+    on_code_mismatch: OnCodeMismatch = OnCodeMismatch.REJECT
     soft_time_limit_s: float = 840.0
     time_limit_s: float = 870.0
     memory_limit_bytes: int = 0
@@ -209,7 +209,7 @@ _WANTED: Final[Mapping[type, str]] = MappingProxyType(
     {
         float: "a number of seconds",
         int: "a whole number",
-        Fence: " or ".join(Fence),
+        OnCodeMismatch: " or ".join(OnCodeMismatch),
         Compress: ", ".join(Compress),
     }
 )

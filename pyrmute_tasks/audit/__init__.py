@@ -29,7 +29,7 @@ from pyrmute_tasks.audit.runs import PROCESSES, RUNS, Deadline, Evidence, cause_
 from pyrmute_tasks.audit.sample import Sample, take_sample
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.plans.plan import MigrationPlan
-from pyrmute_tasks.pyrmute_adapter import Manager, adopt, load_manager
+from pyrmute_tasks.pyrmute_adapter import Manager, adapt, load_manager
 from pyrmute_tasks.registry import ModelData, is_loading
 from pyrmute_tasks.versions import VersionLike
 
@@ -129,7 +129,7 @@ def audit(
 def _found(manager: str | object) -> tuple[Manager, str]:
     if isinstance(manager, str):
         return load_manager(manager), manager
-    adopted = adopt(manager)
+    adopted = adapt(manager)
     return adopted, adopted.locate()
 
 
@@ -140,7 +140,7 @@ class _Judge:
         self, plan: MigrationPlan, stages: tuple[str, ...], sample: Sample, examples: bool
     ) -> None:
         self._where = {
-            str(step): "" if step.automatic else _where(step.function) for step in plan.steps
+            str(step): "" if step.generated else _where(step.function) for step in plan.steps
         }
         self._stages = stages
         self._sample = sample

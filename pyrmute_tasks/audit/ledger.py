@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pyrmute_tasks.audit.compare import Frozen, differences, shown_key
 from pyrmute_tasks.audit.passes import Seen, Walker
 from pyrmute_tasks.audit.report import Loss, LossKind
-from pyrmute_tasks.plans.field_shapes import Place, Reader, fields_of, keys_of
+from pyrmute_tasks.plans.field_shapes import Reader, Shape, fields_of, keys_of
 
 __all__ = ["Ledger", "Trail", "Undeclared", "path_of", "sample_losses"]
 
@@ -67,7 +67,7 @@ class Undeclared:
         return list(self._in_value(record["root"], place, found, ("root",)))
 
     def _in_value(
-        self, value: Any, place: Place | None, found: object, trail: Trail
+        self, value: Any, place: Shape | None, found: object, trail: Trail
     ) -> Iterator[Trail]:
         while isinstance(found, RootModel):
             found = found.root
@@ -81,7 +81,7 @@ class Undeclared:
                 yield from self._in_value(item, inner, one, (*trail, number))
 
     def _in_dict(
-        self, value: dict[Any, Any], place: Place | None, found: object, trail: Trail
+        self, value: dict[Any, Any], place: Shape | None, found: object, trail: Trail
     ) -> Iterator[Trail]:
         if isinstance(found, BaseModel):
             yield from self._in_model(value, [type(found)], found, trail)
@@ -144,7 +144,7 @@ def _alias_paths(info: FieldInfo) -> list[str]:
     return [str(choice.path[0]) for choice in choices if isinstance(choice, AliasPath)]
 
 
-def _item_place(place: Place | None, number: int, length: int) -> Place | None:
+def _item_place(place: Shape | None, number: int, length: int) -> Shape | None:
     if place is None:
         return None
     if place.items is not None:

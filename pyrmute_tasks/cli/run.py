@@ -18,7 +18,7 @@ from pyrmute_tasks.cli.options import (
     overridden,
 )
 from pyrmute_tasks.engine.events import ChunkDelivered, Event
-from pyrmute_tasks.engine.job import JobReport, JobState
+from pyrmute_tasks.engine.job_report import JobReport, JobState
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.io.output_file import check_output, is_stream
 from pyrmute_tasks.migrator import Migrator

@@ -21,10 +21,11 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, Self
+from typing import Final, Self
 
 import redis
 
+from pyrmute_tasks.distributed.guard import Guard, Lifeline
 from pyrmute_tasks.distributed.leftovers import FOLDER_PREFIX, Claim, remove_leftovers
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.arguments import worker_arguments
@@ -44,6 +45,7 @@ _MALLOC: Final = (
     ("MALLOC_TRIM_THRESHOLD_", str(128 * 1024 * 1024)),
 )
 # Without -P a file `redis.py` in the current directory would be taken for the library.
+_DEATH_S: Final = 1.0  # a process that was killed may take a moment to be gone
 _COMMAND: Final = (sys.executable, "-P", "-m", "pyrmute_tasks")
 # What steers Celery in this process's environment is about somebody else's fleet.
 _NOT_INHERITED: Final = (ENV_PREFIX, "CELERY_", "REMAP_SIGTERM")
@@ -68,7 +70,8 @@ class EmbeddedFleet:
         self._directory: Path | None = None
         self._server: subprocess.Popen[bytes] | None = None
         self._workers: list[subprocess.Popen[bytes]] = []
-        self._guard: _Guard | None = None
+        self._guard: Guard | None = None
+        self._lifeline: Lifeline | None = None
         self._claim: Claim | None = None
         self._restarts = 0
         self._pid = os.getpid()
@@ -111,7 +114,8 @@ class EmbeddedFleet:
         remove_leftovers(Path(tempfile.gettempdir()))
         self._directory = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
         self._claim = Claim(self._directory)
-        self._guard = _Guard(self._directory, self._claim.descriptor)
+        self._guard = Guard(self._directory, self._claim.descriptor)
+        self._lifeline = Lifeline()
         _fleets.add(self)
         _look_after_forks()
         socket = self._directory / "valkey.sock"
@@ -131,6 +135,7 @@ class EmbeddedFleet:
     def _spawn(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         assert self._directory is not None
         assert self._guard is not None
+        assert self._lifeline is not None
         inherited = {
             key: value for key, value in os.environ.items() if not key.startswith(_NOT_INHERITED)
         }
@@ -146,6 +151,7 @@ class EmbeddedFleet:
                 env=inherited | private,
                 # A Ctrl-C at the terminal is for the producer, which then ends the others.
                 start_new_session=True,
+                pass_fds=[self._lifeline.descriptor],
             )
         self._guard.watch(process.pid)
         if self._claim is not None:
@@ -252,6 +258,9 @@ class EmbeddedFleet:
                 _signal_group(process, signal.SIGKILL)
                 process.wait()
         self._workers, self._server = [], None
+        if self._lifeline is not None:
+            self._lifeline.wait(_DEATH_S)
+            self._lifeline = None
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
@@ -267,6 +276,8 @@ class EmbeddedFleet:
         held = [self._claim.descriptor] if self._claim is not None else []
         if self._guard is not None:
             held += self._guard.descriptors
+        if self._lifeline is not None:
+            held += self._lifeline.descriptors
         nothing = os.open(os.devnull, os.O_RDWR)
         for descriptor in held:
             # Not closed: their objects would close whatever has the number by then.
@@ -306,53 +317,6 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
         os.killpg(process.pid, number)
 
 
-class _Guard:
-    """A process that cleans up if this one is killed.
-
-    It reads process ids from a pipe. When the pipe ends without a farewell, or the guard is
-    given another parent, the process at the other end has died, and the guard kills what it was
-    told of. The parent counts because a fork made without Python keeps the pipe open.
-
-    Args:
-        directory: Removed with the processes.
-        lock: A descriptor that it keeps open as long as it lives.
-    """
-
-    def __init__(self, directory: Path, lock: int | None = None) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _GUARD_PROGRAM, str(directory)],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-            pass_fds=() if lock is None else (lock,),
-        )
-
-    @property
-    def descriptors(self) -> list[int]:
-        """What must be closed in other processes, so that the guard sees this one's end."""
-        pipe = self._process.stdin
-        return [] if pipe is None or pipe.closed else [pipe.fileno()]
-
-    def watch(self, pid: int) -> None:
-        """Add a process whose group must not outlive this process."""
-        self._write(f"{pid}\n")
-
-    def dismiss(self) -> None:
-        """Let the guard go: everything has been cleaned up."""
-        self._write("done\n")
-        pipe: IO[bytes] | None = self._process.stdin
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()
-        self._process.wait()
-
-    def _write(self, line: str) -> None:
-        pipe = self._process.stdin
-        assert pipe is not None
-        with contextlib.suppress(OSError):
-            pipe.write(line.encode())
-            pipe.flush()
-
-
 _fleets: "weakref.WeakSet[EmbeddedFleet]" = weakref.WeakSet()
 
 
@@ -366,24 +330,3 @@ def _forget_all() -> None:
         with contextlib.suppress(OSError):
             fleet.forget()
     _fleets.clear()
-
-
-_GUARD_PROGRAM: Final = """
-import os, select, shutil, signal, sys
-parent, told = os.getppid(), b""
-while os.getppid() == parent:
-    if select.select([0], [], [], 1.0)[0]:
-        read = os.read(0, 4096)
-        if not read:
-            break
-        told += read
-        if told.endswith(b"done\\n"):
-            sys.exit()
-pids = [int(line) for line in told.split()]
-for pid in reversed(pids):
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except OSError:
-        pass
-shutil.rmtree(sys.argv[1], ignore_errors=True)
-"""

@@ -95,13 +95,13 @@ class Arrivals:
 
     Attributes:
         outcomes: Parts and their outcomes.
-        deaths: Parts and how a process died that ran them.
+        crashes: Parts and how a process died that ran them.
         declines: Who did not want which parts.
         rejections: What is not signed as it must be.
     """
 
     outcomes: list[tuple[str, bytes]]
-    deaths: list[tuple[str, str]]
+    crashes: list[tuple[str, str]]
     declines: "list[Decline]"
     rejections: "list[Rejection]" = field(default_factory=list)
 
@@ -146,7 +146,7 @@ def sort_notice(notice: str, settled: list[tuple[str, int]], arrived: Arrivals) 
     """
     if notice.startswith("!"):
         key, _, how = notice[1:].split(" ", 2)
-        arrived.deaths.append((key, how))
+        arrived.crashes.append((key, how))
     elif notice.startswith("?"):
         part, task, worker, code = notice[1:].split(" ", 3)
         arrived.declines.append(Decline(part, task, worker, code))

@@ -9,14 +9,14 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import AuthenticationError
 from redis.retry import Retry
 
-__all__ = ["PatientRetry"]
+__all__ = ["TimedRetry"]
 
 _BACKOFF_BASE_S: Final = 0.05
 _BACKOFF_CAP_S: Final = 1.0
 _BACKOFF_TRIES: Final = 10  # by then it is at its cap; the library reckons without bound
 
 
-class PatientRetry(Retry):
+class TimedRetry(Retry):
     """Tries again until a time has passed since the outermost call began.
 
     The library counts tries, and nests them: each try of a command tries to connect several

@@ -53,8 +53,8 @@ from pyrmute_tasks.distributed.protocol import (
     read_heartbeat,
     sort_notice,
 )
-from pyrmute_tasks.distributed.redis_retry import PatientRetry
-from pyrmute_tasks.engine.job import JobSpec
+from pyrmute_tasks.distributed.redis_retry import TimedRetry
+from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import FrameError, SignatureError, StoreUnavailableError
 from pyrmute_tasks.logs import hide_password, log
 from pyrmute_tasks.settings import Settings
@@ -175,7 +175,7 @@ class Store:
         self._signed_jobs: dict[str, _SignedJob] = {}
         self._rejected_workers: dict[bytes, str] = {}  # that live, and why they do not count
         self._ahead_s: float | None = None  # the store's clock, less this process's
-        self._patience = PatientRetry(settings.outage_s)
+        self._patience = TimedRetry(settings.outage_s)
         self._redis: redis.Redis = redis.Redis.from_url(
             settings.redis_store_url,
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
@@ -496,7 +496,7 @@ class Store:
         sealed = self._signer.seal(Sealed.OUTCOME, job, part, outcome)
         return bool(self._settle(keys=keys, args=[part, sealed]))
 
-    def note_death(self, job: str, part: str, how: str, task: str = "") -> None:
+    def note_crash(self, job: str, part: str, how: str, task: str = "") -> None:
         """Tell the collector that a process died that ran a part, which a task brought."""
         self._tell(job, part, f"!{part} {task or '-'} {how}")
 

@@ -7,10 +7,9 @@ towards a second of work from what workers measured. An explicit ``chunk_size`` 
 comes here.
 """
 
-from collections.abc import Callable
 from typing import Final
 
-from pyrmute_tasks.engine.events import ChunkSettled, Event
+from pyrmute_tasks.engine.events import ChunkSettled, Event, SlotsChanged
 
 __all__ = ["ChunkSizer", "RecordSizer"]
 
@@ -28,24 +27,14 @@ class ChunkSizer:
     Args:
         first_bytes: Size of the first chunks.
         most_bytes: Size that no time makes it exceed.
-        slots: Says how many chunks run at a time.
         window_bytes: Size of the window that is to hold enough chunks for all slots; 0 if
             there is none.
-
-    Attributes:
-        slots: As above; may be set when it is known later.
     """
 
-    def __init__(
-        self,
-        first_bytes: int,
-        most_bytes: int,
-        slots: Callable[[], int] = lambda: 1,
-        window_bytes: int = 0,
-    ) -> None:
+    def __init__(self, first_bytes: int, most_bytes: int, window_bytes: int = 0) -> None:
         self._size: float = first_bytes
         self._most = most_bytes
-        self.slots = slots
+        self._slots = 1
         self._window_bytes = window_bytes
         self._s_per_byte: float | None = None
         self._cut: dict[int, int] = {}
@@ -59,12 +48,11 @@ class ChunkSizer:
         if self._s_per_byte is not None:
             wanted = _TARGET_S / self._s_per_byte
             self._size = max(1.0, min(wanted, self._size * _GROWTH, self._most))
-        slots = max(1, self.slots())
         size = int(self._size)
         if self._window_bytes:
-            size = min(size, max(self._window_bytes // (_IN_WINDOW * slots), 1))
+            size = min(size, max(self._window_bytes // (_IN_WINDOW * self._slots), 1))
         if left_bytes is not None:
-            share = left_bytes // (_SHARES * slots)
+            share = left_bytes // (_SHARES * self._slots)
             size = min(size, max(share, _LEAST_SHARE_BYTES))
         return size
 
@@ -73,9 +61,13 @@ class ChunkSizer:
         self._cut[chunk] = size_bytes
 
     def __call__(self, event: Event, /) -> None:
-        """Learn from a chunk that was settled."""
-        if not isinstance(event, ChunkSettled):
-            return
+        """Learn how many slots there are, and how long chunks take."""
+        if isinstance(event, SlotsChanged):
+            self._slots = max(1, event.slots)
+        elif isinstance(event, ChunkSettled):
+            self._learn(event)
+
+    def _learn(self, event: ChunkSettled) -> None:
         size_bytes = self._cut.pop(event.chunk, 0)
         if not size_bytes or event.failed or event.seconds <= 0:
             return

@@ -104,8 +104,9 @@ class Outcome(Generic[Payload]):
     Attributes:
         index: The chunk's position among the job's chunks.
         count: How many outputs there are.
-        outputs: The outputs, in order: those before the failing record if there is one.
-        failure: The failing record with the lowest index, or None.
+        outputs: The outputs, in order: those before the first failing record if there is one.
+        failures: The failing records, in order. What becomes of the rest of the job is not
+            said here: the pipeline decides.
         seconds: Time the work took, without waiting.
         worker: Who did it; empty for this process.
         counts: What hooks would have counted; None if nobody asked.
@@ -115,11 +116,16 @@ class Outcome(Generic[Payload]):
     index: int
     count: int
     outputs: Payload
-    failure: RecordFailure | None = None
+    failures: tuple[RecordFailure, ...] = ()
     seconds: float = field(default=0.0, compare=False)
     worker: str = field(default="", compare=False)
     counts: HookCounts | None = field(default=None, compare=False)
     size_bytes: int = field(default=0, compare=False)
+
+    @property
+    def failure(self) -> RecordFailure | None:
+        """The failing record with the lowest index, or None."""
+        return self.failures[0] if self.failures else None
 
 
 def cut_records(
@@ -263,12 +269,11 @@ def encode_outcome(outcome: Outcome[bytes]) -> bytes:
     Raises:
         FrameTooLargeError: If they are more than the store takes.
     """
-    failure = failure_to_wire(outcome.failure) if outcome.failure else None
     report = pack(
         {
             "index": outcome.index,
             "count": outcome.count,
-            "failure": failure,
+            "failures": list(map(failure_to_wire, outcome.failures)),
             "seconds": outcome.seconds,
             "worker": outcome.worker,
             "counts": outcome.counts.to_wire() if outcome.counts else None,
@@ -295,7 +300,7 @@ def decode_outcome(data: bytes) -> Outcome[Frame]:
             report["index"],
             report["count"],
             outputs,
-            failure_from_wire(report["failure"]) if report["failure"] else None,
+            tuple(map(failure_from_wire, report["failures"])),
             report["seconds"],
             report["worker"],
             HookCounts.from_wire(report["counts"]) if report["counts"] else None,
@@ -314,13 +319,14 @@ def check_outcome(outcome: Outcome[Frame], chunk: Chunk[Any]) -> Outcome[Frame]:
     Raises:
         FrameError: If it is about something else.
     """
-    failure = outcome.failure
+    failed = [failure.index for failure in outcome.failures]
     fits = outcome.index == chunk.index and 0 <= outcome.count <= chunk.count
     fits = fits and outcome.count == outcome.outputs.count
-    if failure is None:
-        fits = fits and outcome.count == chunk.count
+    if failed:
+        fits = fits and failed == sorted(set(failed))
+        fits = fits and chunk.start <= failed[0] and failed[-1] < chunk.start + chunk.count
     else:
-        fits = fits and chunk.start <= failure.index < chunk.start + chunk.count
+        fits = fits and outcome.count == chunk.count
     if not fits:
         raise FrameError(
             f"an outcome of chunk {chunk.index} is damaged: it is not about its records"
@@ -329,12 +335,11 @@ def check_outcome(outcome: Outcome[Frame], chunk: Chunk[Any]) -> Outcome[Frame]:
 
 
 def _is_sound(outcome: Outcome[Frame]) -> bool:
-    failure = outcome.failure
     values: list[tuple[object, type]] = [
         (outcome.index, int),
         (outcome.count, int),
         (outcome.seconds, float),
         (outcome.worker, str),
-        (failure.index if failure else 0, int),
+        *((failure.index, int) for failure in outcome.failures),
     ]
     return all(type(value) is kind for value, kind in values)

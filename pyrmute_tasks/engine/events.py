@@ -16,6 +16,7 @@ __all__ = [
     "Event",
     "Observer",
     "Observers",
+    "SlotsChanged",
 ]
 
 
@@ -71,7 +72,14 @@ class ChunkDiscarded:
     ran: bool
 
 
-Event: TypeAlias = ChunkSubmitted | ChunkSettled | ChunkDelivered | ChunkDiscarded
+@dataclass(frozen=True, slots=True)
+class SlotsChanged:
+    """The executor runs another number of chunks at a time; told before the first chunk, too."""
+
+    slots: int
+
+
+Event: TypeAlias = ChunkSubmitted | ChunkSettled | ChunkDelivered | ChunkDiscarded | SlotsChanged
 
 
 class Observer(Protocol):

@@ -30,13 +30,12 @@ from pyrmute_tasks.engine.events import (
     ChunkDiscarded,
     ChunkSettled,
     ChunkSubmitted,
-    Observer,
     Observers,
 )
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader
 from pyrmute_tasks.errors import ConfigurationError
 
-__all__ = ["ChunkExecutor", "Window", "run_ordered"]
+__all__ = ["ChunkExecutor", "Sink", "Window", "run_ordered"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -82,6 +81,17 @@ class Window:
         return cls(chunks=min(max(_CHUNKS_PER_SLOT * slots, _MIN_CHUNKS), _MAX_CHUNKS))
 
 
+class Sink(Protocol[Out, Finished]):
+    """What makes of an executor's outcomes what is delivered."""
+
+    def finish(self, chunk: Chunk[None], outcome: Outcome[Out], /) -> Outcome[Finished]:
+        """Return what is delivered of a chunk, whose payload is gone by now.
+
+        Called once a chunk and in order. Decodes outputs, and may find a failure that nobody
+        looked for where the chunk ran.
+        """
+
+
 class ChunkExecutor(Protocol[In, Out]):
     """Where chunks run."""
 
@@ -107,8 +117,8 @@ def run_ordered(
     executor: ChunkExecutor[In, Out],
     window: Callable[[], Window],
     *,
-    finish: Callable[[Chunk[None], Outcome[Out]], Outcome[Finished]],
-    observers: tuple[Observer, ...] = (),
+    sink: Sink[Out, Finished],
+    observers: Observers | None = None,
 ) -> Generator[Outcome[Finished], None, None]:
     """Run `chunks` through `executor` and yield their outcomes in order.
 
@@ -116,9 +126,7 @@ def run_ordered(
         chunks: The source, read lazily; closed at the end if it can be.
         executor: Where they run. Whatever is pending when this ends is cancelled.
         window: Says how much may be on its way now; a fleet may grow and shrink.
-        finish: Called with each chunk (its payload is gone by then) and its outcome in
-            order, right before delivery, in this thread: decodes the outputs, and may find
-            the failure that a worker did not look for.
+        sink: Finishes each outcome in order, right before delivery, in this thread.
         observers: Told what happens.
 
     Yields:
@@ -128,24 +136,29 @@ def run_ordered(
     Raises:
         Exception: The source's, when everything read before it is delivered.
     """
-    run = _Run(chunks, executor, window, Observers(observers))
+    run = _Run(chunks, executor, window, observers or Observers())
     try:
         while True:
             run.fill()
             if not run.held:
                 break
             chunk, outcome = run.next_in_order()
-            finished = finish(chunk, outcome)
-            if finished.failure is not None:
+            finished = sink.finish(chunk, outcome)
+            if _ends_job(finished):
                 run.stop_behind(chunk.index)
             yield finished
             run.release(chunk, finished)
-            if finished.failure is not None:
+            if _ends_job(finished):
                 return
         if run.source_error is not None:
             raise run.source_error
     finally:
         run.close()
+
+
+def _ends_job(outcome: Outcome[Any]) -> bool:
+    """Say whether nothing behind a chunk is wanted; the first failure ends a job."""
+    return bool(outcome.failures)
 
 
 class _Run(Generic[In, Out]):
@@ -236,7 +249,7 @@ class _Run(Generic[In, Out]):
         index = outcome.index
         if index not in self.held or index in self._arrived:
             return
-        failed = outcome.failure is not None
+        failed = _ends_job(outcome)
         self._tell(
             ChunkSettled(index, self.held[index].count, outcome.seconds, outcome.worker, failed)
         )
@@ -271,7 +284,7 @@ class _Run(Generic[In, Out]):
         del self.held[chunk.index]
         self._charge(chunk.index, 0)
         self._next += 1
-        done_bytes = chunk.size_bytes if outcome.failure is None else 0
+        done_bytes = 0 if _ends_job(outcome) else chunk.size_bytes
         self._tell(ChunkDelivered(chunk.index, outcome.count, done_bytes))
 
     def close(self) -> None:

@@ -3,19 +3,23 @@
 import os
 import re
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Final
 
 from pyrmute_tasks.engine.batch_arguments import check_chunk_size
 from pyrmute_tasks.engine.chunk_sizes import ChunkSizer
-from pyrmute_tasks.engine.chunks import Chunk, Origin
+from pyrmute_tasks.engine.chunks import Chunk, Origin, Outcome
+from pyrmute_tasks.engine.events import Event
 from pyrmute_tasks.errors import ConfigurationError, FrameTooLargeError
-from pyrmute_tasks.wire.frames import Compression, FrameKind, encode_frame
+from pyrmute_tasks.failures import RecordFailure
+from pyrmute_tasks.hooks import HookSet
+from pyrmute_tasks.wire.frames import Compression, Frame, FrameKind, encode_frame
 
-__all__ = ["FIRST_BYTES", "MOST_BYTES", "JsonlSource"]
+__all__ = ["JsonlSink", "JsonlSource"]
 
-FIRST_BYTES: Final = 512 * 1024
-MOST_BYTES: Final = 1024 * 1024  # a window of them must fit into memory, twice as outputs
+_FIRST_BYTES: Final = 512 * 1024
+_MOST_BYTES: Final = 1024 * 1024  # a window of them must fit into memory, twice as outputs
 _LONG_LINE_BYTES: Final = 64 * 1024 * 1024
 _BOM: Final = b"\xef\xbb\xbf"
 _MAYBE_BLANK: Final = re.compile(rb"\n[\n\r\t ]")
@@ -29,24 +33,27 @@ class JsonlSource:
 
     Args:
         path: The file.
-        chunk_size: Records a chunk, exactly; None leaves it to `sizer`.
-        sizer: Chooses sizes in bytes.
+        chunk_size: Records a chunk, exactly; None goes by size and time.
+        window_bytes: Size of the window that is to hold enough chunks for all slots; 0 if
+            there is none.
         compression: How frames are compressed.
 
     Raises:
         ConfigurationError: If the file does not exist or cannot be read.
     """
 
+    kind: Final = FrameKind.LINES
+
     def __init__(
         self,
         path: str | os.PathLike[str],
         chunk_size: int | None = None,
-        sizer: ChunkSizer | None = None,
+        window_bytes: int = 0,
         compression: Compression = Compression.NONE,
     ) -> None:
         self._path = Path(path)
         self._chunk_size = check_chunk_size(chunk_size) if chunk_size is not None else None
-        self._sizer = sizer or ChunkSizer(FIRST_BYTES, MOST_BYTES)
+        self._sizer = ChunkSizer(_FIRST_BYTES, _MOST_BYTES, window_bytes)
         self._compression = compression
         self._long_line = b""  # read, and not handed out yet
         self.bytes_read = 0
@@ -80,6 +87,10 @@ class JsonlSource:
                     index += 1
                 start += count
                 line += lines
+
+    def __call__(self, event: Event, /) -> None:
+        """Learn how large the next chunks are to be."""
+        self._sizer(event)
 
     def _framed(self, lines: bytes, start: int, count: int, origin: Origin) -> bytes:
         try:
@@ -115,6 +126,30 @@ class JsonlSource:
             return block + rest
         self._long_line = block[end:] + rest
         return block[:end]
+
+
+class JsonlSink:
+    """Delivers lines as workers wrote them, with the line numbers of records that failed.
+
+    Args:
+        hooks: The manager's, for what workers counted.
+    """
+
+    def __init__(self, hooks: HookSet) -> None:
+        self._hooks = hooks
+
+    def finish(self, chunk: Chunk[None], outcome: Outcome[Frame], /) -> Outcome[Frame]:
+        """Tell failures where their records stand in the source."""
+        self._hooks.merge(outcome.counts)
+        failures = tuple(_located(failure, chunk) for failure in outcome.failures)
+        return replace(outcome, failures=failures)
+
+
+def _located(failure: RecordFailure, chunk: Chunk[None]) -> RecordFailure:
+    if chunk.origin is None:
+        return failure
+    line = chunk.origin.line_of(failure.index - chunk.start)
+    return replace(failure, source=f"{chunk.origin.path}, line {line}")
 
 
 def _drop_blank_lines(block: bytes) -> tuple[bytes, tuple[int, ...]]:

@@ -9,42 +9,12 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
-from pydantic import BaseModel
-
 from pyrmute_tasks.engine.batch_arguments import check_workers
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookSet, use_hooks
-from pyrmute_tasks.plans.codegen import Output, OutputKind
-from pyrmute_tasks.plans.plan import DATA, MigrationPlan, Result
+from pyrmute_tasks.plans.plan import MigrationPlan, Wanted
 
-__all__ = ["KEPT", "Parallelism", "Wanted", "begun", "migrate_all", "migrate_lazily"]
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a batch call returns for a record.
-
-    Attributes:
-        validated: Models, not data.
-        model: What validates them; None means the target's class.
-    """
-
-    validated: bool = True
-    model: type[BaseModel] | None = None
-
-    def output(self, plan: MigrationPlan) -> Output:
-        """Return the output of `plan` that is wanted.
-
-        Raises:
-            ModelNotFoundError: If it is to be validated by the target and there is none.
-        """
-        if not self.validated:
-            return DATA
-        return Output(OutputKind.MODELS, self.model or plan.target)
-
-    def finish(self, plan: MigrationPlan, data: list[Any], start: int) -> Result:
-        """Turn data that workers have migrated into what is wanted."""
-        return plan.validate(data, start, self.model) if self.validated else (data, None)
+__all__ = ["KEPT", "Parallelism", "begun", "migrate_all", "migrate_lazily"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,18 @@ that of the first failing record.
 import copy
 import multiprocessing
 from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any, Final
 
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, cut_records, pack_each
-from pyrmute_tasks.engine.pipeline import ChunkExecutor, Window, run_ordered
+from pyrmute_tasks.engine.pipeline import ChunkExecutor, Sink, Window, run_ordered
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.hooks import HookCounts, HookSet, use_hooks
-from pyrmute_tasks.local.batches import KEPT, Parallelism, Wanted, begun
+from pyrmute_tasks.local.batches import KEPT, Parallelism, begun
 from pyrmute_tasks.local.executors import ProcessExecutor, ThreadExecutor, pack_or_pickle
 from pyrmute_tasks.plans.codegen import Output, OutputKind
-from pyrmute_tasks.plans.plan import MigrationPlan, Result
+from pyrmute_tasks.plans.plan import MigrationPlan, Result, Wanted
 from pyrmute_tasks.registry import is_loading, load_attribute
 
 __all__ = ["migrate_parallel"]
@@ -62,29 +63,22 @@ def _outcome(
     chunk: Chunk[Any], result: Result, counts: HookCounts | None = None
 ) -> Outcome[list[Any]]:
     outputs, failure = result
-    return Outcome(chunk.index, len(outputs), outputs, failure, counts=counts)
+    failures = (failure,) if failure is not None else ()
+    return Outcome(chunk.index, len(outputs), outputs, failures, counts=counts)
 
 
 def _gather(
     chunks: Generator[Chunk[Any], None, None],
     executor: ChunkExecutor[Any, Any],
     workers: int,
-    hooks: HookSet,
-    finish: Callable[[Chunk[None], Outcome[Any]], Outcome[list[Any]]],
+    sink: Sink[Any, list[Any]],
 ) -> list[Any]:
-    def merge_and_finish(chunk: Chunk[None], outcome: Outcome[Any]) -> Outcome[list[Any]]:
-        if outcome.counts is not None:
-            hooks.merge(outcome.counts)
-        return finish(chunk, outcome)
-
     window = Window.for_slots(workers)
     done: list[Any] = []
-    failure = None
-    for outcome in run_ordered(chunks, executor, lambda: window, finish=merge_and_finish):
+    for outcome in run_ordered(chunks, executor, lambda: window, sink=sink):
         done += outcome.outputs
-        failure = outcome.failure
-    if failure is not None:
-        raise failure.exception()
+        for failure in outcome.failures:
+            raise failure.exception()
     return done
 
 
@@ -120,11 +114,18 @@ def _in_threads(
     kept = records if type(records) in KEPT else map(_copied, records)
     with ThreadExecutor(run, workers) as executor:
         chunks = cut_records(kept, _sizes(records, workers))
-        return _gather(chunks, executor, workers, hooks, _as_is)
+        return _gather(chunks, executor, workers, _Counted(hooks))
 
 
-def _as_is(_: Chunk[None], outcome: Outcome[list[Any]]) -> Outcome[list[Any]]:
-    return outcome
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """Delivers what threads have made, and counts for hooks."""
+
+    hooks: HookSet
+
+    def finish(self, _: Chunk[None], outcome: Outcome[list[Any]], /) -> Outcome[list[Any]]:
+        self.hooks.merge(outcome.counts)
+        return outcome
 
 
 def _copied(record: Any) -> Any:
@@ -154,13 +155,24 @@ def _in_processes(
     # A forked process has the plan already; any other one has to import its manager.
     argument = (plan, hooks) if context.get_start_method() == "fork" else (locate(), *_key(plan))
 
-    def finish_here(chunk: Chunk[None], outcome: Outcome[list[Any]]) -> Outcome[list[Any]]:
-        outputs, invalid = wanted.finish(plan, outcome.outputs, chunk.start)
-        return _outcome(chunk, (outputs, invalid or outcome.failure))
-
     with ProcessExecutor(_begin_work, argument, workers, context) as executor:
         chunks = cut_records(pack_each(records, pack_or_pickle), _sizes(records, workers))
-        return _gather(chunks, executor, workers, hooks, finish_here)
+        return _gather(chunks, executor, workers, _Validated(plan, wanted, hooks))
+
+
+@dataclass(frozen=True, slots=True)
+class _Validated:
+    """Makes of the data that processes have migrated what the caller wants."""
+
+    plan: MigrationPlan
+    wanted: Wanted
+    hooks: HookSet
+
+    def finish(self, chunk: Chunk[None], outcome: Outcome[list[Any]], /) -> Outcome[list[Any]]:
+        self.hooks.merge(outcome.counts)
+        outputs, invalid = self.wanted.finish(self.plan, outcome.outputs, chunk.start)
+        failures = outcome.failures if invalid is None else (invalid,)
+        return Outcome(outcome.index, len(outputs), outputs, failures)
 
 
 def _key(plan: MigrationPlan) -> tuple[str, str, str]:

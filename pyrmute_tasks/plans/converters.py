@@ -1,6 +1,6 @@
 """Versioned models inside of values, found when compiling and migrated when running.
 
-Compiling a pair of places, what a value was and what it becomes, gives a `Change`: a
+Compiling a pair of places, what a value was and what it becomes, gives a `Converter`: a
 closure that takes a value apart as far as models of another version can be in it. Where
 there are none there is no closure, and the value is passed on as it is.
 
@@ -13,14 +13,14 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel, RootModel
 
-from pyrmute_tasks.plans.field_shapes import Place, Reader, fields_of, input_keys, keys_of
+from pyrmute_tasks.plans.field_shapes import Reader, Shape, fields_of, input_keys, keys_of
 from pyrmute_tasks.plans.unions import Chooser, compile_chooser
 from pyrmute_tasks.registry import ModelData, Registry
 from pyrmute_tasks.versions import ModelVersion
 
-__all__ = ["Change", "ChangeCompiler", "NestedCompiler"]
+__all__ = ["Converter", "ConverterCompiler", "NestedCompiler"]
 
-Change: TypeAlias = Callable[[Any], Any]
+Converter: TypeAlias = Callable[[Any], Any]
 """Migrates what is versioned in a value; the value is not None and is never modified."""
 
 NestedCompiler: TypeAlias = Callable[
@@ -29,7 +29,7 @@ NestedCompiler: TypeAlias = Callable[
 """Returns what migrates a nested record between two versions of a model."""
 
 
-class ChangeCompiler:
+class ConverterCompiler:
     """Compiles changes of values.
 
     Args:
@@ -41,10 +41,12 @@ class ChangeCompiler:
         self._identify = registry.identify
         self._compile_nested = compile_nested
         self._reader = Reader(lambda model: registry.identify(model) is not None)
-        self._compiled: dict[tuple[int, int], Change | None] = {}
-        self._on_dicts: dict[tuple[int, int], Change] = {}  # what these do with a dict
+        self._compiled: dict[tuple[int, int], Converter | None] = {}
+        self._on_dicts: dict[tuple[int, int], Converter] = {}  # what these do with a dict
 
-    def field(self, source: type[BaseModel], target: type[BaseModel], name: str) -> Change | None:
+    def field(
+        self, source: type[BaseModel], target: type[BaseModel], name: str
+    ) -> Converter | None:
         """Return the change of a field's value; None if all values stay as they are.
 
         Args:
@@ -56,7 +58,7 @@ class ChangeCompiler:
             return None
         return self._change(self._reader.field(source, name), self._reader.field(target, name))
 
-    def _change(self, source: Place, target: Place) -> Change | None:
+    def _change(self, source: Shape, target: Shape) -> Converter | None:
         pair = (id(source), id(target))
         if pair not in self._compiled:
             self._compiled[pair] = None
@@ -68,7 +70,7 @@ class ChangeCompiler:
 
     # --- is there anything to do ----------------------------------------------------------
 
-    def _differs(self, source: Place, target: Place, seen: set[tuple[int, int]]) -> bool:
+    def _differs(self, source: Shape, target: Shape, seen: set[tuple[int, int]]) -> bool:
         if (id(source), id(target)) in seen:
             return False
         seen.add((id(source), id(target)))
@@ -84,7 +86,7 @@ class ChangeCompiler:
         return any(old and new and self._differs(old, new, seen) for old, new in parts)
 
     def _partners(
-        self, source: Place, target: Place
+        self, source: Shape, target: Shape
     ) -> list[tuple[type[BaseModel], type[BaseModel]]]:
         """Pair the source's models with what they become, unless that is the same."""
         # One may become a list of one, which a validator makes.
@@ -105,9 +107,9 @@ class ChangeCompiler:
         known = self._identify(model)
         return None if known is None else known[0]
 
-    def _items(self, source: Place, target: Place) -> tuple[Place | None, Place | None]:
+    def _items(self, source: Shape, target: Shape) -> tuple[Shape | None, Shape | None]:
         """Return what the items of sequences are where slots do not match one by one."""
-        items: list[Place | None] = []
+        items: list[Shape | None] = []
         for place in (source, target):
             found = [place.items] if place.items else []
             found.extend(slot for slots in place.slots for slot in slots)
@@ -116,7 +118,7 @@ class ChangeCompiler:
 
     # --- one place ------------------------------------------------------------------------
 
-    def _compile(self, source: Place, target: Place) -> Change:
+    def _compile(self, source: Shape, target: Shape) -> Converter:
         changes = {
             model: change
             for model, partner in self._partners(source, target)
@@ -134,7 +136,7 @@ class ChangeCompiler:
             return on_sequence
         return _dispatch(on_dict or _unchanged, on_sequence or _unchanged, changes)
 
-    def _model_change(self, model: type[BaseModel], partner: type[BaseModel]) -> Change | None:
+    def _model_change(self, model: type[BaseModel], partner: type[BaseModel]) -> Converter | None:
         old, new = self._identify(model), self._identify(partner)
         if old is None or new is None:
             return self._inner_change(model, partner)
@@ -142,8 +144,8 @@ class ChangeCompiler:
         wrap, unwrap = issubclass(model, RootModel), issubclass(partner, RootModel)
         return _root_change(run, wrap, unwrap) if wrap or unwrap else run
 
-    def _inner_change(self, model: type[BaseModel], partner: type[BaseModel]) -> Change | None:
-        """Change what is inside of a model that nobody registered."""
+    def _inner_change(self, model: type[BaseModel], partner: type[BaseModel]) -> Converter | None:
+        """Converter what is inside of a model that nobody registered."""
         changes = [
             (key, change)
             for name in _shared_fields(model, partner)
@@ -163,9 +165,9 @@ class ChangeCompiler:
         return run if changes else None
 
     def _dict_change(
-        self, source: Place, target: Place, changes: dict[type[BaseModel], Change]
-    ) -> Change | None:
-        on_mapping: Change | None = None
+        self, source: Shape, target: Shape, changes: dict[type[BaseModel], Converter]
+    ) -> Converter | None:
+        on_mapping: Converter | None = None
         if source.values and target.values:
             on_mapping = _each_value(self._change(source.values, target.values))
         if not source.models:
@@ -177,14 +179,14 @@ class ChangeCompiler:
         choose = compile_chooser(source, target, dict(self._partners(source, target)))
         return _by_choice(choose, changes, on_mapping or _unchanged)
 
-    def _lone_dict_change(self, source: Place, target: Place) -> Change | None:
-        """Change a dict that stands where the type has a list: a validator may wrap it."""
+    def _lone_dict_change(self, source: Shape, target: Shape) -> Converter | None:
+        """Converter a dict that stands where the type has a list: a validator may wrap it."""
         old, new = self._items(source, target)
         if old is None or new is None or not old.models:
             return None
         return self._change(old, new)
 
-    def _sequence_change(self, source: Place, target: Place) -> Change | None:
+    def _sequence_change(self, source: Shape, target: Shape) -> Converter | None:
         old, new = self._items(source, target)
         each = self._change(old, new) if old and new else None
         on_dict = self._on_dicts.get((id(old), id(new)), each)
@@ -204,7 +206,7 @@ def _unchanged(value: Any) -> Any:
     return value
 
 
-def _forward(compiled: dict[tuple[int, int], Change | None], pair: tuple[int, int]) -> Change:
+def _forward(compiled: dict[tuple[int, int], Converter | None], pair: tuple[int, int]) -> Converter:
     def run(value: Any) -> Any:
         change = compiled[pair]
         return value if change is None else change(value)
@@ -216,7 +218,7 @@ def _shared_fields(model: type[BaseModel], partner: type[BaseModel]) -> list[str
     return [name for name in fields_of(model) if name in fields_of(partner)]
 
 
-def _slots(source: Place, target: Place) -> dict[int, list[tuple[Place, Place]]]:
+def _slots(source: Shape, target: Shape) -> dict[int, list[tuple[Shape, Shape]]]:
     """Pair the slots of tuples that have the same length."""
     return {
         len(old): list(zip(old, new, strict=True))
@@ -227,8 +229,8 @@ def _slots(source: Place, target: Place) -> dict[int, list[tuple[Place, Place]]]
 
 
 def _by_choice(
-    choose: Chooser, changes: dict[type[BaseModel], Change], on_mapping: Change
-) -> Change:
+    choose: Chooser, changes: dict[type[BaseModel], Converter], on_mapping: Converter
+) -> Converter:
     def run(value: Any) -> Any:
         model = choose(value)
         if model is None:
@@ -239,7 +241,7 @@ def _by_choice(
     return run
 
 
-def _root_change(run: Change, wrap: bool, unwrap: bool) -> Change:
+def _root_change(run: Converter, wrap: bool, unwrap: bool) -> Converter:
     """Migrate a nested root model: steps see it as they see a record of it."""
 
     def change(value: Any) -> Any:
@@ -251,10 +253,10 @@ def _root_change(run: Change, wrap: bool, unwrap: bool) -> Change:
 
 def _with_root_models(
     choose: Chooser,
-    changes: dict[type[BaseModel], Change],
-    on_dict: Change | None,
-    on_sequence: Change | None,
-) -> Change:
+    changes: dict[type[BaseModel], Converter],
+    on_dict: Converter | None,
+    on_sequence: Converter | None,
+) -> Converter:
     rest = _dispatch(on_dict or _unchanged, on_sequence or _unchanged, changes)
 
     def run(value: Any) -> Any:
@@ -265,7 +267,7 @@ def _with_root_models(
     return run
 
 
-def _each_value(change: Change | None) -> Change | None:
+def _each_value(change: Converter | None) -> Converter | None:
     if change is None:
         return None
     return lambda value: {
@@ -273,8 +275,8 @@ def _each_value(change: Change | None) -> Change | None:
     }
 
 
-def _each_item(change: Change, on_dict: Change) -> Change:
-    """Change the items of a list or tuple; `on_dict` is what `change` does with a dict."""
+def _each_item(change: Converter, on_dict: Converter) -> Converter:
+    """Converter the items of a list or tuple; `on_dict` is what `change` does with a dict."""
 
     def run(value: Any) -> Any:
         if not isinstance(value, (list, tuple)):
@@ -288,7 +290,7 @@ def _each_item(change: Change, on_dict: Change) -> Change:
     return run
 
 
-def _each_slot(by_length: dict[int, list[Change | None]], each: Change | None) -> Change:
+def _each_slot(by_length: dict[int, list[Converter | None]], each: Converter | None) -> Converter:
     rest = _each_item(each, each) if each else _unchanged
 
     def run(value: Any) -> Any:
@@ -304,7 +306,7 @@ def _each_slot(by_length: dict[int, list[Change | None]], each: Change | None) -
     return run
 
 
-def _dispatch_dict(on_dict: Change, changes: dict[type[BaseModel], Change]) -> Change:
+def _dispatch_dict(on_dict: Converter, changes: dict[type[BaseModel], Converter]) -> Converter:
     def run(value: Any) -> Any:
         if isinstance(value, dict):
             return on_dict(value)
@@ -314,8 +316,8 @@ def _dispatch_dict(on_dict: Change, changes: dict[type[BaseModel], Change]) -> C
 
 
 def _dispatch(
-    on_dict: Change, on_sequence: Change, changes: dict[type[BaseModel], Change]
-) -> Change:
+    on_dict: Converter, on_sequence: Converter, changes: dict[type[BaseModel], Converter]
+) -> Converter:
     def run(value: Any) -> Any:
         if isinstance(value, dict):
             return on_dict(value)
@@ -326,8 +328,8 @@ def _dispatch(
     return run
 
 
-def _of_instance(value: BaseModel, changes: dict[type[BaseModel], Change]) -> Any:
-    """Change a model object, which an earlier version had as a default or a step returned."""
+def _of_instance(value: BaseModel, changes: dict[type[BaseModel], Converter]) -> Any:
+    """Converter a model object, which an earlier version had as a default or a step returned."""
     change = changes.get(type(value))
     if change is None:
         return value

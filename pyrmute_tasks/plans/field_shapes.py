@@ -1,6 +1,6 @@
 """What a field's type says about the values that may stand there.
 
-An annotation is read once into a `Place`: the models a dict may be, the place of a list's
+An annotation is read once into a `Shape`: the models a dict may be, the place of a list's
 items, of a tuple's slots, of a mapping's values. Unions, ``Optional``, ``Annotated``, type
 aliases and root models that nobody registered are flattened away, so that compiling a step
 never looks at an annotation. Recursive types give places that contain themselves.
@@ -20,8 +20,8 @@ __all__ = [
     "Group",
     "Key",
     "Member",
-    "Place",
     "Reader",
+    "Shape",
     "fields_of",
     "input_keys",
     "keys_of",
@@ -59,7 +59,7 @@ class Group:
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class Shape:
     """What may stand at one place of a record.
 
     Attributes:
@@ -73,9 +73,9 @@ class Place:
 
     annotation: Any
     groups: list[Group] = field(default_factory=list)
-    items: "Place | None" = None
-    slots: list[tuple["Place", ...]] = field(default_factory=list)
-    values: "Place | None" = None
+    items: "Shape | None" = None
+    slots: list[tuple["Shape", ...]] = field(default_factory=list)
+    values: "Shape | None" = None
     others: bool = False
 
     @property
@@ -93,10 +93,10 @@ class Reader:
 
     def __init__(self, is_versioned: Callable[[type[BaseModel]], bool]) -> None:
         self._is_versioned = is_versioned
-        self._read: dict[Any, Place] = {}
-        self._joined: dict[tuple[int, ...], Place] = {}
+        self._read: dict[Any, Shape] = {}
+        self._joined: dict[tuple[int, ...], Shape] = {}
 
-    def field(self, model: type[BaseModel], name: str) -> Place:
+    def field(self, model: type[BaseModel], name: str) -> Shape:
         """Return what may stand in a model's field."""
         info = fields_of(model)[name]
         key = _key_in([info, *info.metadata])
@@ -104,7 +104,7 @@ class Reader:
             return self.place(info.annotation)
         return self.place(Annotated[info.annotation, Discriminator(key)])
 
-    def place(self, annotation: Any) -> Place:
+    def place(self, annotation: Any) -> Shape:
         """Return what may stand where `annotation` is the type."""
         # Not by equality in general: A | B equals B | A, and their order matters.
         by_name = isinstance(annotation, type) or _is_alias(annotation)
@@ -112,12 +112,12 @@ class Reader:
         place = self._read.get(known)
         if place is None:
             # Known before it is complete, since a recursive type asks for itself.
-            place = self._read[known] = Place(annotation)
+            place = self._read[known] = Shape(annotation)
             for kind, tag, group in self._members(annotation):
                 self._add(place, kind, tag, group)
         return place
 
-    def join(self, places: Sequence[Place]) -> Place:
+    def join(self, places: Sequence[Shape]) -> Shape:
         """Return what may stand at any of `places`."""
         known = tuple(id(place) for place in places)
         if known not in self._joined:
@@ -158,7 +158,7 @@ class Reader:
             else:
                 return annotation, tag, key
 
-    def _add(self, place: Place, kind: Any, tag: object, group: Group) -> None:
+    def _add(self, place: Shape, kind: Any, tag: object, group: Group) -> None:
         origin, arguments = get_origin(kind), get_args(kind)
         if _is_model(kind, BaseModel):
             if group not in place.groups:
@@ -173,7 +173,7 @@ class Reader:
         elif kind is not None and kind is not type(None):
             place.others = True
 
-    def _merge(self, place: Place | None, annotation: Any) -> Place:
+    def _merge(self, place: Shape | None, annotation: Any) -> Shape:
         read = self.place(annotation)
         return read if place is None else self.join([place, read])
 

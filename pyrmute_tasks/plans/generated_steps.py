@@ -18,15 +18,15 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from pyrmute_tasks.errors import MigrationError
-from pyrmute_tasks.plans.converters import Change, ChangeCompiler, NestedCompiler
+from pyrmute_tasks.plans.converters import Converter, ConverterCompiler, NestedCompiler
 from pyrmute_tasks.plans.field_shapes import fields_of, input_keys, keys_of
 from pyrmute_tasks.registry import MigrationFunc, ModelData, Registry
 from pyrmute_tasks.versions import ModelVersion
 
-__all__ = ["compile_automatic_step"]
+__all__ = ["compile_generated_step"]
 
 
-def compile_automatic_step(
+def compile_generated_step(
     registry: Registry,
     name: str,
     from_version: ModelVersion,
@@ -47,7 +47,7 @@ def compile_automatic_step(
         ModelNotFoundError: If one of the versions is not registered.
     """
     source, target = registry.model(name, from_version), registry.model(name, to_version)
-    changes = ChangeCompiler(registry, compile_nested)
+    changes = ConverterCompiler(registry, compile_nested)
     kinds = issubclass(source, RootModel), issubclass(target, RootModel)
     if all(kinds):
         return _compile_root(changes.field(source, target, "root"))
@@ -67,7 +67,7 @@ def _refuse(name: str, from_version: ModelVersion, to_version: ModelVersion) -> 
     return step
 
 
-def _compile_root(change: Change | None) -> MigrationFunc:
+def _compile_root(change: Converter | None) -> MigrationFunc:
     def step(record: ModelData) -> ModelData:
         if "root" not in record:
             reason = "RootModel data must contain 'root' key"
@@ -104,7 +104,7 @@ class _Field:
     choices: tuple[str, ...] = ()
     paths: tuple[_Path, ...] = ()
     owned: frozenset[str] = frozenset()
-    change: Change | None = None
+    change: Converter | None = None
     default: "_Default | None" = None
     key: str = ""
 
@@ -141,7 +141,7 @@ class _Default:
 
 
 def _prepare(
-    source: type[BaseModel], target: type[BaseModel], changes: ChangeCompiler
+    source: type[BaseModel], target: type[BaseModel], changes: ConverterCompiler
 ) -> list[_Field]:
     old = fields_of(source)
     owner: dict[str, str] = {}
@@ -216,7 +216,7 @@ def _copier(default: Any) -> Callable[[], Any] | None:
 
 
 @dataclass(slots=True)
-class _Shape:
+class _Usual:
     """What the usual record looks like.
 
     Attributes:
@@ -230,12 +230,12 @@ class _Shape:
     template: ModelData = field(default_factory=dict)
     required: set[str] = field(default_factory=set)
     unusual: set[str] = field(default_factory=set)
-    changes: list[tuple[str, Change]] = field(default_factory=list)
+    changes: list[tuple[str, Converter]] = field(default_factory=list)
     makers: list[tuple[str, Callable[[], Any]]] = field(default_factory=list)
 
 
-def _usual_shape(fields: list[_Field]) -> _Shape:
-    shape = _Shape()
+def _usual_shape(fields: list[_Field]) -> _Usual:
+    shape = _Usual()
     for item in fields:
         key = item.usual_key
         others = {item.name, *item.aliases, *item.choices, *(path[0] for path in item.paths)}
@@ -259,7 +259,7 @@ def _usual_shape(fields: list[_Field]) -> _Shape:
 
 
 def _compile_record(
-    source: type[BaseModel], target: type[BaseModel], changes: ChangeCompiler
+    source: type[BaseModel], target: type[BaseModel], changes: ConverterCompiler
 ) -> MigrationFunc:
     fields = _prepare(source, target, changes)
     careful, shape = _compile_careful(fields), _usual_shape(fields)
@@ -291,7 +291,7 @@ def _compile_careful(fields: list[_Field]) -> MigrationFunc:
     def step(record: ModelData) -> ModelData:
         result: ModelData = {}
         consumed: set[str] = set()
-        deep: list[tuple[_Path, Change]] = []
+        deep: list[tuple[_Path, Converter]] = []
         for item in fields:
             key = item.find(record)
             if key is not None:
@@ -333,7 +333,7 @@ def _holds(value: Any, path: _Path) -> bool:
     return True
 
 
-def _change_at(value: Any, path: _Path, change: Change) -> Any:
+def _change_at(value: Any, path: _Path, change: Converter) -> Any:
     """Return a copy of `value` in which `change` was applied at `path`."""
     if not path:
         return value if value is None else change(value)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.plans.field_shapes import Place, Reader, fields_of
+from pyrmute_tasks.plans.field_shapes import Reader, Shape, fields_of
 from pyrmute_tasks.registry import Registry
 from pyrmute_tasks.versions import ModelVersion
 
@@ -40,7 +40,7 @@ def nested_models(registry: Registry, model: type[BaseModel]) -> list[NestedMode
     return [NestedModelInfo(*known) for known in dict.fromkeys(found) if known is not None]
 
 
-def _models_at(place: Place, seen: set[int]) -> Iterator[type[BaseModel]]:
+def _models_at(place: Shape, seen: set[int]) -> Iterator[type[BaseModel]]:
     if id(place) in seen:
         return
     seen.add(id(place))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
     from pyrmute_tasks.plans.retry import Retry
 
-__all__ = ["DATA", "MigrationPlan", "Result", "Step", "compile_plan"]
+__all__ = ["DATA", "MigrationPlan", "Result", "Step", "Wanted", "compile_plan"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -210,7 +210,7 @@ class MigrationPlan:
 
     def capture_code(self) -> None:
         """Note what decides its results, as it is now; to be called before it runs."""
-        steps = [hop.step.function for hop in self.hops if hop.step and not hop.step.automatic]
+        steps = [hop.step.function for hop in self.hops if hop.step and not hop.step.generated]
         self.code.capture(self._models, steps)
 
     @property
@@ -219,6 +219,33 @@ class MigrationPlan:
         nested = [model for hop in self.hops for model in hop.models]
         target = [] if isinstance(self.model, ModelNotFoundError) else [self.model]
         return [*self.path, *target, *nested]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a batch call returns for a record.
+
+    Attributes:
+        validated: Models, not data.
+        model: What validates them; None means the target's class.
+    """
+
+    validated: bool = True
+    model: type[BaseModel] | None = None
+
+    def output(self, plan: MigrationPlan) -> Output:
+        """Return the output of `plan` that is wanted.
+
+        Raises:
+            ModelNotFoundError: If it is to be validated by the target and there is none.
+        """
+        if not self.validated:
+            return DATA
+        return Output(OutputKind.MODELS, self.model or plan.target)
+
+    def finish(self, plan: MigrationPlan, data: list[Any], start: int) -> Result:
+        """Turn data that workers have migrated into what is wanted."""
+        return plan.validate(data, start, self.model) if self.validated else (data, None)
 
 
 def _count_lines(text: bytes, end: int) -> int:

@@ -23,13 +23,13 @@ class Step:
         from_version: Where it starts.
         to_version: Where it ends.
         function: What turns a record of the one into a record of the other.
-        automatic: Whether nobody wrote it.
+        generated: Whether it was compiled from the two models and not written.
     """
 
     from_version: ModelVersion
     to_version: ModelVersion
     function: MigrationFunc
-    automatic: bool = False
+    generated: bool = False
 
     def __str__(self) -> str:
         """Return the step as ``"1.0.0 → 2.0.0"``."""
@@ -40,7 +40,7 @@ class Step:
 
         If asking `cause` for its text raises, what it raises takes its place, as in pyrmute.
         """
-        what = "Auto-migration failed" if self.automatic else "Migration function raised"
+        what = "Auto-migration failed" if self.generated else "Migration function raised"
         try:
             reason = f"{what}: {type(cause).__name__}: {cause}"
         except Exception as unsaid:  # asking for its text runs somebody's code
@@ -154,12 +154,12 @@ class StepCompiler:
         if not self._registry.is_backward_compatible(name, to_version):
             return None
         # Three modules that plans with written steps do without.
-        from pyrmute_tasks.plans.generated_steps import compile_automatic_step
+        from pyrmute_tasks.plans.generated_steps import compile_generated_step
 
-        function = compile_automatic_step(
+        function = compile_generated_step(
             self._registry, name, from_version, to_version, self.nested
         )
-        return Step(from_version, to_version, function, automatic=True)
+        return Step(from_version, to_version, function, generated=True)
 
     def nested(self, name: str, from_version: ModelVersion, to_version: ModelVersion) -> _Run:
         """Return what runs a whole path over a record inside of another one.

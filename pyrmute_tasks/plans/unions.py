@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 
 from pydantic import BaseModel, PydanticUserError, RootModel, TypeAdapter
 
-from pyrmute_tasks.plans.field_shapes import Group, Place, fields_of, keys_of, tags_of
+from pyrmute_tasks.plans.field_shapes import Group, Shape, fields_of, keys_of, tags_of
 
 __all__ = ["Chooser", "compile_chooser"]
 
@@ -28,7 +28,7 @@ Chooser: TypeAlias = Callable[[Any], Model | None]
 """Says which model a value is; None if it is none."""
 
 
-def compile_chooser(source: Place, target: Place, partners: dict[Model, Model]) -> Chooser:
+def compile_chooser(source: Shape, target: Shape, partners: dict[Model, Model]) -> Chooser:
     """Compile what says which model a value is.
 
     Args:
@@ -55,12 +55,12 @@ def compile_chooser(source: Place, target: Place, partners: dict[Model, Model]) 
     return _by_tag(*tagged, validated, validated) if tagged else validated
 
 
-def _only_group(place: Place) -> Group | None:
+def _only_group(place: Shape) -> Group | None:
     return place.groups[0] if len(place.groups) == 1 else None
 
 
 def _tagged(
-    key: str, source: Place, target: Place, partners: dict[Model, Model]
+    key: str, source: Shape, target: Shape, partners: dict[Model, Model]
 ) -> tuple[list[str], dict[Any, Model]] | None:
     """Return where the tag is, and which model each tag means; None if one means several."""
     table: dict[Any, Model] = {}

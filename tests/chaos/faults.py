@@ -371,21 +371,21 @@ def _poison_at(
     choose: random.Random,
 ) -> tuple[Result, list[str]]:
     deed, how = DEEDS[fault]
-    deaths = directory / f"deaths-{place}"
-    row = poisoned(flights.rows[0], deed, deaths)
+    crashes = directory / f"crashes-{place}"
+    row = poisoned(flights.rows[0], deed, crashes)
     feed = Feed(directory / "in.jsonl", flights, choose.randrange(len(flights)), {place: row})
     feed.grow(last + 1)
     run = Run(fleet, feed, choose, chunk_size=_POISON_CHUNK)
     result = run.execute(None)
-    return result, problems(result, STAGES[fault]) + poison_problems(result, place, how, deaths)
+    return result, problems(result, STAGES[fault]) + poison_problems(result, place, how, crashes)
 
 
-def poisoned(row: bytes, deed: str, deaths: Path) -> bytes:
-    """Return a row that does a deed, and adds a line to the file `deaths` when it does."""
-    return json.dumps({**json.loads(row), "tailnum": f"{deed}|{deaths}"}).encode() + b"\n"
+def poisoned(row: bytes, deed: str, crashes: Path) -> bytes:
+    """Return a row that does a deed, and adds a line to the file `crashes` when it does."""
+    return json.dumps({**json.loads(row), "tailnum": f"{deed}|{crashes}"}).encode() + b"\n"
 
 
-def poison_problems(result: Result, place: int, how: str, deaths: Path) -> list[str]:
+def poison_problems(result: Result, place: int, how: str, crashes: Path) -> list[str]:
     """Return what is wrong with how a record at `place` was isolated."""
     error = result.error
     found = []
@@ -396,7 +396,7 @@ def poison_problems(result: Result, place: int, how: str, deaths: Path) -> list[
         found.append(f"the record is not named: {error!r}")
     if result.records != place:
         found.append(f"{result.records} records are there before it")
-    died = len(deaths.read_text().splitlines())
+    died = len(crashes.read_text().splitlines())
     if died > math.ceil(math.log2(_POISON_CHUNK)) + 2:
         found.append(f"{died} processes died for it")
     return found

@@ -97,11 +97,11 @@ def run_schedule(schedule: Schedule, directory: Path, seed: int) -> tuple[Result
     """Run a job with a schedule's faults in it; return what came of it and what is wrong."""
     choose = random.Random(seed)
     flights = load(PUBLISHED_ROWS)
-    deaths = directory / "deaths"
+    crashes = directory / "crashes"
     poison = {}
     if schedule.ending in _POISONS:
         deed, _ = faults.DEEDS[schedule.ending]
-        poison[schedule.poison_at] = faults.poisoned(flights.rows[0], deed, deaths)
+        poison[schedule.poison_at] = faults.poisoned(flights.rows[0], deed, crashes)
     with ExitStack() as stack:
         rabbitmq = stack.enter_context(RabbitMQ()) if schedule.on_rabbitmq else None
         fleet = Fleet(

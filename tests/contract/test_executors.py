@@ -15,7 +15,7 @@ from pyrmute_tasks.distributed.producer.broker import Broker
 from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_records, encode_packed
-from pyrmute_tasks.engine.job import JobSpec, new_job_id
+from pyrmute_tasks.engine.job_spec import JobSpec, new_job_id
 from pyrmute_tasks.engine.pipeline import ChunkExecutor
 from pyrmute_tasks.errors import JobError
 from pyrmute_tasks.local.executors import ProcessExecutor, ThreadExecutor, pack_or_pickle
@@ -32,7 +32,7 @@ Opened = Callable[[], AbstractContextManager[Executor]]
 
 def run_here(chunk: Chunk[list[Any]]) -> Outcome[list[Any]]:
     outputs, failure = PLAN.migrate(chunk.payload, chunk.start)
-    return Outcome(chunk.index, len(outputs), outputs, failure)
+    return Outcome(chunk.index, len(outputs), outputs, (failure,) if failure else ())
 
 
 def run_and_pack(chunk: Chunk[list[Any]]) -> Outcome[list[bytes]]:

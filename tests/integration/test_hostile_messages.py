@@ -11,7 +11,7 @@ import ormsgpack
 import pytest
 
 from pyrmute_tasks import Migrator
-from pyrmute_tasks.engine.job import JobSpec, new_job_id
+from pyrmute_tasks.engine.job_spec import JobSpec, new_job_id
 from pyrmute_tasks.errors import PyrmuteTasksError
 from pyrmute_tasks.wire.frames import MAX_FRAME_BYTES, FrameKind, encode_frame, pack
 from pyrmute_tasks.wire.objects import Kind
@@ -470,7 +470,7 @@ EMPTY = encode_frame(FrameKind.OBJECTS, 0, pack([]))
 SOUND: Final[dict[str, Any]] = {
     "index": 3,
     "count": 0,
-    "failure": None,
+    "failures": [],
     "seconds": 0.1,
     "worker": "w",
     "counts": None,
@@ -499,7 +499,7 @@ def outcome(outputs: bytes = EMPTY, **changes: object) -> bytes:
 
 
 def failure(**changes: object) -> bytes:
-    return outcome(failure={**FAILURE, **changes})
+    return outcome(failures=[{**FAILURE, **changes}])
 
 
 @pytest.mark.parametrize(
@@ -523,8 +523,8 @@ def failure(**changes: object) -> bytes:
         outcome(worker=["w"]),
         outcome(counts=5),
         outcome(counts={"migrations": [], "errors": 5}),
-        outcome(failure=5),
-        outcome(failure={}),
+        outcome(failures=5),
+        outcome(failures=[{}]),
         failure(index="3"),
         failure(index=99),
         failure(stage="never"),
@@ -560,7 +560,7 @@ def test_a_garbage_outcome_is_told(target: Target, data: bytes) -> None:
         (b"!", b"! ", b"!99 signal 9"),
         (b"?", b"?0", b"?0 task", b"?0 task worker", b"?99 task worker code"),
     ],
-    ids=["settled", "no text", "deaths", "declines"],
+    ids=["settled", "no text", "crashes", "declines"],
 )
 def test_garbage_notices_are_ignored(target: Target, notices: tuple[bytes, ...]) -> None:
     Victim(target).run(lambda store, job: store.rpush(f"{job}:done", *notices)).survived()

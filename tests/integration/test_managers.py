@@ -13,7 +13,7 @@ from pyrmute_tasks import (
     Migrator,
     ModelNotFoundError,
 )
-from pyrmute_tasks.pyrmute_adapter import adopt
+from pyrmute_tasks.pyrmute_adapter import adapt
 from tests import nested_orders, people, pyrmute_people
 
 HOP = ("Person", "1.0.0", "3.0.0")
@@ -51,7 +51,7 @@ def test_what_it_does_not_know_is_told(adopted: Migrator) -> None:
     with pytest.raises(MigrationError, match="No migration path"):
         adopted.migrate_batch([people.person(0)], "Person", "2.0.0", "1.0.0")
     with pytest.raises(ManagerImportError, match="is a int and not a ModelManager"):
-        adopt(7)
+        adapt(7)
 
 
 @pytest.fixture(scope="module")

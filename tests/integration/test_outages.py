@@ -30,10 +30,10 @@ def test_looking_at_an_empty_queue_keeps_no_connection() -> None:
         create_app(fleet.settings) as app,
     ):
         broker = Broker(app, fleet.settings)
-        assert broker.waiting() == 0
+        assert broker.queue_depth() == 0
         before = open_files()
         for _ in range(20):
-            assert broker.waiting() == 0
+            assert broker.queue_depth() == 0
         assert open_files() <= before + 1
 
 

@@ -168,11 +168,11 @@ def test_a_queue_of_another_kind_is_told(settings: Settings) -> None:
 
 def test_waiting_tasks_are_counted(settings: Settings) -> None:
     broker = open_broker(settings)
-    assert broker.waiting() == 0  # there is no queue yet
+    assert broker.queue_depth() == 0  # there is no queue yet
     broker.publish(messages(3))
-    assert broker.waiting() == 3
+    assert broker.queue_depth() == 3
     broker.publish(messages(40))
-    assert broker.waiting() == 43
+    assert broker.queue_depth() == 43
 
 
 # --- outages ------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def test_an_outage_is_waited_out(fleet: RabbitMQFleet, settings: Settings) -> No
     broker.publish(messages(2))
     fleet.broker.stop()
     try:
-        assert broker.waiting() is None
+        assert broker.queue_depth() is None
         broker.revoke(["job-0-1"])
         with pytest.raises(BrokerUnavailableError, match="no broker answers"):
             broker.check()
@@ -192,17 +192,17 @@ def test_an_outage_is_waited_out(fleet: RabbitMQFleet, settings: Settings) -> No
         back.start()
         broker.publish(messages(2))
         back.join()
-    assert broker.waiting() == 4  # what was confirmed before is still there
+    assert broker.queue_depth() == 4  # what was confirmed before is still there
 
 
 def test_a_restart_between_two_calls_is_survived(fleet: RabbitMQFleet, settings: Settings) -> None:
     broker = open_broker(settings)
     broker.publish(messages(1))
-    assert broker.waiting() == 1
+    assert broker.queue_depth() == 1
     fleet.broker.restart()  # the pooled connection is stale now
     broker.revoke(["job-0-1"])
     broker.publish(messages(1))
-    wait_until(lambda: broker.waiting() == 2, "both tasks wait")
+    wait_until(lambda: broker.queue_depth() == 2, "both tasks wait")
     broker.check()
 
 
@@ -226,7 +226,7 @@ def test_a_frozen_server_is_not_waited_for(
     frozen.publish(messages(1))
     fleet.broker.freeze()
     try:
-        assert frozen.waiting() is None
+        assert frozen.queue_depth() is None
         with pytest.raises(BrokerUnavailableError, match="out of reach"):
             frozen.publish(messages(1))
         frozen.revoke(["job-0-1"])
@@ -244,7 +244,7 @@ def test_a_wrong_password_is_told_and_not_shown(fleet: RabbitMQFleet, settings: 
             call()
         assert "ACCESS_REFUSED" in str(caught.value)
         assert "let-me-in" not in str(caught.value)
-    assert broker.waiting() is None
+    assert broker.queue_depth() is None
     broker.revoke(["job-0-1"])
 
 

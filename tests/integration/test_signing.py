@@ -11,7 +11,7 @@ from kombu.pidbox import Mailbox
 
 from pyrmute_tasks import Migrator
 from pyrmute_tasks.distributed.app import create_app, signed_part
-from pyrmute_tasks.engine.job import JobSpec
+from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import NoWorkersError, SignatureError
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.wire.frames import pack
@@ -190,11 +190,11 @@ def test_an_outcome_that_is_forged_again_and_again_ends_the_job(target: Target) 
 def test_forged_notices_are_ignored(target: Target) -> None:
     def put(store: Any, job: str) -> None:
         task = f"{id_of(job)}-3-1"
-        deaths = [f"!3 {task}{number} signal 9".encode() for number in range(9)]
+        crashes = [f"!3 {task}{number} signal 9".encode() for number in range(9)]
         notices = [
-            *deaths,
-            *(theirs.seal(Sealed.NOTICE, id_of(job), "", death) for death in deaths),
-            *(ours.seal(Sealed.NOTICE, "0123abcd", "", death) for death in deaths),
+            *crashes,
+            *(theirs.seal(Sealed.NOTICE, id_of(job), "", death) for death in crashes),
+            *(ours.seal(Sealed.NOTICE, "0123abcd", "", death) for death in crashes),
             f"?3 {task} some-worker other-code".encode(),
             f"~3 {task} it is forged".encode(),
         ]

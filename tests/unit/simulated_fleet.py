@@ -31,7 +31,7 @@ from pyrmute_tasks.engine.chunks import (
     encode_outcome,
     encode_packed,
 )
-from pyrmute_tasks.engine.job import JobSpec
+from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import BrokerUnavailableError
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.settings import Settings
@@ -151,7 +151,9 @@ def _run(work: Work, index: int, frame: bytes, start: int, seconds: float, worke
         error = ValueError(f"bad {bad}")
         failure = RecordFailure(bad, Stage.STEP, "1.0.0 → 2.0.0", error, worker=worker)
     outputs = encode_frame(FrameKind.OBJECTS, len(inputs), pack(migrated(inputs)))
-    return encode_outcome(Outcome(index, len(inputs), outputs, failure, seconds, worker))
+    return encode_outcome(
+        Outcome(index, len(inputs), outputs, (failure,) if failure else (), seconds, worker)
+    )
 
 
 # --- time -----------------------------------------------------------------------------------
@@ -271,11 +273,11 @@ class SimulatedStore:
             self._fleet.wait(wait_s, lambda: bool(keys.done))
         notices = list(keys.done)
         keys.done.clear()
-        deaths = [notice[1:].partition(" ") for notice in notices if notice[0] == "!"]
+        crashes = [notice[1:].partition(" ") for notice in notices if notice[0] == "!"]
         declines = [Decline(*notice[1:].split(" ", 3)) for notice in notices if notice[0] == "?"]
         settled = [notice for notice in notices if notice[0] not in "!?"]
         outcomes = [(part, keys.out[part]) for part in settled if part in keys.out]
-        return Arrivals(outcomes, [(part, how) for part, _, how in deaths], declines)
+        return Arrivals(outcomes, [(part, how) for part, _, how in crashes], declines)
 
     def look_for_outcomes(self, job: str, known: Collection[str] = ()) -> list[tuple[str, bytes]]:
         self._fleet.call()
@@ -334,7 +336,7 @@ class SimulatedStore:
         self._fleet.moved()
         return True
 
-    def note_death(self, job: str, part: str, how: str) -> None:
+    def note_crash(self, job: str, part: str, how: str) -> None:
         self._tell(job, part, f"!{part} {how}")
 
     def decline(self, job: str, part: str, task: str, worker: str, code: str) -> bool:
@@ -423,7 +425,7 @@ class SimulatedBroker:
         if seconds is not None:
             self._fleet.later(seconds, lambda: self.queue.append(message))
 
-    def waiting(self) -> int | None:
+    def queue_depth(self) -> int | None:
         self._fleet.call()
         if self._fleet.now < self.away_until:
             self._fleet.advance(self.silent_s)
@@ -609,10 +611,10 @@ class SimulatedWorker:
         """The main process sees it a moment later, and tells."""
         run.is_dead = True
         self._fleet.note_end(run.records, End.DIED)
-        self._later(_NOTICE_DEATH_S, run, self._note_death if is_told else self._end)
+        self._later(_NOTICE_DEATH_S, run, self._note_crash if is_told else self._end)
 
-    def _note_death(self, run: _TaskRun) -> None:
-        self._fleet.store.note_death(run.job, run.part, "signal 9 (SIGKILL)")
+    def _note_crash(self, run: _TaskRun) -> None:
+        self._fleet.store.note_crash(run.job, run.part, "signal 9 (SIGKILL)")
         self._end(run)
 
     def get_stuck(self, run: _TaskRun) -> None:
@@ -623,7 +625,7 @@ class SimulatedWorker:
 
     def _give_up(self, run: _TaskRun) -> None:
         self._fleet.note_end(run.records, End.DIED)
-        self._note_death(run)
+        self._note_crash(run)
 
     def kill(self) -> list[Message]:
         """SIGKILL, or its host is gone; return the messages that are lost with it."""

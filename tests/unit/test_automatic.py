@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from pyrmute_tasks import MigrationError, ModelManager
-from pyrmute_tasks.plans.converters import ChangeCompiler
+from pyrmute_tasks.plans.converters import ConverterCompiler
 from pyrmute_tasks.plans.field_shapes import Reader
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.plans.steps import StepCompiler
@@ -681,7 +681,7 @@ def test_a_type_alias_may_hold_itself(cities: Both) -> None:
     assert place.items.models == [City1]
 
     registry = cities.ours._registry
-    compiler = ChangeCompiler(registry, StepCompiler(registry).nested)
+    compiler = ConverterCompiler(registry, StepCompiler(registry).nested)
     change = compiler._change(compiler._reader.place(old), compiler._reader.place(new))
     assert change is not None
     assert change({"a": {"b": [OLD, 1, None]}, "c": [OLD]}) == {

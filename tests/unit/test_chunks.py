@@ -107,7 +107,7 @@ def test_a_frame_that_holds_something_else_than_it_says_is_refused() -> None:
 def test_an_outcome_travels_with_its_failure() -> None:
     failure = RecordFailure.of(41, Stage.STEP, "1.0.0 → 2.0.0", KeyError("name"))
     frame = encode_frame(FrameKind.LINES, 1, b"{}\n")
-    back = decode_outcome(encode_outcome(Outcome(4, 1, frame, failure, 0.5, "w1")))
+    back = decode_outcome(encode_outcome(Outcome(4, 1, frame, (failure,), 0.5, "w1")))
     assert (back.index, back.count, back.seconds, back.worker) == (4, 1, 0.5, "w1")
     assert bytes(back.outputs.payload) == b"{}\n"
     assert back.failure is not None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyrmute_tasks.distributed.producer.redelivery import Deliveries, Loss, Part, Sighting
+from pyrmute_tasks.distributed.producer.redelivery import Deliveries, FleetSnapshot, Loss, Part
 from pyrmute_tasks.distributed.protocol import TOO_LARGE, ClaimInfo
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_records
 from pyrmute_tasks.errors import ProcessDiedError
@@ -38,11 +38,11 @@ def see(
     claims: dict[str, ClaimInfo] | None = None,
     running: dict[str, Collection[str]] | None = None,
     empty: bool = True,
-) -> Sighting:
-    return Sighting(claims or {}, running if running is not None else {"w": ()}, empty)
+) -> FleetSnapshot:
+    return FleetSnapshot(claims or {}, running if running is not None else {"w": ()}, empty)
 
 
-def lost(deliveries: Deliveries, now: float, sighting: Sighting) -> list[tuple[str, Loss]]:
+def lost(deliveries: Deliveries, now: float, sighting: FleetSnapshot) -> list[tuple[str, Loss]]:
     return [(part.key, loss) for part, loss in deliveries.lost(now, sighting)]
 
 
@@ -107,7 +107,7 @@ def test_what_nobody_took_is_sent_again_ever_more_rarely_though_the_queue_is_lon
 def test_what_waits_at_a_worker_for_its_turn_is_not_lost_while_all_are_busy() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
-    held = Sighting({}, {"w": ["other", part.task]}, queue_is_empty=True, any_idle=False)
+    held = FleetSnapshot({}, {"w": ["other", part.task]}, queue_is_empty=True, any_idle=False)
     assert lost(deliveries, 1.0, held) == []
     assert lost(deliveries, 60.0, held) == []
 
@@ -115,7 +115,9 @@ def test_what_waits_at_a_worker_for_its_turn_is_not_lost_while_all_are_busy() ->
 def test_what_waits_at_a_busy_worker_goes_to_an_idle_one() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
-    held = Sighting({}, {"w": ["other", part.task], "v": []}, queue_is_empty=True, any_idle=True)
+    held = FleetSnapshot(
+        {}, {"w": ["other", part.task], "v": []}, queue_is_empty=True, any_idle=True
+    )
     assert lost(deliveries, 1.0, held) == []
     assert lost(deliveries, 3.5, held) == [("0", Loss.UNCLAIMED)]
 
@@ -124,7 +126,7 @@ def test_what_waits_at_a_worker_that_leaves_is_sent_to_others_at_once() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
     running = {"w": ["other", part.task], "v": []}
-    held = Sighting({}, running, queue_is_empty=False, leaving={"w"}, any_idle=False)
+    held = FleetSnapshot({}, running, queue_is_empty=False, leaving={"w"}, any_idle=False)
     assert lost(deliveries, 0.1, held) == [("0", Loss.UNCLAIMED)]
 
 
@@ -152,7 +154,7 @@ def test_what_takes_far_longer_than_others_is_backed_up_once() -> None:
     part = sent(deliveries, 0)
     deliveries.settle("1", Outcome(1, 4, echo(quick).outputs, seconds=0.1))
 
-    def running_for(seconds: float) -> Sighting:
+    def running_for(seconds: float) -> FleetSnapshot:
         return see({"0": ClaimInfo("w", part.task, seconds)}, {"w": {part.task}})
 
     assert lost(deliveries, 1059, running_for(59)) == []  # it has waited for long, and run little
@@ -168,7 +170,7 @@ def test_the_record_that_kills_is_found_and_few_processes_die(
     killer = data.draw(st.integers(0, count - 1))
     deliveries = Deliveries()
     to_send = [deliveries.add(chunk_of(3, count, kind))]
-    deaths = 0
+    crashes = 0
     result: Outcome[Frame] | None = None
     while result is None:
         part = to_send.pop(data.draw(st.integers(0, len(to_send) - 1)))
@@ -178,13 +180,13 @@ def test_the_record_that_kills_is_found_and_few_processes_die(
         if not first <= killer < first + part.chunk.count:
             result = deliveries.settle(part.key, echo(part))
             continue
-        deaths += 1
-        verdict = deliveries.died(part.key, "signal 9")
+        crashes += 1
+        verdict = deliveries.crashed(part.key, "signal 9")
         if isinstance(verdict, Outcome):
             result = verdict
         elif verdict is not None:
             to_send += verdict
-    assert deaths <= (count - 1).bit_length() + 2
+    assert crashes <= (count - 1).bit_length() + 2
     assert result.failure is not None
     assert result.failure.index == 300 + killer
     assert isinstance(result.failure.error, ProcessDiedError)
@@ -199,7 +201,7 @@ def test_the_record_that_kills_is_found_and_few_processes_die(
 def test_a_chunk_that_only_once_took_a_process_with_it_is_whole() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
-    assert deliveries.died("0", "signal 9") == [part]
+    assert deliveries.crashed("0", "signal 9") == [part]
     outcome = echo(part)
     assert deliveries.settle("0", outcome) is outcome
 
@@ -207,7 +209,7 @@ def test_a_chunk_that_only_once_took_a_process_with_it_is_whole() -> None:
 def test_a_chunk_whose_outputs_are_too_large_is_halved_at_once_and_nobody_died() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
-    halves = deliveries.died("0", TOO_LARGE)
+    halves = deliveries.crashed("0", TOO_LARGE)
     assert isinstance(halves, list)
     assert len(halves) == 2
     assert [half.may_kill for half in halves] == [part.may_kill] * 2
@@ -230,7 +232,7 @@ def test_what_is_dropped_is_forgotten() -> None:
     parts = [sent(deliveries, index) for index in range(3)]
     assert deliveries.drop(1) == parts[1:]
     assert deliveries.settle("2", echo(parts[2])) is None
-    assert deliveries.died("1", "x") is None
+    assert deliveries.crashed("1", "x") is None
     assert deliveries.keys == ["0"]
 
 

@@ -234,16 +234,16 @@ class Run:
             assert len(self.fleet.store.outcomes_of(JOB)) <= 2 * self.window
             yield chunk_of(self.fleet.work, index)
 
-    def finish(self, chunk: Chunk[bytes], outcome: Outcome[Frame]) -> Outcome[list[dict[str, int]]]:
+    def finish(
+        self, chunk: Chunk[None], outcome: Outcome[Frame], /
+    ) -> Outcome[list[dict[str, int]]]:
         outputs = decode_records(outcome.outputs)
-        return Outcome(chunk.index, outcome.count, outputs, outcome.failure)
+        return Outcome(chunk.index, outcome.count, outputs, outcome.failures)
 
     def go(self) -> "Run":
         with ExitStack() as stack:
             executor = enter(stack, self.fleet)
-            outcomes = run_ordered(
-                self.source(), executor, lambda: Window(self.window), finish=self.finish
-            )
+            outcomes = run_ordered(self.source(), executor, lambda: Window(self.window), sink=self)
             try:
                 self.consume(outcomes)
             except CodeMismatchError as error:

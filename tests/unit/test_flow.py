@@ -15,7 +15,13 @@ from hypothesis.stateful import (
 )
 
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
-from pyrmute_tasks.engine.events import ChunkDelivered, ChunkDiscarded, ChunkSubmitted, Event
+from pyrmute_tasks.engine.events import (
+    ChunkDelivered,
+    ChunkDiscarded,
+    ChunkSubmitted,
+    Event,
+    Observers,
+)
 from pyrmute_tasks.engine.pipeline import Window, run_ordered
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.failures import RecordFailure, Stage
@@ -35,11 +41,18 @@ def make_outcome(index: int, fails_at: int | None = None) -> Outcome[list[int]]:
     if fails_at is not None:
         position = start + fails_at
         failure = RecordFailure.of(position, Stage.STEP, "", ValueError(f"bad {position}"))
-    return Outcome(index, count, list(range(start, start + count)), failure)
+    return Outcome(index, count, list(range(start, start + count)), (failure,) if failure else ())
 
 
-def keep(chunk: Chunk[int], outcome: Outcome[list[int]]) -> Outcome[list[int]]:
-    return outcome
+class Keep:
+    """Delivers outcomes as they come."""
+
+    def finish(self, chunk: Chunk[None], outcome: Outcome[list[int]], /) -> Outcome[list[int]]:
+        assert chunk.index == outcome.index
+        return outcome
+
+
+KEEP = Keep()
 
 
 @dataclass
@@ -115,8 +128,8 @@ class FlowMachine(RuleBasedStateMachine):
             self.source(),
             self.executor,
             lambda: Window(window, byte_limit),
-            finish=self.finish,
-            observers=(self.observe,),
+            sink=self,
+            observers=Observers((self.observe,)),
         )
 
     def source(self) -> Generator[Chunk[int], None, None]:
@@ -129,7 +142,7 @@ class FlowMachine(RuleBasedStateMachine):
         finally:
             self.source_closed = True
 
-    def finish(self, chunk: Chunk[int], outcome: Outcome[list[int]]) -> Outcome[list[int]]:
+    def finish(self, chunk: Chunk[None], outcome: Outcome[list[int]], /) -> Outcome[list[int]]:
         place = self.late_failures.get(chunk.index)
         if place is None or place >= outcome.count:
             return outcome
@@ -137,7 +150,7 @@ class FlowMachine(RuleBasedStateMachine):
             outcome,
             outputs=outcome.outputs[:place],
             count=place,
-            failure=make_outcome(chunk.index, place).failure,
+            failures=make_outcome(chunk.index, place).failures,
         )
 
     def observe(self, event: Event) -> None:
@@ -234,7 +247,7 @@ TestFlow.settings = settings(
 
 
 def run_all(chunks: Iterator[Chunk[int]], window: Window) -> list[int]:
-    outcomes = run_ordered(chunks, ScriptedExecutor(), lambda: window, finish=keep)
+    outcomes = run_ordered(chunks, ScriptedExecutor(), lambda: window, sink=KEEP)
     return [record for outcome in outcomes for record in outcome.outputs]
 
 
@@ -253,7 +266,7 @@ class SlowFirst(ScriptedExecutor):
 def test_a_slow_first_chunk_holds_no_more_than_the_window() -> None:
     executor = SlowFirst()
     chunks = (make_chunk(index) for index in range(2000))
-    outcomes = run_ordered(chunks, executor, lambda: Window(16), finish=keep)
+    outcomes = run_ordered(chunks, executor, lambda: Window(16), sink=KEEP)
     assert next(outcomes).index == 0
     assert executor.most_held == 16
     assert [outcome.index for outcome in outcomes] == list(range(1, 2000))
@@ -281,7 +294,7 @@ def test_the_windows_bytes_are_those_of_the_outcomes_where_these_are_larger() ->
     executor = SlowTwentieth()
     chunks = (make_chunk(index, size_bytes=10) for index in range(200))
     window = Window(chunks=1000, size_bytes=300)
-    outcomes = run_ordered(chunks, executor, lambda: window, finish=keep)
+    outcomes = run_ordered(chunks, executor, lambda: window, sink=KEEP)
     assert [outcome.index for outcome in outcomes] == list(range(200))
     assert executor.held_behind_it == 300 // 30
 
@@ -294,7 +307,7 @@ def test_reading_waits_for_the_consumer() -> None:
             read.append(index)
             yield make_chunk(index)
 
-    outcomes = run_ordered(source(), ScriptedExecutor(), lambda: Window(4), finish=keep)
+    outcomes = run_ordered(source(), ScriptedExecutor(), lambda: Window(4), sink=KEEP)
     next(outcomes)
     assert len(read) <= 4
     next(outcomes)
@@ -312,7 +325,7 @@ def test_a_ready_outcome_is_delivered_before_a_slow_source_has_filled_the_window
             read.append(index)
             yield make_chunk(index)
 
-    next(run_ordered(source(), executor, lambda: Window(50), finish=keep))
+    next(run_ordered(source(), executor, lambda: Window(50), sink=KEEP))
     assert len(read) == 3
 
 
@@ -328,8 +341,8 @@ def test_an_earlier_failure_that_arrives_later_wins_and_what_ran_in_vain_is_told
         (make_chunk(index) for index in range(100)),
         executor,
         lambda: Window(6),
-        finish=keep,
-        observers=(events.append,),
+        sink=KEEP,
+        observers=Observers((events.append,)),
     )
     next(outcomes)
     executor.complete(5)
@@ -353,7 +366,7 @@ def test_an_observer_that_raises_cannot_hurt_the_run() -> None:
 
     chunks = (make_chunk(index) for index in range(3))
     outcomes = run_ordered(
-        chunks, ScriptedExecutor(), lambda: Window(2), finish=keep, observers=(broken,)
+        chunks, ScriptedExecutor(), lambda: Window(2), sink=KEEP, observers=Observers((broken,))
     )
     assert [outcome.index for outcome in outcomes] == [0, 1, 2]
 
@@ -362,7 +375,7 @@ def test_the_window_may_grow_and_shrink() -> None:
     executor = ScriptedExecutor()
     size = 2
     chunks = (make_chunk(index) for index in range(100))
-    outcomes = run_ordered(chunks, executor, lambda: Window(size), finish=keep)
+    outcomes = run_ordered(chunks, executor, lambda: Window(size), sink=KEEP)
     next(outcomes)
     assert len(executor.submitted) <= 2
     size = 10

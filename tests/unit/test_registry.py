@@ -15,7 +15,7 @@ from pyrmute_tasks.errors import (
     ModelNotFoundError,
     RegistrationError,
 )
-from pyrmute_tasks.pyrmute_adapter import adopt
+from pyrmute_tasks.pyrmute_adapter import adapt
 from pyrmute_tasks.registry import is_loading, load_attribute, locate_attribute
 
 
@@ -137,7 +137,7 @@ def test_a_name_with_control_characters_is_refused(name: str) -> None:
     foreign.model(name, "1.0.0")(tests.people.PersonV1)
     foreign.model(name, "2.0.0")(tests.people.PersonV2)
     with pytest.raises(RegistrationError):
-        adopt(foreign).plan(name, "1.0.0", "2.0.0")
+        adapt(foreign).plan(name, "1.0.0", "2.0.0")
 
 
 @pytest.mark.parametrize("version", ["1.0.0\n", "1.\x1b[0m0.0", "1.0.0\u2028", "1\t.0.0"])

@@ -2,7 +2,7 @@ import ssl
 
 import pytest
 
-from pyrmute_tasks.engine.job import Fence
+from pyrmute_tasks.engine.job_spec import OnCodeMismatch
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.logs import hide_password, task_label
 from pyrmute_tasks.settings import Compress, Settings
@@ -82,7 +82,10 @@ def test_what_crosses_a_network_is_compressed(
 
 def test_every_setting_survives_the_way_through_variables() -> None:
     settings = Settings(
-        fence=Fence.WARN, compress=Compress.NEVER, memory_limit_bytes=7, time_limit_s=9000.0
+        on_code_mismatch=OnCodeMismatch.WARN,
+        compress=Compress.NEVER,
+        memory_limit_bytes=7,
+        time_limit_s=9000.0,
     )
     assert Settings.from_env(settings.to_env()) == settings
 
@@ -90,7 +93,7 @@ def test_every_setting_survives_the_way_through_variables() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("PYRMUTE_TASKS_FENCE", "open", "must be reject or warn"),
+        ("PYRMUTE_TASKS_ON_CODE_MISMATCH", "open", "must be reject or warn"),
         ("PYRMUTE_TASKS_COMPRESS", "zip", "must be auto, always, never"),
         ("PYRMUTE_TASKS_MEMORY_LIMIT_BYTES", "1 GB", "must be a whole number"),
         ("PYRMUTE_TASKS_MEMORY_LIMIT_BYTES", "-1", "must be 0 or more"),

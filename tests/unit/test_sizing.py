@@ -6,7 +6,7 @@ import pytest
 
 from pyrmute_tasks.engine.chunk_sizes import ChunkSizer, RecordSizer
 from pyrmute_tasks.engine.chunks import cut_records
-from pyrmute_tasks.engine.events import ChunkSettled
+from pyrmute_tasks.engine.events import ChunkSettled, SlotsChanged
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -68,7 +68,8 @@ def test_a_step_that_becomes_slow_is_noticed_within_a_window() -> None:
 
 
 def test_the_last_chunks_get_smaller_so_that_all_slots_end_together() -> None:
-    sizer = ChunkSizer(512 * KIB, 4 * MIB, slots=lambda: 4)
+    sizer = ChunkSizer(512 * KIB, 4 * MIB)
+    sizer(SlotsChanged(4))
     fleet = SimulatedFleet(sizer, 0.065).run(100 * MIB)
     assert sum(fleet.sizes) == 100 * MIB
     assert fleet.sizes[-1] <= 64 * KIB
@@ -77,7 +78,8 @@ def test_the_last_chunks_get_smaller_so_that_all_slots_end_together() -> None:
 
 @pytest.mark.parametrize("slots", [1, 8, 64, 512])
 def test_a_window_holds_chunks_for_all_slots(slots: int) -> None:
-    sizer = ChunkSizer(512 * KIB, MIB, slots=lambda: slots, window_bytes=64 * MIB)
+    sizer = ChunkSizer(512 * KIB, MIB, window_bytes=64 * MIB)
+    sizer(SlotsChanged(slots))
     fleet = SimulatedFleet(sizer, 0.01).run(400 * MIB)
     assert 4 * slots * 2 * max(fleet.sizes) <= 64 * MIB
 

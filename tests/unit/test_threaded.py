@@ -10,7 +10,7 @@ from pyrmute_tasks.engine.chunks import Chunk
 from pyrmute_tasks.engine.pipeline import Window, run_ordered
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader, ThreadedReader, in_thread
 from tests.conftest import wait_until
-from tests.unit.test_flow import ScriptedExecutor, keep, make_chunk
+from tests.unit.test_flow import KEEP, ScriptedExecutor, make_chunk
 
 WHO: contextvars.ContextVar[str] = contextvars.ContextVar("WHO", default="nobody")
 
@@ -52,7 +52,7 @@ def reader_of(source: Source) -> ConvertedReader[Chunk[int]]:
 def test_what_is_finished_leaves_while_the_source_blocks() -> None:
     source = Source(free=3)
     executor = ScriptedExecutor()
-    outcomes = run_ordered(reader_of(source), executor, lambda: Window(16), finish=keep)
+    outcomes = run_ordered(reader_of(source), executor, lambda: Window(16), sink=KEEP)
     timer = threading.Timer(0.2, lambda: [executor.complete(index) for index in range(3)])
     timer.start()
     assert [next(outcomes).index for _ in range(3)] == [0, 1, 2]
@@ -74,7 +74,7 @@ def test_what_is_finished_leaves_while_the_source_blocks() -> None:
 
 def test_nothing_is_read_beyond_the_window() -> None:
     source = Source(free=1000)
-    outcomes = run_ordered(reader_of(source), ScriptedExecutor(), lambda: Window(4), finish=keep)
+    outcomes = run_ordered(reader_of(source), ScriptedExecutor(), lambda: Window(4), sink=KEEP)
     for delivered in range(50):
         next(outcomes)
         assert source.read <= delivered + 4 + 1
@@ -85,7 +85,7 @@ def test_nothing_is_read_beyond_the_window() -> None:
 @pytest.mark.parametrize("error", [OSError("broke"), KeyboardInterrupt(), GeneratorExit()])
 def test_the_error_of_a_source_is_raised_behind_what_it_gave(error: BaseException) -> None:
     source = Source(free=1000, error=error, end=5)
-    outcomes = run_ordered(reader_of(source), ScriptedExecutor(), lambda: Window(2), finish=keep)
+    outcomes = run_ordered(reader_of(source), ScriptedExecutor(), lambda: Window(2), sink=KEEP)
     got = []
     with pytest.raises(type(error)):
         for outcome in outcomes:
@@ -101,7 +101,7 @@ def test_a_source_sees_the_context_of_its_consumer() -> None:
         reader = reader_of(source)
     finally:
         WHO.reset(token)
-    outcomes = run_ordered(reader, ScriptedExecutor(), lambda: Window(2), finish=keep)
+    outcomes = run_ordered(reader, ScriptedExecutor(), lambda: Window(2), sink=KEEP)
     assert [outcome.index for outcome in outcomes] == [0, 1, 2]
     assert source.who == "somebody"
     assert list(in_thread([1, 2])) == [1, 2]

@@ -144,15 +144,15 @@ class Broker:
             kwargsrepr="{}",
         )
 
-    def waiting(self) -> int | None:
+    def queue_depth(self) -> int | None:
         """Return how many tasks wait in the queue; None if the broker is away."""
         try:
             with self._connection() as connection:
-                return self._count_waiting(connection)
+                return self._count_queue(connection)
         except self._errors:
             return None
 
-    def _count_waiting(self, connection: Any) -> int:
+    def _count_queue(self, connection: Any) -> int:
         # A channel of its own: an error closes it. On Redis an empty queue is such an error,
         # and there a channel that is not closed keeps two connections.
         with contextlib.closing(connection.channel()) as channel:

@@ -7,7 +7,7 @@ from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.distributed.producer.broker import Broker
 from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
 from pyrmute_tasks.distributed.store import Store
-from pyrmute_tasks.engine.job import JobSpec
+from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
 from pyrmute_tasks.settings import Settings
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, Self
 import redis
 
 from pyrmute_tasks.distributed.producer.broker import Message
-from pyrmute_tasks.distributed.producer.redelivery import Deliveries, Loss, Part, Sighting
+from pyrmute_tasks.distributed.producer.redelivery import Deliveries, FleetSnapshot, Loss, Part
 from pyrmute_tasks.distributed.protocol import (
     Arrivals,
     ClaimInfo,
@@ -21,7 +21,7 @@ from pyrmute_tasks.distributed.protocol import (
 )
 from pyrmute_tasks.distributed.store import is_full
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_outcome
-from pyrmute_tasks.engine.job import JobSpec
+from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import (
     BrokerUnavailableError,
     CodeMismatchError,
@@ -58,7 +58,7 @@ class TaskBroker(Protocol):
     def publish(self, messages: Sequence[Message]) -> None:
         """Publish tasks."""
 
-    def waiting(self) -> int | None:
+    def queue_depth(self) -> int | None:
         """Return how many tasks wait in the queue; None if the broker is away."""
 
     def revoke(self, tasks: Iterable[str]) -> None:
@@ -300,9 +300,9 @@ class CeleryExecutor:
         forget, self._received = self._received, []
         arrived = self._store.take(self._spec.id, wait_s=wait_s, forget=forget)
         outcomes = self._settle(arrived.outcomes)
-        for key, how in arrived.deaths:
+        for key, how in arrived.crashes:
             self._declined_since = None  # who declines does not die of it
-            outcomes += self._after_death(self._deliveries.died(key, how), key)
+            outcomes += self._after_crash(self._deliveries.crashed(key, how), key)
         self._after_declines(arrived.declines)
         self._after_rejections(arrived.rejections)
         return outcomes
@@ -331,7 +331,7 @@ class CeleryExecutor:
     def _damaged(self, key: str, why: str) -> FrameError:
         return FrameError(f"the outcome of chunk {key} of {self._spec} is damaged: {why}")
 
-    def _after_death(
+    def _after_crash(
         self, verdict: list[Part] | Outcome[Frame] | None, key: str
     ) -> list[Outcome[Frame]]:
         """Do what `Deliveries` decided about a part whose process died."""
@@ -408,7 +408,7 @@ class CeleryExecutor:
         if waiting is None:
             self._check_broker()
             return outcomes  # nothing can be sent now
-        seen = Sighting(
+        seen = FleetSnapshot(
             claims,
             {worker.name: worker.running for worker in workers},
             queue_is_empty=waiting == 0,
@@ -419,23 +419,23 @@ class CeleryExecutor:
         self._check_code(seen)
         return outcomes + self._recover(seen)
 
-    def _recover(self, seen: Sighting) -> list[Outcome[Frame]]:
+    def _recover(self, seen: FleetSnapshot) -> list[Outcome[Frame]]:
         """Send again what nobody will settle."""
         outcomes: list[Outcome[Frame]] = []
         forgotten = []
         for part, loss in self._deliveries.lost(self._clock(), seen):
             match loss:
                 case Loss.WORKER_GONE:
-                    outcomes += self._after_death(self._deliveries.disappeared(part), part.key)
+                    outcomes += self._after_crash(self._deliveries.disappeared(part), part.key)
                 case Loss.CLAIM_LOST:
-                    outcomes += self._after_death(self._deliveries.came_to_nothing(part), part.key)
+                    outcomes += self._after_crash(self._deliveries.came_to_nothing(part), part.key)
                 case Loss.UNCLAIMED | Loss.SLOW:
                     forgotten.append(part)
         if forgotten:
             self._send_again(forgotten)
         return outcomes
 
-    def _check_code(self, seen: Sighting) -> None:
+    def _check_code(self, seen: FleetSnapshot) -> None:
         """Give up on a fleet whose workers all hold other code."""
         if self._declined_since is None:
             return
@@ -458,7 +458,7 @@ class CeleryExecutor:
     def _ask_broker(self, paused_s: float) -> int | None:
         """Return how many tasks wait; note how long it has been away if it is."""
         began = self._clock()
-        waiting = self._broker.waiting()
+        waiting = self._broker.queue_depth()
         if waiting is None:  # one that is frozen takes its time, too
             self._broker_away_s += paused_s + self._clock() - began
         else:

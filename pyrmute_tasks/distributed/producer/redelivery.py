@@ -23,9 +23,9 @@ from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookCounts
 from pyrmute_tasks.wire.frames import Frame, decode_frame
 
-__all__ = ["Deliveries", "Loss", "Part", "Sighting"]
+__all__ = ["Deliveries", "FleetSnapshot", "Loss", "Part"]
 
-_DEATHS_OF_A_CHUNK: Final = 2  # one death may be the host's fault
+_CRASHES_OF_A_CHUNK: Final = 2  # one death may be the host's fault
 _DEATHS_OF_A_HALF: Final = 1
 _OVERTAKEN_S: Final = 5.0
 _EMPTY_S: Final = 2.0
@@ -49,7 +49,7 @@ class Loss(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class FleetSnapshot:
     """What the store and the broker told at one moment.
 
     Attributes:
@@ -88,7 +88,7 @@ class Part:
         sent_at: When it was sent last, by the caller's clock.
         order: How many parts were sent before it.
         turn_at: When it was last seen to wait for its turn.
-        deaths: How the processes died that ran it.
+        crashes: How the processes died that ran it.
         disappearances: How many workers were gone that had claimed it.
         lost_claims: How often it was claimed and came to nothing while the worker lived.
         rejections: How often its input or its outcome was not signed as it must be.
@@ -97,13 +97,13 @@ class Part:
 
     key: str
     chunk: Chunk[bytes]
-    may_kill: int = _DEATHS_OF_A_CHUNK
+    may_kill: int = _CRASHES_OF_A_CHUNK
     task: str = ""
     sends: int = 0
     sent_at: float = 0.0
     order: int = 0
     turn_at: float = 0.0
-    deaths: list[str] = field(default_factory=list)
+    crashes: list[str] = field(default_factory=list)
     disappearances: int = 0
     lost_claims: int = 0
     rejections: int = 0
@@ -218,14 +218,14 @@ class Deliveries:
             if found is None:
                 return None
             known.append(found)
-            if found.failure is not None:
+            if found.failures:
                 break
         for sibling in assembly.parts:
             self._parts.pop(sibling.key, None)
         del self._chunks[index]
         return _joined(index, known)
 
-    def died(self, key: str, how: str) -> "list[Part] | Outcome[Frame] | None":
+    def crashed(self, key: str, how: str) -> "list[Part] | Outcome[Frame] | None":
         """A process died that ran a part.
 
         Returns:
@@ -238,26 +238,26 @@ class Deliveries:
             return None
         if how == TOO_LARGE and part.chunk.count > 1:
             return self._halve(part, part.may_kill)  # no process died of it
-        part.deaths.append(how)
-        if len(part.deaths) < part.may_kill:
+        part.crashes.append(how)
+        if len(part.crashes) < part.may_kill:
             return [part]
         if part.chunk.count > 1:
             return self._halve(part, _DEATHS_OF_A_HALF)
-        if len(part.deaths) == part.disappearances < _DISAPPEARANCES:
+        if len(part.crashes) == part.disappearances < _DISAPPEARANCES:
             return [part]
         return self._give_up(part)
 
     def disappeared(self, part: Part) -> "list[Part] | Outcome[Frame] | None":
-        """The worker is gone that had claimed a part; else as `died`.
+        """The worker is gone that had claimed a part; else as `crashed`.
 
         It may not be the record's fault, so a single record is suspected only after
         several.
         """
         part.disappearances += 1
-        return self.died(part.key, Loss.WORKER_GONE.value)
+        return self.crashed(part.key, Loss.WORKER_GONE.value)
 
     def came_to_nothing(self, part: Part) -> "list[Part] | Outcome[Frame] | None":
-        """A part was claimed and nobody settled it, though its worker lives; else as `died`.
+        """A part was claimed and nobody settled it, though its worker lives; else as `crashed`.
 
         Its task was cancelled from outside, as a rule, and so it is sent again; but not
         without end, however it comes about.
@@ -265,14 +265,14 @@ class Deliveries:
         part.lost_claims += 1
         if part.lost_claims <= _LOST_CLAIMS:
             return [part]
-        return self.died(part.key, Loss.CLAIM_LOST.value)
+        return self.crashed(part.key, Loss.CLAIM_LOST.value)
 
     def _give_up(self, part: Part) -> Outcome[Frame] | None:
         del self._parts[part.key]
-        error = ProcessDiedError(part.deaths[-1], len(part.deaths))
+        error = ProcessDiedError(part.crashes[-1], len(part.crashes))
         failure = RecordFailure(part.chunk.start, Stage.STEP, "", error)
         empty = join_frames(decode_frame(part.chunk.payload).kind, [])
-        return self._complete(part, Outcome(part.chunk.index, 0, empty, failure))
+        return self._complete(part, Outcome(part.chunk.index, 0, empty, (failure,)))
 
     def _halve(self, part: Part, may_kill: int) -> list[Part]:
         del self._parts[part.key]
@@ -292,7 +292,7 @@ class Deliveries:
 
     # --- what is lost ---------------------------------------------------------------------
 
-    def lost(self, now: float, seen: "Sighting") -> Iterable[tuple[Part, Loss]]:
+    def lost(self, now: float, seen: "FleetSnapshot") -> Iterable[tuple[Part, Loss]]:
         """Return the parts that nobody will settle, and why."""
         self._note(now, seen)
         holders = {task: name for name, tasks in seen.running.items() for task in tasks}
@@ -312,7 +312,7 @@ class Deliveries:
             elif self._is_slow(part, claim.age_s):
                 yield part, Loss.SLOW
 
-    def _note(self, now: float, seen: Sighting) -> None:
+    def _note(self, now: float, seen: FleetSnapshot) -> None:
         if not seen.queue_is_empty or not seen.running:
             self._empty_since = None
         elif self._empty_since is None:
@@ -323,7 +323,9 @@ class Deliveries:
         self._oldest_running = min(running, default=self._sent)
         self._latest_taken = max([self._latest_taken, *(order for order, _ in latest)])
 
-    def _waits_in_vain(self, part: Part, now: float, seen: "Sighting", holder: str | None) -> bool:
+    def _waits_in_vain(
+        self, part: Part, now: float, seen: "FleetSnapshot", holder: str | None
+    ) -> bool:
         """Whether to send a part again that `holder`, if anybody, has and has not begun."""
         if holder in seen.leaving:
             return True  # it takes its time, and would give the message back in the end
@@ -367,5 +369,5 @@ def _joined(index: int, outcomes: list[Outcome[Frame]]) -> Outcome[Frame]:
     seconds = sum(outcome.seconds for outcome in outcomes)
     size_bytes = len(frame.payload)
     return Outcome(
-        index, frame.count, frame, last.failure, seconds, last.worker, counts, size_bytes
+        index, frame.count, frame, last.failures, seconds, last.worker, counts, size_bytes
     )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Self
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
-from pyrmute_tasks.engine.job import JobSpec
+from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import FleetError, MigratorClosedError
 from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
 from pyrmute_tasks.settings import Settings

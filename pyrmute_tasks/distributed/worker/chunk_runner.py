@@ -23,7 +23,7 @@ from pyrmute_tasks.distributed.protocol import TOO_LARGE, Claim, ClaimState
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.children import allow_processes
 from pyrmute_tasks.engine.chunks import Outcome, decode_records, encode_outcome
-from pyrmute_tasks.engine.job import Fence, JobSpec
+from pyrmute_tasks.engine.job_spec import JobSpec, OnCodeMismatch
 from pyrmute_tasks.errors import (
     CodeMismatchError,
     FrameError,
@@ -208,7 +208,7 @@ class ChunkRunner:
     def _give_up(self, asked: Assignment, why: str) -> None:
         """The chunk did not kill this process, but might as well have."""
         log(logging.WARNING, "chunk_given_up", why, job=asked.job, part=asked.part)
-        self._store.note_death(asked.job, asked.part, why, asked.task)
+        self._store.note_crash(asked.job, asked.part, why, asked.task)
 
     def _refuse(self, asked: Assignment, code: str) -> None:
         if len(self._declined) >= _MAX_PREPARED:
@@ -250,17 +250,14 @@ class ChunkRunner:
             outcome = _failed(asked, Stage.DECODE, error)
         except Exception as error:
             outcome = _failed(asked, Stage.STEP, error)
-        failure = outcome.failure
-        if failure is not None:
-            if inputs.count > 1 and _ran_out_of_memory(failure.error):
-                raise MemoryError  # the record is found by halving; its own it may keep
-            failure = replace(failure, worker=asked.worker)
+        if inputs.count > 1 and any(_ran_out_of_memory(bad.error) for bad in outcome.failures):
+            raise MemoryError  # the record is found by halving; its own it may keep
         seconds = time.perf_counter() - began
-        outcome = replace(outcome, failure=failure, seconds=seconds, worker=asked.worker)
         try:
-            return _encoded(outcome)
+            return _encoded(_signed_off(outcome, asked.worker, seconds))
         except FrameTooLargeError as error:
-            return _encoded(_too_large(asked, inputs, error))
+            outcome = _too_large(asked, inputs, error)
+            return _encoded(_signed_off(outcome, asked.worker, seconds))
 
     def _migrate(
         self, asked: Assignment, spec: JobSpec, plan: MigrationPlan, inputs: Frame
@@ -270,7 +267,8 @@ class ChunkRunner:
         with use_hooks(hooks if counts is None else (counts, *hooks)):
             outputs, count, failure = _run(plan, spec.kind, inputs, asked.start)
         framed = encode_frame(spec.kind, count, outputs, spec.compression)
-        return Outcome(asked.chunk, count, framed, failure, counts=counts)
+        failures = (failure,) if failure is not None else ()
+        return Outcome(asked.chunk, count, framed, failures, counts=counts)
 
     def _prepare(self, asked: Assignment, data: bytes) -> tuple[JobSpec, MigrationPlan]:
         found = self._prepared.get(data)
@@ -299,7 +297,7 @@ class ChunkRunner:
         except (ModelNotFoundError, MigrationError) as error:
             raise CodeMismatchError(" ".join(str(error).split())) from None
         if plan.fingerprint != spec.fingerprint:
-            if spec.fence is Fence.REJECT:
+            if spec.on_code_mismatch is OnCodeMismatch.REJECT:
                 raise CodeMismatchError(plan.fingerprint_tree.to_wire())
             log(
                 logging.WARNING,
@@ -355,7 +353,7 @@ def _failed(asked: Assignment, stage: Stage, error: Exception) -> Outcome[bytes]
         error=describe_safely(error),
     )
     failure = RecordFailure.of(asked.start, stage, "", error)
-    return Outcome(asked.chunk, 0, _EMPTY_OUTPUTS, failure)
+    return Outcome(asked.chunk, 0, _EMPTY_OUTPUTS, (failure,))
 
 
 def _too_large(asked: Assignment, inputs: Frame, error: FrameTooLargeError) -> Outcome[bytes]:
@@ -366,22 +364,30 @@ def _too_large(asked: Assignment, inputs: Frame, error: FrameTooLargeError) -> O
     """
     if inputs.count > 1:
         raise error
-    outcome = _failed(asked, Stage.ENCODE, error)
-    assert outcome.failure is not None
-    return replace(outcome, failure=replace(outcome.failure, worker=asked.worker))
+    return _failed(asked, Stage.ENCODE, error)
+
+
+def _signed_off(outcome: Outcome[bytes], worker: str, seconds: float) -> Outcome[bytes]:
+    """Note on an outcome, and on its failures, who worked on it and how long."""
+    failures = tuple(replace(failure, worker=worker) for failure in outcome.failures)
+    return replace(outcome, failures=failures, seconds=seconds, worker=worker)
 
 
 def _encoded(outcome: Outcome[bytes]) -> bytes:
     try:
         return encode_outcome(outcome)
     except Exception:
-        if outcome.failure is None:
+        if not outcome.failures:
             raise
         # A step's exception is somebody's code, and may not even let itself be looked at.
-        kind = type(outcome.failure.error)
-        stand_in = RemoteError(f"{kind.__module__}.{kind.__qualname__}", "")
-        failure = replace(outcome.failure, error=stand_in, traceback="not available")
-        return encode_outcome(replace(outcome, failure=failure))
+        failures = tuple(map(_stood_in_for, outcome.failures))
+        return encode_outcome(replace(outcome, failures=failures))
+
+
+def _stood_in_for(failure: RecordFailure) -> RecordFailure:
+    kind = type(failure.error)
+    stand_in = RemoteError(f"{kind.__module__}.{kind.__qualname__}", "")
+    return replace(failure, error=stand_in, traceback="not available")
 
 
 def _ran_out_of_memory(error: BaseException) -> bool:
@@ -473,7 +479,7 @@ class ChunkRequest(Request):
     ) -> Any:
         """Handle a task that ended with an exception, or with its process."""
         error = getattr(exc_info.exception, "exc", exc_info.exception)  # the pool may wrap it
-        if isinstance(error, WorkerLostError) and not self._note_death(_how(error)):
+        if isinstance(error, WorkerLostError) and not self._note_crash(_how(error)):
             # Nobody was told: then at least the broker shall deliver it again.
             task_ready(self)
             return self.reject(requeue=True)
@@ -483,13 +489,13 @@ class ChunkRequest(Request):
         """Handle a task that took longer than it may; its process has been killed."""
         super().on_timeout(soft, timeout)
         if not soft:
-            self._note_death(f"time limit of {timeout:g} s")
+            self._note_crash(f"time limit of {timeout:g} s")
 
-    def _note_death(self, how: str) -> bool:
+    def _note_crash(self, how: str) -> bool:
         try:
             job, part, *_ = self.args
             task: Any = self.task
-            task.open_store().note_death(job, part, how, self.id)
+            task.open_store().note_crash(job, part, how, self.id)
         except (redis.RedisError, TypeError, ValueError) as error:
             log(
                 logging.ERROR,

@@ -186,8 +186,8 @@ def _environment(subject: str, code: ReachedCode) -> list[Node]:
 
 def _hop(hop: Hop, code: ReachedCode) -> Node:
     name = f"{hop.name} {hop.from_version} → {hop.to_version}"
-    if hop.step is None or hop.step.automatic:
-        return Node("step", name, text="automatic" if hop.step else "nothing")
+    if hop.step is None or hop.step.generated:
+        return Node("step", name, text="generated" if hop.step else "nothing")
     node = code.step(name, hop.step.function)
     if node.text is None:
         code.know({}, [(name, hop.step.function)])

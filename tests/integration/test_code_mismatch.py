@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pyrmute_tasks import CodeMismatchError, Fence, Migrator, Settings
+from pyrmute_tasks import CodeMismatchError, Migrator, OnCodeMismatch, Settings
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.distributed.store import Store
 from tests.conftest import ROOT, wait_until
@@ -137,7 +137,7 @@ def has_declined(caplog: pytest.LogCaptureFixture) -> bool:
 
 def test_warn_migrates_all_the_same(fleet: EmbeddedFleet, tmp_path: Path) -> None:
     os.killpg(fleet.process_ids[1], signal.SIGKILL)
-    settings = replace(fleet.settings, fence=Fence.WARN)
+    settings = replace(fleet.settings, on_code_mismatch=OnCodeMismatch.WARN)
     with (
         worker_with(OLDER_STEP, settings, tmp_path) as log,
         Migrator(manager, settings=settings) as migrator,

@@ -1,0 +1,104 @@
+"""Records as a source of chunks, and as what comes out of them."""
+
+from collections.abc import Generator, Iterable, Iterator
+from functools import partial
+from itertools import chain
+from typing import Any, Final
+
+from pyrmute_tasks.engine.chunk_sizes import ChunkSizer, RecordSizer
+from pyrmute_tasks.engine.chunks import (
+    Chunk,
+    Outcome,
+    cut_records,
+    decode_records,
+    encode_packed,
+    pack_each,
+)
+from pyrmute_tasks.engine.events import Event
+from pyrmute_tasks.engine.threaded_sources import ConvertedReader, ThreadedReader, ThreadedSource
+from pyrmute_tasks.hooks import HookSet
+from pyrmute_tasks.plans.garbage_collection import rare_collections
+from pyrmute_tasks.plans.plan import MigrationPlan, Wanted
+from pyrmute_tasks.wire.frames import Compression, Frame, FrameKind
+
+__all__ = ["RecordSink", "RecordSource"]
+
+_FIRST_BYTES: Final = 256 * 1024
+_MOST_BYTES: Final = 512 * 1024
+
+
+class RecordSource:
+    """Records cut into chunks of objects frames; closes what it reads when it is closed.
+
+    Args:
+        records: The source, read no further than asked.
+        chunk_size: Records a chunk, exactly; None chooses it from their size.
+        window_bytes: Size of the window that is to hold enough chunks for all slots.
+        compression: How frames are compressed.
+    """
+
+    kind: Final = FrameKind.OBJECTS
+
+    def __init__(
+        self,
+        records: Iterable[Any],
+        chunk_size: int | None,
+        window_bytes: int,
+        compression: Compression,
+    ) -> None:
+        self._sizer = ChunkSizer(_FIRST_BYTES, _MOST_BYTES, window_bytes)
+        self._record_sizer = RecordSizer(self._sizer)
+        self._compression = compression
+        self._first: Chunk[list[bytes]] | None = None
+        cut = partial(cut_records, pack_each(records), chunk_size or self._record_sizer)
+        self._cut: ThreadedReader[Chunk[list[bytes]]] | Generator[Chunk[list[bytes]], None, None]
+        self._cut = ThreadedReader(cut) if isinstance(records, ThreadedSource) else cut()
+
+    def has_records(self) -> bool:
+        """Say whether there is anything to do; reads the first chunk."""
+        self._first = next(self._cut, None)
+        return self._first is not None
+
+    def chunks(self) -> Iterator[Chunk[bytes]] | ConvertedReader[Chunk[bytes]]:
+        """Return the chunks; call `has_records` first."""
+        assert self._first is not None
+        if isinstance(self._cut, ThreadedReader):
+            return ConvertedReader(self._cut, self._encode, self._first)
+        return map(self._encode, chain((self._first,), self._cut))
+
+    def _encode(self, chunk: Chunk[list[bytes]]) -> Chunk[bytes]:
+        frame = encode_packed(chunk, self._compression)
+        self._record_sizer.cut(frame.index, frame.count, frame.size_bytes)
+        return frame
+
+    def __call__(self, event: Event, /) -> None:
+        """Learn how large the next chunks are to be."""
+        self._sizer(event)
+
+    def close(self) -> None:
+        """Close the records' source."""
+        self._cut.close()
+
+
+class RecordSink:
+    """Makes of the data that workers have migrated what the caller wants.
+
+    Args:
+        plan: The job's plan.
+        wanted: Models, validated here, or data.
+        hooks: The manager's, for what workers counted.
+    """
+
+    def __init__(self, plan: MigrationPlan, wanted: Wanted, hooks: HookSet) -> None:
+        self._plan = plan
+        self._wanted = wanted
+        self._hooks = hooks
+
+    def finish(self, chunk: Chunk[None], outcome: Outcome[Frame], /) -> Outcome[list[Any]]:
+        """Decode a chunk's outputs, and validate them if models are wanted."""
+        self._hooks.merge(outcome.counts)
+        with rare_collections():
+            data = decode_records(outcome.outputs)
+            outputs, invalid = self._wanted.finish(self._plan, data, chunk.start)
+        failures = outcome.failures if invalid is None else (invalid,)
+        return Outcome(outcome.index, len(outputs), outputs, failures)
