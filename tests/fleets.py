@@ -25,7 +25,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from pyrmute_tasks import Settings
-from pyrmute_tasks.distributed.embedded import _Guard
+from pyrmute_tasks.distributed.guard import Guard
 from pyrmute_tasks.distributed.store import Store
 from tests.conftest import ROOT, descendants, wait_until
 from tests.rabbitmq import RabbitMQ
@@ -59,7 +59,7 @@ class Processes:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
-        self._guard = _Guard(directory)
+        self._guard = Guard(directory)
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(

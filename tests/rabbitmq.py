@@ -21,7 +21,8 @@ from typing import Any, Final, Self
 
 import pytest
 
-from pyrmute_tasks.distributed.embedded import EmbeddedFleet, _Guard
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
+from pyrmute_tasks.distributed.guard import Guard
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.settings import Settings
 from tests.conftest import ROOT, wait_until
@@ -69,14 +70,14 @@ class RabbitMQ:
         self._installed = require_server()
         self._directory = Path()
         self._ports: dict[str, int] = {}
-        self._guard: _Guard | None = None
+        self._guard: Guard | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         # Short, because it becomes part of long paths.
         self._directory = Path(tempfile.mkdtemp(prefix="rmq-", dir="/tmp"))
-        self._guard = _Guard(self._directory)
+        self._guard = Guard(self._directory)
         try:
             self._ports = dict(zip(("amqp", "dist", "epmd"), _free_ports(3), strict=True))
             self._write_files()

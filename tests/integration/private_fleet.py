@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import redis
 
-from pyrmute_tasks.distributed.embedded import _Guard, _server_command
+from pyrmute_tasks.distributed.embedded import _server_command
+from pyrmute_tasks.distributed.guard import Guard
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.settings import Settings
 from tests.conftest import ROOT, descendants, is_alive, wait_until
@@ -95,9 +96,7 @@ class PrivateFleet:
         workers: Those that have been started.
     """
 
-    def __init__(
-        self, stack: ExitStack, directory: Path, settings: Settings, guard: _Guard
-    ) -> None:
+    def __init__(self, stack: ExitStack, directory: Path, settings: Settings, guard: Guard) -> None:
         self._stack = stack
         self._guard = guard
         self.directory = directory
@@ -127,7 +126,7 @@ def private_fleet(manager: str, **options: Any) -> Iterator[PrivateFleet]:
         # Short, because the path of a unix socket must be.
         path = stack.enter_context(TemporaryDirectory(prefix="pt-private-", dir="/tmp"))
         directory = Path(path)
-        guard = _Guard(directory)  # ends everything should this process be killed
+        guard = Guard(directory)  # ends everything should this process be killed
         stack.callback(guard.dismiss)
         urls = [stack.enter_context(_valkey(directory / name, guard)) for name in SERVERS]
         settings = Settings(broker_url=urls[0], store_url=urls[1], manager=manager, **options)
@@ -135,7 +134,7 @@ def private_fleet(manager: str, **options: Any) -> Iterator[PrivateFleet]:
 
 
 @contextmanager
-def _valkey(directory: Path, guard: _Guard) -> Iterator[str]:
+def _valkey(directory: Path, guard: Guard) -> Iterator[str]:
     directory.mkdir()
     socket = directory / "valkey.sock"
     process = subprocess.Popen(

@@ -5,10 +5,12 @@ Only for processes of their own: importing this changes the limit for good.
 
 from pydantic import BaseModel
 
-from pyrmute_tasks import ModelData, ModelManager, chunks, codec
+from pyrmute_tasks import ModelData, ModelManager
+from pyrmute_tasks.engine import chunks
+from pyrmute_tasks.wire import frames
 
 LIMIT_BYTES = 64 * 1024
-codec.MAX_FRAME_BYTES = chunks.MAX_FRAME_BYTES = LIMIT_BYTES  # type: ignore[misc]  # on purpose
+frames.MAX_FRAME_BYTES = chunks.MAX_FRAME_BYTES = LIMIT_BYTES  # type: ignore[misc]  # on purpose
 
 manager = ModelManager()
 

@@ -232,7 +232,7 @@ def test_a_frozen_server_is_not_waited_for(
         frozen.revoke(["job-0-1"])
     finally:
         fleet.broker.thaw()
-    wait_until(frozen.waiting, "the server goes on")
+    wait_until(frozen.queue_depth, "the server goes on")
     frozen.publish(messages(1))
 
 
