@@ -42,6 +42,7 @@ hooks: $(VENV)/.dev
 
 # Some forty minutes on two cores. BENCH=--quick takes two, and its figures mean nothing.
 bench: $(BENCH_VENV)/.made
+	$(BENCH_VENV)/bin/python benchmarks/start.py $(BENCH)
 	$(BENCH_VENV)/bin/python benchmarks/engine.py $(BENCH)
 	$(BENCH_VENV)/bin/python -m benchmarks.compare $(BENCH)
 	$(BENCH_VENV)/bin/python -m benchmarks.growth $(BENCH)

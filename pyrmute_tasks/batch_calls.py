@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.engine.chunks import check_chunk_size
+from pyrmute_tasks.engine.batch_arguments import check_chunk_size
 from pyrmute_tasks.local.batches import Parallelism
 from pyrmute_tasks.plans.plan import Wanted
 from pyrmute_tasks.registry import ModelData

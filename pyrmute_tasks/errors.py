@@ -24,9 +24,10 @@
     │   ├── CodeMismatchError          a worker's migrations differ from the producer's
     │   ├── SignatureError             a message is not signed with the secret
     │   └── MigratorClosedError        the Migrator was closed during a job
-    └── JobError                       a job cannot continue
-        ├── ProcessDiedError           a record kills every process that runs it
-        └── JobLostError               the store no longer knows the job
+    ├── JobError                       a job cannot continue
+    │   ├── ProcessDiedError           a record kills every process that runs it
+    │   └── JobLostError               the store no longer knows the job
+    └── RemoteError                    stands for an exception whose class is not loaded here
 
 An error of a record has its position as ``record_index`` (counted from 0 over the whole input)
 and says so in a note. All errors survive pickling with their type, attributes, message and
@@ -55,6 +56,7 @@ __all__ = [
     "ProcessDiedError",
     "PyrmuteTasksError",
     "RegistrationError",
+    "RemoteError",
     "SignatureError",
     "StalledError",
     "StoreUnavailableError",
@@ -278,3 +280,17 @@ class ProcessDiedError(JobError):
 
 class JobLostError(JobError):
     """The store no longer knows the job: it was emptied, or the job's keys expired."""
+
+
+class RemoteError(PyrmuteTasksError):
+    """Stands for an exception whose class this process has not imported.
+
+    Args:
+        type_name: ``module.QualifiedName`` of the original class.
+        message: The original's text.
+    """
+
+    def __init__(self, type_name: str, message: str) -> None:
+        self.type_name = type_name
+        self.message = message
+        super().__init__(f"{type_name}: {message}" if message else type_name)

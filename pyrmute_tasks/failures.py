@@ -1,29 +1,20 @@
 """Failures of records, as data that survives every process boundary.
 
-A `RecordFailure` holds a real exception. To send it to another process, `to_wire` takes the
-exception apart into plain values and `from_wire` rebuilds it; `wire.remote_errors` says which
-class results.
+A `RecordFailure` holds a real exception. To send it to another process, `wire.remote_failures`
+takes the exception apart into plain values and rebuilds it.
 """
 
 import enum
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
-from pyrmute_tasks.errors import FleetError, MigrationError, PyrmuteTasksError
-from pyrmute_tasks.wire.remote_errors import (
-    RemoteError,
-    attributes_of,
-    causes_of,
-    put_together,
-    take_apart,
-)
+from pyrmute_tasks.errors import FleetError, MigrationError, PyrmuteTasksError, RemoteError
 
-__all__ = ["RecordFailure", "RemoteError", "Stage", "describe_safely"]
+__all__ = ["RecordFailure", "Stage", "attributes_of", "causes_of", "describe_safely"]
 
 
 class Stage(enum.StrEnum):
@@ -85,35 +76,23 @@ class RecordFailure:
             notes.append(where)
         return self.error
 
-    def to_wire(self) -> dict[str, Any]:
-        """Return the failure as plain values, for `pack` with ``lossy=True``."""
-        return {
-            "index": self.index,
-            "stage": self.stage.value,
-            "step": self.step,
-            "errors": take_apart(self.error),
-            "raised_at": self.raised_at,
-            "worker": self.worker,
-            "traceback": self.traceback or _traceback_of(self.error),
-        }
 
-    @classmethod
-    def from_wire(cls, data: dict[str, Any]) -> "RecordFailure":
-        """Return the failure from `to_wire`'s values.
+def causes_of(error: BaseException) -> list[BaseException]:
+    """Return `error`, its cause, the cause of that and so on, each once."""
+    causes: dict[int, BaseException] = {}
+    following: BaseException | None = error
+    while following is not None and id(following) not in causes:
+        causes[id(following)] = following
+        following = following.__cause__
+    return list(causes.values())
 
-        Raises:
-            KeyError: If something is missing.
-        """
-        error = put_together(data["errors"])
-        return cls(
-            data["index"],
-            Stage(data["stage"]),
-            data["step"],
-            error,
-            data["raised_at"],
-            worker=data["worker"],
-            traceback=data["traceback"],
-        )
+
+def attributes_of(error: BaseException) -> dict[str, Any]:
+    """Return the dict of an exception's attributes, whatever its class makes of ``__dict__``."""
+    return cast("dict[str, Any]", _DICT.__get__(error))
+
+
+_DICT: Final[Any] = BaseException.__dict__["__dict__"]
 
 
 def describe_safely(error: BaseException) -> str:
@@ -172,12 +151,3 @@ def _raised_at(error: BaseException) -> str:
 
 
 _MAX_FIELDS: Final = 5
-_MAX_TRACEBACK: Final = 20_000
-
-
-def _traceback_of(error: BaseException) -> str:
-    # The end says what happened; a deep recursion has a long beginning.
-    try:
-        return "".join(traceback.format_exception(error))[-_MAX_TRACEBACK:]
-    except Exception:  # malformed notes
-        return "".join(traceback.format_tb(error.__traceback__))[-_MAX_TRACEBACK:]

@@ -9,8 +9,10 @@ import os
 import socket
 import sys
 
-from pyrmute_tasks.distributed import Broker, Store, create_app
+from pyrmute_tasks.distributed.app import create_app
+from pyrmute_tasks.distributed.producer.broker import Broker
 from pyrmute_tasks.distributed.protocol import WorkerInfo
+from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.errors import NoWorkersError, PyrmuteTasksError
 from pyrmute_tasks.settings import Settings
 

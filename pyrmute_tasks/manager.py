@@ -10,12 +10,7 @@ from pydantic import BaseModel
 from pyrmute_tasks.batch_calls import Batch, BatchCalls
 from pyrmute_tasks.errors import MigrationError, ModelNotFoundError
 from pyrmute_tasks.hooks import HookSet, MigrationHook, use_hooks
-from pyrmute_tasks.local.batches import (
-    Parallelism,
-    migrate_all,
-    migrate_lazily,
-    migrate_parallel,
-)
+from pyrmute_tasks.local.batches import Parallelism, migrate_all, migrate_lazily
 from pyrmute_tasks.plans.fingerprint.reachable import ReachedCode
 from pyrmute_tasks.plans.nested_models import NestedModelInfo, nested_models
 from pyrmute_tasks.plans.plan import MigrationPlan, Wanted, compile_plan
@@ -360,6 +355,9 @@ class ModelManager(BatchCalls):
         get_plan = partial(self.plan, batch.name, batch.from_version, batch.to_version)
         if parallelism is None:
             return migrate_all(get_plan, batch.records, batch.wanted, self.hooks)
+        # Loads pools and all of `wire`, which a batch in this thread does without.
+        from pyrmute_tasks.local.parallel import migrate_parallel
+
         return migrate_parallel(
             get_plan, batch.records, batch.wanted, self.hooks, parallelism, self.locate
         )

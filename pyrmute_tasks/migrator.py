@@ -12,14 +12,12 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.audit import SAMPLE, TIMEOUT_S, AuditReport, audit
 from pyrmute_tasks.batch_calls import Batch, BatchCalls
-from pyrmute_tasks.distributed.embedded import EmbeddedFleet
-from pyrmute_tasks.distributed.producer.session import Session
+from pyrmute_tasks.engine.batch_arguments import usable_cpus
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job import Job, Source
 from pyrmute_tasks.engine.job_report import JobReport
@@ -30,7 +28,6 @@ from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
 from pyrmute_tasks.io.output_file import open_output
 from pyrmute_tasks.local.batches import Parallelism
-from pyrmute_tasks.local.executors import usable_cpus
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.pyrmute_adapter import adapt, load_manager
@@ -38,6 +35,10 @@ from pyrmute_tasks.registry import ModelData
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.versions import VersionLike
 from pyrmute_tasks.wire.frames import Frame
+
+if TYPE_CHECKING:
+    from pyrmute_tasks.audit import AuditReport
+    from pyrmute_tasks.distributed.producer.session import Session
 
 __all__ = ["Migrator"]
 
@@ -145,11 +146,15 @@ class Migrator(BatchCalls):
         """Get ready to run jobs; the batch methods do so when needed."""
         self._open()
 
-    def _open(self) -> Session:
+    def _open(self) -> "Session":
         with self._locked():
             session = self._session
             if session is not None and session.is_mine:
                 return session
+            # Celery, kombu and redis, for those that run jobs.
+            from pyrmute_tasks.distributed.embedded import EmbeddedFleet
+            from pyrmute_tasks.distributed.producer.session import Session
+
             fleet = None
             if self._embed:
                 fleet = EmbeddedFleet(self._manager_name, self._workers, self._settings)
@@ -299,14 +304,16 @@ class Migrator(BatchCalls):
         from_version: VersionLike,
         to_version: VersionLike,
         *,
-        sample: int | None = SAMPLE,
+        sample: int | None = 1000,
         include_records: bool = False,
-        timeout_s: float = TIMEOUT_S,
-    ) -> AuditReport:
+        timeout_s: float = 300.0,
+    ) -> "AuditReport":
         """Find steps that depend on more than their record, and fields that get lost; see `audit`.
 
         It runs in its own processes, not on the fleet.
         """
+        from pyrmute_tasks.audit import audit  # jobs do without
+
         return audit(
             self._manager_name,
             source,
@@ -389,7 +396,7 @@ class Migrator(BatchCalls):
         return (self._window or Window()).size_bytes
 
 
-def _close_dropped(session: Session) -> None:
+def _close_dropped(session: "Session") -> None:
     """Close the session of a `Migrator` that was garbage-collected open."""
     if session.is_mine and not session.is_over:
         session.close()

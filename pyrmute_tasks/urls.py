@@ -6,10 +6,7 @@ their own way.
 """
 
 import re
-import ssl
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -31,9 +28,7 @@ _AMQP: Final = ("amqp", "amqps", "pyamqp")
 _TLS: Final = ("rediss", "amqps")
 _TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _TLS_OPTIONS: Final = (*_TLS_FILES, "ssl_cert_reqs", "ssl_check_hostname")
-_CERT_REQS: Final[Mapping[str, ssl.VerifyMode]] = MappingProxyType(
-    {"required": ssl.CERT_REQUIRED, "none": ssl.CERT_NONE}
-)
+_CERT_REQS: Final = ("required", "none")
 _LOGIN: Final = re.compile(r"^([\w+.-]*://[^:]*):.*@", re.DOTALL)
 _QUERY: Final = re.compile(r"(password=)[^&]*")
 _ENCODE: Final = "write / as %2F, # as %23, ? as %3F and @ as %40 in user and password"
@@ -123,7 +118,9 @@ def tls_of_broker(url: str) -> dict[str, Any] | None:
     if parts.scheme == "rediss":
         return options
     files = {key.removeprefix("ssl_"): options[key] for key in _TLS_FILES if key in options}
-    verify = _CERT_REQS[options["ssl_cert_reqs"]]
+    import ssl  # ten milliseconds that URLs without TLS do not need
+
+    verify = ssl.CERT_REQUIRED if options["ssl_cert_reqs"] == "required" else ssl.CERT_NONE
     # If there is a name, the library compares it with the certificate's.
     name = {"server_hostname": parts.hostname} if options["ssl_check_hostname"] else {}
     return {**files, **name, "cert_reqs": verify}

@@ -7,8 +7,8 @@ when Celery asks for `app`, so importing this module needs none of them.
 import os
 from functools import cache
 
-from pyrmute_tasks.distributed import create_worker_app
 from pyrmute_tasks.distributed.app import FleetApp
+from pyrmute_tasks.distributed.worker.service import create_worker_app
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.settings import Settings
 

@@ -27,8 +27,8 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from pyrmute_tasks import Settings
-from pyrmute_tasks.distributed import Store
 from pyrmute_tasks.distributed.guard import Guard
+from pyrmute_tasks.distributed.store import Store
 from tests.conftest import ROOT, descendants, wait_until
 from tests.namespaces import FAR, TwoHosts
 from tests.rabbitmq import RabbitMQ

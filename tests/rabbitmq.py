@@ -20,8 +20,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self
 
-from pyrmute_tasks.distributed import EmbeddedFleet, Store
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.distributed.guard import Guard
+from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.settings import Settings
 from tests.conftest import ROOT, cannot_run, wait_until
 

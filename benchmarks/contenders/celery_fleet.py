@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from benchmarks.contenders.contest import WORKERS, Contest
 from pyrmute_tasks import Settings
-from pyrmute_tasks.distributed import EmbeddedFleet
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 
 __all__ = ["DEFAULT_CHUNK_SIZE", "celery_fleet", "migrate_in_group"]
 

@@ -9,7 +9,7 @@ from benchmarks import processes
 from benchmarks.processes import ServerMemory
 from benchmarks.workloads import Workload
 from pyrmute_tasks import Migrator, Settings, Window
-from pyrmute_tasks.distributed import EmbeddedFleet
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 
 __all__ = ["OurFleet", "our_fleet"]
 

@@ -29,8 +29,8 @@ from typing import IO, Final, Self
 from pyrmute_tasks.audit.child import PROGRESS, Answer, Request
 from pyrmute_tasks.audit.passes import Spot, Tally
 from pyrmute_tasks.audit.report import Cause
+from pyrmute_tasks.engine.batch_arguments import usable_cpus
 from pyrmute_tasks.errors import JobError
-from pyrmute_tasks.local.executors import usable_cpus
 
 __all__ = ["PROCESSES", "RUNS", "Deadline", "Evidence", "cause_of", "examine"]
 

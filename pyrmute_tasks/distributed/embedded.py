@@ -28,7 +28,7 @@ import redis
 from pyrmute_tasks.distributed.guard import Guard, Lifeline
 from pyrmute_tasks.distributed.leftovers import FOLDER_PREFIX, Claim, remove_leftovers
 from pyrmute_tasks.distributed.store import Store
-from pyrmute_tasks.distributed.worker.service import worker_arguments
+from pyrmute_tasks.distributed.worker.arguments import worker_arguments
 from pyrmute_tasks.errors import ConfigurationError, FleetError
 from pyrmute_tasks.registry import is_loading
 from pyrmute_tasks.settings import ENV_PREFIX, Settings

@@ -7,8 +7,8 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
+from pyrmute_tasks.engine.batch_arguments import check_chunk_size
 from pyrmute_tasks.errors import (
-    ConfigurationError,
     FrameError,
     FrameTooLargeError,
     UnsupportedValueError,
@@ -27,12 +27,12 @@ from pyrmute_tasks.wire.frames import (
     pack_record,
     unpack,
 )
+from pyrmute_tasks.wire.remote_failures import failure_from_wire, failure_to_wire
 
 __all__ = [
     "Chunk",
     "Origin",
     "Outcome",
-    "check_chunk_size",
     "check_outcome",
     "cut_records",
     "decode_outcome",
@@ -125,17 +125,6 @@ class Outcome(Generic[Payload]):
     def failure(self) -> RecordFailure | None:
         """The failing record with the lowest index, or None."""
         return self.failures[0] if self.failures else None
-
-
-def check_chunk_size(chunk_size: int) -> int:
-    """Return `chunk_size` if it is valid.
-
-    Raises:
-        ConfigurationError: If it is not a positive integer.
-    """
-    if type(chunk_size) is not int or chunk_size < 1:
-        raise ConfigurationError(f"chunk_size must be a positive integer, not {chunk_size!r}")
-    return chunk_size
 
 
 def cut_records(
@@ -282,7 +271,7 @@ def encode_outcome(outcome: Outcome[bytes]) -> bytes:
         {
             "index": outcome.index,
             "count": outcome.count,
-            "failures": [failure.to_wire() for failure in outcome.failures],
+            "failures": list(map(failure_to_wire, outcome.failures)),
             "seconds": outcome.seconds,
             "worker": outcome.worker,
             "counts": outcome.counts.to_wire() if outcome.counts else None,
@@ -309,7 +298,7 @@ def decode_outcome(data: bytes | memoryview) -> Outcome[Frame]:
             report["index"],
             report["count"],
             outputs,
-            tuple(map(RecordFailure.from_wire, report["failures"])),
+            tuple(map(failure_from_wire, report["failures"])),
             report["seconds"],
             report["worker"],
             HookCounts.from_wire(report["counts"]) if report["counts"] else None,

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Final
 
+from pyrmute_tasks.engine.batch_arguments import check_chunk_size
 from pyrmute_tasks.engine.chunk_sizes import ChunkSizer
-from pyrmute_tasks.engine.chunks import Chunk, Origin, Outcome, check_chunk_size
+from pyrmute_tasks.engine.chunks import Chunk, Origin, Outcome
 from pyrmute_tasks.engine.events import Event
 from pyrmute_tasks.errors import ConfigurationError, FrameTooLargeError
 from pyrmute_tasks.failures import RecordFailure

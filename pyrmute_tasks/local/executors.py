@@ -1,6 +1,5 @@
 """Executors that run chunks on this machine, without a queue."""
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -11,40 +10,18 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_outcome, encode_outcome
-from pyrmute_tasks.errors import ConfigurationError, JobError, UnsupportedValueError
+from pyrmute_tasks.errors import JobError, UnsupportedValueError
 from pyrmute_tasks.wire.frames import FrameKind, encode_frame, join_packed, pack_record, unpack
 
 __all__ = [
     "ProcessExecutor",
     "ThreadExecutor",
-    "check_workers",
     "pack_or_pickle",
     "unpack_or_unpickle",
-    "usable_cpus",
 ]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-
-
-def usable_cpus() -> int:
-    """Return the number of CPUs this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def check_workers(max_workers: int | None) -> int:
-    """Return the number of workers; None means one for each usable CPU.
-
-    Raises:
-        ConfigurationError: If it is not a positive integer.
-    """
-    if max_workers is None:
-        return usable_cpus()
-    if type(max_workers) is not int or max_workers < 1:
-        raise ConfigurationError(f"max_workers must be a positive integer, not {max_workers!r}")
-    return max_workers
 
 
 class ThreadExecutor(Generic[In, Out]):

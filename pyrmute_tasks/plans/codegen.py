@@ -23,7 +23,6 @@ from pyrmute_tasks.errors import InvalidRecordError, MigrationError
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.plans.steps import Step
 from pyrmute_tasks.registry import MigrationFunc
-from pyrmute_tasks.wire.frames import pack_record
 
 __all__ = ["Call", "Generated", "Interruption", "Output", "OutputKind", "Stopped", "generate"]
 
@@ -53,7 +52,7 @@ class Output:
 
     kind: OutputKind
     model: type[BaseModel] | None = None
-    pack: Callable[[Any], bytes] = pack_record
+    pack: Callable[[Any], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)

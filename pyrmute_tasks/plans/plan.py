@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from io import BytesIO
 from itertools import pairwise
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from pydantic import BaseModel, RootModel
 
@@ -21,14 +21,16 @@ from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.hooks import observed
 from pyrmute_tasks.plans.codegen import Call, Generated, Output, OutputKind, generate
 from pyrmute_tasks.plans.fingerprint.reachable import ReachedCode
-from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree, fingerprint_tree
 from pyrmute_tasks.plans.garbage_collection import rare_collections
-from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.plans.steps import Hop, Step, StepCompiler
 from pyrmute_tasks.registry import ModelData, Registry
 from pyrmute_tasks.versions import ModelVersion
 
-__all__ = ["DATA", "PACKED", "MigrationPlan", "Result", "Step", "Wanted", "compile_plan"]
+if TYPE_CHECKING:
+    from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
+    from pyrmute_tasks.plans.retry import Retry
+
+__all__ = ["DATA", "MigrationPlan", "Result", "Step", "Wanted", "compile_plan"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -36,7 +38,6 @@ Result: TypeAlias = tuple[list[Any], RecordFailure | None]
 """Outputs in order, and the failure that ended the run, if any."""
 
 DATA: Final = Output(OutputKind.DATA)
-PACKED: Final = Output(OutputKind.PACKED)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class MigrationPlan:
     def __str__(self) -> str:
         return f"{self.name} {self.from_version}→{self.to_version}"
 
-    def with_retry(self, retry: Retry) -> "MigrationPlan":
+    def with_retry(self, retry: "Retry") -> "MigrationPlan":
         """Return this plan with its steps retried as `retry` says.
 
         The fingerprint stays: retries do not change a step's result.
@@ -195,12 +196,15 @@ class MigrationPlan:
         return self.fingerprint_tree.root
 
     @cached_property
-    def fingerprint_tree(self) -> FingerprintTree:
+    def fingerprint_tree(self) -> "FingerprintTree":
         """The fingerprint with its parts, each with its name and hash.
 
         It covers every model that records of the path can hold, every step, the code these reach
         in the user's own packages, and the versions of libraries.
         """
+        # What is hashed was captured when this was compiled; only jobs ask for the hash.
+        from pyrmute_tasks.plans.fingerprint.tree import fingerprint_tree
+
         return fingerprint_tree(str(self), self._models, self.hops, self.code)
 
     def capture_code(self) -> None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.failures import causes_of
 from pyrmute_tasks.registry import MigrationFunc, ModelData
-from pyrmute_tasks.wire.remote_errors import causes_of
 
 __all__ = ["Retry"]
 

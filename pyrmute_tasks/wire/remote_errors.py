@@ -12,50 +12,15 @@ from typing import Any, Final, cast
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from pyrmute_tasks.errors import FrameError, PyrmuteTasksError, UnsupportedValueError
+from pyrmute_tasks.errors import FrameError, RemoteError, UnsupportedValueError
+from pyrmute_tasks.failures import attributes_of
 from pyrmute_tasks.wire.frames import pack, pack_record, unpack
 from pyrmute_tasks.wire.loaded_classes import find_class, is_made_in_python
 from pyrmute_tasks.wire.objects import slots_filled, slots_of
 
-__all__ = [
-    "RemoteError",
-    "attributes_of",
-    "causes_of",
-    "put_together",
-    "take_apart",
-]
+__all__ = ["put_together", "take_apart"]
 
 
-class RemoteError(PyrmuteTasksError):
-    """An exception whose class this process has not imported.
-
-    Args:
-        type_name: ``module.QualifiedName`` of the original class.
-        message: The original's text.
-    """
-
-    def __init__(self, type_name: str, message: str) -> None:
-        self.type_name = type_name
-        self.message = message
-        super().__init__(f"{type_name}: {message}" if message else type_name)
-
-
-def causes_of(error: BaseException) -> list[BaseException]:
-    """Return `error`, its cause, that one's cause and so on, each once."""
-    causes: dict[int, BaseException] = {}
-    following: BaseException | None = error
-    while following is not None and id(following) not in causes:
-        causes[id(following)] = following
-        following = following.__cause__
-    return list(causes.values())
-
-
-def attributes_of(error: BaseException) -> dict[str, Any]:
-    """Return the dict of an exception's attributes, even if its class hides ``__dict__``."""
-    return cast("dict[str, Any]", _DICT.__get__(error))
-
-
-_DICT: Final[Any] = BaseException.__dict__["__dict__"]
 _ARGS: Final[Any] = BaseException.__dict__["args"]
 _CAUSE: Final[Any] = BaseException.__dict__["__cause__"]
 _CONTEXT: Final[Any] = BaseException.__dict__["__context__"]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pyrmute_tasks.distributed import EmbeddedFleet, Store
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
+from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.settings import Settings
 from tests.conftest import ROOT, wait_until
 

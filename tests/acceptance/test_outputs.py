@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pyrmute_tasks.distributed import EmbeddedFleet
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.settings import Settings
 from tests.acceptance.test_run import (
     HOP,

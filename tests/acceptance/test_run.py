@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from pyrmute_tasks.cli import audit
 from pyrmute_tasks.cli import main as cli
 from pyrmute_tasks.settings import Settings
 from tests.conftest import ROOT, descendants, is_alive, wait_until
@@ -268,7 +269,7 @@ def test_an_interrupt_behind_the_end_says_that_the_output_is_whole(
     def interrupt(*_: object) -> None:
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(cli, "losses_hint", interrupt)
+    monkeypatch.setattr(audit, "losses_hint", interrupt)
     target = tmp_path / "out.jsonl"
     if existed:
         target.write_text("old")

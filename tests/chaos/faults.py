@@ -22,7 +22,7 @@ from pyrmute_tasks import (
     Settings,
     StoreUnavailableError,
 )
-from pyrmute_tasks.distributed import create_app
+from pyrmute_tasks.distributed.app import create_app
 from tests.chaos.runs import (
     CHUNK,
     HOP,

@@ -20,7 +20,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from pyrmute_tasks import Migrator
-from pyrmute_tasks.distributed import Broker
+from pyrmute_tasks.distributed.producer.broker import Broker
 from pyrmute_tasks.engine.events import ChunkDelivered, ChunkSubmitted, Event
 from pyrmute_tasks.registry import load_attribute
 from tests.conftest import ROOT

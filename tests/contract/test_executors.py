@@ -9,7 +9,11 @@ from typing import Any, Self
 
 import pytest
 
-from pyrmute_tasks.distributed import Broker, CeleryExecutor, EmbeddedFleet, Store, create_app
+from pyrmute_tasks.distributed.app import create_app
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
+from pyrmute_tasks.distributed.producer.broker import Broker
+from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
+from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_records, encode_packed
 from pyrmute_tasks.engine.job_spec import JobSpec, new_job_id
 from pyrmute_tasks.engine.pipeline import ChunkExecutor

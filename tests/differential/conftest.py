@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from pyrmute_tasks import Migrator, Settings
-from pyrmute_tasks.distributed import EmbeddedFleet
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 
 CASES: Final = int(os.environ.get("DIFFERENTIAL_CASES", "700"))
 """About how many there are over all ways to run a batch."""

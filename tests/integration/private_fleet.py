@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import redis
 
-from pyrmute_tasks.distributed import Store
 from pyrmute_tasks.distributed.embedded import _server_command
 from pyrmute_tasks.distributed.guard import Guard
+from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.settings import Settings
 from tests.conftest import ROOT, descendants, is_alive, wait_until
 

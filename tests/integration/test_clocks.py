@@ -3,7 +3,7 @@
 import time
 from contextlib import closing
 
-from pyrmute_tasks.distributed import Store
+from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.wire.frames import pack
 from tests.integration.private_fleet import QUEUE, private_fleet
 

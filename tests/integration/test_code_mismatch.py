@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pyrmute_tasks import CodeMismatchError, Migrator, OnCodeMismatch, Settings
-from pyrmute_tasks.distributed import EmbeddedFleet
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.distributed.store import Store
 from tests.conftest import ROOT, wait_until
 from tests.people import manager, person

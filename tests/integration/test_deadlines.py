@@ -24,7 +24,8 @@ from pyrmute_tasks import (
     Settings,
     StalledError,
 )
-from pyrmute_tasks.distributed import create_app, store
+from pyrmute_tasks.distributed import store
+from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.distributed.queue_depth import RedisDepth, depth_of, queue_lists
 from tests.conftest import ROOT, wait_until
 from tests.fleets import Fleet

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 
 from pyrmute_tasks import MigrationError, Migrator
-from pyrmute_tasks.distributed import create_app
+from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.engine.pipeline import Window
 from tests.conftest import wait_until
 from tests.integration.private_fleet import PrivateFleet, private_fleet

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pyrmute_tasks import MigrationError, Migrator, ProcessDiedError, Retry, Settings
-from pyrmute_tasks.distributed import EmbeddedFleet
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.distributed.store import Store
 from tests.conftest import descendants, wait_until
 from tests.people import manager, person

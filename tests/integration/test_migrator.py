@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 from redis import Redis
 
 from pyrmute_tasks import ConfigurationError, JobState, MigrationError, Migrator, ModelManager
-from pyrmute_tasks.distributed import EmbeddedFleet, Store
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
+from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.engine.pipeline import Window
 from pyrmute_tasks.errors import (
     InvalidRecordError,

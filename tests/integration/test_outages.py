@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 
 from pyrmute_tasks import BrokerUnavailableError, Migrator, Settings, StoreUnavailableError
-from pyrmute_tasks.distributed import Broker, EmbeddedFleet, Store, create_app
+from pyrmute_tasks.distributed.app import create_app
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
+from pyrmute_tasks.distributed.producer.broker import Broker
+from pyrmute_tasks.distributed.store import Store
 from tests.people import manager, person
 
 HOP = ("Person", "1.0.0", "3.0.0")

@@ -12,9 +12,9 @@ import pytest
 from kombu.exceptions import ChannelError
 
 from pyrmute_tasks import BrokerUnavailableError, Migrator
-from pyrmute_tasks.distributed import Broker, create_app
+from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.distributed.producer import broker
-from pyrmute_tasks.distributed.producer.broker import Message
+from pyrmute_tasks.distributed.producer.broker import Broker, Message
 from pyrmute_tasks.engine.events import ChunkDelivered, Event
 from pyrmute_tasks.settings import Settings
 from tests.conftest import is_alive, wait_until

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from pyrmute_tasks import Migrator, Window
-from pyrmute_tasks.distributed import Store
+from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.wire.frames import FrameKind
 from tests.conftest import wait_until

@@ -10,8 +10,7 @@ import pytest
 from kombu.pidbox import Mailbox
 
 from pyrmute_tasks import Migrator
-from pyrmute_tasks.distributed import create_app
-from pyrmute_tasks.distributed.app import signed_part
+from pyrmute_tasks.distributed.app import create_app, signed_part
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import NoWorkersError, SignatureError
 from pyrmute_tasks.settings import Settings

@@ -15,7 +15,9 @@ import pytest
 import redis
 
 from pyrmute_tasks import BrokerUnavailableError, Migrator, Settings, StoreUnavailableError
-from pyrmute_tasks.distributed import Broker, Store, create_app
+from pyrmute_tasks.distributed.app import create_app
+from pyrmute_tasks.distributed.producer.broker import Broker
+from pyrmute_tasks.distributed.store import Store
 from tests.conftest import ROOT, cannot_run, wait_until
 from tests.fleets import Processes, free_port
 from tests.people import manager, person

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from pyrmute_tasks import Migrator
-from pyrmute_tasks.wire.remote_errors import causes_of
+from pyrmute_tasks.failures import causes_of
 from tests.integration.private_fleet import private_fleet
 from tests.integration.typed import HOP, ODD, manager
 from tests.unit.test_values import assert_same

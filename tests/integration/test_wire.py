@@ -22,8 +22,7 @@ import redis
 from celery import Celery
 
 from pyrmute_tasks import Migrator, UnsupportedValueError
-from pyrmute_tasks.distributed import create_app
-from pyrmute_tasks.distributed.app import TASK_NAME
+from pyrmute_tasks.distributed.app import TASK_NAME, create_app
 from pyrmute_tasks.failures import describe_safely
 from tests.conftest import ROOT, wait_until
 from tests.integration.private_fleet import QUEUE, PrivateFleet, private_fleet

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pyrmute_tasks import Migrator
+from pyrmute_tasks import MigrationError, Migrator, Retry
 from pyrmute_tasks.distributed.worker.children import process_state
 from tests.conftest import wait_until
 from tests.integration.private_fleet import PrivateFleet, private_fleet
@@ -68,3 +68,19 @@ def test_waiting_child_is_not_frozen(fleet: PrivateFleet) -> None:
     with Migrator(SPEC, settings=fleet.settings) as migrator:
         migrator.migrate_batch_data([{"way": "slowly", "value": 4}], *HOP)
     assert children(worker.pid) == before
+
+
+def test_children_import_nothing_after_the_fork(tmp_path: Path) -> None:
+    spec = "tests.integration.imports_after_fork:manager"
+    lines, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    lines.write_text("{}\n" * 3)
+    with private_fleet(spec) as fleet:
+        fleet.start_worker()
+        retry = Retry(on=(ConnectionError,), attempts=2, first_wait_s=0)
+        with Migrator(spec, settings=fleet.settings, retry=retry) as migrator:
+            # What chunks of every kind come to, before the one that tells.
+            migrator.migrate_file(lines, out, "Loaded", "1.0.0", "3.0.0")
+            with pytest.raises(MigrationError, match="as asked"):
+                migrator.migrate_batch([{"fail": True}], "Loaded", "1.0.0", "2.0.0")
+            (told,) = migrator.migrate_batch_data([{}], "Loaded", "1.0.0", "3.0.0")
+    assert told["modules"] == []

@@ -12,7 +12,8 @@ from pyrmute_tasks import InvalidRecordError, MigrationError, ModelManager
 from pyrmute_tasks.failures import Stage
 from pyrmute_tasks.plans.codegen import Interruption, Output, OutputKind
 from pyrmute_tasks.plans.garbage_collection import rare_collections
-from pyrmute_tasks.plans.plan import DATA, PACKED, MigrationPlan
+from pyrmute_tasks.plans.plan import DATA, MigrationPlan
+from pyrmute_tasks.wire.frames import pack_record
 from tests.people import manager, person
 
 
@@ -67,7 +68,7 @@ def test_record_is_finished_before_the_next_is_read() -> None:
 @pytest.mark.parametrize(
     "error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), Exception()]
 )
-@pytest.mark.parametrize("output", [DATA, PACKED])
+@pytest.mark.parametrize("output", [DATA, Output(OutputKind.PACKED, pack=pack_record)])
 def test_step_exceptions_become_failures(error: BaseException, output: Output) -> None:
     def step(data: dict[str, Any]) -> dict[str, Any]:
         if data["n"] == 1:

@@ -14,17 +14,23 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from pyrmute_tasks import MigrationHook, ModelManager
-from pyrmute_tasks.errors import InvalidRecordError, MigrationError, ModelNotFoundError
+from pyrmute_tasks.errors import (
+    InvalidRecordError,
+    MigrationError,
+    ModelNotFoundError,
+    RemoteError,
+)
 from pyrmute_tasks.failures import (
     RecordFailure,
-    RemoteError,
     Stage,
+    attributes_of,
+    causes_of,
     describe_safely,
 )
 from pyrmute_tasks.plans.steps import Step
 from pyrmute_tasks.versions import ModelVersion
 from pyrmute_tasks.wire.frames import pack, unpack
-from pyrmute_tasks.wire.remote_errors import attributes_of, causes_of
+from pyrmute_tasks.wire.remote_failures import failure_from_wire, failure_to_wire
 from tests.conftest import version_info
 
 
@@ -57,7 +63,7 @@ BAD_ITEMS: list[Any] = [
 
 
 def travel(failure: RecordFailure) -> RecordFailure:
-    return RecordFailure.from_wire(unpack(pack(failure.to_wire(), lossy=True)))
+    return failure_from_wire(unpack(pack(failure_to_wire(failure), lossy=True)))
 
 
 def invalid(item: object) -> ValidationError:
@@ -339,9 +345,9 @@ def test_malformed_notes_are_tolerated() -> None:
 
 @pytest.mark.parametrize("name", ["os:system", "builtins:eval", "builtins:int", "asyncio:run"])
 def test_only_exceptions_are_made_from_a_name(name: str) -> None:
-    wire = RecordFailure.of(0, Stage.STEP, "", ValueError("echo")).to_wire()
+    wire = failure_to_wire(RecordFailure.of(0, Stage.STEP, "", ValueError("echo")))
     wire["errors"][0]["type"] = name
-    assert isinstance(RecordFailure.from_wire(wire).error, RemoteError)
+    assert isinstance(failure_from_wire(wire).error, RemoteError)
 
 
 def test_the_exception_to_raise_knows_its_record() -> None:

@@ -12,14 +12,9 @@ import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from celery import Celery
-
-from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
-from pyrmute_tasks.distributed.producer.broker import Broker
-from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
 from pyrmute_tasks.engine.job_spec import JobSpec
@@ -27,6 +22,10 @@ from pyrmute_tasks.errors import FleetError, MigratorClosedError
 from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.wire.frames import Frame
+
+if TYPE_CHECKING:
+    from pyrmute_tasks.distributed.producer.client import Client
+    from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
 
 __all__ = ["JobExecutor", "Session"]
 
@@ -39,7 +38,7 @@ class Session:
     Args:
         settings: How to reach the fleet.
         store: Its store.
-        app: The producer's application.
+        client: What sends tasks to the fleet.
         fleet: The embedded fleet, which ends with this.
 
     Attributes:
@@ -49,12 +48,12 @@ class Session:
     """
 
     def __init__(
-        self, settings: Settings, store: Store, app: Celery, fleet: EmbeddedFleet | None
+        self, settings: Settings, store: Store, client: "Client", fleet: EmbeddedFleet | None
     ) -> None:
         self.settings = settings
         self.store = store
         self.fleet = fleet
-        self._app = app
+        self._client = client
         self._pid = os.getpid()
         self._over = threading.Event()
         self._closing = threading.Lock()
@@ -76,14 +75,16 @@ class Session:
             stack.callback(store.close)
             if fleet is not None:
                 store.watch(fleet.check_server)
-            app = create_app(settings)
-            stack.callback(app.close)
+            # Celery, and what its first connection needs: imported while the workers come up.
+            from pyrmute_tasks.distributed.producer.client import Client
+
+            client = Client(settings, store)
+            stack.callback(client.close)
             if fleet is not None:
-                # While the workers come up: it imports what publishing needs.
-                Broker(app, settings).check()
+                client.check()
                 fleet.wait_until_ready()
             stack.pop_all()
-            return cls(settings, store, app, fleet)
+            return cls(settings, store, client, fleet)
 
     @property
     def is_mine(self) -> bool:
@@ -120,11 +121,7 @@ class Session:
             FleetError: If the session cannot be used.
         """
         self.check()
-        fleet = self.fleet
-        check = fleet.check_server if fleet else lambda: None
-        broker = Broker(self._app, self.settings, self._over, check)
-        supervise = fleet.supervise if fleet else lambda: None
-        executor = CeleryExecutor(broker, self.store, spec, self.settings, supervise, code=code)
+        executor = self._client.executor(spec, code, self._over, self.fleet)
         self._jobs.add(executor)
         return JobExecutor(self, executor)
 
@@ -138,7 +135,7 @@ class Session:
             self._over.set()
         self.store.give_up()
         with ExitStack() as stack:
-            stack.callback(self._app.close)
+            stack.callback(self._client.close)
             stack.callback(self.store.close)
             if self.fleet is not None:
                 stack.callback(self.fleet.close)
@@ -166,7 +163,7 @@ class JobExecutor:
         executor: What runs the chunks.
     """
 
-    def __init__(self, session: Session, executor: CeleryExecutor) -> None:
+    def __init__(self, session: Session, executor: "CeleryExecutor") -> None:
         self._session = session
         self._executor = executor
 
@@ -229,6 +226,6 @@ class JobExecutor:
             raise
 
 
-def _remove(jobs: Iterable[CeleryExecutor]) -> None:
+def _remove(jobs: "Iterable[CeleryExecutor]") -> None:
     for job in jobs:
         job.remove_job()

@@ -31,14 +31,15 @@ from pyrmute_tasks.errors import (
     MigrationError,
     ModelNotFoundError,
     PyrmuteTasksError,
+    RemoteError,
     SignatureError,
 )
-from pyrmute_tasks.failures import RecordFailure, RemoteError, Stage, describe_safely
+from pyrmute_tasks.failures import RecordFailure, Stage, causes_of, describe_safely
 from pyrmute_tasks.hooks import HookCounts, use_hooks
 from pyrmute_tasks.logs import log
-from pyrmute_tasks.plans.codegen import Interruption
+from pyrmute_tasks.plans.codegen import Interruption, Output, OutputKind
 from pyrmute_tasks.plans.fingerprint.differences import root_of
-from pyrmute_tasks.plans.plan import PACKED, MigrationPlan
+from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.pyrmute_adapter import Manager
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.wire.frames import (
@@ -48,8 +49,8 @@ from pyrmute_tasks.wire.frames import (
     encode_frame,
     join_packed,
     pack,
+    pack_record,
 )
-from pyrmute_tasks.wire.remote_errors import causes_of
 
 __all__ = ["Assignment", "ChunkRequest", "ChunkRunner", "RunnerSource", "register_task"]
 
@@ -59,6 +60,7 @@ _MAX_PREPARED: Final = 64
 _LEAST_LINE: Final = 3
 _TERMINATING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _EMPTY_OUTPUTS: Final = encode_frame(FrameKind.OBJECTS, 0, pack([]))
+_PACKED: Final = Output(OutputKind.PACKED, pack=pack_record)
 _NO_INPUTS: Final = Frame(FrameKind.OBJECTS, 0, b"")
 
 
@@ -403,7 +405,7 @@ def _run(
         if lines.count(b"\n") != inputs.count or len(lines) < _LEAST_LINE * inputs.count:
             raise FrameError("a frame does not hold the records it announces")
         return plan.migrate_lines(lines, start)
-    records, failure = plan.run(decode_records(inputs), PACKED, start)
+    records, failure = plan.run(decode_records(inputs), _PACKED, start)
     return join_packed(records), len(records), failure
 
 

@@ -3,6 +3,7 @@
 import atexit
 import gc
 import heapq
+import importlib
 import logging
 import os
 import secrets
@@ -36,7 +37,7 @@ from pyrmute_tasks.logs import hide_password, log
 from pyrmute_tasks.pyrmute_adapter import load_manager
 from pyrmute_tasks.settings import Settings
 
-__all__ = ["Heartbeat", "create_worker_app", "worker_arguments"]
+__all__ = ["Heartbeat", "create_worker_app"]
 
 _GOODBYE_S: Final = 2.0
 _LAST_RESULT_TRIES: Final = 10  # of a tenth of a second
@@ -46,7 +47,6 @@ _OTHER_POOL: Final = (
     "error: workers need --pool=prefork: threads and greenlets can be neither interrupted at a "
     "time limit nor lost alone"
 )
-_ARGUMENTS: Final = ("--without-gossip", "--without-mingle")
 
 
 def create_worker_app(settings: Settings) -> Celery:
@@ -85,6 +85,7 @@ def create_worker_app(settings: Settings) -> Celery:
     def open_store() -> Store:
         return Store(settings)
 
+    import_ahead()
     manager = load_manager(settings.manager)
     register_task(app, RunnerSource(manager, settings), name_of, open_store)
     heartbeat = Heartbeat(settings, app.serves)
@@ -115,6 +116,22 @@ def create_worker_app(settings: Settings) -> Celery:
     worker_shutting_down.connect(leave, weak=False)
     worker_shutdown.connect(end, weak=False)
     return app
+
+
+_ON_FIRST_USE: Final = (
+    "pyrmute_tasks.plans.fingerprint.tree",
+    "pyrmute_tasks.plans.generated_steps",
+)
+
+
+def import_ahead() -> None:
+    """Import what a chunk would import, before children are forked.
+
+    Each child would else load it anew: in its own memory, within its limit of that, and while
+    its first chunk waits.
+    """
+    for module in _ON_FIRST_USE:
+        importlib.import_module(module)
 
 
 class WorkerApp(FleetApp):
@@ -186,21 +203,6 @@ class ChunkWorker(_Base):  # type: ignore[misc]  # it is a class
                 "--queue or PYRMUTE_TASKS_QUEUE instead of -Q and -X"
             )
         super().setup_instance(queues=queues, exclude_queues=exclude_queues, **options)
-
-
-def worker_arguments(name: str, concurrency: int, loglevel: str = "WARNING") -> list[str]:
-    """Return the command line of Celery's worker with the options that suit our tasks.
-
-    Gossip and mingle are chatter between workers that nothing here uses. Celery's own
-    heartbeat stays on: Flower takes a worker without one for dead.
-
-    Args:
-        name: Node name, unique among the workers of the queue.
-        concurrency: Children that run chunks.
-        loglevel: As Celery names them.
-    """
-    options = [f"--hostname={name}", f"--concurrency={concurrency}", f"--loglevel={loglevel}"]
-    return ["worker", *_ARGUMENTS, "--pool=prefork", *options]
 
 
 class Housekeeping(StartStopStep):

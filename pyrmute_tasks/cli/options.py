@@ -1,0 +1,18 @@
+"""Options that several commands have."""
+
+from dataclasses import replace
+from typing import Any, Final
+
+from pyrmute_tasks.settings import Settings
+
+__all__ = ["BROKER_HELP", "MANAGER_HELP", "QUEUE_HELP", "STORE_HELP", "overridden"]
+
+MANAGER_HELP: Final = "The manager: package.module:attribute or path/to/file.py:attribute."
+BROKER_HELP: Final = "URL of a running fleet's broker."
+STORE_HELP: Final = "URL of its store. [default: the broker, if it is Redis]"
+QUEUE_HELP: Final = "Name of the queue."
+
+
+def overridden(settings: Settings, **values: Any) -> Settings:
+    """Return `settings` with the values that are not None."""
+    return replace(settings, **{name: value for name, value in values.items() if value is not None})

@@ -1,0 +1,285 @@
+"""`pyrmute-tasks run`: migrates a file of JSON lines."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from pyrmute_tasks.cli.errors import errors_printed, fail, tell
+from pyrmute_tasks.cli.interrupts import Interrupts
+from pyrmute_tasks.cli.options import (
+    BROKER_HELP,
+    MANAGER_HELP,
+    QUEUE_HELP,
+    STORE_HELP,
+    overridden,
+)
+from pyrmute_tasks.engine.events import ChunkDelivered, Event
+from pyrmute_tasks.engine.job_report import JobReport, JobState
+from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.io.jsonl import check_source
+from pyrmute_tasks.io.output_file import check_output, is_stream
+from pyrmute_tasks.migrator import Migrator
+from pyrmute_tasks.plans.retry import Retry
+from pyrmute_tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["run"]
+
+_STDOUT: Final = "/dev/stdout"
+
+
+@click.command()
+@click.argument("source", metavar="IN.jsonl", type=click.Path())
+@click.argument("target", metavar="OUT.jsonl", type=click.Path())
+@click.option("--manager", required=True, envvar="PYRMUTE_TASKS_MANAGER", help=MANAGER_HELP)
+@click.option("--model", "name", required=True, help="Name of the model.")
+@click.option("--from", "from_version", required=True, help="Version of the records in IN.")
+@click.option("--to", "to_version", required=True, help="Version of the records in OUT.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Worker processes to start. [default: CPUs]"
+)
+@click.option(
+    "--broker",
+    envvar="PYRMUTE_TASKS_BROKER_URL",
+    help=BROKER_HELP + " Without one, a fleet is started for this run.",
+)
+@click.option("--store", help=STORE_HELP)
+@click.option("--queue", help=QUEUE_HELP)
+@click.option(
+    "--chunk-size", type=click.IntRange(min=1), help="Records a chunk. [default: by size]"
+)
+@click.option("--overwrite", is_flag=True, help="Replace OUT.jsonl if it exists.")
+@click.option(
+    "--keep-partial", is_flag=True, help="On failure, keep the partial output and print its path."
+)
+@click.option(
+    "--retry-on",
+    multiple=True,
+    metavar="MODULE:CLASS",
+    help="Retry a step that raises this exception, as builtins:ConnectionError; repeatable.",
+)
+@click.option(
+    "--attempts", type=click.IntRange(min=1), help="Most runs of a step, with retries. [default: 4]"
+)
+@click.option("--wait", "wait_s", type=float, help="Seconds to wait for a first worker.")
+@click.option(
+    "--stall",
+    "stall_s",
+    type=float,
+    help="Seconds in which nothing moves although workers are idle. [default: 60]",
+)
+@click.option("--include-records", is_flag=True, help="Let error messages quote records.")
+@click.option("--quiet", "-q", is_flag=True, help="Print no progress bar and no report.")
+def run(
+    source: str,
+    target: str,
+    manager: str,
+    name: str,
+    from_version: str,
+    to_version: str,
+    workers: int | None,
+    broker: str | None,
+    store: str | None,
+    queue: str | None,
+    chunk_size: int | None,
+    overwrite: bool,
+    keep_partial: bool,
+    retry_on: tuple[str, ...],
+    attempts: int | None,
+    wait_s: float | None,
+    stall_s: float | None,
+    include_records: bool,
+    quiet: bool,
+) -> None:
+    """Migrate a file of JSON lines, in order.
+
+    Without --broker a Valkey server and workers are started for this run and stopped after it.
+    OUT may also be a pipe or a device such as /dev/stdout or -, which gets the lines as they are
+    ready.
+    """
+    target = _STDOUT if target == "-" else target
+    is_streamed = is_stream(target)
+    leaves_something = keep_partial or is_streamed
+    interrupts = Interrupts(target, leaves_something)
+    with errors_printed(include_records, interrupts), interrupts:
+        check_source(source)
+        check_output(target, source=source, overwrite=overwrite)
+        migrator = Migrator(
+            manager,
+            workers=workers,
+            settings=_fleet_settings(broker, store, queue, wait_s, stall_s),
+            retry=_retry(retry_on, attempts),
+        )
+        reported = _reported(migrator, target, quiet, on_stderr=is_streamed)
+        # Not entered: `run_file` starts the fleet once it holds the lock of the output.
+        with closing(migrator), reported, _progress(source, quiet) as observers:
+            report = migrator.run_file(
+                source,
+                target,
+                name,
+                from_version,
+                to_version,
+                chunk_size=chunk_size,
+                overwrite=overwrite,
+                keep_partial=keep_partial,
+                observers=(interrupts, *observers),
+            )
+        if report.failure is not None:
+            fail(report.failure.exception(), include_records)
+        if not quiet:
+            # Only now: the fleet is closed, and an audit's imports take a while.
+            from pyrmute_tasks.cli.audit import losses_hint
+
+            hint = losses_hint(source, manager, name, from_version, to_version)
+            if hint is not None:
+                tell(hint)
+
+
+def _fleet_settings(
+    broker: str | None,
+    store: str | None,
+    queue: str | None,
+    wait_s: float | None,
+    stall_s: float | None,
+) -> Settings | None:
+    """Return the settings of a running fleet, or None to start one."""
+    if broker is None:
+        if store is not None or queue is not None:
+            raise ConfigurationError("--store and --queue need --broker: they name a running fleet")
+        return None
+    env = Settings.from_env(os.environ)
+    return overridden(
+        env,
+        broker_url=broker,
+        store_url=store,
+        queue=queue,
+        worker_wait_s=wait_s,
+        stall_s=stall_s,
+    )
+
+
+def _retry(on: tuple[str, ...], attempts: int | None) -> Retry | None:
+    if not on:
+        if attempts is not None:
+            raise ConfigurationError("--attempts needs --retry-on: nothing is retried without it")
+        return None
+    return Retry(on=on) if attempts is None else Retry(on=on, attempts=attempts)
+
+
+@contextlib.contextmanager
+def _progress(source: str, quiet: bool) -> Iterator[tuple[Any, ...]]:
+    """Show a progress bar over the input's bytes, with delivered records and their rate."""
+    if quiet:
+        yield ()
+        return
+    # A run without a bar needs none of it.
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("migrating"),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[records]:,} records"),
+        TextColumn("{task.fields[rate]:,.0f}/s"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=_console()) as progress:
+        total = os.path.getsize(source) or 1
+        task = progress.add_task("", start=False, total=total, records=0, rate=0.0)
+        records = 0
+
+        def advance(event: Event, /) -> None:
+            nonlocal records
+            if not progress.tasks[0].started:
+                progress.start_task(task)  # without the time to start the fleet
+            if isinstance(event, ChunkDelivered):
+                records += event.count
+                elapsed = progress.tasks[0].elapsed or 0.0
+                rate = records / elapsed if elapsed else 0.0
+                progress.update(task, advance=event.size_bytes, records=records, rate=rate)
+
+        yield (advance,)
+        progress.update(task, completed=progress.tasks[0].total)
+
+
+def _console() -> "Console":
+    """Show the bar on stderr; if that is full or gone, the job goes on without."""
+    from rich.console import Console  # as above
+
+    stderr: Any = _Forgiving(sys.stderr)
+    return Console(file=stderr) if sys.stderr is not None else Console(quiet=True)
+
+
+class _Forgiving:
+    """A text stream to which writing never fails."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _reported(migrator: Migrator, target: str, quiet: bool, *, on_stderr: bool) -> Iterator[None]:
+    """Print the job's report on stdout, or its progress until a failure on stderr."""
+    try:
+        yield
+    finally:
+        report = migrator.last_report
+        if report is not None and not quiet:
+            if report.state is JobState.SUCCEEDED:
+                _print_report(report, target, on_stderr)
+            else:
+                wasted = report.wasted_chunks
+                later = "1 later chunk" if wasted == 1 else f"{wasted} later chunks"
+                tell(
+                    f"{report.state} after {report.seconds:.2f} s and {report.records:,} records; "
+                    f"{later} discarded"
+                )
+        if report is not None and report.partial_path:
+            tell(f"kept the output until then: {report.partial_path}")
+
+
+def _print_report(report: JobReport, target: str, on_stderr: bool) -> None:
+    workers = len(report.chunks_by_worker)
+    lines = (
+        f"output   {target}",
+        f"records  {report.records:,}",
+        f"rate     {report.records_per_s:,.0f} records/s",
+        f"time     {report.seconds:.2f} s",
+        f"workers  {workers} ({report.chunks} chunks, job {report.job})",
+    )
+    if on_stderr:
+        tell("\n".join(lines))
+        return
+    try:
+        click.echo("\n".join(lines))
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write this report to stdout: {error.strerror or error}; {target} is whole"
+        ) from None

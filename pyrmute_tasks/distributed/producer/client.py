@@ -1,0 +1,60 @@
+"""A producer's side of Celery: its application, and the executors that send tasks through it."""
+
+import threading
+
+from pyrmute_tasks.distributed.app import create_app
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
+from pyrmute_tasks.distributed.producer.broker import Broker
+from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
+from pyrmute_tasks.distributed.store import Store
+from pyrmute_tasks.engine.job_spec import JobSpec
+from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
+from pyrmute_tasks.settings import Settings
+
+__all__ = ["Client"]
+
+
+class Client:
+    """Sends tasks to a fleet.
+
+    Args:
+        settings: How to reach the fleet.
+        store: Its store.
+    """
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+        self._app = create_app(settings)
+
+    def check(self) -> None:
+        """Connect to the broker once; importing what that needs takes a while.
+
+        Raises:
+            BrokerUnavailableError: If nobody answers.
+        """
+        Broker(self._app, self._settings).check()
+
+    def executor(
+        self,
+        spec: JobSpec,
+        code: FingerprintTree,
+        over: threading.Event,
+        fleet: EmbeddedFleet | None,
+    ) -> CeleryExecutor:
+        """Return where a job's chunks run.
+
+        Args:
+            spec: The job.
+            code: What decides its results here.
+            over: Set when nothing is to be retried any more.
+            fleet: The embedded fleet, which is looked after while the job runs.
+        """
+        check = fleet.check_server if fleet else lambda: None
+        supervise = fleet.supervise if fleet else lambda: None
+        broker = Broker(self._app, self._settings, over, check)
+        return CeleryExecutor(broker, self._store, spec, self._settings, supervise, code=code)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._app.close()
