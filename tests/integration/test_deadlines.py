@@ -220,6 +220,7 @@ def test_a_chunk_that_takes_longer_is_waited_for() -> None:
 # --- servers ------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not os.environ.get("CHAOS_LONG"), reason="40 s: part of make chaos")
 def test_a_far_server_holds_up_nothing(tmp_path: Path) -> None:
     """A producer whose Redis is 150 ms away, each way: surveys are made beside collecting."""
     with Fleet(tmp_path, MANAGER, queue="far", delay_s=FAR_S) as fleet:
@@ -242,7 +243,7 @@ def test_a_read_that_is_half_open_keeps_no_lost_chunk_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the producer waits for never comes, and a worker is lost at the same moment."""
-    monkeypatch.setattr(store, "_SOCKET_TIMEOUT_S", ANSWER_S)
+    monkeypatch.setattr(store, "answer_s", lambda _: ANSWER_S)
     with Fleet(tmp_path, MANAGER, queue="half-open") as fleet:
         settings = replace(fleet.settings, store_url=fleet.proxy.url)
         with Migrator(manager, settings=settings) as migrator:

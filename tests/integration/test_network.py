@@ -50,7 +50,7 @@ def migrate(
     outage_s: float | None = None,
 ) -> Result:
     """Run a job while the line is harmed, and see that what is delivered is right."""
-    feed = Feed(directory / "in.jsonl", load_flights(0), 0)
+    feed = Feed(directory / "in.jsonl", load_flights(), 0)
     run = Run(fleet, feed, random.Random(0), chunk_size=chunk_size, outage_s=outage_s)
 
     def harm_later(run: Run) -> None:
@@ -119,7 +119,7 @@ def test_large_packets_that_vanish_end_the_job(fleet: Fleet, line: Line, tmp_pat
         line.largest_bytes = 600
         run.wait_until(lambda: False, "the job has ended")
 
-    feed = Feed(tmp_path / "in.jsonl", load_flights(0), 0)
+    feed = Feed(tmp_path / "in.jsonl", load_flights(), 0)
     run = Run(fleet, feed, random.Random(0), outage_s=OUTAGE_S)
     result = run.execute(hide_large_ones)
     assert isinstance(result.error, (StoreUnavailableError, BrokerUnavailableError)), result

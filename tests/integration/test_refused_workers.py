@@ -92,7 +92,8 @@ def test_other_queue_is_refused(fleet: PrivateFleet, options: list[str]) -> None
 def test_worker_whose_consumer_is_cancelled_counts_as_none(fleet: PrivateFleet) -> None:
     worker = fleet.start_worker("--loglevel", "INFO")
     app = create_app(fleet.settings)
-    with Migrator("tests.people:manager", settings=fleet.settings) as migrator:
+    settings = replace(fleet.settings, outage_s=3.0)
+    with Migrator("tests.people:manager", settings=settings) as migrator:
         assert len(migrator.migrate_batch_data([person(1)], *HOP)) == 1
         app.control.cancel_consumer(fleet.settings.queue)
         wait_until(lambda: "Canceling queue" in worker.log, "the worker cancels")
