@@ -12,7 +12,9 @@ from packaging.version import Version
 from tests.conftest import ROOT
 from tests.unit.canaries import (
     billiard_names,
-    celery_names,
+    celery_app_names,
+    celery_consumer_names,
+    celery_worker_names,
     kombu_names,
     pydantic_names,
     redis_names,
@@ -153,7 +155,9 @@ def test_page_of_library_internals_is_up_to_date() -> None:
 
 MODULES: Final = (
     billiard_names,
-    celery_names,
+    celery_app_names,
+    celery_consumer_names,
+    celery_worker_names,
     kombu_names,
     pydantic_names,
     redis_names,
