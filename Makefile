@@ -13,7 +13,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
 
 # Lines and branches that the unit and contract tests reach, also in processes that they start.
-# The floor is in pyproject.toml.
+# The minimum is in pyproject.toml.
 coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered tests/unit tests/contract
 

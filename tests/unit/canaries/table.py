@@ -1,0 +1,85 @@
+"""The table of library internals: a row for each assumption, with the check that it still holds.
+
+Each module of this package holds the rows of one library. `docs/library-internals.md` is written
+from the table.
+"""
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from tests.conftest import ROOT
+
+PACKAGE: Final = ROOT / "pyrmute_tasks"
+
+
+@dataclass(frozen=True, slots=True)
+class Internal:
+    """Something that a library does not document, and that we rely on.
+
+    Attributes:
+        library: The library, as its package is called.
+        name: What is relied on.
+        pattern: A regular expression that finds its uses in our code.
+        purpose: What we use it for, and what would break.
+        until: When the use can go.
+        check: Asserts that it exists and does what we assume.
+    """
+
+    library: str
+    name: str
+    pattern: str
+    purpose: str
+    until: str
+    check: Callable[[], None]
+
+    def used_in(self) -> list[str]:
+        """Return our modules that use it."""
+        return [module for module, text in sources().items() if re.search(self.pattern, text, re.M)]
+
+
+TABLE: Final[list[Internal]] = []
+
+
+def internal(
+    library: str, name: str, pattern: str, *, purpose: str, until: str
+) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Add a row to the table: the decorated function is its check."""
+
+    def add(check: Callable[[], None]) -> Callable[[], None]:
+        TABLE.append(Internal(library, name, pattern, purpose, until, check))
+        return check
+
+    return add
+
+
+@cache
+def sources() -> dict[str, str]:
+    """The text of our modules, by name."""
+    return {_module(path): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def _module(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_names(libraries: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield each name that we import from `libraries`, and the line that does."""
+    for text in sources().values():
+        lines = text.splitlines()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in libraries:
+                statement = " ".join(lines[node.lineno - 1 : node.end_lineno])
+                for name in node.names:
+                    yield f"{node.module}.{name.name}", statement
+
+
+def private_uses() -> Iterator[str]:
+    """Yield the lines on which the linter is told that a private name is used on purpose."""
+    for text in sources().values():
+        yield from (line for line in text.splitlines() if "noqa: SLF001" in line)
