@@ -15,7 +15,8 @@ from pyrmute_tasks.distributed.producer.liveness import (
     Verdict,
     View,
 )
-from pyrmute_tasks.distributed.producer.redelivery import Deliveries, FleetSnapshot, Loss, Part
+from pyrmute_tasks.distributed.producer.parts import AfterCrash, Ignored, Part, Resend, Settled
+from pyrmute_tasks.distributed.producer.redelivery import Deliveries, FleetSnapshot, Loss
 from pyrmute_tasks.distributed.protocol import Decline, Rejection, Survey
 from pyrmute_tasks.engine.chunks import Outcome
 from pyrmute_tasks.engine.job_spec import JobSpec
@@ -108,13 +109,13 @@ class Recovery:
 
     # --- sending ------------------------------------------------------------------------------
 
-    def send(self, parts: list[Part]) -> None:
+    def send(self, parts: Sequence[Part]) -> None:
         """Send parts whose inputs are in the store."""
         for part in parts:
             self.deliveries.send(part, self._spec.id, self._clock())
         self._broker.publish([self._message(part) for part in parts])
 
-    def _send_again(self, parts: list[Part], level: int = logging.WARNING) -> None:
+    def _send_again(self, parts: Sequence[Part], level: int = logging.WARNING) -> None:
         log(
             level,
             "part_sent_again",
@@ -139,22 +140,22 @@ class Recovery:
         outcomes = []
         for key, how in crashes:
             self.liveness.crashed(self.watched_s)
-            outcomes += self._after_crash(self.deliveries.crashed(key, how), key)
+            outcomes += self._after_crash(self.deliveries.crashed(key, how))
         return outcomes
 
-    def _after_crash(
-        self, verdict: list[Part] | Outcome[Frame] | None, key: str
-    ) -> list[Outcome[Frame]]:
+    def _after_crash(self, decided: AfterCrash) -> list[Outcome[Frame]]:
         """Do what `Deliveries` decided about a part whose process died."""
-        if verdict is None:
-            return []
-        if isinstance(verdict, Outcome):
-            return [verdict]
-        if verdict[0].key != key:
-            frames = [(part.key, part.chunk.payload) for part in verdict]
-            self._store.put_parts(self._spec.id, frames, gone=key)
-        self._send_again(verdict)
-        return []
+        match decided:
+            case Resend(parts, replaced):
+                if replaced:
+                    frames = [(part.key, part.chunk.payload) for part in parts]
+                    self._store.put_parts(self._spec.id, frames, gone=replaced)
+                self._send_again(parts)
+                return []
+            case Settled(outcome):
+                return [outcome]
+            case Ignored():
+                return []
 
     def after_declines(self, declines: list[Decline]) -> None:
         """Let other workers have what some with other code did not take."""
@@ -235,9 +236,9 @@ class Recovery:
         for part, loss in self.deliveries.lost(asked_at, seen):
             match loss:
                 case Loss.WORKER_GONE:
-                    outcomes += self._after_crash(self.deliveries.disappeared(part), part.key)
+                    outcomes += self._after_crash(self.deliveries.disappeared(part))
                 case Loss.CLAIM_LOST:
-                    outcomes += self._after_crash(self.deliveries.came_to_nothing(part), part.key)
+                    outcomes += self._after_crash(self.deliveries.came_to_nothing(part))
                 case Loss.UNCLAIMED | Loss.SLOW:
                     forgotten.append(part)
         if forgotten:
