@@ -1,6 +1,5 @@
 """The Celery application that producers and workers share."""
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 from celery import Celery
@@ -9,7 +8,7 @@ from celery.loaders.app import AppLoader
 from pyrmute_tasks.distributed.connections import TCP_OPTIONS, answer_s, is_socket_file
 from pyrmute_tasks.settings import Settings
 
-__all__ = ["TASK_NAME", "FleetApp", "create_app", "signed_part"]
+__all__ = ["TASK_NAME", "FleetApp", "create_app"]
 
 TASK_NAME: Final = "pyrmute_tasks.migrate_chunk"
 
@@ -61,11 +60,6 @@ class FleetApp(Celery):
 def create_app(settings: Settings) -> FleetApp:
     """Return an application for `settings`, with no task registered yet."""
     return FleetApp(settings)
-
-
-def signed_part(task: str, args: Sequence[str | int]) -> bytes:
-    """Return the bytes that a task's signature covers: its id and its arguments."""
-    return "\0".join((task, *map(str, args))).encode()
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:

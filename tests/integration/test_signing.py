@@ -10,7 +10,8 @@ import pytest
 from kombu.pidbox import Mailbox
 
 from pyrmute_tasks import Migrator
-from pyrmute_tasks.distributed.app import create_app, signed_part
+from pyrmute_tasks.distributed.app import create_app
+from pyrmute_tasks.distributed.task_arguments import TaskArguments
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import NoWorkersError, SignatureError
 from pyrmute_tasks.settings import Settings
@@ -118,7 +119,7 @@ def test_a_forged_stop_mark_only_delays(target: Target) -> None:
 
 
 TASK: Final = "0123abcd-0-1"
-ARGS: Final = ("0123abcd", "0", 0, FINGERPRINT)
+ASKED: Final = TaskArguments("0123abcd", "0", 0, FINGERPRINT)
 
 
 @pytest.mark.parametrize(
@@ -128,16 +129,16 @@ ARGS: Final = ("0123abcd", "0", 0, FINGERPRINT)
         "",
         "zz",
         "00" * 23,
-        theirs.sign(Sealed.TASK, "0123abcd", "0", signed_part(TASK, ARGS)),
-        ours.sign(Sealed.TASK, "0123abcd", "1", signed_part(TASK, ARGS)),
-        ours.sign(Sealed.TASK, "0123abcd", "0", signed_part("0123abcd-0-2", ARGS)),
-        ours.sign(Sealed.FRAME, "0123abcd", "0", signed_part(TASK, ARGS)),
-        ours.sign(Sealed.TASK, "0123abcd", "0", signed_part(TASK, (*ARGS[:2], 1, FINGERPRINT))),
+        theirs.sign(Sealed.TASK, "0123abcd", "0", ASKED.signed_part(TASK)),
+        ours.sign(Sealed.TASK, "0123abcd", "1", ASKED.signed_part(TASK)),
+        ours.sign(Sealed.TASK, "0123abcd", "0", ASKED.signed_part("0123abcd-0-2")),
+        ours.sign(Sealed.FRAME, "0123abcd", "0", ASKED.signed_part(TASK)),
+        ours.sign(Sealed.TASK, "0123abcd", "0", replace(ASKED, start=1).signed_part(TASK)),
     ],
     ids=range(9),
 )
 def test_a_forged_task_is_refused(target: Target, signature: str | None) -> None:
-    args = ARGS if signature is None else (*ARGS, signature)
+    args = ASKED.to_args() if signature is None else (*ASKED.to_args(), signature)
     target.receive(Envelope(arguments(*args), id=TASK), "message is rejected")
 
 

@@ -13,7 +13,7 @@ from kombu import Producer
 from kombu.exceptions import KombuError
 from kombu.pidbox import Mailbox
 
-from pyrmute_tasks.distributed.app import TASK_NAME, signed_part
+from pyrmute_tasks.distributed.app import TASK_NAME
 from pyrmute_tasks.distributed.refusals import (
     find_refusal,
     passing_refusal,
@@ -21,10 +21,10 @@ from pyrmute_tasks.distributed.refusals import (
     refuses_connections,
     trouble_of,
 )
+from pyrmute_tasks.distributed.task_arguments import TaskArguments
 from pyrmute_tasks.errors import BrokerUnavailableError
 from pyrmute_tasks.logs import hide_password, log
 from pyrmute_tasks.settings import Settings
-from pyrmute_tasks.wire.signing import Sealed
 
 __all__ = ["Broker", "Message"]
 
@@ -42,13 +42,12 @@ class Message:
 
     Attributes:
         task: Its id.
-        args: Its arguments, plain JSON values, nothing from a record: the job, the part, and
-            what more there is.
+        arguments: What it asks for; not signed yet.
         label: What Flower shows in place of the arguments.
     """
 
     task: str
-    args: tuple[str | int, ...]
+    arguments: TaskArguments
     label: str
 
 
@@ -150,13 +149,9 @@ class Broker:
         return None
 
     def _send(self, message: Message, producer: Any) -> None:
-        job, part, *_ = map(str, message.args)
-        signature = self._signer.sign(
-            Sealed.TASK, job, part, signed_part(message.task, message.args)
-        )
         self._app.send_task(
             TASK_NAME,
-            args=(*message.args, signature) if signature else message.args,
+            args=message.arguments.sign(message.task, self._signer).to_args(),
             task_id=message.task,
             producer=producer,
             retry=False,

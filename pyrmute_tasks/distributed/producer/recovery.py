@@ -18,6 +18,7 @@ from pyrmute_tasks.distributed.producer.liveness import (
 from pyrmute_tasks.distributed.producer.parts import AfterCrash, Ignored, Part, Resend, Settled
 from pyrmute_tasks.distributed.producer.redelivery import Deliveries, FleetSnapshot, Loss
 from pyrmute_tasks.distributed.protocol import Decline, Rejection, Survey
+from pyrmute_tasks.distributed.task_arguments import TaskArguments
 from pyrmute_tasks.engine.chunks import Outcome
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import (
@@ -130,8 +131,8 @@ class Recovery:
     def _message(self, part: Part) -> Message:
         chunk = part.chunk
         label = task_label(str(self._spec), chunk.index, chunk.start, chunk.count)
-        args = (self._spec.id, part.key, chunk.start, self._spec.fingerprint)
-        return Message(part.task, args, label)
+        asked = TaskArguments(self._spec.id, part.key, chunk.start, self._spec.fingerprint)
+        return Message(part.task, asked, label)
 
     # --- what workers tell --------------------------------------------------------------------
 

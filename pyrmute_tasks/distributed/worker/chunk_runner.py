@@ -21,6 +21,7 @@ from celery.worker.state import task_ready
 from pyrmute_tasks.distributed.app import TASK_NAME
 from pyrmute_tasks.distributed.protocol import TOO_LARGE, Claim, ClaimState
 from pyrmute_tasks.distributed.store import Store
+from pyrmute_tasks.distributed.task_arguments import TaskArguments
 from pyrmute_tasks.distributed.worker.children import allow_processes
 from pyrmute_tasks.engine.chunks import Outcome, decode_records, encode_outcome
 from pyrmute_tasks.engine.job_spec import JobSpec, OnCodeMismatch
@@ -68,20 +69,24 @@ class Assignment:
     """What a task asks for.
 
     Attributes:
-        job: The job's id.
-        part: The part's key.
-        start: Index of its first record.
-        fingerprint: Of the producer's plan.
+        arguments: The task's arguments.
         task: The task's id.
         worker: Name of this worker, as its heartbeat has it.
     """
 
-    job: str
-    part: str
-    start: int
-    fingerprint: str
+    arguments: TaskArguments
     task: str
     worker: str
+
+    @property
+    def job(self) -> str:
+        """The job's id."""
+        return self.arguments.job
+
+    @property
+    def part(self) -> str:
+        """The part's key."""
+        return self.arguments.part
 
     @property
     def chunk(self) -> int:
@@ -237,7 +242,7 @@ class ChunkRunner:
             job=asked.job,
             worker=asked.worker,
             code=declined.root,
-            wanted=asked.fingerprint,
+            wanted=asked.arguments.fingerprint,
         )
         self._decline(asked, declined)
 
@@ -285,7 +290,7 @@ class ChunkRunner:
         counts = HookCounts(hooks=self._manager.hooks) if spec.count_hooks else None
         hooks = self._manager.hooks.live
         with use_hooks(hooks if counts is None else (counts, *hooks)):
-            outputs, count, failure = _run(plan, spec.kind, inputs, asked.start)
+            outputs, count, failure = _run(plan, spec.kind, inputs, asked.arguments.start)
         framed = encode_frame(spec.kind, count, outputs, spec.compression)
         failures = (failure,) if failure is not None else ()
         return Outcome(asked.chunk, count, framed, failures, counts=counts)
@@ -296,7 +301,7 @@ class ChunkRunner:
             spec = _spec(data)
             if isinstance(spec, Declined):
                 return spec
-            if spec.fingerprint != asked.fingerprint:
+            if spec.fingerprint != asked.arguments.fingerprint:
                 raise _ForeignTaskError
             plan = self._plan(asked, spec)
             if isinstance(plan, Declined):
@@ -305,7 +310,7 @@ class ChunkRunner:
             if len(self._prepared) >= _MAX_PREPARED:
                 self._prepared.clear()
             self._prepared[data] = found
-        if found[0].fingerprint != asked.fingerprint:
+        if found[0].fingerprint != asked.arguments.fingerprint:
             raise _ForeignTaskError
         return found
 
@@ -373,7 +378,7 @@ def _failed(asked: Assignment, stage: Stage, error: Exception) -> Outcome[bytes]
         part=asked.part,
         error=describe_safely(error),
     )
-    failure = RecordFailure.of(asked.start, stage, "", error)
+    failure = RecordFailure.of(asked.arguments.start, stage, "", error)
     return Outcome(asked.chunk, 0, _EMPTY_OUTPUTS, (failure,))
 
 
@@ -514,9 +519,9 @@ class ChunkRequest(Request):
 
     def _note_crash(self, how: str) -> bool:
         try:
-            job, part, *_ = self.args
+            asked = TaskArguments.parse(self.args)
             task: Any = self.task
-            task.open_store().note_crash(job, part, how, self.id)
+            task.open_store().note_crash(asked.job, asked.part, how, self.id)
         except (redis.RedisError, TypeError, ValueError) as error:
             log(
                 logging.ERROR,
@@ -557,12 +562,10 @@ def register_task(
     """
 
     # The signature has been checked before Celery looked at the message.
-    def migrate_chunk(
-        task: Any, job: str, part: str, start: int, fingerprint: str, *_signature: str
-    ) -> None:
+    def migrate_chunk(task: Any, *args: str | int) -> None:
         request = task.request
         worker = worker_name(request.hostname)
-        runner().run(Assignment(job, part, start, fingerprint, request.id, worker))
+        runner().run(Assignment(TaskArguments.parse(args), request.id, worker))
 
     task: Any = app.task(name=TASK_NAME, bind=True)(migrate_chunk)
     task.Request = ChunkRequest
