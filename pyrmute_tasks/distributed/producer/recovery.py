@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
+from pyrmute_tasks.distributed.broker_profile import broker_profile
 from pyrmute_tasks.distributed.producer.broker import Message
 from pyrmute_tasks.distributed.producer.liveness import (
     BrokerAway,
@@ -34,7 +35,6 @@ from pyrmute_tasks.logs import hide_password, log, task_label
 from pyrmute_tasks.plans.fingerprint.differences import describe_held
 from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
 from pyrmute_tasks.settings import Settings
-from pyrmute_tasks.urls import REDIS_SCHEMES
 from pyrmute_tasks.wire.frames import Frame
 
 __all__ = ["PartsStore", "Recovery", "TaskPublisher"]
@@ -302,14 +302,10 @@ class Recovery:
         )
 
     def _advice(self, stall: Stall) -> str:
-        is_redis = self._settings.broker_url.partition("://")[0] in REDIS_SCHEMES
         if stall.repeats:
-            told = f"chunks were begun again {stall.repeats} times and came to no outcome"
-            if is_redis:
-                return f"{told}: do workers lose their connection to the broker?"
             return (
-                f"{told}: is RabbitMQ's consumer_timeout shorter than a chunk takes? Raise it, or "
-                "choose a smaller chunk_size"
+                f"chunks were begun again {stall.repeats} times and came to no outcome: "
+                + broker_profile(self._settings).advice_on_repeats
             )
         if not stall.unclaimed:
             return (

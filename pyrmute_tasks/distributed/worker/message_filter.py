@@ -128,7 +128,7 @@ class ChunkConsumer(_Base):  # type: ignore[misc]  # it is a class
             self._refused_since, self._pause_s = now, _PAUSE_S
         self._refused_at = now
         app: Any = self.app
-        is_final = not self._was_ready or app.broker_url.startswith("redis")
+        is_final = not self._was_ready or app.profile.refuses_for_good
         if is_final or now - self._refused_since >= app.outage_s:
             log(
                 logging.CRITICAL,
