@@ -102,7 +102,7 @@ class ChunkExecutor(Protocol[In, Out]):
     """Runs chunks."""
 
     def submit(self, chunk: Chunk[In], /) -> None:
-        """Accept a chunk, without waiting for it to flow."""
+        """Accept a chunk, without waiting for it to run."""
 
     def collect(self, *, wait: bool) -> Iterable[Outcome[Out]]:
         """Return the outcomes that arrived since the last call, in any order.
