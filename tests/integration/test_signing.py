@@ -223,6 +223,7 @@ def test_a_forged_claim_takes_no_part(target: Target) -> None:
         forged = (claimant, theirs.seal(Sealed.CLAIM, id_of(job), "3", claimant))
 
         def is_settled() -> bool:
+            victim.go_on()
             if store.hexists(f"{job}:in", "3"):
                 for value in forged:
                     store.hset(f"{job}:claims", "3", b"1 " + value)
@@ -231,7 +232,8 @@ def test_a_forged_claim_takes_no_part(target: Target) -> None:
 
         wait_until(is_settled, "the chunk is settled all the same")
 
-    is_whole(Victim(target).run(put))
+    victim = Victim(target)
+    is_whole(victim.run(put))
 
 
 def test_forged_heartbeats_make_no_worker(target: Target) -> None:
