@@ -86,7 +86,7 @@ _RULES: Final = [
     )
 ]
 
-_TAKES: Final = re.compile(r"\btake \(.*distributed/store\.py")
+_TAKES: Final = re.compile(r"\btake \(.*distributed/store/producer_side\.py")
 _READS: Final = re.compile(r"\b(read\w*|recv\w*) \(.*/redis/")
 
 Job = Callable[[Migrator], None]

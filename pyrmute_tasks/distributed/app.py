@@ -1,24 +1,22 @@
 """The Celery application that producers and workers share."""
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 from celery import Celery
 from celery.loaders.app import AppLoader
 
-from pyrmute_tasks.distributed.connections import TCP_OPTIONS, answer_s, is_socket_file
+from pyrmute_tasks.distributed.broker_profile import (
+    CONNECT_TIMEOUT_S,
+    BrokerProfile,
+    broker_profile,
+)
 from pyrmute_tasks.settings import Settings
 
-__all__ = ["TASK_NAME", "FleetApp", "create_app", "signed_part"]
+__all__ = ["TASK_NAME", "FleetApp", "create_app"]
 
 TASK_NAME: Final = "pyrmute_tasks.migrate_chunk"
 
-_CONNECT_TIMEOUT_S: Final = 3.0
-_HEARTBEAT_S: Final = 5  # two that are missed end a worker's connection
 _PRODUCER_HEARTBEAT_S: Final = 20  # only the server looks at it: a producer may pause
-_HEALTH_CHECK_S: Final = 4  # of a blocking pop, which takes a second
-_VISIBILITY_TIMEOUT_S: Final = 6 * 3600.0
-_VISIBILITY_FACTOR: Final = 3
 
 
 class _Loader(AppLoader):
@@ -37,6 +35,9 @@ class FleetApp(Celery):
 
     Args:
         settings: Where the broker is, and what to expect of it.
+
+    Attributes:
+        profile: What is particular to that broker.
     """
 
     current_worker_task = None  # nothing is inherited from a task that this runs in
@@ -44,9 +45,10 @@ class FleetApp(Celery):
     def __init__(self, settings: Settings) -> None:
         super().__init__("pyrmute_tasks", loader=_Loader, set_as_current=False)
         self.backend_cls = "disabled://"
+        self.profile = broker_profile(settings)
         self.broker_url = settings.celery_broker_url
         self.outage_s = settings.outage_s
-        self.conf.update(_configuration(settings))
+        self.conf.update(_configuration(settings, self.profile))
 
     def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
         """Return a connection to the broker of the settings, if no `url` is given."""
@@ -63,12 +65,7 @@ def create_app(settings: Settings) -> FleetApp:
     return FleetApp(settings)
 
 
-def signed_part(task: str, args: Sequence[str | int]) -> bytes:
-    """Return the bytes that a task's signature covers: its id and its arguments."""
-    return "\0".join((task, *map(str, args))).encode()
-
-
-def _configuration(settings: Settings) -> dict[str, Any]:
+def _configuration(settings: Settings, profile: BrokerProfile) -> dict[str, Any]:
     return {
         # RabbitMQ closes a channel whose chunk takes longer than its `consumer_timeout`, and
         # answers one about a queue whose leader is not there yet; Redis may be a replica for
@@ -76,12 +73,12 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "broker_channel_error_retry": True,
         "broker_url": settings.celery_broker_url,
         "broker_use_ssl": settings.celery_broker_tls,
-        "broker_transport_options": _transport_options(settings),
-        "broker_connection_timeout": _CONNECT_TIMEOUT_S,
+        "broker_transport_options": profile.transport_options(settings),
+        "broker_connection_timeout": CONNECT_TIMEOUT_S,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # a worker is there when its broker is
         "task_default_queue": settings.queue,
-        **_amqp_configuration(settings),
+        **profile.configuration(),
         # What is lost with a worker, or kills it, is the collector's business: the broker
         # would deliver a record that kills its process for ever.
         "task_acks_late": True,
@@ -106,39 +103,3 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_soft_shutdown_timeout": 10.0,
     }
-
-
-def _amqp_configuration(settings: Settings) -> dict[str, Any]:
-    if settings.celery_broker_url.startswith("redis"):
-        return {}
-    return {
-        # RabbitMQ keeps these on a majority of its nodes, and drops no confirmed message
-        # when it restarts. Whoever comes first declares it, producer or worker.
-        "task_default_queue_type": "quorum",
-        # A worker notices within little more than twice this time that the server is gone, and
-        # the server that a worker is.
-        "broker_heartbeat": _HEARTBEAT_S,
-        # A quorum queue's consumer cannot be given more again.
-        "worker_enable_prefetch_count_reduction": False,
-    }
-
-
-def _transport_options(settings: Settings) -> dict[str, Any]:
-    if not settings.celery_broker_url.startswith("redis"):
-        # What the queue has not confirmed is published again, not missed seconds later.
-        # The library's own settings end a connection on which one packet is late.
-        return {"confirm_publish": True, "socket_settings": dict(TCP_OPTIONS)}
-    options: dict[str, Any] = {
-        # Must outlast the longest chunk: what is unacknowledged for longer runs again.
-        "visibility_timeout": max(
-            _VISIBILITY_TIMEOUT_S, _VISIBILITY_FACTOR * settings.time_limit_s
-        ),
-        "unacked_restore_interval": 10,
-        "unacked_restore_throttle": 1,
-        "socket_connect_timeout": _CONNECT_TIMEOUT_S,
-        "socket_timeout": answer_s(settings.outage_s),
-        "health_check_interval": _HEALTH_CHECK_S,
-    }
-    if not is_socket_file(settings.celery_broker_url):
-        options |= {"socket_keepalive": True, "socket_keepalive_options": dict(TCP_OPTIONS)}
-    return options

@@ -1,25 +1,21 @@
-"""How many tasks wait in the queue: asked in one round trip, over a connection that stays.
-
-The one module that knows in which lists Celery keeps a queue on Redis.
-"""
+"""How many tasks wait in the queue: asked in one round trip, over a connection that stays."""
 
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from pyrmute_tasks.distributed.broker_profile import broker_profile
+from pyrmute_tasks.distributed.connections import is_socket_file
 from pyrmute_tasks.distributed.refusals import find_refusal, reason_of
 from pyrmute_tasks.errors import BrokerUnavailableError
 from pyrmute_tasks.logs import hide_password
 from pyrmute_tasks.settings import Settings
-from pyrmute_tasks.urls import REDIS_SCHEMES, store_url
+from pyrmute_tasks.urls import store_url
 
 __all__ = ["AmqpDepth", "CountsTasks", "QueueDepth", "RedisDepth", "depth_of", "queue_lists"]
 
-_SEPARATOR: Final = "\x06\x16"
-_PRIORITIES: Final = (3, 6, 9)  # beside 0, whose list has the queue's name
 _CONNECT_TIMEOUT_S: Final = 3.0
 _ANSWER_S: Final = 10.0  # a broker that takes longer is frozen, or its host is
 
@@ -46,17 +42,16 @@ def queue_lists(settings: Settings) -> tuple[str, ...]:
 
     Then the store counts them with whatever else it is asked.
     """
-    if _scheme(settings.broker_url) not in REDIS_SCHEMES:
-        return ()
-    return _lists(settings.queue) if _broker_url(settings) == settings.redis_store_url else ()
+    is_store = _broker_url(settings) == settings.redis_store_url
+    return broker_profile(settings).queue_lists(settings.queue) if is_store else ()
 
 
 def depth_of(settings: Settings, broker: CountsTasks) -> QueueDepth | None:
     """Return what counts the tasks of the queue; None if the store does it by the way."""
     if queue_lists(settings):
         return None
-    is_redis = _scheme(settings.broker_url) in REDIS_SCHEMES
-    return RedisDepth(settings) if is_redis else AmqpDepth(broker)
+    lists = broker_profile(settings).queue_lists(settings.queue)
+    return RedisDepth(settings) if lists else AmqpDepth(broker)
 
 
 class RedisDepth:
@@ -70,8 +65,9 @@ class RedisDepth:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._lists = broker_profile(settings).queue_lists(settings.queue)
         url = _broker_url(settings)
-        tcp = {} if url.startswith("unix://") else {"socket_keepalive": True}
+        tcp = {} if is_socket_file(url) else {"socket_keepalive": True}
         self._redis: redis.Redis = redis.Redis.from_url(
             url,
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
@@ -88,7 +84,7 @@ class RedisDepth:
         """
         try:
             with self._redis.pipeline(transaction=False) as pipe:
-                for name in _lists(self._settings.queue):
+                for name in self._lists:
                     pipe.llen(name)
                 lengths: list[Any] = pipe.execute()
         except redis.RedisError as error:
@@ -124,14 +120,5 @@ class AmqpDepth:
         """Leave the connection to the pool."""
 
 
-def _lists(queue: str) -> tuple[str, ...]:
-    """Return the names of the lists in which kombu keeps a queue: one for each priority."""
-    return (queue, *(f"{queue}{_SEPARATOR}{priority}" for priority in _PRIORITIES))
-
-
 def _broker_url(settings: Settings) -> str:
     return store_url(settings.broker_url)
-
-
-def _scheme(url: str) -> str:
-    return urlsplit(url).scheme

@@ -10,7 +10,14 @@ from typing import Final
 
 import redis
 
-__all__ = ["find_refusal", "passing_refusal", "reason_of", "refuses_connections", "trouble_of"]
+__all__ = [
+    "find_refusal",
+    "passing_refusal",
+    "reason_of",
+    "refuses_connections",
+    "reply_code",
+    "trouble_of",
+]
 
 _DEPTH: Final = 8  # of causes
 _AMQP: Final = {
@@ -55,6 +62,11 @@ def find_refusal(error: BaseException) -> str | None:
         if what is not None:
             return what
     return None
+
+
+def reply_code(error: BaseException) -> int:
+    """Return the number that AMQP gives an error; 0 if it has none."""
+    return int(getattr(error, "reply_code", 0) or 0)
 
 
 def passing_refusal(error: BaseException) -> str | None:

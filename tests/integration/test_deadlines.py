@@ -38,8 +38,8 @@ MANAGER = "tests.people:manager"
 STALL_S = 3.0
 SOON_S = 5.0  # after a deadline
 FAR_S = 0.15
-ANSWER_S = 3.0
-FAR_CHUNKS = 100
+HALF_OPEN_S = 12.0  # until a line that swallows everything is left, more than once
+FAR_CHUNKS = 25
 
 
 def people(count: int = 8) -> list[Any]:
@@ -220,7 +220,6 @@ def test_a_chunk_that_takes_longer_is_waited_for() -> None:
 # --- servers ------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not os.environ.get("CHAOS_LONG"), reason="40 s: part of make chaos")
 def test_a_far_server_holds_up_nothing(tmp_path: Path) -> None:
     """A producer whose Redis is 150 ms away, each way: surveys are made beside collecting."""
     with Fleet(tmp_path, MANAGER, queue="far", delay_s=FAR_S) as fleet:
@@ -235,15 +234,12 @@ def test_a_far_server_holds_up_nothing(tmp_path: Path) -> None:
             opened = connections(client) - connections_before
         print(f"{FAR_CHUNKS} chunks took {took_s:.1f} s; {opened} connections were opened")
         assert [output["age"] for output in outputs] == [30] * FAR_CHUNKS
-        assert took_s < 40
+        assert took_s < 0.4 * FAR_CHUNKS + 4  # the first ones wait for the window to fill
         assert opened < 15
 
 
-def test_a_read_that_is_half_open_keeps_no_lost_chunk_waiting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_that_is_half_open_keeps_no_lost_chunk_waiting(tmp_path: Path) -> None:
     """Whatever the producer waits for never comes, and a worker is lost at the same moment."""
-    monkeypatch.setattr(store, "answer_s", lambda _: ANSWER_S)
     with Fleet(tmp_path, MANAGER, queue="half-open") as fleet:
         settings = replace(fleet.settings, store_url=fleet.proxy.url)
         with Migrator(manager, settings=settings) as migrator:
@@ -256,7 +252,7 @@ def test_a_read_that_is_half_open_keeps_no_lost_chunk_waiting(
             took_s = time.monotonic() - began
         print(f"went on after {took_s:.1f} s")
         assert len(outputs) == 40
-        assert took_s < 4 * ANSWER_S + 40 * 0.1 + SOON_S
+        assert took_s < HALF_OPEN_S + 40 * 0.1 + SOON_S
 
 
 def connections(client: Any) -> int:

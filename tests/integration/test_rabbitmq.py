@@ -15,6 +15,7 @@ from pyrmute_tasks import BrokerUnavailableError, Migrator
 from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.distributed.producer import broker
 from pyrmute_tasks.distributed.producer.broker import Broker, Message
+from pyrmute_tasks.distributed.task_arguments import TaskArguments
 from pyrmute_tasks.engine.events import ChunkDelivered, Event
 from pyrmute_tasks.settings import Settings
 from tests.conftest import is_alive, wait_until
@@ -44,7 +45,8 @@ def open_broker(settings: Settings) -> Broker:
 
 
 def messages(count: int) -> list[Message]:
-    return [Message(f"job-{number}-1", ("job", str(number), 0), "") for number in range(count)]
+    asked = [TaskArguments("job", str(number), 0, "") for number in range(count)]
+    return [Message(f"job-{number}-1", arguments, "") for number, arguments in enumerate(asked)]
 
 
 # --- jobs ---------------------------------------------------------------------------------

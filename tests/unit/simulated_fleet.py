@@ -25,6 +25,7 @@ from pyrmute_tasks.distributed.protocol import (
     Survey,
     WorkerInfo,
 )
+from pyrmute_tasks.distributed.task_arguments import TaskArguments
 from pyrmute_tasks.engine.chunks import (
     Chunk,
     Outcome,
@@ -379,6 +380,9 @@ def _chunk(part: str) -> int:
 # --- the broker -----------------------------------------------------------------------------
 
 
+_OTHER: Final = TaskArguments("other", "0", 0, CODE)
+
+
 class SimulatedBroker:
     """A `TaskBroker`: one queue, first in, first out."""
 
@@ -415,7 +419,7 @@ class SimulatedBroker:
 
     def _put(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            chunk = _chunk(str(message.args[1]))
+            chunk = _chunk(message.arguments.part)
             if chunk in self._lost:
                 self._lost.remove(chunk)
                 continue
@@ -504,15 +508,15 @@ class _TaskRun:
 
     @property
     def job(self) -> str:
-        return str(self.message.args[0])
+        return self.message.arguments.job
 
     @property
     def part(self) -> str:
-        return str(self.message.args[1])
+        return self.message.arguments.part
 
     @property
     def start(self) -> int:
-        return int(self.message.args[2])
+        return self.message.arguments.start
 
     @property
     def is_alive(self) -> bool:
@@ -560,7 +564,7 @@ class SimulatedWorker:
     def be_busy(self, seconds: float) -> None:
         """Other jobs' messages take all its places for a time."""
         others = [
-            _TaskRun(Message(f"other-{n}", ("other", "0", 0, CODE), ""), is_started=n < self.slots)
+            _TaskRun(Message(f"other-{n}", _OTHER, ""), is_started=n < self.slots)
             for n in range(_PREFETCH * self.slots)
         ]
         self.runs += others

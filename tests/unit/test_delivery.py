@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyrmute_tasks.distributed.producer.redelivery import Deliveries, FleetSnapshot, Loss, Part
+from pyrmute_tasks.distributed.producer.parts import Ignored, Part, Resend, Settled
+from pyrmute_tasks.distributed.producer.redelivery import Deliveries, FleetSnapshot, Loss
 from pyrmute_tasks.distributed.protocol import TOO_LARGE, ClaimInfo
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_records
 from pyrmute_tasks.errors import ProcessDiedError
@@ -181,11 +182,11 @@ def test_killing_record_is_found_with_few_crashes(
             result = deliveries.settle(part.key, echo(part))
             continue
         crashes += 1
-        verdict = deliveries.crashed(part.key, "signal 9")
-        if isinstance(verdict, Outcome):
-            result = verdict
-        elif verdict is not None:
-            to_send += verdict
+        match deliveries.crashed(part.key, "signal 9"):
+            case Settled(outcome):
+                result = outcome
+            case Resend(parts):
+                to_send += parts
     assert crashes <= (count - 1).bit_length() + 2
     assert result.failure is not None
     assert result.failure.index == 300 + killer
@@ -201,7 +202,7 @@ def test_killing_record_is_found_with_few_crashes(
 def test_chunk_with_a_single_crash_is_not_halved() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
-    assert deliveries.crashed("0", "signal 9") == [part]
+    assert deliveries.crashed("0", "signal 9") == Resend((part,))
     outcome = echo(part)
     assert deliveries.settle("0", outcome) is outcome
 
@@ -209,8 +210,10 @@ def test_chunk_with_a_single_crash_is_not_halved() -> None:
 def test_chunk_with_too_large_outputs_is_halved_without_crashes() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
-    halves = deliveries.crashed("0", TOO_LARGE)
-    assert isinstance(halves, list)
+    decided = deliveries.crashed("0", TOO_LARGE)
+    assert isinstance(decided, Resend)
+    assert decided.replaced == part.key
+    halves = decided.parts
     assert len(halves) == 2
     assert [half.may_kill for half in halves] == [part.may_kill] * 2
     assert deliveries.settle(halves[1].key, echo(halves[1])) is None
@@ -222,9 +225,9 @@ def test_chunk_with_too_large_outputs_is_halved_without_crashes() -> None:
 def test_record_is_not_blamed_for_disappearing_workers() -> None:
     deliveries = Deliveries()
     part = deliveries.add(chunk_of(0, 1))
-    assert deliveries.disappeared(part) == [part]
-    assert deliveries.disappeared(part) == [part]
-    assert isinstance(deliveries.disappeared(part), Outcome)
+    assert deliveries.disappeared(part) == Resend((part,))
+    assert deliveries.disappeared(part) == Resend((part,))
+    assert isinstance(deliveries.disappeared(part), Settled)
 
 
 def test_dropped_chunk_is_forgotten() -> None:
@@ -232,7 +235,7 @@ def test_dropped_chunk_is_forgotten() -> None:
     parts = [sent(deliveries, index) for index in range(3)]
     assert deliveries.drop(1) == parts[1:]
     assert deliveries.settle("2", echo(parts[2])) is None
-    assert deliveries.crashed("1", "x") is None
+    assert deliveries.crashed("1", "x") == Ignored()
     assert deliveries.keys == ["0"]
 
 
@@ -240,16 +243,17 @@ def test_part_that_never_settles_is_halved_and_named() -> None:
     deliveries = Deliveries()
     part = sent(deliveries, 0)
     for _ in range(10):
-        assert deliveries.came_to_nothing(part) == [part]
-    verdict = deliveries.came_to_nothing(part)
-    verdict = deliveries.came_to_nothing(part) if verdict == [part] else verdict
-    while isinstance(verdict, list):
-        assert len(verdict) == 2
-        half = verdict[0]
+        assert deliveries.came_to_nothing(part) == Resend((part,))
+    decided = deliveries.came_to_nothing(part)
+    decided = deliveries.came_to_nothing(part) if decided == Resend((part,)) else decided
+    while isinstance(decided, Resend):
+        assert len(decided.parts) == 2
+        half = decided.parts[0]
         for _ in range(10):
-            assert deliveries.came_to_nothing(half) == [half]
-        verdict = deliveries.came_to_nothing(half)
-    assert verdict is not None
-    assert verdict.failure is not None
-    assert verdict.failure.index == 0
-    assert "came to nothing" in str(verdict.failure.error)
+            assert deliveries.came_to_nothing(half) == Resend((half,))
+        decided = deliveries.came_to_nothing(half)
+    assert isinstance(decided, Settled)
+    failure = decided.outcome.failure
+    assert failure is not None
+    assert failure.index == 0
+    assert "came to nothing" in str(failure.error)

@@ -13,25 +13,26 @@ from kombu import Producer
 from kombu.exceptions import KombuError
 from kombu.pidbox import Mailbox
 
-from pyrmute_tasks.distributed.app import TASK_NAME, signed_part
+from pyrmute_tasks.distributed.app import TASK_NAME
+from pyrmute_tasks.distributed.broker_profile import broker_profile
 from pyrmute_tasks.distributed.refusals import (
     find_refusal,
     passing_refusal,
     reason_of,
     refuses_connections,
+    reply_code,
     trouble_of,
 )
+from pyrmute_tasks.distributed.task_arguments import TaskArguments
 from pyrmute_tasks.errors import BrokerUnavailableError
 from pyrmute_tasks.logs import hide_password, log
 from pyrmute_tasks.settings import Settings
-from pyrmute_tasks.wire.signing import Sealed
 
 __all__ = ["Broker", "Message"]
 
 _FIRST_PAUSE_S: Final = 0.1
 _RETRY_EVERY_S: Final = 1.0
 _ANSWER_S: Final = 5.0  # a broker that takes longer is frozen, or its host is
-_NOT_FOUND: Final = 404
 _REFUSED_QUEUE: Final = 406
 _REFUSALS: Final = (403, _REFUSED_QUEUE, 530)
 
@@ -42,13 +43,12 @@ class Message:
 
     Attributes:
         task: Its id.
-        args: Its arguments, plain JSON values, nothing from a record: the job, the part, and
-            what more there is.
+        arguments: What it asks for; not signed yet.
         label: What Flower shows in place of the arguments.
     """
 
     task: str
-    args: tuple[str | int, ...]
+    arguments: TaskArguments
     label: str
 
 
@@ -74,6 +74,7 @@ class Broker:
         self._app = app
         self._settings = settings
         self._signer = settings.signer
+        self._profile = broker_profile(settings)
         connection: Any = app.connection_for_write()
         # What the transport raises, some of it translated by kombu and some not.
         self._errors: tuple[type[Exception], ...] = (
@@ -109,8 +110,7 @@ class Broker:
         with self._app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
             channel = connection.default_channel  # opening it is what fails on Redis
-            if connection.transport.driver_type == "amqp":
-                self._app.amqp.default_queue(channel).declare()
+            self._profile.declare_queue(self._app, channel)
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Publish tasks; a broker that is away is tried again and again for a while.
@@ -150,13 +150,9 @@ class Broker:
         return None
 
     def _send(self, message: Message, producer: Any) -> None:
-        job, part, *_ = map(str, message.args)
-        signature = self._signer.sign(
-            Sealed.TASK, job, part, signed_part(message.task, message.args)
-        )
         self._app.send_task(
             TASK_NAME,
-            args=(*message.args, signature) if signature else message.args,
+            args=message.arguments.sign(message.task, self._signer).to_args(),
             task_id=message.task,
             producer=producer,
             retry=False,
@@ -169,23 +165,9 @@ class Broker:
         """Return how many tasks wait in the queue; None if the broker is away."""
         try:
             with self._connection() as connection:
-                return self._count_queue(connection)
+                return self._profile.count_tasks(connection, self._settings.queue)
         except self._errors:
             return None
-
-    def _count_queue(self, connection: Any) -> int:
-        if connection.transport.driver_type == "redis":  # one round trip, whatever the line
-            return int(connection.default_channel.client.llen(self._settings.queue))
-        # A channel of its own: an error closes it. On Redis an empty queue is such an error,
-        # and there a channel that is not closed keeps two connections.
-        with contextlib.closing(connection.channel()) as channel:
-            try:
-                queue = channel.queue_declare(queue=self._settings.queue, passive=True)
-            except connection.channel_errors as error:
-                if _code(error) != _NOT_FOUND:
-                    raise
-                return 0  # nobody has made the queue yet
-            return int(queue.message_count)
 
     def revoke(self, tasks: Iterable[str]) -> None:
         """Ask the workers to skip tasks.
@@ -223,7 +205,7 @@ class Broker:
             connection.release()
 
     def _refused(self, error: Exception) -> BrokerUnavailableError:
-        if _code(error) == _REFUSED_QUEUE:
+        if reply_code(error) == _REFUSED_QUEUE:
             return BrokerUnavailableError(
                 f"the broker at {self._url} has a queue '{self._settings.queue}' of another kind "
                 f"({reason_of(error)}); delete it when it is empty, or set another name"
@@ -253,13 +235,8 @@ class _OneAttempt(Producer):
 
 
 def _refuses(error: Exception) -> bool:
-    return _code(error) in _REFUSALS or find_refusal(error) is not None
+    return reply_code(error) in _REFUSALS or find_refusal(error) is not None
 
 
 def _why(error: Exception) -> str:
     return reason_of(error) if passing_refusal(error) is None else trouble_of(error)
-
-
-def _code(error: Exception) -> int:
-    """Return the number that AMQP gives an error, 0 if it has none."""
-    return int(getattr(error, "reply_code", 0) or 0)

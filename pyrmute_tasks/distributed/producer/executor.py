@@ -9,8 +9,8 @@ from typing import Final, Protocol, Self
 
 import redis
 
+from pyrmute_tasks.distributed.producer.parts import Part
 from pyrmute_tasks.distributed.producer.recovery import PartsStore, Recovery, TaskPublisher
-from pyrmute_tasks.distributed.producer.redelivery import Part
 from pyrmute_tasks.distributed.producer.surveys import SurveyedStore, Surveyor, ThreadedSurveyor
 from pyrmute_tasks.distributed.protocol import Arrivals, Outcomes, Survey, WorkerInfo
 from pyrmute_tasks.distributed.queue_depth import CountsTasks, depth_of

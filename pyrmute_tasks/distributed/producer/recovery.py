@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
+from pyrmute_tasks.distributed.broker_profile import broker_profile
 from pyrmute_tasks.distributed.producer.broker import Message
 from pyrmute_tasks.distributed.producer.liveness import (
     BrokerAway,
@@ -15,8 +16,10 @@ from pyrmute_tasks.distributed.producer.liveness import (
     Verdict,
     View,
 )
-from pyrmute_tasks.distributed.producer.redelivery import Deliveries, FleetSnapshot, Loss, Part
+from pyrmute_tasks.distributed.producer.parts import AfterCrash, Ignored, Part, Resend, Settled
+from pyrmute_tasks.distributed.producer.redelivery import Deliveries, FleetSnapshot, Loss
 from pyrmute_tasks.distributed.protocol import Decline, Rejection, Survey
+from pyrmute_tasks.distributed.task_arguments import TaskArguments
 from pyrmute_tasks.engine.chunks import Outcome
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import (
@@ -32,7 +35,6 @@ from pyrmute_tasks.logs import hide_password, log, task_label
 from pyrmute_tasks.plans.fingerprint.differences import describe_held
 from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
 from pyrmute_tasks.settings import Settings
-from pyrmute_tasks.urls import REDIS_SCHEMES
 from pyrmute_tasks.wire.frames import Frame
 
 __all__ = ["PartsStore", "Recovery", "TaskPublisher"]
@@ -108,13 +110,13 @@ class Recovery:
 
     # --- sending ------------------------------------------------------------------------------
 
-    def send(self, parts: list[Part]) -> None:
+    def send(self, parts: Sequence[Part]) -> None:
         """Send parts whose inputs are in the store."""
         for part in parts:
             self.deliveries.send(part, self._spec.id, self._clock())
         self._broker.publish([self._message(part) for part in parts])
 
-    def _send_again(self, parts: list[Part], level: int = logging.WARNING) -> None:
+    def _send_again(self, parts: Sequence[Part], level: int = logging.WARNING) -> None:
         log(
             level,
             "part_sent_again",
@@ -129,8 +131,8 @@ class Recovery:
     def _message(self, part: Part) -> Message:
         chunk = part.chunk
         label = task_label(str(self._spec), chunk.index, chunk.start, chunk.count)
-        args = (self._spec.id, part.key, chunk.start, self._spec.fingerprint)
-        return Message(part.task, args, label)
+        asked = TaskArguments(self._spec.id, part.key, chunk.start, self._spec.fingerprint)
+        return Message(part.task, asked, label)
 
     # --- what workers tell --------------------------------------------------------------------
 
@@ -139,22 +141,22 @@ class Recovery:
         outcomes = []
         for key, how in crashes:
             self.liveness.crashed(self.watched_s)
-            outcomes += self._after_crash(self.deliveries.crashed(key, how), key)
+            outcomes += self._after_crash(self.deliveries.crashed(key, how))
         return outcomes
 
-    def _after_crash(
-        self, verdict: list[Part] | Outcome[Frame] | None, key: str
-    ) -> list[Outcome[Frame]]:
+    def _after_crash(self, decided: AfterCrash) -> list[Outcome[Frame]]:
         """Do what `Deliveries` decided about a part whose process died."""
-        if verdict is None:
-            return []
-        if isinstance(verdict, Outcome):
-            return [verdict]
-        if verdict[0].key != key:
-            frames = [(part.key, part.chunk.payload) for part in verdict]
-            self._store.put_parts(self._spec.id, frames, gone=key)
-        self._send_again(verdict)
-        return []
+        match decided:
+            case Resend(parts, replaced):
+                if replaced:
+                    frames = [(part.key, part.chunk.payload) for part in parts]
+                    self._store.put_parts(self._spec.id, frames, gone=replaced)
+                self._send_again(parts)
+                return []
+            case Settled(outcome):
+                return [outcome]
+            case Ignored():
+                return []
 
     def after_declines(self, declines: list[Decline]) -> None:
         """Let other workers have what some with other code did not take."""
@@ -235,9 +237,9 @@ class Recovery:
         for part, loss in self.deliveries.lost(asked_at, seen):
             match loss:
                 case Loss.WORKER_GONE:
-                    outcomes += self._after_crash(self.deliveries.disappeared(part), part.key)
+                    outcomes += self._after_crash(self.deliveries.disappeared(part))
                 case Loss.CLAIM_LOST:
-                    outcomes += self._after_crash(self.deliveries.came_to_nothing(part), part.key)
+                    outcomes += self._after_crash(self.deliveries.came_to_nothing(part))
                 case Loss.UNCLAIMED | Loss.SLOW:
                     forgotten.append(part)
         if forgotten:
@@ -300,14 +302,10 @@ class Recovery:
         )
 
     def _advice(self, stall: Stall) -> str:
-        is_redis = self._settings.broker_url.partition("://")[0] in REDIS_SCHEMES
         if stall.repeats:
-            told = f"chunks were begun again {stall.repeats} times and came to no outcome"
-            if is_redis:
-                return f"{told}: do workers lose their connection to the broker?"
             return (
-                f"{told}: is RabbitMQ's consumer_timeout shorter than a chunk takes? Raise it, or "
-                "choose a smaller chunk_size"
+                f"chunks were begun again {stall.repeats} times and came to no outcome: "
+                + broker_profile(self._settings).advice_on_repeats
             )
         if not stall.unclaimed:
             return (

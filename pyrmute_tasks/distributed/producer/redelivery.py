@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from pyrmute_tasks.distributed.producer.parts import AfterCrash, Ignored, Part, Resend, Settled
 from pyrmute_tasks.distributed.protocol import TOO_LARGE, ClaimInfo
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, check_outcome, join_frames, split_frame
 from pyrmute_tasks.errors import ProcessDiedError, SignatureError
@@ -23,9 +24,8 @@ from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookCounts
 from pyrmute_tasks.wire.frames import Frame, decode_frame
 
-__all__ = ["Deliveries", "FleetSnapshot", "Loss", "Part"]
+__all__ = ["Deliveries", "FleetSnapshot", "Loss"]
 
-_CRASHES_OF_A_CHUNK: Final = 2  # one death may be the host's fault
 _DEATHS_OF_A_HALF: Final = 1
 _OVERTAKEN_S: Final = 5.0
 _EMPTY_S: Final = 2.0
@@ -73,41 +73,6 @@ class FleetSnapshot:
         """Whether the claimant runs it, or has taken it too lately for its heartbeat to tell."""
         running = self.running.get(claim.worker)
         return running is not None and (claim.age_s <= self.unseen_s or claim.task in running)
-
-
-@dataclass(slots=True)
-class Part:
-    """Consecutive records of a chunk that travel as one task; usually the whole chunk.
-
-    Attributes:
-        key: Its name in the store and in its task.
-        chunk: The records; its index is that of the chunk it belongs to.
-        may_kill: How many processes may die of it before it is halved.
-        task: Id of the task that carries it now.
-        sends: How often it was sent.
-        sent_at: When it was sent last, by the caller's clock.
-        order: How many parts were sent before it.
-        turn_at: When it was last seen to wait for its turn.
-        crashes: How the processes died that ran it.
-        disappearances: How many workers were gone that had claimed it.
-        lost_claims: How often it was claimed and came to nothing while the worker lived.
-        rejections: How often its input or its outcome was not signed as it must be.
-        backed_up: Sent a second time because it took much longer than others.
-    """
-
-    key: str
-    chunk: Chunk[bytes]
-    may_kill: int = _CRASHES_OF_A_CHUNK
-    task: str = ""
-    sends: int = 0
-    sent_at: float = 0.0
-    order: int = 0
-    turn_at: float = 0.0
-    crashes: list[str] = field(default_factory=list)
-    disappearances: int = 0
-    lost_claims: int = 0
-    rejections: int = 0
-    backed_up: bool = False
 
 
 @dataclass(slots=True)
@@ -231,29 +196,23 @@ class Deliveries:
         del self._chunks[index]
         return _joined(index, known)
 
-    def crashed(self, key: str, how: str) -> "list[Part] | Outcome[Frame] | None":
-        """A process died that ran a part.
-
-        Returns:
-            The parts to send now: the same again, or its halves; or its chunk's outcome, if
-            this was its last record and the chunk is known now; None if there is nothing to
-            do.
-        """
+    def crashed(self, key: str, how: str) -> AfterCrash:
+        """Decide what becomes of a part whose process died."""
         part = self._parts.get(key)
         if part is None:
-            return None
+            return Ignored()
         if how == TOO_LARGE and part.chunk.count > 1:
             return self._halve(part, part.may_kill)  # no process died of it
         part.crashes.append(how)
         if len(part.crashes) < part.may_kill:
-            return [part]
+            return Resend((part,))
         if part.chunk.count > 1:
             return self._halve(part, _DEATHS_OF_A_HALF)
         if len(part.crashes) == part.disappearances < _DISAPPEARANCES:
-            return [part]
+            return Resend((part,))
         return self._give_up(part)
 
-    def disappeared(self, part: Part) -> "list[Part] | Outcome[Frame] | None":
+    def disappeared(self, part: Part) -> AfterCrash:
         """The worker is gone that had claimed a part; else as `crashed`.
 
         It may not be the record's fault, so a single record is suspected only after
@@ -262,7 +221,7 @@ class Deliveries:
         part.disappearances += 1
         return self.crashed(part.key, Loss.WORKER_GONE.value)
 
-    def came_to_nothing(self, part: Part) -> "list[Part] | Outcome[Frame] | None":
+    def came_to_nothing(self, part: Part) -> AfterCrash:
         """A part was claimed and nobody settled it, though its worker lives; else as `crashed`.
 
         Its task was cancelled from outside, as a rule, and so it is sent again; but not
@@ -270,17 +229,18 @@ class Deliveries:
         """
         part.lost_claims += 1
         if part.lost_claims <= _LOST_CLAIMS:
-            return [part]
+            return Resend((part,))
         return self.crashed(part.key, Loss.CLAIM_LOST.value)
 
-    def _give_up(self, part: Part) -> Outcome[Frame] | None:
+    def _give_up(self, part: Part) -> Settled | Ignored:
         del self._parts[part.key]
         error = ProcessDiedError(part.crashes[-1], len(part.crashes))
         failure = RecordFailure(part.chunk.start, Stage.STEP, "", error)
         empty = join_frames(decode_frame(part.chunk.payload).kind, [])
-        return self._complete(part, Outcome(part.chunk.index, 0, empty, (failure,)))
+        outcome = self._complete(part, Outcome(part.chunk.index, 0, empty, (failure,)))
+        return Settled(outcome) if outcome is not None else Ignored()
 
-    def _halve(self, part: Part, may_kill: int) -> list[Part]:
+    def _halve(self, part: Part, may_kill: int) -> Resend:
         del self._parts[part.key]
         chunk = part.chunk
         halves = []
@@ -294,7 +254,7 @@ class Deliveries:
         at = siblings.index(part)
         siblings[at : at + 1] = halves
         self._parts.update((half.key, half) for half in halves)
-        return halves
+        return Resend(tuple(halves), replaced=part.key)
 
     # --- what is lost ---------------------------------------------------------------------
 

@@ -21,11 +21,11 @@ from celery.worker.state import task_ready
 from pyrmute_tasks.distributed.app import TASK_NAME
 from pyrmute_tasks.distributed.protocol import TOO_LARGE, Claim, ClaimState
 from pyrmute_tasks.distributed.store import Store
+from pyrmute_tasks.distributed.task_arguments import TaskArguments
 from pyrmute_tasks.distributed.worker.children import allow_processes
 from pyrmute_tasks.engine.chunks import Outcome, decode_records, encode_outcome
 from pyrmute_tasks.engine.job_spec import JobSpec, OnCodeMismatch
 from pyrmute_tasks.errors import (
-    CodeMismatchError,
     FrameError,
     FrameTooLargeError,
     MigrationError,
@@ -69,25 +69,45 @@ class Assignment:
     """What a task asks for.
 
     Attributes:
-        job: The job's id.
-        part: The part's key.
-        start: Index of its first record.
-        fingerprint: Of the producer's plan.
+        arguments: The task's arguments.
         task: The task's id.
         worker: Name of this worker, as its heartbeat has it.
     """
 
-    job: str
-    part: str
-    start: int
-    fingerprint: str
+    arguments: TaskArguments
     task: str
     worker: str
+
+    @property
+    def job(self) -> str:
+        """The job's id."""
+        return self.arguments.job
+
+    @property
+    def part(self) -> str:
+        """The part's key."""
+        return self.arguments.part
 
     @property
     def chunk(self) -> int:
         """Index of the chunk that the part belongs to."""
         return int(self.part.partition(":")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """A chunk that this worker cannot or must not run, as its code differs.
+
+    Attributes:
+        held: What it holds instead: `FingerprintTree.to_wire`, or what is missing.
+    """
+
+    held: str
+
+    @property
+    def root(self) -> str:
+        """What it holds, without the tree's entries, which are told once a job."""
+        return root_of(self.held)
 
 
 class ChunkRunner:
@@ -104,7 +124,7 @@ class ChunkRunner:
         self._store = store
         self._limit_s = soft_time_limit_s
         self._prepared: dict[bytes, tuple[JobSpec, MigrationPlan]] = {}
-        self._declined: dict[str, str] = {}  # by job, what this worker holds instead
+        self._declined: dict[str, Declined] = {}  # by job
         self._is_running = False
         self._interruption: Interruption | None = None
 
@@ -160,9 +180,6 @@ class ChunkRunner:
         except _ForeignTaskError:
             _reject(asked.task, "it names another fingerprint than its job does")
             return
-        except CodeMismatchError as error:
-            self._refuse(asked, str(error))
-            return
         except MemoryError:
             self._give_up(asked, "out of memory")
             return
@@ -173,6 +190,9 @@ class ChunkRunner:
             outcome = b""
         finally:
             self._is_running = False
+        if isinstance(outcome, Declined):
+            self._decline_job(asked, outcome)
+            return
         # Also if a step has swallowed it: what it made of the record says nothing then.
         match self._interrupted_by():
             case TimeIsUp():
@@ -210,39 +230,44 @@ class ChunkRunner:
         log(logging.WARNING, "chunk_given_up", why, job=asked.job, part=asked.part)
         self._store.note_crash(asked.job, asked.part, why, asked.task)
 
-    def _refuse(self, asked: Assignment, code: str) -> None:
+    def _decline_job(self, asked: Assignment, declined: Declined) -> None:
+        """Decline a job's first chunk with all that this worker holds; later ones by its root."""
         if len(self._declined) >= _MAX_PREPARED:
             self._declined.clear()
-        held = self._declined[asked.job] = root_of(code)  # the tree is told once a job
+        self._declined[asked.job] = Declined(declined.root)
         log(
             logging.WARNING,
             "code_declined",
             "this worker's migrations differ from the producer's: its chunks are declined",
             job=asked.job,
             worker=asked.worker,
-            code=held,
-            wanted=asked.fingerprint,
+            code=declined.root,
+            wanted=asked.arguments.fingerprint,
         )
-        self._decline(asked, code)
+        self._decline(asked, declined)
 
-    def _decline(self, asked: Assignment, code: str) -> None:
-        wanted = self._store.decline(asked.job, asked.part, asked.task, asked.worker, code)
+    def _decline(self, asked: Assignment, declined: Declined) -> None:
+        held = declined.held
+        wanted = self._store.decline(asked.job, asked.part, asked.task, asked.worker, held)
         if wanted:
             # It comes back at once. Workers that can run it shall be quicker to take it.
             time.sleep(_DECLINE_PAUSE_S)
 
     # --- running --------------------------------------------------------------------------
 
-    def _outcome(self, asked: Assignment, claim: Claim) -> bytes:
+    def _outcome(self, asked: Assignment, claim: Claim) -> bytes | Declined:
         # Whatever goes wrong becomes an outcome: a task that ends without one would leave
         # its collector waiting.
         began = time.perf_counter()
         inputs = _NO_INPUTS
         try:
-            spec, plan = self._prepare(asked, claim.spec)
+            prepared = self._prepare(asked, claim.spec)
+            if isinstance(prepared, Declined):
+                return prepared
+            spec, plan = prepared
             inputs = decode_frame(claim.frame)
             outcome = self._migrate(asked, spec, plan, inputs)
-        except (CodeMismatchError, MemoryError, _ForeignTaskError):
+        except (MemoryError, _ForeignTaskError):
             raise
         except FrameTooLargeError as error:
             outcome = _too_large(asked, inputs, error)
@@ -265,40 +290,41 @@ class ChunkRunner:
         counts = HookCounts(hooks=self._manager.hooks) if spec.count_hooks else None
         hooks = self._manager.hooks.live
         with use_hooks(hooks if counts is None else (counts, *hooks)):
-            outputs, count, failure = _run(plan, spec.kind, inputs, asked.start)
+            outputs, count, failure = _run(plan, spec.kind, inputs, asked.arguments.start)
         framed = encode_frame(spec.kind, count, outputs, spec.compression)
         failures = (failure,) if failure is not None else ()
         return Outcome(asked.chunk, count, framed, failures, counts=counts)
 
-    def _prepare(self, asked: Assignment, data: bytes) -> tuple[JobSpec, MigrationPlan]:
+    def _prepare(self, asked: Assignment, data: bytes) -> tuple[JobSpec, MigrationPlan] | Declined:
         found = self._prepared.get(data)
         if found is None:
             spec = _spec(data)
-            if spec.fingerprint != asked.fingerprint:
+            if isinstance(spec, Declined):
+                return spec
+            if spec.fingerprint != asked.arguments.fingerprint:
                 raise _ForeignTaskError
-            found = spec, self._plan(asked, spec)
+            plan = self._plan(asked, spec)
+            if isinstance(plan, Declined):
+                return plan
+            found = spec, plan
             if len(self._prepared) >= _MAX_PREPARED:
                 self._prepared.clear()
             self._prepared[data] = found
-        if found[0].fingerprint != asked.fingerprint:
+        if found[0].fingerprint != asked.arguments.fingerprint:
             raise _ForeignTaskError
         return found
 
-    def _plan(self, asked: Assignment, spec: JobSpec) -> MigrationPlan:
-        """Return the plan for a job.
-
-        Raises:
-            CodeMismatchError: If this worker cannot or must not run it; says what it holds.
-        """
+    def _plan(self, asked: Assignment, spec: JobSpec) -> MigrationPlan | Declined:
+        """Return the plan for a job, unless this worker cannot or must not run it."""
         try:
             plan = self._manager.plan(
                 spec.name, spec.from_version, spec.to_version, observe=spec.count_hooks
             )
         except (ModelNotFoundError, MigrationError) as error:
-            raise CodeMismatchError(" ".join(str(error).split())) from None
+            return Declined(" ".join(str(error).split()))
         if plan.fingerprint != spec.fingerprint:
             if spec.on_code_mismatch is OnCodeMismatch.REJECT:
-                raise CodeMismatchError(plan.fingerprint_tree.to_wire())
+                return Declined(plan.fingerprint_tree.to_wire())
             log(
                 logging.WARNING,
                 "code_differs",
@@ -311,12 +337,12 @@ class ChunkRunner:
         return plan if spec.retry is None else plan.with_retry(spec.retry)
 
 
-def _spec(data: bytes) -> JobSpec:
+def _spec(data: bytes) -> JobSpec | Declined:
     try:
         return JobSpec.from_wire(data)
     except FrameError as error:
         # A release that writes it otherwise: during an upgrade others can read it.
-        raise CodeMismatchError(f"a pyrmute-tasks that cannot read the job: {error}") from None
+        return Declined(f"a pyrmute-tasks that cannot read the job: {error}")
 
 
 class _ForeignTaskError(Exception):
@@ -352,7 +378,7 @@ def _failed(asked: Assignment, stage: Stage, error: Exception) -> Outcome[bytes]
         part=asked.part,
         error=describe_safely(error),
     )
-    failure = RecordFailure.of(asked.start, stage, "", error)
+    failure = RecordFailure.of(asked.arguments.start, stage, "", error)
     return Outcome(asked.chunk, 0, _EMPTY_OUTPUTS, (failure,))
 
 
@@ -493,9 +519,9 @@ class ChunkRequest(Request):
 
     def _note_crash(self, how: str) -> bool:
         try:
-            job, part, *_ = self.args
+            asked = TaskArguments.parse(self.args)
             task: Any = self.task
-            task.open_store().note_crash(job, part, how, self.id)
+            task.open_store().note_crash(asked.job, asked.part, how, self.id)
         except (redis.RedisError, TypeError, ValueError) as error:
             log(
                 logging.ERROR,
@@ -536,12 +562,10 @@ def register_task(
     """
 
     # The signature has been checked before Celery looked at the message.
-    def migrate_chunk(
-        task: Any, job: str, part: str, start: int, fingerprint: str, *_signature: str
-    ) -> None:
+    def migrate_chunk(task: Any, *args: str | int) -> None:
         request = task.request
         worker = worker_name(request.hostname)
-        runner().run(Assignment(job, part, start, fingerprint, request.id, worker))
+        runner().run(Assignment(TaskArguments.parse(args), request.id, worker))
 
     task: Any = app.task(name=TASK_NAME, bind=True)(migrate_chunk)
     task.Request = ChunkRequest

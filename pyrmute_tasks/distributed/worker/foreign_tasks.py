@@ -65,14 +65,7 @@ class ForeignTasks:
     def _publish(self, connection: Any, message: Any, body: bytes | str) -> None:
         channel = connection.channel()
         try:
-            is_amqp = connection.transport.driver_type == "amqp"
-            if is_amqp:
-                channel.queue_declare(
-                    queue=self._queue,
-                    durable=True,
-                    auto_delete=False,
-                    arguments={"x-queue-type": "quorum", "x-max-length": _MOST},
-                )
+            self._app.profile.declare_bounded_queue(channel, self._queue, _MOST)
             properties = {
                 name: message.properties[name]
                 for name in _KEPT_PROPERTIES
@@ -88,7 +81,6 @@ class ForeignTasks:
                 delivery_mode=2,
                 **properties,
             )
-            if not is_amqp:
-                channel.client.ltrim(self._queue, 0, _MOST - 1)  # the newest are at the left
+            self._app.profile.trim_queue(channel, self._queue, _MOST)
         finally:
             channel.close()

@@ -16,23 +16,19 @@ from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 from kombu.exceptions import KombuError
 
-from pyrmute_tasks.distributed.app import TASK_NAME, signed_part
+from pyrmute_tasks.distributed.app import TASK_NAME
 from pyrmute_tasks.distributed.refusals import find_refusal, reason_of
+from pyrmute_tasks.distributed.task_arguments import TaskArguments
 from pyrmute_tasks.distributed.worker.foreign_tasks import ForeignTasks
 from pyrmute_tasks.errors import SignatureError
 from pyrmute_tasks.logs import log
-from pyrmute_tasks.wire.signing import Sealed, Signer
+from pyrmute_tasks.wire.signing import Signer
 
 __all__ = ["ChunkConsumer", "consumer_of"]
 
 _Base: Any = Consumer  # its stubs lack most of it
 
 _TASK: Final = re.compile(r"[0-9a-f]{8,32}-[0-9:+]{1,50}-[0-9]{1,9}")
-_JOB: Final = re.compile(r"[0-9a-f]{8,32}")
-_PART: Final = re.compile(r"[0-9]{1,12}(:[0-9]{1,18}\+[0-9]{1,12})?")
-_FINGERPRINT: Final = re.compile(r"[0-9a-f]{1,128}")
-_SIGNATURE: Final = re.compile(r"[0-9a-f]{0,64}")
-_MAX_START: Final = 2**63
 _NONE: Final = ("eta", "expires", "group", "parent_id")
 _EMPTY: Final[tuple[object, ...]] = (None, {}, [])
 _PAUSE_S: Final = 1.0  # after a first refusal; the next pauses are longer
@@ -132,7 +128,7 @@ class ChunkConsumer(_Base):  # type: ignore[misc]  # it is a class
             self._refused_since, self._pause_s = now, _PAUSE_S
         self._refused_at = now
         app: Any = self.app
-        is_final = not self._was_ready or app.broker_url.startswith("redis")
+        is_final = not self._was_ready or app.profile.refuses_for_good
         if is_final or now - self._refused_since >= app.outage_s:
             log(
                 logging.CRITICAL,
@@ -221,7 +217,11 @@ def _problem(message: Any) -> str | None:
         body = message.payload
     except (KombuError, ValueError, TypeError, LookupError, RecursionError) as error:
         return f"its body cannot be read ({type(error).__name__})"
-    return None if _is_call(body) else "its arguments are not what a producer writes"
+    try:
+        _read_call(body)
+    except ValueError:
+        return "its arguments are not what a producer writes"
+    return None
 
 
 def consumer_of(signer: Signer) -> type[ChunkConsumer]:
@@ -240,36 +240,23 @@ def consumer_of(signer: Signer) -> type[ChunkConsumer]:
 
 def _forgery(message: Any, signer: Signer) -> str | None:
     """Say what is wrong with a message's signature, if anything is."""
-    args = message.payload[0]
-    job, part, start, code, *rest = args
-    told = signed_part(message.headers["id"], (job, part, start, code))
     try:
-        signer.check(Sealed.TASK, job, part, told, rest[0] if rest else "")
+        _read_call(message.payload).check(message.headers["id"], signer)
     except SignatureError as error:
         return str(error)
     return None
 
 
-def _is_call(body: object) -> bool:
+def _read_call(body: object) -> TaskArguments:
+    """Read the arguments in a message's body, which names nothing else to do.
+
+    Raises:
+        ValueError: If no producer wrote it.
+    """
     match body:
-        case [
-            [str() as job, str() as part, int() as start, str() as code, *rest],
-            {} as named,
-            embed,
-        ]:
-            return (
-                len(rest) <= 1
-                and all(_matches(_SIGNATURE, signature) for signature in rest)
-                and _matches(_JOB, job)
-                and _matches(_PART, part)
-                and type(start) is int
-                and 0 <= start < _MAX_START
-                and _matches(_FINGERPRINT, code)
-                and not named
-                and isinstance(embed, dict)
-                and not any(embed.values())
-            )
-    return False
+        case [args, {} as named, {} as embed] if not named and not any(embed.values()):
+            return TaskArguments.parse(args)
+    raise ValueError("no call of the task")
 
 
 def _matches(pattern: re.Pattern[str], value: object) -> bool:

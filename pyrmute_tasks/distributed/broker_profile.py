@@ -1,0 +1,178 @@
+"""What differs between brokers: Redis or Valkey, and RabbitMQ.
+
+A broker is chosen once, by its URL's scheme. Another one is another class here; how its URL is
+converted for the libraries is in `urls`.
+"""
+
+import contextlib
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+from pyrmute_tasks.distributed.connections import TCP_OPTIONS, answer_s, is_socket_file
+from pyrmute_tasks.distributed.refusals import reply_code
+from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.urls import REDIS_SCHEMES
+
+__all__ = [
+    "CONNECT_TIMEOUT_S",
+    "BrokerProfile",
+    "RabbitMQProfile",
+    "RedisProfile",
+    "broker_profile",
+]
+
+CONNECT_TIMEOUT_S: Final = 3.0
+"""How long connecting to a broker may take."""
+
+_HEARTBEAT_S: Final = 5  # two that are missed end a worker's connection
+_HEALTH_CHECK_S: Final = 4  # of a blocking pop, which takes a second
+_VISIBILITY_TIMEOUT_S: Final = 6 * 3600.0
+_VISIBILITY_FACTOR: Final = 3
+_SEPARATOR: Final = "\x06\x16"
+_PRIORITIES: Final = (3, 6, 9)  # beside 0, whose list has the queue's name
+_NOT_FOUND: Final = 404
+
+
+class BrokerProfile(Protocol):
+    """What differs between brokers."""
+
+    @property
+    def refuses_for_good(self) -> bool:
+        """Whether what it refuses to a worker that it accepted before stays refused."""
+
+    @property
+    def advice_on_repeats(self) -> str:
+        """What to check if chunks are begun again and again."""
+
+    def configuration(self) -> dict[str, Any]:
+        """Return settings of Celery that only this broker has."""
+
+    def transport_options(self, settings: Settings) -> dict[str, Any]:
+        """Return kombu's ``broker_transport_options``."""
+
+    def declare_queue(self, app: Any, channel: Any) -> None:
+        """Make the application's queue, if it must be there before a task is published."""
+
+    def count_tasks(self, connection: Any, queue: str) -> int:
+        """Count the tasks that wait in a queue, over a connection of kombu's."""
+
+    def queue_lists(self, queue: str) -> tuple[str, ...]:
+        """Return the Redis lists that hold a queue; none if the broker is not Redis."""
+
+    def declare_bounded_queue(self, channel: Any, queue: str, most: int) -> None:
+        """Make a queue that keeps its newest `most` messages, before one is published."""
+
+    def trim_queue(self, channel: Any, queue: str, most: int) -> None:
+        """Drop all but the newest `most` messages, after one was published."""
+
+
+class RedisProfile:
+    """Redis and Valkey."""
+
+    refuses_for_good: Final = True
+    advice_on_repeats: Final = "do workers lose their connection to the broker?"
+
+    def configuration(self) -> dict[str, Any]:
+        """Return settings of Celery that only this broker has."""
+        return {}
+
+    def transport_options(self, settings: Settings) -> dict[str, Any]:
+        """Return kombu's ``broker_transport_options``."""
+        options: dict[str, Any] = {
+            # Must outlast the longest chunk: what is unacknowledged for longer runs again.
+            "visibility_timeout": max(
+                _VISIBILITY_TIMEOUT_S, _VISIBILITY_FACTOR * settings.time_limit_s
+            ),
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+            "socket_connect_timeout": CONNECT_TIMEOUT_S,
+            "socket_timeout": answer_s(settings.outage_s),
+            "health_check_interval": _HEALTH_CHECK_S,
+        }
+        if not is_socket_file(settings.celery_broker_url):
+            options |= {"socket_keepalive": True, "socket_keepalive_options": dict(TCP_OPTIONS)}
+        return options
+
+    def declare_queue(self, app: Any, channel: Any) -> None:
+        """Do nothing: a list is there when something is pushed to it."""
+
+    def count_tasks(self, connection: Any, queue: str) -> int:
+        """Count the tasks that wait in a queue: one round trip, whatever the line."""
+        return int(connection.default_channel.client.llen(queue))
+
+    def queue_lists(self, queue: str) -> tuple[str, ...]:
+        """Return the lists in which kombu keeps a queue: one for each priority."""
+        return (queue, *(f"{queue}{_SEPARATOR}{priority}" for priority in _PRIORITIES))
+
+    def declare_bounded_queue(self, channel: Any, queue: str, most: int) -> None:
+        """Do nothing: a list is trimmed afterwards."""
+
+    def trim_queue(self, channel: Any, queue: str, most: int) -> None:
+        """Drop all but the newest `most` messages, which are at the left."""
+        channel.client.ltrim(queue, 0, most - 1)
+
+
+class RabbitMQProfile:
+    """RabbitMQ, with quorum queues and publisher confirms."""
+
+    refuses_for_good: Final = False  # rights may be about to be set
+    advice_on_repeats: Final = (
+        "is RabbitMQ's consumer_timeout shorter than a chunk takes? Raise it, or "
+        "choose a smaller chunk_size"
+    )
+
+    def configuration(self) -> dict[str, Any]:
+        """Return settings of Celery that only this broker has."""
+        return {
+            # RabbitMQ keeps these on a majority of its nodes, and drops no confirmed message
+            # when it restarts. Whoever comes first declares it, producer or worker.
+            "task_default_queue_type": "quorum",
+            # A worker notices within little more than twice this time that the server is gone,
+            # and the server that a worker is.
+            "broker_heartbeat": _HEARTBEAT_S,
+            # A quorum queue's consumer cannot be given more again.
+            "worker_enable_prefetch_count_reduction": False,
+        }
+
+    def transport_options(self, settings: Settings) -> dict[str, Any]:
+        """Return kombu's ``broker_transport_options``."""
+        # What the queue has not confirmed is published again, not missed seconds later.
+        # The library's own settings end a connection on which one packet is late.
+        return {"confirm_publish": True, "socket_settings": dict(TCP_OPTIONS)}
+
+    def declare_queue(self, app: Any, channel: Any) -> None:
+        """Make the application's queue: a task without one is dropped."""
+        app.amqp.default_queue(channel).declare()
+
+    def count_tasks(self, connection: Any, queue: str) -> int:
+        """Count the tasks that wait in a queue, by declaring it passively."""
+        with contextlib.closing(connection.channel()) as channel:  # an error closes it
+            try:
+                found = channel.queue_declare(queue=queue, passive=True)
+            except connection.channel_errors as error:
+                if reply_code(error) != _NOT_FOUND:
+                    raise
+                return 0  # nobody has made the queue yet
+            return int(found.message_count)
+
+    def queue_lists(self, queue: str) -> tuple[str, ...]:
+        """Return none."""
+        return ()
+
+    def declare_bounded_queue(self, channel: Any, queue: str, most: int) -> None:
+        """Make a queue that drops its oldest messages beyond `most`."""
+        channel.queue_declare(
+            queue=queue,
+            durable=True,
+            auto_delete=False,
+            arguments={"x-queue-type": "quorum", "x-max-length": most},
+        )
+
+    def trim_queue(self, channel: Any, queue: str, most: int) -> None:
+        """Do nothing: the queue does it by itself."""
+
+
+def broker_profile(settings: Settings) -> BrokerProfile:
+    """Return what is particular to the settings' broker."""
+    is_redis = urlsplit(settings.broker_url).scheme in REDIS_SCHEMES
+    return RedisProfile() if is_redis else RabbitMQProfile()

@@ -1,0 +1,123 @@
+"""The client that both sides of the store use: connecting, checking, giving up."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import redis
+
+from pyrmute_tasks.distributed.connections import (
+    TCP_OPTIONS,
+    LinePool,
+    answer_s,
+    connection_class,
+    is_socket_file,
+)
+from pyrmute_tasks.distributed.redis_retry import TimedRetry
+from pyrmute_tasks.distributed.refusals import (
+    find_refusal,
+    refuses_connections,
+    trouble_of,
+)
+from pyrmute_tasks.errors import StoreUnavailableError
+from pyrmute_tasks.logs import hide_password, log
+from pyrmute_tasks.settings import Settings
+
+__all__ = ["StoreConnection", "is_full", "warn_rejected"]
+
+_CONNECT_TIMEOUT_S: Final = 3.0
+_READ_BYTES: Final = 256 * 1024  # the library's 64 KiB costs four times the system calls
+
+
+class StoreConnection:
+    """A connection to the store.
+
+    Args:
+        settings: Where it is, and how long keys live.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._signer = settings.signer
+        self._garbled: dict[str, int] = {}  # how many there were at the last look, by kind
+        self._patience = TimedRetry(settings.outage_s)
+        # Every call may be repeated: see the package's rule for settling.
+        self._redis = _connect(settings, self._patience)
+
+    def check(self) -> None:
+        """See that the store answers; one that is silent, or not ready yet, is waited for.
+
+        Raises:
+            StoreUnavailableError: If it does not answer in time, or nothing listens there.
+        """
+        url = hide_password(self._settings.redis_store_url)
+        client = _connect(self._settings, self._patience.but_final(_ends_check))
+        try:
+            client.ping()
+        except redis.AuthenticationError:
+            raise StoreUnavailableError(
+                f"the store at {url} refused the user or the password; correct them in the URL"
+            ) from None
+        except redis.RedisError as error:
+            raise StoreUnavailableError(
+                f"no store answers at {url} ({_reason(error)}); start a Redis or Valkey server "
+                "there or correct the URL"
+            ) from None
+        finally:
+            client.close()
+
+    def give_up(self) -> None:
+        """Try no call again from now on: the server has been left, or ended, on purpose."""
+        self._patience.give_up()
+
+    def watch(self, look: Callable[[], None]) -> None:
+        """Let every call that is tried again call `look` before; what it raises ends the call."""
+        self._patience.look = look
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    def _tell_garbled(self, what: str, count: int, **where: str) -> None:
+        """Log how many values cannot be read, once: they may stay there, and be many."""
+        if count and count != self._garbled.get(what):
+            # Not what they say: they are not from a worker of ours.
+            text = f"a {what} cannot be read and is ignored"
+            log(logging.WARNING, "store_garbled", text, count=count, **where)
+        self._garbled[what] = count
+
+
+def warn_rejected(what: str, why: str, **where: str) -> None:
+    """Log that something is not signed as it must be."""
+    log(logging.WARNING, "signature_rejected", f"a {what} is rejected: {why}", **where)
+
+
+def is_full(error: Exception) -> bool:
+    """Say whether a command was refused because the store has no memory left."""
+    return isinstance(error, redis.OutOfMemoryError) or "OOM command not allowed" in str(error)
+
+
+def _connect(settings: Settings, patience: TimedRetry) -> redis.Redis:
+    url = settings.redis_store_url
+    tcp: dict[str, Any] = {"socket_keepalive": True, "socket_keepalive_options": TCP_OPTIONS}
+    pool = LinePool.from_url(
+        url,
+        connection_class=connection_class(url),
+        socket_connect_timeout=_CONNECT_TIMEOUT_S,
+        socket_timeout=answer_s(settings.outage_s),
+        socket_read_size=_READ_BYTES,
+        retry=patience,
+        **({} if is_socket_file(url) else tcp),
+    )
+    return redis.Redis.from_pool(pool)
+
+
+def _ends_check(error: Exception) -> bool:
+    return refuses_connections(error) or find_refusal(error) is not None
+
+
+def _reason(error: Exception) -> str:
+    trouble = trouble_of(error)
+    if trouble != type(error).__name__ or not str(error):
+        return trouble
+    return str(error).splitlines()[0].rstrip(".")

@@ -1,0 +1,111 @@
+"""The worker's side of the store: claiming and settling parts, notices, heartbeats."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from pyrmute_tasks.distributed.protocol import Claim, ClaimState
+from pyrmute_tasks.distributed.store.connection import StoreConnection
+from pyrmute_tasks.distributed.store.keys import job_key, workers_key
+from pyrmute_tasks.distributed.store.scripts import load_script
+from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.wire.frames import pack
+from pyrmute_tasks.wire.signing import Sealed
+
+__all__ = ["WorkerStore"]
+
+
+class WorkerStore(StoreConnection):
+    """The store as workers use it.
+
+    Args:
+        settings: Where it is, and the queue.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._ahead_s: float | None = None  # the store's clock, less this process's
+        self._claim = self._redis.register_script(load_script("claim"))
+        self._settle = self._redis.register_script(load_script("settle"))
+        self._note = self._redis.register_script(load_script("note"))
+        self._beat = self._redis.register_script(load_script("beat"))
+
+    def claim(self, job: str, part: str, task: str, worker: str) -> Claim:
+        """Take a part that a task brought, to work on it.
+
+        Raises:
+            SignatureError: If its job's spec or its input is not signed as it must be.
+        """
+        keys = [job_key(job, name) for name in ("job", "in", "claims")]
+        index = part.partition(":")[0]
+        claimant = self._signer.seal(Sealed.CLAIM, job, part, f"{task} {worker}".encode())
+        try:
+            answer, frame = self._claim_once(keys, [part, index, claimant])
+        except NoScriptError:
+            self._redis.script_load(self._claim.script)
+            answer, frame = self._claim_once(keys, [part, index, claimant])
+        state = ClaimState(answer[0].decode())
+        if state is not ClaimState.CLAIMED:
+            return Claim(state)
+        if frame is None:  # somebody has settled it between the two
+            return Claim(ClaimState.SETTLED)
+        return Claim(
+            state,
+            self._signer.open(Sealed.SPEC, job, "", answer[1]),
+            self._signer.view(Sealed.FRAME, job, part, frame),
+        )
+
+    def _claim_once(self, keys: list[str], args: list[str | bytes]) -> list[Any]:
+        with self._redis.pipeline(transaction=False) as pipe:
+            # A script object would ask in a round trip of its own whether it is loaded.
+            pipe.evalsha(self._claim.sha, len(keys), *keys, *args)
+            pipe.hget(keys[1], args[0])
+            return pipe.execute()
+
+    def settle(self, job: str, part: str, outcome: bytes) -> bool:
+        """Store a part's outcome; False if it was settled or is not wanted any more."""
+        keys = [job_key(job, name) for name in ("job", "in", "out", "done", "claims")]
+        sealed = self._signer.seal(Sealed.OUTCOME, job, part, outcome)
+        return bool(self._settle(keys=keys, args=[part, sealed]))
+
+    def note_crash(self, job: str, part: str, how: str, task: str = "") -> None:
+        """Tell the collector that a process died that ran a part, which a task brought."""
+        self._tell(job, part, f"!{part} {task or '-'} {how}")
+
+    def reject(self, job: str, part: str, task: str, why: str) -> None:
+        """Tell the collector that a part's input is not signed as it must be."""
+        self._tell(job, part, f"~{part} {task} {why}")
+
+    def decline(self, job: str, part: str, task: str, worker: str, code: str) -> bool:
+        """Tell the collector that a worker does not take a part; False if nobody wants it."""
+        return self._tell(job, part, f"?{part} {task} {worker} {code}")
+
+    def _tell(self, job: str, part: str, notice: str) -> bool:
+        sealed = self._signer.seal(Sealed.NOTICE, job, "", notice.encode())
+        return bool(
+            self._note(keys=[job_key(job, "in"), job_key(job, "done")], args=[part, sealed])
+        )
+
+    def beat(self, worker: str, slots: int, running: Iterable[str] = ()) -> None:
+        """Say that a worker lives, and which tasks it runs."""
+        every_s = float(self._settings.heartbeat_s)
+        queue = self._settings.queue
+        told: dict[str, Any] = {"slots": slots, "running": list(running), "every_s": every_s}
+        if self._signer.is_on:
+            told["seen"] = self._now()
+        sealed = self._signer.seal(Sealed.HEARTBEAT, queue, worker, pack(told))
+        seen: Any = self._beat(keys=[workers_key(queue)], args=[worker, sealed])
+        self._ahead_s = float(seen) - time.monotonic()
+
+    def _now(self) -> float:
+        """Return what the store's clock shows, without asking for it each time."""
+        if self._ahead_s is None:
+            seconds, micros = self._redis.time()
+            self._ahead_s = seconds + micros / 1e6 - time.monotonic()
+        return self._ahead_s + time.monotonic()
+
+    def leave(self, worker: str) -> None:
+        """Say that a worker goes."""
+        self._redis.hdel(workers_key(self._settings.queue), worker)
