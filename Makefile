@@ -10,7 +10,7 @@ demo: $(VENV)/.runtime
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # Lines and branches that the unit and contract tests reach, also in processes that they start.
 # The minimum is in pyproject.toml.
