@@ -114,3 +114,23 @@ def test_nothing_is_asked_after_the_end() -> None:
     found.request(is_busy=True)
     assert found.report() is None
     assert (servers.surveys, servers.touches) == (0, touches)
+
+
+def test_a_job_may_end_in_the_thread_of_its_surveys() -> None:
+    errors: list[BaseException] = []
+
+    class Collecting(Servers):
+        """Collects garbage during a survey, and with it the stream of the job."""
+
+        def survey(self, job: str, waiting: int | None = None, *, is_busy: bool = False) -> Survey:
+            try:
+                found.end()
+            except RuntimeError as error:
+                errors.append(error)
+            return super().survey(job, waiting, is_busy=is_busy)
+
+    servers = Collecting()
+    with surveyor(servers) as found:
+        found.request(is_busy=True)
+        wait_until(lambda: servers.closed, "its thread has ended")
+    assert not errors

@@ -82,7 +82,8 @@ class ThreadedSurveyor:
         """End the thread; one that waits for an answer ends with it."""
         self._is_over = True
         self._wanted.set()
-        if self._thread is not None:
+        # A stream in a reference cycle is closed where it is collected, which may be here.
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=_FAREWELL_S)
 
     def request(self, *, is_busy: bool) -> bool:
