@@ -9,7 +9,7 @@ import redis
 
 from pyrmute_tasks.distributed.producer.surveys import ThreadedSurveyor
 from pyrmute_tasks.distributed.protocol import Survey
-from pyrmute_tasks.errors import BrokerUnavailableError
+from pyrmute_tasks.errors import BrokerUnavailableError, FleetError
 from tests.conftest import wait_until
 
 
@@ -33,6 +33,8 @@ class Servers:
         self.touches += 1
         if self.touches == 1:
             raise redis.ConnectionError
+        if self.touches == 2:
+            raise FleetError("the embedded server has ended")
         return True
 
     def ask(self) -> int | None:
@@ -100,9 +102,11 @@ def test_what_a_survey_ran_into_is_raised_by_who_wants_it() -> None:
 
 def test_keys_live_on_while_nobody_collects() -> None:
     servers = Servers()
-    with surveyor(servers, touch_every_s=0.01):
-        wait_until(lambda: servers.touches > 3, "they were renewed, also after an error")
-    assert servers.surveys == 0
+    with surveyor(servers, touch_every_s=0.01) as found:
+        wait_until(lambda: servers.touches > 3, "they were renewed, also after errors")
+        assert servers.surveys == 0
+        found.request(is_busy=True)
+        waited_for(found.report)
 
 
 def test_nothing_is_asked_after_the_end() -> None:

@@ -4,8 +4,6 @@ import logging
 import threading
 from typing import Final, Protocol
 
-import redis
-
 from pyrmute_tasks.distributed.protocol import Survey
 from pyrmute_tasks.distributed.queue_depth import QueueDepth
 from pyrmute_tasks.logs import log
@@ -137,5 +135,11 @@ class ThreadedSurveyor:
     def _touch(self) -> None:
         try:
             self._store.touch_job(self._job)
-        except redis.RedisError:
-            log(logging.WARNING, "keep_alive_failed", "the store cannot be reached", job=self._job)
+        except Exception as error:  # without this thread nobody would notice that the job stands
+            log(
+                logging.WARNING,
+                "keep_alive_failed",
+                "the store cannot be reached",
+                job=self._job,
+                error=type(error).__name__,
+            )
