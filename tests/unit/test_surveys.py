@@ -76,6 +76,16 @@ def test_a_survey_is_there_once_and_only_when_asked_for() -> None:
         assert found.request(is_busy=True)
 
 
+def test_a_survey_that_nobody_has_taken_is_not_passed_off_as_a_later_one() -> None:
+    servers = Servers()
+    with surveyor(servers) as found:
+        assert found.request(is_busy=True)
+        wait_until(lambda: found._survey is not None, "it is ready")
+        assert not found.request(is_busy=True)
+        assert found.report() is not None
+        assert found.request(is_busy=True)
+
+
 def test_nobody_waits_for_a_server_that_does_not_answer() -> None:
     servers = Servers()
     servers.may_answer.clear()

@@ -33,7 +33,7 @@ class Surveyor(Protocol):
         """Stop that; nothing is asked any more."""
 
     def request(self, *, is_busy: bool) -> bool:
-        """Ask for a survey and return at once; False if one is on its way.
+        """Ask for a survey and return at once; False if one is on its way or ready.
 
         Args:
             is_busy: The job has chunks under way, and counts for the other jobs of the queue.
@@ -85,13 +85,14 @@ class ThreadedSurveyor:
             self._thread.join(timeout=_FAREWELL_S)
 
     def request(self, *, is_busy: bool) -> bool:
-        """Ask for a survey and return at once; False if one is on its way.
+        """Ask for a survey and return at once; False if one is on its way or ready.
 
         Args:
             is_busy: The job has chunks under way, and counts for the other jobs of the queue.
         """
         with self._lock:
-            if self._is_asking:
+            # One that came in the meantime belongs to the earlier request, and its time.
+            if self._is_asking or self._survey is not None or self._error is not None:
                 return False
             self._is_asking, self._is_busy = True, is_busy
         self._wanted.set()
