@@ -318,13 +318,13 @@ def check_outcome(outcome: Outcome[Frame], chunk: Chunk[Any]) -> Outcome[Frame]:
         FrameError: If it does not.
     """
     failed = [failure.index for failure in outcome.failures]
-    fits = outcome.index == chunk.index and 0 <= outcome.count <= chunk.count
-    fits = fits and outcome.count == outcome.outputs.count
+    end = chunk.start + chunk.count
+    fits = outcome.index == chunk.index and outcome.count == outcome.outputs.count
+    # A reader takes the last output for that of the record before the first that failed.
+    fits = fits and chunk.start + outcome.count == (failed[0] if failed else end)
     if failed:
         fits = fits and failed == sorted(set(failed))
-        fits = fits and chunk.start <= failed[0] and failed[-1] < chunk.start + chunk.count
-    else:
-        fits = fits and outcome.count == chunk.count
+        fits = fits and chunk.start <= failed[0] and failed[-1] < end
     if not fits:
         raise FrameError(
             f"an outcome of chunk {chunk.index} is damaged: it is not about its records"
