@@ -18,6 +18,8 @@ from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.distributed.producer.broker import Broker
 from pyrmute_tasks.distributed.store import Store
+from pyrmute_tasks.engine.job_spec import JobSpec
+from pyrmute_tasks.wire.frames import FrameKind
 from tests.people import manager, person
 
 HOP = ("Person", "1.0.0", "3.0.0")
@@ -88,6 +90,26 @@ def test_what_was_received_leaves_the_store_though_nothing_new_arrives() -> None
         found._redis.hset("pt:{job}:out", "0", b"an outcome")
         found.take("job", wait_s=0.05, forget=["0"])
         assert found._redis.hlen("pt:{job}:out") == 0
+        found.close()
+
+
+@pytest.mark.parametrize("secret", ["", "sixteen characters"])
+def test_a_death_that_is_told_again_counts_once(secret: str) -> None:
+    """A worker whose answer was lost on its way tells again."""
+    with EmbeddedFleet("tests.people:manager", 0, Settings(secret=secret)) as fleet:
+        found = Store(fleet.settings)
+        spec = JobSpec("7f3a21c4", "Person", "1.0.0", "3.0.0", FrameKind.LINES, "abc")
+        found.open_job(spec)
+        found.put_parts(spec.id, [("0", b"a frame")])
+        for _ in range(2):
+            found.note_crash(spec.id, "0", "signal 9 (SIGKILL)", f"{spec.id}-0-1")
+        assert len(found.take(spec.id, wait_s=0).crashes) == 1
+        found.note_crash(spec.id, "0", "signal 9 (SIGKILL)", f"{spec.id}-0-1")
+        assert not found.take(spec.id, wait_s=0).crashes
+        found.note_crash(spec.id, "0", "signal 9 (SIGKILL)", f"{spec.id}-0-2")
+        assert len(found.take(spec.id, wait_s=0).crashes) == 1
+        found.end_job(spec.id)
+        assert not found._told
         found.close()
 
 
