@@ -1,5 +1,6 @@
 """Surveys of a job's fleet, made beside collecting, and the life of the job's keys."""
 
+import contextlib
 import logging
 import threading
 from typing import Final, Protocol
@@ -80,9 +81,11 @@ class ThreadedSurveyor:
         """End the thread; one that waits for an answer ends with it."""
         self._is_over = True
         self._wanted.set()
-        # A stream in a reference cycle is closed where it is collected, which may be here.
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=_FAREWELL_S)
+        # Nothing to wait for: a stream in a reference cycle is closed where it is collected, which
+        # may be in this thread; and Ctrl-C may come while the thread starts.
+        with contextlib.suppress(RuntimeError):
+            if self._thread is not None:
+                self._thread.join(timeout=_FAREWELL_S)
 
     def request(self, *, is_busy: bool) -> bool:
         """Ask for a survey and return at once; False if one is on its way or ready.
