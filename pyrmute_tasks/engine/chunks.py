@@ -1,5 +1,6 @@
 """Chunks of records, their outcomes, and cutting a source into chunks lazily."""
 
+import math
 import sys
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
@@ -340,4 +341,5 @@ def _is_sound(outcome: Outcome[Frame]) -> bool:
         (outcome.worker, str),
         *((failure.index, int) for failure in outcome.failures),
     ]
-    return all(type(value) is kind for value, kind in values)
+    is_typed = all(type(value) is kind for value, kind in values)
+    return is_typed and 0 <= outcome.seconds < math.inf  # and not NaN: it sizes the next chunks
