@@ -33,7 +33,7 @@ from pyrmute_tasks.errors import (
 from pyrmute_tasks.failures import Stage
 from pyrmute_tasks.hooks import HookCounts, use_hooks
 from pyrmute_tasks.logs import log
-from pyrmute_tasks.plans.codegen import Interruption
+from pyrmute_tasks.plans.codegen_helpers import Interruption
 from pyrmute_tasks.plans.fingerprint.differences import root_of
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.pyrmute_adapter import Manager
