@@ -37,6 +37,7 @@ def _observed(hooks: HookSet, migrate: _Migrate, record: Any) -> Any:
         return migrate(record)
 
 
+# Above 250 lines: a public façade, whose documentation and annotated arguments take most of them.
 class ModelManager(BatchCalls):
     """Registers versions of models and the steps between them, and migrates records.
 

@@ -5,7 +5,6 @@ Sources, jobs, the fleet and sinks are put together here and nowhere else.
 
 import os
 import threading
-import warnings
 import weakref
 from collections.abc import Generator, Iterable
 from contextlib import closing
@@ -13,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-
-from pydantic import BaseModel
 
 from pyrmute_tasks.batch_calls import Batch, BatchCalls
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
@@ -42,10 +39,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Migrator"]
 
-Model = TypeVar("Model", bound=BaseModel)
 Delivered = TypeVar("Delivered")
 
 
+# Above 250 lines: a public façade, whose documentation and annotated arguments take most of them.
 class Migrator(BatchCalls):
     """Runs migrations on a fleet of Celery workers.
 
@@ -118,7 +115,7 @@ class Migrator(BatchCalls):
         self._retry = retry
         self._last_report: JobReport | None = None
         self._session: Session | None = None
-        self._finalizer: weakref.finalize[[Session], Migrator] | None = None
+        self._finalizer: weakref.finalize[[], Migrator] | None = None
         self._times_closed = 0
         self._lock = threading.RLock()
         self._pid = os.getpid()
@@ -160,7 +157,7 @@ class Migrator(BatchCalls):
                 fleet = EmbeddedFleet(self._manager_name, self._workers, self._settings)
             session = self._session = Session.open(self._settings, fleet)
             self._settings = session.settings
-            self._finalizer = weakref.finalize(self, _close_dropped, session)
+            self._finalizer = weakref.finalize(self, session.close_dropped)
             return session
 
     def close(self) -> None:
@@ -394,14 +391,3 @@ class Migrator(BatchCalls):
     @property
     def _window_bytes(self) -> int:
         return (self._window or Window()).size_bytes
-
-
-def _close_dropped(session: "Session") -> None:
-    """Close the session of a `Migrator` that was garbage-collected open."""
-    if session.is_mine and not session.is_over:
-        session.close()
-        warnings.warn(
-            "a Migrator was dropped without close(): use it in a with block",
-            ResourceWarning,
-            stacklevel=2,
-        )

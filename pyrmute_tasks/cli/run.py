@@ -22,7 +22,7 @@ from pyrmute_tasks.engine.events import ChunkDelivered, Event
 from pyrmute_tasks.engine.job_report import JobReport, JobState
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.io.jsonl import check_source
-from pyrmute_tasks.io.output_file import check_output, is_stream
+from pyrmute_tasks.io.output_place import check_output, is_stream
 from pyrmute_tasks.migrator import Migrator
 from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.settings import Settings

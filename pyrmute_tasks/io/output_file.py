@@ -10,30 +10,22 @@ and is written to in order, without a lock.
 import contextlib
 import errno
 import os
-import re
 import select
 import stat
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self, TypeAlias
 
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.io.output_lock import OutputLock
+from pyrmute_tasks.io.output_place import Place, check_output, output_errors
 
-__all__ = ["Output", "OutputFile", "OutputStream", "check_output", "is_stream", "open_output"]
+__all__ = ["Output", "OutputFile", "OutputStream", "open_output"]
 
 _SYNC_BYTES: Final = 8 * 1024 * 1024
 _TAIL_BYTES: Final = 64 * 1024
-_MOST_LINKS: Final = 40
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_REFUSED: Final = (
-    (stat.S_ISDIR, "a directory"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISBLK, "a block device"),
-)
 
 
 def open_output(
@@ -60,68 +52,6 @@ def open_output(
     if place.is_stream:
         return OutputStream(target, place)
     return OutputFile(target, place, job, overwrite=overwrite, keep_partial=keep_partial)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an output goes.
-
-    Attributes:
-        path: The path without links.
-        descriptor: What is open in this process already, as ``/dev/stdout`` is.
-        found: What is there; None for a new file.
-    """
-
-    path: Path
-    descriptor: int | None
-    found: os.stat_result | None
-
-    @property
-    def is_stream(self) -> bool:
-        """Whether it is written to as it goes, and not replaced."""
-        is_file = self.found is None or stat.S_ISREG(self.found.st_mode)
-        return self.descriptor is not None or not is_file
-
-
-def check_output(
-    target: str | os.PathLike[str],
-    *,
-    source: str | os.PathLike[str] | None = None,
-    overwrite: bool = True,
-) -> Place:
-    """Find out where an output goes, and refuse what must not be written to.
-
-    Raises:
-        ConfigurationError: If it is a directory, a socket or a block device, the source, or a
-            file that exists and must not be overwritten.
-    """
-    with _errors_told(target):
-        place = _find(target)
-    if place.found is None:
-        return place
-    if place.descriptor is None:
-        for is_kind, what in _REFUSED:
-            if is_kind(place.found.st_mode):
-                raise ConfigurationError(f"cannot write {os.fspath(target)}: it is {what}")
-    if source is not None and not stat.S_ISCHR(place.found.st_mode) and _is(place.found, source):
-        raise ConfigurationError(
-            f"cannot write {os.fspath(target)}: it is the same file as {os.fspath(source)}, which "
-            "is read; write to another file"
-        )
-    if not place.is_stream and not overwrite:
-        raise ConfigurationError(
-            f"cannot write {os.fspath(target)}: it exists; add --overwrite (overwrite=True in "
-            "Python) to replace it, or name another output"
-        )
-    return place
-
-
-def is_stream(target: str | os.PathLike[str]) -> bool:
-    """Say whether an output is written to as it goes; False also if nobody can tell."""
-    try:
-        return _find(target).is_stream
-    except OSError:
-        return False
 
 
 class OutputFile:
@@ -172,7 +102,7 @@ class OutputFile:
             OutputInUseError: If another run is writing this output.
             ConfigurationError: If the file cannot be written.
         """
-        with _errors_told(self._target):
+        with output_errors(self._target):
             self._lock.acquire()
             try:
                 self._file = self._create()
@@ -191,7 +121,7 @@ class OutputFile:
         """
         assert self._file is not None
         self._lock.check()
-        with _errors_told(self._target):
+        with output_errors(self._target):
             self._file.write(lines)
             self._unsynced_bytes += len(lines)
             if self._unsynced_bytes >= _SYNC_BYTES:
@@ -204,7 +134,7 @@ class OutputFile:
             ConfigurationError: If it cannot be written, or must not be any more.
         """
         assert self._file is not None
-        with _errors_told(self._target):
+        with output_errors(self._target):
             if self._sync is not None:
                 self._sync.result()
             self._file.flush()
@@ -296,7 +226,7 @@ class OutputFile:
         if not self._keep_partial:
             self._remove_partial()
             return
-        with _errors_told(self._target):
+        with output_errors(self._target):
             with contextlib.suppress(OSError):  # of a full disk, what is there already
                 file.flush()
             _cut_to_whole_lines(file.fileno())
@@ -332,7 +262,7 @@ class OutputStream:
         Raises:
             ConfigurationError: If it cannot be opened.
         """
-        with _errors_told(self._target):
+        with output_errors(self._target):
             if self._place.descriptor is not None:
                 self._descriptor = os.dup(self._place.descriptor)
             else:
@@ -347,7 +277,7 @@ class OutputStream:
             ConfigurationError: If nobody reads them any more.
         """
         left = memoryview(lines)
-        with _errors_told(self._target):
+        with output_errors(self._target):
             while left:
                 try:
                     left = left[os.write(self._descriptor, left) :]
@@ -363,46 +293,6 @@ class OutputStream:
 
 Output: TypeAlias = OutputFile | OutputStream
 """Where the lines of a job go."""
-
-
-# --- paths ----------------------------------------------------------------------------------
-
-_OWN_DESCRIPTORS: Final = re.compile(r"/dev/fd|/proc/(\d+)(/task/\d+)?/fd")
-
-
-def _find(target: str | os.PathLike[str]) -> Place:
-    if os.fspath(target).endswith("/"):  # `Path` would take it for the file without the slash
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    path = Path.cwd() / target
-    for _ in range(_MOST_LINKS):
-        path = Path(os.path.realpath(path.parent)) / path.name  # `resolve` raises at a loop
-        descriptor = _descriptor_of(path)
-        if descriptor is not None:
-            return Place(path, descriptor, os.fstat(descriptor))
-        if not path.is_symlink():
-            break
-        path = path.parent / path.readlink()
-    else:
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-    try:
-        return Place(path, None, path.stat())
-    except FileNotFoundError:
-        return Place(path, None, None)
-
-
-def _descriptor_of(path: Path) -> int | None:
-    """Return which of this process's descriptors a path means, as ``/proc/self/fd/1`` does."""
-    match = _OWN_DESCRIPTORS.fullmatch(str(path.parent))
-    if match is None or not path.name.isdecimal() or match[1] not in {None, str(os.getpid())}:
-        return None
-    return int(path.name)
-
-
-def _is(found: os.stat_result, source: str | os.PathLike[str]) -> bool:
-    try:
-        return os.path.samestat(found, os.stat(source))
-    except OSError:
-        return False  # told where it is opened
 
 
 def _cut_to_whole_lines(descriptor: int) -> None:
@@ -430,13 +320,3 @@ def _sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _errors_told(target: str | os.PathLike[str]) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot write {os.fspath(target)}: {error.strerror or error}"
-        ) from None

@@ -10,25 +10,17 @@ call everything exactly once.
 
 import enum
 import linecache
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 from weakref import finalize
 
-import pydantic_core
 from pydantic import BaseModel, RootModel
 
-from pyrmute_tasks.errors import InvalidRecordError, MigrationError
-from pyrmute_tasks.failures import RecordFailure, Stage
-from pyrmute_tasks.plans.steps import Step
-from pyrmute_tasks.registry import MigrationFunc
+from pyrmute_tasks.plans.codegen_helpers import HELPERS, Call, CallErrors, Stopped
 
-__all__ = ["Call", "Generated", "Interruption", "Output", "OutputKind", "Stopped", "generate"]
-
-
-class Interruption(BaseException):
-    """Interrupts a run from outside, such as a time limit; never the fault of a record."""
+__all__ = ["Generated", "Output", "OutputKind", "generate"]
 
 
 class OutputKind(enum.Enum):
@@ -53,40 +45,6 @@ class Output:
     kind: OutputKind
     model: type[BaseModel] | None = None
     pack: Callable[[Any], bytes] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A function to call with each record.
-
-    Attributes:
-        function: The function.
-        step: The step to blame if it does not return a dict.
-        wraps: Whether to raise its exceptions as errors of `step`, instead of unchanged.
-    """
-
-    function: MigrationFunc
-    step: Step
-    wraps: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """The reason a run of many records stopped.
-
-    Attributes:
-        stage: The stage that failed.
-        step: The step that failed; empty outside of steps.
-        error: The exception a plain loop would have raised.
-    """
-
-    stage: Stage
-    step: str
-    error: BaseException
-
-    def at(self, index: int) -> RecordFailure:
-        """Return the failure for the record at `index` of the whole input."""
-        return RecordFailure.of(index, self.stage, self.step, self.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +75,7 @@ def generate(title: str, name: str, calls: Sequence[Call], output: Output) -> Ge
     names: dict[str, Any] = {}
     parts = [_read()] if output.kind is OutputKind.LINES else []
     for number, call in enumerate(calls, 1):
-        names[f"step_{number}"], names[f"blame_{number}"] = call.function, _CallErrors(name, call)
+        names[f"step_{number}"], names[f"blame_{number}"] = call.function, CallErrors(name, call)
         parts.append(_call_step(number, call, "data" if number > 1 else "record"))
     data = "data" if calls else "record"
     if output.model is not None:
@@ -128,7 +86,7 @@ def generate(title: str, name: str, calls: Sequence[Call], output: Output) -> Ge
         names["pack"] = output.pack
         parts.append(_write(output.model, data))
     source = "\n".join([*_one(parts, result), "", "", *_many(parts, result), ""])
-    names.update(_HELPERS)
+    names.update(HELPERS)
     names["text"] = _Text(title, source)
     exec(names["text"].code, names)  # noqa: S102  # the text is made here, of no input
     return Generated(names["migrate_one"], names["migrate_many"], source)
@@ -271,133 +229,3 @@ class _Text:
         linecache.cache[filename] = len(source), None, lines, filename
         finalize(self, linecache.cache.pop, filename, None).atexit = False
         self.code = compile(source, filename, "exec")
-
-
-# --- helpers called by generated code -----------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _CallErrors:
-    """Makes the errors for one call.
-
-    Attributes:
-        name: The model's name.
-        call: The call.
-    """
-
-    name: str
-    call: Call
-
-    def error(self, record: object, error: Exception) -> Exception:
-        """Return the exception to raise instead of `error`: the step's fault, or its record's.
-
-        Its cause is set. Raising it ``from error`` would overwrite what the step has set.
-        """
-        if isinstance(record, Mapping):
-            return self.call.step.error(self.name, error)
-        invalid = InvalidRecordError(
-            f"a record is {type(record).__name__} and must be a dict; convert it in the source"
-        )
-        invalid.__cause__ = error
-        return invalid
-
-    def no_dict(self, data: object) -> InvalidRecordError:
-        """Return the error for a call that did not return a dict."""
-        return InvalidRecordError(
-            f"step {self.call.step} returned {type(data).__name__} and must return a dict; "
-            "return the new record from the step"
-        )
-
-    def refused(self, data: object) -> Stopped:
-        """Return the `Stopped` for a call that did not return a dict."""
-        return _stopped(Stage.STEP, str(self.call.step), self.no_dict(data))
-
-    def stopped(self, record: object, error: BaseException) -> Stopped:
-        """Return the `Stopped` for a call that raised `error`."""
-        if not self.call.wraps:
-            return _stopped(Stage.STEP, _step_in(error), error)
-        if isinstance(error, Exception):
-            try:
-                self._raise(record, error)
-            except Exception as raised:  # perhaps by the text of the error
-                error = raised
-        return _stopped(Stage.STEP, str(self.call.step), error)
-
-    def _raise(self, record: object, error: Exception) -> NoReturn:
-        raise self.error(record, error)
-
-
-def _step_in(error: BaseException) -> str:
-    if isinstance(error, MigrationError):
-        return f"{error.from_version} → {error.to_version}"
-    return ""
-
-
-def _stopped(stage: Stage, step: str, error: BaseException) -> Stopped:
-    if isinstance(error, Interruption):
-        raise error
-    return Stopped(stage, step, error)
-
-
-def _unreadable(line: Any, error: BaseException) -> Stopped:
-    if isinstance(error, Exception):
-        error = _not_json(line, error)
-    return _stopped(Stage.DECODE, "", error)
-
-
-def _foreign(value: object) -> Stopped:
-    return _stopped(Stage.DECODE, "", _not_an_object(value))
-
-
-def _invalid(error: BaseException) -> Stopped:
-    return _stopped(Stage.VALIDATE, "", error)
-
-
-def _unwritable(error: BaseException) -> Stopped:
-    return _stopped(Stage.ENCODE, "", error)
-
-
-def _not_json(line: Any, error: Exception) -> InvalidRecordError:
-    if line[-1:] == b"\n":  # a JSON error must not point to the next line
-        try:
-            pydantic_core.from_json(line[:-1])
-        except ValueError as same:
-            error = same.with_traceback(error.__traceback__)
-    # jiter names what it expected and the column, never what it saw; "line 1" is ours.
-    reason = str(error).replace(" at line 1 column ", " at column ")
-    invalid = InvalidRecordError(f"not valid JSON: {reason}")
-    invalid.__cause__ = error
-    return invalid
-
-
-def _not_an_object(value: object) -> InvalidRecordError:
-    kind = type(value)
-    return InvalidRecordError(f"not a JSON object but {_JSON_NAMES.get(kind, kind.__name__)}")
-
-
-_JSON_NAMES: Final[dict[type, str]] = {
-    list: "an array",
-    str: "a string",
-    int: "a number",
-    float: "a number",
-    bool: "a boolean",
-    type(None): "null",
-}
-
-
-def _dump(model: Any) -> bytes:
-    written: str = model.model_dump_json()
-    return written.encode()
-
-
-_HELPERS: Final[dict[str, Any]] = {
-    "from_json": pydantic_core.from_json,
-    "newline": b"\n",
-    "dump": _dump,
-    "unreadable": _unreadable,
-    "foreign": _foreign,
-    "no_json": _not_json,
-    "no_object": _not_an_object,
-    "invalid": _invalid,
-    "unwritable": _unwritable,
-}

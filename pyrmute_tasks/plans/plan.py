@@ -19,7 +19,8 @@ from pydantic import BaseModel, RootModel
 from pyrmute_tasks.errors import ModelNotFoundError
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.hooks import observed
-from pyrmute_tasks.plans.codegen import Call, Generated, Output, OutputKind, generate
+from pyrmute_tasks.plans.codegen import Generated, Output, OutputKind, generate
+from pyrmute_tasks.plans.codegen_helpers import Call
 from pyrmute_tasks.plans.fingerprint.reachable import ReachedCode
 from pyrmute_tasks.plans.garbage_collection import rare_collections
 from pyrmute_tasks.plans.steps import Hop, Step, StepCompiler

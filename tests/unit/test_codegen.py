@@ -10,7 +10,8 @@ from pydantic import BaseModel, model_validator
 
 from pyrmute_tasks import InvalidRecordError, MigrationError, ModelManager
 from pyrmute_tasks.failures import Stage
-from pyrmute_tasks.plans.codegen import Interruption, Output, OutputKind
+from pyrmute_tasks.plans.codegen import Output, OutputKind
+from pyrmute_tasks.plans.codegen_helpers import Interruption
 from pyrmute_tasks.plans.garbage_collection import rare_collections
 from pyrmute_tasks.plans.plan import DATA, MigrationPlan
 from pyrmute_tasks.wire.frames import pack_record

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from pyrmute_tasks.errors import ConfigurationError, OutputInUseError
-from pyrmute_tasks.io import OutputFile, OutputStream, open_output, output_file, output_lock
+from pyrmute_tasks.io import OutputFile, OutputStream, open_output, output_lock, output_place
 from tests.conftest import ROOT, wait_until
 
 
@@ -267,7 +267,7 @@ def test_links_that_go_round_are_told(tmp_path: Path) -> None:
     for path in (tmp_path / "a", tmp_path / "a" / "out.jsonl"):
         with pytest.raises(ConfigurationError, match="Too many levels of symbolic links"):
             write(path)
-        assert not output_file.is_stream(path)
+        assert not output_place.is_stream(path)
 
 
 def test_a_very_long_name_is_a_name(tmp_path: Path) -> None:
@@ -598,5 +598,5 @@ def test_one_of_many_writers_takes_over_from_a_killed_one(tmp_path: Path) -> Non
 
 def test_kinds_of_outputs(tmp_path: Path) -> None:
     assert isinstance(opened(tmp_path / "x"), OutputFile)
-    assert output_file.is_stream("/dev/stdout")
-    assert not output_file.is_stream(tmp_path / "x")
+    assert output_place.is_stream("/dev/stdout")
+    assert not output_place.is_stream(tmp_path / "x")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyrmute_tasks.distributed.worker.chunk_runner import RunnerSource
+from pyrmute_tasks.distributed.worker.runner_source import RunnerSource
 from pyrmute_tasks.settings import Settings
 from tests.people import manager
 

@@ -8,6 +8,7 @@ open then end with an error, and nothing is retried against what was ended on pu
 import contextlib
 import os
 import threading
+import warnings
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -124,6 +125,16 @@ class Session:
         executor = self._client.executor(spec, code, self._over, self.fleet)
         self._jobs.add(executor)
         return JobExecutor(self, executor)
+
+    def close_dropped(self) -> None:
+        """Close the session of a `Migrator` that was garbage-collected open."""
+        if self.is_mine and not self.is_over:
+            self.close()
+            warnings.warn(
+                "a Migrator was dropped without close(): use it in a with block",
+                ResourceWarning,
+                stacklevel=2,
+            )
 
     def close(self) -> None:
         """End the embedded fleet, or the jobs on another one; may be called twice."""

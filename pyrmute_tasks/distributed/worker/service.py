@@ -30,8 +30,9 @@ from pyrmute_tasks.distributed.app import FleetApp
 from pyrmute_tasks.distributed.refusals import find_refusal, reason_of
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.children import FrozenChildren
-from pyrmute_tasks.distributed.worker.chunk_runner import RunnerSource, register_task
 from pyrmute_tasks.distributed.worker.message_filter import consumer_of
+from pyrmute_tasks.distributed.worker.runner_source import RunnerSource
+from pyrmute_tasks.distributed.worker.task import register_task
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.logs import hide_password, log
 from pyrmute_tasks.pyrmute_adapter import load_manager

@@ -31,6 +31,7 @@ _MAY_TAKE_ANY: Final = frozenset({"getattr", "vars", "eval", "exec", "__dict__",
 _NOTHING: Final = object()
 
 
+# Above 250 lines: one search through one graph, whose state every method reads and extends.
 class ReachedCode:
     """The models and steps of a manager, with all the code they reach.
 

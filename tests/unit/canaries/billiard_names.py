@@ -60,9 +60,9 @@ def check_retry_limit() -> None:
 )
 def check_lost_text() -> None:
     # Imported here: the worker's own reading is what matters.
-    from pyrmute_tasks.distributed.worker import chunk_runner
+    from pyrmute_tasks.distributed.worker import task
 
-    describe: Any = vars(chunk_runner)["_how"]
+    describe: Any = vars(task)["_how"]
     with billiard.Pool(1, lost_worker_timeout=0.1) as pool:
         for kill, told in (
             ((os._exit, (3,)), "exit status 3"),

@@ -2,8 +2,12 @@
 
 from functools import cache
 from importlib import resources
+from typing import Final
 
 __all__ = ["load_script"]
+
+# Found at import: it loads modules, which a worker's children would else load after the fork.
+_FILES: Final = resources.files(__package__)
 
 
 @cache
@@ -13,4 +17,4 @@ def load_script(name: str) -> str:
     Args:
         name: Its file's name, without ``.lua``.
     """
-    return resources.files(__package__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
+    return _FILES.joinpath(f"{name}.lua").read_text(encoding="utf-8")

@@ -1,0 +1,148 @@
+"""A chunk's outcome: what its plan returns, or a failure if it cannot be run."""
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pyrmute_tasks.distributed.task_arguments import TaskArguments
+from pyrmute_tasks.engine.chunks import Outcome, decode_records, encode_outcome
+from pyrmute_tasks.errors import FrameError, FrameTooLargeError, RemoteError
+from pyrmute_tasks.failures import RecordFailure, Stage, causes_of, describe_safely
+from pyrmute_tasks.logs import log
+from pyrmute_tasks.plans.codegen import Output, OutputKind
+from pyrmute_tasks.plans.plan import MigrationPlan
+from pyrmute_tasks.wire.frames import (
+    Frame,
+    FrameKind,
+    encode_frame,
+    join_packed,
+    pack,
+    pack_record,
+)
+
+__all__ = [
+    "Assignment",
+    "encode_safely",
+    "failed_outcome",
+    "ran_out_of_memory",
+    "run_plan",
+    "too_large_outcome",
+    "with_worker",
+]
+
+_LEAST_LINE: Final = 3
+_EMPTY_OUTPUTS: Final = encode_frame(FrameKind.OBJECTS, 0, pack([]))
+_PACKED: Final = Output(OutputKind.PACKED, pack=pack_record)
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a task asks for.
+
+    Attributes:
+        arguments: The task's arguments.
+        task: The task's id.
+        worker: Name of this worker, as its heartbeat has it.
+    """
+
+    arguments: TaskArguments
+    task: str
+    worker: str
+
+    @property
+    def job(self) -> str:
+        """The job's id."""
+        return self.arguments.job
+
+    @property
+    def part(self) -> str:
+        """The part's key."""
+        return self.arguments.part
+
+    @property
+    def chunk(self) -> int:
+        """Index of the chunk that the part belongs to."""
+        return int(self.part.partition(":")[0])
+
+
+def failed_outcome(asked: Assignment, stage: Stage, error: Exception) -> Outcome[bytes]:
+    """Return the outcome of a part that cannot be run: its first record fails with `error`."""
+    log(
+        logging.ERROR,
+        "chunk_rejected",
+        "a chunk cannot be run",
+        job=asked.job,
+        part=asked.part,
+        error=describe_safely(error),
+    )
+    failure = RecordFailure.of(asked.arguments.start, stage, "", error)
+    return Outcome(asked.chunk, 0, _EMPTY_OUTPUTS, (failure,))
+
+
+def too_large_outcome(
+    asked: Assignment, inputs: Frame, error: FrameTooLargeError
+) -> Outcome[bytes]:
+    """Return the outcome of a part whose outputs are too large to travel.
+
+    Raises:
+        FrameTooLargeError: If it can be halved: then each half may travel.
+    """
+    if inputs.count > 1:
+        raise error
+    return failed_outcome(asked, Stage.ENCODE, error)
+
+
+def with_worker(outcome: Outcome[bytes], worker: str, seconds: float) -> Outcome[bytes]:
+    """Return an outcome with its worker and duration, and its failures with the worker."""
+    failures = tuple(replace(failure, worker=worker) for failure in outcome.failures)
+    return replace(outcome, failures=failures, seconds=seconds, worker=worker)
+
+
+def encode_safely(outcome: Outcome[bytes]) -> bytes:
+    """Encode an outcome, with stand-ins for exceptions that cannot be encoded.
+
+    Raises:
+        FrameTooLargeError: If it is too large to travel.
+    """
+    try:
+        return encode_outcome(outcome)
+    except Exception:
+        if not outcome.failures:
+            raise
+        # A step's exception is somebody's code, and may not even let itself be looked at.
+        failures = tuple(map(_stood_in_for, outcome.failures))
+        return encode_outcome(replace(outcome, failures=failures))
+
+
+def _stood_in_for(failure: RecordFailure) -> RecordFailure:
+    kind = type(failure.error)
+    stand_in = RemoteError(f"{kind.__module__}.{kind.__qualname__}", "")
+    return replace(failure, error=stand_in, traceback="not available")
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is a `MemoryError`, or was caused by one."""
+    return any(isinstance(cause, MemoryError) for cause in causes_of(error))
+
+
+def run_plan(
+    plan: MigrationPlan, kind: FrameKind, inputs: Frame, start: int
+) -> tuple[bytes, int, RecordFailure | None]:
+    """Run a plan over a frame of records.
+
+    Returns:
+        The outputs, their number, and the failure of the record that stopped it.
+
+    Raises:
+        FrameError: If the frame does not hold what it announces.
+    """
+    if inputs.kind is not kind:
+        raise FrameError("a frame is of another kind than its job")
+    if kind is FrameKind.LINES:
+        lines = bytes(inputs.payload)
+        # A line holds {} at least. A bomb of empty ones would become a list many times its size.
+        if lines.count(b"\n") != inputs.count or len(lines) < _LEAST_LINE * inputs.count:
+            raise FrameError("a frame does not hold the records it announces")
+        return plan.migrate_lines(lines, start)
+    records, failure = plan.run(decode_records(inputs), _PACKED, start)
+    return join_packed(records), len(records), failure

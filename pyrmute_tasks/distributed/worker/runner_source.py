@@ -1,0 +1,80 @@
+"""A child's chunk runner, made on first use, and the signals that interrupt its chunk."""
+
+import os
+import resource
+import signal
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from pyrmute_tasks.distributed.store import Store
+from pyrmute_tasks.distributed.worker.children import allow_processes
+from pyrmute_tasks.distributed.worker.chunk_runner import ChunkRunner, Terminated, TimeIsUp
+from pyrmute_tasks.pyrmute_adapter import Manager
+from pyrmute_tasks.settings import Settings
+
+__all__ = ["RunnerSource"]
+
+_TERMINATING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class RunnerSource:
+    """Makes a child's runner on first use.
+
+    Connections must not be shared with the worker's main process, so nothing is opened
+    before the child has been forked.
+
+    Args:
+        manager: The manager, loaded once in the main process and shared by forking.
+        settings: Where the store is, and what a chunk may use.
+    """
+
+    def __init__(self, manager: Manager, settings: Settings) -> None:
+        self._manager = manager
+        self._settings = settings
+        self._runner: ChunkRunner | None = None
+        self._handlers: dict[signal.Signals, Callable[..., object]] = {}
+        self._pid = 0
+
+    def __call__(self) -> ChunkRunner:
+        """Return this process's runner, to run a chunk at once."""
+        if self._runner is None or self._pid != os.getpid():
+            self._runner = self._begin()
+            self._pid = os.getpid()
+        for number, handler in self._handlers.items():
+            # A step, or what it has imported, may have put its own in place.
+            if signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+        return self._runner
+
+    def _begin(self) -> ChunkRunner:
+        settings = self._settings
+        allow_processes()
+        runner = ChunkRunner(self._manager, Store(settings), settings.soft_time_limit_s)
+        # The pool sends this signal at the soft limit. Its own handler raises what a step
+        # may catch, and what would be taken for the step's error.
+        self._handlers = {signal.SIGUSR1: lambda *_: runner.interrupt(TimeIsUp())}
+        for number in _TERMINATING:
+            end = signal.getsignal(number)
+            if callable(end):
+                self._handlers[number] = _interrupting(number, end, runner)
+        if settings.memory_limit_bytes:
+            _, most = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (settings.memory_limit_bytes, most))
+        return runner
+
+
+def _interrupting(
+    number: signal.Signals, end: Callable[..., object], runner: ChunkRunner
+) -> Callable[..., object]:
+    """Let a signal that ends this process interrupt the chunk that runs first.
+
+    The pool's own handler, `end`, calls `sys.exit`, which would look as if the step had.
+    """
+    interruption = Terminated(partial(end, number, None))
+
+    def handle(*_: object) -> None:
+        runner.interrupt(interruption)
+        end(number, None)
+
+    return handle
