@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 from pyrmute_tasks.errors import ConfigurationError
 
 __all__ = [
+    "AMQP_SCHEMES",
     "REDIS_SCHEMES",
     "celery_url",
     "check_url",
@@ -22,9 +23,9 @@ __all__ = [
 ]
 
 REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+socket")
+AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp")
 
 _SOCKETS: Final = ("unix", "redis+socket")
-_AMQP: Final = ("amqp", "amqps", "pyamqp")
 _TLS: Final = ("rediss", "amqps")
 _TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _TLS_OPTIONS: Final = (*_TLS_FILES, "ssl_cert_reqs", "ssl_check_hostname")
@@ -92,7 +93,7 @@ def _check_tls(shown: str, parts: SplitResult) -> None:
 def celery_url(url: str) -> str:
     """Return a broker's URL for kombu; `tls_of_broker` returns its TLS options."""
     parts = urlsplit(url)
-    if parts.scheme in _AMQP:
+    if parts.scheme in AMQP_SCHEMES:
         rest = {key: value for key, value in _query(parts).items() if not key.startswith("ssl_")}
         return parts._replace(query=urlencode(rest)).geturl()
     if parts.scheme not in REDIS_SCHEMES:
@@ -135,7 +136,7 @@ def store_url(url: str) -> str:
             query["db"] = query.pop("virtual_host")
         return f"unix://{parts.netloc}{parts.path}{'?' if query else ''}{urlencode(query)}"
     if parts.scheme != "rediss":
-        return url
+        return parts.scheme + url[len(parts.scheme) :]  # the library knows it in lower case only
     query = _query(parts) | {key: str(value) for key, value in _tls_options(parts).items()}
     return parts._replace(query=urlencode(query)).geturl()
 

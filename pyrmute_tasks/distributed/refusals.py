@@ -10,6 +10,8 @@ from typing import Final
 
 import redis
 
+from pyrmute_tasks.errors import PyrmuteTasksError
+
 __all__ = [
     "find_refusal",
     "passing_refusal",
@@ -100,7 +102,8 @@ def trouble_of(error: BaseException) -> str:
 def _causes(error: BaseException) -> Iterator[BaseException]:
     cause: BaseException | None = error
     for _ in range(_DEPTH):
-        if cause is None:
+        # What stands behind an error of ours is about an earlier call: this one retries that.
+        if cause is None or isinstance(cause, PyrmuteTasksError):
             return
         yield cause
         cause = cause.__cause__ or cause.__context__

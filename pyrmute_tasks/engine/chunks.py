@@ -1,5 +1,6 @@
 """Chunks of records, their outcomes, and cutting a source into chunks lazily."""
 
+import math
 import sys
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
@@ -318,13 +319,13 @@ def check_outcome(outcome: Outcome[Frame], chunk: Chunk[Any]) -> Outcome[Frame]:
         FrameError: If it does not.
     """
     failed = [failure.index for failure in outcome.failures]
-    fits = outcome.index == chunk.index and 0 <= outcome.count <= chunk.count
-    fits = fits and outcome.count == outcome.outputs.count
+    end = chunk.start + chunk.count
+    fits = outcome.index == chunk.index and outcome.count == outcome.outputs.count
+    # A reader takes the last output for that of the record before the first that failed.
+    fits = fits and chunk.start + outcome.count == (failed[0] if failed else end)
     if failed:
         fits = fits and failed == sorted(set(failed))
-        fits = fits and chunk.start <= failed[0] and failed[-1] < chunk.start + chunk.count
-    else:
-        fits = fits and outcome.count == chunk.count
+        fits = fits and chunk.start <= failed[0] and failed[-1] < end
     if not fits:
         raise FrameError(
             f"an outcome of chunk {chunk.index} is damaged: it is not about its records"
@@ -340,4 +341,5 @@ def _is_sound(outcome: Outcome[Frame]) -> bool:
         (outcome.worker, str),
         *((failure.index, int) for failure in outcome.failures),
     ]
-    return all(type(value) is kind for value, kind in values)
+    is_typed = all(type(value) is kind for value, kind in values)
+    return is_typed and 0 <= outcome.seconds < math.inf  # and not NaN: it sizes the next chunks

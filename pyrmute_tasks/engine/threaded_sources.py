@@ -76,7 +76,7 @@ class ThreadedReader(Generic[Item]):
         self._items = items
         self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()  # False: stop
         self._read: queue.SimpleQueue[Item | _End] = queue.SimpleQueue()
-        self._is_asked = False
+        self._is_asked = self._is_closed = False
         self._end: _End | None = None
         context = contextvars.copy_context()
         self._thread = threading.Thread(
@@ -116,7 +116,13 @@ class ThreadedReader(Generic[Item]):
         return found
 
     def close(self) -> None:
-        """Let the thread close the iterator; waits a moment, but not for a source that blocks."""
+        """Let the thread close the iterator; waits a moment, but not for a source that blocks.
+
+        The pipeline closes it and so does the job's owner: only the first call waits.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._asked.put(False)
         if self._thread is not threading.current_thread():
             self._thread.join(_CLOSE_S)

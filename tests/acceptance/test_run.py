@@ -149,7 +149,7 @@ BAD_INPUT: dict[str, tuple[list[str], int, str]] = {
     "not a broker": (
         ["run", *MANAGER, *HOP, "--broker", "http://127.0.0.1:1/0", "IN", "out"],
         1,
-        "error: store_url must be set when the broker is not Redis",
+        "error: broker_url http://127.0.0.1:1/0 must begin with redis://, rediss://",
     ),
     "store alone": (
         ["run", *MANAGER, *HOP, "--store", "redis://h", "IN", "out"],

@@ -6,18 +6,29 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pyrmute_tasks import BrokerUnavailableError, Migrator, Settings, StoreUnavailableError
+from pyrmute_tasks import (
+    BrokerUnavailableError,
+    FleetError,
+    Migrator,
+    Settings,
+    StoreUnavailableError,
+)
 from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.distributed.producer.broker import Broker
+from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
+from pyrmute_tasks.distributed.producer.surveys import ThreadedSurveyor
 from pyrmute_tasks.distributed.store import Store
+from pyrmute_tasks.engine.job_spec import JobSpec
+from pyrmute_tasks.wire.frames import FrameKind
+from tests.conftest import wait_until
 from tests.people import manager, person
 
 HOP = ("Person", "1.0.0", "3.0.0")
@@ -89,6 +100,75 @@ def test_what_was_received_leaves_the_store_though_nothing_new_arrives() -> None
         found.take("job", wait_s=0.05, forget=["0"])
         assert found._redis.hlen("pt:{job}:out") == 0
         found.close()
+
+
+@pytest.mark.parametrize("secret", ["", "sixteen characters"])
+def test_a_death_that_is_told_again_counts_once(secret: str) -> None:
+    """A worker whose answer was lost on its way tells again."""
+    with EmbeddedFleet("tests.people:manager", 0, Settings(secret=secret)) as fleet:
+        found = Store(fleet.settings)
+        spec = JobSpec("7f3a21c4", "Person", "1.0.0", "3.0.0", FrameKind.LINES, "abc")
+        found.open_job(spec)
+        found.put_parts(spec.id, [("0", b"a frame")])
+        for _ in range(2):
+            found.note_crash(spec.id, "0", "signal 9 (SIGKILL)", f"{spec.id}-0-1")
+        assert len(found.take(spec.id, wait_s=0).crashes) == 1
+        found.note_crash(spec.id, "0", "signal 9 (SIGKILL)", f"{spec.id}-0-1")
+        assert not found.take(spec.id, wait_s=0).crashes
+        found.note_crash(spec.id, "0", "signal 9 (SIGKILL)", f"{spec.id}-0-2")
+        assert len(found.take(spec.id, wait_s=0).crashes) == 1
+        found.end_job(spec.id)
+        assert not found._told
+        found.close()
+
+
+class Interrupted(ThreadedSurveyor):
+    """Ctrl-C comes while its thread starts."""
+
+    def begin(self) -> None:
+        super().begin()
+        raise KeyboardInterrupt
+
+
+def test_a_job_that_is_interrupted_while_it_begins_leaves_nothing() -> None:
+    with (
+        EmbeddedFleet("tests.people:manager", 0, Settings()) as fleet,
+        create_app(fleet.settings) as app,
+    ):
+        store = Store(fleet.settings)
+        spec = JobSpec("7f3a21c4", "Person", "1.0.0", "3.0.0", FrameKind.LINES, "abc")
+        surveyor = Interrupted(store, None, spec.id, 30)
+        broker = Broker(app, fleet.settings)
+        executor = CeleryExecutor(broker, store, spec, fleet.settings, surveyor=surveyor)
+        with pytest.raises(KeyboardInterrupt):
+            executor.__enter__()
+        thread = surveyor._thread
+        assert thread is not None
+        wait_until(lambda: not thread.is_alive(), "its thread has ended")
+        assert not store._redis.keys("pt:*")
+        store.close()
+
+
+def test_a_job_that_is_whole_does_not_fail_since_the_embedded_server_ends_then() -> None:
+    with (
+        EmbeddedFleet("tests.people:manager", 0, Settings()) as fleet,
+        create_app(fleet.settings) as app,
+    ):
+        store = Store(fleet.settings)
+        store.watch(fleet.check_server)
+        spec = JobSpec("7f3a21c4", "Person", "1.0.0", "3.0.0", FrameKind.LINES, "abc")
+        with CeleryExecutor(Broker(app, fleet.settings), store, spec, fleet.settings):
+            os.kill(fleet.process_ids[0], signal.SIGKILL)
+            wait_until(lambda: has_ended(fleet.check_server), "the server has ended")
+        store.close()
+
+
+def has_ended(check: Callable[[], None]) -> bool:
+    try:
+        check()
+    except FleetError:
+        return True
+    return False
 
 
 @contextmanager

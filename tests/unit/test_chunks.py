@@ -1,3 +1,4 @@
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -120,6 +121,13 @@ def test_a_damaged_outcome_is_refused(cut: int) -> None:
     data = encode_outcome(Outcome(0, 0, encode_frame(FrameKind.LINES, 0, b"")))
     with pytest.raises(FrameError):
         decode_outcome(data[:cut])
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0])
+def test_an_outcome_that_took_no_time_there_is_is_refused(seconds: float) -> None:
+    frame = encode_frame(FrameKind.LINES, 0, b"")
+    with pytest.raises(FrameError, match="contradict"):
+        decode_outcome(encode_outcome(Outcome(0, 0, frame, seconds=seconds)))
 
 
 def test_outcome_of_another_version_is_refused_before_decoding() -> None:

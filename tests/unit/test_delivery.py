@@ -10,7 +10,8 @@ from pyrmute_tasks.distributed.producer.parts import Ignored, Part, Resend, Sett
 from pyrmute_tasks.distributed.producer.redelivery import Deliveries, FleetSnapshot, Loss
 from pyrmute_tasks.distributed.protocol import TOO_LARGE, ClaimInfo
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_records
-from pyrmute_tasks.errors import ProcessDiedError
+from pyrmute_tasks.errors import FrameError, ProcessDiedError
+from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.wire.frames import Frame, FrameKind, decode_frame, encode_frame, pack
 
 
@@ -45,6 +46,33 @@ def see(
 
 def lost(deliveries: Deliveries, now: float, snapshot: FleetSnapshot) -> list[tuple[str, Loss]]:
     return [(part.key, loss) for part, loss in deliveries.lost(now, snapshot)]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "failing"),
+    [
+        (4, [102]),  # outputs of records behind the first that failed
+        (0, [102]),  # outputs lost
+        (3, []),
+        (1, [101, 101]),
+        (1, [102, 101]),
+        (1, [101, 104]),  # of another chunk
+    ],
+)
+def test_an_outcome_whose_outputs_end_elsewhere_than_before_its_failure_is_damaged(
+    outputs: int, failing: list[int]
+) -> None:
+    deliveries = Deliveries()
+    sent(deliveries, 1)
+    frame = decode_frame(chunk_of(1, outputs).payload)
+    failures = tuple(RecordFailure(index, Stage.STEP, "", KeyError()) for index in failing)
+    with pytest.raises(FrameError, match="is not about its records"):
+        deliveries.settle("1", Outcome(1, outputs, frame, failures))
+    fitting = tuple(RecordFailure(index, Stage.STEP, "", KeyError()) for index in (101, 103))
+    frame = decode_frame(chunk_of(1, 1).payload)
+    settled = deliveries.settle("1", Outcome(1, 1, frame, fitting))
+    assert settled is not None
+    assert settled.failures == fitting
 
 
 def test_running_claim_is_not_lost() -> None:

@@ -11,7 +11,13 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from pyrmute_tasks.distributed.redis_retry import TimedRetry
-from pyrmute_tasks.distributed.refusals import passing_refusal, refuses_connections, trouble_of
+from pyrmute_tasks.distributed.refusals import (
+    find_refusal,
+    passing_refusal,
+    refuses_connections,
+    trouble_of,
+)
+from pyrmute_tasks.errors import StoreUnavailableError
 
 REPLIES = {
     "READONLY": "READONLY You can't write against a read only replica.",
@@ -129,3 +135,30 @@ def test_only_where_nothing_listens_a_connection_is_refused() -> None:
     assert refuses_connections(caught.value)
     assert not refuses_connections(redis.ConnectionError("Connection closed by server."))
     assert not refuses_connections(redis.TimeoutError("Timeout connecting to server"))
+
+
+def test_an_earlier_call_that_failed_says_nothing_about_its_retry() -> None:
+    """It is retried where its error is handled, as loops around jobs do."""
+    found: list[redis.TimeoutError] = []
+    earlier = (
+        ConnectionRefusedError(),
+        redis.AuthenticationError(),
+        redis.ReadOnlyError("READONLY"),
+    )
+    for cause in earlier:
+        try:
+            try:
+                raise cause
+            except Exception:
+                raise StoreUnavailableError("no store answers") from None
+        except StoreUnavailableError:
+            try:
+                raise redis.TimeoutError
+            except redis.TimeoutError as error:
+                found.append(error)
+    assert len(found) == len(earlier)
+    for late in found:
+        assert late.__context__ is not None
+        assert not refuses_connections(late)
+        assert find_refusal(late) is None
+        assert passing_refusal(late) is None

@@ -32,6 +32,14 @@ def test_settings_survive_the_environment() -> None:
         ({"PYRMUTE_TASKS_HEARTBEAT_S": "3601"}, "heartbeat_s must be at most 3,600 seconds"),
         ({"PYRMUTE_TASKS_BROKER_URL": "amqp://h"}, "store_url must be set"),
         ({"PYRMUTE_TASKS_STORE_URL": "http://h"}, "store_url must begin with"),
+        *(
+            ({"PYRMUTE_TASKS_BROKER_URL": url, "PYRMUTE_TASKS_STORE_URL": "redis://h"}, message)
+            for url, message in (
+                ("sentinel://:secret@h:26379", r"broker_url sentinel://:\*\*\*@h:26379 must begin"),
+                ("sqs://", "broker_url sqs:// must begin with redis://"),
+                ("localhost:6379", "broker_url localhost:6379 must begin with redis://"),
+            )
+        ),
     ],
 )
 def test_invalid_setting_is_reported(env: dict[str, str], message: str) -> None:
@@ -44,6 +52,8 @@ def test_unix_socket_url_is_converted_for_both_libraries() -> None:
     assert settings.celery_broker_url == "redis+socket:///tmp/x.sock"
     assert settings.redis_store_url == "unix:///tmp/x.sock"
     assert Settings(broker_url="redis+socket:///x").redis_store_url == "unix:///x"
+    assert Settings(broker_url="UNIX:///X").redis_store_url == "unix:///X"
+    assert Settings(broker_url="Redis://H").redis_store_url == "redis://H"
 
 
 @pytest.mark.parametrize(

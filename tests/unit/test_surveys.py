@@ -9,7 +9,7 @@ import redis
 
 from pyrmute_tasks.distributed.producer.surveys import ThreadedSurveyor
 from pyrmute_tasks.distributed.protocol import Survey
-from pyrmute_tasks.errors import BrokerUnavailableError
+from pyrmute_tasks.errors import BrokerUnavailableError, FleetError
 from tests.conftest import wait_until
 
 
@@ -33,6 +33,8 @@ class Servers:
         self.touches += 1
         if self.touches == 1:
             raise redis.ConnectionError
+        if self.touches == 2:
+            raise FleetError("the embedded server has ended")
         return True
 
     def ask(self) -> int | None:
@@ -74,6 +76,16 @@ def test_a_survey_is_there_once_and_only_when_asked_for() -> None:
         assert found.request(is_busy=True)
 
 
+def test_a_survey_that_nobody_has_taken_is_not_passed_off_as_a_later_one() -> None:
+    servers = Servers()
+    with surveyor(servers) as found:
+        assert found.request(is_busy=True)
+        wait_until(lambda: found._survey is not None, "it is ready")
+        assert not found.request(is_busy=True)
+        assert found.report() is not None
+        assert found.request(is_busy=True)
+
+
 def test_nobody_waits_for_a_server_that_does_not_answer() -> None:
     servers = Servers()
     servers.may_answer.clear()
@@ -100,9 +112,11 @@ def test_what_a_survey_ran_into_is_raised_by_who_wants_it() -> None:
 
 def test_keys_live_on_while_nobody_collects() -> None:
     servers = Servers()
-    with surveyor(servers, touch_every_s=0.01):
-        wait_until(lambda: servers.touches > 3, "they were renewed, also after an error")
-    assert servers.surveys == 0
+    with surveyor(servers, touch_every_s=0.01) as found:
+        wait_until(lambda: servers.touches > 3, "they were renewed, also after errors")
+        assert servers.surveys == 0
+        found.request(is_busy=True)
+        waited_for(found.report)
 
 
 def test_nothing_is_asked_after_the_end() -> None:
@@ -114,3 +128,23 @@ def test_nothing_is_asked_after_the_end() -> None:
     found.request(is_busy=True)
     assert found.report() is None
     assert (servers.surveys, servers.touches) == (0, touches)
+
+
+def test_a_job_may_end_in_the_thread_of_its_surveys() -> None:
+    errors: list[BaseException] = []
+
+    class Collecting(Servers):
+        """Collects garbage during a survey, and with it the stream of the job."""
+
+        def survey(self, job: str, waiting: int | None = None, *, is_busy: bool = False) -> Survey:
+            try:
+                found.end()
+            except RuntimeError as error:
+                errors.append(error)
+            return super().survey(job, waiting, is_busy=is_busy)
+
+    servers = Collecting()
+    with surveyor(servers) as found:
+        found.request(is_busy=True)
+        wait_until(lambda: servers.closed, "its thread has ended")
+    assert not errors

@@ -2,7 +2,7 @@
 
 import contextvars
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -110,3 +110,23 @@ def test_a_source_sees_the_context_of_its_consumer() -> None:
     assert [outcome.index for outcome in outcomes] == [0, 1, 2]
     assert source.who == "somebody"
     assert list(in_thread([1, 2])) == [1, 2]
+
+
+def test_a_source_that_blocks_is_waited_for_once() -> None:
+    may_go_on, is_read = threading.Event(), threading.Event()
+
+    def blocking() -> Generator[int, None, None]:
+        is_read.set()
+        may_go_on.wait(30)
+        yield 1
+
+    reader = ThreadedReader(blocking)
+    assert reader.poll(0) is None
+    assert is_read.wait(30)
+    try:
+        reader.close()
+        reader.close()
+        assert reader._asked.qsize() == 1
+    finally:
+        may_go_on.set()
+    wait_until(lambda: not reader._thread.is_alive(), "its thread has ended")

@@ -18,7 +18,7 @@ from pyrmute_tasks.distributed.refusals import passing_refusal, trouble_of
 from pyrmute_tasks.distributed.store import is_full
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_outcome
 from pyrmute_tasks.engine.job_spec import JobSpec
-from pyrmute_tasks.errors import FrameError, StoreUnavailableError
+from pyrmute_tasks.errors import FleetError, FrameError, StoreUnavailableError
 from pyrmute_tasks.logs import hide_password, log
 from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
 from pyrmute_tasks.settings import Settings
@@ -130,10 +130,15 @@ class CeleryExecutor:
         self._supervise()
         self._store.check()
         self._broker.check()
-        with self._store_errors():
-            self.jobs = 1 + self._store.open_job(self._spec)
-            self._count_slots(self._store.workers())
-        self._surveyor.begin()
+        try:
+            with self._store_errors():
+                self.jobs = 1 + self._store.open_job(self._spec)
+                self._count_slots(self._store.workers())
+            self._surveyor.begin()
+        except BaseException:  # nobody leaves what was not entered
+            self.let_go()
+            self.remove_job()
+            raise
         return self
 
     def __exit__(
@@ -159,7 +164,7 @@ class CeleryExecutor:
             return False  # it has been waited for
         try:
             self._store.end_job(self._spec.id)
-        except redis.RedisError:
+        except (redis.RedisError, FleetError):  # or the embedded server has ended
             return False
         return True
 

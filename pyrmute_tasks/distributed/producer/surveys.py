@@ -1,10 +1,9 @@
 """Surveys of a job's fleet, made beside collecting, and the life of the job's keys."""
 
+import contextlib
 import logging
 import threading
 from typing import Final, Protocol
-
-import redis
 
 from pyrmute_tasks.distributed.protocol import Survey
 from pyrmute_tasks.distributed.queue_depth import QueueDepth
@@ -35,7 +34,7 @@ class Surveyor(Protocol):
         """Stop that; nothing is asked any more."""
 
     def request(self, *, is_busy: bool) -> bool:
-        """Ask for a survey and return at once; False if one is on its way.
+        """Ask for a survey and return at once; False if one is on its way or ready.
 
         Args:
             is_busy: The job has chunks under way, and counts for the other jobs of the queue.
@@ -82,17 +81,21 @@ class ThreadedSurveyor:
         """End the thread; one that waits for an answer ends with it."""
         self._is_over = True
         self._wanted.set()
-        if self._thread is not None:
-            self._thread.join(timeout=_FAREWELL_S)
+        # Nothing to wait for: a stream in a reference cycle is closed where it is collected, which
+        # may be in this thread; and Ctrl-C may come while the thread starts.
+        with contextlib.suppress(RuntimeError):
+            if self._thread is not None:
+                self._thread.join(timeout=_FAREWELL_S)
 
     def request(self, *, is_busy: bool) -> bool:
-        """Ask for a survey and return at once; False if one is on its way.
+        """Ask for a survey and return at once; False if one is on its way or ready.
 
         Args:
             is_busy: The job has chunks under way, and counts for the other jobs of the queue.
         """
         with self._lock:
-            if self._is_asking:
+            # One that came in the meantime belongs to the earlier request, and its time.
+            if self._is_asking or self._survey is not None or self._error is not None:
                 return False
             self._is_asking, self._is_busy = True, is_busy
         self._wanted.set()
@@ -136,5 +139,11 @@ class ThreadedSurveyor:
     def _touch(self) -> None:
         try:
             self._store.touch_job(self._job)
-        except redis.RedisError:
-            log(logging.WARNING, "keep_alive_failed", "the store cannot be reached", job=self._job)
+        except Exception as error:  # without this thread nobody would notice that the job stands
+            log(
+                logging.WARNING,
+                "keep_alive_failed",
+                "the store cannot be reached",
+                job=self._job,
+                error=type(error).__name__,
+            )

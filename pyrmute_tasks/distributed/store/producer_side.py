@@ -39,13 +39,11 @@ class _SignedJob:
         spec: The job's sealed spec.
         stop: Index of the first chunk nobody wants any more; empty if all are wanted.
         rejections: Outcomes that were not signed as they must be, and are not told yet.
-        notices: Those that came, so that none counts twice.
     """
 
     spec: bytes
     stop: str = ""
     rejections: list[Rejection] = field(default_factory=list)
-    notices: set[bytes] = field(default_factory=set)
 
 
 class ProducerStore(FleetStore):
@@ -59,6 +57,7 @@ class ProducerStore(FleetStore):
         super().__init__(settings)
         self._ttl_ms = int(settings.job_ttl_s * 1000)
         self._signed_jobs: dict[str, _SignedJob] = {}
+        self._told: dict[str, set[bytes]] = {}  # by job: notices that came, so none counts twice
         self._queue_lists = queue_lists(settings)
         restore = "restore_signed" if self._signer.is_on else "restore"
         self._restore = self._redis.register_script(load_script(restore))
@@ -71,6 +70,7 @@ class ProducerStore(FleetStore):
         sealed = self._signer.seal(Sealed.SPEC, spec.id, "", spec.to_wire())
         if self._signer.is_on:
             self._signed_jobs[spec.id] = _SignedJob(sealed)
+        self._told[spec.id] = set()
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hset(job_key(spec.id, "job"), "spec", sealed)
             self._touch(pipe, spec.id)
@@ -192,7 +192,9 @@ class ProducerStore(FleetStore):
         garbled = 0
         for notice in notices + (more or []):
             try:
-                sort_notice(self._opened(job, notice), settled, arrived)
+                told = self._opened(job, notice)
+                if self._is_new(job, told):
+                    sort_notice(told.decode(), settled, arrived)
             except (SignatureError, ValueError):
                 garbled += 1
         self._tell_garbled("notice", garbled, job=job)
@@ -203,20 +205,27 @@ class ProducerStore(FleetStore):
             signed.rejections.clear()
         return arrived
 
-    def _opened(self, job: str, notice: bytes) -> str:
-        """Return a notice as text.
+    def _opened(self, job: str, notice: bytes) -> bytes:
+        """Return a notice without its signature.
 
         Raises:
-            SignatureError: If it is not signed as it must be, or came before.
+            SignatureError: If it is not signed as it must be.
         """
-        known = self._signed_jobs.get(job)
-        if known is None or notice[:1].isdigit():  # then an outcome tells, not the notice
-            return notice.decode()
-        told = self._signer.open(Sealed.NOTICE, job, "", notice)
-        if told in known.notices:
-            raise SignatureError("it was told before")
-        known.notices.add(told)
-        return told.decode()
+        if job not in self._signed_jobs or _is_settled(notice):  # an outcome tells, not the notice
+            return notice
+        return self._signer.open(Sealed.NOTICE, job, "", notice)
+
+    def _is_new(self, job: str, told: bytes) -> bool:
+        """Whether a notice came for the first time.
+
+        A worker that has lost the answer tells again, and one death must not count as two.
+        """
+        known = self._told.get(job)
+        if known is None or _is_settled(told):
+            return True
+        is_new = told not in known
+        known.add(told)
+        return is_new
 
     def read_outcomes(self, job: str, parts: Collection[str]) -> Outcomes:
         """Return the outcomes of parts of which a survey told: their notices may be lost."""
@@ -276,7 +285,12 @@ class ProducerStore(FleetStore):
     def end_job(self, job: str) -> None:
         """Remove everything of a job; its chunks still queued are declined from now on."""
         self._signed_jobs.pop(job, None)
+        self._told.pop(job, None)
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.delete(*(job_key(job, part) for part in JOB_KEYS))
             pipe.zrem(jobs_key(self._settings.queue), job)
             pipe.execute()
+
+
+def _is_settled(notice: bytes) -> bool:
+    return notice[:1].isdigit()
