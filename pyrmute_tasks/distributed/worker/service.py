@@ -67,20 +67,13 @@ def create_worker_app(settings: Settings) -> Celery:
     app.conf.worker_consumer = consumer_of(signer)
     # Whoever can publish could shut workers down with it, and nothing of it can be signed.
     app.conf.worker_enable_remote_control = not signer.is_on
-    # A child that is to end waits up to 30 s for its last result to be read, which is
-    # often read by nobody any more. Ours are in the store.
-    billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = _LAST_RESULT_TRIES
+    _change_process()
     # A container that is started again has the same host name and process id as before, and
     # what the one before had claimed must not seem to be in its hands.
     start = f"{os.getpid()}-{secrets.token_hex(2)}"  # of the main process: children inherit it
 
     def name_of(node: str) -> str:
         return f"{node}:{start}"
-
-    # It quotes the value that a model's field should not have, and workers log warnings.
-    warnings.filterwarnings("ignore", message="Pydantic serializer warnings")
-    # Told at each lost connection, of a setting that is chosen with care.
-    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
     @cache
     def open_store() -> Store:
@@ -89,14 +82,33 @@ def create_worker_app(settings: Settings) -> Celery:
     import_ahead()
     manager = load_manager(settings.manager)
     register_task(app, RunnerSource(manager, settings), name_of, open_store)
-    heartbeat = Heartbeat(settings, app.serves)
+    app.steps["consumer"].add(Housekeeping)
+    _connect_signals(app, Heartbeat(settings, app.serves), name_of)
+    return app
+
+
+def _change_process() -> None:
+    """Change what holds for the whole process, which is a worker's alone."""
+    # A child that is to end waits up to 30 s for its last result to be read, which is
+    # often read by nobody any more. Ours are in the store.
+    billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = _LAST_RESULT_TRIES
+    # It quotes the value that a model's field should not have, and workers log warnings.
+    warnings.filterwarnings("ignore", message="Pydantic serializer warnings")
+    # Told at each lost connection, of a setting that is chosen with care.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
+
+
+def _connect_signals(
+    app: Celery, heartbeat: "Heartbeat", worker_name: Callable[[str], str]
+) -> None:
+    """Connect a worker's signals to its heartbeat, and freeze what is imported at its start."""
 
     # Celery keeps only weak references to receivers, and signals are global: the
     # application holds them, and they heed their own application only.
     def begin(sender: Any, **_: Any) -> None:
         if sender.app is not app:
             return
-        heartbeat.begin(name_of(sender.hostname), sender.controller.concurrency)
+        heartbeat.begin(worker_name(sender.hostname), sender.controller.concurrency)
         atexit.register(heartbeat.end)  # a cold shutdown sends no signal
 
     def leave(**_: Any) -> None:
@@ -111,12 +123,10 @@ def create_worker_app(settings: Settings) -> Celery:
         gc.collect()
         gc.freeze()
 
-    app.steps["consumer"].add(Housekeeping)
     worker_init.connect(set_aside, weak=False)
     worker_ready.connect(begin, weak=False)
     worker_shutting_down.connect(leave, weak=False)
     worker_shutdown.connect(end, weak=False)
-    return app
 
 
 _ON_FIRST_USE: Final = (

@@ -1,0 +1,34 @@
+"""Modules and classes are short, or say at their top why not."""
+
+import ast
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.conftest import ROOT
+
+MODULE_LINES: Final = 400
+CLASS_LINES: Final = 250
+MODULES: Final = sorted((ROOT / "pyrmute_tasks").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_module_and_its_classes_are_short_or_say_why_not(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if len(lines) > MODULE_LINES:
+        assert has_reason(lines[:20], MODULE_LINES)
+    for node in ast.walk(ast.parse("\n".join(lines))):
+        if isinstance(node, ast.ClassDef) and _length(node) > CLASS_LINES:
+            top = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+            assert has_reason(lines[top - 2 : top - 1], CLASS_LINES), node.name
+
+
+def has_reason(lines: list[str], limit: int) -> bool:
+    """Whether a comment says why something is longer than a limit."""
+    return any(line.startswith(f"# Above {limit} lines: ") for line in lines)
+
+
+def _length(node: ast.ClassDef) -> int:
+    assert node.end_lineno is not None
+    return node.end_lineno - node.lineno + 1
