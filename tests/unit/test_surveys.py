@@ -119,6 +119,27 @@ def test_keys_live_on_while_nobody_collects() -> None:
         waited_for(found.report)
 
 
+def test_request_right_after_a_wait_timed_out_is_not_lost() -> None:
+    class LateRequest(threading.Event):
+        """A request comes between the end of a wait and what is done after it."""
+
+        is_first = True
+
+        def wait(self, timeout: float | None = None) -> bool:
+            if self.is_first:
+                self.is_first = False
+                found.request(is_busy=True)
+                return False
+            return super().wait(timeout)
+
+    servers = Servers()
+    found = ThreadedSurveyor(servers, servers, "job", 30.0)
+    found._wanted = LateRequest()
+    found.begin()
+    waited_for(found.report)
+    found.end()
+
+
 def test_nothing_is_asked_after_the_end() -> None:
     servers = Servers()
     with surveyor(servers, touch_every_s=0.01) as found:

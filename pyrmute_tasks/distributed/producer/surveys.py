@@ -114,7 +114,8 @@ class ThreadedSurveyor:
         try:
             while True:
                 is_wanted = self._wanted.wait(self._touch_every_s)
-                self._wanted.clear()
+                if is_wanted:  # else a request that comes right now would get lost
+                    self._wanted.clear()
                 if self._is_over:
                     return
                 if is_wanted:
