@@ -123,7 +123,8 @@ class Session:
         """
         self.check()
         executor = self._client.executor(spec, code, self._over, self.fleet)
-        self._jobs.add(executor)
+        with self._closing:  # which lists them
+            self._jobs.add(executor)
         return JobExecutor(self, executor)
 
     def close_dropped(self) -> None:
@@ -154,7 +155,8 @@ class Session:
 
     def _end_jobs(self) -> None:
         """End the jobs whose streams are still open: their keys would be kept alive."""
-        jobs = list(self._jobs)
+        with self._closing:
+            jobs = list(self._jobs)
         for job in jobs:
             job.let_go()
         if not jobs or self.fleet is not None:
