@@ -211,10 +211,10 @@ def test_workers_that_are_busy_with_other_jobs_are_waited_for() -> None:
 
 
 def test_a_chunk_that_takes_longer_is_waited_for() -> None:
-    with private_fleet(MANAGER, stall_s=0.5) as fleet:
+    with private_fleet(MANAGER, stall_s=2.0) as fleet:
         fleet.start_worker()
         with Migrator(manager, settings=fleet.settings) as migrator:
-            assert len(migrator.migrate_batch_data(sleepers(2, 3.0), *HOP, chunk_size=1)) == 2
+            assert len(migrator.migrate_batch_data(sleepers(2, 4.0), *HOP, chunk_size=1)) == 2
 
 
 # --- servers ------------------------------------------------------------------------------------
