@@ -125,7 +125,7 @@ class RabbitMQProfile:
         """Return settings of Celery that only this broker has."""
         return {
             # RabbitMQ keeps these on a majority of its nodes, and drops no confirmed message
-            # when it restarts. Whoever comes first declares it, producer or worker.
+            # when it restarts. The first producer or worker to connect declares it.
             "task_default_queue_type": "quorum",
             # A worker notices within little more than twice this time that the server is gone,
             # and the server that a worker is.

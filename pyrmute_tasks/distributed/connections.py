@@ -27,7 +27,7 @@ _OPTIONS: Final = (
 TCP_OPTIONS: Final[Mapping[int, int]] = {
     getattr(socket, name): value for name, value in _OPTIONS if hasattr(socket, name)
 }
-"""What the system is told about every TCP connection; other systems lack some of it."""
+"""Socket options of every TCP connection; those that this platform supports."""
 
 
 def answer_s(outage_s: float) -> float:

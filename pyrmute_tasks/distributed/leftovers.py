@@ -48,7 +48,7 @@ class Claim:
         os.close(self.descriptor)
 
     def _write(self, line: dict[str, object]) -> None:
-        # A full disk is told by what else is written there; this is for the worst case only.
+        # A full disk is reported by other writes to the folder.
         with contextlib.suppress(OSError):
             os.write(self.descriptor, json.dumps(line).encode() + b"\n")
 

@@ -172,8 +172,8 @@ class Broker:
     def revoke(self, tasks: Iterable[str]) -> None:
         """Ask the workers to skip tasks.
 
-        A courtesy: a worker that misses it asks the store and is told the same. With a secret
-        nobody listens, since Celery's remote control cannot be signed.
+        An optimization: the store tells a worker the same when it claims the chunk. With a secret
+        workers ignore it, since Celery's remote control cannot be signed.
         """
         if self._signer.is_on:
             return

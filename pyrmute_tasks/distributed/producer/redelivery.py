@@ -140,7 +140,7 @@ class Deliveries:
             What to send again, if that is known and has not been sent again meanwhile.
 
         Raises:
-            SignatureError: If it has been sent again in vain too often.
+            SignatureError: If it has been rejected too often.
         """
         part = self._parts.get(key)
         if part is None or task not in ("", part.task):

@@ -8,7 +8,7 @@ them; the producer does so for as long as it lives.
 key                        type  holds
 =========================  ====  ========================================================
 ``pt:{<job>}:job``         hash  ``spec``: the `JobSpec`; ``stop``: index of the first
-                                 chunk nobody wants any more. Its absence ends the job.
+                                 discarded chunk. The job has ended if the key is absent.
 ``pt:{<job>}:in``          hash  part → frame. A field means: not settled.
 ``pt:{<job>}:claims``      hash  part → worker that has taken it, and when.
 ``pt:{<job>}:out``         hash  part → outcome, until the collector has it.

@@ -55,7 +55,7 @@ class FleetStore(StoreConnection):
                 gone.append(name)
         self._rejected_workers = rejected
         self._tell_garbled("heartbeat", garbled, queue=self._settings.queue)
-        if gone:  # killed, so that they did not say goodbye
+        if gone:  # killed before they could deregister
             self._redis.hdel(workers_key(self._settings.queue), *gone)
         return found
 

@@ -37,7 +37,7 @@ class _SignedJob:
 
     Attributes:
         spec: The job's sealed spec.
-        stop: Index of the first chunk nobody wants any more; empty if all are wanted.
+        stop: Index of the first discarded chunk; empty if there is none.
         rejections: Outcomes that were not signed as they must be, and are not told yet.
     """
 
