@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import redis
 
+from pyrmute_tasks.distributed.internals.redis_client import is_out_of_memory
 from pyrmute_tasks.distributed.protocol import (
     Arrivals,
     ClaimInfo,
@@ -15,7 +16,7 @@ from pyrmute_tasks.distributed.protocol import (
     sort_notice,
 )
 from pyrmute_tasks.distributed.queue_depth import queue_lists
-from pyrmute_tasks.distributed.store.connection import is_full, warn_rejected
+from pyrmute_tasks.distributed.store.connection import warn_rejected
 from pyrmute_tasks.distributed.store.fleet import FleetStore
 from pyrmute_tasks.distributed.store.keys import JOB_KEYS, job_key, jobs_key, workers_key
 from pyrmute_tasks.distributed.store.scripts import load_script
@@ -279,7 +280,7 @@ class ProducerStore(FleetStore):
             self._stop(keys=[job_key(job, "job")], args=[str(first)])
         except redis.ResponseError as error:
             # A full store takes no mark; without their inputs the chunks are declined too.
-            if not is_full(error):
+            if not is_out_of_memory(error):
                 raise
 
     def end_job(self, job: str) -> None:

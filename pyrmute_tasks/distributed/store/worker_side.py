@@ -4,8 +4,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from redis.exceptions import NoScriptError
-
+from pyrmute_tasks.distributed.internals.redis_client import ScriptNotLoadedError
 from pyrmute_tasks.distributed.protocol import Claim, ClaimState
 from pyrmute_tasks.distributed.store.connection import StoreConnection
 from pyrmute_tasks.distributed.store.keys import job_key, workers_key
@@ -43,7 +42,7 @@ class WorkerStore(StoreConnection):
         claimant = self._signer.seal(Sealed.CLAIM, job, part, f"{task} {worker}".encode())
         try:
             answer, frame = self._claim_once(keys, [part, index, claimant])
-        except NoScriptError:
+        except ScriptNotLoadedError:
             self._redis.script_load(self._claim.script)
             answer, frame = self._claim_once(keys, [part, index, claimant])
         state = ClaimState(answer[0].decode())

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import redis
-from celery.exceptions import Reject
 
+from pyrmute_tasks.distributed.internals.celery_worker import requeue_task
 from pyrmute_tasks.distributed.protocol import TOO_LARGE, Claim, ClaimState
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.outcomes import (
@@ -123,7 +123,7 @@ class ChunkRunner:
             if "WRONGTYPE" in str(error):
                 return  # it will never be right: no worker of ours wrote that key
             time.sleep(_STORE_PAUSE_S)
-            raise Reject(reason="the store failed", requeue=True) from None
+            requeue_task("the store failed")
 
     def _run_claimed(self, asked: Assignment, claim: Claim) -> None:
         self._interruption = None
