@@ -281,7 +281,7 @@ class Migrator(BatchCalls):
                     if outcome.count:  # an empty frame may hold no lines
                         output.write(outcome.outputs.payload)
                 if job.report.failure is None:
-                    output.finish()
+                    output.commit()
         finally:
             self._note_partial(job_id, output.kept_path)
         assert self._last_report is not None

@@ -34,7 +34,7 @@ class TimedRetry(CommandRetry):
 
     Args:
         seconds: Tries begin within this time.
-        is_final: Says of an error that it is raised at once, whatever time is left.
+        is_final: Whether an error is raised at once, whatever time is left.
 
     Attributes:
         look: Called before anything is tried again; what it raises ends the call.
@@ -51,7 +51,7 @@ class TimedRetry(CommandRetry):
         self.look: Callable[[], None] = lambda: None
 
     def but_final(self, is_final: Callable[[Exception], bool]) -> "TimedRetry":
-        """Return one for other calls: as patient, given up with this one, final sooner."""
+        """Return a retry for other calls: with the same time, given up together, final sooner."""
         other = TimedRetry(self._seconds, is_final)
         other._is_over = self._is_over
         return other

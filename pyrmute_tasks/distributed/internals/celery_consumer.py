@@ -99,7 +99,7 @@ class ConnectionPolicy(Protocol):
     pause_s: float
     longest_pause_s: float
 
-    def is_ready(self) -> None:
+    def accepted(self) -> None:
         """Take note that the broker has accepted the worker."""
 
     def attempt_failed(self, error: Exception, broker: str, pause_s: float) -> None:
@@ -114,7 +114,7 @@ class _PolicyConsumer(_Base):  # type: ignore[misc]  # it is a class
     messages: ClassVar[MessagePolicy]
 
     def on_ready(self) -> None:
-        self.connections.is_ready()
+        self.connections.accepted()
         super().on_ready()
 
     def ensure_connected(self, conn: Any) -> Any:

@@ -68,13 +68,13 @@ class WorkerHooks(Protocol):
     def about_to_fork(self) -> None:
         """Prepare for children: everything is imported."""
 
-    def is_ready(self, node: str, slots: int) -> None:
+    def became_ready(self, node: str, slots: int) -> None:
         """Take note that the worker `node` takes tasks, and how many at a time."""
 
-    def is_leaving(self) -> None:
+    def began_leaving(self) -> None:
         """Take note that it takes no more tasks."""
 
-    def has_ended(self) -> None:
+    def ended(self) -> None:
         """Take note that it has ended."""
 
 
@@ -120,7 +120,7 @@ def _connect(worker: Any, hooks: WorkerHooks) -> None:
 
     def ready(sender: Any, **_: Any) -> None:  # the sender is its consumer
         if sender.app is worker.app:
-            hooks.is_ready(sender.hostname, sender.controller.concurrency)
+            hooks.became_ready(sender.hostname, sender.controller.concurrency)
 
     def is_worker(sender: Any) -> bool:
         return sender is worker
@@ -128,9 +128,9 @@ def _connect(worker: Any, hooks: WorkerHooks) -> None:
     # Celery keeps only weak references to receivers otherwise.
     worker_init.connect(forwards(hooks.about_to_fork, is_worker), weak=False)
     worker_ready.connect(ready, weak=False)
-    leaving = forwards(hooks.is_leaving, lambda sender: sender == worker.hostname)
+    leaving = forwards(hooks.began_leaving, lambda sender: sender == worker.hostname)
     worker_shutting_down.connect(leaving, weak=False)
-    worker_shutdown.connect(forwards(hooks.has_ended, is_worker), weak=False)
+    worker_shutdown.connect(forwards(hooks.ended, is_worker), weak=False)
 
 
 def run_command_line(app: Celery, arguments: list[str] | None) -> int:

@@ -43,7 +43,7 @@ class BrokerConnections:
         self._refused_at = self._refused_since = 0.0
         self._pause_s = _PAUSE_S
 
-    def is_ready(self) -> None:
+    def accepted(self) -> None:
         """Take note that the broker has accepted this worker once."""
         self._was_ready = True
 

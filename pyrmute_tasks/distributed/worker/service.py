@@ -180,16 +180,16 @@ class WorkerLife:
         gc.collect()
         gc.freeze()
 
-    def is_ready(self, node: str, slots: int) -> None:
+    def became_ready(self, node: str, slots: int) -> None:
         """Begin the heartbeat."""
         self._heartbeat.begin(self.name_of(node), slots)
         atexit.register(self._heartbeat.end)  # a cold shutdown sends no signal
 
-    def is_leaving(self) -> None:
+    def began_leaving(self) -> None:
         """Tell the store that this worker takes no more chunks."""
         self._heartbeat.leave()
 
-    def has_ended(self) -> None:
+    def ended(self) -> None:
         """Deregister the worker."""
         self._heartbeat.end()
 
