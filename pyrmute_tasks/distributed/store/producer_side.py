@@ -213,9 +213,8 @@ class ProducerStore(FleetStore):
         Raises:
             SignatureError: If it is not signed as it must be.
         """
-        if job not in self._signed_jobs or tells_of_outcome(
-            notice
-        ):  # an outcome tells, not the notice
+        # That an outcome is there need not be signed: the outcome is.
+        if job not in self._signed_jobs or tells_of_outcome(notice):
             return notice
         return self._signer.open(Sealed.NOTICE, job, "", notice)
 
