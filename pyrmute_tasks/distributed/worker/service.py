@@ -31,6 +31,7 @@ from pyrmute_tasks.distributed.worker.message_filter import MessageFilter
 from pyrmute_tasks.distributed.worker.runner_source import RunnerSource
 from pyrmute_tasks.distributed.worker.task import register_task
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.pydantic_internals import SERIALIZER_WARNINGS
 from pyrmute_tasks.pyrmute_adapter import load_manager
 from pyrmute_tasks.settings import Settings
 
@@ -168,7 +169,7 @@ class WorkerLife:
         # often read by nobody any more. Ours are in the store.
         limit_wait_for_last_result(_LAST_RESULT_TRIES)
         # It quotes the value that a model's field should not have, and workers log warnings.
-        warnings.filterwarnings("ignore", message="Pydantic serializer warnings")
+        warnings.filterwarnings("ignore", message=SERIALIZER_WARNINGS)
         hide_connection_loss_warnings()
 
     def about_to_fork(self) -> None:

@@ -68,8 +68,8 @@ def _module(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-BOUNDARY: Final = "distributed.internals"
-"""The package of the modules that may use what is in the table."""
+BOUNDARY: Final = ("distributed.internals", "pydantic_internals")
+"""The modules, or packages of them, that may use what is in the table."""
 
 
 def outside_boundary() -> dict[str, str]:
