@@ -97,7 +97,7 @@ class _HookedWorker(_Base):  # type: ignore[misc]  # it is a class
             )
         )
         self.hooks.change_process()
-        _connect(self, self.hooks)
+        _Signals(self, self.hooks).connect()
         super().setup_instance(queues=queues, exclude_queues=exclude_queues, **options)
 
 
@@ -108,29 +108,35 @@ def use_hooks(app: Celery, hooks: WorkerHooks) -> None:
     owner.Worker = app.subclass_with_self(kind)  # Celery makes its own on first use
 
 
-def _connect(worker: Any, hooks: WorkerHooks) -> None:
-    """Connect the signals of one worker, and of no other in this process."""
+class _Signals:
+    """Forwards the signals of one worker to its hooks, and those of no other in this process."""
 
-    def forwards(hook: Callable[[], None], is_ours: Callable[[Any], bool]) -> Callable[..., None]:
-        def receive(sender: Any, **_: Any) -> None:
-            if is_ours(sender):
-                hook()
+    def __init__(self, worker: Any, hooks: WorkerHooks) -> None:
+        self._worker = worker
+        self._hooks = hooks
 
-        return receive
+    def connect(self) -> None:
+        # Celery keeps only weak references to receivers otherwise.
+        worker_init.connect(self._init, weak=False)
+        worker_ready.connect(self._ready, weak=False)
+        worker_shutting_down.connect(self._leaving, weak=False)
+        worker_shutdown.connect(self._ended, weak=False)
 
-    def ready(sender: Any, **_: Any) -> None:  # the sender is its consumer
-        if sender.app is worker.app:
-            hooks.became_ready(sender.hostname, sender.controller.concurrency)
+    def _init(self, sender: Any, **_: Any) -> None:
+        if sender is self._worker:
+            self._hooks.about_to_fork()
 
-    def is_worker(sender: Any) -> bool:
-        return sender is worker
+    def _ready(self, sender: Any, **_: Any) -> None:  # the sender is the worker's consumer
+        if sender.app is self._worker.app:
+            self._hooks.became_ready(sender.hostname, sender.controller.concurrency)
 
-    # Celery keeps only weak references to receivers otherwise.
-    worker_init.connect(forwards(hooks.about_to_fork, is_worker), weak=False)
-    worker_ready.connect(ready, weak=False)
-    leaving = forwards(hooks.began_leaving, lambda sender: sender == worker.hostname)
-    worker_shutting_down.connect(leaving, weak=False)
-    worker_shutdown.connect(forwards(hooks.ended, is_worker), weak=False)
+    def _leaving(self, sender: Any, **_: Any) -> None:
+        if sender == self._worker.hostname:
+            self._hooks.began_leaving()
+
+    def _ended(self, sender: Any, **_: Any) -> None:
+        if sender is self._worker:
+            self._hooks.ended()
 
 
 def run_command_line(app: Celery, arguments: list[str] | None) -> int:
