@@ -29,25 +29,26 @@ TypeScriptOrganization: TypeAlias = Literal["flat", "major_version", "model"]
 _UNDECORATED: Final = object()
 
 
-def name_of_pyrmute(module: str, name: str) -> Any:
+def name_of_pyrmute(module: str, name: str, used_by: str = "") -> Any:
     """Import a name of pyrmute's.
 
     Args:
         module: Its module, ``pyrmute`` or one below.
         name: The name.
+        used_by: What uses it, for the error message, if not the user by that name.
 
     Raises:
         AttributeError: If pyrmute has no such name.
         MissingExtraError: If pyrmute is not installed.
     """
-    return getattr(_import_pyrmutes(module, name), name)
+    return getattr(_import_pyrmutes(module, used_by or name), name)
 
 
 def _import_pyrmutes(module: str, what: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != "pyrmute":
+        if (error.name or "").partition(".")[0] != "pyrmute":
             raise
         raise MissingExtraError(what) from None
 

@@ -220,16 +220,18 @@ def as_ours(error: Exception) -> Exception:
 
 
 class MissingExtraError(PyrmuteTasksError, ImportError):
-    """What was used is delegated to pyrmute, which is not installed.
+    """What was used is delegated to pyrmute, which is not installed, or lacks a library.
 
     Args:
         what: The name that was used.
+        missing: The library that is not installed.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, missing: str = "pyrmute") -> None:
         self.what = what
+        self.missing = missing
         super().__init__(
-            f"{what} is pyrmute's own, and pyrmute is not installed: "
+            f"{what} comes from pyrmute, and {missing} is not installed: "
             "python -m pip install 'pyrmute-tasks[pyrmute]'"
         )
 
