@@ -39,6 +39,7 @@ pyrmute's classes of these names, so that an ``except`` of either library's catc
 makes ours of what pyrmute raises.
 """
 
+import contextlib
 import sys
 from typing import Any, Final
 
@@ -194,7 +195,9 @@ def derive_from_pyrmutes() -> None:
     for ours in _PYRMUTES:
         base = getattr(theirs, ours.__name__, None)  # None while its module is being imported
         if base is not None and base not in ours.__bases__:
-            ours.__bases__ = (*_OWN_BASES[ours], base)
+            # Somebody's class that names pyrmute's before ours has no order then, and stays.
+            with contextlib.suppress(TypeError):
+                ours.__bases__ = (*_OWN_BASES[ours], base)
 
 
 derive_from_pyrmutes()

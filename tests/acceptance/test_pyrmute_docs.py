@@ -86,6 +86,35 @@ def run(code: str, folder: Path) -> tuple[str, dict[str, str]]:
     return VOLATILE.sub("", ran.stdout), files
 
 
+# --- pyrmute's own tests ------------------------------------------------------------------
+
+THEIR_TESTS: Final = (
+    "test_migration_hooks",
+    "test_migration_testing",
+    "test_model_diff",
+    "test_model_manager",
+    "test_model_version",
+)
+PRIVATE: Final = "test_model_manager.py::test_manager_initialization"  # looks at attributes
+
+
+def test_pyrmutes_own_tests_pass(sources: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tests"
+    folder.mkdir()
+    for name in ("__init__", "conftest", *THEIR_TESTS):
+        code = change_import((sources / "tests" / f"{name}.py").read_text())
+        # Its private modules are not here.
+        code = re.sub(r"from pyrmute_tasks\._", "from pyrmute._", code)
+        (folder / f"{name}.py").write_text(code)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", "."]
+    command += ["--deselect", f"tests/{PRIVATE}", *(f"tests/{name}.py" for name in THEIR_TESTS)]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
+    found = re.search(r"(\d+) passed, 1 deselected", ran.stdout)
+    assert found is not None, ran.stdout
+    assert int(found[1]) >= 347
+
+
 # --- documentation ------------------------------------------------------------------------
 
 

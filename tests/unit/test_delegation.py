@@ -368,6 +368,16 @@ def test_order_of_imports_does_not_matter(order: str) -> None:
     )
 
 
+def test_class_of_both_in_the_other_order_does_no_harm() -> None:
+    run(
+        "import pyrmute_tasks.errors, pyrmute\n"
+        "from pyrmute_tasks import MigrationError, ModelNotFoundError\n"
+        "class Both(pyrmute.MigrationError, MigrationError): pass\n"
+        "assert str(MigrationError('User', '1.0.0', '2.0.0'))\n"
+        "assert isinstance(ModelNotFoundError('User'), pyrmute.ModelNotFoundError)\n"
+    )
+
+
 def test_error_that_another_process_sent_is_caught_as_pyrmutes() -> None:
     sent = pickle.dumps(ModelNotFoundError("User"))
     run(

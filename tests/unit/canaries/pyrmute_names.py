@@ -30,7 +30,10 @@ def check_hooks() -> None:
     until="when pyrmute's errors are a dependency",
 )
 def check_bases_can_be_assigned() -> None:
-    class Ours(Exception):
+    class Base(Exception):
+        pass
+
+    class Ours(Base):
         pass
 
     class Derived(Ours):
