@@ -379,11 +379,16 @@ def test_class_of_both_in_the_other_order_does_no_harm() -> None:
 
 
 def test_error_that_another_process_sent_is_caught_as_pyrmutes() -> None:
-    sent = pickle.dumps(ModelNotFoundError("User"))
-    run(
-        f"import pickle, pyrmute_tasks.errors, pyrmute\nerror = pickle.loads({sent!r})\n"
-        "assert isinstance(error, pyrmute.ModelNotFoundError)\n"
-    )
+    error = ModelNotFoundError("User")
+    for sent, read in (
+        (pickle.dumps(error), "pickle.loads"),
+        (take_apart(error), "put_together"),
+    ):
+        run(
+            "import pickle, pyrmute_tasks.errors\n"
+            "from pyrmute_tasks.wire.remote_errors import put_together\n"
+            f"import pyrmute\nassert isinstance({read}({sent!r}), pyrmute.ModelNotFoundError)\n"
+        )
 
 
 def test_all_errors_derive_from_one(ours: ModelManager) -> None:
