@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from pydantic import BaseModel
 
 from pyrmute_tasks.batch_calls import Batch, BatchCalls
-from pyrmute_tasks.delegation import DelegatedCalls
+from pyrmute_tasks.delegated_calls import DelegatedCalls
 from pyrmute_tasks.errors import MigrationError, ModelNotFoundError
 from pyrmute_tasks.hooks import HookSet, MigrationHook, use_hooks
 from pyrmute_tasks.local.batches import Parallelism, migrate_all, migrate_lazily

@@ -27,7 +27,8 @@ from pyrmute_tasks import (
     VersionedModelError,
 )
 from pyrmute_tasks.errors import as_ours
-from pyrmute_tasks.hooks import HookCounts, HookSet
+from pyrmute_tasks.hooks import HookCounts, HookSet, use_hooks
+from pyrmute_tasks.pyrmute_adapter import adapt
 from pyrmute_tasks.wire.remote_errors import put_together, take_apart
 from tests.conftest import ROOT
 
@@ -54,6 +55,17 @@ class UserV2(BaseModel):
 
     name: str
     place: Place
+    age: int = 7
+
+
+class PlaceV2(BaseModel):
+    city: str
+    country: str = "?"
+
+
+class UserV3(BaseModel):
+    name: str
+    place: PlaceV2
     age: int = 7
 
 
@@ -428,3 +440,19 @@ def test_only_hooks_that_just_count_get_counts() -> None:
     counts.on_error("User")
     hooks.merge(counts)
     assert (plain.total_count, plain.error_count, loud.total_count) == (1, 1, 0)
+
+
+def test_chunks_count_what_hooks_of_a_pyrmute_manager_see(theirs: pyrmute.ModelManager) -> None:
+    theirs.model("Place", "2.0.0", backward_compatible=True)(PlaceV2)
+    theirs.model("User", "3.0.0", backward_compatible=True)(UserV3)
+    hook, counts = pyrmute.MetricsHook(), HookCounts()
+    theirs.add_hook(hook)
+    manager = adapt(theirs)
+    plan = manager.plan("User", "2.0.0", "3.0.0", observe=True)
+    assert manager.plan("User", "2.0.0", "3.0.0", observe=True) is plan
+    with use_hooks((counts,)):
+        done, failure = plan.migrate([{"name": "Ada", "place": {"city": "London"}}])
+    assert (len(done), failure) == (1, None)
+    assert counts.migrations == hook.migrations_by_model == {"User": 1, "Place": 1}
+    manager.hooks.merge(counts)
+    assert hook.migrations_by_model == {"User": 2, "Place": 2}
