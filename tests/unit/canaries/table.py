@@ -68,7 +68,7 @@ def _module(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-BOUNDARY: Final = ("distributed.internals", "pydantic_internals")
+BOUNDARY: Final = ("distributed.internals", "pydantic_internals", "pyrmute_adapter")
 """The modules, or packages of them, that may use what is in the table."""
 
 
