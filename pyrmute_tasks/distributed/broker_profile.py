@@ -83,7 +83,7 @@ class RedisProfile:
             "visibility_timeout": max(
                 _VISIBILITY_TIMEOUT_S, _VISIBILITY_FACTOR * settings.time_limit_s
             ),
-            "unacked_restore_interval": 10,
+            "unacked_restore_interval": 60,
             "unacked_restore_throttle": 1,
             "socket_connect_timeout": CONNECT_TIMEOUT_S,
             "socket_timeout": answer_s(settings.outage_s),

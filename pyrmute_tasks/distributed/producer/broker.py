@@ -107,8 +107,7 @@ class Broker:
                     ) from None
 
     def _check_once(self) -> None:
-        with self._app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+        with self._connection() as connection:  # what is published goes over it, too
             channel = connection.default_channel  # opening it is what fails on Redis
             self._profile.declare_queue(self._app, channel)
 

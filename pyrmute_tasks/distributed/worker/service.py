@@ -27,10 +27,12 @@ from celery.utils.text import str_to_list
 from celery.worker import state
 
 from pyrmute_tasks.distributed.app import FleetApp
+from pyrmute_tasks.distributed.broker_profile import RedisProfile
 from pyrmute_tasks.distributed.refusals import find_refusal, reason_of
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.children import FrozenChildren
 from pyrmute_tasks.distributed.worker.message_filter import consumer_of
+from pyrmute_tasks.distributed.worker.redis_transport import PromptTransport
 from pyrmute_tasks.distributed.worker.runner_source import RunnerSource
 from pyrmute_tasks.distributed.worker.task import register_task
 from pyrmute_tasks.errors import ConfigurationError
@@ -177,6 +179,13 @@ class WorkerApp(FleetApp):
         except ImportError as error:
             sys.exit(f"{_OTHER_POOL} ({error})")
         sys.exit(status)
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        """Return a connection on which, with Redis, acknowledging takes no time."""
+        connection = super().connection_for_read(url, **options)
+        if isinstance(self.profile, RedisProfile):
+            connection.transport_cls = PromptTransport
+        return connection
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802  # Celery's name
