@@ -1,5 +1,6 @@
 """Trying a server again that cannot be used, for a time and not for a number of tries."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import AuthenticationError
 from redis.retry import Retry
 
-from pyrmute_tasks.distributed.refusals import passing_refusal
+from pyrmute_tasks.distributed.refusals import forget_context, passing_refusal
 
 __all__ = ["TimedRetry"]
 
@@ -74,13 +75,14 @@ class TimedRetry(Retry):
         is_outermost = not hasattr(self._call, "deadline")
         if is_outermost:
             self._call.deadline = time.monotonic() + self._seconds
+            self._call.handled = sys.exc_info()[1]
         try:
             if not with_failure_count:
                 return self._try(do, lambda error, _: fail(error), is_retryable, is_outermost)
             return self._try(do, fail, is_retryable, is_outermost)
         finally:
             if is_outermost:
-                del self._call.deadline
+                del self._call.deadline, self._call.handled
 
     def _try(
         self,
@@ -94,6 +96,7 @@ class TimedRetry(Retry):
             try:
                 return do()
             except self._supported_errors as error:
+                forget_context(error, self._call.handled)
                 if not self._passes(error) or (is_retryable and not is_retryable(error)):
                     raise
                 failures += 1

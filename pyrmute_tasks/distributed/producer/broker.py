@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ from pyrmute_tasks.distributed.app import TASK_NAME
 from pyrmute_tasks.distributed.broker_profile import broker_profile
 from pyrmute_tasks.distributed.refusals import (
     find_refusal,
+    forget_context,
     passing_refusal,
     reason_of,
     refuses_connections,
@@ -93,10 +95,12 @@ class Broker:
         """
         errors: tuple[type[Exception], ...] = (*self._errors, ValueError, KeyError)
         deadline = time.monotonic() + self._settings.outage_s
+        handled = sys.exc_info()[1]
         while True:
             try:
                 return self._check_once()
             except errors as error:
+                forget_context(error, handled)
                 if _refuses(error):
                     raise self._refused(error) from None
                 is_final = refuses_connections(error) or isinstance(error, (ValueError, KeyError))
@@ -134,6 +138,7 @@ class Broker:
 
     def _publish_once(self, messages: Sequence[Message]) -> str | None:
         """Return what was in the way, if anything was."""
+        handled = sys.exc_info()[1]
         try:
             with self._connection() as connection:
                 producer: Any = Producer(connection, auto_declare=False)
@@ -141,6 +146,7 @@ class Broker:
                     for message in messages:
                         self._send(message, producer)
         except self._errors as error:
+            forget_context(error, handled)
             if _refuses(error):
                 raise self._refused(error) from None
             trouble = trouble_of(error)

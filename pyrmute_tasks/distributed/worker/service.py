@@ -16,7 +16,6 @@ from typing import Any, Final, NoReturn
 
 import billiard.pool
 import click
-import redis
 from celery import Celery
 from celery.apps.worker import Worker
 from celery.bootsteps import StartStopStep
@@ -307,19 +306,29 @@ class Heartbeat:
             while not self._stop.is_set():
                 try:
                     store.beat(worker, self._slots if self._serves() else 0, _running())
-                except redis.RedisError as error:
+                except Exception as error:  # without this thread the worker would count as gone
                     if self._ends_worker(error):
                         return
-                    log(logging.WARNING, "heartbeat_failed", "the store cannot be reached")
+                    log(
+                        logging.WARNING,
+                        "heartbeat_failed",
+                        "the store could not be told that this worker lives",
+                        error=type(error).__name__,
+                    )
                 if self._now.wait(self._settings.heartbeat_s):
                     self._now.clear()
             store.leave(worker)
-        except redis.RedisError:
-            log(logging.DEBUG, "heartbeat_failed", "could not say goodbye")
+        except Exception as error:
+            log(
+                logging.DEBUG,
+                "heartbeat_failed",
+                "could not say goodbye",
+                error=type(error).__name__,
+            )
         finally:
             store.close()
 
-    def _ends_worker(self, error: redis.RedisError) -> bool:
+    def _ends_worker(self, error: Exception) -> bool:
         """Let the main process end if the store refuses it."""
         what = find_refusal(error)
         if what is None:
