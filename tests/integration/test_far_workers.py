@@ -150,8 +150,10 @@ def test_what_was_acknowledged_over_a_lost_connection_is_acknowledged_again() ->
 
 def test_messages_that_were_not_acknowledged_are_put_back() -> None:
     with private_fleet(SPEC) as fleet:
-        with consumer(fleet) as (_, received):
+        with consumer(fleet) as (connection, received):
             received[1].ack()
+            channel = connection.default_channel
+        channel.pool.disconnect()  # which kombu makes to put messages back, and leaves open
         assert fleet.broker.llen(QUEUE) == len(received) - 1
         assert not fleet.broker.hlen("unacked")
         assert not fleet.broker.zcard("unacked_index")

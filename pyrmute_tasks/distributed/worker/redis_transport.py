@@ -65,6 +65,10 @@ class _Notes:
         except redis.RedisError:
             self._send_again()
 
+    def close(self) -> None:
+        """Close what was opened after kombu had closed the channel's connections."""
+        self._client.connection_pool.disconnect()
+
     def _is_answered(self) -> bool:
         """Whether the oldest is answered, or must be by now."""
         is_late = len(self._unanswered) > _MOST_UNANSWERED
@@ -145,6 +149,7 @@ class PromptQoS(_base_qos):  # type: ignore[misc]  # it is a class
         if self._notes is not None:
             with contextlib.suppress(redis.RedisError, OSError):
                 self._notes.wait()
+            self._notes.close()
         super().restore_unacked_once(*args, **kwargs)
 
 
