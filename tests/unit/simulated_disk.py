@@ -212,7 +212,9 @@ class SimulatedProcess:
         self.is_alive = True
         self._work: Callable[[], None] | None = None
         self._fault: BaseException | None = None
-        self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
+        self._go, self._back = threading.Lock(), threading.Lock()  # to hand over, not to exclude
+        self._go.acquire()
+        self._back.acquire()
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
 
