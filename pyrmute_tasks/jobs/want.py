@@ -87,7 +87,7 @@ def _want_of(found: Mapping[str, object]) -> Want:
     if unknown:
         raise ValueError(f"unknown field {unknown[0]}")
     return Want(
-        Wish(found.get("wish", "run")),
+        Wish(_text(found, "wish") or Wish.RUN),
         _number(found, "max_rate"),
         int(_number(found, "window")),
         _text(found, "max_errors"),

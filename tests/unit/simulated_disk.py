@@ -59,6 +59,7 @@ class Disk:
                     line
                     for _, inode in sorted(self.names.items())
                     for line in inode.durable.splitlines(keepends=True)
+                    if line.startswith(b'{"range"')
                 ]
                 return rng.choice(lines) if lines else b""
             case _:  # garbled
@@ -242,7 +243,8 @@ class SimulatedProcess:
     def die(self, rng: random.Random) -> None:
         """End here and now."""
         self.is_alive = False
-        self._hand_over()
+        if self._fault is None:  # else its thread has ended
+            self._hand_over()
         self._thread.join()
         self.storage.die(rng)
 

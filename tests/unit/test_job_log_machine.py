@@ -9,7 +9,7 @@ schedules are tried (`make job-log`).
 import os
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pytest
@@ -132,8 +132,8 @@ class Driver:
         data = b"%d:%d-%d by %d;" % (*done, self.truth.attempts)
         put = self._put(lease, data, work.by_reference) if rejected < count else None
         rejects = self._put(lease, b"bad " + data, True) if rejected else None
-        kept = (count, count - rejected, rejected, put, "", rejects)
-        lease.log.settle(Settled(*done, *kept))
+        counts = (count, count - rejected, rejected)
+        lease.log.settle(Settled(*done, *counts, put=put, rejects=rejects))
 
     def _put(self, lease: Lease, data: bytes, by_reference: bool) -> Piece:
         if not by_reference:
@@ -185,6 +185,25 @@ class LogMachine(RuleBasedStateMachine):
         self.begin(other, others).finish()
         self.check()
         process.finish()
+
+    @precondition(lambda self: any(driver.lease for driver in self.drivers))
+    @rule(work=works, steps=steps)
+    def take_over_from_a_busy_one(self, work: Work, steps: int) -> None:
+        """Take the lease while its holder settles and commits."""
+        holder = max(self.drivers, key=lambda each: each.lease.epoch if each.lease else 0)
+        if len(self.drivers) < MOST_PROCESSES:
+            self.drivers.append(Driver(SimulatedProcess(self.disk), self.truth))
+        taker = self.drivers[-1]
+        if taker is holder or taker.process.is_busy:
+            return
+        taker.process.start(lambda: taker.do(work))
+        self.step(taker.process, steps)
+        holder.process.finish()
+        if holder.lease is not None:
+            holder.process.start(lambda: holder.do(replace(work, kind="settle and commit")))
+            holder.process.finish()
+        self.check()
+        taker.process.finish()
 
     @rule(which=which, work=works, steps=steps, seed=seeds)
     def die(self, which: int, work: Work, steps: int, seed: int) -> None:
@@ -385,7 +404,7 @@ def test_machine_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(owner, attribute, broken)
     quick = settings(
         LONG,
-        max_examples=300,
+        max_examples=1500,
         phases=[Phase.generate],
         derandomize=True,
         database=None,
