@@ -243,12 +243,14 @@ class Logged(NamedTuple):
     Attributes:
         epoch: The log's number.
         offset: Where its line begins.
+        length: The line's bytes.
         at: When it was written, by the writer's clock, in seconds since 1970.
         entry: The entry.
     """
 
     epoch: int
     offset: int
+    length: int
     at: float
     entry: Entry
 
@@ -272,7 +274,7 @@ def decode(line: bytes, epoch: int, offset: int) -> Logged:
         raise BadLineError("its checksum does not match")
     try:
         fields = _LOADS(text.decode() + "}")
-        return Logged(epoch, offset, fields["at"], _entry(fields))
+        return Logged(epoch, offset, len(line), fields["at"], _entry(fields))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadLineError(f"it is no entry of format {FORMAT}") from error
 

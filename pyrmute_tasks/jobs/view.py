@@ -32,7 +32,7 @@ class JobView:
         epoch: The newest epoch that was opened; 0 before the first.
         leased: Who opened it.
         opened: Its `open` entry.
-        publishing: What was about to be published, until the job's next epoch.
+        publishing: What was about to be published last, in whichever epoch.
         ended: How it ended, unless it was taken up again.
         waits: Why it waits; empty if it does not.
         stopped: Why its driver let go; empty if it did not.
@@ -89,7 +89,7 @@ class JobView:
         match entry:
             case Opened():
                 self.epoch, self.opened, self.leased = entry.epoch, entry, self._leasing
-                self.publishing = self.ended = None
+                self.ended = None
                 self.waits = self.stopped = ""
             case Noted(note=Note.WAIT):
                 self.waits = entry.why

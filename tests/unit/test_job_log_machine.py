@@ -337,7 +337,7 @@ def without_checksum(line: bytes, epoch: int, offset: int) -> Logged:
     text = head.decode(errors="replace") + "}"
     try:
         fields = entries._LOADS(text)
-        return Logged(epoch, offset, fields["at"], entries._entry(fields))
+        return Logged(epoch, offset, len(line), fields["at"], entries._entry(fields))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise entries.BadLineError from error
 

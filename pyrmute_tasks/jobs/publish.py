@@ -1,0 +1,312 @@
+"""Proving that a job's output is whole, joining its parts, and letting the target appear.
+
+The order is: prove, join into a temporary file beside the target, log `publishing`, rename, log
+`end`. Who takes over from any of these points begins with the proof again, and finds out whether
+the target is there already.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pyrmute_tasks.errors import ConfigurationError, ProofError
+from pyrmute_tasks.jobs.entries import (
+    Ended,
+    Piece,
+    Publishing,
+    Range,
+    Result,
+    Settled,
+    decode,
+)
+from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.lease import Lease
+from pyrmute_tasks.jobs.log import History, log_name
+from pyrmute_tasks.jobs.storage import FolderStorage, Storage
+
+__all__ = ["Proof", "digest_of", "in_order", "join", "prove", "publish", "verify"]
+
+_KEY: Final = struct.Struct(">QQQQI")  # file, start; epoch, offset and length of the line
+_BLOCK_BYTES: Final = 1 << 20
+_DIGEST_BYTES: Final = 16
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CANNOT_COPY: Final = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was proven of a job's output.
+
+    Attributes:
+        length: Its bytes.
+        digest: Digest of the ranges, the lengths and digests of their outputs, in order.
+        records: Records in the source.
+        outputs: Records written.
+        rejected: Records rejected.
+    """
+
+    length: int
+    digest: str
+    records: int
+    outputs: int
+    rejected: int
+
+
+def digest_of(data: bytes | memoryview) -> str:
+    """Return the digest of a range's outputs, as it stands in its entry."""
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def in_order(storage: Storage) -> Iterator[Settled]:
+    """Yield the settled ranges in source order; what is kept of each meanwhile is its place."""
+    keys = sorted(
+        _KEY.pack(entry.file, entry.start, logged.epoch, logged.offset, logged.length)
+        for logged in History(storage)
+        if isinstance(entry := logged.entry, Settled)
+    )
+    blocks: dict[int, tuple[int, bytes]] = {}  # by epoch; ranges are logged nearly in order
+    for key in keys:
+        _, _, epoch, offset, length = _KEY.unpack(key)
+        start, block = blocks.get(epoch, (0, b""))
+        if not start <= offset <= offset + length <= start + len(block):
+            start = max(0, offset - _BLOCK_BYTES // 2)
+            block = storage.read(log_name(epoch), start, _BLOCK_BYTES + length)
+            blocks[epoch] = (start, block)
+        entry = decode(block[offset - start : offset - start + length], epoch, offset).entry
+        assert isinstance(entry, Settled)
+        yield entry
+
+
+def prove(storage: Storage, wanted: Sequence[Range]) -> Proof:
+    """Prove that the settled ranges are exactly what is wanted, and that their outputs are there.
+
+    Raises:
+        ProofError: If not; it names the first place.
+    """
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    length = records = outputs = rejected = 0
+    sizes: dict[str, int] = {}
+    expected = list(reversed(wanted))  # what is left, the next one last
+    for entry in in_order(storage):
+        if not expected or expected[-1][:2] != entry[:2] or entry.end > expected[-1].end:
+            raise ProofError(_not_covered(expected, entry.range))
+        rest = expected.pop()
+        if entry.end < rest.end:
+            expected.append(Range(rest.file, entry.end, rest.end))
+        put = entry.put or Piece("", 0, 0)
+        if put.length and put.offset + put.length > _size(storage, put.name, sizes):
+            raise ProofError(f"{put.name} has not all outputs of {_named(entry.range)}")
+        digest.update(repr((*entry[:6], put.length, entry.digest)).encode())
+        length += put.length
+        records += entry.records
+        outputs += entry.outputs
+        rejected += entry.rejected
+    if expected:
+        raise ProofError(_not_covered(expected, None))
+    return Proof(length, digest.hexdigest(), records, outputs, rejected)
+
+
+def join(folder: JobFolder, descriptor: int) -> None:
+    """Write the outputs of all settled ranges to a file, in source order."""
+    for name, offset, length in _merged(in_order(folder.storage)):
+        source = os.open(folder.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _copy(source, offset, length, descriptor, name)
+        finally:
+            os.close(source)
+
+
+def verify(folder: JobFolder, target: Path) -> Proof:
+    """Prove a job again, and that a file is its output, byte for byte.
+
+    Raises:
+        ProofError: If not; it names the first range whose bytes differ.
+        OSError: If the file cannot be read.
+    """
+    proof = prove(folder.storage, folder.spec.wanted)
+    _compare(folder, proof, target)
+    return proof
+
+
+def publish(
+    folder: JobFolder,
+    lease: Lease,
+    target: Path,
+    *,
+    overwrite: bool = False,
+    prepare: Callable[[int], None] | None = None,
+) -> Proof:
+    """Let a job's output appear as one file, and end the job.
+
+    Args:
+        folder: The job.
+        lease: The right to drive it; its log is closed at the end.
+        target: The file, no link.
+        overwrite: Replace a file that exists.
+        prepare: Called with the descriptor of the new file, to set its mode and owner.
+
+    Raises:
+        ProofError: If the output is not whole; nothing is published.
+        ConfigurationError: If the target exists and must not be replaced.
+        LeaseLostError: If another process drives the job now.
+        OSError: If it cannot be written.
+    """
+    lease.log.commit()
+    proof = prove(folder.storage, folder.spec.wanted)
+    temp = target.with_name(f"{_prefix(folder, target)}{lease.epoch}")
+    was_published = _is_published(folder, lease, proof, target)
+    _remove_temps(folder, target)
+    if not was_published:
+        if not overwrite and os.path.lexists(target):
+            raise ConfigurationError(f"cannot write {target}: it exists")
+        _write(folder, temp, prepare)
+        _compare(folder, proof, temp)
+    lease.log.log(Publishing(proof.length, proof.digest, temp.name))
+    lease.log.commit()
+    if not was_published:
+        _appear(temp, target, overwrite=overwrite)
+    FolderStorage(target.parent).sync_folder()
+    result = Result.SUCCEEDED_WITH_REJECTS if proof.rejected else Result.SUCCEEDED
+    lease.log.log(Ended(result, proof.records, proof.outputs, proof.rejected))
+    lease.log.commit()
+    lease.log.close()
+    return proof
+
+
+def _compare(folder: JobFolder, proof: Proof, target: Path) -> None:
+    """Compare a file with the digests of the settled ranges."""
+    size = target.stat().st_size
+    if size != proof.length:
+        raise ProofError(f"{target} has {size} bytes, and the job has written {proof.length}")
+    with target.open("rb") as file:
+        for entry in in_order(folder.storage):
+            start = file.tell()
+            data = file.read(entry.put.length) if entry.put is not None else b""
+            if digest_of(data) != entry.digest and (data or entry.digest):
+                raise ProofError(
+                    f"{target} differs at byte {start} or up to {len(data)} bytes behind it: these "
+                    f"are not the outputs of {_named(entry.range)}"
+                )
+
+
+def _is_published(folder: JobFolder, lease: Lease, proof: Proof, target: Path) -> bool:
+    """Whether an earlier epoch came to the renaming, and only did not log the end."""
+    before = lease.view.publishing
+    if before is None or before.digest != proof.digest:
+        return False
+    try:
+        _compare(folder, proof, target)
+    except (OSError, ProofError):
+        return False
+    return True
+
+
+def _prefix(folder: JobFolder, target: Path) -> str:
+    return f".{target.name}.{folder.spec.job}.joined."
+
+
+def _remove_temps(folder: JobFolder, target: Path) -> None:
+    """Remove what earlier epochs joined; one that is frozen finds nothing to rename then."""
+    prefix = _prefix(folder, target)
+    for path in target.parent.iterdir():
+        if path.name.startswith(prefix):
+            path.unlink(missing_ok=True)
+
+
+def _write(folder: JobFolder, temp: Path, prepare: Callable[[int], None] | None) -> None:
+    descriptor = os.open(temp, _CREATE, 0o666)
+    try:
+        if prepare is not None:
+            prepare(descriptor)
+        join(folder, descriptor)
+        os.fsync(descriptor)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temp.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _appear(temp: Path, target: Path, *, overwrite: bool) -> None:
+    if overwrite:
+        temp.replace(target)
+        return
+    try:
+        os.link(temp, target)  # unlike renaming, this replaces nothing
+    except FileExistsError:
+        raise ConfigurationError(f"cannot write {target}: it has appeared meanwhile") from None
+    except OSError:  # a file system without hard links
+        if os.path.lexists(target):
+            raise ConfigurationError(f"cannot write {target}: it has appeared meanwhile") from None
+        temp.replace(target)
+    else:
+        temp.unlink()
+
+
+def _merged(entries: Iterator[Settled]) -> Iterator[Piece]:
+    """Yield where the outputs are, as few long pieces."""
+    last = Piece("", 0, 0)
+    for entry in entries:
+        put = entry.put
+        if put is None:
+            continue
+        if put.name == last.name and put.offset == last.offset + last.length:
+            last = Piece(last.name, last.offset, last.length + put.length)
+            continue
+        if last.length:
+            yield last
+        last = put
+    if last.length:
+        yield last
+
+
+def _copy(source: int, offset: int, length: int, target: int, name: str) -> None:
+    copy = getattr(os, "copy_file_range", None)  # Linux has it
+    while length:
+        done = 0
+        if copy is not None:
+            try:
+                done = copy(source, target, length, offset)
+            except OSError as error:
+                if error.errno not in _CANNOT_COPY:
+                    raise
+                copy = None
+        if copy is None:
+            done = os.write(target, os.pread(source, min(length, _BLOCK_BYTES), offset))
+        if not done:
+            raise ProofError(f"{name} ends {length} bytes too early")
+        offset += done
+        length -= done
+
+
+def _size(storage: Storage, name: str, known: dict[str, int]) -> int:
+    """Return a file's size; streams are looked at once, parts are asked for once each."""
+    if not name.startswith("stream."):
+        return _size_now(storage, name)
+    if name not in known:
+        known[name] = _size_now(storage, name)
+    return known[name]
+
+
+def _size_now(storage: Storage, name: str) -> int:
+    try:
+        return storage.size(name)
+    except FileNotFoundError:
+        raise ProofError(f"{name} is gone, which has outputs that count") from None
+
+
+def _not_covered(expected: Sequence[Range], found: Range | None) -> str:
+    wanted = f"{_named(expected[-1])} is wanted" if expected else "nothing more is wanted"
+    settled = f"{_named(found)} is settled" if found else "nothing more is settled"
+    return f"the job's ranges are not its source: {wanted}, and {settled}"
+
+
+def _named(range_: Range) -> str:
+    return f"file {range_.file}, {range_.start} to {range_.end}"
