@@ -154,7 +154,7 @@ class SimulatedStorage:
     def leak(self, rng: random.Random) -> None:
         """Let others see a part of what was appended."""
         for inode, data in self.own.items():
-            cut = rng.randrange(len(data) + 1)
+            cut = rng.choice((rng.randrange(len(data) + 1), len(data)))
             inode.visible += data[:cut]
             self.own[inode] = data[cut:]
             self.disk.changes += 1
@@ -165,6 +165,11 @@ class SimulatedStorage:
             inode.visible += self.disk.torn(data, rng)
             self.disk.changes += 1
         self.own.clear()
+
+    def has_own(self, prefix: str) -> bool:
+        """Whether others have not seen all of some files."""
+        files = {inode for name, inode in self.disk.names.items() if name.startswith(prefix)}
+        return any(data for inode, data in self.own.items() if inode in files)
 
     # --- details ------------------------------------------------------------------------------
 

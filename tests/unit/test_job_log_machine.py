@@ -212,6 +212,27 @@ class LogMachine(RuleBasedStateMachine):
         self.drivers = [each for each in self.drivers if each.process is not process]
         process.die(random.Random(seed))
 
+    @precondition(lambda self: self.drivers)
+    @rule(which=which, work=works, fate=st.sampled_from(["sleep", "die", "power"]), seed=seeds)
+    def be_caught_between_write_and_sync(
+        self, which: int, work: Work, fate: str, seed: int
+    ) -> None:
+        """Stop where the log is written and not synced, which is where it matters most."""
+        driver = self.drivers[which % len(self.drivers)]
+        driver.process.finish()
+        if driver.lease is None:
+            return
+        driver.process.start(lambda: driver.do(replace(work, kind="settle and commit")))
+        while driver.process.is_busy and not driver.process.storage.has_own("log."):
+            driver.process.step()
+        driver.process.storage.leak(random.Random(seed))
+        self.check()
+        if fate == "die":
+            self.drivers.remove(driver)
+            driver.process.die(random.Random(seed))
+        elif fate == "power":
+            self.cut_power(seed)
+
     @rule(which=which, work=works, steps=steps, seed=seeds)
     def lose_power(self, which: int, work: Work, steps: int, seed: int) -> None:
         self.step(self.begin(which, work), steps)
