@@ -23,7 +23,7 @@ from pyrmute_tasks.errors import (
 )
 from pyrmute_tasks.jobs.entries import BadLineError, Ended, Piece, Range, Settled, decode
 from pyrmute_tasks.jobs.lease import Lease, take
-from pyrmute_tasks.jobs.log import History, epochs, log_name
+from pyrmute_tasks.jobs.log import History, epochs, log_name, newest_opened
 from pyrmute_tasks.jobs.spec import SPEC, Spec, read_spec, write_spec
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.view import JobView
@@ -126,16 +126,16 @@ class JobFolder:
 
         A log without a whole last line, or with another one, has not ended.
         """
-        newest = max(epochs(self.storage), default=0)
-        if not newest:
+        opened = newest_opened(self.storage, epochs(self.storage))
+        if opened is None:
             return None
-        name = log_name(newest)
+        name = log_name(opened.epoch)
         size = self.storage.size(name)
         start = max(0, size - _LAST_LINE_BYTES)
         tail = self.storage.read(name, start, size - start)
         line = tail[tail.rfind(b"\n", 0, -1) + 1 :]
         try:
-            logged = decode(line, newest, size - len(line))
+            logged = decode(line, opened.epoch, size - len(line))
         except BadLineError:
             return None
         return End(logged.entry, logged.at) if isinstance(logged.entry, Ended) else None

@@ -5,7 +5,6 @@ older logs are read, and the new one is opened with a seal that says how much of
 """
 
 import contextlib
-import errno
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -16,13 +15,12 @@ from pyrmute_tasks.errors import LeaseLostError
 from pyrmute_tasks.jobs.entries import Leased, Note, Noted, Opened, encode
 from pyrmute_tasks.jobs.fold import Fold
 from pyrmute_tasks.jobs.log import History, LogReader, LogWriter, epochs, log_name
-from pyrmute_tasks.jobs.storage import Appender, Storage
+from pyrmute_tasks.jobs.storage import NO_LINKS, Appender, Storage
 from pyrmute_tasks.jobs.view import JobView
 
 __all__ = ["Lease", "take"]
 
 _TOKEN_BYTES: Final = 8
-_NO_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,7 @@ def _create(storage: Storage, leased: Leased, line: bytes) -> Appender:
             if not _is_ours(storage, leased):  # or the answer to a first try was lost
                 raise _too_late(leased.epoch) from None
         except OSError as error:
-            if error.errno not in _NO_LINKS:
+            if error.errno not in NO_LINKS:
                 raise
             file.close()
             file = _create_directly(storage, leased.epoch, line)

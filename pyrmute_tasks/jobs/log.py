@@ -26,7 +26,15 @@ from pyrmute_tasks.jobs.entries import (
 from pyrmute_tasks.jobs.storage import Appender, Storage
 from pyrmute_tasks.jobs.view import JobView
 
-__all__ = ["COMMIT_EVERY_S", "History", "LogReader", "LogWriter", "epochs", "log_name"]
+__all__ = [
+    "COMMIT_EVERY_S",
+    "History",
+    "LogReader",
+    "LogWriter",
+    "epochs",
+    "log_name",
+    "newest_opened",
+]
 
 COMMIT_EVERY_S: Final = 1.0
 """The time between two commits of a log, at least."""
@@ -149,12 +157,10 @@ class History:
             JobFormatError: If a newer version has written one.
         """
         found = [each for each in epochs(self._storage) if not self._before or each < self._before]
-        for newest in reversed(found):
-            opened = _opened(self._storage, newest)
-            if opened is not None:
-                break
-        else:
+        opened = newest_opened(self._storage, found)
+        if opened is None:
             return
+        newest = opened.epoch
         for epoch, limit in sorted(opened.seal.items()):
             if epoch not in found:
                 raise JobLogError(f"{log_name(epoch)} is gone, of which {limit} bytes count")
@@ -168,6 +174,15 @@ class History:
         """Make durable what was read of the newest log; what is under its seal is."""
         if self.seal:
             self._storage.sync(log_name(max(self.seal)))
+
+
+def newest_opened(storage: Storage, found: list[int]) -> Opened | None:
+    """Return the `open` entry of the newest of some logs that has one."""
+    for epoch in reversed(found):
+        opened = _opened(storage, epoch)
+        if opened is not None:
+            return opened
+    return None
 
 
 def _opened(storage: Storage, epoch: int) -> Opened | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pyrmute_tasks.errors import ConfigurationError, ProofError
+from pyrmute_tasks.errors import ConfigurationError, LeaseLostError, ProofError
 from pyrmute_tasks.jobs.entries import (
     Ended,
     Piece,
@@ -28,7 +28,7 @@ from pyrmute_tasks.jobs.entries import (
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.log import History, log_name
-from pyrmute_tasks.jobs.storage import FolderStorage, Storage
+from pyrmute_tasks.jobs.storage import NO_LINKS, FolderStorage, Storage
 
 __all__ = ["Proof", "digest_of", "in_order", "join", "prove", "publish", "verify"]
 
@@ -235,16 +235,25 @@ def _write(folder: JobFolder, temp: Path, prepare: Callable[[int], None] | None)
 
 
 def _appear(temp: Path, target: Path, *, overwrite: bool) -> None:
-    if overwrite:
-        temp.replace(target)
-        return
     try:
-        os.link(temp, target)  # unlike renaming, this replaces nothing
+        if overwrite:
+            temp.replace(target)
+        else:
+            _appear_new(temp, target)
+    except FileNotFoundError:
+        raise LeaseLostError(f"{temp} was removed: another process drives this job now") from None
     except FileExistsError:
         raise ConfigurationError(f"cannot write {target}: it has appeared meanwhile") from None
-    except OSError:  # a file system without hard links
+
+
+def _appear_new(temp: Path, target: Path) -> None:
+    try:
+        os.link(temp, target)  # unlike renaming, this replaces nothing
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
         if os.path.lexists(target):
-            raise ConfigurationError(f"cannot write {target}: it has appeared meanwhile") from None
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
         temp.replace(target)
     else:
         temp.unlink()

@@ -5,12 +5,18 @@ on a simulated disk that loses whatever was not synced.
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
-__all__ = ["Appender", "FolderStorage", "Storage"]
+__all__ = ["NO_LINKS", "Appender", "FolderStorage", "Storage"]
+
+NO_LINKS: Final = frozenset(
+    {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+)
+"""What file systems without hard links answer."""
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

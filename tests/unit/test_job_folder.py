@@ -19,6 +19,7 @@ from pyrmute_tasks.errors import (
 )
 from pyrmute_tasks.jobs.entries import OPEN_END, Ended, Piece, Publishing, Range, Result, Settled
 from pyrmute_tasks.jobs.folder import JobFolder, beside, find_jobs, prune
+from pyrmute_tasks.jobs.lease import take
 from pyrmute_tasks.jobs.spec import (
     CodeChanged,
     OptionChanged,
@@ -243,6 +244,9 @@ def test_end_is_told_by_the_last_line(tmp_path: Path) -> None:
     assert folder.view().ended == found.ended
     with pytest.raises(JobError, match="job a1b2 has ended: succeeded"):
         folder.take({}, "code")
+    with pytest.raises(JobLogError):  # who did not look before
+        take(folder.storage, {}, "code")
+    assert folder.end() == found
     assert folder.storage.names("parts") == []
 
 

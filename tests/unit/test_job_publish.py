@@ -281,6 +281,24 @@ def test_name_without_its_temporary_file_is_taken_up(
     assert files_beside(target) == ["job", "out"]
 
 
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_who_wakes_before_the_renaming_replaces_nothing(
+    folder: JobFolder, target: Path, monkeypatch: pytest.MonkeyPatch, *, overwrite: bool
+) -> None:
+    frozen, appear = do_all(folder), publishing._appear
+
+    def sleep(temp: Path, at: Path, *, overwrite: bool) -> None:
+        monkeypatch.undo()
+        publish(folder, take(folder), at, overwrite=overwrite)
+        target.write_bytes(b"used by somebody")
+        appear(temp, at, overwrite=overwrite)
+
+    monkeypatch.setattr(publishing, "_appear", sleep)
+    with pytest.raises(LeaseLostError, match="was removed"):
+        publish(folder, frozen, target, overwrite=overwrite)
+    assert target.read_bytes() == b"used by somebody"
+
+
 def test_damaged_log_publishes_nothing(folder: JobFolder, target: Path) -> None:
     lease = do_all(folder)
     path = folder.path / "log.1"
