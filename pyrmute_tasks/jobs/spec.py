@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from pyrmute_tasks.errors import JobFormatError, JobLogError
+from pyrmute_tasks.errors import JobChangedError, JobFormatError, JobLogError, printable
 from pyrmute_tasks.jobs.documents import object_of, write_whole
 from pyrmute_tasks.jobs.entries import FORMAT, OPEN_END, Range
 from pyrmute_tasks.jobs.storage import Storage
@@ -21,6 +21,7 @@ __all__ = [
     "SourceFile",
     "SourcesChanged",
     "Spec",
+    "check_same",
     "differences",
     "read_spec",
     "write_spec",
@@ -187,6 +188,25 @@ def differences(spec: Spec, now: Spec) -> list[Difference]:
         for name in sorted({*spec.options, *now.options})
     ]
     found += [OptionChanged(*each) for each in pairs if each[1] != each[2]]
+    return found
+
+
+def check_same(spec: Spec, now: Spec, *, accept_code: bool = False) -> list[Difference]:
+    """Return the differences that were accepted between a job and what would be run now.
+
+    Args:
+        spec: The job.
+        now: What would be run.
+        accept_code: Go on with other code; the log's `open` entry then says with which.
+
+    Raises:
+        JobChangedError: If there are others; all are named.
+    """
+    found = differences(spec, now)
+    refused = [each for each in found if not (accept_code and isinstance(each, CodeChanged))]
+    if refused:
+        told = "; ".join(printable(each) for each in refused)
+        raise JobChangedError(f"job {spec.job} cannot go on: {told}")
     return found
 
 

@@ -14,7 +14,13 @@ from pyrmute_tasks.jobs.log import History
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.view import JobView
 
-ELSEWHERE = {"host": "there", "who": "ada", "place": "another boot", "pid": 7, "started": "1"}
+ELSEWHERE: dict[str, str | int] = {
+    "host": "there",
+    "who": "ada",
+    "place": "another boot",
+    "pid": 7,
+    "started": "1",
+}
 
 
 class Clock:

@@ -11,6 +11,7 @@ import pytest
 
 from pyrmute_tasks.errors import (
     ConfigurationError,
+    JobChangedError,
     JobError,
     JobExistsError,
     JobFormatError,
@@ -27,6 +28,7 @@ from pyrmute_tasks.jobs.spec import (
     SourceFile,
     SourcesChanged,
     Spec,
+    check_same,
     differences,
     read_spec,
     write_spec,
@@ -118,6 +120,17 @@ def test_other_files_code_and_options_are_named(tmp_path: Path) -> None:
         "the plan was User 1.0.0 2.0.0, and is User 1.0.0 3.0.0",
         "on_error was skip, and is raise",
     ]
+
+
+def test_other_code_goes_on_if_accepted(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    now = replace(spec, fingerprint="beef")
+    with pytest.raises(JobChangedError, match=r"job a1b2 cannot go on: the code .* f00d → beef"):
+        check_same(spec, now)
+    assert check_same(spec, now, accept_code=True) == [CodeChanged("f00d", "beef", "f00d tree")]
+    with pytest.raises(JobChangedError, match=r"the target was .*, and is elsewhere"):
+        check_same(spec, replace(now, target="elsewhere"), accept_code=True)
+    assert check_same(spec, spec) == []
 
 
 @pytest.mark.parametrize(
