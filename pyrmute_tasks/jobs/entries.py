@@ -6,6 +6,7 @@ line's offset: zeros, torn, moved and repeated lines are found, and any line can
 
 import enum
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,10 @@ FORMAT: Final = 1
 OPEN_END: Final = 2**63 - 1
 """The end of a source whose length is not known yet."""
 
+# A worker may name any file: only the job's own are ever read for it.
+_NAME: Final = re.compile(
+    r"(?:parts|rejects)/[A-Za-z0-9.-]*[A-Za-z0-9]|(?:stream|rejects)\.[0-9]+", re.ASCII
+)
 _SUM: Final = b',"sum":"'
 _TAIL_BYTES: Final = len(_SUM) + 8 + len(b'"}\n')
 _EPOCH_FACTOR: Final = 2_654_435_761  # spreads epochs over the seeds, so that offsets do not meet
@@ -122,6 +127,9 @@ class Settled(NamedTuple):
             return f"{self.records} records in, {self.outputs} out and {self.rejected} rejected"
         if min(self.records, self.outputs, self.rejected) < 0:
             return "a negative count"
+        for piece in (self.put, self.rejects):
+            if piece is not None and (not _NAME.fullmatch(piece.name) or min(piece[1:]) < 0):
+                return "it names a place that is none of the job's"
         if bool(self.outputs) != bool(self.put and self.put.length):
             return f"{self.outputs} outputs in {self.put.length if self.put else 0} bytes"
         return ""

@@ -81,8 +81,13 @@ class JobFolder:
             raise JobNotFoundError(f"there is no job in {path}") from None
 
     @classmethod
-    def create(cls, path: Path, spec: Spec) -> "JobFolder":
+    def create(cls, path: Path, spec: Spec, mode: int = 0o700) -> "JobFolder":
         """Create a job, whole in one step.
+
+        Args:
+            path: The directory.
+            spec: What the job is.
+            mode: Who may enter it; parts are records. Workers of other users need more.
 
         Raises:
             JobExistsError: If there is one.
@@ -93,6 +98,7 @@ class JobFolder:
         candidate = path.with_name(f".{secrets.token_hex(_TOKEN_BYTES)}.new")
         candidate.mkdir(mode=0o700)
         try:
+            candidate.chmod(mode)
             for name in (_PARTS, _REJECTS):
                 (candidate / name).mkdir()
             write_spec(FolderStorage(candidate), spec)
@@ -118,8 +124,16 @@ class JobFolder:
         return take(self.storage, holder, code)
 
     def view(self) -> JobView:
-        """Return what the logs say now; for whoever does not drive the job."""
-        return JobView.of(History(self.storage))
+        """Return what the logs say now; for whoever does not drive the job.
+
+        Raises:
+            JobNotFoundError: If it was discarded.
+            JobLogError: If the logs are damaged.
+        """
+        try:
+            return JobView.of(History(self.storage))
+        except FileNotFoundError:
+            raise JobNotFoundError(f"job {self.spec.job} was discarded") from None
 
     def end(self) -> End | None:
         """Return how the job ended, from the last line alone; None if it has not.

@@ -220,6 +220,11 @@ def test_job_is_created_once_and_opened(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o700  # parts are records
 
 
+def test_rights_of_a_job_may_be_wider(tmp_path: Path) -> None:
+    folder = JobFolder.create(tmp_path / "job", spec_of(tmp_path), mode=0o770)
+    assert folder.path.stat().st_mode & 0o777 == 0o770
+
+
 @pytest.mark.parametrize("job", ["", "../up", ".hidden", "a/b", "a" * 101, "a\n"])
 def test_job_with_a_name_that_is_a_path_is_refused(tmp_path: Path, job: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot have the id"):
@@ -303,6 +308,8 @@ def test_discarded_job_is_gone(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["in.jsonl"]
     with pytest.raises(OSError, match="No such file"):
         lease.log.beat()
+    with pytest.raises(JobNotFoundError, match="was discarded"):
+        folder.view()
 
 
 def test_jobs_are_found_and_old_ones_pruned(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ from pyrmute_tasks.jobs.view import JobView
 ENTRIES: list[Entry] = [
     Leased(7, "token", {"host": "h", "pid": 3}),
     Opened(7, "code", {5: 100, 6: 18230}),
-    Settled(0, 0, 9, 3, 2, 1, Piece("p", 0, 9), "d", Piece("r", 5, 7), "w@h", 0.5, 4),
+    Settled(0, 0, 9, 3, 2, 1, Piece("parts/p", 0, 9), "d", Piece("rejects/r", 5, 7), "w@h", 0.5, 4),
     Settled(1, 0, 9, 3, 3, 0, Piece("stream.7", 12, 9), "d"),
     *(Noted(note, "because") for note in Note),
     Wanted({"wish": "pause", "why": "release"}),
@@ -292,11 +292,34 @@ def test_entry_that_contradicts_leaves_the_log_as_it_was(storage: FolderStorage)
     with pytest.raises(JobLogError, match="file 0, 4 to 6 overlaps what is settled"):
         lease.log.settle(settled(4, 6))
     with pytest.raises(JobLogError, match="3 records in, 2 out and 0 rejected"):
-        lease.log.settle(Settled(0, 5, 6, 3, 2, 0, Piece("p", 0, 1)))
+        lease.log.settle(Settled(0, 5, 6, 3, 2, 0, Piece("parts/p", 0, 1)))
     with pytest.raises(JobLogError, match="a job that is running cannot go on with"):
         lease.log.log(Ended(Result.SUCCEEDED, 5, 5, 0))
     settle(lease, settled(5, 6))
     assert counted(storage) == [settled(0, 5), settled(5, 6)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/etc/passwd",
+        "../in",
+        "parts/../log.1",
+        "parts/..",
+        "parts/",
+        "log.1",
+        "parts/a/b",
+        "parts/a\n",
+    ],
+)
+def test_outcome_that_names_other_files_is_refused(storage: FolderStorage, name: str) -> None:
+    lease = take_it(storage)
+    for place in ({"put": Piece(name, 0, 1)}, {"put": None, "rejects": Piece(name, 0, 1)}):
+        outputs = 1 if place["put"] else 0
+        with pytest.raises(JobLogError, match="a place that is none of the job's"):
+            lease.log.settle(Settled(0, 0, 1, 1, outputs, 1 - outputs, **place))
+    with pytest.raises(JobLogError, match="a place that is none of the job's"):
+        lease.log.settle(Settled(0, 0, 1, 1, 1, 0, Piece("parts/a", -1, 1)))
 
 
 # --- leases ---------------------------------------------------------------------------------
@@ -390,8 +413,8 @@ def test_fold_is_what_was_settled(data: st.DataObject) -> None:
 
 def test_spans_count_records_over_files_and_lines_in_each() -> None:
     fold = Fold()
-    fold.add(Settled(0, 0, 10, 3, 3, 0, Piece("p", 0, 1), lines=5))
-    fold.add(Settled(1, 0, 10, 2, 1, 1, Piece("p", 1, 1), rejects=Piece("r", 0, 1)))
+    fold.add(Settled(0, 0, 10, 3, 3, 0, Piece("parts/p", 0, 1), lines=5))
+    fold.add(Settled(1, 0, 10, 2, 1, 1, Piece("parts/p", 1, 1), rejects=Piece("rejects/r", 0, 1)))
     fold.add(settled(10, 12, file=1))
     spans = list(fold.spans())
     assert [(s.range.file, s.first_record, s.first_line) for s in spans] == [
