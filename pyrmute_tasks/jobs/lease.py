@@ -61,6 +61,7 @@ def take(
     holder: Mapping[str, str | int],
     code: str,
     *,
+    token: str = "",
     now: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Lease:
@@ -70,6 +71,7 @@ def take(
         storage: The job's files.
         holder: Who takes it, for others to read.
         code: Fingerprint of the code that goes on with the job.
+        token: What nobody else knows; random if empty.
         now: Seconds since 1970.
         monotonic: A clock that is never set.
 
@@ -78,7 +80,7 @@ def take(
         JobLogError: If the logs are damaged; nobody has the lease then.
     """
     epoch = max(epochs(storage), default=0) + 1
-    leased = Leased(epoch, secrets.token_hex(_TOKEN_BYTES), holder)
+    leased = Leased(epoch, token or secrets.token_hex(_TOKEN_BYTES), holder)
     line = encode(leased, now(), epoch, 0)
     file = _create(storage, leased, line)
     try:

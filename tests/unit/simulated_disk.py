@@ -30,10 +30,10 @@ class Disk:
     def cut_power(self, rng: random.Random) -> None:
         """Forget what is not durable, or parts of it; all processes are dead already."""
         self.changes += 1
-        for inode in {*self.names.values(), *self.durable_names.values()}:
+        for inode in dict.fromkeys((*self.names.values(), *self.durable_names.values())):
             lost = inode.visible[len(inode.durable) :]
             inode.visible = inode.durable = inode.durable + self.torn(lost, rng)
-        for name in {*self.names, *self.durable_names}:
+        for name in dict.fromkeys((*self.names, *self.durable_names)):
             survivor = rng.choice((self.names, self.durable_names)).get(name)
             self.names.pop(name, None)
             if survivor is not None:

@@ -8,7 +8,7 @@ schedules are tried (`make job-log`).
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -25,9 +25,20 @@ from hypothesis.stateful import (
 
 from pyrmute_tasks.errors import JobLogError, LeaseLostError
 from pyrmute_tasks.jobs import entries, lease, log
-from pyrmute_tasks.jobs.entries import Logged, Note, Noted, Opened, Piece, Range, Settled
+from pyrmute_tasks.jobs.entries import (
+    Ended,
+    Logged,
+    Note,
+    Noted,
+    Opened,
+    Piece,
+    Range,
+    Result,
+    Settled,
+)
 from pyrmute_tasks.jobs.lease import Lease, take
 from pyrmute_tasks.jobs.log import History, LogReader, LogWriter, epochs
+from pyrmute_tasks.jobs.states import Observed
 from pyrmute_tasks.jobs.storage import Storage
 from pyrmute_tasks.jobs.view import JobView
 from tests.unit.simulated_disk import Disk, SimulatedProcess, SimulatedStorage
@@ -35,6 +46,7 @@ from tests.unit.simulated_disk import Disk, SimulatedProcess, SimulatedStorage
 SCHEDULES: Final = int(os.environ.get("JOB_LOG_SCHEDULES", "200"))
 SOURCE: Final = (Range(0, 0, 7), Range(1, 0, 5))
 MOST_PROCESSES: Final = 4
+STILL: Final[dict[str, Callable[[], float]]] = {"now": lambda: 0.0, "monotonic": lambda: 0.0}
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ steps = st.integers(1, 9)
 works = st.builds(
     Work,
     st.sampled_from(
-        ["settle", "settle and commit", "settle and commit", "commit", "note", "let go"]
+        ["settle", "settle and commit", "settle and commit", "commit", "note", "let go", "fail"]
     ),
     st.integers(0, 20),
     st.integers(1, 4),
@@ -71,6 +83,7 @@ class Truth:
         self.acknowledged: list[Settled] = []
         self.written: dict[Piece, bytes] = {}
         self.sealed: tuple[int, list[Settled]] = (0, [])  # by the newest epoch that was opened
+        self.left: dict[int, str] = {}  # epochs whose driver let go, and how
         self.attempts = 0
 
 
@@ -84,8 +97,10 @@ class Driver:
 
     def take(self) -> None:
         before = self.truth.sealed
+        self.truth.attempts += 1
+        token = f"{self.truth.attempts}"
         try:
-            self.lease = lease.take(self.storage, {"host": "h"}, "code", monotonic=lambda: 0.0)
+            self.lease = lease.take(self.storage, {"host": "h"}, "code", token=token, **STILL)
         except LeaseLostError:
             return
         epoch, fold = self.lease.epoch, self.lease.fold
@@ -100,10 +115,11 @@ class Driver:
         if self.lease is None:
             self.take()
             return
+        held = self.lease
         try:
-            self._do(self.lease, work)
+            self._do(held, work)
         except LeaseLostError:
-            assert self.lease.epoch < max(epochs(SimulatedStorage(self.process.storage.disk)))
+            assert held.epoch < max(epochs(SimulatedStorage(self.process.storage.disk)))
             self.lease = None
 
     def _do(self, lease: Lease, work: Work) -> None:
@@ -113,9 +129,12 @@ class Driver:
             self.truth.acknowledged += lease.log.commit()
         if work.kind == "note":
             lease.log.log(Noted(Note.CRASH, "a worker died"))
-        if work.kind == "let go":
-            lease.let_go("paused")
+        if work.kind == "fail":
+            lease.log.log(Ended(Result.FAILED, 0, 0, 0))
+        if work.kind in ("let go", "fail"):
             self.lease = None
+            lease.let_go("paused")
+            self.truth.left[lease.epoch] = work.kind
 
     def _settle(self, lease: Lease, work: Work) -> None:
         """Do some of a gap."""
@@ -276,6 +295,10 @@ class LogMachine(RuleBasedStateMachine):
             self.check_counted(counted)
             lost = set(self.truth.acknowledged) - set(counted)
             assert not lost, f"acknowledged and lost: {lost}"
+            view = JobView.of(each)
+            if view.epoch in self.truth.left:
+                failed = self.truth.left[view.epoch] == "fail"
+                assert view.state is (Observed.FAILED if failed else Observed.STOPPED)
         epoch, sealed = self.truth.sealed
         before = ranges(each for each in found if each.epoch < epoch)
         assert before == sealed, "what was sealed has changed"
@@ -301,7 +324,7 @@ class LogMachine(RuleBasedStateMachine):
         self.cut_power(0)
         self.check()
         storage = SimulatedStorage(self.disk)
-        last = take(storage, {"host": "h"}, "code", monotonic=lambda: 0.0)
+        last = take(storage, {"host": "h"}, "code", token="last", **STILL)
         for gap in list(last.fold.gaps(SOURCE)):
             data = b"%d:%d-%d;" % gap
             count = gap.end - gap.start
@@ -364,14 +387,14 @@ def without_checksum(line: bytes, epoch: int, offset: int) -> Logged:
 
 
 def seal_before_lease(
-    storage: Storage, holder: Mapping[str, str | int], code: str, **clocks: Any
+    storage: Storage, holder: Mapping[str, str | int], code: str, *, token: str, **clocks: Any
 ) -> Lease:
     """The older logs are read, and then the lease is taken."""
     epoch = max(epochs(storage), default=0) + 1
     history = History(storage, before=epoch)
     view = JobView.of(history)
     history.sync()
-    leased = entries.Leased(epoch, str(random.random()), holder)
+    leased = entries.Leased(epoch, token, holder)
     line = entries.encode(leased, 0.0, epoch, 0)
     file = lease._create(storage, leased, line)
     storage.sync_folder()
