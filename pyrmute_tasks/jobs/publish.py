@@ -8,6 +8,7 @@ the target is there already.
 import contextlib
 import errno
 import hashlib
+import heapq
 import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,7 @@ from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.log import History, log_name
 from pyrmute_tasks.jobs.storage import NO_LINKS, FolderStorage, Storage
 
-__all__ = ["Proof", "digest_of", "in_order", "join", "prove", "publish", "verify"]
+__all__ = ["Output", "Proof", "digest_of", "in_order", "publish"]
 
 _KEY: Final = struct.Struct(">QQQQI")  # file, start; epoch, offset and length of the line
 _BLOCK_BYTES: Final = 1 << 20
@@ -83,59 +84,102 @@ def in_order(storage: Storage) -> Iterator[Settled]:
         yield entry
 
 
-def prove(storage: Storage, wanted: Sequence[Range]) -> Proof:
-    """Prove that the settled ranges are exactly what is wanted, and that their outputs are there.
+class Output:
+    """The output of a job: what its settled ranges have written, in source order.
 
-    Raises:
-        ProofError: If not; it names the first place.
+    Args:
+        folder: The job.
+        parent: What it retries, in whose output its own takes the place of ranges with rejects.
     """
-    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    length = records = outputs = rejected = 0
-    sizes: dict[str, int] = {}
-    expected = list(reversed(wanted))  # what is left, the next one last
-    for entry in in_order(storage):
-        if not expected or expected[-1][:2] != entry[:2] or entry.end > expected[-1].end:
-            raise ProofError(_not_covered(expected, entry.range))
-        rest = expected.pop()
-        if entry.end < rest.end:
-            expected.append(Range(rest.file, entry.end, rest.end))
-        put = entry.put or Piece("", 0, 0)
-        if put.length and put.offset + put.length > _size(storage, put.name, sizes):
-            raise ProofError(f"{put.name} has not all outputs of {_named(entry.range)}")
-        digest.update(repr((*entry[:6], put.length, entry.digest)).encode())
-        length += put.length
-        records += entry.records
-        outputs += entry.outputs
-        rejected += entry.rejected
-    if expected:
-        raise ProofError(_not_covered(expected, None))
-    return Proof(length, digest.hexdigest(), records, outputs, rejected)
 
+    def __init__(self, folder: JobFolder, parent: "Output | None" = None) -> None:
+        self.folder = folder
+        self.parent = parent
 
-def join(folder: JobFolder, descriptor: int) -> None:
-    """Write the outputs of all settled ranges to a file, in source order."""
-    for name, offset, length in _merged(in_order(folder.storage)):
-        source = os.open(folder.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            _copy(source, offset, length, descriptor, name)
-        finally:
-            os.close(source)
+    @property
+    def wanted(self) -> Sequence[Range]:
+        """The ranges that the whole output is about."""
+        return self.folder.spec.wanted if self.parent is None else self.parent.wanted
 
+    def ranges(self) -> Iterator[tuple[JobFolder, Settled]]:
+        """Yield the settled ranges in source order, each with the job that has its outputs."""
+        own = ((self.folder, entry) for entry in in_order(self.folder.storage))
+        if self.parent is None:
+            return own
+        kept = (pair for pair in self.parent.ranges() if not pair[1].rejected)
+        return heapq.merge(kept, own, key=lambda pair: pair[1][:2])
 
-def verify(folder: JobFolder, target: Path) -> Proof:
-    """Prove a job again, and that a file is its output, byte for byte.
+    def prove(self) -> Proof:
+        """Prove that the settled ranges are exactly what is wanted, and their outputs there.
 
-    Raises:
-        ProofError: If not; it names the first range whose bytes differ.
-        OSError: If the file cannot be read.
-    """
-    proof = prove(folder.storage, folder.spec.wanted)
-    _compare(folder, proof, target)
-    return proof
+        Raises:
+            ProofError: If not; it names the first place.
+        """
+        digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        length = records = outputs = rejected = 0
+        expected = list(reversed(self.wanted))  # what is left, the next one last
+        sizes = _Sizes()
+        for folder, entry in self.ranges():
+            if not expected or expected[-1][:2] != entry[:2] or entry.end > expected[-1].end:
+                raise ProofError(_not_covered(expected, entry.range))
+            rest = expected.pop()
+            if entry.end < rest.end:
+                expected.append(Range(rest.file, entry.end, rest.end))
+            put = entry.put or Piece("", 0, 0)
+            if put.length and put.offset + put.length > sizes.of(folder, put.name):
+                raise ProofError(f"{put.name} has not all outputs of {_named(entry.range)}")
+            digest.update(repr((*entry[:6], put.length, entry.digest)).encode())
+            length += put.length
+            records += entry.records
+            outputs += entry.outputs
+            rejected += entry.rejected
+        if expected:
+            raise ProofError(_not_covered(expected, None))
+        return Proof(length, digest.hexdigest(), records, outputs, rejected)
+
+    def verify(self, target: Path) -> Proof:
+        """Prove the job again, and that a file is its output, byte for byte.
+
+        Raises:
+            ProofError: If not; it names the first range whose bytes differ.
+            OSError: If the file cannot be read.
+        """
+        proof = self.prove()
+        self.compare(proof, target)
+        return proof
+
+    def compare(self, proof: Proof, target: Path) -> None:
+        """Compare a file with the digests of the settled ranges.
+
+        Raises:
+            ProofError: If one differs.
+            OSError: If the file cannot be read.
+        """
+        size = target.stat().st_size
+        if size != proof.length:
+            raise ProofError(f"{target} has {size} bytes, and the job has written {proof.length}")
+        with target.open("rb") as file:
+            for _, entry in self.ranges():
+                start = file.tell()
+                data = file.read(entry.put.length) if entry.put is not None else b""
+                if digest_of(data) != entry.digest and (data or entry.digest):
+                    raise ProofError(
+                        f"{target} differs between byte {start} and {start + len(data)}: these are "
+                        f"not the outputs of {_named(entry.range)}"
+                    )
+
+    def join(self, descriptor: int) -> None:
+        """Write the outputs of all settled ranges to a file, in source order."""
+        for folder, (name, offset, length) in _merged(self.ranges()):
+            source = os.open(folder.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                _copy(source, offset, length, descriptor, name)
+            finally:
+                os.close(source)
 
 
 def publish(
-    folder: JobFolder,
+    output: Output,
     lease: Lease,
     target: Path,
     *,
@@ -145,8 +189,8 @@ def publish(
     """Let a job's output appear as one file, and end the job.
 
     Args:
-        folder: The job.
-        lease: The right to drive it; its log is closed at the end.
+        output: The job's output.
+        lease: The right to drive the job; its log is closed at the end.
         target: The file, no link.
         overwrite: Replace a file that exists.
         prepare: Called with the descriptor of the new file, to set its mode and owner.
@@ -158,15 +202,15 @@ def publish(
         OSError: If it cannot be written.
     """
     lease.log.commit()
-    proof = prove(folder.storage, folder.spec.wanted)
-    temp = target.with_name(f"{_prefix(folder, target)}{lease.epoch}")
-    was_published = _is_published(folder, lease, proof, target)
-    _remove_temps(folder, target)
+    proof = output.prove()
+    temp = target.with_name(f"{_prefix(output, target)}{lease.epoch}")
+    was_published = _is_published(output, lease, proof, target)
+    _remove_temps(output, target)
     if not was_published:
         if not overwrite and os.path.lexists(target):
             raise ConfigurationError(f"cannot write {target}: it exists")
-        _write(folder, temp, prepare)
-        _compare(folder, proof, temp)
+        _write(output, temp, prepare)
+        output.compare(proof, temp)
     lease.log.log(Publishing(proof.length, proof.digest, temp.name))
     lease.log.commit()
     if not was_published:
@@ -179,52 +223,36 @@ def publish(
     return proof
 
 
-def _compare(folder: JobFolder, proof: Proof, target: Path) -> None:
-    """Compare a file with the digests of the settled ranges."""
-    size = target.stat().st_size
-    if size != proof.length:
-        raise ProofError(f"{target} has {size} bytes, and the job has written {proof.length}")
-    with target.open("rb") as file:
-        for entry in in_order(folder.storage):
-            start = file.tell()
-            data = file.read(entry.put.length) if entry.put is not None else b""
-            if digest_of(data) != entry.digest and (data or entry.digest):
-                raise ProofError(
-                    f"{target} differs at byte {start} or up to {len(data)} bytes behind it: these "
-                    f"are not the outputs of {_named(entry.range)}"
-                )
-
-
-def _is_published(folder: JobFolder, lease: Lease, proof: Proof, target: Path) -> bool:
+def _is_published(output: Output, lease: Lease, proof: Proof, target: Path) -> bool:
     """Whether an earlier epoch came to the renaming, and only did not log the end."""
     before = lease.view.publishing
     if before is None or before.digest != proof.digest:
         return False
     try:
-        _compare(folder, proof, target)
+        output.compare(proof, target)
     except (OSError, ProofError):
         return False
     return True
 
 
-def _prefix(folder: JobFolder, target: Path) -> str:
-    return f".{target.name}.{folder.spec.job}.joined."
+def _prefix(output: Output, target: Path) -> str:
+    return f".{target.name}.{output.folder.spec.job}.joined."
 
 
-def _remove_temps(folder: JobFolder, target: Path) -> None:
+def _remove_temps(output: Output, target: Path) -> None:
     """Remove what earlier epochs joined; one that is frozen finds nothing to rename then."""
-    prefix = _prefix(folder, target)
+    prefix = _prefix(output, target)
     for path in target.parent.iterdir():
         if path.name.startswith(prefix):
             path.unlink(missing_ok=True)
 
 
-def _write(folder: JobFolder, temp: Path, prepare: Callable[[int], None] | None) -> None:
+def _write(output: Output, temp: Path, prepare: Callable[[int], None] | None) -> None:
     descriptor = os.open(temp, _CREATE, 0o666)
     try:
         if prepare is not None:
             prepare(descriptor)
-        join(folder, descriptor)
+        output.join(descriptor)
         os.fsync(descriptor)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -259,20 +287,21 @@ def _appear_new(temp: Path, target: Path) -> None:
         temp.unlink()
 
 
-def _merged(entries: Iterator[Settled]) -> Iterator[Piece]:
+def _merged(ranges: Iterator[tuple[JobFolder, Settled]]) -> Iterator[tuple[JobFolder, Piece]]:
     """Yield where the outputs are, as few long pieces."""
-    last = Piece("", 0, 0)
-    for entry in entries:
+    last: tuple[JobFolder, Piece] | None = None
+    for folder, entry in ranges:
         put = entry.put
         if put is None:
             continue
-        if put.name == last.name and put.offset == last.offset + last.length:
-            last = Piece(last.name, last.offset, last.length + put.length)
-            continue
-        if last.length:
+        if last is not None:
+            other, (name, offset, length) = last
+            if other is folder and (put.name, put.offset) == (name, offset + length):
+                last = (folder, Piece(name, offset, length + put.length))
+                continue
             yield last
-        last = put
-    if last.length:
+        last = (folder, put)
+    if last is not None:
         yield last
 
 
@@ -295,20 +324,24 @@ def _copy(source: int, offset: int, length: int, target: int, name: str) -> None
         length -= done
 
 
-def _size(storage: Storage, name: str, known: dict[str, int]) -> int:
-    """Return a file's size; streams are looked at once, parts are asked for once each."""
-    if not name.startswith("stream."):
-        return _size_now(storage, name)
-    if name not in known:
-        known[name] = _size_now(storage, name)
-    return known[name]
+class _Sizes:
+    """Sizes of files with outputs; a stream is looked at once, for all of its ranges."""
 
+    def __init__(self) -> None:
+        self._streams: dict[tuple[Path, str], int] = {}
 
-def _size_now(storage: Storage, name: str) -> int:
-    try:
-        return storage.size(name)
-    except FileNotFoundError:
-        raise ProofError(f"{name} is gone, which has outputs that count") from None
+    def of(self, folder: JobFolder, name: str) -> int:
+        """Return a file's size."""
+        key = (folder.path, name)
+        if key in self._streams:
+            return self._streams[key]
+        try:
+            size = folder.storage.size(name)
+        except FileNotFoundError:
+            raise ProofError(f"{name} is gone, which has outputs that count") from None
+        if name.startswith("stream."):
+            self._streams[key] = size
+        return size
 
 
 def _not_covered(expected: Sequence[Range], found: Range | None) -> str:

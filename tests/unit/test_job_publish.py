@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from pyrmute_tasks.jobs.entries import Piece, Range, Result, Settled
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.log import LogWriter
-from pyrmute_tasks.jobs.publish import digest_of, in_order, prove, publish, verify
+from pyrmute_tasks.jobs.publish import Output, digest_of, in_order, publish
 from pyrmute_tasks.jobs.spec import SourceFile, Spec
 from pyrmute_tasks.jobs.states import Observed
 
@@ -73,10 +74,10 @@ def files_beside(target: Path) -> list[str]:
 
 def test_output_is_joined_in_order_of_the_source(folder: JobFolder, target: Path) -> None:
     lease = do_all(folder)
-    proof = publish(folder, lease, target)
+    proof = publish(Output(folder), lease, target)
     assert target.read_bytes() == WHOLE
     assert (proof.length, proof.records, proof.outputs) == (len(WHOLE), 10, 10)
-    assert verify(folder, target) == proof
+    assert Output(folder).verify(target) == proof
     assert files_beside(target) == ["job", "out"]
     view = folder.view()
     assert view.state is Observed.SUCCEEDED
@@ -90,7 +91,7 @@ def test_rejects_are_part_of_the_proof(folder: JobFolder, target: Path) -> None:
     rejects = lease.log.put_rejects(b"{}")
     lease.log.settle(Settled(0, 4, 10, 6, 0, 6, None, "", rejects))
     lease.log.commit()
-    proof = publish(folder, lease, target)
+    proof = publish(Output(folder), lease, target)
     assert (proof.records, proof.outputs, proof.rejected) == (10, 4, 6)
     assert target.read_bytes() == WHOLE[: len(target.read_bytes())]
     end = folder.end()
@@ -116,26 +117,54 @@ def test_job_with_a_gap_is_not_published(folder: JobFolder, target: Path) -> Non
     settle(folder, lease, 5, 10, by_reference=False)
     lease.log.commit()
     with pytest.raises(ProofError, match="file 0, 4 to 10 is wanted, and file 0, 5 to 10 is sett"):
-        publish(folder, lease, target)
+        publish(Output(folder), lease, target)
     assert files_beside(target) == ["job"]
     settle(folder, lease, 4, 5, by_reference=False)
-    publish(folder, lease, target)
+    publish(Output(folder), lease, target)
     assert target.read_bytes() == WHOLE
 
 
 def test_ranges_beyond_the_source_are_no_proof(folder: JobFolder) -> None:
-    lease = do_all(folder)
-    assert prove(folder.storage, [Range(0, 0, 10)]).records == 10
+    lease, spec = do_all(folder), folder.spec
+    assert Output(folder).prove().records == 10
     for wanted, told in [
         ([Range(0, 0, 9)], "nothing more is wanted, and file 0, 9 to 10"),
         ([Range(0, 0, 11)], "file 0, 10 to 11 is wanted, and nothing more is settled"),
         ([Range(0, 0, 10), Range(1, 0, 1)], "file 1, 0 to 1 is wanted"),
         ([Range(0, 1, 10)], "file 0, 1 to 10 is wanted, and file 0, 0 to 2"),
-        ([], "nothing more is wanted"),
     ]:
+        folder.spec = replace(spec, only=tuple(wanted))
         with pytest.raises(ProofError, match=told):
-            prove(folder.storage, wanted)
+            Output(folder).prove()
     lease.log.close()
+
+
+def test_retry_takes_the_place_of_what_was_rejected(
+    folder: JobFolder, target: Path, tmp_path: Path
+) -> None:
+    lease = take(folder)
+    for start, end in [(0, 3), (5, 8)]:
+        settle(folder, lease, start, end, by_reference=False)
+    for start, end in [(3, 5), (8, 10)]:  # each without its last record
+        data = b"line %d\n" % start
+        put, rejects = lease.log.put(data), lease.log.put_rejects(b"{}")
+        lease.log.settle(Settled(0, start, end, 2, 1, 1, put, digest_of(data), rejects))
+    publish(Output(folder), lease, target)
+    rejected = tuple(span.range for span in folder.view().fold.rejected_spans())
+    assert rejected == (Range(0, 3, 5), Range(0, 8, 10))
+
+    spec = replace(folder.spec, job="retry", only=rejected, parent="job")
+    retry = JobFolder.create(tmp_path / "retry", spec)
+    output, lease = Output(retry, Output(folder)), take(retry)
+    settle(retry, lease, 8, 10, by_reference=True)
+    with pytest.raises(ProofError, match="file 0, 3 to 10 is wanted, and file 0, 5 to 8 is set"):
+        publish(output, lease, target, overwrite=True)
+    settle(retry, lease, 3, 5, by_reference=False)
+    assert not list(lease.fold.gaps(spec.wanted))
+    proof = publish(output, lease, target, overwrite=True)
+    assert (proof.records, proof.rejected) == (10, 0)
+    assert target.read_bytes() == WHOLE
+    assert output.verify(target) == proof
 
 
 def test_parts_that_are_gone_or_cut_are_no_proof(folder: JobFolder, target: Path) -> None:
@@ -144,10 +173,10 @@ def test_parts_that_are_gone_or_cut_are_no_proof(folder: JobFolder, target: Path
     data = part.read_bytes()
     part.write_bytes(data[:-1])
     with pytest.raises(ProofError, match="has not all outputs of file 0, 4 to 6"):
-        publish(folder, lease, target)
+        publish(Output(folder), lease, target)
     part.unlink()
     with pytest.raises(ProofError, match="is gone, which has outputs that count"):
-        publish(folder, lease, target)
+        publish(Output(folder), lease, target)
     assert files_beside(target) == ["job"]
 
 
@@ -156,7 +185,7 @@ def test_part_with_other_bytes_is_not_published(folder: JobFolder, target: Path)
     part = folder.path / folder.attempt(Range(0, 4, 6), 1, 1)
     part.write_bytes(part.read_bytes().upper())
     with pytest.raises(ProofError, match="not the outputs of file 0, 4 to 6"):
-        publish(folder, lease, target)
+        publish(Output(folder), lease, target)
     assert not target.exists()
 
 
@@ -164,19 +193,19 @@ def test_part_with_other_bytes_is_not_published(folder: JobFolder, target: Path)
 def test_verify_finds_damage_later(
     folder: JobFolder, target: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    publish(folder, do_all(folder), target)
+    publish(Output(folder), do_all(folder), target)
     target.write_bytes(damage(WHOLE))
-    with pytest.raises(ProofError, match=r"out (has 69 bytes|differs at byte 28)"):
-        verify(folder, target)
+    with pytest.raises(ProofError, match=r"out (has 69 bytes|differs between byte 28 and 42)"):
+        Output(folder).verify(target)
 
 
 def test_target_is_replaced_only_if_asked_to(folder: JobFolder, target: Path) -> None:
     target.write_bytes(b"old")
     lease = do_all(folder)
     with pytest.raises(ConfigurationError, match="it exists"):
-        publish(folder, lease, target)
+        publish(Output(folder), lease, target)
     assert target.read_bytes() == b"old"
-    publish(folder, lease, target, overwrite=True, prepare=lambda fd: os.fchmod(fd, 0o640))
+    publish(Output(folder), lease, target, overwrite=True, prepare=lambda fd: os.fchmod(fd, 0o640))
     assert target.read_bytes() == WHOLE
     assert target.stat().st_mode & 0o777 == 0o640
 
@@ -185,7 +214,7 @@ def test_who_lost_the_lease_publishes_nothing(folder: JobFolder, target: Path) -
     frozen = do_all(folder)
     take(folder)
     with pytest.raises(LeaseLostError):
-        publish(folder, frozen, target)
+        publish(Output(folder), frozen, target)
     assert not target.exists()
 
 
@@ -196,7 +225,7 @@ def test_join_without_copies_in_the_kernel(
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "copy_file_range", refuse)
-    publish(folder, do_all(folder), target)
+    publish(Output(folder), do_all(folder), target)
     assert target.read_bytes() == WHOLE
 
 
@@ -209,7 +238,7 @@ def test_publishing_without_hard_links(
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    publish(folder, lease, target)
+    publish(Output(folder), lease, target)
     assert target.read_bytes() == WHOLE
 
 
@@ -236,8 +265,8 @@ def killing(call: Callable[..., object], *, after: bool, at: int) -> Callable[..
     ("owner", "call", "at"),
     [
         (publishing, "_remove_temps", 1),
-        (publishing, "join", 1),
-        (publishing, "_compare", 1),
+        (Output, "join", 1),
+        (Output, "compare", 1),
         (LogWriter, "commit", 2),
         (publishing, "_appear", 1),
         (LogWriter, "commit", 3),
@@ -258,11 +287,11 @@ def test_publishing_that_is_cut_off_is_taken_up(
     with monkeypatch.context() as patched:
         patched.setattr(owner, call, killing(getattr(owner, call), after=after, at=at))
         with pytest.raises(Killed):
-            publish(folder, lease, target, overwrite=overwrite)
+            publish(Output(folder), lease, target, overwrite=overwrite)
     ended = call == "commit" and at == 3 and after
     assert (folder.end() is not None) == ended
     if not ended:
-        publish(folder, take(folder), target, overwrite=overwrite)
+        publish(Output(folder), take(folder), target, overwrite=overwrite)
     assert target.read_bytes() == WHOLE
     assert files_beside(target) == ["job", "out"]
     assert folder.view().state is Observed.SUCCEEDED
@@ -275,9 +304,9 @@ def test_name_without_its_temporary_file_is_taken_up(
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", killing(Path.unlink, after=False, at=1))
         with pytest.raises(Killed):
-            publish(folder, lease, target)
+            publish(Output(folder), lease, target)
     assert len(files_beside(target)) == 3  # both names of one file
-    publish(folder, take(folder), target)
+    publish(Output(folder), take(folder), target)
     assert files_beside(target) == ["job", "out"]
 
 
@@ -289,13 +318,13 @@ def test_who_wakes_before_the_renaming_replaces_nothing(
 
     def sleep(temp: Path, at: Path, *, overwrite: bool) -> None:
         monkeypatch.undo()
-        publish(folder, take(folder), at, overwrite=overwrite)
+        publish(Output(folder), take(folder), at, overwrite=overwrite)
         target.write_bytes(b"used by somebody")
         appear(temp, at, overwrite=overwrite)
 
     monkeypatch.setattr(publishing, "_appear", sleep)
     with pytest.raises(LeaseLostError, match="was removed"):
-        publish(folder, frozen, target, overwrite=overwrite)
+        publish(Output(folder), frozen, target, overwrite=overwrite)
     assert target.read_bytes() == b"used by somebody"
 
 
@@ -304,5 +333,5 @@ def test_damaged_log_publishes_nothing(folder: JobFolder, target: Path) -> None:
     path = folder.path / "log.1"
     path.write_bytes(path.read_bytes().replace(b'"in":2', b'"in":3'))
     with pytest.raises(JobLogError, match="damaged"):
-        publish(folder, lease, target)
+        publish(Output(folder), lease, target)
     assert not target.exists()
