@@ -43,10 +43,12 @@ class Driver:
                 self.acknowledged.add(Range(*map(int, numbers)))
 
     def end(self, how: signal.Signals) -> None:
+        assert self.process.stdout is not None
+        if self.process.stdout.closed:
+            return
         self.process.send_signal(how)
         self.read(RECORDS)
         self.process.wait(30)
-        assert self.process.stdout is not None
         self.process.stdout.close()
 
 
@@ -56,8 +58,7 @@ def drivers() -> Iterator[list[Driver]]:
     started: list[Driver] = []
     yield started
     for driver in started:
-        if driver.process.poll() is None:
-            driver.end(signal.SIGKILL)
+        driver.end(signal.SIGKILL)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
