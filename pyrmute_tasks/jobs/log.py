@@ -208,7 +208,7 @@ class LogWriter:
 
     Entries are kept until `commit`. Once a write, a sync or the look for a newer epoch has failed,
     everything raises that error: what the files then have is unknown, and a new epoch goes on.
-    Not for several threads.
+    Not for several threads, but for `beat`.
 
     Args:
         storage: The job's files.
@@ -310,8 +310,11 @@ class LogWriter:
     def beat(self) -> None:
         """Show that the writer lives, and make sure that no newer epoch has begun.
 
+        May be called by a thread of its own, so that it goes on while an output is joined.
+
         Raises:
             LeaseLostError: If one has.
+            OSError: If the log cannot be reached; the next time it may be.
         """
         self._check()
         try:
