@@ -6,7 +6,7 @@ BENCH_VENV := .venv-bench
 # Three for two CPUs: half of the tests wait for servers.
 TEST_PROCESSES ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 
-.PHONY: demo test coverage test-matrix differential chaos check hooks bench clean
+.PHONY: demo test coverage test-matrix differential chaos job-log check hooks bench clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/python examples/demo.py
@@ -31,6 +31,10 @@ differential: $(VENV)/.dev
 # The long form of tests/chaos: some 25 minutes on two cores. CHAOS="--schedules 10" and the like.
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos.schedules $(CHAOS)
+
+# The long form of the job log's state machine: 3,000 schedules, some two minutes.
+job-log: $(VENV)/.dev
+	JOB_LOG_SCHEDULES=3000 $(BIN)/python -m pytest tests/unit/test_job_log_machine.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
