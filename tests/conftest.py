@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from hypothesis import settings
 from packaging.version import Version
+
+if TYPE_CHECKING:
+    from tests.fleets import RabbitMQ
 
 settings.register_profile("ci", derandomize=True, deadline=None)
 
@@ -84,6 +87,15 @@ def descendants(pid: int) -> list[int]:
     except OSError:
         return []
     return [found for child in map(int, children) for found in (child, *descendants(child))]
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> "Iterator[RabbitMQ]":
+    """One server for all tests of a process; it may be restarted, but must be left running."""
+    from tests.fleets import RabbitMQ  # those modules need this one
+
+    with RabbitMQ() as server:
+        yield server
 
 
 @pytest.fixture

@@ -28,10 +28,8 @@ from pyrmute_tasks.distributed import store
 from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.distributed.queue_depth import RedisDepth, depth_of, queue_lists
 from tests.conftest import ROOT, wait_until
-from tests.fleets import Fleet
-from tests.integration.private_fleet import PrivateFleet, private_fleet
+from tests.fleets import Fleet, RabbitMQ, private_fleet, rabbitmq_fleet
 from tests.people import manager, person
-from tests.rabbitmq import rabbitmq_fleet
 
 HOP = ("Person", "1.0.0", "3.0.0")
 MANAGER = "tests.people:manager"
@@ -98,12 +96,12 @@ def test_the_command_line_tells_it_in_one_sentence(tmp_path: Path) -> None:
     assert result.stderr.count("\n") == 1
 
 
-def test_workers_on_another_broker_are_named() -> None:
+def test_workers_on_another_broker_are_named(rabbitmq: RabbitMQ) -> None:
     """Producers use RabbitMQ, and the worker the store's Redis."""
-    with rabbitmq_fleet(0, stall_s=STALL_S) as fleet:
+    with rabbitmq_fleet(rabbitmq, 0, stall_s=STALL_S) as fleet:
         producers = fleet.settings
         fleet.settings = replace(producers, broker_url=producers.store_url)
-        fleet.start_worker("elsewhere")
+        fleet.start_worker()
         began = time.monotonic()
         with (
             Migrator(manager, settings=producers) as migrator,
@@ -169,7 +167,7 @@ def test_a_cancelled_consumer_that_runs_a_chunk_is_waited_for() -> None:
                 list(stream)
 
 
-def heard(fleet: PrivateFleet) -> list[Any]:
+def heard(fleet: Fleet) -> list[Any]:
     with closing(store.Store(fleet.settings)) as found:
         return found.workers()
 
@@ -179,15 +177,15 @@ def heard(fleet: PrivateFleet) -> list[Any]:
 
 def test_a_consumer_timeout_that_is_too_short_interrupts_no_chunk() -> None:
     with (
-        rabbitmq_fleet(1, consumer_timeout_s=1.0, stall_s=STALL_S) as fleet,
+        RabbitMQ(consumer_timeout_s=1.0) as server,
+        rabbitmq_fleet(server, 1, stall_s=STALL_S) as fleet,
         Migrator(manager, settings=fleet.settings) as migrator,
     ):
         assert len(migrator.migrate_batch_data(sleepers(1, 8.0), *HOP)) == 1
         # What is quick enough is not disturbed.
         assert len(migrator.migrate_batch(people(), *HOP)) == 8
-        assert "Connection to broker lost" in fleet.log("worker-1") or (
-            "PRECONDITION_FAILED" in fleet.log("worker-1")
-        )
+        log = fleet.workers[0].log
+        assert "Connection to broker lost" in log or "PRECONDITION_FAILED" in log
 
 
 # --- what is no stall ---------------------------------------------------------------------------

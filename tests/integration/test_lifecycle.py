@@ -15,7 +15,7 @@ import pytest
 from pyrmute_tasks import Migrator, MigratorClosedError
 from pyrmute_tasks.distributed.leftovers import FOLDER_PREFIX, remove_leftovers
 from tests.conftest import ROOT, descendants, is_alive, wait_until
-from tests.integration.private_fleet import PrivateFleet, private_fleet
+from tests.fleets import Fleet, private_fleet
 from tests.people import manager, person
 
 HOP: Final = ("Person", "1.0.0", "3.0.0")
@@ -57,7 +57,7 @@ def people() -> Iterator[Migrator]:
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[PrivateFleet]:
+def fleet() -> Iterator[Fleet]:
     with private_fleet("tests.people:manager") as found:
         found.start_worker()
         yield found
@@ -162,13 +162,13 @@ def test_first_calls_from_four_threads_have_one_fleet(private_tmp: Path) -> None
 # --- closing while something is open --------------------------------------------------------
 
 
-def open_ones(people: Migrator, fleet: PrivateFleet, where: str) -> Migrator:
+def open_ones(people: Migrator, fleet: Fleet, where: str) -> Migrator:
     return people if where == "embedded" else Migrator(manager, settings=fleet.settings)
 
 
 @pytest.mark.parametrize("where", ["embedded", "running"])
 def test_a_stream_that_outlives_its_migrator_says_so(
-    people: Migrator, fleet: PrivateFleet, where: str
+    people: Migrator, fleet: Fleet, where: str
 ) -> None:
     migrator = open_ones(people, fleet, where)
     records = [person(index) for index in range(500)]
@@ -189,7 +189,7 @@ def test_a_stream_that_outlives_its_migrator_says_so(
 
 @pytest.mark.parametrize("where", ["embedded", "running"])
 def test_another_thread_closes_while_a_stream_waits(
-    people: Migrator, fleet: PrivateFleet, where: str
+    people: Migrator, fleet: Fleet, where: str
 ) -> None:
     migrator = open_ones(people, fleet, where)
     stream = migrator.migrate_batch_data_streaming(iter(SLOW), *HOP, chunk_size=5)
@@ -212,9 +212,7 @@ def test_another_thread_closes_while_a_stream_waits(
 
 
 @pytest.mark.parametrize("where", ["embedded", "running"])
-def test_a_source_closes_its_own_migrator(
-    people: Migrator, fleet: PrivateFleet, where: str
-) -> None:
+def test_a_source_closes_its_own_migrator(people: Migrator, fleet: Fleet, where: str) -> None:
     migrator = open_ones(people, fleet, where)
 
     def source() -> Iterator[Any]:

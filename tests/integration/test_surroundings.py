@@ -12,7 +12,7 @@ from celery import Celery
 
 from pyrmute_tasks import Migrator, Settings
 from tests.conftest import ROOT
-from tests.integration.private_fleet import private_fleet
+from tests.fleets import private_fleet
 from tests.people import manager, person
 
 HOP = ("Person", "1.0.0", "3.0.0")
