@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 settings.register_profile("ci", derandomize=True, deadline=None)
 
+# The fixture of all tests, and folders of those that wait for servers and so begin first.
+_OF_ALL = "no_settings"
+_FIRST = ("chaos", "integration", "contract", "acceptance", "differential")
+
 ROOT = Path(__file__).parents[1]
 
 _SETTING = re.compile("PYRMUTE_TASKS_|(CELERY|FLOWER)_|(APP|BROKER_URL|RESULT_BACKEND)$")
@@ -40,6 +44,32 @@ def no_settings() -> Iterator[None]:
     found = strip_settings()
     yield
     os.environ.update(found)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let tests that share a fleet run in one process, every other one where there is room."""
+    groups = [(item, shared_place(item)) for item in items]
+    for item, group in groups:
+        item.add_marker(pytest.mark.xdist_group(group))
+    # Whole groups, the longest ways first: what is short fills the gaps at the end.
+    items[:] = [item for item, _ in sorted(groups, key=lambda each: _is_last(each[1]))]
+
+
+def shared_place(item: pytest.Item) -> str:
+    """Return where the widest fixture comes from that a test shares with others, or its own id."""
+    found = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
+    places = [
+        definitions[-1].baseid
+        for name, definitions in found.items()
+        if definitions[-1].scope in ("session", "module") and name != _OF_ALL
+    ]
+    if item.nodeid.startswith("tests/unit/"):
+        places.append(item.nodeid.partition("::")[0])
+    return min(filter(None, places), key=len, default=item.nodeid)
+
+
+def _is_last(group: str) -> bool:
+    return not group.startswith(tuple(f"tests/{folder}" for folder in _FIRST)) and group != "tests"
 
 
 def version_info(package: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from tests.chaos.faults import Fault, run_fault
 from tests.chaos.runs import load_flights
 from tests.fleets import RabbitMQ
 
-pytestmark = pytest.mark.chaos
+pytestmark = pytest.mark.slow
 
 # Those that break a fleet in different ways. `make chaos` has all faults, on both brokers; those
 # of the line between two hosts are in tests/integration/test_network.py.

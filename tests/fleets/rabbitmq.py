@@ -28,6 +28,10 @@ USER: Final = "tester"
 _DEBIAN_HOMES: Final = "lib/rabbitmq/lib/rabbitmq_server-*"  # what /usr/sbin has is a wrapper
 _HELLO: Final = b"AMQP\x00\x00\x09\x01"
 _START_TIMEOUT_S: Final = 60.0
+# Its threads shall sleep when there is nothing to do, and not spin: tests need the processors.
+_ERLANG: Final = (
+    "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none"
+)
 _CONTROL_S: Final = 30.0  # its command line takes seconds to start
 
 
@@ -202,7 +206,7 @@ class RabbitMQ:
             "RABBITMQ_NODE_IP_ADDRESS": self._host,
             "RABBITMQ_NODE_PORT": str(self._ports["amqp"]),
             "RABBITMQ_DIST_PORT": str(self._ports["dist"]),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERLANG,
             "RABBITMQ_MNESIA_BASE": str(directory / "data"),
             "RABBITMQ_LOG_BASE": str(directory),
             "RABBITMQ_LOGS": "-",

@@ -33,7 +33,7 @@ from tests.people import manager, person
 
 HOP = ("Person", "1.0.0", "3.0.0")
 MANAGER = "tests.people:manager"
-STALL_S = 3.0
+STALL_S = 2.0
 SOON_S = 5.0  # after a deadline
 FAR_S = 0.15
 HALF_OPEN_S = 12.0  # until a line that swallows everything is left, more than once
@@ -141,24 +141,26 @@ def test_a_consumer_that_was_cancelled_is_named() -> None:
     with private_fleet(MANAGER, worker_wait_s=1.0, outage_s=2.0) as fleet:
         fleet.start_worker()
         with create_app(fleet.settings) as app:
-            app.control.cancel_consumer(fleet.settings.queue, reply=True, timeout=5)
+            app.control.cancel_consumer(fleet.settings.queue, reply=True, limit=1, timeout=5)
             wait_until(lambda: not any(w.is_serving for w in heard(fleet)), "it has told so")
             with (
                 Migrator(manager, settings=fleet.settings) as migrator,
                 pytest.raises(NoWorkersError, match=r"1 are there and take none.*cancel_consumer"),
             ):
                 migrator.migrate_batch(people(), *HOP)
-            app.control.add_consumer(fleet.settings.queue, reply=True, timeout=5)
+            app.control.add_consumer(fleet.settings.queue, reply=True, limit=1, timeout=5)
             wait_until(lambda: any(w.is_serving for w in heard(fleet)), "it has told so")
         with Migrator(manager, settings=fleet.settings) as migrator:
             assert len(migrator.migrate_batch(people(), *HOP)) == 8
 
 
 def test_a_cancelled_consumer_that_runs_a_chunk_is_waited_for() -> None:
+    # The worker may hold the second chunk, too, and none of the others.
+    records = [*sleepers(1, 4.0), *sleepers(8, 0.1)]
     with private_fleet(MANAGER, worker_wait_s=1.0, outage_s=1.0, stall_s=2.0) as fleet:
         fleet.start_worker()
         with create_app(fleet.settings) as app, Migrator(manager, settings=fleet.settings) as job:
-            stream = job.migrate_batch_data_streaming(sleepers(9, 4.0), *HOP, chunk_size=1)
+            stream = job.migrate_batch_data_streaming(records, *HOP, chunk_size=1)
             cancel = threading.Timer(1.0, lambda: app.control.cancel_consumer(fleet.settings.queue))
             cancel.start()
             assert next(stream)["first_name"] == "sleep:4.0"
@@ -175,6 +177,7 @@ def heard(fleet: Fleet) -> list[Any]:
 # --- chunks that are begun again and again ------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_consumer_timeout_that_is_too_short_interrupts_no_chunk() -> None:
     with (
         RabbitMQ(consumer_timeout_s=1.0) as server,
@@ -200,7 +203,7 @@ def test_workers_that_are_busy_with_other_jobs_are_waited_for() -> None:
             Migrator(manager, settings=quick) as second,
         ):
             busy = threading.Thread(
-                target=first.migrate_batch_data, args=(sleepers(3, 2.0), *HOP, 1)
+                target=first.migrate_batch_data, args=(sleepers(2, 2.0), *HOP, 1)
             )
             busy.start()
             wait_until(lambda: any(w.running for w in heard(fleet)), "the other job runs")
@@ -212,12 +215,13 @@ def test_a_chunk_that_takes_longer_is_waited_for() -> None:
     with private_fleet(MANAGER, stall_s=2.0) as fleet:
         fleet.start_worker()
         with Migrator(manager, settings=fleet.settings) as migrator:
-            assert len(migrator.migrate_batch_data(sleepers(2, 4.0), *HOP, chunk_size=1)) == 2
+            assert len(migrator.migrate_batch_data(sleepers(1, 4.0), *HOP, chunk_size=1)) == 1
 
 
 # --- servers ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_far_server_holds_up_nothing(tmp_path: Path) -> None:
     """A producer whose Redis is 150 ms away, each way: surveys are made beside collecting."""
     with Fleet(tmp_path, MANAGER, queue="far", delay_s=FAR_S) as fleet:
@@ -236,6 +240,7 @@ def test_a_far_server_holds_up_nothing(tmp_path: Path) -> None:
         assert opened < 15
 
 
+@pytest.mark.slow
 def test_a_read_that_is_half_open_keeps_no_lost_chunk_waiting(tmp_path: Path) -> None:
     """Whatever the producer waits for never comes, and a worker is lost at the same moment."""
     with Fleet(tmp_path, MANAGER, queue="half-open") as fleet:

@@ -18,7 +18,7 @@ from tests.people import manager
 
 HOP = ("Person", "1.0.0", "3.0.0")
 DEEDS = ["sleep:0.05", "touchy:0.05"]
-RECORDS = 160
+RECORDS = 100
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_children_that_are_ended_fail_no_record(on_redis: Fleet, deed: str) -> N
     """As the pool ends them when its worker is shut down and has no more time."""
 
     def end(wait_for_outputs: Callable[[int], None]) -> None:
-        for count in (8, 40, 80):
+        for count in (8, 24, 48):
             wait_for_outputs(count)
             for worker in on_redis.workers:
                 for child in descendants(worker.pid):
@@ -103,7 +103,7 @@ def test_children_that_are_ended_fail_no_record(on_redis: Fleet, deed: str) -> N
 @pytest.mark.parametrize("deed", DEEDS)
 def test_connections_to_redis_that_are_cut_interrupt_no_chunk(on_redis: Fleet, deed: str) -> None:
     def cut(wait_for_outputs: Callable[[int], None]) -> None:
-        for count in (8, 40, 80):
+        for count in (8, 24, 48):
             wait_for_outputs(count)
             for kind in ("normal", "pubsub"):
                 on_redis.broker.client_kill_filter(_type=kind, skipme=True)
@@ -114,6 +114,7 @@ def test_connections_to_redis_that_are_cut_interrupt_no_chunk(on_redis: Fleet, d
     assert "Connection to broker lost" in log_of(on_redis)
 
 
+@pytest.mark.slow
 def test_a_rabbitmq_that_restarts_interrupts_no_chunk(
     rabbitmq: RabbitMQ, on_rabbitmq: Fleet
 ) -> None:

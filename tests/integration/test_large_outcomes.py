@@ -20,7 +20,7 @@ def seed(index: int, size_bytes: int = SIZE_BYTES, letter: str = "") -> str:
 
 
 def run(source: Path, target: Path) -> "subprocess.CompletedProcess[str]":
-    arguments = ["run", "--manager", MANAGER, *HOP, "--workers", "2", "--chunk-size", str(COUNT)]
+    arguments = ["run", "--manager", MANAGER, *HOP, "--workers", "1", "--chunk-size", str(COUNT)]
     arguments += ["--keep-partial", str(source), str(target)]
     return subprocess.run(
         [sys.executable, "-m", "pyrmute_tasks", *arguments],
@@ -80,7 +80,7 @@ def seeds(sizes):
 
 HOP = ("Seed", "1.0.0", "2.0.0")
 if __name__ == "__main__":
-    with Migrator("tests.integration.small_frames:manager", workers=2) as migrator:
+    with Migrator("tests.integration.small_frames:manager", workers=1) as migrator:
         sizes = [2000] * 100
         got = migrator.migrate_batch(seeds(sizes), *HOP, chunk_size=100)
         assert got == manager.migrate_batch(seeds(sizes), *HOP)

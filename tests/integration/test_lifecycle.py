@@ -315,6 +315,7 @@ except Exception as error:
     deep.rmdir()
 
 
+@pytest.mark.slow
 def test_a_migrator_works_in_children_of_multiprocessing_and_within_another(
     private_tmp: Path, tmp_path: Path
 ) -> None:

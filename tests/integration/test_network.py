@@ -15,6 +15,8 @@ from tests.chaos.runs import MANAGER, Damage, Feed, Result, Run, load_flights
 from tests.fleets import Fleet, RabbitMQ, Side
 from tests.fleets.namespaces import FAR, Line, TwoHosts, require_hosts
 
+pytestmark = pytest.mark.slow
+
 HALF_OPEN_S = 15.0
 CUT_S = 3.0
 OUTAGE_S = 3.0

@@ -79,6 +79,7 @@ def begun_before_a_small_job_ends(fleet: Fleet, chunk_s: float, log: Path) -> in
     return len([job for job in begun(log)[before:] if job != "small"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("slots_a_worker", "chunk_s", "most_chunk_times"),
     [

@@ -182,6 +182,7 @@ def test_nothing_of_a_job_is_left_in_the_store(fleet: Fleet, job: Job) -> None:
 # --- the life of workers ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_health_and_termination() -> None:
     with Topology() as topology:
         unhealthy = topology.health()
