@@ -9,7 +9,7 @@ import random
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -51,7 +51,7 @@ class Processes:
     def start(
         self,
         name: str,
-        command: list[str],
+        command: Sequence[str],
         env: Mapping[str, str] | None = None,
         *,
         cwd: Path = ROOT,
