@@ -46,12 +46,13 @@ def no_settings() -> Iterator[None]:
     os.environ.update(found)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let tests that share a fleet run in one process, every other one where there is room."""
     groups = [(item, shared_place(item)) for item in items]
-    for item, group in groups:
-        item.add_marker(pytest.mark.xdist_group(group))
-    # Whole groups, the longest ways first: what is short fills the gaps at the end.
+    if config.pluginmanager.hasplugin("xdist"):
+        for item, group in groups:
+            item.add_marker(pytest.mark.xdist_group(group))
+    # Those that wait come first: what is short fills the gaps at the end.
     items[:] = [item for item, _ in sorted(groups, key=lambda each: _is_last(each[1]))]
 
 
