@@ -212,7 +212,9 @@ def test_a_killed_run_s_partial_file_is_removed_by_the_next_one(
     target = tmp_path / "out.jsonl"
     slow = tmp_path / "slow.jsonl"
     slow.write_text('{"name": "sleep:0.01", "age": 1}\n' * 10_000)
-    with running("run", *MANAGER, *HOP, "--chunk-size", 10, slow, target) as process:
+    with running(
+        "run", *MANAGER, *HOP, "--workers", 1, "--chunk-size", 10, slow, target
+    ) as process:
         wait_until(lambda: size_of_partial(target), "it has written")
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -21,7 +21,7 @@ HOP = ("Person", "1.0.0", "3.0.0")
 
 @pytest.fixture(scope="module")
 def adopted() -> Iterator[Migrator]:
-    with Migrator(pyrmute_people.manager, workers=2) as migrator:
+    with Migrator(pyrmute_people.manager, workers=1) as migrator:
         yield migrator
 
 
