@@ -16,7 +16,7 @@ demo: $(VENV)/.runtime
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow"
 
-# What takes real time: servers and workers that are killed, frozen, far or cut off.
+# What takes real time or many processes: CONTRIBUTING.md says what that is.
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m slow
 

@@ -245,7 +245,15 @@ def size_of_partial(target: Path) -> int:
     return sum(path.stat().st_size for path in target.parent.glob(f".{target.name}.*.partial"))
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how",
+    [
+        signal.SIGINT,
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_run_leaves_nothing_behind(
     how: signal.Signals, tmp_path: Path, private_tmp: Path
 ) -> None:
@@ -332,6 +340,7 @@ def test_a_source_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [pipe]
 
 
+@pytest.mark.slow
 def test_a_fleet_that_is_running_serves_a_run(source: Path, tmp_path: Path) -> None:
     """Two `pyrmute-tasks worker` processes and a server of the test's own."""
     from pyrmute_tasks.distributed.embedded import EmbeddedFleet

@@ -47,7 +47,9 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
         yield fleet
 
 
-@pytest.mark.parametrize("code", [OLDER_STEP, WITHOUT_THE_MODEL])
+@pytest.mark.parametrize(
+    "code", [OLDER_STEP, pytest.param(WITHOUT_THE_MODEL, marks=pytest.mark.slow)]
+)
 def test_chunks_go_to_the_worker_with_the_right_code(
     fleet: Fleet, tmp_path: Path, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -104,6 +104,7 @@ def test_an_error_is_raised_while_later_chunks_still_run(fleet: Fleet, tmp_path:
     assert time.monotonic() - began > 4, "a chunk was running all the time"
 
 
+@pytest.mark.slow
 def test_100_failed_jobs_leave_nothing(fleet: Fleet) -> None:
     with (
         Migrator(manager, settings=fleet.settings, window=Window(WINDOW)) as migrator,

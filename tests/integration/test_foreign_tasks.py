@@ -73,6 +73,7 @@ def test_foreign_tasks_are_moved_on_redis() -> None:
         assert worker.log.count("of somebody else is on this queue and was moved") == len(sent)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(150)
 def test_foreign_tasks_take_bounded_room() -> None:
     with private_fleet("tests.people:manager") as fleet:

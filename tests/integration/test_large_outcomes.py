@@ -44,7 +44,10 @@ def test_a_chunk_whose_outputs_are_too_large_together_passes_in_halves(tmp_path:
     assert target.read_text() == outputs(COUNT)
 
 
-@pytest.mark.parametrize("place", [0, 57, 99])
+@pytest.mark.parametrize(
+    "place",
+    [pytest.param(0, marks=pytest.mark.slow), 57, pytest.param(99, marks=pytest.mark.slow)],
+)
 def test_a_record_whose_output_is_too_large_is_named(tmp_path: Path, place: int) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     rows = [seed(index, 100_000 if index == place else SIZE_BYTES) for index in range(COUNT)]
@@ -107,6 +110,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_records_that_are_too_large_are_named(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(RECORDS)

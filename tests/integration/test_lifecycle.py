@@ -92,6 +92,7 @@ with Migrator(manager, workers=1) as migrator:
 """)
 
 
+@pytest.mark.slow
 def test_a_fork_cannot_read_a_stream_and_has_a_fleet_of_its_own(private_tmp: Path) -> None:
     out = run("""
 with Migrator(manager, workers=1) as migrator:

@@ -305,6 +305,7 @@ def test_ends_that_differ_are_told(worker: str, producer: str, why: str) -> None
         wait_until(lambda: "a message is rejected" in target.worker.log, "the worker tells", 5)
 
 
+@pytest.mark.slow
 def test_a_worker_with_another_secret_does_not_empty_the_queue(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
