@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
-# Three for each CPU: most of the tests wait for servers. Those that share a fleet stay together
+# Five for two CPUs: many of the tests wait for servers. Those that share a fleet stay together
 # (tests/conftest.py says which these are), and the longest groups begin first.
-TEST_PROCESSES ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 )))
+TEST_PROCESSES ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 5 + 1) / 2 )))
 IN_PARALLEL := -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test test-slow coverage test-matrix differential chaos check hooks bench clean
