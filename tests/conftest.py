@@ -46,18 +46,20 @@ def no_settings() -> Iterator[None]:
     os.environ.update(found)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let tests that share a fleet run in one process, every other one where there is room."""
     groups = [(item, shared_place(item)) for item in items]
     if config.pluginmanager.hasplugin("xdist"):
         for item, group in groups:
-            item.add_marker(pytest.mark.xdist_group(group))
+            if group:
+                item.add_marker(pytest.mark.xdist_group(group))
     # Those that wait come first: what is short fills the gaps at the end.
-    items[:] = [item for item, _ in sorted(groups, key=lambda each: _is_last(each[1]))]
+    items[:] = [item for item, _ in sorted(groups, key=lambda each: _is_last(*each))]
 
 
 def shared_place(item: pytest.Item) -> str:
-    """Return where the widest fixture comes from that a test shares with others, or its own id."""
+    """Return where the widest fixture comes from that a test shares with others, if any."""
     found = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
     places = [
         definitions[-1].baseid
@@ -66,11 +68,12 @@ def shared_place(item: pytest.Item) -> str:
     ]
     if item.nodeid.startswith("tests/unit/"):
         places.append(item.nodeid.partition("::")[0])
-    return min(filter(None, places), key=len, default=item.nodeid)
+    return min(filter(None, places), key=len, default="")
 
 
-def _is_last(group: str) -> bool:
-    return not group.startswith(tuple(f"tests/{folder}" for folder in _FIRST)) and group != "tests"
+def _is_last(item: pytest.Item, group: str) -> bool:
+    waits = tuple(f"tests/{folder}/" for folder in _FIRST)
+    return group != "tests" and not item.nodeid.startswith(waits)
 
 
 def version_info(package: str) -> tuple[int, ...]:
