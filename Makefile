@@ -3,16 +3,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
-# Three for two CPUs: half of the tests wait for servers.
-TEST_PROCESSES ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
+# Five for two CPUs: many of the tests wait for servers. Those that share a fleet stay together
+# (tests/conftest.py says which these are), and the longest groups begin first.
+TEST_PROCESSES ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 5 + 1) / 2 )))
+IN_PARALLEL := -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test coverage test-matrix differential chaos job-log check hooks bench clean
+.PHONY: demo test test-slow coverage test-matrix differential chaos job-log check hooks bench clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow"
+
+# What takes real time or many processes: CONTRIBUTING.md says what that is.
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m slow
 
 # Lines and branches that the unit and contract tests reach, also in processes that they start.
 # The minimum is in pyproject.toml.
