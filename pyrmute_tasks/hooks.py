@@ -134,8 +134,8 @@ class MetricsHook(MigrationHook):
     """
 
     def __init__(self) -> None:
-        self.total_count = 0
-        self.error_count = 0
+        self.total_count: int = 0
+        self.error_count: int = 0
         self.migrations_by_model: dict[str, int] = {}
         self.errors_by_model: dict[str, int] = {}
 
@@ -185,9 +185,11 @@ class HookSet:
     """
 
     def __init__(self, hooks: Iterable[MigrationHook] = ()) -> None:
-        self.all = tuple(hooks)
+        self.all: tuple[MigrationHook, ...] = tuple(hooks)
         self._counting = [hook for hook in self.all if _only_counts(hook)]
-        self.live = tuple(hook for hook in self.all if not _only_counts(hook))
+        self.live: tuple[MigrationHook, ...] = tuple(
+            hook for hook in self.all if not _only_counts(hook)
+        )
 
     def __bool__(self) -> bool:
         return bool(self.all)

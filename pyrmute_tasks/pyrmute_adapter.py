@@ -93,7 +93,7 @@ class AdaptedManager:
         manager: The ``pyrmute.ModelManager``.
     """
 
-    hooks = HookSet()
+    hooks: HookSet = HookSet()
 
     def __init__(self, manager: Any) -> None:
         self._manager = manager

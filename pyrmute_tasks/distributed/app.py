@@ -45,9 +45,9 @@ class FleetApp(Celery):
     def __init__(self, settings: Settings) -> None:
         super().__init__("pyrmute_tasks", loader=_Loader, set_as_current=False)
         self.backend_cls = "disabled://"
-        self.profile = broker_profile(settings)
-        self.broker_url = settings.celery_broker_url
-        self.outage_s = settings.outage_s
+        self.profile: BrokerProfile = broker_profile(settings)
+        self.broker_url: str = settings.celery_broker_url
+        self.outage_s: float = settings.outage_s
         self.conf.update(_configuration(settings, self.profile))
 
     def connection_for_read(self, url: str | None = None, **options: Any) -> Any:

@@ -80,8 +80,8 @@ class JsonlSource:
         self._sizer = ChunkSizer(_FIRST_BYTES, _MOST_BYTES, window_bytes)
         self._compression = compression
         self._long_line = b""  # read, and not handed out yet
-        self.bytes_read = 0
-        self.size_bytes = check_source(self._path)
+        self.bytes_read: int = 0
+        self.size_bytes: int = check_source(self._path)
 
     def chunks(self) -> Generator[Chunk[bytes], None, None]:
         """Yield the file's chunks as lines frames, reading no further than asked.

@@ -62,7 +62,7 @@ class ChunkConsumer(_Base):  # type: ignore[misc]  # it is a class
     class Blueprint(_Base.Blueprint):  # type: ignore[misc]  # it is a class
         """The steps of Celery's consumer but one."""
 
-        default_steps: ClassVar = [
+        default_steps: ClassVar[list[str]] = [
             step for step in _Base.Blueprint.default_steps if not step.endswith(":DelayedDelivery")
         ]
 

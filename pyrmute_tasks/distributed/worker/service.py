@@ -154,7 +154,7 @@ class WorkerApp(FleetApp):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.queue = settings.queue
+        self.queue: str = settings.queue
 
     def start(self, argv: list[str] | None = None) -> NoReturn:
         """Run Celery's command line and exit with its status, which Celery's own drops.
@@ -228,7 +228,7 @@ class Housekeeping(StartStopStep):
     the broker is lost; steps are started anew with the next one.
     """
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
+    requires: tuple[str, ...] = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, parent: Any) -> None:
         """Set the timers."""
