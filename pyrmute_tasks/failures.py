@@ -14,7 +14,14 @@ from pydantic import ValidationError
 
 from pyrmute_tasks.errors import FleetError, MigrationError, PyrmuteTasksError, RemoteError
 
-__all__ = ["RecordFailure", "Stage", "attributes_of", "causes_of", "describe_safely"]
+__all__ = [
+    "RecordFailure",
+    "Stage",
+    "attributes_of",
+    "causes_of",
+    "describe_safely",
+    "record_index",
+]
 
 
 class Stage(enum.StrEnum):
@@ -77,6 +84,31 @@ class RecordFailure:
         return self.error
 
 
+def record_index(error: BaseException) -> int | None:
+    """Return the position of the record that an error is about.
+
+    Errors of pydantic and of the steps' own classes have it, too.
+
+    Args:
+        error: An error that a call has raised.
+
+    Returns:
+        The position in the whole input, counted from 0; None if it is about no record.
+
+    Example:
+        ```python
+        try:
+            manager.migrate_batch(rows, "User", "1.0.0", "2.0.0")
+        except Exception as error:
+            index = record_index(error)
+            if index is not None:
+                print(rows[index])
+        ```
+    """
+    index = attributes_of(error).get("record_index")
+    return index if isinstance(index, int) else None
+
+
 def causes_of(error: BaseException) -> list[BaseException]:
     """Return `error`, its cause, the cause of that and so on, each once."""
     causes: dict[int, BaseException] = {}
@@ -102,7 +134,7 @@ def describe_safely(error: BaseException) -> str:
     literal for int(): 'secret'``); the line has their type, the step, the fields and the place in
     the code.
     """
-    index = getattr(error, "record_index", None)
+    index = record_index(error)
     source = getattr(error, "record_source", "")
     prefix = ""
     if index is not None:

@@ -1,19 +1,22 @@
 """`ModelManager`, the public registry, with pyrmute's API."""
 
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
 from pyrmute_tasks.batch_calls import Batch, BatchCalls
+from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.errors import MigrationError, ModelNotFoundError
 from pyrmute_tasks.hooks import HookSet, MigrationHook, use_hooks
 from pyrmute_tasks.local.batches import Parallelism, migrate_all, migrate_lazily
+from pyrmute_tasks.local.runs import LocalRun
 from pyrmute_tasks.plans.fingerprint.reachable import ReachedCode
 from pyrmute_tasks.plans.nested_models import NestedModelInfo, nested_models
 from pyrmute_tasks.plans.plan import MigrationPlan, Wanted, compile_plan
+from pyrmute_tasks.records import RecordLike, as_record
 from pyrmute_tasks.registry import MigrationFunc, ModelData, Registry, locate_attribute
 from pyrmute_tasks.testing import (
     MigrationTestCases,
@@ -25,6 +28,7 @@ from pyrmute_tasks.versions import ModelVersion, VersionLike
 __all__ = ["ModelManager"]
 
 Model = TypeVar("Model", bound=BaseModel)
+Step = TypeVar("Step", bound=MigrationFunc)
 
 _Migrate: TypeAlias = Callable[[Any], Any]
 
@@ -102,7 +106,7 @@ class ModelManager(BatchCalls):
 
     def migration(
         self, name: str, from_version: VersionLike, to_version: VersionLike
-    ) -> Callable[[MigrationFunc], MigrationFunc]:
+    ) -> Callable[[Step], Step]:
         """Return a decorator that registers a function as the step between two versions.
 
         Raises:
@@ -110,7 +114,7 @@ class ModelManager(BatchCalls):
         """
         first, last = ModelVersion.of(from_version), ModelVersion.of(to_version)
 
-        def register(step: MigrationFunc) -> MigrationFunc:
+        def register(step: Step) -> Step:
             self._registry.add_step(name, first, last, step)
             return step
 
@@ -154,10 +158,10 @@ class ModelManager(BatchCalls):
         """
         return nested_models(self._registry, self._registry.model(name, version))
 
-    def validate_data(self, data: ModelData, name: str, version: VersionLike) -> bool:
+    def validate_data(self, data: RecordLike, name: str, version: VersionLike) -> bool:
         """Return whether `data` is valid as one version; False if there is no such version."""
         try:
-            self.get(name, version).model_validate(data)
+            self.get(name, version).model_validate(as_record(data))
         except Exception:
             return False
         return True
@@ -272,7 +276,7 @@ class ModelManager(BatchCalls):
     # --- one record -----------------------------------------------------------------------
 
     def migrate(
-        self, data: ModelData, name: str, from_version: VersionLike, to_version: VersionLike
+        self, data: RecordLike, name: str, from_version: VersionLike, to_version: VersionLike
     ) -> BaseModel:
         """Migrate one record and validate it.
 
@@ -296,7 +300,7 @@ class ModelManager(BatchCalls):
 
     def migrate_as(
         self,
-        data: ModelData,
+        data: RecordLike,
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
@@ -308,7 +312,7 @@ class ModelManager(BatchCalls):
         return migrated
 
     def migrate_data(
-        self, data: ModelData, name: str, from_version: VersionLike, to_version: VersionLike
+        self, data: RecordLike, name: str, from_version: VersionLike, to_version: VersionLike
     ) -> ModelData:
         """Migrate one record without validation; otherwise like `migrate`."""
         migrated: ModelData = self._migrating(name, from_version, to_version, _DATA)(data)
@@ -354,17 +358,23 @@ class ModelManager(BatchCalls):
 
     def _run_all(self, batch: Batch, parallelism: Parallelism | None) -> list[Any]:
         get_plan = partial(self.plan, batch.name, batch.from_version, batch.to_version)
-        if parallelism is None:
+        observers = batch.observers()
+        if parallelism is None and not observers:
             return migrate_all(get_plan, batch.records, batch.wanted, self.hooks)
-        # Loads pools and all of `wire`, which a batch in this thread does without.
-        from pyrmute_tasks.local.parallel import migrate_parallel
+        with LocalRun(observers) as run:
+            if parallelism is None:
+                run.begin()
+                return migrate_all(get_plan, batch.records, batch.wanted, self.hooks, run)
+            # Loads pools and all of `wire`, which a batch in this thread does without.
+            from pyrmute_tasks.local.parallel import migrate_parallel
 
-        return migrate_parallel(
-            get_plan, batch.records, batch.wanted, self.hooks, parallelism, self.locate
-        )
+            return migrate_parallel(
+                get_plan, batch.records, batch.wanted, self.hooks, parallelism, self.locate, run
+            )
 
-    def _stream(self, batch: Batch) -> Generator[Any, None, None]:
+    def _stream(self, batch: Batch) -> Stream[Any]:
         get_migrate = partial(
             self._migrating, batch.name, batch.from_version, batch.to_version, batch.wanted
         )
-        return migrate_lazily(get_migrate, batch.records)
+        run = LocalRun(batch.observers())
+        return Stream(migrate_lazily(get_migrate, batch.records, run), run.tally)

@@ -24,6 +24,7 @@ from pyrmute_tasks.plans.codegen_helpers import Call
 from pyrmute_tasks.plans.fingerprint.reachable import ReachedCode
 from pyrmute_tasks.plans.garbage_collection import rare_collections
 from pyrmute_tasks.plans.steps import Hop, Step, StepCompiler
+from pyrmute_tasks.records import RecordLike
 from pyrmute_tasks.registry import ModelData, Registry
 from pyrmute_tasks.versions import ModelVersion
 
@@ -87,7 +88,7 @@ class MigrationPlan:
         """Return the function that migrates one record and raises like a plain loop."""
         return self._functions(output).one
 
-    def migrate_one(self, record: ModelData) -> ModelData:
+    def migrate_one(self, record: RecordLike) -> ModelData:
         """Run the steps over one record.
 
         Raises:
@@ -115,7 +116,7 @@ class MigrationPlan:
         """
         return self._collect(self._functions(output), records, start)
 
-    def migrate(self, records: Iterable[ModelData], start: int = 0) -> Result:
+    def migrate(self, records: Iterable[RecordLike], start: int = 0) -> Result:
         """Run the steps over `records`; otherwise like `run`."""
         return self.run(records, DATA, start)
 
@@ -169,14 +170,14 @@ class MigrationPlan:
         if key not in self._generated:
             calls = [] if migrated else self._calls()
             title = f"pyrmute-tasks: {self}"
-            self._generated[key] = generate(title, self.name, calls, output)
+            self._generated[key] = generate(title, self.name, calls, output, migrated=migrated)
         return self._generated[key]
 
     def _calls(self) -> list[Call]:
         calls = [Call(step.function, step) for step in self.steps]
         if not self.observe or not calls:
             return calls
-        run = generate(f"pyrmute-tasks: {self}", self.name, calls, DATA).one
+        run = generate(f"pyrmute-tasks: {self}", self.name, calls, DATA, migrated=True).one
         watched = observed(self.name, self.from_version, self.to_version, run)
         return [Call(watched, self.steps[-1], wraps=False)]
 

@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyrmute_tasks.engine.events import ChunkDelivered, ChunkDiscarded, ChunkSettled, ChunkSubmitted
-from pyrmute_tasks.engine.job_report import JobState, JobTally
-from pyrmute_tasks.engine.job_spec import JobSpec, new_job_id
+from pyrmute_tasks.engine.job_report import JobState
+from pyrmute_tasks.engine.job_spec import JobSpec
+from pyrmute_tasks.engine.job_tally import JobTally, new_job_id
 from pyrmute_tasks.errors import FrameError, JobError
 from pyrmute_tasks.wire.frames import FrameKind, pack
 

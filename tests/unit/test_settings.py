@@ -5,7 +5,7 @@ import pytest
 from pyrmute_tasks.engine.job_spec import OnCodeMismatch
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.logs import hide_password, task_label
-from pyrmute_tasks.settings import Compress, Settings
+from pyrmute_tasks.settings import Compress, Settings, compression_of
 from pyrmute_tasks.wire.frames import Compression
 
 
@@ -89,7 +89,7 @@ def test_a_tasks_label_says_which_records() -> None:
 def test_frames_are_compressed_across_a_network(
     url: str, compress: str, expected: Compression
 ) -> None:
-    assert Settings(broker_url=url, compress=Compress(compress)).compression is expected
+    assert compression_of(Settings(broker_url=url, compress=Compress(compress))) is expected
 
 
 def test_every_setting_survives_the_way_through_variables() -> None:

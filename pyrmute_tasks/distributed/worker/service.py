@@ -36,7 +36,7 @@ from pyrmute_tasks.distributed.worker.task import register_task
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.logs import hide_password, log
 from pyrmute_tasks.pyrmute_adapter import load_manager
-from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.settings import Settings, signer_of
 
 __all__ = ["Heartbeat", "create_worker_app"]
 
@@ -63,7 +63,7 @@ def create_worker_app(settings: Settings) -> Celery:
             "package.module:attribute or path/to/file.py:attribute"
         )
     app = WorkerApp(settings)
-    signer = settings.signer
+    signer = signer_of(settings)
     app.conf.worker_consumer = consumer_of(signer)
     # Whoever can publish could shut workers down with it, and nothing of it can be signed.
     app.conf.worker_enable_remote_control = not signer.is_on
