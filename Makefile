@@ -36,6 +36,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.consumer
 	$(BIN)/lint-imports
 
 # Let git run the checks before each commit.

@@ -26,6 +26,7 @@ from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
+from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.io.output_file import open_output
 from pyrmute_tasks.local.batches import Parallelism
 from pyrmute_tasks.plans.plan import MigrationPlan
@@ -116,9 +117,8 @@ class Migrator(BatchCalls):
             raise ConfigurationError(f"workers must be 1 or more, not {workers}")
         self._settings = settings or Settings()
         if broker_url is not None:
-            self._settings = replace(
-                self._settings, broker_url=broker_url, store_url=store_url or ""
-            )
+            store_url = self._settings.store_url if store_url is None else store_url
+            self._settings = replace(self._settings, broker_url=broker_url, store_url=store_url)
         self._workers = workers or usable_cpus()
         self._window = window
         self._retry = retry
@@ -326,8 +326,8 @@ class Migrator(BatchCalls):
 
     def migrate_file(
         self,
-        source: str | os.PathLike[str],
-        target: str | os.PathLike[str],
+        source: SourceFile,
+        target: TargetFile,
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
@@ -346,8 +346,10 @@ class Migrator(BatchCalls):
         written to directly.
 
         Args:
-            source: JSON objects, one a line.
-            target: The output: a file, a link to one, a pipe, or a device such as ``/dev/stdout``.
+            source: JSON objects, one a line: a file by its path, or an open one, which is read
+                from where it stands.
+            target: The output: a file, a link to one, a pipe, or a device such as ``/dev/stdout``;
+                or an open file, which is written to as it goes. Neither is closed.
             name: The model's name.
             from_version: Version of the records.
             to_version: Version of the outputs.
@@ -385,8 +387,8 @@ class Migrator(BatchCalls):
 
     def run_file(
         self,
-        source: str | os.PathLike[str],
-        target: str | os.PathLike[str],
+        source: SourceFile,
+        target: TargetFile,
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
@@ -412,7 +414,7 @@ class Migrator(BatchCalls):
         if progress:
             from pyrmute_tasks.engine.progress import ProgressBar  # calls without do without
 
-            observers = (*observers, ProgressBar(lines.size_bytes or 1, by_bytes=True))
+            observers = (*observers, ProgressBar(lines.size_bytes, by_bytes=True))
         run = self._new_run(observers)
         output = open_output(
             target, job=run.tally.job, source=source, overwrite=overwrite, keep_partial=keep_partial

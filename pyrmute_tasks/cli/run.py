@@ -17,6 +17,7 @@ from pyrmute_tasks.cli.options import (
     STORE_HELP,
     overridden,
 )
+from pyrmute_tasks.engine.batch_arguments import usable_cpus
 from pyrmute_tasks.engine.job_report import JobReport, JobState
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.io.jsonl import check_source
@@ -108,7 +109,8 @@ def run(
         check_output(target, source=source, overwrite=overwrite)
         migrator = Migrator(
             manager,
-            workers=workers,
+            workers=_workers(workers, broker),
+            broker_url=broker,
             settings=_fleet_settings(broker, store, queue, wait_s, stall_s),
             retry=_retry(retry_on, attempts),
         )
@@ -144,21 +146,20 @@ def _fleet_settings(
     queue: str | None,
     wait_s: float | None,
     stall_s: float | None,
-) -> Settings | None:
-    """Return the settings of a running fleet, or None to start one."""
-    if broker is None:
-        if store is not None or queue is not None:
-            raise ConfigurationError("--store and --queue need --broker: they name a running fleet")
-        return None
-    env = Settings.from_env(os.environ)
+) -> Settings:
+    if broker is None and (store is not None or queue is not None):
+        raise ConfigurationError("--store and --queue need --broker: they name a running fleet")
     return overridden(
-        env,
-        broker_url=broker,
+        Settings.from_env(os.environ),
         store_url=store,
         queue=queue,
         worker_wait_s=wait_s,
         stall_s=stall_s,
     )
+
+
+def _workers(workers: int | None, broker: str | None) -> int | None:
+    return usable_cpus() if workers is None and broker is None else workers
 
 
 def _retry(on: tuple[str, ...], attempts: int | None) -> Retry | None:

@@ -9,9 +9,9 @@ import copy
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Final, Self, cast
 
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.failures import causes_of
@@ -40,12 +40,15 @@ class Retry:
         ConfigurationError: If `on` is empty, or a number is out of range.
     """
 
-    on: tuple[type[Exception] | str, ...]
+    on: Sequence[type[Exception] | str]
     attempts: int = 4
     first_wait_s: float = 0.2
     max_wait_s: float = 10.0
 
     def __post_init__(self) -> None:
+        if isinstance(self.on, str):
+            raise ConfigurationError(f"on= is a list of exceptions: on=['{self.on}']")
+        object.__setattr__(self, "on", tuple(self.on))
         if not self.on:
             raise ConfigurationError("retry on which exceptions? name at least one class in on=")
         for kind in self.on:
@@ -101,18 +104,20 @@ class Retry:
 
         return step
 
-    def to_wire(self) -> list[Any]:
+    def to_wire(self) -> list[object]:
         """Return the retry as plain values."""
         return [sorted(self.names), self.attempts, self.first_wait_s, self.max_wait_s]
 
     @classmethod
-    def from_wire(cls, data: list[Any]) -> Self:
+    def from_wire(cls, data: list[object]) -> Self:
         """Rebuild from `to_wire`'s values; classes stay names, so nothing is imported.
 
         Raises:
             ValueError: If it is something else.
         """
-        names, attempts, first_wait_s, max_wait_s = data
+        names, attempts, first_wait_s, max_wait_s = cast(
+            "tuple[list[str], int, float, float]", data
+        )
         return cls(
             on=tuple(names), attempts=attempts, first_wait_s=first_wait_s, max_wait_s=max_wait_s
         )
