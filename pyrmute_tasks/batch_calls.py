@@ -6,11 +6,11 @@ They are documented in `BatchMigrator`.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.batch_migrator import BatchMigrator
+from pyrmute_tasks.batch_migrator import BatchMigrator, Model
 from pyrmute_tasks.engine.batch_arguments import check_chunk_size
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.stream import Stream
@@ -21,8 +21,6 @@ from pyrmute_tasks.registry import ModelData
 from pyrmute_tasks.versions import VersionLike
 
 __all__ = ["Batch", "BatchCalls"]
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pyrmute_tasks.records import RecordLike
 from pyrmute_tasks.registry import ModelData
 from pyrmute_tasks.versions import VersionLike
 
-__all__ = ["BatchMigrator"]
+__all__ = ["BatchMigrator", "Model"]
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -19,6 +19,7 @@ from tests.conftest import ROOT
 LEAST_COMPLETE: Final = 0.99
 RECORD: Final = re.compile(r"(dict|Mapping)\[str, Any\]")  # a record may hold anything
 # A plan is not taken apart by users, and throwing is typed as in any generator.
+GENERIC: Final = ("Stream",)
 OPAQUE: Final = ('Type of "p.MigrationPlan.', 'Type of "p.Stream[str].throw"')
 
 
@@ -97,7 +98,7 @@ def places_of(name: str) -> list[str]:
     if not isinstance(kind, type):
         return [name]
     own = [base for base in kind.__mro__ if base.__module__.startswith("pyrmute_tasks")]
-    typed = f"{name}[str]" if hasattr(kind, "__class_getitem__") else name
+    typed = f"{name}[str]" if name in GENERIC else name
     keys = sorted({key for base in own for key in vars(base) if not key.startswith("_")})
     return [typed, *(f"{typed}.{key}" for key in keys)]
 
