@@ -59,7 +59,17 @@ class RecordFailure:
 
     @classmethod
     def of(cls, index: int, stage: Stage, step: str, error: BaseException) -> "RecordFailure":
-        """Return the failure for an exception just caught."""
+        """Return the failure for an exception just caught.
+
+        Args:
+            index: The record's position.
+            stage: What was being done.
+            step: The step; empty outside of steps.
+            error: The exception.
+
+        Returns:
+            The failure.
+        """
         return cls(index, stage, step, error, _raised_at(error))
 
     def exception(self) -> BaseException:
@@ -67,6 +77,9 @@ class RecordFailure:
 
         It gets the attributes ``record_index``, ``record_source``, ``raised_at``, ``worker`` and
         ``worker_traceback``, and a note with the first two.
+
+        Returns:
+            The exception.
         """
         where = f"record {self.index}" + (f" ({self.source})" if self.source else "")
         # Not by setattr and add_note: the class may define its own, which may raise.

@@ -146,7 +146,14 @@ class MetricsHook(MigrationHook):
         to_version: ModelVersion,
         data: Mapping[str, Any],
     ) -> None:
-        """Count a migration."""
+        """Count a migration.
+
+        Args:
+            name: The model's name.
+            from_version: Version of `data`.
+            to_version: Version to migrate it to.
+            data: The record, read-only.
+        """
         self.merge(HookCounts(migrations=Counter({name: 1})))
 
     def on_error(
@@ -157,11 +164,23 @@ class MetricsHook(MigrationHook):
         data: Mapping[str, Any],
         error: Exception,
     ) -> None:
-        """Count a failure."""
+        """Count a failure.
+
+        Args:
+            name: The model's name.
+            from_version: Version of `data`.
+            to_version: Version to migrate it to.
+            data: The record, read-only.
+            error: The error that will be raised.
+        """
         self.merge(HookCounts(errors=Counter({name: 1})))
 
     def merge(self, counts: HookCounts) -> None:
-        """Add a chunk's counts."""
+        """Add a chunk's counts.
+
+        Args:
+            counts: The counts.
+        """
         for name, count in counts.migrations.items():
             self.total_count += count
             self.migrations_by_model[name] = self.migrations_by_model.get(name, 0) + count
@@ -199,6 +218,9 @@ class HookSet:
 
         Within a chunk (also when a step migrates something itself) the chunk's counts replace the
         hooks that only count.
+
+        Returns:
+            The hooks, in the order of their calls.
         """
         for hook in _active.get():
             if isinstance(hook, HookCounts) and hook.hooks is self:
@@ -206,7 +228,11 @@ class HookSet:
         return self.all
 
     def merge(self, counts: HookCounts | None) -> None:
-        """Add the counts of a delivered chunk, if any."""
+        """Add the counts of a delivered chunk, if any.
+
+        Args:
+            counts: The counts; None for none.
+        """
         if counts is None:
             return
         for hook in self._counting:

@@ -92,9 +92,20 @@ class ModelManager(BatchCalls):
             version: The version of this class.
             backward_compatible: Generate the step from the neighbouring version if none is written.
 
+        Returns:
+            The decorator, which returns the class as it is.
+
         Raises:
             InvalidVersionError: If `version` cannot be parsed.
             RegistrationError: When decorating, if that version has another class already.
+
+        Example:
+            ```python
+            @manager.model("User", "2.0.0", backward_compatible=True)
+            class UserV2(BaseModel):
+                name: str
+                active: bool = True
+            ```
         """
         parsed = ModelVersion.of(version)
 
@@ -109,8 +120,24 @@ class ModelManager(BatchCalls):
     ) -> Callable[[Step], Step]:
         """Return a decorator that registers a function as the step between two versions.
 
+        Args:
+            name: The model's name.
+            from_version: Version of what the function takes.
+            to_version: Version of what it returns.
+
+        Returns:
+            The decorator, which returns the function as it is.
+
         Raises:
             InvalidVersionError: If a version cannot be parsed.
+
+        Example:
+            ```python
+            @manager.migration("User", "1.0.0", "2.0.0")
+            def split_name(data: ModelData) -> ModelData:
+                first, _, last = data["name"].partition(" ")
+                return {"first_name": first, "last_name": last}
+            ```
         """
         first, last = ModelVersion.of(from_version), ModelVersion.of(to_version)
 
@@ -125,6 +152,13 @@ class ModelManager(BatchCalls):
     def get(self, name: str, version: VersionLike) -> type[BaseModel]:
         """Return the class of one version.
 
+        Args:
+            name: The model's name.
+            version: The version.
+
+        Returns:
+            The class.
+
         Raises:
             ModelNotFoundError: If it is not registered.
         """
@@ -133,17 +167,33 @@ class ModelManager(BatchCalls):
     def get_latest(self, name: str) -> type[BaseModel]:
         """Return the class of the highest version.
 
+        Args:
+            name: The model's name.
+
+        Returns:
+            The class.
+
         Raises:
             ModelNotFoundError: If the model is not registered.
         """
         return self._registry.latest(name)
 
     def list_models(self) -> list[str]:
-        """Return the names of all models."""
+        """Return the names of all models.
+
+        Returns:
+            The names, in the order of registration.
+        """
         return self._registry.names()
 
     def list_versions(self, name: str) -> list[ModelVersion]:
         """Return all versions of a model, lowest first.
+
+        Args:
+            name: The model's name.
+
+        Returns:
+            The versions.
 
         Raises:
             ModelNotFoundError: If the model is not registered.
@@ -153,13 +203,29 @@ class ModelManager(BatchCalls):
     def get_nested_models(self, name: str, version: VersionLike) -> list[NestedModelInfo]:
         """Return the versioned models in the fields of one version, each once.
 
+        Args:
+            name: The model's name.
+            version: The version.
+
+        Returns:
+            The models, with their versions.
+
         Raises:
             ModelNotFoundError: If the version is not registered.
         """
         return nested_models(self._registry, self._registry.model(name, version))
 
     def validate_data(self, data: RecordLike, name: str, version: VersionLike) -> bool:
-        """Return whether `data` is valid as one version; False if there is no such version."""
+        """Return whether `data` is valid as one version; False if there is no such version.
+
+        Args:
+            data: The record.
+            name: The model's name.
+            version: The version.
+
+        Returns:
+            Whether it is valid.
+        """
         try:
             self.get(name, version).model_validate(as_record(data))
         except Exception:
@@ -170,6 +236,14 @@ class ModelManager(BatchCalls):
         self, name: str, from_version: VersionLike, to_version: VersionLike
     ) -> bool:
         """Return whether records of one version can be migrated to another.
+
+        Args:
+            name: The model's name.
+            from_version: Version of the records.
+            to_version: Version of the outputs.
+
+        Returns:
+            Whether there is a path.
 
         Raises:
             InvalidVersionError: If a version cannot be parsed.
@@ -198,6 +272,9 @@ class ModelManager(BatchCalls):
             from_version: Where it starts.
             to_version: Where it ends.
             observe: Call hooks even if this manager has none itself.
+
+        Returns:
+            The plan.
 
         Raises:
             InvalidVersionError: If a version cannot be parsed.
@@ -237,6 +314,9 @@ class ModelManager(BatchCalls):
     def locate(self) -> str:
         """Return a name by which another process can import this manager.
 
+        Returns:
+            ``package.module:attribute`` or ``path/to/file.py:attribute``.
+
         Raises:
             ManagerImportError: If there is none.
         """
@@ -255,11 +335,19 @@ class ModelManager(BatchCalls):
         return self._hooks
 
     def add_hook(self, hook: MigrationHook) -> None:
-        """Call `hook` for every migration from now on."""
+        """Call `hook` for every migration from now on.
+
+        Args:
+            hook: The hook.
+        """
         self._use(HookSet([*self._hooks.all, hook]))
 
     def remove_hook(self, hook: MigrationHook) -> None:
-        """Stop calling `hook`; does nothing if it was not added."""
+        """Stop calling `hook`; does nothing if it was not added.
+
+        Args:
+            hook: The hook.
+        """
         hooks = list(self._hooks.all)
         if hook in hooks:
             hooks.remove(hook)  # only once, if it was added twice
@@ -286,10 +374,18 @@ class ModelManager(BatchCalls):
             from_version: Version of `data`.
             to_version: Version of the result.
 
+        Returns:
+            An instance of the target's class.
+
         Raises:
             ModelNotFoundError: If the model or a version is not registered.
             MigrationError: If there is no path, or a step raises.
             ValidationError: If the migrated record is not valid.
+
+        Example:
+            ```python
+            user = manager.migrate({"name": "Ada Lovelace"}, "User", "1.0.0", "2.0.0")
+            ```
         """
         # Looked up here: a call would take as long as the rest.
         migrate = self._functions.get((name, from_version, to_version, True))
@@ -306,7 +402,22 @@ class ModelManager(BatchCalls):
         to_version: VersionLike,
         target_type: type[Model],
     ) -> Model:
-        """Migrate one record and validate it as `target_type`; otherwise like `migrate`."""
+        """Migrate one record and validate it as `target_type`; otherwise like `migrate`.
+
+        Args:
+            data: The record, as `from_version` has it.
+            name: The model's name.
+            from_version: Version of `data`.
+            to_version: Version of the result.
+            target_type: The class to validate the result with.
+
+        Returns:
+            An instance of `target_type`.
+
+        Raises:
+            PyrmuteTasksError: As `migrate`.
+            ValidationError: If the migrated record is not a valid `target_type`.
+        """
         wanted = Wanted(model=target_type)
         migrated: Model = self._migrating(name, from_version, to_version, wanted)(data)
         return migrated
@@ -314,7 +425,20 @@ class ModelManager(BatchCalls):
     def migrate_data(
         self, data: RecordLike, name: str, from_version: VersionLike, to_version: VersionLike
     ) -> ModelData:
-        """Migrate one record without validation; otherwise like `migrate`."""
+        """Migrate one record without validation; otherwise like `migrate`.
+
+        Args:
+            data: The record, as `from_version` has it.
+            name: The model's name.
+            from_version: Version of `data`.
+            to_version: Version of the result.
+
+        Returns:
+            The last step's dict.
+
+        Raises:
+            PyrmuteTasksError: As `migrate`.
+        """
         migrated: ModelData = self._migrating(name, from_version, to_version, _DATA)(data)
         return migrated
 
@@ -349,6 +473,9 @@ class ModelManager(BatchCalls):
             from_version: Version of the examples' sources.
             to_version: Version of their targets.
             test_cases: The examples, or pairs of source and target.
+
+        Returns:
+            The results, in order.
         """
         return run_test_cases(
             lambda data: self.migrate_data(data, name, from_version, to_version), test_cases

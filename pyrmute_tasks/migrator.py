@@ -360,6 +360,9 @@ class Migrator(BatchCalls):
             observers: Called with the job's events.
             progress: Show a progress bar on stderr.
 
+        Returns:
+            The job's report.
+
         Raises:
             ConfigurationError: If a file cannot be read or written, or both are the same.
             OutputInUseError: If another run is writing `target`.
@@ -368,6 +371,12 @@ class Migrator(BatchCalls):
             MigrationError: If there is no path, or a step raises.
             ValidationError: If a migrated record is not valid.
             FleetError: If the fleet cannot be reached or has no workers.
+
+        Example:
+            ```python
+            report = migrator.migrate_file("old.jsonl", "new.jsonl", "User", "1.0.0", "3.0.0")
+            print(report.records, report.records_per_s)
+            ```
         """
         report = self.run_file(
             source,
@@ -400,6 +409,18 @@ class Migrator(BatchCalls):
         progress: bool = False,
     ) -> JobReport:
         """Migrate a file like `migrate_file`, but return a record's failure instead of raising it.
+
+        Args:
+            source: JSON objects, one a line: a path, or an open file.
+            target: The output: a path, or an open file.
+            name: The model's name.
+            from_version: Version of the records.
+            to_version: Version of the outputs.
+            chunk_size: Records a chunk; by default about 1 MiB of lines.
+            overwrite: Replace `target` if it exists.
+            keep_partial: On failure, keep the output before it.
+            observers: Called with the job's events.
+            progress: Show a progress bar on stderr.
 
         Returns:
             The job's report, with the ``failure`` of the record that ended it, if one did.
@@ -456,6 +477,22 @@ class Migrator(BatchCalls):
         """Find steps that depend on more than their record, and fields that get lost; see `audit`.
 
         It runs in its own processes, not on the fleet.
+
+        Args:
+            source: The records, or the path of a file of JSON lines.
+            name: The model's name.
+            from_version: Version of the records.
+            to_version: Version of the outputs.
+            sample: Number of records to run; None runs all.
+            include_records: Include values of records as examples.
+            timeout_s: Time limit of the whole audit.
+
+        Returns:
+            The findings.
+
+        Raises:
+            PyrmuteTasksError: If the file cannot be read, the manager cannot be imported, or a
+                step ends its process.
         """
         from pyrmute_tasks.audit import audit  # jobs do without
 

@@ -24,7 +24,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ChunkSubmitted:
-    """A chunk entered the window and was handed to the executor."""
+    """A chunk entered the window and was handed to the executor.
+
+    Attributes:
+        chunk: The chunk's index.
+        start: Index of its first record.
+        count: Number of its records.
+    """
 
     chunk: int
     start: int
@@ -33,7 +39,15 @@ class ChunkSubmitted:
 
 @dataclass(frozen=True, slots=True)
 class ChunkSettled:
-    """A chunk's first outcome arrived; it may still wait for its turn."""
+    """A chunk's first outcome arrived; it may still wait for its turn.
+
+    Attributes:
+        chunk: The chunk's index.
+        count: Number of its records.
+        seconds: Time the work took, without waiting.
+        worker: The worker; empty for this process.
+        failed: Whether one of its records failed.
+    """
 
     chunk: int
     count: int
@@ -74,7 +88,11 @@ class ChunkDiscarded:
 
 @dataclass(frozen=True, slots=True)
 class SlotsChanged:
-    """The executor's number of slots changed; also sent before the first chunk."""
+    """The executor's number of slots changed; also sent before the first chunk.
+
+    Attributes:
+        slots: Number of chunks that run at a time.
+    """
 
     slots: int
 

@@ -46,6 +46,9 @@ def in_thread(records: Iterable[Record]) -> ThreadedSource[Record]:
     Args:
         records: Must not depend on the thread, as a cursor of sqlite3 or a connection of Django.
 
+    Returns:
+        The records, to be given to a batch call.
+
     Example:
         ```python
         records = in_thread(consumer.messages())

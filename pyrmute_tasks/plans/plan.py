@@ -78,6 +78,12 @@ class MigrationPlan:
         """Return this plan with its steps retried as `retry` says.
 
         The fingerprint stays: retries do not change a step's result.
+
+        Args:
+            retry: Which exceptions to retry, and how.
+
+        Returns:
+            Another plan.
         """
         steps = tuple(replace(step, function=retry.wrap(step.function)) for step in self.steps)
         return replace(self, steps=steps)
@@ -85,11 +91,24 @@ class MigrationPlan:
     # --- one record ---------------------------------------------------------------------
 
     def migrating(self, output: Output) -> Callable[[Any], Any]:
-        """Return the function that migrates one record and raises like a plain loop."""
+        """Return the function that migrates one record and raises like a plain loop.
+
+        Args:
+            output: The form of its result.
+
+        Returns:
+            The function.
+        """
         return self._functions(output).one
 
     def migrate_one(self, record: RecordLike) -> ModelData:
         """Run the steps over one record.
+
+        Args:
+            record: The record.
+
+        Returns:
+            The last step's dict.
 
         Raises:
             MigrationError: If a step raises.
@@ -101,6 +120,13 @@ class MigrationPlan:
     def validate_one(self, data: ModelData, model: type[Model]) -> Model:
         """Validate one migrated record.
 
+        Args:
+            data: The migrated record.
+            model: The class to validate it with.
+
+        Returns:
+            The model.
+
         Raises:
             ValidationError: If it is not valid.
         """
@@ -111,19 +137,44 @@ class MigrationPlan:
     def run(self, records: Iterable[Any], output: Output, start: int = 0) -> Result:
         """Migrate `records` in order; the first has index `start`.
 
+        Args:
+            records: The records.
+            output: The form of the outputs.
+            start: Index of the first record.
+
+        Returns:
+            The outputs before the first failing record, and its failure.
+
         Raises:
             BaseException: Only from reading the records.
         """
         return self._collect(self._functions(output), records, start)
 
     def migrate(self, records: Iterable[RecordLike], start: int = 0) -> Result:
-        """Run the steps over `records`; otherwise like `run`."""
+        """Run the steps over `records`; otherwise like `run`.
+
+        Args:
+            records: The records.
+            start: Index of the first record.
+
+        Returns:
+            The outputs before the first failing record, and its failure.
+        """
         return self.run(records, DATA, start)
 
     def validate(
         self, data: Iterable[ModelData], start: int = 0, model: type[BaseModel] | None = None
     ) -> Result:
-        """Validate migrated records against `model`, by default the target's class."""
+        """Validate migrated records against `model`, by default the target's class.
+
+        Args:
+            data: The migrated records.
+            start: Index of the first one.
+            model: The class to validate with; None for the target's.
+
+        Returns:
+            The models before the first invalid record, and its failure.
+        """
         output = Output(OutputKind.MODELS, model or self.target)
         return self._collect(self._functions(output, migrated=True), data, start)
 

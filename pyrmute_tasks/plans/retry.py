@@ -38,6 +38,12 @@ class Retry:
 
     Raises:
         ConfigurationError: If `on` is empty, or a number is out of range.
+
+    Example:
+        ```python
+        retry = Retry(on=[ConnectionError, TimeoutError], attempts=5)
+        migrator = Migrator.embedded("my_app.models:manager", retry=retry)
+        ```
     """
 
     on: Sequence[type[Exception] | str]
@@ -67,7 +73,14 @@ class Retry:
         return frozenset(kind if isinstance(kind, str) else _name_of(kind) for kind in self.on)
 
     def wait_s(self, tries: int) -> float:
-        """Return the wait after this many failed tries."""
+        """Return the wait after this many failed tries.
+
+        Args:
+            tries: How often it has failed.
+
+        Returns:
+            The wait.
+        """
         longest = min(self.max_wait_s, self.first_wait_s * 2.0 ** (tries - 1))
         return longest * random.uniform(0.5, 1.0)
 
@@ -79,6 +92,13 @@ class Retry:
         The first try gets the record itself, so nothing differs while no step fails. A failed try
         may have changed it, so each retry gets a copy of the original; or the record itself, if it
         holds something that cannot be copied.
+
+        Args:
+            function: The step.
+            sleep: Waits between tries.
+
+        Returns:
+            The step that retries.
         """
         names = self.names
 
@@ -105,12 +125,22 @@ class Retry:
         return step
 
     def to_wire(self) -> list[object]:
-        """Return the retry as plain values."""
+        """Return the retry as plain values.
+
+        Returns:
+            The values.
+        """
         return [sorted(self.names), self.attempts, self.first_wait_s, self.max_wait_s]
 
     @classmethod
     def from_wire(cls, data: list[object]) -> Self:
         """Rebuild from `to_wire`'s values; classes stay names, so nothing is imported.
+
+        Args:
+            data: The values.
+
+        Returns:
+            The retry.
 
         Raises:
             ValueError: If it is something else.

@@ -1,15 +1,27 @@
 """Records that are no dicts: the same outputs everywhere, from the dict that each becomes."""
 
+import dataclasses
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import attrs
 import pytest
 
 from pyrmute_tasks import InvalidRecordError, MigrationError, record_index
 from pyrmute_tasks.records import as_record
-from tests.record_kinds import ALL, OrderRow, OrderV1, OrderV2, TagsV1, TagsV2, manager, plain
+from tests.record_kinds import (
+    ALL,
+    KINDS,
+    OrderRow,
+    OrderV1,
+    OrderV2,
+    TagsV1,
+    TagsV2,
+    manager,
+    plain,
+)
 
 HOP = ("Order", "1.0.0", "2.0.0")
 KEPT = {
@@ -93,3 +105,21 @@ def test_index_of_a_record_is_found_on_any_error() -> None:
         manager.migrate_batch([plain(), plain(), {}], *HOP)
     assert record_index(failed.value) == 2
     assert record_index(ValueError("no record")) is None
+
+
+BECOMES: dict[str, Callable[[Any], Any]] = {
+    "the record itself": lambda record: record,
+    "`dict(record)`": dict,
+    "`record.model_dump(round_trip=True)`": lambda record: record.model_dump(round_trip=True),
+    "`dataclasses.asdict(record)`": dataclasses.asdict,
+    "`attrs.asdict(record)`": attrs.asdict,
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_record_becomes_what_the_table_says(name: str) -> None:
+    make, becomes = KINDS[name]
+    record = make()
+    found = as_record(record)
+    assert found == BECOMES[becomes](record)
+    assert (found is record) == (becomes == "the record itself")
