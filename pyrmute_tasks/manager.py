@@ -1,5 +1,7 @@
 """`ModelManager`, the public registry, with pyrmute's API."""
 
+# Above 400 lines: a public façade, whose documentation takes most of them.
+
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
