@@ -14,6 +14,7 @@ from pyrmute_tasks.engine.batch_arguments import check_chunk_size
 from pyrmute_tasks.engine.chunk_sizes import ChunkSizer
 from pyrmute_tasks.engine.chunks import Chunk, Origin, Outcome
 from pyrmute_tasks.engine.events import Event
+from pyrmute_tasks.engine.threaded_sources import ConvertedReader, ThreadedReader
 from pyrmute_tasks.errors import ConfigurationError, FrameTooLargeError
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.hooks import HookSet
@@ -82,6 +83,7 @@ class JsonlSource:
         else:
             self._open = OpenSource(source)
             self._name = self._open.name
+        self._may_block = self._open is not None and self._open.may_block
         self._chunk_size = check_chunk_size(chunk_size) if chunk_size is not None else None
         self._sizer = ChunkSizer(_FIRST_BYTES, _MOST_BYTES, window_bytes)
         self._compression = compression
@@ -91,8 +93,17 @@ class JsonlSource:
             self._open.left_bytes if self._open else check_source(self._name)
         )
 
-    def chunks(self) -> Generator[Chunk[bytes], None, None]:
-        """Yield the file's chunks as lines frames, reading no further than asked.
+    def chunks(self) -> Generator[Chunk[bytes], None, None] | ConvertedReader[Chunk[bytes]]:
+        """Return the file's chunks, read no further than asked.
+
+        A pipe, or another open file that may block, is read in a thread of its own.
+        """
+        if self._may_block:
+            return ConvertedReader(ThreadedReader(self._cut), _unchanged)
+        return self._cut()
+
+    def _cut(self) -> Generator[Chunk[bytes], None, None]:
+        """Yield the file's chunks as lines frames.
 
         Raises:
             ConfigurationError: If the file cannot be read any more.
@@ -156,7 +167,9 @@ class JsonlSource:
             return block
         left = None if self.size_bytes is None else max(0, self.size_bytes - self.bytes_read)
         block = file.read(self._sizer.next_bytes(left))
-        rest = file.readline()
+        # Whole lines of a pipe must not wait for the next one.
+        is_whole = self._may_block and block.endswith(b"\n")
+        rest = b"" if is_whole else file.readline()
         end = block.rfind(b"\n") + 1
         if len(rest) <= _LONG_LINE_BYTES or not end:
             return block + rest
@@ -189,6 +202,10 @@ class JsonlSink:
         self._hooks.merge(outcome.counts)
         failures = tuple(_located(failure, chunk) for failure in outcome.failures)
         return replace(outcome, failures=failures)
+
+
+def _unchanged(chunk: Chunk[bytes]) -> Chunk[bytes]:
+    return chunk
 
 
 def _located(failure: RecordFailure, chunk: Chunk[None]) -> RecordFailure:

@@ -4,9 +4,10 @@ Binary and text files of any kind will do, also compressed ones, pipes and files
 """
 
 import contextlib
+import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeAlias
 
@@ -81,16 +82,20 @@ class OpenSource:
     Attributes:
         name: Its name, for messages.
         left_bytes: Bytes left in it; None if unknown.
+        may_block: Whether reading may wait for somebody who writes.
     """
 
     def __init__(self, file: ReadableFile) -> None:
         self._file = file
         self.name: str = _name_of(file)
         self.left_bytes: int | None = _left_bytes(file)
+        self.may_block: bool = _may_block(file)
+        read_what_is_there = getattr(file, "read1", None) if self.may_block else None
+        self._read: Callable[[int], bytes | str] = read_what_is_there or file.read
 
     def read(self, size: int) -> bytes:
         """Read up to `size` bytes or characters."""
-        return _encoded(self._file.read(size))
+        return _encoded(self._read(size))
 
     def readline(self) -> bytes:
         """Read to the end of the line."""
@@ -179,6 +184,13 @@ def _left_bytes(file: object) -> int | None:
         if stat.S_ISREG(found.st_mode) and not _is_text(file):
             return max(0, found.st_size - int(file.tell()))  # type: ignore[attr-defined]  # as above
     return None
+
+
+def _may_block(file: object) -> bool:
+    if isinstance(file, (io.BytesIO, io.StringIO)):
+        return False
+    found = _stat_of(file)
+    return found is None or not stat.S_ISREG(found.st_mode)
 
 
 def _is_text(file: object) -> bool:

@@ -118,6 +118,25 @@ def test_file_that_is_read_is_not_written_to(migrator: Migrator, tmp_path: Path)
     assert path.read_bytes() == LINES
 
 
+def test_lines_of_a_pipe_leave_while_the_next_one_is_awaited(migrator: Migrator) -> None:
+    (their_end, read_end), (result_end, write_end) = os.pipe()[::-1], os.pipe()
+    with (  # the pipes are closed first, so that the job ends whatever happens
+        ThreadPoolExecutor(1) as thread,
+        os.fdopen(their_end, "wb", buffering=0) as given,
+        os.fdopen(read_end, "rb") as source,
+        os.fdopen(result_end, "rb") as results,
+        os.fdopen(write_end, "wb", buffering=0) as target,
+    ):
+        job = thread.submit(migrator.migrate_file, source, target, *PERSON_HOP)
+        for line, migrated in zip(
+            LINES.splitlines(True)[:3], MIGRATED.splitlines(True), strict=False
+        ):
+            given.write(line)
+            assert results.readline() == migrated
+        given.close()
+        assert job.result().records == 3
+
+
 # --- reports and progress -----------------------------------------------------------------
 
 
