@@ -8,7 +8,7 @@ BENCH_VENV := .venv-bench
 TEST_PROCESSES ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 5 + 1) / 2 )))
 IN_PARALLEL := -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test test-slow coverage test-matrix differential chaos job-log check hooks bench clean
+.PHONY: demo test test-slow coverage test-matrix differential chaos job-log check check-wheel hooks bench clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/python examples/demo.py
@@ -42,11 +42,15 @@ chaos: $(VENV)/.dev
 job-log: $(VENV)/.dev
 	JOB_LOG_SCHEDULES=3000 $(BIN)/python -m pytest tests/unit/test_job_log_machine.py
 
-check: $(VENV)/.dev
+check: $(VENV)/.dev check-wheel
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# A user's project and all public types, as mypy and pyright see them in the wheel: half a minute.
+check-wheel: $(VENV)/.dev
+	$(BIN)/python -m tests.consumer
 
 # Let git run the checks before each commit.
 hooks: $(VENV)/.dev

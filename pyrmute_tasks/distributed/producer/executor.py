@@ -106,7 +106,8 @@ class CeleryExecutor:
         self._settings = settings
         self._supervise = supervise
         self._clock = clock
-        self.slots = self.jobs = 1
+        self.slots: int = 1
+        self.jobs: int = 1
         self._recovery = Recovery(broker, store, spec, settings, clock, code)
         self._deliveries = self._recovery.deliveries
         self._unsent: list[Part] = []
