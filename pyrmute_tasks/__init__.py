@@ -6,6 +6,20 @@ from typing import TYPE_CHECKING, Any, Final
 from pyrmute_tasks._version import __version__
 
 if TYPE_CHECKING:
+    from pyrmute import AvroExporter as AvroExporter
+    from pyrmute import AvroRecordSchema as AvroRecordSchema
+    from pyrmute import AvroSchemaGenerator as AvroSchemaGenerator
+    from pyrmute import JsonSchema as JsonSchema
+    from pyrmute import JsonSchemaMode as JsonSchemaMode
+    from pyrmute import MigrationManager as MigrationManager
+    from pyrmute import ModelDiff as ModelDiff
+    from pyrmute import ProtoExporter as ProtoExporter
+    from pyrmute import Registry as Registry
+    from pyrmute import SchemaConfig as SchemaConfig
+    from pyrmute import SchemaManager as SchemaManager
+    from pyrmute import TypeScriptConfig as TypeScriptConfig
+    from pyrmute import TypeScriptExporter as TypeScriptExporter
+
     from pyrmute_tasks.audit import AuditReport
     from pyrmute_tasks.batch_migrator import BatchMigrator
     from pyrmute_tasks.engine.events import (
@@ -37,6 +51,7 @@ if TYPE_CHECKING:
         ManagerImportError,
         MigrationError,
         MigratorClosedError,
+        MissingExtraError,
         ModelNotFoundError,
         NoWorkersError,
         OutputInUseError,
@@ -106,6 +121,7 @@ __all__ = [
     "MigrationTestResults",
     "Migrator",
     "MigratorClosedError",
+    "MissingExtraError",
     "ModelData",
     "ModelManager",
     "ModelNotFoundError",
@@ -177,6 +193,7 @@ _MODULE_OF: Final = {
     "MigrationTestResults": "testing",
     "Migrator": "migrator",
     "MigratorClosedError": "errors",
+    "MissingExtraError": "errors",
     "ModelData": "registry",
     "ModelManager": "manager",
     "ModelNotFoundError": "errors",
@@ -209,14 +226,37 @@ _MODULE_OF: Final = {
     "record_index": "failures",
 }
 
+# Names of pyrmute's that are pyrmute's here, too. They are in no `__all__`, so that without pyrmute
+# `from pyrmute_tasks import *` and `help()` do without them.
+_PYRMUTES: Final = frozenset(
+    {
+        "AvroExporter",
+        "AvroRecordSchema",
+        "AvroSchemaGenerator",
+        "JsonSchema",
+        "JsonSchemaMode",
+        "MigrationManager",
+        "ModelDiff",
+        "ProtoExporter",
+        "Registry",
+        "SchemaConfig",
+        "SchemaManager",
+        "TypeScriptConfig",
+        "TypeScriptExporter",
+    }
+)
+
 if not TYPE_CHECKING:  # a checker would believe that every name exists
 
     def __getattr__(name: str) -> Any:
         """Import a public name when it is first used."""
-        module = _MODULE_OF.get(name)
-        if module is None:
+        if name in _PYRMUTES:
+            delegation = importlib.import_module(f"{__name__}.delegation")
+            value = delegation.name_of_pyrmute("pyrmute", name)
+        elif name in _MODULE_OF:
+            value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
         globals()[name] = value  # from now on it is found without coming here
         return value
 

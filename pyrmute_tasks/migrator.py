@@ -449,7 +449,7 @@ class Migrator(BatchCalls):
                     if outcome.count:  # an empty frame may hold no lines
                         output.write(outcome.outputs.payload)
                 if run.report.failure is None:
-                    output.finish()
+                    output.commit()
         finally:
             report = self._with_partial(run.report, output.kept_path)
         return report

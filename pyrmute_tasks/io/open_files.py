@@ -137,7 +137,7 @@ class OpenOutput:
                 written = self._file.write(left)
                 left = left[written if isinstance(written, int) else len(left) :]
 
-    def finish(self) -> None:
+    def commit(self) -> None:
         """Flush the file.
 
         Raises:
