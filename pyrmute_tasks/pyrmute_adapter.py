@@ -7,7 +7,7 @@ from `AdaptedManager`, through the methods of `Manager` only.
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -183,11 +183,6 @@ def _is_pyrmutes(found: object) -> "TypeGuard[pyrmute.ModelManager]":
     return theirs is not None and isinstance(found, theirs)
 
 
-def _hooks_of(manager: "pyrmute.ModelManager") -> list[MigrationHook]:
-    hooks: Any = manager._migration_manager._hooks  # noqa: SLF001  # it has no other way
-    return list(hooks)
-
-
 def _no_manager(found: object, called: str) -> ManagerImportError:
     return ManagerImportError(
         f"{called} is a {type(found).__name__} and not a ModelManager; name the object that models "
@@ -198,8 +193,8 @@ def _no_manager(found: object, called: str) -> ManagerImportError:
 class AdaptedManager:
     """A ``pyrmute.ModelManager``, or another `Manager`, as a `FleetManager`.
 
-    Its plans have one step, which calls its ``migrate_data``: its own results, hooks and errors, at
-    its own speed. Errors of pyrmute are of this package's classes, which are subclasses of
+    Its plans have one step, which calls pyrmute's ``migrate_data``: pyrmute's results, hooks and
+    errors, at pyrmute's speed. The errors are of this package's classes, which are subclasses of
     pyrmute's then. A ``pyrmute.MetricsHook`` of the producer counts what workers migrate; other
     hooks are called where a record is migrated, on that process's own copy. Fingerprints cover the
     models of the path but not the steps, which pyrmute does not expose.
@@ -210,6 +205,7 @@ class AdaptedManager:
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
+        self._pyrmutes: Any = manager if _is_pyrmutes(manager) else None
         self._counts = _CountsOfChunk()
         self._plans: dict[tuple[str, VersionLike, VersionLike], MigrationPlan] = {}
         self._code = ReachedCode()
@@ -220,7 +216,9 @@ class AdaptedManager:
         return HookSet(hook for hook in self._pyrmutes_hooks() if only_counts(hook))
 
     def _pyrmutes_hooks(self) -> list[MigrationHook]:
-        return _hooks_of(self._manager) if _is_pyrmutes(self._manager) else []
+        if self._pyrmutes is None:
+            return []
+        return list(self._pyrmutes._migration_manager._hooks)  # noqa: SLF001  # it has no other way
 
     def plan(
         self,
@@ -243,8 +241,8 @@ class AdaptedManager:
             ModelNotFoundError: If the model or one of the versions is not registered.
             MigrationError: If there is no path.
         """
-        if observe and _is_pyrmutes(self._manager) and self._counts not in self._pyrmutes_hooks():
-            self._manager.add_hook(cast("pyrmute.MigrationHook", self._counts))
+        if observe and self._pyrmutes is not None and self._counts not in self._pyrmutes_hooks():
+            self._pyrmutes.add_hook(self._counts)
         key = (name, from_version, to_version)
         if key not in self._plans:
             first, last = (ModelVersion.parse(str(v)) for v in (from_version, to_version))

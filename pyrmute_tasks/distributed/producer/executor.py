@@ -102,8 +102,7 @@ class CeleryExecutor:
     ) -> None:
         self._broker = broker
         self._store = store
-        self._spec = spec
-        self._settings = settings
+        self._spec, self._settings = spec, settings
         self._supervise = supervise
         self._clock = clock
         self.slots: int = 1

@@ -112,7 +112,9 @@ class WorkerApp(FleetApp):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.queue: str = settings.queue
-        self.life = WorkerLife(settings, Heartbeat(settings, lambda: self.serves(settings.queue)))
+        self.life: WorkerLife = WorkerLife(
+            settings, Heartbeat(settings, lambda: self.serves(settings.queue))
+        )
         use_hooks(self, self.life)
         if isinstance(self.profile, RedisProfile):
             self.read_transport = PromptTransport
