@@ -65,7 +65,7 @@ bench: $(BENCH_VENV)/.made
 	$(BENCH_VENV)/bin/python -m benchmarks.chart
 
 clean:
-	rm -rf $(VENV) .venv-matrix demo-output build dist
+	rm -rf $(VENV) .venv-matrix .cache demo-output build dist
 
 $(VENV)/.runtime: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("pyrmute-tasks needs Python 3.11 or later; set PYTHON=...") if sys.version_info < (3, 11) else None'

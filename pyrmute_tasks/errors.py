@@ -1,3 +1,4 @@
+# Above 400 lines: the tree of all exceptions, each with its attributes and message.
 """The exceptions of this package, in one tree.
 
 ::

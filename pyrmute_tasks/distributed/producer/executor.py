@@ -69,6 +69,7 @@ class JobStore(PartsStore, SurveyedStore, Protocol):
         """Return the workers whose heartbeat is fresh."""
 
 
+# Above 250 lines: submitting, collecting and surveying share what is in flight.
 class CeleryExecutor:
     """Runs the chunks of one job on a fleet: a `ChunkExecutor` from frames to frames.
 
