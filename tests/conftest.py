@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     groups = [(item, shared_place(item)) for item in items]
     if config.pluginmanager.hasplugin("xdist"):
         for item, group in groups:
-            if group:
+            if group and item.get_closest_marker("xdist_group") is None:
                 item.add_marker(pytest.mark.xdist_group(group))
     # Those that wait come first: what is short fills the gaps at the end.
     items[:] = [item for item, _ in sorted(groups, key=lambda each: _is_last(*each))]

@@ -97,6 +97,10 @@ def of(title: str, *, also_on_a_fleet: bool = False) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("block", runs, indirect=True)
 
 
+# The fleet is asked for by name, so it is not seen to be shared (tests/conftest.py).
+pytestmark = pytest.mark.xdist_group("tests/acceptance/test_guide.py")
+
+
 def read(text: str) -> dict[str, str]:
     """The python blocks by the heading they stand under; a second one has a number."""
     blocks: dict[str, str] = {}

@@ -104,7 +104,19 @@ def on_celery(settings: Settings) -> Iterator[Framed]:
     store.close()
 
 
-@pytest.fixture(params=["threads", "processes", "celery", "celery-rabbitmq"])
+# What is asked for by name is not seen to be shared (tests/conftest.py); "tests" has RabbitMQ.
+ON_REDIS = pytest.mark.xdist_group("tests/contract")
+ON_RABBITMQ = pytest.mark.xdist_group("tests")
+
+
+@pytest.fixture(
+    params=[
+        "threads",
+        "processes",
+        pytest.param("celery", marks=ON_REDIS),
+        pytest.param("celery-rabbitmq", marks=ON_RABBITMQ),
+    ]
+)
 def opened(request: pytest.FixtureRequest) -> Opened:
     if request.param == "threads":
         return lambda: ThreadExecutor(run_here, 2)
