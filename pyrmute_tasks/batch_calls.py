@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from pyrmute_tasks.engine.batch_arguments import check_chunk_size
+from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling
 from pyrmute_tasks.local.batches import Parallelism
 from pyrmute_tasks.plans.plan import Wanted
 from pyrmute_tasks.registry import ModelData
@@ -32,6 +33,7 @@ class Batch:
         to_version: Version of the outputs.
         wanted: The results to return: models or data.
         chunk_size: Records a chunk of a fleet; None chooses it from their size.
+        errors: What becomes of records that fail.
 
     Raises:
         ConfigurationError: If `chunk_size` is not a positive integer.
@@ -43,6 +45,7 @@ class Batch:
     to_version: VersionLike
     wanted: Wanted
     chunk_size: int | None
+    errors: ErrorHandling = RAISING
 
     def __post_init__(self) -> None:
         if self.chunk_size is not None:

@@ -10,7 +10,12 @@ from pydantic import BaseModel
 from pyrmute_tasks.batch_calls import Batch, BatchCalls
 from pyrmute_tasks.errors import MigrationError, ModelNotFoundError
 from pyrmute_tasks.hooks import HookSet, MigrationHook, use_hooks
-from pyrmute_tasks.local.batches import Parallelism, migrate_all, migrate_lazily
+from pyrmute_tasks.local.batches import (
+    Parallelism,
+    migrate_all,
+    migrate_lazily,
+    migrate_lazily_skipping,
+)
 from pyrmute_tasks.plans.fingerprint.reachable import ReachedCode
 from pyrmute_tasks.plans.nested_models import NestedModelInfo, nested_models
 from pyrmute_tasks.plans.plan import MigrationPlan, Wanted, compile_plan
@@ -355,15 +360,26 @@ class ModelManager(BatchCalls):
     def _run_all(self, batch: Batch, parallelism: Parallelism | None) -> list[Any]:
         get_plan = partial(self.plan, batch.name, batch.from_version, batch.to_version)
         if parallelism is None:
-            return migrate_all(get_plan, batch.records, batch.wanted, self.hooks)
+            return migrate_all(get_plan, batch.records, batch.wanted, self.hooks, batch.errors)
         # Loads pools and all of `wire`, which a batch in this thread does without.
         from pyrmute_tasks.local.parallel import migrate_parallel
 
         return migrate_parallel(
-            get_plan, batch.records, batch.wanted, self.hooks, parallelism, self.locate
+            get_plan,
+            batch.records,
+            batch.wanted,
+            self.hooks,
+            parallelism,
+            batch.errors,
+            self.locate,
         )
 
     def _stream(self, batch: Batch) -> Generator[Any, None, None]:
+        if batch.errors.policy.skips:
+            get_plan = partial(self.plan, batch.name, batch.from_version, batch.to_version)
+            return migrate_lazily_skipping(
+                get_plan, batch.records, batch.wanted, self.hooks, batch.errors
+            )
         get_migrate = partial(
             self._migrating, batch.name, batch.from_version, batch.to_version, batch.wanted
         )

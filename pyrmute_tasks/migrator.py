@@ -6,8 +6,8 @@ Sources, jobs, the fleet and sinks are put together here and nowhere else.
 import os
 import threading
 import weakref
-from collections.abc import Generator, Iterable
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -15,15 +15,19 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pyrmute_tasks.batch_calls import Batch, BatchCalls
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
+from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling, OnErrorLike
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job import Job, Source
 from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.job_spec import JobSpec, new_job_id
-from pyrmute_tasks.engine.pipeline import Sink, Window
+from pyrmute_tasks.engine.pipeline import Delivered, Sink, Window
 from pyrmute_tasks.engine.records import RecordSink, RecordSource
+from pyrmute_tasks.engine.results import ResultConverter
 from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
+from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
-from pyrmute_tasks.io.output_file import open_output
+from pyrmute_tasks.io.output_file import Output, open_output
+from pyrmute_tasks.io.rejects import RejectsFile
 from pyrmute_tasks.local.batches import Parallelism
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.plans.retry import Retry
@@ -39,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Migrator"]
 
-Delivered = TypeVar("Delivered")
+Finished = TypeVar("Finished")
 
 
 # Above 250 lines: a public façade, whose documentation and annotated arguments take most of them.
@@ -201,6 +205,10 @@ class Migrator(BatchCalls):
         overwrite: bool = True,
         keep_partial: bool = False,
         observers: tuple[Observer, ...] = (),
+        on_error: OnErrorLike = "raise",
+        on_reject: Callable[[RecordFailure], object] | None = None,
+        rejects: str | os.PathLike[str] | None = None,
+        rejects_with_records: bool = False,
     ) -> JobReport:
         """Migrate a file of JSON lines into another.
 
@@ -220,9 +228,15 @@ class Migrator(BatchCalls):
             keep_partial: On failure, keep the output before it; ``last_report.partial_path`` says
                 where: ``<target>.partial`` unless that exists.
             observers: Called with the job's events.
+            on_error: ``"skip"`` leaves records that fail out of `target` and goes on; an
+                `ErrorPolicy` limits how many. By default the first one ends the job.
+            on_reject: Called with the failure of each record that is skipped, in order.
+            rejects: A file for the records that are skipped, as JSON lines; it is also written if
+                too many failed.
+            rejects_with_records: Write these records to it, and what errors quote from them.
 
         Raises:
-            ConfigurationError: If a file cannot be read or written, or both are the same.
+            ConfigurationError: If a file cannot be read or written, or two are the same.
             OutputInUseError: If another run is writing `target`.
             InvalidRecordError: If a line is not a JSON object.
             ModelNotFoundError: If the model or a version is not registered.
@@ -240,6 +254,10 @@ class Migrator(BatchCalls):
             overwrite=overwrite,
             keep_partial=keep_partial,
             observers=observers,
+            on_error=on_error,
+            on_reject=on_reject,
+            rejects=rejects,
+            rejects_with_records=rejects_with_records,
         )
         if report.failure is not None:
             raise report.failure.exception()
@@ -257,6 +275,10 @@ class Migrator(BatchCalls):
         overwrite: bool = True,
         keep_partial: bool = False,
         observers: tuple[Observer, ...] = (),
+        on_error: OnErrorLike = "raise",
+        on_reject: Callable[[RecordFailure], object] | None = None,
+        rejects: str | os.PathLike[str] | None = None,
+        rejects_with_records: bool = False,
     ) -> JobReport:
         """Migrate a file like `migrate_file`, but return a record's failure instead of raising it.
 
@@ -266,22 +288,41 @@ class Migrator(BatchCalls):
         Raises:
             PyrmuteTasksError: As `migrate_file`, except for failures of records.
         """
+        errors = ErrorHandling.of(on_error, on_reject)
+        if rejects is None and rejects_with_records:
+            raise ConfigurationError("rejects_with_records needs rejects: name a file")
+        if rejects is not None and not errors.policy.skips:
+            raise ConfigurationError(
+                "rejects are records that are skipped; add --on-error skip (on_error='skip' in "
+                "Python)"
+            )
         plan = self._manager.plan(name, from_version, to_version)
         plan.target  # noqa: B018  # raise for a missing target before anything is started
         lines = JsonlSource(source, chunk_size, self._window_bytes, self._settings.compression)
-        sink = JsonlSink(self._manager.hooks)
+        sink = JsonlSink(self._manager.hooks, with_text=rejects_with_records)
         job_id = self._new_job_id()
         output = open_output(
             target, job=job_id, source=source, overwrite=overwrite, keep_partial=keep_partial
         )
+        rejected = None
+        if rejects is not None:
+            rejected = RejectsFile(
+                rejects,
+                job=job_id,
+                source=source,
+                target=target,
+                overwrite=overwrite,
+                keep_partial=keep_partial,
+                with_records=rejects_with_records,
+            )
         try:
-            # The output first: if another run has it, no fleet is started.
-            with output, self._job(plan, lines, sink, job_id, observers) as job:
-                for outcome in job.outcomes():
-                    if outcome.count:  # an empty frame may hold no lines
-                        output.write(outcome.outputs.payload)
-                if job.report.failure is None:
-                    output.finish()
+            # The files first: if another run has one, no fleet is started.
+            with (
+                output,
+                rejected or nullcontext(),
+                self._job(plan, lines, sink, job_id, observers, errors) as job,
+            ):
+                _write_results(job, output, rejected, errors)
         finally:
             self._note_partial(job_id, output.kept_path)
         assert self._last_report is not None
@@ -344,10 +385,11 @@ class Migrator(BatchCalls):
                 return
             plan = self._manager.plan(batch.name, batch.from_version, batch.to_version)
             batch.wanted.output(plan)  # raise for a missing target before anything is sent
-            sink = RecordSink(plan, batch.wanted, self._manager.hooks)
-            with self._job(plan, source, sink, self._new_job_id()) as job:
-                for outcome in job.outcomes():
-                    yield from outcome.outputs
+            converter = ResultConverter(plan, batch.wanted, batch.errors.policy.skips)
+            sink = RecordSink(converter, self._manager.hooks)
+            with self._job(plan, source, sink, self._new_job_id(), errors=batch.errors) as job:
+                for result in job.results():
+                    yield from _in_order(result, batch.errors)
         failure = job.report.failure
         if failure is not None:
             raise failure.exception()
@@ -359,10 +401,11 @@ class Migrator(BatchCalls):
         self,
         plan: MigrationPlan,
         source: Source[bytes],
-        sink: Sink[Frame, Delivered],
+        sink: Sink[Frame, Finished],
         job_id: str,
         observers: tuple[Observer, ...] = (),
-    ) -> Job[bytes, Frame, Delivered]:
+        errors: ErrorHandling = RAISING,
+    ) -> Job[bytes, Frame, Finished]:
         spec = JobSpec(
             job_id,
             plan.name,
@@ -374,6 +417,7 @@ class Migrator(BatchCalls):
             on_code_mismatch=self._settings.on_code_mismatch,
             retry=self._retry,
             compression=self._settings.compression,
+            skips=errors.policy.skips,
         )
         return Job(
             job_id,
@@ -382,6 +426,7 @@ class Migrator(BatchCalls):
             self._open().job(spec, plan.fingerprint_tree),
             window=self._window,
             observers=observers,
+            policy=errors.policy,
             on_end=self._note,
         )
 
@@ -391,3 +436,34 @@ class Migrator(BatchCalls):
     @property
     def _window_bytes(self) -> int:
         return (self._window or Window()).size_bytes
+
+
+def _write_results(
+    job: Job[bytes, Frame, Frame],
+    output: Output,
+    rejects: RejectsFile | None,
+    errors: ErrorHandling,
+) -> None:
+    """Write what a job delivers, and let its files appear."""
+    for result in job.results():
+        if result.count:  # an empty frame may hold no lines
+            output.write(result.outputs.payload)
+        if rejects is not None:
+            rejects.write(result.rejects)
+        for reject in result.rejects:
+            errors.tell(reject)
+    if rejects is not None:
+        rejects.finish()  # before the output: who finds that one finds both
+    if job.report.failure is None:
+        output.finish()
+
+
+def _in_order(result: Delivered[list[Any]], errors: ErrorHandling) -> Generator[Any, None, None]:
+    """Yield a chunk's outputs, and tell of each reject where its output would stand."""
+    begin = 0
+    for number, reject in enumerate(result.rejects):
+        end = result.position_of(number)
+        yield from result.outputs[begin:end]
+        errors.tell(reject)
+        begin = end
+    yield from result.outputs[begin:] if begin else result.outputs

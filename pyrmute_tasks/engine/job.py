@@ -6,10 +6,11 @@ from contextlib import closing
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
-from pyrmute_tasks.engine.chunks import Chunk, Outcome
+from pyrmute_tasks.engine.chunks import Chunk
+from pyrmute_tasks.engine.error_policy import RAISE, ErrorPolicy
 from pyrmute_tasks.engine.events import Event, Observer, Observers, SlotsChanged
 from pyrmute_tasks.engine.job_report import JobReport, JobState, JobTally
-from pyrmute_tasks.engine.pipeline import ChunkExecutor, Sink, Window, run_ordered
+from pyrmute_tasks.engine.pipeline import ChunkExecutor, Delivered, Sink, Window, run_ordered
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.wire.frames import FrameKind
@@ -60,9 +61,9 @@ class JobExecutor(ChunkExecutor[In, Out], Protocol[In, Out]):
 
 
 class Job(Generic[In, Out, Finished]):
-    """Runs one job: ``with Job(...) as job: for outcome in job.outcomes(): ...``.
+    """Runs one job: ``with Job(...) as job: for result in job.results(): ...``.
 
-    Leaving it closes the stream of outcomes, which cancels pending chunks, then reports how the job
+    Leaving it closes the stream of results, which cancels pending chunks, then reports how the job
     ended, then removes its traces, in this order.
 
     Args:
@@ -73,6 +74,7 @@ class Job(Generic[In, Out, Finished]):
         window: Upper bound of what is in flight; None for the default for the slots, shared by
             the jobs of a queue.
         observers: Called with the job's events.
+        policy: Which failures of records the job survives.
         on_end: Called with the report when the job has ended.
     """
 
@@ -85,6 +87,7 @@ class Job(Generic[In, Out, Finished]):
         *,
         window: Window | None = None,
         observers: tuple[Observer, ...] = (),
+        policy: ErrorPolicy = RAISE,
         on_end: Callable[[JobReport], None],
     ) -> None:
         self._tally = JobTally(job_id)
@@ -92,6 +95,7 @@ class Job(Generic[In, Out, Finished]):
         self._window = window
         self._slots = 0
         self._tell = Observers((self._tally, source, *observers))
+        self._policy = policy
         self._on_end = on_end
         self._source, self._sink = source, sink
         self._stream = self._delivered()
@@ -121,23 +125,24 @@ class Job(Generic[In, Out, Finished]):
         """The job's report so far."""
         return self._tally.report()
 
-    def outcomes(self) -> Generator[Outcome[Finished], None, None]:
-        """Return the outcomes, in order; see `run_ordered`."""
+    def results(self) -> Generator[Delivered[Finished], None, None]:
+        """Return the results of its chunks, in order; see `run_ordered`."""
         return self._stream
 
-    def _delivered(self) -> Generator[Outcome[Finished], None, None]:
+    def _delivered(self) -> Generator[Delivered[Finished], None, None]:
         stream = run_ordered(
             self._source.chunks(),
             self._executor,
             self._window_now,
             sink=self._sink,
             observers=self._tell,
+            policy=self._policy,
         )
         with closing(stream):
-            for outcome in stream:
-                yield outcome
+            for delivered in stream:
+                yield delivered
                 # Delivered only now: a consumer that leaves before this cancels the job.
-                self._tally.failure = outcome.failure
+                self._tally.judged(delivered.rejects, delivered.failure, delivered.exceeded)
 
     def _window_now(self) -> Window:
         slots = self._executor.slots
@@ -166,6 +171,7 @@ class Job(Generic[In, Out, Finished]):
             job=report.job,
             state=state.value,
             records=report.records,
+            rejected=report.rejected,
             wasted_chunks=report.wasted_chunks,
             seconds=round(report.seconds, 3),
         )

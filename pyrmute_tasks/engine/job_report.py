@@ -3,7 +3,7 @@
 import enum
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
@@ -71,6 +71,9 @@ class JobReport:
         chunks_by_worker: Chunks settled, by worker.
         failure: The record that ended it, if one did.
         partial_path: Path of the partial output, if it was kept.
+        rejected: Records skipped.
+        rejected_by_cause: Records skipped, by what failed: ``"step 1.0.0 → 2.0.0: KeyError"``.
+        exceeded: The limit of skipped records that ended it, in words; empty if none did.
     """
 
     job: str
@@ -82,6 +85,9 @@ class JobReport:
     chunks_by_worker: Mapping[str, int]
     failure: RecordFailure | None = None
     partial_path: str = ""
+    rejected: int = 0
+    rejected_by_cause: Mapping[str, int] = field(default_factory=dict)
+    exceeded: str = ""
 
     @property
     def records_per_s(self) -> float:
@@ -96,6 +102,8 @@ class JobTally:
     Attributes:
         job: The job's id.
         failure: The record that ended it, if one did.
+        exceeded: The limit of skipped records that ended it, in words.
+        rejected_by_cause: Records skipped, by what failed.
     """
 
     job: str
@@ -108,6 +116,8 @@ class JobTally:
     wasted_chunks: int = 0
     by_worker: Counter[str] = field(default_factory=Counter)
     failure: RecordFailure | None = None
+    exceeded: str = ""
+    rejected_by_cause: Counter[str] = field(default_factory=Counter)
     _began: float = 0.0
     _ended: float = 0.0
 
@@ -135,6 +145,14 @@ class JobTally:
             case ChunkDiscarded():
                 self.wasted_chunks += 1
 
+    def judged(
+        self, rejects: Iterable[RecordFailure], failure: RecordFailure | None, exceeded: str
+    ) -> None:
+        """Count the records of a chunk that were skipped, and note the one that ended the job."""
+        self.rejected_by_cause.update(reject.cause for reject in rejects)
+        self.failure = failure
+        self.exceeded = exceeded
+
     def report(self) -> JobReport:
         """Return the counts so far."""
         until = self._ended or self.clock()
@@ -147,4 +165,7 @@ class JobTally:
             until - self._began if self._began else 0.0,
             MappingProxyType(dict(self.by_worker)),
             self.failure,
+            rejected=self.rejected_by_cause.total(),
+            rejected_by_cause=MappingProxyType(dict(self.rejected_by_cause.most_common())),
+            exceeded=self.exceeded,
         )

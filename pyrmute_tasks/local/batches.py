@@ -10,11 +10,19 @@ from itertools import chain
 from typing import Any, Final
 
 from pyrmute_tasks.engine.batch_arguments import check_workers
+from pyrmute_tasks.engine.error_policy import ErrorHandling, FailureJudge
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookSet, use_hooks
 from pyrmute_tasks.plans.plan import MigrationPlan, Wanted
 
-__all__ = ["KEPT", "Parallelism", "migrate_all", "migrate_lazily", "nonempty"]
+__all__ = [
+    "KEPT",
+    "Parallelism",
+    "migrate_all",
+    "migrate_lazily",
+    "migrate_lazily_skipping",
+    "nonempty",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +50,26 @@ class Parallelism:
         return cls(workers, use_processes) if parallel else None
 
 
+@dataclass(slots=True)
+class _Skipping:
+    """Judges each failure as it happens, and tells of those that are skipped."""
+
+    judge: FailureJudge
+    errors: ErrorHandling
+
+    def __call__(self, failure: RecordFailure) -> bool:
+        if not self.judge(failure):
+            return False
+        self.errors.tell(failure)
+        return True
+
+
 def migrate_all(
-    get_plan: Callable[[], MigrationPlan], records: Iterable[Any], wanted: Wanted, hooks: HookSet
+    get_plan: Callable[[], MigrationPlan],
+    records: Iterable[Any],
+    wanted: Wanted,
+    hooks: HookSet,
+    errors: ErrorHandling,
 ) -> list[Any]:
     """Migrate records one after another.
 
@@ -52,16 +78,18 @@ def migrate_all(
         records: The source; each record is read when the one before it is done.
         wanted: The results to return.
         hooks: The manager's.
+        errors: What becomes of records that fail.
 
     Raises:
-        BaseException: The error of the first failing record, or the source's.
+        BaseException: The error of the record that ends the batch, or the source's.
     """
     source = nonempty(records)
     if source is None:
         return []
     plan = get_plan()
     with use_hooks(hooks.observers()):
-        done, failure = plan.run(source, wanted.output(plan))
+        skipping = _Skipping(FailureJudge(errors.policy), errors)
+        done, failure = plan.run(source, wanted.output(plan), skips=skipping)
     if failure is not None:
         raise failure.exception()
     return done
@@ -88,6 +116,39 @@ def migrate_lazily(
                 yield output
                 continue
             raise failure.exception()
+    finally:
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()
+
+
+def migrate_lazily_skipping(
+    get_plan: Callable[[], MigrationPlan],
+    records: Iterable[Any],
+    wanted: Wanted,
+    hooks: HookSet,
+    errors: ErrorHandling,
+) -> Generator[Any, None, None]:
+    """Migrate records one by one, on demand, and skip those that fail.
+
+    Args:
+        get_plan: Returns the plan; called for each record, so that registrations made meanwhile
+            apply to the next one.
+        records: The source; closed at the end.
+        wanted: The results to yield.
+        hooks: The manager's.
+        errors: What becomes of records that fail.
+    """
+    skipping = _Skipping(FailureJudge(errors.policy), errors)
+    source = iter(records)
+    try:  # as above
+        for index, record in enumerate(source):
+            plan = get_plan()
+            with use_hooks(hooks.observers()):
+                outputs, failure = plan.run((record,), wanted.output(plan), index, skipping)
+            if failure is not None:
+                raise failure.exception()
+            yield from outputs
     finally:
         close = getattr(source, "close", None)
         if close is not None:

@@ -83,7 +83,7 @@ class Recovery:
         self._clock = clock
         self._code = code
         self._codes: dict[str, str] = {}  # what the workers hold that declined
-        self.deliveries = Deliveries()
+        self.deliveries = Deliveries(skips=spec.skips)
         self.liveness = Liveness(
             Deadlines(
                 stall_s=settings.stall_s,

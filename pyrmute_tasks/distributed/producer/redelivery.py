@@ -84,9 +84,14 @@ class _Assembly:
 
 
 class Deliveries:
-    """What has been sent and not been received."""
+    """What has been sent and not been received.
 
-    def __init__(self) -> None:
+    Args:
+        skips: Whether the parts behind a record that failed are wanted, too.
+    """
+
+    def __init__(self, *, skips: bool = False) -> None:
+        self._skips = skips
         self._parts: dict[str, Part] = {}
         self._chunks: dict[int, _Assembly] = {}
         self._empty_since: float | None = None
@@ -189,7 +194,7 @@ class Deliveries:
             if found is None:
                 return None
             known.append(found)
-            if found.failures:
+            if found.ends_early(sibling.chunk) or (found.failures and not self._skips):
                 break
         for sibling in assembly.parts:
             self._parts.pop(sibling.key, None)
@@ -336,9 +341,18 @@ def _joined(index: int, outcomes: list[Outcome[Frame]]) -> Outcome[Frame]:
         if outcome.counts is not None:
             counts.migrations.update(outcome.counts.migrations)
             counts.errors.update(outcome.counts.errors)
+    failures = tuple(failure for outcome in outcomes for failure in outcome.failures)
     last = outcomes[-1]
     seconds = sum(outcome.seconds for outcome in outcomes)
     size_bytes = len(frame.payload)
     return Outcome(
-        index, frame.count, frame, last.failures, seconds, last.worker, counts, size_bytes
+        index,
+        frame.count,
+        frame,
+        failures,
+        seconds,
+        last.worker,
+        counts,
+        size_bytes,
+        last.is_final,
     )
