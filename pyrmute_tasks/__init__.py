@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pyrmute_tasks._version import __version__
 
 if TYPE_CHECKING:
+    from pyrmute_tasks.engine.error_policy import ErrorPolicy, OnError
     from pyrmute_tasks.engine.events import (
         ChunkDelivered,
         ChunkDiscarded,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         VersionedModelError,
         WireError,
     )
+    from pyrmute_tasks.failures import RecordFailure, RecordPlace, Stage
     from pyrmute_tasks.hooks import MetricsHook, MigrationHook
     from pyrmute_tasks.manager import ModelManager
     from pyrmute_tasks.migrator import Migrator
@@ -66,6 +68,7 @@ __all__ = [
     "CodeMismatchError",
     "Compress",
     "ConfigurationError",
+    "ErrorPolicy",
     "Event",
     "FleetError",
     "FrameError",
@@ -94,15 +97,19 @@ __all__ = [
     "NoWorkersError",
     "Observer",
     "OnCodeMismatch",
+    "OnError",
     "OutputInUseError",
     "ProcessDiedError",
     "PyrmuteTasksError",
+    "RecordFailure",
+    "RecordPlace",
     "RegistrationError",
     "RemoteError",
     "Retry",
     "Settings",
     "SignatureError",
     "SlotsChanged",
+    "Stage",
     "StalledError",
     "StoreUnavailableError",
     "UnsupportedValueError",
@@ -124,6 +131,7 @@ _MODULE_OF: Final = {
     "CodeMismatchError": "errors",
     "Compress": "settings",
     "ConfigurationError": "errors",
+    "ErrorPolicy": "engine.error_policy",
     "Event": "engine.events",
     "FleetError": "errors",
     "FrameError": "errors",
@@ -152,15 +160,19 @@ _MODULE_OF: Final = {
     "NoWorkersError": "errors",
     "Observer": "engine.events",
     "OnCodeMismatch": "engine.job_spec",
+    "OnError": "engine.error_policy",
     "OutputInUseError": "errors",
     "ProcessDiedError": "errors",
     "PyrmuteTasksError": "errors",
+    "RecordFailure": "failures",
+    "RecordPlace": "failures",
     "RegistrationError": "errors",
     "RemoteError": "errors",
     "Retry": "plans.retry",
     "Settings": "settings",
     "SignatureError": "errors",
     "SlotsChanged": "engine.events",
+    "Stage": "failures",
     "StalledError": "errors",
     "StoreUnavailableError": "errors",
     "UnsupportedValueError": "errors",

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from pyrmute_tasks.engine.batch_arguments import check_chunk_size
-from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling
+from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling, OnErrorLike, OnReject
 from pyrmute_tasks.local.batches import Parallelism
 from pyrmute_tasks.plans.plan import Wanted
 from pyrmute_tasks.registry import ModelData
@@ -76,6 +76,8 @@ class BatchCalls(ABC):
         use_processes: bool = False,
         *,
         chunk_size: int | None = None,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
     ) -> list[BaseModel]:
         """Migrate and validate many records.
 
@@ -92,20 +94,25 @@ class BatchCalls(ABC):
             use_processes: Use processes, for steps that compute, instead of threads, for steps that
                 wait for I/O.
             chunk_size: Records a chunk of a fleet; by default chosen from their size.
+            on_error: ``"skip"`` leaves out records that fail and goes on; an `ErrorPolicy` limits
+                how many. By default the first one ends the batch.
+            on_reject: Called with the failure of each record that is skipped, in order.
 
         Returns:
             The validated models, in the order of the records.
 
         Raises:
-            ConfigurationError: If `max_workers` or `chunk_size` is not a positive integer.
+            ConfigurationError: If `max_workers` or `chunk_size` is not a positive integer, or
+                `on_error` is unknown.
             ModelNotFoundError: If the model or a version is not registered.
             MigrationError: If there is no path, or a step raises.
             ValidationError: If a migrated record is not valid. Like `MigrationError` it is that of
-                the first failing record and has its ``record_index``.
+                the first failing record that is not skipped and has its ``record_index``.
             FleetError: If a fleet cannot be reached or has no workers.
         """
         parallelism = Parallelism.of(parallel, max_workers, use_processes)
-        batch = Batch(data_list, name, from_version, to_version, Wanted(), chunk_size)
+        errors = ErrorHandling.of(on_error, on_reject)
+        batch = Batch(data_list, name, from_version, to_version, Wanted(), chunk_size, errors)
         return self._run_all(batch, parallelism)
 
     def migrate_batch_as(
@@ -120,11 +127,14 @@ class BatchCalls(ABC):
         use_processes: bool = False,
         *,
         chunk_size: int | None = None,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
     ) -> list[Model]:
         """Migrate records and validate them as `target_type`; otherwise like `migrate_batch`."""
         parallelism = Parallelism.of(parallel, max_workers, use_processes)
         wanted = Wanted(model=target_type)
-        batch = Batch(data_list, name, from_version, to_version, wanted, chunk_size)
+        errors = ErrorHandling.of(on_error, on_reject)
+        batch = Batch(data_list, name, from_version, to_version, wanted, chunk_size, errors)
         return self._run_all(batch, parallelism)
 
     def migrate_batch_data(
@@ -138,11 +148,14 @@ class BatchCalls(ABC):
         use_processes: bool = False,
         *,
         chunk_size: int | None = None,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
     ) -> list[ModelData]:
         """Migrate many records without validation; otherwise like `migrate_batch`."""
         parallelism = Parallelism.of(parallel, max_workers, use_processes)
         wanted = Wanted(validated=False)
-        batch = Batch(data_list, name, from_version, to_version, wanted, chunk_size)
+        errors = ErrorHandling.of(on_error, on_reject)
+        batch = Batch(data_list, name, from_version, to_version, wanted, chunk_size, errors)
         return self._run_all(batch, parallelism)
 
     # --- lazy -----------------------------------------------------------------------------------
@@ -154,6 +167,9 @@ class BatchCalls(ABC):
         from_version: VersionLike,
         to_version: VersionLike,
         chunk_size: int | None = None,
+        *,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
     ) -> Generator[BaseModel, None, None]:
         """Migrate and validate records lazily.
 
@@ -169,13 +185,18 @@ class BatchCalls(ABC):
             from_version: Version of the records.
             to_version: Version of the outputs.
             chunk_size: Records a chunk of a fleet; by default chosen from their size.
+            on_error: ``"skip"`` leaves out records that fail and goes on, as by `migrate_batch`.
+            on_reject: Called with the failure of each record that is skipped, when the outputs
+                before it have been consumed.
 
         Yields:
             The validated models, in the order of the records. Those before a failing record come
             first, then its error is raised, as by `migrate_batch`. The same holds if the source
             raises an `Exception`; an exit or an interrupt from it cancels the job at once.
         """
-        return self._stream(Batch(data_list, name, from_version, to_version, Wanted(), chunk_size))
+        errors = ErrorHandling.of(on_error, on_reject)
+        batch = Batch(data_list, name, from_version, to_version, Wanted(), chunk_size, errors)
+        return self._stream(batch)
 
     def migrate_batch_streaming_as(
         self,
@@ -185,10 +206,15 @@ class BatchCalls(ABC):
         to_version: VersionLike,
         target_type: type[Model],
         chunk_size: int | None = None,
+        *,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
     ) -> Generator[Model, None, None]:
         """Validate as `target_type`; otherwise like `migrate_batch_streaming`."""
         wanted = Wanted(model=target_type)
-        return self._stream(Batch(data_list, name, from_version, to_version, wanted, chunk_size))
+        errors = ErrorHandling.of(on_error, on_reject)
+        batch = Batch(data_list, name, from_version, to_version, wanted, chunk_size, errors)
+        return self._stream(batch)
 
     def migrate_batch_data_streaming(
         self,
@@ -197,7 +223,12 @@ class BatchCalls(ABC):
         from_version: VersionLike,
         to_version: VersionLike,
         chunk_size: int | None = None,
+        *,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
     ) -> Generator[ModelData, None, None]:
         """Skip validation; otherwise like `migrate_batch_streaming`."""
         wanted = Wanted(validated=False)
-        return self._stream(Batch(data_list, name, from_version, to_version, wanted, chunk_size))
+        errors = ErrorHandling.of(on_error, on_reject)
+        batch = Batch(data_list, name, from_version, to_version, wanted, chunk_size, errors)
+        return self._stream(batch)

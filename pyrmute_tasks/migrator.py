@@ -6,7 +6,7 @@ Sources, jobs, the fleet and sinks are put together here and nowhere else.
 import os
 import threading
 import weakref
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pyrmute_tasks.batch_calls import Batch, BatchCalls
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
-from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling, OnErrorLike
+from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling, OnErrorLike, OnReject
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job import Job, Source
 from pyrmute_tasks.engine.job_report import JobReport
@@ -24,7 +24,6 @@ from pyrmute_tasks.engine.pipeline import Delivered, Sink, Window
 from pyrmute_tasks.engine.records import RecordSink, RecordSource
 from pyrmute_tasks.engine.results import ResultConverter
 from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
-from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
 from pyrmute_tasks.io.output_file import Output, open_output
 from pyrmute_tasks.io.rejects import RejectsFile
@@ -206,7 +205,7 @@ class Migrator(BatchCalls):
         keep_partial: bool = False,
         observers: tuple[Observer, ...] = (),
         on_error: OnErrorLike = "raise",
-        on_reject: Callable[[RecordFailure], object] | None = None,
+        on_reject: OnReject | None = None,
         rejects: str | os.PathLike[str] | None = None,
         rejects_with_records: bool = False,
     ) -> JobReport:
@@ -276,7 +275,7 @@ class Migrator(BatchCalls):
         keep_partial: bool = False,
         observers: tuple[Observer, ...] = (),
         on_error: OnErrorLike = "raise",
-        on_reject: Callable[[RecordFailure], object] | None = None,
+        on_reject: OnReject | None = None,
         rejects: str | os.PathLike[str] | None = None,
         rejects_with_records: bool = False,
     ) -> JobReport:

@@ -18,6 +18,7 @@ from pyrmute_tasks.cli.options import (
     STORE_HELP,
     overridden,
 )
+from pyrmute_tasks.engine.error_policy import ErrorPolicy, OnError
 from pyrmute_tasks.engine.events import ChunkDelivered, Event
 from pyrmute_tasks.engine.job_report import JobReport, JobState
 from pyrmute_tasks.errors import ConfigurationError
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _STDOUT: Final = "/dev/stdout"
+_FINISHED_WITH_REJECTS: Final = 3
+_MOST_CAUSES: Final = 5
 
 
 @click.command()
@@ -75,6 +78,24 @@ _STDOUT: Final = "/dev/stdout"
     type=float,
     help="Seconds in which nothing moves although workers are idle. [default: 60]",
 )
+@click.option(
+    "--on-error",
+    type=click.Choice([str(choice) for choice in OnError]),
+    default=str(OnError.RAISE),
+    show_default=True,
+    help="End at the first record that fails, or leave such records out of OUT.",
+)
+@click.option(
+    "--rejects", type=click.Path(), help="File for the records that are skipped, as JSON lines."
+)
+@click.option(
+    "--rejects-with-records", is_flag=True, help="Write the records themselves there, too."
+)
+@click.option(
+    "--max-errors",
+    metavar="N|SHARE",
+    help="Most records to skip: a number, or a share as 0.1%, from 1,000 records on.",
+)
 @click.option("--include-records", is_flag=True, help="Let error messages quote records.")
 @click.option("--quiet", "-q", is_flag=True, help="Print no progress bar and no report.")
 def run(
@@ -95,6 +116,10 @@ def run(
     attempts: int | None,
     wait_s: float | None,
     stall_s: float | None,
+    on_error: str,
+    rejects: str | None,
+    rejects_with_records: bool,
+    max_errors: str | None,
     include_records: bool,
     quiet: bool,
 ) -> None:
@@ -103,6 +128,8 @@ def run(
     Without --broker a Valkey server and workers are started for this run and stopped after it.
     OUT may also be a pipe or a device such as /dev/stdout or -, which gets the lines as they are
     ready.
+
+    Exit status: 0 for success, 1 for failure, 2 for wrong usage, 3 if records were skipped.
     """
     target = _STDOUT if target == "-" else target
     is_streamed = is_stream(target)
@@ -111,13 +138,14 @@ def run(
     with errors_printed(include_records, interrupts), interrupts:
         check_source(source)
         check_output(target, source=source, overwrite=overwrite)
+        policy = ErrorPolicy(OnError(on_error), max_errors)
         migrator = Migrator(
             manager,
             workers=workers,
             settings=_fleet_settings(broker, store, queue, wait_s, stall_s),
             retry=_retry(retry_on, attempts),
         )
-        reported = _reported(migrator, target, quiet, on_stderr=is_streamed)
+        reported = _reported(migrator, target, rejects, quiet, on_stderr=is_streamed)
         # Not entered: `run_file` starts the fleet once it holds the lock of the output.
         with closing(migrator), reported, _progress(source, quiet) as observers:
             report = migrator.run_file(
@@ -130,8 +158,13 @@ def run(
                 overwrite=overwrite,
                 keep_partial=keep_partial,
                 observers=(interrupts, *observers),
+                on_error=policy,
+                rejects=rejects,
+                rejects_with_records=rejects_with_records,
             )
         if report.failure is not None:
+            if report.exceeded:
+                tell(report.exceeded)
             fail(report.failure.exception(), include_records)
         if not quiet:
             # Only now: the fleet is closed, and an audit's imports take a while.
@@ -140,6 +173,8 @@ def run(
             hint = losses_hint(source, manager, name, from_version, to_version)
             if hint is not None:
                 tell(hint)
+        if report.rejected:
+            sys.exit(_FINISHED_WITH_REJECTS)
 
 
 def _fleet_settings(
@@ -245,7 +280,9 @@ class _Forgiving:
 
 
 @contextlib.contextmanager
-def _reported(migrator: Migrator, target: str, quiet: bool, *, on_stderr: bool) -> Iterator[None]:
+def _reported(
+    migrator: Migrator, target: str, rejects: str | None, quiet: bool, *, on_stderr: bool
+) -> Iterator[None]:
     """Print the job's report on stdout, or its progress until a failure on stderr."""
     try:
         yield
@@ -253,27 +290,34 @@ def _reported(migrator: Migrator, target: str, quiet: bool, *, on_stderr: bool) 
         report = migrator.last_report
         if report is not None and not quiet:
             if report.state is JobState.SUCCEEDED:
-                _print_report(report, target, on_stderr)
+                _print_report(report, target, rejects, on_stderr)
             else:
                 wasted = report.wasted_chunks
                 later = "1 later chunk" if wasted == 1 else f"{wasted} later chunks"
+                skipped = f"{report.rejected:,} rejected; " if report.rejected else ""
                 tell(
                     f"{report.state} after {report.seconds:.2f} s and {report.records:,} records; "
-                    f"{later} discarded"
+                    f"{skipped}{later} discarded"
                 )
         if report is not None and report.partial_path:
             tell(f"kept the output until then: {report.partial_path}")
 
 
-def _print_report(report: JobReport, target: str, on_stderr: bool) -> None:
+def _print_report(report: JobReport, target: str, rejects: str | None, on_stderr: bool) -> None:
     workers = len(report.chunks_by_worker)
-    lines = (
+    lines = [
         f"output   {target}",
         f"records  {report.records:,}",
         f"rate     {report.records_per_s:,.0f} records/s",
         f"time     {report.seconds:.2f} s",
         f"workers  {workers} ({report.chunks} chunks, job {report.job})",
-    )
+    ]
+    if report.rejected:
+        lines.append(f"rejected {report.rejected:,}" + (f" (see {rejects})" if rejects else ""))
+        causes = list(report.rejected_by_cause.items())
+        lines += [f"         {count:,} × {cause}" for cause, count in causes[:_MOST_CAUSES]]
+        if len(causes) > _MOST_CAUSES:
+            lines.append(f"         and {len(causes) - _MOST_CAUSES} more causes")
     if on_stderr:
         tell("\n".join(lines))
         return

@@ -23,6 +23,7 @@ __all__ = [
     "FailureJudge",
     "OnError",
     "OnErrorLike",
+    "OnReject",
 ]
 
 _LEAST_RECORDS: Final = 1000  # before which a share of failures says little
@@ -100,6 +101,9 @@ class ErrorPolicy:
 
 OnErrorLike: TypeAlias = Literal["raise", "skip"] | OnError | ErrorPolicy
 """What a caller may give as ``on_error``."""
+
+OnReject: TypeAlias = Callable[[RecordFailure], object]
+"""Called with the failure of each record that is skipped."""
 
 RAISE: Final = ErrorPolicy()
 
@@ -190,7 +194,7 @@ class ErrorHandling:
     """
 
     policy: ErrorPolicy = RAISE
-    on_reject: Callable[[RecordFailure], object] | None = None
+    on_reject: OnReject | None = None
 
     def __post_init__(self) -> None:
         if self.on_reject is not None and not self.policy.skips:
@@ -199,7 +203,7 @@ class ErrorHandling:
             )
 
     @classmethod
-    def of(cls, on_error: OnErrorLike, on_reject: Callable[[RecordFailure], object] | None) -> Self:
+    def of(cls, on_error: OnErrorLike, on_reject: OnReject | None) -> Self:
         """Return how the arguments of a call handle errors.
 
         Raises:
