@@ -82,7 +82,7 @@ def test_batch_in_this_thread_equals_a_loop(kinds: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["threads", "processes"])
-@given(kinds=st.text("ggggbi", max_size=40))
+@given(kinds=st.text("ggggbin", max_size=40))
 @settings(max_examples=10, deadline=None)
 def test_parallel_batch_equals_one_in_this_thread(way: str, kinds: str) -> None:
     records = records_of(kinds)
