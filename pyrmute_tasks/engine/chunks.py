@@ -121,8 +121,8 @@ class Outcome(Generic[Payload]):
         count: How many outputs there are.
         outputs: The outputs, in order, without those of records that failed.
         failures: The failing records, in order. The pipeline decides whether they end the job.
-        is_final: Whether the last failure ends the job under any policy: it is not the fault of
-            its record.
+        is_final: Whether the last failure ends the job under any policy: nothing was run behind
+            it, or it is not the fault of its record.
         seconds: Time the work took, without waiting.
         worker: The worker; empty for this process.
         counts: Counts for hooks; None if not requested.

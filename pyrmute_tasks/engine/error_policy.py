@@ -157,23 +157,20 @@ class ChunkFailures:
         skips: Whether to go on behind a record that fails.
 
     Attributes:
-        found: The failures that were skipped.
+        found: The failures, in order.
+        ended: Whether the last one ended the run of the chunk.
     """
 
     def __init__(self, skips: bool) -> None:
         self.found: list[RecordFailure] = []
+        self.ended = False
         self._skips = skips
 
     def __call__(self, failure: RecordFailure) -> bool:
         """Return whether to skip the record."""
-        if not _may_skip(self._skips, failure):
-            return False
         self.found.append(failure)
-        return True
-
-    def and_last(self, failure: RecordFailure | None) -> tuple[RecordFailure, ...]:
-        """Return all failures, with the one that ended the run, if one did."""
-        return (*self.found, failure) if failure is not None else tuple(self.found)
+        self.ended = not _may_skip(self._skips, failure)
+        return not self.ended
 
 
 def _may_skip(skips: bool, failure: RecordFailure) -> bool:

@@ -31,15 +31,15 @@ class ResultConverter:
     ) -> Outcome[list[Any]]:
         """Return the outcome of a chunk with the results that its data becomes."""
         invalid = ChunkFailures(self.skips)
-        outputs, last = self.wanted.convert(self.plan, data, 0, invalid)
-        found = list(_placed(invalid.and_last(last), outcome.failures, chunk.start))
+        outputs, _ = self.wanted.convert(self.plan, data, 0, invalid)
+        found = list(_placed(invalid.found, outcome.failures, chunk.start))
         failures = outcome.failures
         if found:
             failures = tuple(sorted((*failures, *found), key=lambda failure: failure.index))
-        if last is not None:  # nothing behind it counts
+        if invalid.ended:  # nothing behind it counts
             end = found[-1].index
             failures = tuple(failure for failure in failures if failure.index <= end)
-        is_final = outcome.is_final and last is None
+        is_final = outcome.is_final or invalid.ended
         return Outcome(outcome.index, len(outputs), outputs, failures, is_final=is_final)
 
 

@@ -84,8 +84,15 @@ def _run_chunk(
     plan: MigrationPlan, output: Output, chunk: Chunk[Any], counts: HookCounts, *, skips: bool
 ) -> Outcome[list[Any]]:
     failures = ChunkFailures(skips)
-    outputs, last = plan.run(chunk.payload, output, chunk.start, failures)
-    return Outcome(chunk.index, len(outputs), outputs, failures.and_last(last), counts=counts)
+    outputs, _ = plan.run(chunk.payload, output, chunk.start, failures)
+    return Outcome(
+        chunk.index,
+        len(outputs),
+        outputs,
+        tuple(failures.found),
+        counts=counts,
+        is_final=failures.ended,
+    )
 
 
 def _gather(

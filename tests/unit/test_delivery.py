@@ -138,6 +138,8 @@ def test_record_that_kills_its_process_is_a_reject() -> None:
     while isinstance(after := deliveries.crashed(second.key, "signal 9 (SIGKILL)"), Resend):
         pass
     assert isinstance(after, Settled)
+    assert after.part == second.key
+    assert after.outcome is not None
     assert after.outcome.count == 3
     [failure] = after.outcome.failures
     assert failure.index == 1
@@ -281,7 +283,7 @@ def test_killing_record_is_found_with_few_crashes(
             continue
         crashes += 1
         match deliveries.crashed(part.key, "signal 9"):
-            case Settled(outcome):
+            case Settled(_, outcome) if outcome is not None:
                 result = outcome
             case Resend(parts):
                 to_send += parts
@@ -351,6 +353,7 @@ def test_part_that_never_settles_is_halved_and_named() -> None:
             assert deliveries.came_to_nothing(half) == Resend((half,))
         decided = deliveries.came_to_nothing(half)
     assert isinstance(decided, Settled)
+    assert decided.outcome is not None
     failure = decided.outcome.failure
     assert failure is not None
     assert failure.index == 0

@@ -51,14 +51,12 @@ def make_outcome(
     """Outputs are the indices of the records that are not bad."""
     start = index * SIZE
     failures, outputs = ChunkFailures(skips), []
-    last = None
     for record in range(start, start + SIZE) if records is None else records:
         if record not in bad:
             outputs.append(record)
         elif not failures(fail(record)):
-            last = fail(record)
             break
-    return Outcome(index, len(outputs), outputs, failures.and_last(last))
+    return Outcome(index, len(outputs), outputs, tuple(failures.found), is_final=failures.ended)
 
 
 class Keep:
@@ -179,9 +177,9 @@ class FlowMachine(RuleBasedStateMachine):
             return outcome
         both = sorted((*outcome.failures, *late.failures), key=lambda failure: failure.index)
         last = late.failures[-1]
-        if not skips or not isinstance(last.error, Exception):
+        if late.is_final:
             both = [failure for failure in both if failure.index <= last.index]
-        return replace(late, failures=tuple(both))
+        return replace(late, failures=tuple(both), is_final=late.is_final or outcome.is_final)
 
     def cut(self, outputs: list[int], count: int, /) -> list[int]:
         assert count < len(outputs)

@@ -31,7 +31,7 @@ def run_chunk(chunk: Chunk[bytes]) -> Outcome[Frame]:
     outputs, count, last = PLAN.migrate_lines(lines, chunk.start, failures)
     assert last is None
     frame = Frame(FrameKind.LINES, count, outputs)
-    return Outcome(chunk.index, count, frame, failures.and_last(None))
+    return Outcome(chunk.index, count, frame, tuple(failures.found))
 
 
 def rejects_of(

@@ -140,8 +140,9 @@ class Recovery:
                     self._store.put_parts(self._spec.id, frames, gone=replaced)
                 self._send_again(parts)
                 return []
-            case Settled(outcome):
-                return [outcome]
+            case Settled(part, outcome):
+                self._store.put_parts(self._spec.id, [], gone=part)
+                return [outcome] if outcome is not None else []
             case Ignored():
                 return []
 

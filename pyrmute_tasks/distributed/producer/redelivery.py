@@ -237,13 +237,13 @@ class Deliveries:
             return Resend((part,))
         return self.crashed(part.key, Loss.CLAIM_LOST.value)
 
-    def _give_up(self, part: Part) -> Settled | Ignored:
+    def _give_up(self, part: Part) -> Settled:
         del self._parts[part.key]
         error = ProcessDiedError(part.crashes[-1], len(part.crashes))
         failure = RecordFailure(part.chunk.start, Stage.STEP, "", error)
         empty = join_frames(decode_frame(part.chunk.payload).kind, [])
-        outcome = self._complete(part, Outcome(part.chunk.index, 0, empty, (failure,)))
-        return Settled(outcome) if outcome is not None else Ignored()
+        outcome = Outcome(part.chunk.index, 0, empty, (failure,))
+        return Settled(part.key, self._complete(part, outcome))
 
     def _halve(self, part: Part, may_kill: int) -> Resend:
         del self._parts[part.key]

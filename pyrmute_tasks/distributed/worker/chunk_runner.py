@@ -247,7 +247,8 @@ class ChunkRunner:
                 plan, spec.kind, inputs, asked.arguments.start, skips=spec.skips
             )
         framed = encode_frame(spec.kind, count, outputs, spec.compression)
-        return Outcome(asked.chunk, count, framed, failures, counts=counts)
+        found = tuple(failures.found)
+        return Outcome(asked.chunk, count, framed, found, counts=counts, is_final=failures.ended)
 
     def _prepare(self, asked: Assignment, data: bytes) -> tuple[JobSpec, MigrationPlan] | Declined:
         found = self._prepared.get(data)

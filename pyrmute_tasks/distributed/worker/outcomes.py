@@ -131,7 +131,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 def run_plan(
     plan: MigrationPlan, kind: FrameKind, inputs: Frame, start: int, *, skips: bool = False
-) -> tuple[bytes, int, tuple[RecordFailure, ...]]:
+) -> tuple[bytes, int, ChunkFailures]:
     """Run a plan over a frame of records.
 
     Args:
@@ -155,7 +155,7 @@ def run_plan(
         # A line holds {} at least. A bomb of empty ones would become a list many times its size.
         if lines.count(b"\n") != inputs.count or len(lines) < _LEAST_LINE * inputs.count:
             raise FrameError("a frame does not hold the records it announces")
-        outputs, count, last = plan.migrate_lines(lines, start, failures)
-        return outputs, count, failures.and_last(last)
-    records, last = plan.run(decode_records(inputs), _PACKED, start, failures)
-    return join_packed(records), len(records), failures.and_last(last)
+        outputs, count, _ = plan.migrate_lines(lines, start, failures)
+        return outputs, count, failures
+    records, _ = plan.run(decode_records(inputs), _PACKED, start, failures)
+    return join_packed(records), len(records), failures
