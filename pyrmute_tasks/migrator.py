@@ -26,7 +26,7 @@ from pyrmute_tasks.engine.results import ResultConverter
 from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
 from pyrmute_tasks.io.output_file import Output, open_output
-from pyrmute_tasks.io.rejects import RejectsFile
+from pyrmute_tasks.io.rejects import RejectsFile, check_rejects
 from pyrmute_tasks.local.batches import Parallelism
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.plans.retry import Retry
@@ -288,13 +288,14 @@ class Migrator(BatchCalls):
             PyrmuteTasksError: As `migrate_file`, except for failures of records.
         """
         errors = ErrorHandling.of(on_error, on_reject)
-        if rejects is None and rejects_with_records:
-            raise ConfigurationError("rejects_with_records needs rejects: name a file")
-        if rejects is not None and not errors.policy.skips:
-            raise ConfigurationError(
-                "rejects are records that are skipped; add --on-error skip (on_error='skip' in "
-                "Python)"
-            )
+        check_rejects(
+            rejects,
+            errors.policy,
+            source=source,
+            target=target,
+            overwrite=overwrite,
+            with_records=rejects_with_records,
+        )
         plan = self._manager.plan(name, from_version, to_version)
         plan.target  # noqa: B018  # raise for a missing target before anything is started
         lines = JsonlSource(source, chunk_size, self._window_bytes, self._settings.compression)
@@ -309,7 +310,6 @@ class Migrator(BatchCalls):
                 rejects,
                 job=job_id,
                 source=source,
-                target=target,
                 overwrite=overwrite,
                 keep_partial=keep_partial,
                 with_records=rejects_with_records,

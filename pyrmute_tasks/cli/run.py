@@ -24,6 +24,7 @@ from pyrmute_tasks.engine.job_report import JobReport, JobState
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.io.jsonl import check_source
 from pyrmute_tasks.io.output_place import check_output, is_stream
+from pyrmute_tasks.io.rejects import check_rejects
 from pyrmute_tasks.migrator import Migrator
 from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.settings import Settings
@@ -139,6 +140,14 @@ def run(
         check_source(source)
         check_output(target, source=source, overwrite=overwrite)
         policy = ErrorPolicy(OnError(on_error), max_errors)
+        check_rejects(
+            rejects,
+            policy,
+            source=source,
+            target=target,
+            overwrite=overwrite,
+            with_records=rejects_with_records,
+        )
         migrator = Migrator(
             manager,
             workers=workers,

@@ -67,7 +67,8 @@ class ErrorPolicy:
             _read_limit(self.max_errors)
             if not self.skips:
                 raise ConfigurationError(
-                    "max_errors limits the records that are skipped; add on_error='skip'"
+                    "max_errors limits the records that are skipped; add --on-error skip "
+                    "(on_error='skip' in Python)"
                 )
         if type(self.max_crashes) is not int or self.max_crashes < 0:
             raise ConfigurationError(f"max_crashes must be 0 or more, not {self.max_crashes!r}")

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import pydantic_core
 
+from pyrmute_tasks.engine.error_policy import ErrorPolicy
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.io.output_file import open_output
@@ -17,17 +18,30 @@ __all__ = ["RejectsFile", "check_rejects", "rejects_to_lines"]
 
 
 def check_rejects(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None,
+    policy: ErrorPolicy,
     *,
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     overwrite: bool = True,
+    with_records: bool = False,
 ) -> None:
-    """Check that a file can take the rejects of a job.
+    """Check that a file can take the rejects of a job, if one is to.
 
     Raises:
-        ConfigurationError: If it cannot be written, or is the job's source or target.
+        ConfigurationError: If it cannot be written, is the job's source or target, or there will
+            be no rejects; or if records are to be written to no file.
     """
+    if path is None:
+        if with_records:
+            raise ConfigurationError(
+                "the records of rejects need a file; add --rejects FILE (rejects=… in Python)"
+            )
+        return
+    if not policy.skips:
+        raise ConfigurationError(
+            "rejects are records that are skipped; add --on-error skip (on_error='skip' in Python)"
+        )
     place = check_output(path, source=source, overwrite=overwrite)
     if not place.is_stream and place.path == check_output(target).path:
         raise ConfigurationError(
@@ -42,7 +56,6 @@ class RejectsFile:
         path: The file, or a pipe or device.
         job: The job's id.
         source: The file that is read.
-        target: The job's output.
         overwrite: Replace a file that exists.
         keep_partial: Keep what was written when the job fails.
         with_records: Write the records, and what errors quote from them.
@@ -57,12 +70,10 @@ class RejectsFile:
         *,
         job: str,
         source: str | os.PathLike[str],
-        target: str | os.PathLike[str],
         overwrite: bool = True,
         keep_partial: bool = False,
         with_records: bool = False,
     ) -> None:
-        check_rejects(path, source=source, target=target, overwrite=overwrite)
         self._output = open_output(
             path, job=job, source=source, overwrite=overwrite, keep_partial=keep_partial
         )

@@ -242,7 +242,7 @@ def test_rejects_need_a_policy_that_skips(source: Path, tmp_path: Path) -> None:
         migrator.migrate_file(source, target, *HOP, rejects=rejects)
     with pytest.raises(ConfigurationError, match="it is the output"):
         migrator.migrate_file(source, target, *HOP, on_error="skip", rejects=target)
-    with pytest.raises(ConfigurationError, match="needs rejects"):
+    with pytest.raises(ConfigurationError, match="need a file"):
         migrator.migrate_file(source, target, *HOP, on_error="skip", rejects_with_records=True)
     with pytest.raises(ConfigurationError, match="add on_error='skip'"):
         migrator.migrate_file(source, target, *HOP, on_reject=print)

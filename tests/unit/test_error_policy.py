@@ -96,7 +96,7 @@ def test_unknown_limit_is_refused(limit: Any) -> None:
 
 
 def test_limit_of_a_policy_that_skips_nothing_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="add on_error='skip'"):
+    with pytest.raises(ConfigurationError, match="add --on-error skip"):
         ErrorPolicy(max_errors=5)
     with pytest.raises(ConfigurationError, match="add on_error='skip'"):
         ErrorHandling.of("raise", print)

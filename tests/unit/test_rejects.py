@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from pyrmute_tasks import ConfigurationError, OutputInUseError, RecordFailure, RecordPlace, Stage
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
-from pyrmute_tasks.engine.error_policy import ChunkFailures
+from pyrmute_tasks.engine.error_policy import ChunkFailures, ErrorPolicy
 from pyrmute_tasks.failures import RecordFailure as Failure
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io import RejectsFile
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
 from pyrmute_tasks.io.output_file import open_output
-from pyrmute_tasks.io.rejects import rejects_to_lines
+from pyrmute_tasks.io.rejects import check_rejects, rejects_to_lines
 from pyrmute_tasks.wire.frames import Compression, Frame, FrameKind, decode_frame
 from tests.people import broken_step, invalid, manager, person
 
@@ -171,9 +171,7 @@ def test_name_of_a_file_that_is_no_text() -> None:
 def rejects_file(tmp_path: Path, name: str = "rejects.jsonl", **options: Any) -> RejectsFile:
     source = tmp_path / "in.jsonl"
     source.touch()
-    return RejectsFile(
-        tmp_path / name, job="0123abcd", source=source, target=tmp_path / "out.jsonl", **options
-    )
+    return RejectsFile(tmp_path / name, job="0123abcd", source=source, **options)
 
 
 def test_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -191,17 +189,33 @@ def test_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert not (tmp_path / "others.jsonl").exists()
 
 
-def test_file_is_neither_source_nor_output(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="it is the same file as"):
-        rejects_file(tmp_path, "in.jsonl")
-    with pytest.raises(ConfigurationError, match="it is the output; name another file"):
-        rejects_file(tmp_path, "out.jsonl")
-    (tmp_path / "link.jsonl").symlink_to("out.jsonl")
-    with pytest.raises(ConfigurationError, match="it is the output; name another file"):
-        rejects_file(tmp_path, "link.jsonl")
-
-
 def test_file_has_one_writer(tmp_path: Path) -> None:
     other = open_output(tmp_path / "rejects.jsonl", job="4567cdef")
     with other, pytest.raises(OutputInUseError), rejects_file(tmp_path):
         pass
+
+
+def check(tmp_path: Path, name: str | None, **options: Any) -> None:
+    source = tmp_path / "in.jsonl"
+    source.touch()
+    path = None if name is None else tmp_path / name
+    policy = options.pop("policy", ErrorPolicy.skip())
+    check_rejects(path, policy, source=source, target=tmp_path / "out.jsonl", **options)
+
+
+def test_file_is_neither_source_nor_output(tmp_path: Path) -> None:
+    check(tmp_path, "rejects.jsonl", with_records=True)
+    (tmp_path / "link.jsonl").symlink_to("out.jsonl")
+    for name in ("out.jsonl", "link.jsonl"):
+        with pytest.raises(ConfigurationError, match="it is the output; name another file"):
+            check(tmp_path, name)
+    with pytest.raises(ConfigurationError, match="it is the same file as"):
+        check(tmp_path, "in.jsonl")
+
+
+def test_file_needs_rejects_and_records_need_the_file(tmp_path: Path) -> None:
+    check(tmp_path, None, policy=ErrorPolicy())
+    with pytest.raises(ConfigurationError, match="add --on-error skip"):
+        check(tmp_path, "rejects.jsonl", policy=ErrorPolicy())
+    with pytest.raises(ConfigurationError, match="add --rejects FILE"):
+        check(tmp_path, None, with_records=True)
