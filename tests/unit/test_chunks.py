@@ -127,9 +127,7 @@ def test_an_outcome_with_many_failures_is_bounded() -> None:
         failures.append(RecordFailure.of(index, Stage.VALIDATE, "", caught.value))
     frame = encode_frame(FrameKind.LINES, 0, b"")
     data = encode_outcome(Outcome(0, 0, frame, tuple(failures), is_final=True))
-    assert (
-        len(data) < 6_000_000
-    )  # of 1,100,000 bytes, which each error has fifty times
+    assert len(data) < 6_000_000  # of 1,100,000 bytes, which each error has fifty times
     back = decode_outcome(data)
     assert back.is_final
     assert [failure.index for failure in back.failures] == list(range(200))

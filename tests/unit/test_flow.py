@@ -41,6 +41,11 @@ def fail(record: int) -> RecordFailure:
     return RecordFailure.of(record, Stage.STEP, "", error(f"bad {record}"))
 
 
+def ends_chunk(record: int) -> bool:
+    """Whether a record's failure says that its chunk cannot be run."""
+    return record % 10 == 8
+
+
 def make_outcome(
     index: int,
     bad: Collection[int] = (),
@@ -51,12 +56,16 @@ def make_outcome(
     """Outputs are the indices of the records that are not bad."""
     start = index * SIZE
     failures, outputs = ChunkFailures(skips), []
+    is_final = False
     for record in range(start, start + SIZE) if records is None else records:
         if record not in bad:
             outputs.append(record)
-        elif not failures(fail(record)):
+            continue
+        goes_on = failures(fail(record))
+        is_final = not goes_on or ends_chunk(record)
+        if is_final:
             break
-    return Outcome(index, len(outputs), outputs, tuple(failures.found), is_final=failures.ended)
+    return Outcome(index, len(outputs), outputs, tuple(failures.found), is_final=is_final)
 
 
 class Keep:
@@ -253,7 +262,7 @@ class FlowMachine(RuleBasedStateMachine):
                 continue
             most = self.policy.max_errors
             is_full = isinstance(most, int) and len(rejects) == most
-            if not self.policy.skips or is_full or record % 10 == 9:
+            if not self.policy.skips or is_full or record % 10 == 9 or ends_chunk(record):
                 return outputs, rejects, record
             rejects.append(record)
         return outputs, rejects, None
@@ -409,6 +418,22 @@ def test_earlier_failure_wins_and_discarded_chunks_are_reported() -> None:
     discarded = {event.chunk: event.ran for event in events if isinstance(event, ChunkDiscarded)}
     assert sorted(discarded) == sorted(set(submitted) - {0, 1})
     assert discarded[5]
+
+
+def test_nothing_is_submitted_behind_a_chunk_that_ended_early() -> None:
+    executor = ScriptedExecutor(bad={10, 13, 19}, skips=True)
+    results = run_ordered(
+        (make_chunk(index) for index in range(100)),
+        executor,
+        lambda: Window(8),
+        sink=KEEP,
+        policy=ErrorPolicy.skip(),
+    )
+    next(results)
+    for index in (6, 4, 3):  # record 19 is in chunk 6
+        executor.complete(index)
+    assert [result.index for result in results] == [1, 2, 3, 4, 5, 6]
+    assert executor.submitted == list(range(9))
 
 
 def test_raising_observer_is_dropped() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, field_validator
 
 from pyrmute_tasks import (
     ErrorPolicy,
@@ -16,10 +16,13 @@ from pyrmute_tasks import (
     MigrationError,
     ModelManager,
     RecordFailure,
+    Stage,
 )
+from pyrmute_tasks.engine.chunks import Chunk, Outcome
 from pyrmute_tasks.engine.error_policy import ChunkFailures
+from pyrmute_tasks.engine.results import ResultConverter
 from pyrmute_tasks.plans.codegen import Output, OutputKind
-from pyrmute_tasks.plans.plan import DATA
+from pyrmute_tasks.plans.plan import DATA, Wanted
 from tests.people import PersonV3, broken_step, invalid, manager, person
 
 HOP = ("Person", "1.0.0", "3.0.0")
@@ -322,3 +325,48 @@ def test_each_record_is_read_once() -> None:
     assert [failure.index for failure in failures.found] == [11, 12, 14]
     assert isinstance(failures.found[2].error, InvalidRecordError)
     assert PLAN.run(records_of("gb"), DATA)[1] is not None  # by default the first one ends it
+
+
+# --- results ----------------------------------------------------------------------------------
+
+
+class Odd(BaseModel):
+    n: int
+
+    @field_validator("n")
+    @classmethod
+    def check(cls, n: int) -> int:
+        if n == 9:
+            raise SystemExit
+        if n % 2:
+            raise ValueError
+        return n
+
+
+@pytest.mark.parametrize(
+    ("data", "failed", "is_final", "outputs", "expected", "expected_final"),
+    [
+        ([0, 2], [], False, [0, 2], [], False),
+        ([0, 1, 2, 3], [], False, [0, 2], [11, 13], False),
+        ([0, 1, 2], [10, 12], False, [0, 2], [10, 12, 13], False),
+        ([1, 1, 0], [11, 12, 15], True, [0], [10, 11, 12, 13, 15], True),
+        ([0, 1, 9, 2], [10, 15], False, [0], [10, 12, 13], True),
+        ([9, 0], [10, 12], True, [], [10, 11], True),
+    ],
+)
+def test_failures_of_workers_and_of_results_are_one_list(
+    data: list[int],
+    failed: list[int],
+    is_final: bool,
+    outputs: list[int],
+    expected: list[int],
+    expected_final: bool,
+) -> None:
+    failures = tuple(RecordFailure(index, Stage.STEP, "", KeyError()) for index in failed)
+    outcome = Outcome(0, len(data), None, failures, is_final=is_final)
+    converter = ResultConverter(PLAN, Wanted(model=Odd), skips=True)
+    found = converter.convert(Chunk(0, 10, 6, None), outcome, [{"n": n} for n in data])
+    assert [output.n for output in found.outputs] == outputs
+    assert found.count == len(outputs)
+    assert [failure.index for failure in found.failures] == expected
+    assert found.is_final == expected_final
