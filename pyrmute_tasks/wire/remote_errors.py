@@ -12,7 +12,12 @@ from typing import Any, Final, cast
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from pyrmute_tasks.errors import FrameError, RemoteError, UnsupportedValueError
+from pyrmute_tasks.errors import (
+    FrameError,
+    RemoteError,
+    UnsupportedValueError,
+    derive_from_pyrmutes,
+)
 from pyrmute_tasks.failures import attributes_of
 from pyrmute_tasks.wire.frames import pack, pack_record, unpack
 from pyrmute_tasks.wire.loaded_classes import find_class, is_made_in_python
@@ -136,6 +141,7 @@ def _listed(notes: object) -> list[object]:
 
 def put_together(parts: list[dict[str, Any]]) -> BaseException:
     """Return the exception from `take_apart`'s values."""
+    derive_from_pyrmutes()
     assembly = _Assembly(parts)
     for number, part in enumerate(parts):
         error = assembly.make(number)

