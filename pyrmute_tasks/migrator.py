@@ -20,7 +20,7 @@ from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job import Job, Source
 from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.job_spec import JobSpec, new_job_id
-from pyrmute_tasks.engine.pipeline import Delivered, Sink, Window
+from pyrmute_tasks.engine.pipeline import ChunkResult, Sink, Window
 from pyrmute_tasks.engine.records import RecordSink, RecordSource
 from pyrmute_tasks.engine.results import ResultConverter
 from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Migrator"]
 
-Finished = TypeVar("Finished")
+Delivered = TypeVar("Delivered")
 
 
 # Above 250 lines: a public façade, whose documentation and annotated arguments take most of them.
@@ -400,11 +400,11 @@ class Migrator(BatchCalls):
         self,
         plan: MigrationPlan,
         source: Source[bytes],
-        sink: Sink[Frame, Finished],
+        sink: Sink[Frame, Delivered],
         job_id: str,
         observers: tuple[Observer, ...] = (),
         errors: ErrorHandling = RAISING,
-    ) -> Job[bytes, Frame, Finished]:
+    ) -> Job[bytes, Frame, Delivered]:
         spec = JobSpec(
             job_id,
             plan.name,
@@ -452,12 +452,12 @@ def _write_results(
         for reject in result.rejects:
             errors.tell(reject)
     if rejects is not None:
-        rejects.finish()  # before the output: who finds that one finds both
+        rejects.commit()  # before the output: who finds that one finds both
     if job.report.failure is None:
-        output.finish()
+        output.commit()
 
 
-def _in_order(result: Delivered[list[Any]], errors: ErrorHandling) -> Generator[Any, None, None]:
+def _in_order(result: ChunkResult[list[Any]], errors: ErrorHandling) -> Generator[Any, None, None]:
     """Yield a chunk's outputs, and tell of each reject where its output would stand."""
     begin = 0
     for number, reject in enumerate(result.rejects):

@@ -176,14 +176,18 @@ def run(
                 tell(report.exceeded)
             fail(report.failure.exception(), include_records)
         if not quiet:
-            # Only now: the fleet is closed, and an audit's imports take a while.
-            from pyrmute_tasks.cli.audit import losses_hint
-
-            hint = losses_hint(source, manager, name, from_version, to_version)
-            if hint is not None:
-                tell(hint)
+            _tell_losses(source, manager, name, from_version, to_version)
         if report.rejected:
             sys.exit(_FINISHED_WITH_REJECTS)
+
+
+def _tell_losses(source: str, manager: str, name: str, from_version: str, to_version: str) -> None:
+    """Print a hint about fields that may get lost; when the fleet is closed."""
+    from pyrmute_tasks.cli.audit import losses_hint  # an audit's imports take a while
+
+    hint = losses_hint(source, manager, name, from_version, to_version)
+    if hint is not None:
+        tell(hint)
 
 
 def _fleet_settings(

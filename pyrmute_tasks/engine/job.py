@@ -1,6 +1,7 @@
 """A running job, with all the resources of its run."""
 
 import logging
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from types import TracebackType
@@ -10,7 +11,7 @@ from pyrmute_tasks.engine.chunks import Chunk
 from pyrmute_tasks.engine.error_policy import RAISE, ErrorPolicy
 from pyrmute_tasks.engine.events import Event, Observer, Observers, SlotsChanged
 from pyrmute_tasks.engine.job_report import JobReport, JobState, JobTally
-from pyrmute_tasks.engine.pipeline import ChunkExecutor, Delivered, Sink, Window, run_ordered
+from pyrmute_tasks.engine.pipeline import ChunkExecutor, ChunkResult, Sink, Window, run_ordered
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.wire.frames import FrameKind
@@ -19,7 +20,7 @@ __all__ = ["Job", "JobExecutor", "Source"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-Finished = TypeVar("Finished")
+Delivered = TypeVar("Delivered")
 
 
 class Source(Protocol[In]):
@@ -60,7 +61,7 @@ class JobExecutor(ChunkExecutor[In, Out], Protocol[In, Out]):
         """Remove all traces of the job."""
 
 
-class Job(Generic[In, Out, Finished]):
+class Job(Generic[In, Out, Delivered]):
     """Runs one job: ``with Job(...) as job: for result in job.results(): ...``.
 
     Leaving it closes the stream of results, which cancels pending chunks, then reports how the job
@@ -69,7 +70,7 @@ class Job(Generic[In, Out, Finished]):
     Args:
         job_id: The job's id.
         source: The source of its chunks.
-        sink: Finishes outcomes for delivery.
+        sink: Converts outcomes for delivery.
         executor: Runs the chunks; entered and left with the job.
         window: Upper bound of what is in flight; None for the default for the slots, shared by
             the jobs of a queue.
@@ -82,7 +83,7 @@ class Job(Generic[In, Out, Finished]):
         self,
         job_id: str,
         source: Source[In],
-        sink: Sink[Out, Finished],
+        sink: Sink[Out, Delivered],
         executor: JobExecutor[In, Out],
         *,
         window: Window | None = None,
@@ -99,6 +100,7 @@ class Job(Generic[In, Out, Finished]):
         self._on_end = on_end
         self._source, self._sink = source, sink
         self._stream = self._delivered()
+        self._pid = os.getpid()
 
     def __enter__(self) -> Self:
         """Register the job with its executor."""
@@ -116,7 +118,8 @@ class Job(Generic[In, Out, Finished]):
             self._stream.close()
         finally:
             try:
-                self._end(kind)
+                if self._pid == os.getpid():  # a fork that drops the job has not ended it
+                    self._end(kind)
             finally:
                 self._executor.__exit__(kind, error, traceback)
 
@@ -125,11 +128,11 @@ class Job(Generic[In, Out, Finished]):
         """The job's report so far."""
         return self._tally.report()
 
-    def results(self) -> Generator[Delivered[Finished], None, None]:
+    def results(self) -> Generator[ChunkResult[Delivered], None, None]:
         """Return the results of its chunks, in order; see `run_ordered`."""
         return self._stream
 
-    def _delivered(self) -> Generator[Delivered[Finished], None, None]:
+    def _delivered(self) -> Generator[ChunkResult[Delivered], None, None]:
         stream = run_ordered(
             self._source.chunks(),
             self._executor,

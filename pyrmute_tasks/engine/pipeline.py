@@ -40,11 +40,11 @@ from pyrmute_tasks.engine.threaded_sources import ConvertedReader
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.failures import RecordFailure
 
-__all__ = ["ChunkExecutor", "Delivered", "Sink", "Window", "run_ordered"]
+__all__ = ["ChunkExecutor", "ChunkResult", "Sink", "Window", "run_ordered"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-Finished = TypeVar("Finished")
+Delivered = TypeVar("Delivered")
 
 _MIN_CHUNKS: Final = 8
 _MAX_CHUNKS: Final = 1024
@@ -93,7 +93,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered(Generic[Finished]):
+class ChunkResult(Generic[Delivered]):
     """A chunk's results, judged and in order.
 
     Attributes:
@@ -107,7 +107,7 @@ class Delivered(Generic[Finished]):
 
     chunk: Chunk[None]
     count: int
-    outputs: Finished
+    outputs: Delivered
     rejects: tuple[RecordFailure, ...] = ()
     failure: RecordFailure | None = None
     exceeded: str = ""
@@ -122,10 +122,10 @@ class Delivered(Generic[Finished]):
         return self.rejects[number].index - self.chunk.start - number
 
 
-class Sink(Protocol[Out, Finished]):
-    """Finishes outcomes for delivery."""
+class Sink(Protocol[Out, Delivered]):
+    """Converts outcomes for delivery."""
 
-    def finish(self, chunk: Chunk[Any], outcome: Outcome[Out], /) -> Outcome[Finished]:
+    def receive(self, chunk: Chunk[Any], outcome: Outcome[Out], /) -> Outcome[Delivered]:
         """Return the outcome to deliver for a chunk.
 
         Called once a chunk and in order. Decodes outputs, and may find failures that were not
@@ -133,7 +133,7 @@ class Sink(Protocol[Out, Finished]):
         policy may skip.
         """
 
-    def cut(self, outputs: Finished, count: int, /) -> Finished:
+    def cut(self, outputs: Delivered, count: int, /) -> Delivered:
         """Return the first `count` outputs of a chunk, in which the job ends."""
 
 
@@ -162,17 +162,17 @@ def run_ordered(
     executor: ChunkExecutor[In, Out],
     window: Callable[[], Window],
     *,
-    sink: Sink[Out, Finished],
+    sink: Sink[Out, Delivered],
     observers: Observers | None = None,
     policy: ErrorPolicy = RAISE,
-) -> Generator[Delivered[Finished], None, None]:
+) -> Generator[ChunkResult[Delivered], None, None]:
     """Run `chunks` through `executor` and yield their results in order.
 
     Args:
         chunks: The source, read lazily; closed at the end if possible.
         executor: Runs them. Chunks that are pending when this ends are cancelled.
         window: Returns the current window; a fleet may grow and shrink.
-        sink: Finishes each outcome in order, right before delivery, in this thread.
+        sink: Converts each outcome in order, right before delivery, in this thread.
         observers: Called with the job's events.
         policy: Which failures of records the job survives.
 
@@ -191,12 +191,12 @@ def run_ordered(
             if not flow.held:
                 break
             chunk, outcome = flow.next_in_order()
-            delivered = _judged(chunk, sink.finish(chunk, outcome), judge, sink)
-            if delivered.failure is not None:
+            result = _judged(chunk, sink.receive(chunk, outcome), judge, sink)
+            if result.failure is not None:
                 flow.stop_behind(chunk.index)
-            yield delivered
-            flow.release(delivered)
-            if delivered.failure is not None:
+            yield result
+            flow.release(result)
+            if result.failure is not None:
                 return
         if flow.source_error is not None:
             raise flow.source_error
@@ -206,10 +206,10 @@ def run_ordered(
 
 def _judged(
     chunk: Chunk[Any],
-    outcome: Outcome[Finished],
+    outcome: Outcome[Delivered],
     judge: FailureJudge,
-    sink: Sink[Any, Finished],
-) -> Delivered[Finished]:
+    sink: Sink[Any, Delivered],
+) -> ChunkResult[Delivered]:
     """Return what to deliver of a chunk: all of it, or what is before the end of the job."""
     bare = chunk.without_payload()
     failures, outputs = outcome.failures, outcome.outputs
@@ -219,8 +219,8 @@ def _judged(
             count = failure.index - chunk.start - number
             if count < outcome.count:
                 outputs = sink.cut(outputs, count)
-            return Delivered(bare, count, outputs, failures[:number], failure, judge.exceeded)
-    return Delivered(bare, outcome.count, outputs, failures)
+            return ChunkResult(bare, count, outputs, failures[:number], failure, judge.exceeded)
+    return ChunkResult(bare, outcome.count, outputs, failures)
 
 
 class _Flow(Generic[In, Out]):
@@ -348,15 +348,15 @@ class _Flow(Generic[In, Out]):
             self._charge(late, 0)
             self._notify(ChunkDiscarded(late, self.held.pop(late).count, ran))
 
-    def release(self, delivered: Delivered[Any]) -> None:
+    def release(self, result: ChunkResult[Any]) -> None:
         """Free the slot of a delivered chunk."""
-        chunk = delivered.chunk
+        chunk = result.chunk
         del self.held[chunk.index]
         self._charge(chunk.index, 0)
         self._next += 1
-        done_bytes = chunk.size_bytes if delivered.failure is None else 0
-        rejected = len(delivered.rejects)
-        self._notify(ChunkDelivered(chunk.index, delivered.count, done_bytes, rejected))
+        done_bytes = chunk.size_bytes if result.failure is None else 0
+        rejected = len(result.rejects)
+        self._notify(ChunkDelivered(chunk.index, result.count, done_bytes, rejected))
 
     def close(self) -> None:
         """Cancel pending chunks and close the source."""

@@ -92,7 +92,7 @@ class RecordSink:
         self._converter = converter
         self._hooks = hooks
 
-    def finish(self, chunk: Chunk[Any], outcome: Outcome[Frame], /) -> Outcome[list[Any]]:
+    def receive(self, chunk: Chunk[Any], outcome: Outcome[Frame], /) -> Outcome[list[Any]]:
         """Decode a chunk's outputs, and validate them for models."""
         self._hooks.merge(outcome.counts)
         with rare_collections():

@@ -177,7 +177,7 @@ class JsonlSink:
         self._hooks = hooks
         self._with_text = with_text
 
-    def finish(self, chunk: Chunk[Any], outcome: Outcome[Frame], /) -> Outcome[Frame]:
+    def receive(self, chunk: Chunk[Any], outcome: Outcome[Frame], /) -> Outcome[Frame]:
         """Tell failures where their records stand in the source."""
         self._hooks.merge(outcome.counts)
         if not outcome.failures or chunk.origin is None:

@@ -107,13 +107,13 @@ class RejectsFile:
         if lines:
             self._output.write(lines)
 
-    def finish(self) -> None:
-        """Let the file appear.
+    def commit(self) -> None:
+        """Give the file its name: it is whole.
 
         Raises:
             ConfigurationError: If it cannot be written.
         """
-        self._output.finish()
+        self._output.commit()
 
 
 def rejects_to_lines(rejects: Iterable[RecordFailure], *, with_records: bool = False) -> bytes:

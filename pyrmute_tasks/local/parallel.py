@@ -149,7 +149,7 @@ class _CountingSink:
 
     hooks: HookSet
 
-    def finish(self, _: Chunk[Any], outcome: Outcome[list[Any]], /) -> Outcome[list[Any]]:
+    def receive(self, _: Chunk[Any], outcome: Outcome[list[Any]], /) -> Outcome[list[Any]]:
         self.hooks.merge(outcome.counts)
         return outcome
 
@@ -193,7 +193,7 @@ class _ConvertingSink:
     converter: ResultConverter
     hooks: HookSet
 
-    def finish(self, chunk: Chunk[Any], outcome: Outcome[list[Any]], /) -> Outcome[list[Any]]:
+    def receive(self, chunk: Chunk[Any], outcome: Outcome[list[Any]], /) -> Outcome[list[Any]]:
         self.hooks.merge(outcome.counts)
         return self.converter.convert(chunk, outcome, outcome.outputs)
 

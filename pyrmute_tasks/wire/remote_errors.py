@@ -19,6 +19,7 @@ from pyrmute_tasks.errors import (
     derive_from_pyrmutes,
 )
 from pyrmute_tasks.failures import attributes_of
+from pyrmute_tasks.pydantic_internals import error_state
 from pyrmute_tasks.wire.frames import pack, pack_record, unpack
 from pyrmute_tasks.wire.loaded_classes import find_class, is_made_in_python
 from pyrmute_tasks.wire.objects import slots_filled, slots_of
@@ -256,8 +257,7 @@ def _known_class(name: str) -> type[BaseException] | None:
 
 
 def _take_apart_validation(error: ValidationError, number: _Number) -> dict[str, Any]:
-    # The state that pydantic itself pickles: all that its text and errors() need.
-    title, lines, input_type, hide_input = cast("Any", error.__reduce__()[1])
+    title, lines, input_type, hide_input = error_state(error)
     # Of fields that are missing, the input is the whole record each time: it is packed once.
     inputs = {id(line["input"]): line["input"] for line in lines}
     numbers = {found: at for at, found in enumerate(inputs)}

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import redis
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -21,7 +22,7 @@ from hypothesis.stateful import (
 from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_records
 from pyrmute_tasks.engine.error_policy import RAISE, ErrorPolicy
-from pyrmute_tasks.engine.pipeline import Delivered, Window, run_ordered
+from pyrmute_tasks.engine.pipeline import ChunkResult, Window, run_ordered
 from pyrmute_tasks.errors import (
     BrokerUnavailableError,
     CodeMismatchError,
@@ -259,7 +260,7 @@ class Run:
             assert len(self.fleet.store.outcomes_of(JOB)) <= 2 * self.window
             yield chunk_of(self.fleet.work, index)
 
-    def finish(
+    def receive(
         self, chunk: Chunk[Any], outcome: Outcome[Frame], /
     ) -> Outcome[list[dict[str, int]]]:
         outputs = decode_records(outcome.outputs)
@@ -281,7 +282,7 @@ class Run:
                 self.error = error
         return self
 
-    def consume(self, results: Generator[Delivered[list[dict[str, int]]], None, None]) -> None:
+    def consume(self, results: Generator[ChunkResult[list[dict[str, int]]], None, None]) -> None:
         for result in results:
             self.outputs += result.outputs
             self.failures += result.rejects
@@ -429,6 +430,19 @@ def test_job_waits_for_a_worker_busy_with_other_jobs() -> None:
     run = Run(fleet, 4, []).go()
     run.check()
     assert run.error is None
+
+
+@pytest.mark.parametrize("error", [redis.ConnectionError(), redis.ResponseError("OOM")])
+def test_store_that_fails_while_chunks_are_withdrawn_hides_no_failure(
+    monkeypatch: pytest.MonkeyPatch, error: redis.RedisError
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    fleet = Fleet(Work((1,) * 4, bad=frozenset({1})), (1,))
+    monkeypatch.setattr(fleet.store, "stop_job", fail)
+    run = Run(fleet, 4, []).go()
+    assert str(run.error) == "bad 1"
 
 
 # --- ends that no worker can help -----------------------------------------------------------------

@@ -71,7 +71,7 @@ def make_outcome(
 class Keep:
     """Delivers outcomes as they come."""
 
-    def finish(self, chunk: Chunk[Any], outcome: Outcome[list[int]], /) -> Outcome[list[int]]:
+    def receive(self, chunk: Chunk[Any], outcome: Outcome[list[int]], /) -> Outcome[list[int]]:
         assert chunk.index == outcome.index
         return outcome
 
@@ -177,7 +177,7 @@ class FlowMachine(RuleBasedStateMachine):
         finally:
             self.source_closed = True
 
-    def finish(self, chunk: Chunk[Any], outcome: Outcome[list[int]], /) -> Outcome[list[int]]:
+    def receive(self, chunk: Chunk[Any], outcome: Outcome[list[int]], /) -> Outcome[list[int]]:
         kept = chunk.payload is not None
         assert kept == bool(self.policy.skips and outcome.failures)
         skips = self.policy.skips

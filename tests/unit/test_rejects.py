@@ -46,7 +46,7 @@ def rejects_of(
     return [
         failure
         for chunk in source.chunks()
-        for failure in sink.finish(chunk, run_chunk(chunk)).failures
+        for failure in sink.receive(chunk, run_chunk(chunk)).failures
     ]
 
 
@@ -180,7 +180,7 @@ def test_file_appears_when_it_is_whole(tmp_path: Path) -> None:
         file.write([RecordFailure(0, Stage.STEP, "", KeyError())])
         file.write([])
         assert not path.exists()
-        file.finish()
+        file.commit()
         assert len(path.read_bytes().splitlines()) == 1
     with pytest.raises(ConfigurationError, match="it exists"):
         rejects_file(tmp_path, overwrite=False)

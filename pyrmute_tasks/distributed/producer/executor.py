@@ -9,13 +9,13 @@ from typing import Final, Protocol, Self
 
 import redis
 
+from pyrmute_tasks.distributed.internals.redis_client import is_out_of_memory
 from pyrmute_tasks.distributed.producer.parts import Part
 from pyrmute_tasks.distributed.producer.recovery import PartsStore, Recovery, TaskPublisher
 from pyrmute_tasks.distributed.producer.surveys import SurveyedStore, Surveyor, ThreadedSurveyor
 from pyrmute_tasks.distributed.protocol import Arrivals, Outcomes, Survey, WorkerInfo
 from pyrmute_tasks.distributed.queue_depth import CountsTasks, depth_of
 from pyrmute_tasks.distributed.refusals import passing_refusal, trouble_of
-from pyrmute_tasks.distributed.store import is_full
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_outcome
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import FleetError, FrameError, StoreUnavailableError
@@ -205,13 +205,27 @@ class CeleryExecutor:
                     return outcomes
 
     def cancel(self, first: int) -> None:
-        """Withdraw the chunks from `first` on, first in the store, then from the queue."""
+        """Withdraw the chunks from `first` on, first in the store, then from the queue.
+
+        A store that fails meanwhile is only logged: whatever led to this comes first, and nobody
+        waits for what these chunks come to.
+        """
         dropped = self._deliveries.drop(first)
         self._unsent = [part for part in self._unsent if part.chunk.index < first]
         if self._store_is_away:
             return  # it has been waited for
-        with self._store_errors():
-            self._store.stop_job(self._spec.id, first, [part.key for part in dropped])
+        try:
+            with self._store_errors():
+                self._store.stop_job(self._spec.id, first, [part.key for part in dropped])
+        except FleetError as error:  # also of an embedded server that has ended
+            log(
+                logging.WARNING,
+                "chunks_not_withdrawn",
+                "chunks that nobody wants could not be withdrawn",
+                job=self._spec.id,
+                error=type(error).__name__,
+            )
+            return
         tasks = [part.task for part in dropped if part.task]
         if tasks:
             self._broker.revoke(tasks)
@@ -314,7 +328,9 @@ class CeleryExecutor:
             self._store_is_away = lost or passing_refusal(error) is not None
             # Not its text, nor as a cause: redis-py quotes the commands that failed, and
             # with them the records they carried.
-            what = "has no memory left" if is_full(error) else f"failed ({trouble_of(error)})"
+            what = (
+                "has no memory left" if is_out_of_memory(error) else f"failed ({trouble_of(error)})"
+            )
             url = hide_password(self._settings.redis_store_url)
             raise StoreUnavailableError(f"the store at {url} {what}") from None
 
