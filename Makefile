@@ -6,7 +6,7 @@ BENCH_VENV := .venv-bench
 # Three for two CPUs: half of the tests wait for servers.
 TEST_PROCESSES ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 
-.PHONY: demo test coverage test-matrix differential chaos check hooks bench clean
+.PHONY: demo test coverage test-matrix differential chaos check check-wheel hooks bench clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/python examples/demo.py
@@ -32,11 +32,15 @@ differential: $(VENV)/.dev
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos.schedules $(CHAOS)
 
-check: $(VENV)/.dev
+check: $(VENV)/.dev check-wheel
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# A user's project and all public types, as mypy and pyright see them in the wheel: half a minute.
+check-wheel: $(VENV)/.dev
+	$(BIN)/python -m tests.consumer
 
 # Let git run the checks before each commit.
 hooks: $(VENV)/.dev

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pyrmute import TypeScriptConfig as TypeScriptConfig
     from pyrmute import TypeScriptExporter as TypeScriptExporter
 
+    from pyrmute_tasks.audit import AuditReport
+    from pyrmute_tasks.batch_migrator import BatchMigrator
     from pyrmute_tasks.engine.error_policy import ErrorPolicy, OnError
     from pyrmute_tasks.engine.events import (
         ChunkDelivered,
@@ -27,12 +29,14 @@ if TYPE_CHECKING:
         ChunkSettled,
         ChunkSubmitted,
         Event,
+        JobEnded,
         Observer,
         SlotsChanged,
     )
     from pyrmute_tasks.engine.job_report import JobReport, JobState
     from pyrmute_tasks.engine.job_spec import OnCodeMismatch
     from pyrmute_tasks.engine.pipeline import Window
+    from pyrmute_tasks.engine.stream import Stream
     from pyrmute_tasks.engine.threaded_sources import in_thread
     from pyrmute_tasks.errors import (
         BrokerUnavailableError,
@@ -63,12 +67,15 @@ if TYPE_CHECKING:
         VersionedModelError,
         WireError,
     )
-    from pyrmute_tasks.failures import RecordFailure, RecordPlace, Stage
-    from pyrmute_tasks.hooks import MetricsHook, MigrationHook
+    from pyrmute_tasks.failures import RecordFailure, RecordPlace, Stage, record_index
+    from pyrmute_tasks.hooks import HookSet, MetricsHook, MigrationHook
     from pyrmute_tasks.manager import ModelManager
     from pyrmute_tasks.migrator import Migrator
     from pyrmute_tasks.plans.nested_models import NestedModelInfo
+    from pyrmute_tasks.plans.plan import MigrationPlan
     from pyrmute_tasks.plans.retry import Retry
+    from pyrmute_tasks.pyrmute_adapter import Manager
+    from pyrmute_tasks.records import RecordLike
     from pyrmute_tasks.registry import MigrationFunc, ModelData
     from pyrmute_tasks.settings import Compress, Settings
     from pyrmute_tasks.testing import (
@@ -77,9 +84,11 @@ if TYPE_CHECKING:
         MigrationTestResult,
         MigrationTestResults,
     )
-    from pyrmute_tasks.versions import ModelVersion
+    from pyrmute_tasks.versions import ModelVersion, VersionLike
 
 __all__ = [
+    "AuditReport",
+    "BatchMigrator",
     "BrokerUnavailableError",
     "ChunkDelivered",
     "ChunkDiscarded",
@@ -93,17 +102,21 @@ __all__ = [
     "FleetError",
     "FrameError",
     "FrameTooLargeError",
+    "HookSet",
     "InvalidRecordError",
     "InvalidVersionError",
+    "JobEnded",
     "JobError",
     "JobLostError",
     "JobReport",
     "JobState",
+    "Manager",
     "ManagerImportError",
     "MetricsHook",
     "MigrationError",
     "MigrationFunc",
     "MigrationHook",
+    "MigrationPlan",
     "MigrationTestCase",
     "MigrationTestCases",
     "MigrationTestResult",
@@ -124,6 +137,7 @@ __all__ = [
     "ProcessDiedError",
     "PyrmuteTasksError",
     "RecordFailure",
+    "RecordLike",
     "RecordPlace",
     "RegistrationError",
     "RemoteError",
@@ -134,17 +148,22 @@ __all__ = [
     "Stage",
     "StalledError",
     "StoreUnavailableError",
+    "Stream",
     "UnsupportedValueError",
+    "VersionLike",
     "VersionedModelError",
     "Window",
     "WireError",
     "__version__",
     "in_thread",
+    "record_index",
 ]
 
 # Where each name is. It is imported when it is first used, so that a program loads no more than
 # it needs: Celery, kombu and redis take longer than all the rest together.
 _MODULE_OF: Final = {
+    "AuditReport": "audit",
+    "BatchMigrator": "batch_migrator",
     "BrokerUnavailableError": "errors",
     "ChunkDelivered": "engine.events",
     "ChunkDiscarded": "engine.events",
@@ -158,17 +177,21 @@ _MODULE_OF: Final = {
     "FleetError": "errors",
     "FrameError": "errors",
     "FrameTooLargeError": "errors",
+    "HookSet": "hooks",
     "InvalidRecordError": "errors",
     "InvalidVersionError": "errors",
+    "JobEnded": "engine.events",
     "JobError": "errors",
     "JobLostError": "errors",
     "JobReport": "engine.job_report",
     "JobState": "engine.job_report",
+    "Manager": "pyrmute_adapter",
     "ManagerImportError": "errors",
     "MetricsHook": "hooks",
     "MigrationError": "errors",
     "MigrationFunc": "registry",
     "MigrationHook": "hooks",
+    "MigrationPlan": "plans.plan",
     "MigrationTestCase": "testing",
     "MigrationTestCases": "testing",
     "MigrationTestResult": "testing",
@@ -189,6 +212,7 @@ _MODULE_OF: Final = {
     "ProcessDiedError": "errors",
     "PyrmuteTasksError": "errors",
     "RecordFailure": "failures",
+    "RecordLike": "records",
     "RecordPlace": "failures",
     "RegistrationError": "errors",
     "RemoteError": "errors",
@@ -199,11 +223,14 @@ _MODULE_OF: Final = {
     "Stage": "failures",
     "StalledError": "errors",
     "StoreUnavailableError": "errors",
+    "Stream": "engine.stream",
     "UnsupportedValueError": "errors",
+    "VersionLike": "versions",
     "VersionedModelError": "errors",
     "Window": "engine.pipeline",
     "WireError": "errors",
     "in_thread": "engine.threaded_sources",
+    "record_index": "failures",
 }
 
 # Names of pyrmute's that are pyrmute's here, too. They are in no `__all__`, so that without pyrmute

@@ -143,6 +143,7 @@ class MigrationError(VersionedModelError):
     """A step of a migration failed, or no chain of steps leads to the target.
 
     Args:
+        name: The model's name.
         from_version: Where the step or the path starts.
         to_version: Where it ends.
         reason: The cause.

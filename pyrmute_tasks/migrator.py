@@ -3,10 +3,12 @@
 Sources, jobs, the fleet and sinks are put together here and nowhere else.
 """
 
+# Above 400 lines: a public façade, whose documentation takes most of them.
+
 import os
 import threading
 import weakref
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,24 +17,28 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pyrmute_tasks.batch_calls import Batch, BatchCalls
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
-from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling, OnErrorLike, OnReject
+from pyrmute_tasks.engine.error_policy import ErrorHandling, OnErrorLike, OnReject
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job import Job, Source
 from pyrmute_tasks.engine.job_report import JobReport
-from pyrmute_tasks.engine.job_spec import JobSpec, new_job_id
+from pyrmute_tasks.engine.job_spec import JobSpec
+from pyrmute_tasks.engine.job_tally import new_job_id
 from pyrmute_tasks.engine.pipeline import ChunkResult, Sink, Window
 from pyrmute_tasks.engine.records import RecordSink, RecordSource
 from pyrmute_tasks.engine.results import ResultConverter
+from pyrmute_tasks.engine.run import Run
+from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
+from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.io.output_file import Output, open_output
 from pyrmute_tasks.io.rejects import RejectsFile, check_rejects
 from pyrmute_tasks.local.batches import Parallelism
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.plans.retry import Retry
-from pyrmute_tasks.pyrmute_adapter import adapt, load_manager
-from pyrmute_tasks.registry import ModelData
-from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.pyrmute_adapter import FleetManager, Manager, adapt, load_manager
+from pyrmute_tasks.records import RecordLike
+from pyrmute_tasks.settings import ENV_PREFIX, Settings, compression_of
 from pyrmute_tasks.versions import VersionLike
 from pyrmute_tasks.wire.frames import Frame
 
@@ -49,9 +55,13 @@ Delivered = TypeVar("Delivered")
 class Migrator(BatchCalls):
     """Runs migrations on a fleet of Celery workers.
 
-    Without URLs it starts its own fleet, with a real Valkey server and `workers` worker processes,
-    and stops it with the context. With URLs it uses workers that run elsewhere with the same
-    manager.
+    Three ways to start say what they do: `Migrator.embedded` starts a fleet of its own, with a
+    real Valkey server and `workers` worker processes, and stops it with the context;
+    `Migrator.connect` uses workers that run elsewhere with the same manager; `Migrator.from_env`
+    does one or the other, as the variables of the command line say.
+
+    Called itself, it starts a fleet of its own if `workers` are given, or neither a URL nor
+    settings, and uses a running one otherwise. It reads no variables.
 
     Threads may share a `Migrator` and its fleet. A fork owns neither the fleet nor the jobs of its
     parent; it gets its own fleet when it calls a method. Close it, or leave its ``with`` block; if
@@ -68,7 +78,8 @@ class Migrator(BatchCalls):
             process may use.
         window: Upper bound of what a job has in flight; by default four chunks a worker slot. The
             jobs of a queue share the default; a job that is not alone gets at most its share.
-        settings: All other options, and URLs that are not given as arguments.
+        settings: All other options, and URLs that are not given as arguments. An embedded fleet
+            has URLs of its own and takes no others.
         retry: Which exceptions of steps to retry. By default every exception is final.
 
     Raises:
@@ -77,7 +88,7 @@ class Migrator(BatchCalls):
 
     Example:
         ```python
-        with Migrator("examples/flights.py:manager") as migrator:
+        with Migrator.embedded("examples/flights.py:manager") as migrator:
             for flight in migrator.migrate_batch_streaming(rows, "Flight", "1.0.0", "3.0.0"):
                 print(flight)
         ```
@@ -85,7 +96,7 @@ class Migrator(BatchCalls):
 
     def __init__(
         self,
-        manager: str | object,
+        manager: str | Manager,
         *,
         broker_url: str | None = None,
         store_url: str | None = None,
@@ -95,14 +106,15 @@ class Migrator(BatchCalls):
         retry: Retry | None = None,
     ) -> None:
         if isinstance(manager, str):
-            self._manager, self._manager_name = load_manager(manager), manager
+            self._manager: FleetManager = load_manager(manager)
+            self._manager_name = manager
         else:
             self._manager = adapt(manager)
             self._manager_name = self._manager.locate()
-        self._embed = broker_url is None and settings is None
-        if self._embed and store_url is not None:
+        self._embed = broker_url is None and (settings is None or workers is not None)
+        if broker_url is None and store_url is not None:
             raise ConfigurationError("store_url needs broker_url: name both, or neither")
-        if not self._embed and workers is not None:
+        if broker_url is not None and workers is not None:
             raise ConfigurationError(
                 "workers is the size of the embedded fleet; a fleet that is running has its own"
             )
@@ -110,9 +122,8 @@ class Migrator(BatchCalls):
             raise ConfigurationError(f"workers must be 1 or more, not {workers}")
         self._settings = settings or Settings()
         if broker_url is not None:
-            self._settings = replace(
-                self._settings, broker_url=broker_url, store_url=store_url or ""
-            )
+            store_url = self._settings.store_url if store_url is None else store_url
+            self._settings = replace(self._settings, broker_url=broker_url, store_url=store_url)
         self._workers = workers or usable_cpus()
         self._window = window
         self._retry = retry
@@ -122,6 +133,132 @@ class Migrator(BatchCalls):
         self._times_closed = 0
         self._lock = threading.RLock()
         self._pid = os.getpid()
+
+    # --- ways to start ----------------------------------------------------------------------
+
+    @classmethod
+    def embedded(
+        cls,
+        manager: str | Manager,
+        *,
+        workers: int | None = None,
+        settings: Settings | None = None,
+        window: Window | None = None,
+        retry: Retry | None = None,
+    ) -> Self:
+        """Run on a fleet of its own, which starts and stops with the `Migrator`.
+
+        Args:
+            manager: The manager, or its name.
+            workers: Worker processes; by default the number of CPUs this process may use.
+            settings: Options of the fleet. Its URLs are replaced by those of its own server.
+            window: Upper bound of what a job has in flight.
+            retry: Which exceptions of steps to retry.
+
+        Returns:
+            The `Migrator`, whose fleet starts when its ``with`` block is entered.
+
+        Raises:
+            ConfigurationError: If an option is invalid.
+            ManagerImportError: If the manager cannot be imported by name.
+
+        Example:
+            ```python
+            with Migrator.embedded("my_app.models:manager", workers=4) as migrator:
+                users = migrator.migrate_batch(rows, "User", "1.0.0", "3.0.0")
+            ```
+        """
+        workers = usable_cpus() if workers is None else workers
+        return cls(manager, workers=workers, settings=settings, window=window, retry=retry)
+
+    @classmethod
+    def connect(
+        cls,
+        manager: str | Manager,
+        broker_url: str,
+        store_url: str | None = None,
+        *,
+        settings: Settings | None = None,
+        window: Window | None = None,
+        retry: Retry | None = None,
+    ) -> Self:
+        """Run on a fleet that is running elsewhere, with the same manager.
+
+        Args:
+            manager: The manager, or its name.
+            broker_url: URL of the fleet's broker.
+            store_url: URL of its store; by default the broker, if it is Redis.
+            settings: All other options.
+            window: Upper bound of what a job has in flight.
+            retry: Which exceptions of steps to retry.
+
+        Returns:
+            The `Migrator`, which connects when it is entered or first used.
+
+        Raises:
+            ConfigurationError: If an option is invalid.
+            ManagerImportError: If the manager cannot be imported by name.
+
+        Example:
+            ```python
+            with Migrator.connect("my_app.models:manager", "redis://queue.internal/0") as migrator:
+                users = migrator.migrate_batch(rows, "User", "1.0.0", "3.0.0")
+            ```
+        """
+        return cls(
+            manager,
+            broker_url=broker_url,
+            store_url=store_url,
+            settings=settings,
+            window=window,
+            retry=retry,
+        )
+
+    @classmethod
+    def from_env(
+        cls,
+        manager: str | Manager | None = None,
+        env: Mapping[str, str] | None = None,
+        *,
+        workers: int | None = None,
+        window: Window | None = None,
+        retry: Retry | None = None,
+        ignore_unknown: bool = False,
+    ) -> Self:
+        """Run where the variables of the command line say: on a running fleet, or an own one.
+
+        With ``PYRMUTE_TASKS_BROKER_URL`` it connects to that fleet, without it starts its own.
+        All other ``PYRMUTE_TASKS_*`` variables are the options of either.
+
+        Args:
+            manager: The manager, or its name; by default ``PYRMUTE_TASKS_MANAGER``.
+            env: The variables; by default those of this process, as they are now.
+            workers: Worker processes of an own fleet; not used for a running one.
+            window: Upper bound of what a job has in flight.
+            retry: Which exceptions of steps to retry.
+            ignore_unknown: Warn of unknown ``PYRMUTE_TASKS_*`` variables instead of raising.
+
+        Returns:
+            The `Migrator`.
+
+        Raises:
+            ConfigurationError: If a variable is unknown or invalid, or there is no manager.
+            ManagerImportError: If the manager cannot be imported by name.
+
+        Example:
+            ```python
+            with Migrator.from_env("my_app.models:manager") as migrator:
+                users = migrator.migrate_batch(rows, "User", "1.0.0", "3.0.0")
+            ```
+        """
+        env = os.environ if env is None else env
+        settings = Settings.from_env(env, ignore_unknown=ignore_unknown)
+        manager = manager or settings.manager
+        if not manager:
+            raise ConfigurationError(f"which manager? give its name, or set {ENV_PREFIX}MANAGER")
+        if env.get(f"{ENV_PREFIX}BROKER_URL"):
+            return cls(manager, settings=settings, window=window, retry=retry)
+        return cls.embedded(manager, workers=workers, settings=settings, window=window, retry=retry)
 
     # --- life -------------------------------------------------------------------------------
 
@@ -194,8 +331,8 @@ class Migrator(BatchCalls):
 
     def migrate_file(
         self,
-        source: str | os.PathLike[str],
-        target: str | os.PathLike[str],
+        source: SourceFile,
+        target: TargetFile,
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
@@ -203,7 +340,8 @@ class Migrator(BatchCalls):
         chunk_size: int | None = None,
         overwrite: bool = True,
         keep_partial: bool = False,
-        observers: tuple[Observer, ...] = (),
+        observers: Sequence[Observer] = (),
+        progress: bool = False,
         on_error: OnErrorLike = "raise",
         on_reject: OnReject | None = None,
         rejects: str | os.PathLike[str] | None = None,
@@ -217,8 +355,10 @@ class Migrator(BatchCalls):
         written to directly.
 
         Args:
-            source: JSON objects, one a line.
-            target: The output: a file, a link to one, a pipe, or a device such as ``/dev/stdout``.
+            source: JSON objects, one a line: a file by its path, or an open one, which is read
+                from where it stands.
+            target: The output: a file, a link to one, a pipe, or a device such as ``/dev/stdout``;
+                or an open file, which is written to as it goes. Neither is closed.
             name: The model's name.
             from_version: Version of the records.
             to_version: Version of the outputs.
@@ -227,12 +367,16 @@ class Migrator(BatchCalls):
             keep_partial: On failure, keep the output before it; ``last_report.partial_path`` says
                 where: ``<target>.partial`` unless that exists.
             observers: Called with the job's events.
+            progress: Show a progress bar on stderr.
             on_error: ``"skip"`` leaves records that fail out of `target` and goes on; an
                 `ErrorPolicy` limits how many. By default the first one ends the job.
             on_reject: Called with the failure of each record that is skipped, in order.
             rejects: A file for the records that are skipped, as JSON lines; it is also written if
                 too many failed.
             rejects_with_records: Write these records to it, and what errors quote from them.
+
+        Returns:
+            The job's report.
 
         Raises:
             ConfigurationError: If a file cannot be read or written, or two are the same.
@@ -242,6 +386,12 @@ class Migrator(BatchCalls):
             MigrationError: If there is no path, or a step raises.
             ValidationError: If a migrated record is not valid.
             FleetError: If the fleet cannot be reached or has no workers.
+
+        Example:
+            ```python
+            report = migrator.migrate_file("old.jsonl", "new.jsonl", "User", "1.0.0", "3.0.0")
+            print(report.records, report.records_per_s)
+            ```
         """
         report = self.run_file(
             source,
@@ -253,6 +403,7 @@ class Migrator(BatchCalls):
             overwrite=overwrite,
             keep_partial=keep_partial,
             observers=observers,
+            progress=progress,
             on_error=on_error,
             on_reject=on_reject,
             rejects=rejects,
@@ -264,8 +415,8 @@ class Migrator(BatchCalls):
 
     def run_file(
         self,
-        source: str | os.PathLike[str],
-        target: str | os.PathLike[str],
+        source: SourceFile,
+        target: TargetFile,
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
@@ -273,13 +424,31 @@ class Migrator(BatchCalls):
         chunk_size: int | None = None,
         overwrite: bool = True,
         keep_partial: bool = False,
-        observers: tuple[Observer, ...] = (),
+        observers: Sequence[Observer] = (),
+        progress: bool = False,
         on_error: OnErrorLike = "raise",
         on_reject: OnReject | None = None,
         rejects: str | os.PathLike[str] | None = None,
         rejects_with_records: bool = False,
     ) -> JobReport:
         """Migrate a file like `migrate_file`, but return a record's failure instead of raising it.
+
+        Args:
+            source: JSON objects, one a line: a path, or an open file.
+            target: The output: a path, or an open file.
+            name: The model's name.
+            from_version: Version of the records.
+            to_version: Version of the outputs.
+            chunk_size: Records a chunk; by default about 1 MiB of lines.
+            overwrite: Replace `target` if it exists.
+            keep_partial: On failure, keep the output before it.
+            observers: Called with the job's events.
+            progress: Show a progress bar on stderr.
+            on_error: ``"skip"`` leaves out records that fail and goes on; an `ErrorPolicy` limits
+                how many.
+            on_reject: Called with the failure of each record that is skipped, in order.
+            rejects: A file for the records that are skipped.
+            rejects_with_records: Write these records to it, too.
 
         Returns:
             The job's report, with the ``failure`` of the record that ended it, if one did.
@@ -298,17 +467,21 @@ class Migrator(BatchCalls):
         )
         plan = self._manager.plan(name, from_version, to_version)
         plan.target  # noqa: B018  # raise for a missing target before anything is started
-        lines = JsonlSource(source, chunk_size, self._window_bytes, self._settings.compression)
+        lines = JsonlSource(source, chunk_size, self._window_bytes, compression_of(self._settings))
         sink = JsonlSink(self._manager.hooks, with_text=rejects_with_records)
-        job_id = self._new_job_id()
+        if progress:
+            from pyrmute_tasks.engine.progress import ProgressBar  # calls without do without
+
+            observers = (*observers, ProgressBar(lines.size_bytes, by_bytes=True))
+        run = self._new_run(observers)
         output = open_output(
-            target, job=job_id, source=source, overwrite=overwrite, keep_partial=keep_partial
+            target, job=run.tally.job, source=source, overwrite=overwrite, keep_partial=keep_partial
         )
         rejected = None
         if rejects is not None:
             rejected = RejectsFile(
                 rejects,
-                job=job_id,
+                job=run.tally.job,
                 source=source,
                 overwrite=overwrite,
                 keep_partial=keep_partial,
@@ -317,26 +490,30 @@ class Migrator(BatchCalls):
         try:
             # The files first: if another run has one, no fleet is started.
             with (
+                run,
                 output,
                 rejected or nullcontext(),
-                self._job(plan, lines, sink, job_id, observers, errors) as job,
+                self._job(plan, lines, sink, run, errors) as job,
             ):
                 _write_results(job, output, rejected, errors)
         finally:
-            self._note_partial(job_id, output.kept_path)
-        assert self._last_report is not None
-        return self._last_report
+            report = self._with_partial(run.report, output.kept_path)
+        return report
 
-    def _note_partial(self, job: str, path: Path | None) -> None:
-        report = self._last_report
-        if report is not None and report.job == job and path is not None:
-            self._last_report = replace(report, partial_path=str(path))
+    def _with_partial(self, report: JobReport, path: Path | None) -> JobReport:
+        """Return the report with the path of the partial output, also as `last_report`."""
+        if path is None:
+            return report
+        whole = replace(report, partial_path=str(path))
+        if self._last_report is not None and self._last_report.job == report.job:
+            self._last_report = whole
+        return whole
 
     # --- before a job -------------------------------------------------------------------------
 
     def audit(
         self,
-        source: Iterable[ModelData] | str | os.PathLike[str],
+        source: Iterable[RecordLike] | str | os.PathLike[str],
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
@@ -348,6 +525,22 @@ class Migrator(BatchCalls):
         """Find steps that depend on more than their record, and fields that get lost; see `audit`.
 
         It runs in its own processes, not on the fleet.
+
+        Args:
+            source: The records, or the path of a file of JSON lines.
+            name: The model's name.
+            from_version: Version of the records.
+            to_version: Version of the outputs.
+            sample: Number of records to run; None runs all.
+            include_records: Include values of records as examples.
+            timeout_s: Time limit of the whole audit.
+
+        Returns:
+            The findings.
+
+        Raises:
+            PyrmuteTasksError: If the file cannot be read, the manager cannot be imported, or a
+                step ends its process.
         """
         from pyrmute_tasks.audit import audit  # jobs do without
 
@@ -367,46 +560,46 @@ class Migrator(BatchCalls):
     def _run_all(self, batch: Batch, parallelism: Parallelism | None) -> list[Any]:
         return list(self._stream(batch))
 
-    def _stream(self, batch: Batch) -> Generator[Any, None, None]:
-        return self._run_records(batch, self._times_closed)
+    def _stream(self, batch: Batch) -> Stream[Any]:
+        run = self._new_run(batch.observers())
+        return Stream(self._run_records(batch, run, self._times_closed), run.tally)
 
-    def _run_records(self, batch: Batch, times_closed: int) -> Generator[Any, None, None]:
+    def _run_records(self, batch: Batch, run: Run, times_closed: int) -> Generator[Any, None, None]:
         if times_closed != self._times_closed:
             raise MigratorClosedError(
                 "the Migrator was closed before this stream was read; read it inside of the "
                 "with block"
             )
         source = RecordSource(
-            batch.records, batch.chunk_size, self._window_bytes, self._settings.compression
+            batch.records, batch.chunk_size, self._window_bytes, compression_of(self._settings)
         )
-        with closing(source):
+        with run, closing(source):
             if not source.has_records():
                 return
             plan = self._manager.plan(batch.name, batch.from_version, batch.to_version)
             batch.wanted.output(plan)  # raise for a missing target before anything is sent
             converter = ResultConverter(plan, batch.wanted, batch.errors.policy.skips)
             sink = RecordSink(converter, self._manager.hooks)
-            with self._job(plan, source, sink, self._new_job_id(), errors=batch.errors) as job:
+            with self._job(plan, source, sink, run, batch.errors) as job:
                 for result in job.results():
                     yield from _in_order(result, batch.errors)
-        failure = job.report.failure
+        failure = run.report.failure
         if failure is not None:
             raise failure.exception()
 
-    def _new_job_id(self) -> str:
-        return new_job_id(unique=bool(self._settings.secret))
+    def _new_run(self, observers: Sequence[Observer]) -> Run:
+        return Run(new_job_id(unique=bool(self._settings.secret)), observers, self._note)
 
     def _job(
         self,
         plan: MigrationPlan,
         source: Source[bytes],
         sink: Sink[Frame, Delivered],
-        job_id: str,
-        observers: tuple[Observer, ...] = (),
-        errors: ErrorHandling = RAISING,
+        run: Run,
+        errors: ErrorHandling,
     ) -> Job[bytes, Frame, Delivered]:
         spec = JobSpec(
-            job_id,
+            run.tally.job,
             plan.name,
             str(plan.from_version),
             str(plan.to_version),
@@ -415,19 +608,11 @@ class Migrator(BatchCalls):
             count_hooks=bool(self._manager.hooks),
             on_code_mismatch=self._settings.on_code_mismatch,
             retry=self._retry,
-            compression=self._settings.compression,
+            compression=compression_of(self._settings),
             skips=errors.policy.skips,
         )
-        return Job(
-            job_id,
-            source,
-            sink,
-            self._open().job(spec, plan.fingerprint_tree),
-            window=self._window,
-            observers=observers,
-            policy=errors.policy,
-            on_end=self._note,
-        )
+        executor = self._open().job(spec, plan.fingerprint_tree)
+        return Job(run, source, sink, executor, window=self._window, policy=errors.policy)
 
     def _note(self, report: JobReport) -> None:
         self._last_report = report

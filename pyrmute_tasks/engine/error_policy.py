@@ -75,12 +75,29 @@ class ErrorPolicy:
 
     @classmethod
     def skip(cls, max_errors: int | str | None = None, max_crashes: int = _MAX_CRASHES) -> Self:
-        """Return a policy that skips records that fail, up to a limit."""
+        """Return a policy that skips records that fail, up to a limit.
+
+        Args:
+            max_errors: Most records to skip: a number, or a share as ``"0.1%"``; None for no limit.
+            max_crashes: Most records to skip that ended the process that ran them.
+
+        Returns:
+            The policy.
+
+        Raises:
+            ConfigurationError: If a limit cannot be understood.
+        """
         return cls(OnError.SKIP, max_errors, max_crashes)
 
     @classmethod
     def of(cls, on_error: "OnErrorLike") -> "ErrorPolicy":
         """Return the policy that an argument means.
+
+        Args:
+            on_error: ``"raise"``, ``"skip"``, or a policy.
+
+        Returns:
+            The policy.
 
         Raises:
             ConfigurationError: If it means none.

@@ -100,7 +100,7 @@ class OutputLock:
     """
 
     def __init__(self, target: Path, job: str) -> None:
-        self.token = secrets.token_hex(_TOKEN_BYTES)
+        self.token: str = secrets.token_hex(_TOKEN_BYTES)
         self._directory = target.parent
         self._stem = _stem(target.name)
         self._path = self._directory / f".{self._stem}.lock"

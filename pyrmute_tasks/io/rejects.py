@@ -11,7 +11,8 @@ import pydantic_core
 from pyrmute_tasks.engine.error_policy import ErrorPolicy
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.failures import RecordFailure
-from pyrmute_tasks.io.output_file import open_output
+from pyrmute_tasks.io.open_files import SourceFile, TargetFile, refuse_same_file
+from pyrmute_tasks.io.output_file import Output, open_output
 from pyrmute_tasks.io.output_place import check_output
 
 __all__ = ["RejectsFile", "check_rejects", "rejects_to_lines"]
@@ -21,8 +22,8 @@ def check_rejects(
     path: str | os.PathLike[str] | None,
     policy: ErrorPolicy,
     *,
-    source: str | os.PathLike[str],
-    target: str | os.PathLike[str],
+    source: SourceFile,
+    target: TargetFile,
     overwrite: bool = True,
     with_records: bool = False,
 ) -> None:
@@ -42,8 +43,13 @@ def check_rejects(
         raise ConfigurationError(
             "rejects are records that are skipped; add --on-error skip (on_error='skip' in Python)"
         )
-    place = check_output(path, source=source, overwrite=overwrite)
-    if not place.is_stream and place.path == check_output(target).path:
+    source_path = source if isinstance(source, (str, os.PathLike)) else None
+    if source_path is None:
+        refuse_same_file(source, path)
+    place = check_output(path, source=source_path, overwrite=overwrite)
+    if place.is_stream or not isinstance(target, (str, os.PathLike)):
+        return
+    if place.path == check_output(target).path:
         raise ConfigurationError(
             f"cannot write the rejects to {os.fspath(path)}: it is the output; name another file"
         )
@@ -69,12 +75,12 @@ class RejectsFile:
         path: str | os.PathLike[str],
         *,
         job: str,
-        source: str | os.PathLike[str],
+        source: SourceFile,
         overwrite: bool = True,
         keep_partial: bool = False,
         with_records: bool = False,
     ) -> None:
-        self._output = open_output(
+        self._output: Output = open_output(
             path, job=job, source=source, overwrite=overwrite, keep_partial=keep_partial
         )
         self._with_records = with_records

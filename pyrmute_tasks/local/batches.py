@@ -13,6 +13,7 @@ from pyrmute_tasks.engine.batch_arguments import check_workers
 from pyrmute_tasks.engine.error_policy import ErrorHandling, FailureJudge
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookSet, use_hooks
+from pyrmute_tasks.local.runs import LocalRun
 from pyrmute_tasks.plans.plan import MigrationPlan, Wanted
 
 __all__ = [
@@ -56,9 +57,15 @@ class _Skipping:
 
     judge: FailureJudge
     errors: ErrorHandling
+    run: LocalRun | None
 
     def __call__(self, failure: RecordFailure) -> bool:
-        if not self.judge(failure):
+        skips = self.judge(failure)
+        if self.run is not None:
+            tally = self.run.tally
+            tally.exceeded = self.judge.exceeded
+            tally.rejected_by_cause.update([failure.cause] * skips)
+        if not skips:
             return False
         self.errors.tell(failure)
         return True
@@ -70,6 +77,7 @@ def migrate_all(
     wanted: Wanted,
     hooks: HookSet,
     errors: ErrorHandling,
+    run: LocalRun | None = None,
 ) -> list[Any]:
     """Migrate records one after another.
 
@@ -79,24 +87,27 @@ def migrate_all(
         wanted: The results to return.
         hooks: The manager's.
         errors: What becomes of records that fail.
+        run: The call's run, if somebody watches it; entered.
 
     Raises:
         BaseException: The error of the record that ends the batch, or the source's.
     """
-    source = nonempty(records)
+    source = nonempty(records if run is None else run.watched(records))
     if source is None:
         return []
     plan = get_plan()
     with use_hooks(hooks.observers()):
-        skipping = _Skipping(FailureJudge(errors.policy), errors)
+        skipping = _Skipping(FailureJudge(errors.policy), errors, run)
         done, failure = plan.run(source, wanted.output(plan), skips=skipping)
+    if run is not None:
+        run.note(len(done), failure)
     if failure is not None:
         raise failure.exception()
     return done
 
 
 def migrate_lazily(
-    get_migrate: Callable[[], Callable[[Any], Any]], records: Iterable[Any]
+    get_migrate: Callable[[], Callable[[Any], Any]], records: Iterable[Any], run: LocalRun
 ) -> Generator[Any, None, None]:
     """Migrate records one by one, on demand.
 
@@ -104,22 +115,29 @@ def migrate_lazily(
         get_migrate: Returns the function that migrates one record; called for each, so that
             registrations made meanwhile apply to the next one.
         records: The source; closed at the end.
+        run: The call's run, begun with the first record and ended with the stream.
     """
-    source = iter(records)
-    try:  # a generator's context manager would set attributes of the exception
-        for index, record in enumerate(source):
-            try:
-                output = get_migrate()(record)
-            except BaseException as error:
-                failure = RecordFailure.of(index, Stage.STEP, "", error)
-            else:
-                yield output
-                continue
-            raise failure.exception()
-    finally:
-        close = getattr(source, "close", None)
-        if close is not None:
-            close()
+    source = iter(run.watched(records))
+    tally, index, failure = run.tally, 0, None
+    run.begin()
+    with run:  # and no generator's context manager, which would set attributes of the exception
+        try:
+            for record in source:
+                try:
+                    output = get_migrate()(record)
+                except BaseException as error:
+                    failure = RecordFailure.of(index, Stage.STEP, "", error)
+                else:
+                    yield output
+                    index += 1
+                    tally.records = index
+                    continue
+                raise failure.exception()
+        finally:
+            run.note(index, failure)
+            close = getattr(source, "close", None)
+            if close is not None:
+                close()
 
 
 def migrate_lazily_skipping(
@@ -128,6 +146,7 @@ def migrate_lazily_skipping(
     wanted: Wanted,
     hooks: HookSet,
     errors: ErrorHandling,
+    run: LocalRun,
 ) -> Generator[Any, None, None]:
     """Migrate records one by one, on demand, and skip those that fail.
 
@@ -138,21 +157,28 @@ def migrate_lazily_skipping(
         wanted: The results to yield.
         hooks: The manager's.
         errors: What becomes of records that fail.
+        run: The call's run, begun with the first record and ended with the stream.
     """
-    skipping = _Skipping(FailureJudge(errors.policy), errors)
-    source = iter(records)
-    try:  # as above
-        for index, record in enumerate(source):
-            plan = get_plan()
-            with use_hooks(hooks.observers()):
-                outputs, failure = plan.run((record,), wanted.output(plan), index, skipping)
-            if failure is not None:
-                raise failure.exception()
-            yield from outputs
-    finally:
-        close = getattr(source, "close", None)
-        if close is not None:
-            close()
+    skipping = _Skipping(FailureJudge(errors.policy), errors, run)
+    source = iter(run.watched(records))
+    tally, done, failure = run.tally, 0, None
+    run.begin()
+    with run:  # as above
+        try:
+            for index, record in enumerate(source):
+                plan = get_plan()
+                with use_hooks(hooks.observers()):
+                    outputs, failure = plan.run((record,), wanted.output(plan), index, skipping)
+                if failure is not None:
+                    raise failure.exception()
+                yield from outputs
+                done += len(outputs)
+                tally.records = done
+        finally:
+            run.note(done, failure)
+            close = getattr(source, "close", None)
+            if close is not None:
+                close()
 
 
 def nonempty(records: Iterable[Any]) -> Iterable[Any] | None:

@@ -19,6 +19,7 @@ from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.hooks import HookCounts, HookSet, use_hooks
 from pyrmute_tasks.local.batches import KEPT, Parallelism, nonempty
 from pyrmute_tasks.local.executors import ProcessExecutor, ThreadExecutor, pack_or_pickle
+from pyrmute_tasks.local.runs import LocalRun
 from pyrmute_tasks.plans.codegen import Output, OutputKind
 from pyrmute_tasks.plans.plan import MigrationPlan, Wanted
 from pyrmute_tasks.registry import is_loading, load_attribute
@@ -34,6 +35,7 @@ def migrate_parallel(
     parallelism: Parallelism,
     errors: ErrorHandling,
     locate: Callable[[], str],
+    run: LocalRun,
 ) -> list[Any]:
     """Migrate records in threads or processes.
 
@@ -45,6 +47,7 @@ def migrate_parallel(
         parallelism: The threads or processes.
         errors: What becomes of records that fail.
         locate: Returns the manager's name, for processes that must import it.
+        run: The call's run, entered.
 
     Raises:
         BaseException: The error of the record that ends the batch.
@@ -53,8 +56,9 @@ def migrate_parallel(
     found = nonempty(records)
     if found is None:
         return []
-    plan = get_plan()
-    batch = _Batch(found, ResultConverter(plan, wanted, errors.policy.skips), hooks, errors)
+    run.begin()
+    converter = ResultConverter(get_plan(), wanted, errors.policy.skips)
+    batch = _Batch(found, converter, hooks, errors, run)
     if parallelism.use_processes:
         return _in_processes(batch, parallelism.workers, locate)
     return _in_threads(batch, parallelism.workers)
@@ -68,6 +72,7 @@ class _Batch:
     converter: ResultConverter
     hooks: HookSet
     errors: ErrorHandling
+    run: LocalRun
 
     @property
     def plan(self) -> MigrationPlan:
@@ -105,12 +110,18 @@ def _gather(
     window = Window.for_slots(workers)
     policy = batch.errors.policy
     done: list[Any] = []
-    for result in run_ordered(chunks, executor, lambda: window, sink=sink, policy=policy):
+    failure = None
+    results = run_ordered(
+        chunks, executor, lambda: window, sink=sink, observers=batch.run.tell, policy=policy
+    )
+    for result in results:
+        batch.run.tally.judged(result.rejects, result.failure, result.exceeded)
         for reject in result.rejects:
             batch.errors.tell(reject)
         done += result.outputs
-        if result.failure is not None:
-            raise result.failure.exception()
+        failure = result.failure  # only the last one has any
+    if failure is not None:
+        raise failure.exception()
     return done
 
 

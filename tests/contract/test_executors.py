@@ -15,7 +15,8 @@ from pyrmute_tasks.distributed.producer.broker import Broker
 from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_records, encode_packed
-from pyrmute_tasks.engine.job_spec import JobSpec, new_job_id
+from pyrmute_tasks.engine.job_spec import JobSpec
+from pyrmute_tasks.engine.job_tally import new_job_id
 from pyrmute_tasks.engine.pipeline import ChunkExecutor
 from pyrmute_tasks.errors import JobError
 from pyrmute_tasks.local.executors import ProcessExecutor, ThreadExecutor, pack_or_pickle

@@ -11,7 +11,8 @@ import ormsgpack
 import pytest
 
 from pyrmute_tasks import Migrator
-from pyrmute_tasks.engine.job_spec import JobSpec, new_job_id
+from pyrmute_tasks.engine.job_spec import JobSpec
+from pyrmute_tasks.engine.job_tally import new_job_id
 from pyrmute_tasks.errors import PyrmuteTasksError
 from pyrmute_tasks.wire.frames import MAX_FRAME_BYTES, FrameKind, encode_frame, pack
 from pyrmute_tasks.wire.objects import Kind

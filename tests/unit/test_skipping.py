@@ -11,7 +11,11 @@ from pydantic import BaseModel, ValidationError, field_validator
 
 from pyrmute_tasks import (
     ErrorPolicy,
+    Event,
     InvalidRecordError,
+    JobEnded,
+    JobReport,
+    JobState,
     MetricsHook,
     MigrationError,
     ModelManager,
@@ -370,3 +374,33 @@ def test_failures_of_workers_and_of_results_are_one_list(
     assert found.count == len(outputs)
     assert [failure.index for failure in found.failures] == expected
     assert found.is_final == expected_final
+
+
+# --- reports ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", EAGER)
+@pytest.mark.parametrize("streams", [False, True])
+def test_report_counts_rejects(way: str, streams: bool) -> None:
+    reports: list[JobReport] = []
+
+    def observe(event: Event) -> None:
+        if isinstance(event, JobEnded):
+            reports.append(event.report)
+
+    call: Any = manager.migrate_batch_streaming if streams else manager.migrate_batch
+    options = {} if streams else EAGER[way]
+    policy = ErrorPolicy.skip(max_errors=3)
+    list(call(records_of("gbgib"), *HOP, **options, on_error=policy, observers=[observe]))
+    with pytest.raises(MigrationError):
+        list(call(records_of("bbbbg"), *HOP, **options, on_error=policy, observers=[observe]))
+    done, ended = reports
+    assert (done.state, done.records, done.rejected) == (JobState.SUCCEEDED, 2, 3)
+    assert done.rejected_by_cause == {
+        "step 2.0.0 → 3.0.0: LookupError": 2,
+        "validate: ValidationError": 1,
+    }
+    assert (ended.state, ended.records, ended.rejected) == (JobState.FAILED, 0, 3)
+    assert ended.failure is not None
+    assert ended.failure.index == 3
+    assert ended.exceeded == "more than 3 records failed, the limit of max_errors"

@@ -36,7 +36,7 @@ from pyrmute_tasks.logs import log
 from pyrmute_tasks.plans.codegen_helpers import Interruption
 from pyrmute_tasks.plans.fingerprint.differences import root_of
 from pyrmute_tasks.plans.plan import MigrationPlan
-from pyrmute_tasks.pyrmute_adapter import Manager
+from pyrmute_tasks.pyrmute_adapter import FleetManager
 from pyrmute_tasks.wire.frames import Frame, FrameKind, decode_frame, encode_frame
 
 __all__ = ["ChunkRunner", "Declined", "Terminated", "TimeIsUp"]
@@ -72,7 +72,7 @@ class ChunkRunner:
         soft_time_limit_s: How long a chunk may take, for messages.
     """
 
-    def __init__(self, manager: Manager, store: Store, soft_time_limit_s: float) -> None:
+    def __init__(self, manager: FleetManager, store: Store, soft_time_limit_s: float) -> None:
         self._manager = manager
         self._store = store
         self._limit_s = soft_time_limit_s
