@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pyrmute_tasks.audit import AuditReport
     from pyrmute_tasks.batch_migrator import BatchMigrator
+    from pyrmute_tasks.engine.error_policy import ErrorPolicy, OnError
     from pyrmute_tasks.engine.events import (
         ChunkDelivered,
         ChunkDiscarded,
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
         VersionedModelError,
         WireError,
     )
-    from pyrmute_tasks.failures import RecordFailure, Stage, record_index
+    from pyrmute_tasks.failures import RecordFailure, RecordPlace, Stage, record_index
     from pyrmute_tasks.hooks import HookSet, MetricsHook, MigrationHook
     from pyrmute_tasks.manager import ModelManager
     from pyrmute_tasks.migrator import Migrator
@@ -103,6 +104,7 @@ __all__ = [
     "CodeMismatchError",
     "Compress",
     "ConfigurationError",
+    "ErrorPolicy",
     "Event",
     "FleetError",
     "FrameError",
@@ -143,12 +145,14 @@ __all__ = [
     "NoWorkersError",
     "Observer",
     "OnCodeMismatch",
+    "OnError",
     "OutputInUseError",
     "ProcessDiedError",
     "ProofError",
     "PyrmuteTasksError",
     "RecordFailure",
     "RecordLike",
+    "RecordPlace",
     "RegistrationError",
     "RemoteError",
     "Retry",
@@ -182,6 +186,7 @@ _MODULE_OF: Final = {
     "CodeMismatchError": "errors",
     "Compress": "settings",
     "ConfigurationError": "errors",
+    "ErrorPolicy": "engine.error_policy",
     "Event": "engine.events",
     "FleetError": "errors",
     "FrameError": "errors",
@@ -222,12 +227,14 @@ _MODULE_OF: Final = {
     "NoWorkersError": "errors",
     "Observer": "engine.events",
     "OnCodeMismatch": "engine.job_spec",
+    "OnError": "engine.error_policy",
     "OutputInUseError": "errors",
     "ProcessDiedError": "errors",
     "ProofError": "errors",
     "PyrmuteTasksError": "errors",
     "RecordFailure": "failures",
     "RecordLike": "records",
+    "RecordPlace": "failures",
     "RegistrationError": "errors",
     "RemoteError": "errors",
     "Retry": "plans.retry",

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from pyrmute_tasks.batch_migrator import BatchMigrator, Model
 from pyrmute_tasks.engine.batch_arguments import check_chunk_size
+from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling, OnErrorLike, OnReject
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.local.batches import Parallelism
@@ -36,6 +37,7 @@ class Batch:
         chunk_size: Records a chunk of a fleet; None chooses it from their size.
         watchers: The caller's observers.
         progress: Whether to show a progress bar.
+        errors: What becomes of records that fail.
 
     Raises:
         ConfigurationError: If `chunk_size` is not a positive integer.
@@ -49,6 +51,7 @@ class Batch:
     chunk_size: int | None
     watchers: Sequence[Observer] = ()
     progress: bool = False
+    errors: ErrorHandling = RAISING
 
     def __post_init__(self) -> None:
         if self.chunk_size is not None:
@@ -89,11 +92,14 @@ class BatchCalls(BatchMigrator, ABC):
         chunk_size: int | None = None,
         observers: Sequence[Observer] = (),
         progress: bool = False,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
     ) -> list[BaseModel]:
         parallelism = Parallelism.of(parallel, max_workers, use_processes)
         wanted = Wanted()
         hop = name, from_version, to_version
-        batch = Batch(data_list, *hop, wanted, chunk_size, observers, progress)
+        errors = ErrorHandling.of(on_error, on_reject)
+        batch = Batch(data_list, *hop, wanted, chunk_size, observers, progress, errors)
         return self._run_all(batch, parallelism)
 
     def migrate_batch_as(
@@ -110,11 +116,14 @@ class BatchCalls(BatchMigrator, ABC):
         chunk_size: int | None = None,
         observers: Sequence[Observer] = (),
         progress: bool = False,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
     ) -> list[Model]:
         parallelism = Parallelism.of(parallel, max_workers, use_processes)
         wanted = Wanted(model=target_type)
         hop = name, from_version, to_version
-        batch = Batch(data_list, *hop, wanted, chunk_size, observers, progress)
+        errors = ErrorHandling.of(on_error, on_reject)
+        batch = Batch(data_list, *hop, wanted, chunk_size, observers, progress, errors)
         return self._run_all(batch, parallelism)
 
     def migrate_batch_data(
@@ -130,11 +139,14 @@ class BatchCalls(BatchMigrator, ABC):
         chunk_size: int | None = None,
         observers: Sequence[Observer] = (),
         progress: bool = False,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
     ) -> list[ModelData]:
         parallelism = Parallelism.of(parallel, max_workers, use_processes)
         wanted = Wanted(validated=False)
         hop = name, from_version, to_version
-        batch = Batch(data_list, *hop, wanted, chunk_size, observers, progress)
+        errors = ErrorHandling.of(on_error, on_reject)
+        batch = Batch(data_list, *hop, wanted, chunk_size, observers, progress, errors)
         return self._run_all(batch, parallelism)
 
     # --- lazy -----------------------------------------------------------------------------------
@@ -149,9 +161,13 @@ class BatchCalls(BatchMigrator, ABC):
         *,
         observers: Sequence[Observer] = (),
         progress: bool = False,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
     ) -> Stream[BaseModel]:
         hop = name, from_version, to_version
-        return self._stream(Batch(data_list, *hop, Wanted(), chunk_size, observers, progress))
+        errors = ErrorHandling.of(on_error, on_reject)
+        batch = Batch(data_list, *hop, Wanted(), chunk_size, observers, progress, errors)
+        return self._stream(batch)
 
     def migrate_batch_streaming_as(
         self,
@@ -164,10 +180,14 @@ class BatchCalls(BatchMigrator, ABC):
         *,
         observers: Sequence[Observer] = (),
         progress: bool = False,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
     ) -> Stream[Model]:
         wanted = Wanted(model=target_type)
         hop = name, from_version, to_version
-        return self._stream(Batch(data_list, *hop, wanted, chunk_size, observers, progress))
+        errors = ErrorHandling.of(on_error, on_reject)
+        batch = Batch(data_list, *hop, wanted, chunk_size, observers, progress, errors)
+        return self._stream(batch)
 
     def migrate_batch_data_streaming(
         self,
@@ -179,7 +199,11 @@ class BatchCalls(BatchMigrator, ABC):
         *,
         observers: Sequence[Observer] = (),
         progress: bool = False,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
     ) -> Stream[ModelData]:
         wanted = Wanted(validated=False)
         hop = name, from_version, to_version
-        return self._stream(Batch(data_list, *hop, wanted, chunk_size, observers, progress))
+        errors = ErrorHandling.of(on_error, on_reject)
+        batch = Batch(data_list, *hop, wanted, chunk_size, observers, progress, errors)
+        return self._stream(batch)

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from pyrmute_tasks.engine.error_policy import OnErrorLike, OnReject
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.records import RecordLike
@@ -50,6 +51,8 @@ class BatchMigrator(Protocol):
         chunk_size: int | None = None,
         observers: Sequence[Observer] = (),
         progress: bool = False,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
     ) -> list[BaseModel]:
         """Migrate and validate many records.
 
@@ -68,6 +71,9 @@ class BatchMigrator(Protocol):
             chunk_size: Records a chunk of a fleet; by default chosen from their size.
             observers: Called with the job's events, of which the last has its report.
             progress: Show a progress bar on stderr.
+            on_error: ``"skip"`` leaves out records that fail and goes on; an `ErrorPolicy` limits
+                how many. By default the first one ends the call.
+            on_reject: Called with the failure of each record that is skipped, in order.
 
         Returns:
             The validated models, in the order of the records.
@@ -78,7 +84,7 @@ class BatchMigrator(Protocol):
             MigrationError: If there is no path, or a step raises.
             InvalidRecordError: If a record cannot be made a dict, or a step returns none.
             ValidationError: If a migrated record is not valid. Like the two above it is that of
-                the first failing record, and `record_index` tells its position.
+                the first failing record that is not skipped; `record_index` tells its position.
             FleetError: If a fleet cannot be reached or has no workers.
 
         Example:
@@ -102,6 +108,8 @@ class BatchMigrator(Protocol):
         chunk_size: int | None = None,
         observers: Sequence[Observer] = (),
         progress: bool = False,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
     ) -> list[Model]:
         """Migrate many records and validate them as another model.
 
@@ -117,6 +125,9 @@ class BatchMigrator(Protocol):
             chunk_size: Records a chunk of a fleet; by default chosen from their size.
             observers: Called with the job's events.
             progress: Show a progress bar on stderr.
+            on_error: ``"skip"`` leaves out records that fail and goes on; an `ErrorPolicy` limits
+                how many. By default the first one ends the call.
+            on_reject: Called with the failure of each record that is skipped, in order.
 
         Returns:
             The models, in the order of the records.
@@ -140,6 +151,8 @@ class BatchMigrator(Protocol):
         chunk_size: int | None = None,
         observers: Sequence[Observer] = (),
         progress: bool = False,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
     ) -> list[ModelData]:
         """Migrate many records without validation.
 
@@ -154,6 +167,9 @@ class BatchMigrator(Protocol):
             chunk_size: Records a chunk of a fleet; by default chosen from their size.
             observers: Called with the job's events.
             progress: Show a progress bar on stderr.
+            on_error: ``"skip"`` leaves out records that fail and goes on; an `ErrorPolicy` limits
+                how many. By default the first one ends the call.
+            on_reject: Called with the failure of each record that is skipped, in order.
 
         Returns:
             The last step's dicts, in the order of the records.
@@ -175,6 +191,8 @@ class BatchMigrator(Protocol):
         *,
         observers: Sequence[Observer] = (),
         progress: bool = False,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
     ) -> Stream[BaseModel]:
         """Migrate and validate records lazily.
 
@@ -192,6 +210,9 @@ class BatchMigrator(Protocol):
             chunk_size: Records a chunk of a fleet; by default chosen from their size.
             observers: Called with the job's events.
             progress: Show a progress bar on stderr.
+            on_error: ``"skip"`` leaves out records that fail and goes on; an `ErrorPolicy` limits
+                how many. By default the first one ends the call.
+            on_reject: Called with the failure of each record that is skipped, in order.
 
         Returns:
             A stream that yields the validated models, in the order of the records, and has the
@@ -221,6 +242,8 @@ class BatchMigrator(Protocol):
         *,
         observers: Sequence[Observer] = (),
         progress: bool = False,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
     ) -> Stream[Model]:
         """Migrate records lazily and validate them as another model.
 
@@ -233,6 +256,9 @@ class BatchMigrator(Protocol):
             chunk_size: Records a chunk of a fleet; by default chosen from their size.
             observers: Called with the job's events.
             progress: Show a progress bar on stderr.
+            on_error: ``"skip"`` leaves out records that fail and goes on; an `ErrorPolicy` limits
+                how many. By default the first one ends the call.
+            on_reject: Called with the failure of each record that is skipped, in order.
 
         Returns:
             A stream like that of `migrate_batch_streaming`.
@@ -252,6 +278,8 @@ class BatchMigrator(Protocol):
         *,
         observers: Sequence[Observer] = (),
         progress: bool = False,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
     ) -> Stream[ModelData]:
         """Migrate records lazily, without validation.
 
@@ -263,6 +291,9 @@ class BatchMigrator(Protocol):
             chunk_size: Records a chunk of a fleet; by default chosen from their size.
             observers: Called with the job's events.
             progress: Show a progress bar on stderr.
+            on_error: ``"skip"`` leaves out records that fail and goes on; an `ErrorPolicy` limits
+                how many. By default the first one ends the call.
+            on_reject: Called with the failure of each record that is skipped, in order.
 
         Returns:
             A stream like that of `migrate_batch_streaming`, of the last step's dicts.

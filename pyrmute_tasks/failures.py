@@ -5,7 +5,7 @@ takes the exception apart into plain values and rebuilds it.
 """
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, cast
@@ -16,6 +16,7 @@ from pyrmute_tasks.errors import FleetError, MigrationError, PyrmuteTasksError, 
 
 __all__ = [
     "RecordFailure",
+    "RecordPlace",
     "Stage",
     "attributes_of",
     "causes_of",
@@ -34,6 +35,27 @@ class Stage(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RecordPlace:
+    """The place of a record in a file.
+
+    Attributes:
+        file: The file, as the user named it.
+        line: Its line number, counted from 1.
+        offset: The byte at which its line begins, counted from 0.
+        length: Bytes of its line, without the newline.
+        digest: Hash of these bytes, ``"sha256:…"``.
+        text: These bytes, if asked for.
+    """
+
+    file: str
+    line: int
+    offset: int
+    length: int
+    digest: str
+    text: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class RecordFailure:
     """One record that could not be migrated.
 
@@ -46,6 +68,7 @@ class RecordFailure:
         source: Place of the record, ``"flights.jsonl, line 7"``; empty if unknown.
         worker: The worker; empty for this process.
         traceback: The worker's traceback as text; it may quote the record.
+        place: The record's place in its file, if it was skipped; None otherwise.
     """
 
     index: int
@@ -56,6 +79,7 @@ class RecordFailure:
     source: str = ""
     worker: str = ""
     traceback: str = ""
+    place: RecordPlace | None = None
 
     @classmethod
     def of(cls, index: int, stage: Stage, step: str, error: BaseException) -> "RecordFailure":
@@ -71,6 +95,37 @@ class RecordFailure:
             The failure.
         """
         return cls(index, stage, step, error, _raised_at(error))
+
+    @property
+    def type_name(self) -> str:
+        """Name of the exception's class; of what a step raised, not of the `MigrationError`."""
+        return _type_name(_raised(self.error))
+
+    @property
+    def field(self) -> str:
+        """The first field that is not valid, ``"owner.name"``; empty if it is not about fields."""
+        if not isinstance(self.error, ValidationError):
+            return ""
+        return next(iter(_invalid_fields(self.error)), ("", ""))[0]
+
+    @property
+    def cause(self) -> str:
+        """What failed, without anything from the record: ``"step 1.0.0 → 2.0.0: KeyError"``."""
+        what = f"step {self.step}" if self.step else self.stage.value
+        return f"{what}: {self.type_name}"
+
+    def describe(self, *, with_text: bool = False) -> str:
+        """Describe what happened to the record in one line, without anything from the record.
+
+        Args:
+            with_text: Add the text of the exception, which may quote the record.
+
+        Returns:
+            The description.
+        """
+        described = _described(self.error, self.raised_at)
+        text = " ".join(_text_of(_raised(self.error)).split()) if with_text else ""
+        return f"{described}: {text}" if text and text not in described else described
 
     def exception(self) -> BaseException:
         """Return the exception to raise, with the record's position.
@@ -152,18 +207,34 @@ def describe_safely(error: BaseException) -> str:
     prefix = ""
     if index is not None:
         prefix = f"{source} (record {index}): " if source else f"record {index}: "
-    raised_at = getattr(error, "raised_at", "")
-    place = f" at {raised_at}" if raised_at else ""
-    if isinstance(error, ValidationError):
-        return f"{prefix}the migrated record is not a valid {error.title} ({_fields(error)})"
-    if isinstance(error, MigrationError) and error.__cause__ is not None:
-        step = f"{error.name} {error.from_version} → {error.to_version}"
-        return f"{prefix}step {step} raised {_type_name(error.__cause__)}{place}"
-    if isinstance(error, RemoteError) or not isinstance(error, PyrmuteTasksError):
-        return f"{prefix}{_type_name(error)}{place}"
     if isinstance(error, FleetError):
         return str(error)  # may quote the log of a process that did not start
-    return prefix + " ".join(str(error).splitlines())
+    return prefix + _described(error, getattr(error, "raised_at", ""))
+
+
+def _described(error: BaseException, raised_at: str) -> str:
+    place = f" at {raised_at}" if raised_at else ""
+    if isinstance(error, ValidationError):
+        return f"the migrated record is not a valid {error.title} ({_fields(error)})"
+    if isinstance(error, MigrationError) and error.__cause__ is not None:
+        step = f"{error.name} {error.from_version} → {error.to_version}"
+        return f"step {step} raised {_type_name(error.__cause__)}{place}"
+    if isinstance(error, RemoteError) or not isinstance(error, PyrmuteTasksError):
+        return f"{_type_name(error)}{place}"
+    return " ".join(str(error).splitlines())
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # the user's code
+        return ""
+
+
+def _raised(error: BaseException) -> BaseException:
+    """Return what a step raised, of an error that says which step did."""
+    is_step = isinstance(error, MigrationError) and error.__cause__ is not None
+    return error.__cause__ or error if is_step else error
 
 
 def _type_name(error: BaseException) -> str:
@@ -171,13 +242,16 @@ def _type_name(error: BaseException) -> str:
 
 
 def _fields(error: ValidationError) -> str:
-    details = error.errors(include_url=False, include_input=False, include_context=False)
-    shown = [
-        f"{'.'.join(map(str, _field_path(detail['loc']))) or 'the record'}: {detail['type']}"
-        for detail in details[:_MAX_FIELDS]
-    ]
+    details = _invalid_fields(error)
+    shown = [f"{path or 'the record'}: {kind}" for path, kind in details[:_MAX_FIELDS]]
     more = len(details) - len(shown)
     return "; ".join(shown) + (f"; {more} more" if more > 0 else "")
+
+
+def _invalid_fields(error: ValidationError) -> list[tuple[str, str]]:
+    """Return the fields that are not valid, each with the type of its error."""
+    details = error.errors(include_url=False, include_input=False, include_context=False)
+    return [(".".join(map(str, _field_path(detail["loc"]))), detail["type"]) for detail in details]
 
 
 def _field_path(location: tuple[int | str, ...]) -> list[int | str]:

@@ -14,7 +14,12 @@ from pyrmute_tasks.delegated_calls import DelegatedCalls
 from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.errors import MigrationError, ModelNotFoundError
 from pyrmute_tasks.hooks import HookSet, MigrationHook, use_hooks
-from pyrmute_tasks.local.batches import Parallelism, migrate_all, migrate_lazily
+from pyrmute_tasks.local.batches import (
+    Parallelism,
+    migrate_all,
+    migrate_lazily,
+    migrate_lazily_skipping,
+)
 from pyrmute_tasks.local.runs import LocalRun
 from pyrmute_tasks.plans.fingerprint.reachable import ReachedCode
 from pyrmute_tasks.plans.nested_models import NestedModelInfo, nested_models
@@ -508,21 +513,36 @@ class ModelManager(DelegatedCalls, BatchCalls):
         get_plan = partial(self.plan, batch.name, batch.from_version, batch.to_version)
         observers = batch.observers()
         if parallelism is None and not observers:
-            return migrate_all(get_plan, batch.records, batch.wanted, self.hooks)
+            return migrate_all(get_plan, batch.records, batch.wanted, self.hooks, batch.errors)
         with LocalRun(observers) as run:
             if parallelism is None:
                 run.begin()
-                return migrate_all(get_plan, batch.records, batch.wanted, self.hooks, run)
+                return migrate_all(
+                    get_plan, batch.records, batch.wanted, self.hooks, batch.errors, run
+                )
             # Loads pools and all of `wire`, which a batch in this thread does without.
             from pyrmute_tasks.local.parallel import migrate_parallel
 
             return migrate_parallel(
-                get_plan, batch.records, batch.wanted, self.hooks, parallelism, self.locate, run
+                get_plan,
+                batch.records,
+                batch.wanted,
+                self.hooks,
+                parallelism,
+                batch.errors,
+                self.locate,
+                run,
             )
 
     def _stream(self, batch: Batch) -> Stream[Any]:
+        run = LocalRun(batch.observers())
+        if batch.errors.policy.skips:
+            get_plan = partial(self.plan, batch.name, batch.from_version, batch.to_version)
+            skipping = migrate_lazily_skipping(
+                get_plan, batch.records, batch.wanted, self.hooks, batch.errors, run
+            )
+            return Stream(skipping, run.tally)
         get_migrate = partial(
             self._migrating, batch.name, batch.from_version, batch.to_version, batch.wanted
         )
-        run = LocalRun(batch.observers())
         return Stream(migrate_lazily(get_migrate, batch.records, run), run.tally)

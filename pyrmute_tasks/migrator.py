@@ -9,7 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -17,19 +17,22 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pyrmute_tasks.batch_calls import Batch, BatchCalls
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
+from pyrmute_tasks.engine.error_policy import ErrorHandling, OnErrorLike, OnReject
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job import Job, Source
 from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.engine.job_tally import new_job_id
-from pyrmute_tasks.engine.pipeline import Sink, Window
+from pyrmute_tasks.engine.pipeline import ChunkResult, Sink, Window
 from pyrmute_tasks.engine.records import RecordSink, RecordSource
+from pyrmute_tasks.engine.results import ResultConverter
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
-from pyrmute_tasks.io.output_file import open_output
+from pyrmute_tasks.io.output_file import Output, open_output
+from pyrmute_tasks.io.rejects import RejectsFile, check_rejects
 from pyrmute_tasks.local.batches import Parallelism
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.plans.retry import Retry
@@ -339,6 +342,10 @@ class Migrator(BatchCalls):
         keep_partial: bool = False,
         observers: Sequence[Observer] = (),
         progress: bool = False,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
+        rejects: str | os.PathLike[str] | None = None,
+        rejects_with_records: bool = False,
     ) -> JobReport:
         """Migrate a file of JSON lines into another.
 
@@ -361,12 +368,18 @@ class Migrator(BatchCalls):
                 where: ``<target>.partial`` unless that exists.
             observers: Called with the job's events.
             progress: Show a progress bar on stderr.
+            on_error: ``"skip"`` leaves records that fail out of `target` and goes on; an
+                `ErrorPolicy` limits how many. By default the first one ends the job.
+            on_reject: Called with the failure of each record that is skipped, in order.
+            rejects: A file for the records that are skipped, as JSON lines; it is also written if
+                too many failed.
+            rejects_with_records: Write these records to it, and what errors quote from them.
 
         Returns:
             The job's report.
 
         Raises:
-            ConfigurationError: If a file cannot be read or written, or both are the same.
+            ConfigurationError: If a file cannot be read or written, or two are the same.
             OutputInUseError: If another run is writing `target`.
             InvalidRecordError: If a line is not a JSON object.
             ModelNotFoundError: If the model or a version is not registered.
@@ -391,6 +404,10 @@ class Migrator(BatchCalls):
             keep_partial=keep_partial,
             observers=observers,
             progress=progress,
+            on_error=on_error,
+            on_reject=on_reject,
+            rejects=rejects,
+            rejects_with_records=rejects_with_records,
         )
         if report.failure is not None:
             raise report.failure.exception()
@@ -409,6 +426,10 @@ class Migrator(BatchCalls):
         keep_partial: bool = False,
         observers: Sequence[Observer] = (),
         progress: bool = False,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
+        rejects: str | os.PathLike[str] | None = None,
+        rejects_with_records: bool = False,
     ) -> JobReport:
         """Migrate a file like `migrate_file`, but return a record's failure instead of raising it.
 
@@ -423,6 +444,11 @@ class Migrator(BatchCalls):
             keep_partial: On failure, keep the output before it.
             observers: Called with the job's events.
             progress: Show a progress bar on stderr.
+            on_error: ``"skip"`` leaves out records that fail and goes on; an `ErrorPolicy` limits
+                how many.
+            on_reject: Called with the failure of each record that is skipped, in order.
+            rejects: A file for the records that are skipped.
+            rejects_with_records: Write these records to it, too.
 
         Returns:
             The job's report, with the ``failure`` of the record that ended it, if one did.
@@ -430,10 +456,19 @@ class Migrator(BatchCalls):
         Raises:
             PyrmuteTasksError: As `migrate_file`, except for failures of records.
         """
+        errors = ErrorHandling.of(on_error, on_reject)
+        check_rejects(
+            rejects,
+            errors.policy,
+            source=source,
+            target=target,
+            overwrite=overwrite,
+            with_records=rejects_with_records,
+        )
         plan = self._manager.plan(name, from_version, to_version)
         plan.target  # noqa: B018  # raise for a missing target before anything is started
         lines = JsonlSource(source, chunk_size, self._window_bytes, compression_of(self._settings))
-        sink = JsonlSink(self._manager.hooks)
+        sink = JsonlSink(self._manager.hooks, with_text=rejects_with_records)
         if progress:
             from pyrmute_tasks.engine.progress import ProgressBar  # calls without do without
 
@@ -442,14 +477,25 @@ class Migrator(BatchCalls):
         output = open_output(
             target, job=run.tally.job, source=source, overwrite=overwrite, keep_partial=keep_partial
         )
+        rejected = None
+        if rejects is not None:
+            rejected = RejectsFile(
+                rejects,
+                job=run.tally.job,
+                source=source,
+                overwrite=overwrite,
+                keep_partial=keep_partial,
+                with_records=rejects_with_records,
+            )
         try:
-            # The output first: if another run has it, no fleet is started.
-            with run, output, self._job(plan, lines, sink, run) as job:
-                for outcome in job.outcomes():
-                    if outcome.count:  # an empty frame may hold no lines
-                        output.write(outcome.outputs.payload)
-                if run.report.failure is None:
-                    output.commit()
+            # The files first: if another run has one, no fleet is started.
+            with (
+                run,
+                output,
+                rejected or nullcontext(),
+                self._job(plan, lines, sink, run, errors) as job,
+            ):
+                _write_results(job, output, rejected, errors)
         finally:
             report = self._with_partial(run.report, output.kept_path)
         return report
@@ -532,10 +578,11 @@ class Migrator(BatchCalls):
                 return
             plan = self._manager.plan(batch.name, batch.from_version, batch.to_version)
             batch.wanted.output(plan)  # raise for a missing target before anything is sent
-            sink = RecordSink(plan, batch.wanted, self._manager.hooks)
-            with self._job(plan, source, sink, run) as job:
-                for outcome in job.outcomes():
-                    yield from outcome.outputs
+            converter = ResultConverter(plan, batch.wanted, batch.errors.policy.skips)
+            sink = RecordSink(converter, self._manager.hooks)
+            with self._job(plan, source, sink, run, batch.errors) as job:
+                for result in job.results():
+                    yield from _in_order(result, batch.errors)
         failure = run.report.failure
         if failure is not None:
             raise failure.exception()
@@ -549,6 +596,7 @@ class Migrator(BatchCalls):
         source: Source[bytes],
         sink: Sink[Frame, Delivered],
         run: Run,
+        errors: ErrorHandling,
     ) -> Job[bytes, Frame, Delivered]:
         spec = JobSpec(
             run.tally.job,
@@ -561,9 +609,10 @@ class Migrator(BatchCalls):
             on_code_mismatch=self._settings.on_code_mismatch,
             retry=self._retry,
             compression=compression_of(self._settings),
+            skips=errors.policy.skips,
         )
         executor = self._open().job(spec, plan.fingerprint_tree)
-        return Job(run, source, sink, executor, window=self._window)
+        return Job(run, source, sink, executor, window=self._window, policy=errors.policy)
 
     def _note(self, report: JobReport) -> None:
         self._last_report = report
@@ -571,3 +620,34 @@ class Migrator(BatchCalls):
     @property
     def _window_bytes(self) -> int:
         return (self._window or Window()).size_bytes
+
+
+def _write_results(
+    job: Job[bytes, Frame, Frame],
+    output: Output,
+    rejects: RejectsFile | None,
+    errors: ErrorHandling,
+) -> None:
+    """Write what a job delivers, and let its files appear."""
+    for result in job.results():
+        if result.count:  # an empty frame may hold no lines
+            output.write(result.outputs.payload)
+        if rejects is not None:
+            rejects.write(result.rejects)
+        for reject in result.rejects:
+            errors.tell(reject)
+    if rejects is not None:
+        rejects.commit()  # before the output: who finds that one finds both
+    if job.report.failure is None:
+        output.commit()
+
+
+def _in_order(result: ChunkResult[list[Any]], errors: ErrorHandling) -> Generator[Any, None, None]:
+    """Yield a chunk's outputs, and tell of each reject where its output would stand."""
+    begin = 0
+    for number, reject in enumerate(result.rejects):
+        end = result.position_of(number)
+        yield from result.outputs[begin:end]
+        errors.tell(reject)
+        begin = end
+    yield from result.outputs[begin:] if begin else result.outputs

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +135,7 @@ DEEDS: Final[dict[str, Callable[[str], object]]] = {
     "kill": kill,
     "kill-once": kill_once,
     "exit": lambda status: os._exit(int(status)),
+    "leave": lambda _: sys.exit("a step leaves"),
     "loop": loop,
     "stuck": be_stuck,
     "allocate": allocate,

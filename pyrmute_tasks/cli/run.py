@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Final
@@ -18,10 +19,12 @@ from pyrmute_tasks.cli.options import (
     overridden,
 )
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
+from pyrmute_tasks.engine.error_policy import ErrorPolicy, OnError
 from pyrmute_tasks.engine.job_report import JobReport, JobState
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.io.jsonl import check_source
 from pyrmute_tasks.io.output_place import check_output, is_stream
+from pyrmute_tasks.io.rejects import check_rejects
 from pyrmute_tasks.migrator import Migrator
 from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.settings import Settings
@@ -29,6 +32,8 @@ from pyrmute_tasks.settings import Settings
 __all__ = ["run"]
 
 _STDOUT: Final = "/dev/stdout"
+_FINISHED_WITH_REJECTS: Final = 3
+_MOST_CAUSES: Final = 5
 
 
 @click.command()
@@ -71,6 +76,24 @@ _STDOUT: Final = "/dev/stdout"
     type=float,
     help="Seconds in which nothing moves although workers are idle. [default: 60]",
 )
+@click.option(
+    "--on-error",
+    type=click.Choice([str(choice) for choice in OnError]),
+    default=str(OnError.RAISE),
+    show_default=True,
+    help="End at the first record that fails, or leave such records out of OUT.",
+)
+@click.option(
+    "--rejects", type=click.Path(), help="File for the records that are skipped, as JSON lines."
+)
+@click.option(
+    "--rejects-with-records", is_flag=True, help="Write the records themselves there, too."
+)
+@click.option(
+    "--max-errors",
+    metavar="N|SHARE",
+    help="Most records to skip: a number, or a share as 0.1%, from 1,000 records on.",
+)
 @click.option("--include-records", is_flag=True, help="Let error messages quote records.")
 @click.option("--quiet", "-q", is_flag=True, help="Print no progress bar and no report.")
 def run(
@@ -91,6 +114,10 @@ def run(
     attempts: int | None,
     wait_s: float | None,
     stall_s: float | None,
+    on_error: str,
+    rejects: str | None,
+    rejects_with_records: bool,
+    max_errors: str | None,
     include_records: bool,
     quiet: bool,
 ) -> None:
@@ -99,6 +126,8 @@ def run(
     Without --broker a Valkey server and workers are started for this run and stopped after it.
     OUT may also be a pipe or a device such as /dev/stdout or -, which gets the lines as they are
     ready.
+
+    Exit status: 0 for success, 1 for failure, 2 for wrong usage, 3 if records were skipped.
     """
     target = _STDOUT if target == "-" else target
     is_streamed = is_stream(target)
@@ -107,6 +136,15 @@ def run(
     with errors_printed(include_records, interrupts), interrupts:
         check_source(source)
         check_output(target, source=source, overwrite=overwrite)
+        policy = ErrorPolicy(OnError(on_error), max_errors)
+        check_rejects(
+            rejects,
+            policy,
+            source=source,
+            target=target,
+            overwrite=overwrite,
+            with_records=rejects_with_records,
+        )
         migrator = Migrator(
             manager,
             workers=_workers(workers, broker),
@@ -114,7 +152,7 @@ def run(
             settings=_fleet_settings(broker, store, queue, wait_s, stall_s),
             retry=_retry(retry_on, attempts),
         )
-        reported = _reported(migrator, target, quiet, on_stderr=is_streamed)
+        reported = _reported(migrator, target, rejects, quiet, on_stderr=is_streamed)
         # Not entered: `run_file` starts the fleet once it holds the lock of the output.
         with closing(migrator), reported:
             report = migrator.run_file(
@@ -128,11 +166,18 @@ def run(
                 keep_partial=keep_partial,
                 observers=(interrupts,),
                 progress=not quiet,
+                on_error=policy,
+                rejects=rejects,
+                rejects_with_records=rejects_with_records,
             )
         if report.failure is not None:
+            if report.exceeded:
+                tell(report.exceeded)
             fail(report.failure.exception(), include_records)
         if not quiet:
             _tell_losses(source, manager, name, from_version, to_version)
+        if report.rejected:
+            sys.exit(_FINISHED_WITH_REJECTS)
 
 
 def _tell_losses(source: str, manager: str, name: str, from_version: str, to_version: str) -> None:
@@ -175,7 +220,9 @@ def _retry(on: tuple[str, ...], attempts: int | None) -> Retry | None:
 
 
 @contextlib.contextmanager
-def _reported(migrator: Migrator, target: str, quiet: bool, *, on_stderr: bool) -> Iterator[None]:
+def _reported(
+    migrator: Migrator, target: str, rejects: str | None, quiet: bool, *, on_stderr: bool
+) -> Iterator[None]:
     """Print the job's report on stdout, or its progress until a failure on stderr."""
     try:
         yield
@@ -183,27 +230,34 @@ def _reported(migrator: Migrator, target: str, quiet: bool, *, on_stderr: bool) 
         report = migrator.last_report
         if report is not None and not quiet:
             if report.state is JobState.SUCCEEDED:
-                _print_report(report, target, on_stderr)
+                _print_report(report, target, rejects, on_stderr)
             else:
                 wasted = report.wasted_chunks
                 later = "1 later chunk" if wasted == 1 else f"{wasted} later chunks"
+                skipped = f"{report.rejected:,} rejected; " if report.rejected else ""
                 tell(
                     f"{report.state} after {report.seconds:.2f} s and {report.records:,} records; "
-                    f"{later} discarded"
+                    f"{skipped}{later} discarded"
                 )
         if report is not None and report.partial_path:
             tell(f"kept the output until then: {report.partial_path}")
 
 
-def _print_report(report: JobReport, target: str, on_stderr: bool) -> None:
+def _print_report(report: JobReport, target: str, rejects: str | None, on_stderr: bool) -> None:
     workers = len(report.chunks_by_worker)
-    lines = (
+    lines = [
         f"output   {target}",
         f"records  {report.records:,}",
         f"rate     {report.records_per_s:,.0f} records/s",
         f"time     {report.seconds:.2f} s",
         f"workers  {workers} ({report.chunks} chunks, job {report.job})",
-    )
+    ]
+    if report.rejected:
+        lines.append(f"rejected {report.rejected:,}" + (f" (see {rejects})" if rejects else ""))
+        causes = list(report.rejected_by_cause.items())
+        lines += [f"         {count:,} × {cause}" for cause, count in causes[:_MOST_CAUSES]]
+        if len(causes) > _MOST_CAUSES:
+            lines.append(f"         and {len(causes) - _MOST_CAUSES} more causes")
     if on_stderr:
         tell("\n".join(lines))
         return

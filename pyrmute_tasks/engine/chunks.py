@@ -59,11 +59,15 @@ class Origin:
         path: The file, as the user named it.
         first_line: Line number of the chunk's first line, counted from 1.
         blank_lines: Offsets of blank lines from `first_line`.
+        first_byte: The byte at which that line begins, counted from 0.
+        blank_bytes: Sizes of the blank lines, with their newlines.
     """
 
     path: str
     first_line: int
     blank_lines: tuple[int, ...] = ()
+    first_byte: int = 0
+    blank_bytes: tuple[int, ...] = ()
 
     def line_of(self, position: int) -> int:
         """Return the line number of the chunk's record at `position`."""
@@ -73,6 +77,16 @@ class Origin:
                 break
             offset += 1
         return self.first_line + offset
+
+    def byte_of(self, position: int, before: int) -> int:
+        """Return the byte at which the line of the chunk's record at `position` begins.
+
+        Args:
+            position: The record's position.
+            before: Bytes of the records before it, with their newlines.
+        """
+        blank_before = self.line_of(position) - self.first_line - position
+        return self.first_byte + before + sum(self.blank_bytes[:blank_before])
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +121,10 @@ class Outcome(Generic[Payload]):
     Attributes:
         index: The chunk's position among the job's chunks.
         count: How many outputs there are.
-        outputs: The outputs, in order: those before the first failing record if there is one.
+        outputs: The outputs, in order, without those of records that failed.
         failures: The failing records, in order. The pipeline decides whether they end the job.
+        is_final: Whether the last failure ends the job under any policy: nothing was run behind
+            it, or it is not the fault of its record.
         seconds: Time the work took, without waiting.
         worker: The worker; empty for this process.
         counts: Counts for hooks; None if not requested.
@@ -123,6 +139,11 @@ class Outcome(Generic[Payload]):
     worker: str = field(default="", compare=False)
     counts: HookCounts | None = field(default=None, compare=False)
     size_bytes: int = field(default=0, compare=False)
+    is_final: bool = False
+
+    def ends_early(self, chunk: "Chunk[Any]") -> bool:
+        """Return whether the last failure ended the run of the chunk."""
+        return self.is_final or self.count + len(self.failures) < chunk.count
 
     @property
     def failure(self) -> RecordFailure | None:
@@ -179,6 +200,7 @@ def _take(source: Iterator[Any], size: int) -> tuple[list[Any], Exception | None
 # --- on the wire --------------------------------------------------------------------------
 
 _LENGTH_BYTES: Final = 4
+_MOST_TRACEBACKS: Final = 20  # of an outcome: every record of a chunk may have failed
 
 
 def pack_each(
@@ -278,7 +300,11 @@ def encode_outcome(outcome: Outcome[bytes]) -> bytes:
         {
             "index": outcome.index,
             "count": outcome.count,
-            "failures": list(map(failure_to_wire, outcome.failures)),
+            "failures": [
+                failure_to_wire(failure, with_traceback=number < _MOST_TRACEBACKS)
+                for number, failure in enumerate(outcome.failures)
+            ],
+            "is_final": outcome.is_final,
             "seconds": outcome.seconds,
             "worker": outcome.worker,
             "counts": outcome.counts.to_wire() if outcome.counts else None,
@@ -310,6 +336,7 @@ def decode_outcome(data: bytes | memoryview) -> Outcome[Frame]:
             report["worker"],
             HookCounts.from_wire(report["counts"]) if report["counts"] else None,
             size_bytes=max(len(data), len(outputs.payload)),
+            is_final=report["is_final"],
         )
     except Exception as error:  # exceptions are rebuilt from names: anything may happen
         raise FrameError(f"an outcome's report is damaged ({type(error).__name__})") from None
@@ -327,11 +354,13 @@ def check_outcome(outcome: Outcome[Frame], chunk: Chunk[Any]) -> Outcome[Frame]:
     failed = [failure.index for failure in outcome.failures]
     end = chunk.start + chunk.count
     fits = outcome.index == chunk.index and outcome.count == outcome.outputs.count
-    # A reader takes the last output for that of the record before the first that failed.
-    fits = fits and chunk.start + outcome.count == (failed[0] if failed else end)
+    # A reader takes each record that is not among the failures for one that has an output.
+    covered = chunk.start + outcome.count + len(failed)
+    fits = fits and covered <= end and failed == sorted(set(failed))
     if failed:
-        fits = fits and failed == sorted(set(failed))
-        fits = fits and chunk.start <= failed[0] and failed[-1] < end
+        fits = fits and chunk.start <= failed[0] and failed[-1] < covered
+    if outcome.ends_early(chunk):
+        fits = fits and failed[-1:] == [covered - 1]
     if not fits:
         raise FrameError(
             f"an outcome of chunk {chunk.index} is damaged: it is not about its records"
@@ -344,6 +373,7 @@ def _is_sound(outcome: Outcome[Frame]) -> bool:
         (outcome.index, int),
         (outcome.count, int),
         (outcome.seconds, float),
+        (outcome.is_final, bool),
         (outcome.worker, str),
         *((failure.index, int) for failure in outcome.failures),
     ]

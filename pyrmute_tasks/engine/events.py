@@ -64,11 +64,13 @@ class ChunkDelivered:
         chunk: The chunk's index.
         count: Outputs delivered.
         size_bytes: Size of the chunk's input, for the window; 0 if it ended in a failure.
+        rejected: Records skipped.
     """
 
     chunk: int
     count: int
     size_bytes: int
+    rejected: int = 0
 
 
 @dataclass(frozen=True, slots=True)

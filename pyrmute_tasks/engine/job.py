@@ -7,10 +7,11 @@ from contextlib import closing
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
-from pyrmute_tasks.engine.chunks import Chunk, Outcome
+from pyrmute_tasks.engine.chunks import Chunk
+from pyrmute_tasks.engine.error_policy import RAISE, ErrorPolicy
 from pyrmute_tasks.engine.events import Event, SlotsChanged
 from pyrmute_tasks.engine.job_report import JobReport
-from pyrmute_tasks.engine.pipeline import ChunkExecutor, Sink, Window, run_ordered
+from pyrmute_tasks.engine.pipeline import ChunkExecutor, ChunkResult, Sink, Window, run_ordered
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader
 from pyrmute_tasks.logs import log
@@ -62,9 +63,9 @@ class JobExecutor(ChunkExecutor[In, Out], Protocol[In, Out]):
 
 
 class Job(Generic[In, Out, Delivered]):
-    """Runs one job: ``with Job(...) as job: for outcome in job.outcomes(): ...``.
+    """Runs one job: ``with Job(...) as job: for result in job.results(): ...``.
 
-    Leaving it closes the stream of outcomes, which cancels pending chunks, then reports how the job
+    Leaving it closes the stream of results, which cancels pending chunks, then reports how the job
     ended, then removes its traces, in this order.
 
     Args:
@@ -74,6 +75,7 @@ class Job(Generic[In, Out, Delivered]):
         executor: Runs the chunks; entered and left with the job.
         window: Upper bound of what is in flight; None for the default for the slots, shared by
             the jobs of a queue.
+        policy: Which failures of records the job survives.
     """
 
     def __init__(
@@ -84,12 +86,14 @@ class Job(Generic[In, Out, Delivered]):
         executor: JobExecutor[In, Out],
         *,
         window: Window | None = None,
+        policy: ErrorPolicy = RAISE,
     ) -> None:
         self._run = run
         run.tell.add(source)
         self._executor = executor
         self._window = window
         self._slots = 0
+        self._policy = policy
         self._source, self._sink = source, sink
         self._stream = self._delivered()
         self._pid = os.getpid()
@@ -120,23 +124,24 @@ class Job(Generic[In, Out, Delivered]):
         """The job's report so far."""
         return self._run.report
 
-    def outcomes(self) -> Generator[Outcome[Delivered], None, None]:
-        """Return the outcomes, in order; see `run_ordered`."""
+    def results(self) -> Generator[ChunkResult[Delivered], None, None]:
+        """Return the results of its chunks, in order; see `run_ordered`."""
         return self._stream
 
-    def _delivered(self) -> Generator[Outcome[Delivered], None, None]:
+    def _delivered(self) -> Generator[ChunkResult[Delivered], None, None]:
         stream = run_ordered(
             self._source.chunks(),
             self._executor,
             self._window_now,
             sink=self._sink,
             observers=self._run.tell,
+            policy=self._policy,
         )
         with closing(stream):
-            for outcome in stream:
-                yield outcome
+            for delivered in stream:
+                yield delivered
                 # Delivered only now: a consumer that leaves before this cancels the job.
-                self._run.tally.failure = outcome.failure
+                self._run.tally.judged(delivered.rejects, delivered.failure, delivered.exceeded)
 
     def _window_now(self) -> Window:
         slots = self._executor.slots
@@ -160,6 +165,7 @@ class Job(Generic[In, Out, Delivered]):
             job=report.job,
             state=report.state.value,
             records=report.records,
+            rejected=report.rejected,
             wasted_chunks=report.wasted_chunks,
             seconds=round(report.seconds, 3),
         )

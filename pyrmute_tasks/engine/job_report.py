@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
@@ -62,6 +62,9 @@ class JobReport:
         chunks_by_worker: Chunks settled, by worker.
         failure: The record that ended it, if one did.
         partial_path: Path of the partial output, if it was kept.
+        rejected: Records skipped.
+        rejected_by_cause: Records skipped, by what failed: ``"step 1.0.0 → 2.0.0: KeyError"``.
+        exceeded: The limit of skipped records that ended it, in words; empty if none did.
     """
 
     job: str
@@ -73,6 +76,9 @@ class JobReport:
     chunks_by_worker: Mapping[str, int]
     failure: RecordFailure | None = None
     partial_path: str = ""
+    rejected: int = 0
+    rejected_by_cause: Mapping[str, int] = field(default_factory=dict)
+    exceeded: str = ""
 
     @property
     def records_per_s(self) -> float:

@@ -32,6 +32,7 @@ class JobSpec:
         on_code_mismatch: What workers with other migrations do.
         retry: Which exceptions of steps to retry; None for none.
         compression: How workers compress outputs.
+        skips: Whether workers go on behind a record that fails.
     """
 
     id: str
@@ -44,6 +45,7 @@ class JobSpec:
     on_code_mismatch: OnCodeMismatch = OnCodeMismatch.REJECT
     retry: Retry | None = None
     compression: Compression = Compression.NONE
+    skips: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} {self.from_version}→{self.to_version} · job {self.id}"
@@ -62,6 +64,7 @@ class JobSpec:
                 self.on_code_mismatch.value,
                 self.retry.to_wire() if self.retry else None,
                 int(self.compression),
+                self.skips,
             ]
         )
 
@@ -73,7 +76,8 @@ class JobSpec:
             FrameError: If it is something else.
         """
         try:
-            job_id, name, first, last, kind, fingerprint, count, on_code_mismatch, retry, how = (
+            # A worker of another release declines a job whose spec has more or fewer parts.
+            job_id, name, first, last, kind, fingerprint, count, on_mismatch, retry, how, skips = (
                 unpack(data)
             )
             return cls(
@@ -84,9 +88,10 @@ class JobSpec:
                 FrameKind(kind),
                 fingerprint,
                 count,
-                OnCodeMismatch(on_code_mismatch),
+                OnCodeMismatch(on_mismatch),
                 Retry.from_wire(retry) if retry is not None else None,
                 Compression(how),
+                skips,
             )
         except (TypeError, ValueError) as error:
             raise FrameError(f"a job's spec is damaged ({type(error).__name__})") from None

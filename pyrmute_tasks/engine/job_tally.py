@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
@@ -40,6 +40,8 @@ class JobTally:
     Attributes:
         job: The job's id.
         failure: The record that ended it, if one did.
+        exceeded: The limit of skipped records that ended it, in words.
+        rejected_by_cause: Records skipped, by what failed.
     """
 
     job: str
@@ -52,6 +54,8 @@ class JobTally:
     wasted_chunks: int = 0
     by_worker: Counter[str] = field(default_factory=Counter)
     failure: RecordFailure | None = None
+    exceeded: str = ""
+    rejected_by_cause: Counter[str] = field(default_factory=Counter)
     _began: float = 0.0
     _ended: float = 0.0
 
@@ -79,6 +83,20 @@ class JobTally:
             case ChunkDiscarded():
                 self.wasted_chunks += 1
 
+    def judged(
+        self, rejects: Iterable[RecordFailure], failure: RecordFailure | None, exceeded: str
+    ) -> None:
+        """Count the records of a chunk that were skipped, and note the one that ended the job.
+
+        Args:
+            rejects: The failures of records that were skipped.
+            failure: The record that ended the job, if one did.
+            exceeded: The limit that this one exceeded, in words; empty if none.
+        """
+        self.rejected_by_cause.update(reject.cause for reject in rejects)
+        self.failure = failure
+        self.exceeded = exceeded
+
     def report(self) -> JobReport:
         """Return the counts so far."""
         until = self._ended or self.clock()
@@ -91,4 +109,7 @@ class JobTally:
             until - self._began if self._began else 0.0,
             MappingProxyType(dict(self.by_worker)),
             self.failure,
+            rejected=self.rejected_by_cause.total(),
+            rejected_by_cause=MappingProxyType(dict(self.rejected_by_cause.most_common())),
+            exceeded=self.exceeded,
         )

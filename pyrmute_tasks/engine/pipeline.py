@@ -13,6 +13,9 @@ The rules:
   cancelled; everything before it is awaited and delivered, then the outputs before the failing
   record with the failure. A failure that arrives later but stands earlier replaces it: the
   failure is always the one a sequential run would meet.
+* A policy that skips records lets the job go on: a record that failed has no output, and its
+  failure is delivered in its place. Failures are judged when their chunk is delivered, in the order
+  of the input; the outputs behind the one that ends the job are cut off.
 * A failure is data here; the consumer of the outcomes raises it.
 * An error of the source itself is raised after everything read before it was delivered.
 * A source is read in the consumer's thread and may block it. A source with a thread of its own
@@ -25,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
+from pyrmute_tasks.engine.error_policy import RAISE, ErrorPolicy, FailureJudge
 from pyrmute_tasks.engine.events import (
     ChunkDelivered,
     ChunkDiscarded,
@@ -34,8 +38,9 @@ from pyrmute_tasks.engine.events import (
 )
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.failures import RecordFailure
 
-__all__ = ["ChunkExecutor", "Sink", "Window", "run_ordered"]
+__all__ = ["ChunkExecutor", "ChunkResult", "Sink", "Window", "run_ordered"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -101,15 +106,49 @@ class Window:
         return Window(min(self.chunks, other.chunks), min(self.size_bytes, other.size_bytes))
 
 
+@dataclass(frozen=True, slots=True)
+class ChunkResult(Generic[Delivered]):
+    """A chunk's results, judged and in order.
+
+    Attributes:
+        chunk: The chunk, without its payload.
+        count: How many outputs there are.
+        outputs: The outputs, in order.
+        rejects: The records that were skipped, in order.
+        failure: The record that ended the job, if one did; nothing behind it is delivered.
+        exceeded: The limit of the policy that the failure exceeded, in words; empty if none.
+    """
+
+    chunk: Chunk[None]
+    count: int
+    outputs: Delivered
+    rejects: tuple[RecordFailure, ...] = ()
+    failure: RecordFailure | None = None
+    exceeded: str = ""
+
+    @property
+    def index(self) -> int:
+        """The chunk's position among the job's chunks."""
+        return self.chunk.index
+
+    def position_of(self, number: int) -> int:
+        """Return how many of the outputs stand before the reject of that number, from 0."""
+        return self.rejects[number].index - self.chunk.start - number
+
+
 class Sink(Protocol[Out, Delivered]):
     """Converts outcomes for delivery."""
 
-    def receive(self, chunk: Chunk[None], outcome: Outcome[Out], /) -> Outcome[Delivered]:
-        """Return the outcome to deliver for a chunk, whose payload is gone by now.
+    def receive(self, chunk: Chunk[Any], outcome: Outcome[Out], /) -> Outcome[Delivered]:
+        """Return the outcome to deliver for a chunk.
 
-        Called once a chunk and in order. Decodes outputs, and may find a failure that was not
-        looked for where the chunk ran.
+        Called once a chunk and in order. Decodes outputs, and may find failures that were not
+        looked for where the chunk ran. The chunk's payload is gone, unless records failed that the
+        policy may skip.
         """
+
+    def cut(self, outputs: Delivered, count: int, /) -> Delivered:
+        """Return the first `count` outputs of a chunk, in which the job ends."""
 
 
 class ChunkExecutor(Protocol[In, Out]):
@@ -139,8 +178,9 @@ def run_ordered(
     *,
     sink: Sink[Out, Delivered],
     observers: Observers | None = None,
-) -> Generator[Outcome[Delivered], None, None]:
-    """Run `chunks` through `executor` and yield their outcomes in order.
+    policy: ErrorPolicy = RAISE,
+) -> Generator[ChunkResult[Delivered], None, None]:
+    """Run `chunks` through `executor` and yield their results in order.
 
     Args:
         chunks: The source, read lazily; closed at the end if possible.
@@ -148,27 +188,29 @@ def run_ordered(
         window: Returns the current window; a fleet may grow and shrink.
         sink: Converts each outcome in order, right before delivery, in this thread.
         observers: Called with the job's events.
+        policy: Which failures of records the job survives.
 
     Yields:
-        Outcomes in order. Only the last one may have a failure: that of the failing record
-        with the lowest index, with the outputs before that record.
+        Results in order. Only the last one may have a failure: that of the first record in the
+        input that the policy does not skip, with the outputs before that record.
 
     Raises:
         Exception: The source's, after everything read before it is delivered.
     """
-    flow = _Flow(chunks, executor, window, observers or Observers())
+    flow = _Flow(chunks, executor, window, observers or Observers(), skips=policy.skips)
+    judge = FailureJudge(policy)
     try:
         while True:
             flow.fill()
             if not flow.held:
                 break
             chunk, outcome = flow.next_in_order()
-            delivered = sink.receive(chunk, outcome)
-            if _ends_job(delivered):
+            result = _judged(chunk, sink.receive(chunk, outcome), judge, sink)
+            if result.failure is not None:
                 flow.stop_behind(chunk.index)
-            yield delivered
-            flow.release(chunk, delivered)
-            if _ends_job(delivered):
+            yield result
+            flow.release(result)
+            if result.failure is not None:
                 return
         if flow.source_error is not None:
             raise flow.source_error
@@ -176,9 +218,23 @@ def run_ordered(
         flow.close()
 
 
-def _ends_job(outcome: Outcome[Any]) -> bool:
-    """Return whether a chunk ends the job; the first failure does."""
-    return bool(outcome.failures)
+def _judged(
+    chunk: Chunk[Any],
+    outcome: Outcome[Delivered],
+    judge: FailureJudge,
+    sink: Sink[Any, Delivered],
+) -> ChunkResult[Delivered]:
+    """Return what to deliver of a chunk: all of it, or what is before the end of the job."""
+    bare = chunk.without_payload()
+    failures, outputs = outcome.failures, outcome.outputs
+    survivable = len(failures) - outcome.ends_early(chunk)
+    for number, failure in enumerate(failures):
+        if not judge(failure) or number == survivable:
+            count = failure.index - chunk.start - number
+            if count < outcome.count:
+                outputs = sink.cut(outputs, count)
+            return ChunkResult(bare, count, outputs, failures[:number], failure, judge.exceeded)
+    return ChunkResult(bare, outcome.count, outputs, failures)
 
 
 class _Flow(Generic[In, Out]):
@@ -190,10 +246,13 @@ class _Flow(Generic[In, Out]):
         executor: ChunkExecutor[In, Out],
         window: Callable[[], Window],
         notify: Observers,
+        *,
+        skips: bool,
     ) -> None:
         # Submitted and not delivered, by index, in order; without payload once the outcome is
-        # there, since the consumer may be slow.
+        # there, since the consumer may be slow, unless records of it may be skipped.
         self.held: dict[int, Chunk[In] | Chunk[None]] = {}
+        self._skips = skips
         self.source_error: Exception | None = None
         self._charges: dict[int, int] = {}  # bytes that each takes of the window
         self._held_bytes = 0  # their sum
@@ -258,25 +317,29 @@ class _Flow(Generic[In, Out]):
             if self._limit is not None or self._next in self._arrived:
                 return None
 
-    def next_in_order(self) -> tuple[Chunk[None], Outcome[Out]]:
+    def next_in_order(self) -> tuple[Chunk[Any], Outcome[Out]]:
         """Wait for the outcome of the earliest undelivered chunk."""
         while self._next not in self._arrived:
             for outcome in self._executor.collect(wait=True):
                 self._accept(outcome)
-        return self.held[self._next].without_payload(), self._arrived.pop(self._next)
+        return self.held[self._next], self._arrived.pop(self._next)
 
     def _accept(self, outcome: Outcome[Out]) -> None:
         index = outcome.index
         if index not in self.held or index in self._arrived:
             return
-        failed = _ends_job(outcome)
-        self._notify(
-            ChunkSettled(index, self.held[index].count, outcome.seconds, outcome.worker, failed)
-        )
+        chunk = self.held[index]
+        failed = bool(outcome.failures)
+        if self._skips:
+            failed = outcome.ends_early(chunk)
+        self._notify(ChunkSettled(index, chunk.count, outcome.seconds, outcome.worker, failed))
         self._arrived[index] = outcome
-        chunk = self.held[index] = self.held[index].without_payload()
         input_bytes = chunk.size_bytes
-        self._charge(index, max(input_bytes, outcome.size_bytes))
+        if self._skips and outcome.failures:
+            self._charge(index, input_bytes + outcome.size_bytes)
+        else:
+            self.held[index] = chunk.without_payload()
+            self._charge(index, max(input_bytes, outcome.size_bytes))
         if failed:
             self.stop_behind(index)
         elif input_bytes:
@@ -299,13 +362,15 @@ class _Flow(Generic[In, Out]):
             self._charge(late, 0)
             self._notify(ChunkDiscarded(late, self.held.pop(late).count, ran))
 
-    def release(self, chunk: Chunk[None], outcome: Outcome[Any]) -> None:
+    def release(self, result: ChunkResult[Any]) -> None:
         """Free the slot of a delivered chunk."""
+        chunk = result.chunk
         del self.held[chunk.index]
         self._charge(chunk.index, 0)
         self._next += 1
-        done_bytes = 0 if _ends_job(outcome) else chunk.size_bytes
-        self._notify(ChunkDelivered(chunk.index, outcome.count, done_bytes))
+        done_bytes = chunk.size_bytes if result.failure is None else 0
+        rejected = len(result.rejects)
+        self._notify(ChunkDelivered(chunk.index, result.count, done_bytes, rejected))
 
     def close(self) -> None:
         """Cancel pending chunks and close the source."""

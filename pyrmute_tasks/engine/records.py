@@ -15,10 +15,10 @@ from pyrmute_tasks.engine.chunks import (
     pack_each,
 )
 from pyrmute_tasks.engine.events import Event
+from pyrmute_tasks.engine.results import ResultConverter
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader, ThreadedReader, ThreadedSource
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.plans.garbage_collection import rare_collections
-from pyrmute_tasks.plans.plan import MigrationPlan, Wanted
 from pyrmute_tasks.wire.frames import Compression, Frame, FrameKind
 
 __all__ = ["RecordSink", "RecordSource"]
@@ -84,21 +84,20 @@ class RecordSink:
     """Converts migrated data into the results that the caller wants.
 
     Args:
-        plan: The job's plan.
-        wanted: The results: models, validated here, or data.
+        converter: Converts the data.
         hooks: The manager's, to merge the workers' counts into.
     """
 
-    def __init__(self, plan: MigrationPlan, wanted: Wanted, hooks: HookSet) -> None:
-        self._plan = plan
-        self._wanted = wanted
+    def __init__(self, converter: ResultConverter, hooks: HookSet) -> None:
+        self._converter = converter
         self._hooks = hooks
 
-    def receive(self, chunk: Chunk[None], outcome: Outcome[Frame], /) -> Outcome[list[Any]]:
+    def receive(self, chunk: Chunk[Any], outcome: Outcome[Frame], /) -> Outcome[list[Any]]:
         """Decode a chunk's outputs, and validate them for models."""
         self._hooks.merge(outcome.counts)
         with rare_collections():
-            data = decode_records(outcome.outputs)
-            outputs, invalid = self._wanted.convert(self._plan, data, chunk.start)
-        failures = outcome.failures if invalid is None else (invalid,)
-        return Outcome(outcome.index, len(outputs), outputs, failures)
+            return self._converter.convert(chunk, outcome, decode_records(outcome.outputs))
+
+    def cut(self, outputs: list[Any], count: int, /) -> list[Any]:
+        """Return the first results of a chunk."""
+        return outputs[:count]

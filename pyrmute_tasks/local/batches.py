@@ -10,12 +10,20 @@ from itertools import chain
 from typing import Any, Final
 
 from pyrmute_tasks.engine.batch_arguments import check_workers
+from pyrmute_tasks.engine.error_policy import ErrorHandling, FailureJudge
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookSet, use_hooks
 from pyrmute_tasks.local.runs import LocalRun
 from pyrmute_tasks.plans.plan import MigrationPlan, Wanted
 
-__all__ = ["KEPT", "Parallelism", "migrate_all", "migrate_lazily", "nonempty"]
+__all__ = [
+    "KEPT",
+    "Parallelism",
+    "migrate_all",
+    "migrate_lazily",
+    "migrate_lazily_skipping",
+    "nonempty",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +51,32 @@ class Parallelism:
         return cls(workers, use_processes) if parallel else None
 
 
+@dataclass(slots=True)
+class _Skipping:
+    """Judges each failure as it happens, and tells of those that are skipped."""
+
+    judge: FailureJudge
+    errors: ErrorHandling
+    run: LocalRun | None
+
+    def __call__(self, failure: RecordFailure) -> bool:
+        skips = self.judge(failure)
+        if self.run is not None:
+            tally = self.run.tally
+            tally.exceeded = self.judge.exceeded
+            tally.rejected_by_cause.update([failure.cause] * skips)
+        if not skips:
+            return False
+        self.errors.tell(failure)
+        return True
+
+
 def migrate_all(
     get_plan: Callable[[], MigrationPlan],
     records: Iterable[Any],
     wanted: Wanted,
     hooks: HookSet,
+    errors: ErrorHandling,
     run: LocalRun | None = None,
 ) -> list[Any]:
     """Migrate records one after another.
@@ -57,17 +86,19 @@ def migrate_all(
         records: The source; each record is read when the one before it is done.
         wanted: The results to return.
         hooks: The manager's.
+        errors: What becomes of records that fail.
         run: The call's run, if somebody watches it; entered.
 
     Raises:
-        BaseException: The error of the first failing record, or the source's.
+        BaseException: The error of the record that ends the batch, or the source's.
     """
     source = nonempty(records if run is None else run.watched(records))
     if source is None:
         return []
     plan = get_plan()
     with use_hooks(hooks.observers()):
-        done, failure = plan.run(source, wanted.output(plan))
+        skipping = _Skipping(FailureJudge(errors.policy), errors, run)
+        done, failure = plan.run(source, wanted.output(plan), skips=skipping)
     if run is not None:
         run.note(len(done), failure)
     if failure is not None:
@@ -104,6 +135,47 @@ def migrate_lazily(
                 raise failure.exception()
         finally:
             run.note(index, failure)
+            close = getattr(source, "close", None)
+            if close is not None:
+                close()
+
+
+def migrate_lazily_skipping(
+    get_plan: Callable[[], MigrationPlan],
+    records: Iterable[Any],
+    wanted: Wanted,
+    hooks: HookSet,
+    errors: ErrorHandling,
+    run: LocalRun,
+) -> Generator[Any, None, None]:
+    """Migrate records one by one, on demand, and skip those that fail.
+
+    Args:
+        get_plan: Returns the plan; called for each record, so that registrations made meanwhile
+            apply to the next one.
+        records: The source; closed at the end.
+        wanted: The results to yield.
+        hooks: The manager's.
+        errors: What becomes of records that fail.
+        run: The call's run, begun with the first record and ended with the stream.
+    """
+    skipping = _Skipping(FailureJudge(errors.policy), errors, run)
+    source = iter(run.watched(records))
+    tally, done, failure = run.tally, 0, None
+    run.begin()
+    with run:  # as above
+        try:
+            for index, record in enumerate(source):
+                plan = get_plan()
+                with use_hooks(hooks.observers()):
+                    outputs, failure = plan.run((record,), wanted.output(plan), index, skipping)
+                if failure is not None:
+                    raise failure.exception()
+                yield from outputs
+                done += len(outputs)
+                tally.records = done
+        finally:
+            run.note(done, failure)
             close = getattr(source, "close", None)
             if close is not None:
                 close()

@@ -12,14 +12,16 @@ from itertools import chain, repeat
 from typing import Any, Final
 
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, cut_records, pack_each
+from pyrmute_tasks.engine.error_policy import ChunkFailures, ErrorHandling
 from pyrmute_tasks.engine.pipeline import ChunkExecutor, Sink, Window, run_ordered
+from pyrmute_tasks.engine.results import ResultConverter
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.hooks import HookCounts, HookSet, use_hooks
 from pyrmute_tasks.local.batches import KEPT, Parallelism, nonempty
 from pyrmute_tasks.local.executors import ProcessExecutor, ThreadExecutor, pack_or_pickle
 from pyrmute_tasks.local.runs import LocalRun
 from pyrmute_tasks.plans.codegen import Output, OutputKind
-from pyrmute_tasks.plans.plan import MigrationPlan, Result, Wanted
+from pyrmute_tasks.plans.plan import MigrationPlan, Wanted
 from pyrmute_tasks.registry import is_loading, load_attribute
 
 __all__ = ["migrate_parallel"]
@@ -31,6 +33,7 @@ def migrate_parallel(
     wanted: Wanted,
     hooks: HookSet,
     parallelism: Parallelism,
+    errors: ErrorHandling,
     locate: Callable[[], str],
     run: LocalRun,
 ) -> list[Any]:
@@ -42,19 +45,38 @@ def migrate_parallel(
         wanted: The results to return; threads produce them, processes only data.
         hooks: The manager's.
         parallelism: The threads or processes.
+        errors: What becomes of records that fail.
         locate: Returns the manager's name, for processes that must import it.
         run: The call's run, entered.
 
     Raises:
-        BaseException: The error of the first failing record.
+        BaseException: The error of the record that ends the batch.
         ManagerImportError: If processes must import the manager and cannot.
     """
     found = nonempty(records)
     if found is None:
         return []
     run.begin()
-    migrate = _in_processes if parallelism.use_processes else _in_threads
-    return migrate(get_plan(), found, wanted, hooks, parallelism.workers, locate, run)
+    converter = ResultConverter(get_plan(), wanted, errors.policy.skips)
+    batch = _Batch(found, converter, hooks, errors, run)
+    if parallelism.use_processes:
+        return _in_processes(batch, parallelism.workers, locate)
+    return _in_threads(batch, parallelism.workers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A batch to run in threads or processes."""
+
+    records: Iterable[Any]
+    converter: ResultConverter
+    hooks: HookSet
+    errors: ErrorHandling
+    run: LocalRun
+
+    @property
+    def plan(self) -> MigrationPlan:
+        return self.converter.plan
 
 
 _CHUNKS_PER_WORKER: Final = 4  # so that one slow chunk does not leave the others idle
@@ -63,29 +85,42 @@ _FIRST_CHUNK_SIZE: Final = 62  # for a source of unknown length
 _GROWING_CHUNKS: Final = 5
 
 
-def _outcome(
-    chunk: Chunk[Any], result: Result, counts: HookCounts | None = None
+def _run_chunk(
+    plan: MigrationPlan, output: Output, chunk: Chunk[Any], counts: HookCounts, *, skips: bool
 ) -> Outcome[list[Any]]:
-    outputs, failure = result
-    failures = (failure,) if failure is not None else ()
-    return Outcome(chunk.index, len(outputs), outputs, failures, counts=counts)
+    failures = ChunkFailures(skips)
+    outputs, _ = plan.run(chunk.payload, output, chunk.start, failures)
+    return Outcome(
+        chunk.index,
+        len(outputs),
+        outputs,
+        tuple(failures.found),
+        counts=counts,
+        is_final=failures.ended,
+    )
 
 
 def _gather(
+    batch: _Batch,
     chunks: Generator[Chunk[Any], None, None],
     executor: ChunkExecutor[Any, Any],
     workers: int,
     sink: Sink[Any, list[Any]],
-    run: LocalRun,
 ) -> list[Any]:
     window = Window.for_slots(workers)
+    policy = batch.errors.policy
     done: list[Any] = []
     failure = None
-    for outcome in run_ordered(chunks, executor, lambda: window, sink=sink, observers=run.tell):
-        done += outcome.outputs
-        failure = outcome.failure  # only the last one has any
+    results = run_ordered(
+        chunks, executor, lambda: window, sink=sink, observers=batch.run.tell, policy=policy
+    )
+    for result in results:
+        batch.run.tally.judged(result.rejects, result.failure, result.exceeded)
+        for reject in result.rejects:
+            batch.errors.tell(reject)
+        done += result.outputs
+        failure = result.failure  # only the last one has any
     if failure is not None:
-        run.tally.failure = failure
         raise failure.exception()
     return done
 
@@ -104,26 +139,19 @@ def _sizes(records: Iterable[Any], workers: int) -> Callable[[], int]:
 # --- threads ------------------------------------------------------------------------------
 
 
-def _in_threads(
-    plan: MigrationPlan,
-    records: Iterable[Any],
-    wanted: Wanted,
-    hooks: HookSet,
-    workers: int,
-    _: Callable[[], str],
-    call: LocalRun,
-) -> list[Any]:
-    output = wanted.output(plan)
+def _in_threads(batch: _Batch, workers: int) -> list[Any]:
+    plan, records, hooks = batch.plan, batch.records, batch.hooks
+    output = batch.converter.wanted.output(plan)
 
     def run(chunk: Chunk[list[Any]]) -> Outcome[list[Any]]:
         counts = HookCounts(hooks=hooks)
         with use_hooks((counts, *hooks.live) if hooks else ()):
-            return _outcome(chunk, plan.run(chunk.payload, output, chunk.start), counts)
+            return _run_chunk(plan, output, chunk, counts, skips=batch.errors.policy.skips)
 
     kept = records if type(records) in KEPT else map(_copied, records)
     with ThreadExecutor(run, workers) as executor:
         chunks = cut_records(kept, _sizes(records, workers))
-        return _gather(chunks, executor, workers, _CountingSink(hooks), call)
+        return _gather(batch, chunks, executor, workers, _CountingSink(hooks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +160,12 @@ class _CountingSink:
 
     hooks: HookSet
 
-    def receive(self, _: Chunk[None], outcome: Outcome[list[Any]], /) -> Outcome[list[Any]]:
+    def receive(self, _: Chunk[Any], outcome: Outcome[list[Any]], /) -> Outcome[list[Any]]:
         self.hooks.merge(outcome.counts)
         return outcome
+
+    def cut(self, outputs: list[Any], count: int, /) -> list[Any]:
+        return outputs[:count]
 
 
 def _copied(record: Any) -> Any:
@@ -147,42 +178,38 @@ def _copied(record: Any) -> Any:
 # --- processes ----------------------------------------------------------------------------
 
 
-def _in_processes(
-    plan: MigrationPlan,
-    records: Iterable[Any],
-    wanted: Wanted,
-    hooks: HookSet,
-    workers: int,
-    locate: Callable[[], str],
-    run: LocalRun,
-) -> list[Any]:
+def _in_processes(batch: _Batch, workers: int, locate: Callable[[], str]) -> list[Any]:
     if is_loading():
         raise ConfigurationError(
             "a process that imports this module would start processes itself; put the part of the "
             "module that runs batches behind: if __name__ == '__main__':"
         )
     context = multiprocessing.get_context()
+    plan, records = batch.plan, batch.records
     # A forked process has the plan already; any other has to import its manager.
-    argument = (plan, hooks) if context.get_start_method() == "fork" else (locate(), *_key(plan))
+    is_forked = context.get_start_method() == "fork"
+    start = (plan, batch.hooks) if is_forked else (locate(), *_key(plan))
+    argument = (batch.errors.policy.skips, *start)
 
     with ProcessExecutor(_start_worker, argument, workers, context) as executor:
         chunks = cut_records(pack_each(records, pack_or_pickle), _sizes(records, workers))
-        return _gather(chunks, executor, workers, _ConvertingSink(plan, wanted, hooks), run)
+        sink = _ConvertingSink(batch.converter, batch.hooks)
+        return _gather(batch, chunks, executor, workers, sink)
 
 
 @dataclass(frozen=True, slots=True)
 class _ConvertingSink:
     """Converts the data that processes have migrated into the results."""
 
-    plan: MigrationPlan
-    wanted: Wanted
+    converter: ResultConverter
     hooks: HookSet
 
-    def receive(self, chunk: Chunk[None], outcome: Outcome[list[Any]], /) -> Outcome[list[Any]]:
+    def receive(self, chunk: Chunk[Any], outcome: Outcome[list[Any]], /) -> Outcome[list[Any]]:
         self.hooks.merge(outcome.counts)
-        outputs, invalid = self.wanted.convert(self.plan, outcome.outputs, chunk.start)
-        failures = outcome.failures if invalid is None else (invalid,)
-        return Outcome(outcome.index, len(outputs), outputs, failures)
+        return self.converter.convert(chunk, outcome, outcome.outputs)
+
+    def cut(self, outputs: list[Any], count: int, /) -> list[Any]:
+        return outputs[:count]
 
 
 def _key(plan: MigrationPlan) -> tuple[str, str, str]:
@@ -191,13 +218,14 @@ def _key(plan: MigrationPlan) -> tuple[str, str, str]:
 
 def _start_worker(argument: Any) -> Callable[[Chunk[list[Any]]], Outcome[list[bytes]]]:
     """Return the function that runs chunks in a process of the pool."""
-    plan, hooks = argument if isinstance(argument[0], MigrationPlan) else _import_worker(*argument)
+    skips, *start = argument
+    plan, hooks = start if isinstance(start[0], MigrationPlan) else _import_worker(*start)
     output = Output(OutputKind.PACKED, pack=pack_or_pickle)
 
     def run(chunk: Chunk[list[Any]]) -> Outcome[list[bytes]]:
         counts = HookCounts(hooks=hooks)
         with use_hooks((counts, *hooks.live) if plan.observe else ()):
-            return _outcome(chunk, plan.run(chunk.payload, output, chunk.start), counts)
+            return _run_chunk(plan, output, chunk, counts, skips=skips)
 
     return run
 

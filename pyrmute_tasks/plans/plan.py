@@ -4,7 +4,8 @@ A `MigrationPlan` is the resolved path from one version to another: a tuple of c
 the target model. The functions generated for it (`codegen`) take one record through everything
 before the next one begins, and look nothing up per record.
 
-A run returns the outputs before the first failing record, and its failure.
+A run returns the outputs before the first failing record, and its failure. Records that fail can
+be skipped instead: the loop takes up again behind them.
 """
 
 from collections.abc import Callable, Iterable
@@ -32,16 +33,20 @@ if TYPE_CHECKING:
     from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
     from pyrmute_tasks.plans.retry import Retry
 
-__all__ = ["DATA", "MigrationPlan", "Result", "Step", "Wanted", "compile_plan"]
+__all__ = ["DATA", "MigrationPlan", "Result", "Skips", "Step", "Wanted", "compile_plan"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
 Result: TypeAlias = tuple[list[Any], RecordFailure | None]
 """Outputs in order, and the failure that ended the run, if any."""
 
+Skips: TypeAlias = Callable[[RecordFailure], bool]
+"""Called with each failure, in order; returns whether to go on behind its record."""
+
 DATA: Final = Output(OutputKind.DATA)
 
 
+# Above 250 lines: the ways to run a plan share what is compiled for it.
 @dataclass(frozen=True)
 class MigrationPlan:
     """The compiled path from one version of a model to another.
@@ -134,8 +139,20 @@ class MigrationPlan:
 
     # --- many records -------------------------------------------------------------------
 
-    def run(self, records: Iterable[Any], output: Output, start: int = 0) -> Result:
-        """Migrate `records` in order; the first has index `start`.
+    def run(
+        self,
+        records: Iterable[Any],
+        output: Output,
+        start: int = 0,
+        skips: Skips | None = None,
+    ) -> Result:
+        """Migrate `records` in order.
+
+        Args:
+            records: The records.
+            output: The form of the outputs.
+            start: Index of the first one.
+            skips: Decides whether to skip a record that fails; by default the first ends the run.
 
         Args:
             records: The records.
@@ -146,9 +163,9 @@ class MigrationPlan:
             The outputs before the first failing record, and its failure.
 
         Raises:
-            BaseException: Only from reading the records.
+            BaseException: Only from reading the records, or from `skips`.
         """
-        return self._collect(self._functions(output), records, start)
+        return self._collect(self._functions(output), records, start, skips)
 
     def migrate(self, records: Iterable[RecordLike], start: int = 0) -> Result:
         """Run the steps over `records`; otherwise like `run`.
@@ -163,7 +180,11 @@ class MigrationPlan:
         return self.run(records, DATA, start)
 
     def validate(
-        self, data: Iterable[ModelData], start: int = 0, model: type[BaseModel] | None = None
+        self,
+        data: Iterable[ModelData],
+        start: int = 0,
+        model: type[BaseModel] | None = None,
+        skips: Skips | None = None,
     ) -> Result:
         """Validate migrated records against `model`, by default the target's class.
 
@@ -171,41 +192,59 @@ class MigrationPlan:
             data: The migrated records.
             start: Index of the first one.
             model: The class to validate with; None for the target's.
+            skips: Decides whether to skip a record that is not valid; by default the first ends
+                the run.
 
         Returns:
-            The models before the first invalid record, and its failure.
+            The models, and the failure that ended the run, if one did.
         """
         output = Output(OutputKind.MODELS, model or self.target)
-        return self._collect(self._functions(output, migrated=True), data, start)
+        return self._collect(self._functions(output, migrated=True), data, start, skips)
 
     def migrate_lines(
-        self, block: bytes | memoryview, start: int = 0
+        self, block: bytes | memoryview, start: int = 0, skips: Skips | None = None
     ) -> tuple[bytes, int, RecordFailure | None]:
         """Migrate, validate and write JSON lines.
 
         Args:
             block: JSON objects, one a line, without blank lines.
             start: Index of the first one.
+            skips: Decides whether to skip a record that fails; by default the first ends the run.
 
         Returns:
             The validated models as JSON lines, each ended by a newline and equal to what
-            ``model_dump_json()`` writes; how many there are; and the failure, if any.
+            ``model_dump_json()`` writes; how many there are; and the failure that ended the run.
         """
         # Each line is cut off when it is due and written to one buffer: allocating lists of lines
         # costs a tenth more. Only bytes remain of a record: little work for the garbage collector.
         text, written = bytes(block), BytesIO()
         lines = BytesIO(text)
         functions = self._functions(Output(OutputKind.LINES, self.target))
-        stopped = functions.many(lines, written.write)
-        count = _count_lines(text, lines.tell()) - (stopped is not None)
-        return written.getvalue(), count, stopped.at(start + count) if stopped else None
+        failed = begun = read = 0
+        while stopped := functions.many(lines, written.write):
+            read += _count_lines(text, begun, lines.tell())
+            begun = lines.tell()
+            failed += 1
+            failure = stopped.at(start + read - 1)
+            if skips is None or not skips(failure):
+                return written.getvalue(), read - failed, failure
+        read += _count_lines(text, begun, lines.tell())
+        return written.getvalue(), read - failed, None
 
     @staticmethod
-    def _collect(functions: Generated, records: Iterable[Any], start: int) -> Result:
+    def _collect(
+        functions: Generated, records: Iterable[Any], start: int, skips: Skips | None
+    ) -> Result:
         done: list[Any] = []
+        failed = 0
+        left = iter(records)
         with rare_collections():
-            stopped = functions.many(records, done.append)
-        return done, stopped.at(start + len(done)) if stopped else None
+            while stopped := functions.many(left, done.append):
+                failure = stopped.at(start + len(done) + failed)
+                if skips is None or not skips(failure):
+                    return done, failure
+                failed += 1
+        return done, None
 
     # --- contents -----------------------------------------------------------------------
 
@@ -295,14 +334,16 @@ class Wanted:
             return DATA
         return Output(OutputKind.MODELS, self.model or plan.target)
 
-    def convert(self, plan: MigrationPlan, data: list[Any], start: int) -> Result:
+    def convert(
+        self, plan: MigrationPlan, data: list[Any], start: int, skips: Skips | None = None
+    ) -> Result:
         """Convert data that workers have migrated into these results."""
-        return plan.validate(data, start, self.model) if self.validated else (data, None)
+        return plan.validate(data, start, self.model, skips) if self.validated else (data, None)
 
 
-def _count_lines(text: bytes, end: int) -> int:
-    """Count the lines up to `end`; the last one may lack its newline."""
-    return text.count(b"\n", 0, end) + (text[max(0, end - 1) : end] not in (b"", b"\n"))
+def _count_lines(text: bytes, start: int, end: int) -> int:
+    """Count the lines from `start` to `end`; the last one may lack its newline."""
+    return text.count(b"\n", start, end) + (text[max(start, end - 1) : end] not in (b"", b"\n"))
 
 
 def compile_plan(

@@ -258,9 +258,16 @@ def _known_class(name: str) -> type[BaseException] | None:
 
 def _take_apart_validation(error: ValidationError, number: _Number) -> dict[str, Any]:
     title, lines, input_type, hide_input = error_state(error)
+    # Of fields that are missing, the input is the whole record each time: it is packed once.
+    inputs = {id(line["input"]): line["input"] for line in lines}
+    numbers = {found: at for at, found in enumerate(inputs)}
     return {
         "title": title,
-        "lines": [_take_apart_line(line, number, input_type) for line in lines],
+        "lines": [
+            _take_apart_line(line, number, input_type) | {"input": numbers[id(line["input"])]}
+            for line in lines
+        ],
+        "inputs": [pack(value, lossy=True) for value in inputs.values()],
         "input_type": input_type,
         "hide_input": hide_input,
     }
@@ -278,7 +285,6 @@ def _take_apart_line(line: dict[str, Any], number: _Number, input_type: Any) -> 
         "template": template,
         "message": line["msg"],
         "loc": list(line["loc"]),
-        "input": pack(line["input"], lossy=True),
         "context": {name: _packed_or_text(value, number) for name, value in context.items()},
     }
 
@@ -302,21 +308,22 @@ def _packed_or_text(value: object, number: _Number) -> bytes | int:
 
 
 def _put_together_validation(parts: dict[str, Any], make: _Make) -> ValidationError:
+    inputs = [_value_or_text(packed, make) for packed in parts["inputs"]]
     return ValidationError.from_exception_data(
         parts["title"],
-        [_put_together_line(line, make) for line in parts["lines"]],
+        [_put_together_line(line, inputs, make) for line in parts["lines"]],
         parts["input_type"],
         parts["hide_input"],
     )
 
 
-def _put_together_line(parts: dict[str, Any], make: _Make) -> InitErrorDetails:
+def _put_together_line(parts: dict[str, Any], inputs: list[Any], make: _Make) -> InitErrorDetails:
     kind, template = parts["type"], parts["template"]
     context = {name: _value_or_text(value, make) for name, value in parts["context"].items()}
     line = InitErrorDetails(
         type=kind if template is None else PydanticCustomError(kind, template, context or None),
         loc=tuple(parts["loc"]),
-        input=_value_or_text(parts["input"], make),
+        input=inputs[parts["input"]],
     )
     if template is None and context:
         cause = context.get("error")

@@ -11,8 +11,9 @@ __all__ = ["failure_from_wire", "failure_to_wire"]
 _MAX_TRACEBACK: Final = 20_000
 
 
-def failure_to_wire(failure: RecordFailure) -> dict[str, Any]:
+def failure_to_wire(failure: RecordFailure, *, with_traceback: bool = True) -> dict[str, Any]:
     """Return a failure as plain values for `frames.pack` with ``lossy=True``."""
+    traceback_text = failure.traceback or _traceback_of(failure.error) if with_traceback else ""
     return {
         "index": failure.index,
         "stage": failure.stage.value,
@@ -20,7 +21,7 @@ def failure_to_wire(failure: RecordFailure) -> dict[str, Any]:
         "errors": take_apart(failure.error),
         "raised_at": failure.raised_at,
         "worker": failure.worker,
-        "traceback": failure.traceback or _traceback_of(failure.error),
+        "traceback": traceback_text,
     }
 
 

@@ -18,7 +18,7 @@ from pyrmute_tasks.cli import main as cli
 from pyrmute_tasks.settings import Settings
 from tests.acceptance.conftest import Options
 from tests.conftest import ROOT, descendants, is_alive, wait_until
-from tests.people import broken_step, manager, person
+from tests.people import broken_step, invalid, manager, person
 
 MANAGER = ("--manager", "tests.people:manager")
 HOP = ("--model", "Person", "--from", "1.0.0", "--to", "3.0.0")
@@ -221,6 +221,122 @@ def test_a_line_that_is_no_record_is_told_without_its_contents(
     assert f"error: {source}, line 124 (record 123): {message}" in result.stderr
     assert SECRET not in result.stderr
     assert list(tmp_path.iterdir()) == [source]
+
+
+# --- records that are skipped -------------------------------------------------------------------
+
+BAD_LINES = (3, 500, 501, 999)
+
+
+@pytest.fixture
+def source_with_bad_lines(source: Path) -> Path:
+    lines = source.read_text().splitlines()
+    lines[3], lines[500] = json.dumps(broken_step(3)), json.dumps(broken_step(500))
+    lines[501], lines[999] = f"no json: {SECRET}", json.dumps(invalid(999))
+    source.write_text("\n".join(lines))
+    return source
+
+
+def test_a_run_that_skips_records_has_a_status_of_its_own(
+    source_with_bad_lines: Path, tmp_path: Path, private_tmp: Path
+) -> None:
+    target, rejects = tmp_path / "out.jsonl", tmp_path / "rejects.jsonl"
+    skip = ("--on-error", "skip", "--rejects", rejects)
+    result = call("run", *MANAGER, *HOP, *skip, "--chunk-size", 90, source_with_bad_lines, target)
+    assert result.returncode == 3, result.stderr
+    good = [person(index) for index in range(1000) if index not in BAD_LINES]
+    assert target.read_text() == expected(good)
+    rows = [json.loads(line) for line in rejects.read_text().splitlines()]
+    assert [(row["index"], row["line"]) for row in rows] == [(n, n + 1) for n in BAD_LINES]
+    assert [row["type"] for row in rows] == [
+        "LookupError",
+        "LookupError",
+        "InvalidRecordError",
+        "ValidationError",
+    ]
+    assert f"rejected 4 (see {rejects})" in result.stdout
+    assert "         2 × step 2.0.0 → 3.0.0: LookupError\n" in result.stdout
+    assert "records  996" in result.stdout
+    assert SECRET not in result.stdout + result.stderr + rejects.read_text()
+    again = call(
+        "run",
+        *MANAGER,
+        *HOP,
+        *skip,
+        "--rejects-with-records",
+        "--overwrite",
+        "--quiet",
+        source_with_bad_lines,
+        target,
+    )
+    assert again.returncode == 3, again.stderr
+    assert [json.loads(line)["record"] for line in rejects.read_text().splitlines()] == [
+        broken_step(3),
+        broken_step(500),
+        f"no json: {SECRET}",
+        invalid(999),
+    ]
+
+
+@pytest.mark.parametrize("limit", ["2", "0.2%"])
+def test_a_run_ends_at_the_first_record_too_many(
+    source_with_bad_lines: Path, tmp_path: Path, private_tmp: Path, limit: str
+) -> None:
+    target, rejects = tmp_path / "out.jsonl", tmp_path / "rejects.jsonl"
+    result = call(
+        *("run", *MANAGER, *HOP, "--on-error", "skip", "--max-errors", limit),
+        *("--rejects", rejects, "--workers", 2, "--chunk-size", 50),
+        *(source_with_bad_lines, target),
+    )
+    assert result.returncode == 1
+    assert not target.exists()
+    left, line = (2, 502) if limit == "2" else (3, 1000)
+    assert len(rejects.read_text().splitlines()) == left
+    assert f"{left} rejected; " in result.stderr
+    why = "more than 2 records failed" if limit == "2" else "4 of 1,000 records failed, more than"
+    assert why in result.stderr
+    assert f"error: {source_with_bad_lines}, line {line} (record {line - 1}): " in result.stderr
+    assert SECRET not in result.stderr
+
+
+def test_a_run_without_bad_records_has_an_empty_file_of_rejects(
+    source: Path, tmp_path: Path, private_tmp: Path
+) -> None:
+    target, rejects = tmp_path / "out.jsonl", tmp_path / "rejects.jsonl"
+    result = call("run", *MANAGER, *HOP, "--on-error", "skip", "--rejects", rejects, source, target)
+    assert result.returncode == 0, result.stderr
+    assert rejects.read_bytes() == b""
+    assert "rejected" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--rejects", "rejects.jsonl"), "add --on-error skip"),
+        (("--max-errors", "5"), "add --on-error skip"),
+        (("--on-error", "skip", "--max-errors", "some"), "max_errors must be a number"),
+        (("--on-error", "skip", "--rejects-with-records"), "need a file"),
+        (("--on-error", "skip", "--rejects", "out.jsonl"), "it is the output"),
+        (("--on-error", "skip", "--rejects", "in.jsonl"), "it is the same file"),
+    ],
+)
+def test_options_for_rejects_that_make_no_sense(
+    tmp_path: Path, source: Path, options: tuple[str, ...], message: str
+) -> None:
+    result = call(
+        "run",
+        "--manager",
+        f"{ROOT / 'tests' / 'people.py'}:manager",
+        *HOP,
+        *options,
+        "in.jsonl",
+        "out.jsonl",
+        cwd=tmp_path,
+    )
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl"]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from tests.differential.chains import COUNTS, Chain, records_of
 from tests.differential.compare import Seen, described, shape
 
 __all__ = [
+    "Reject",
     "Run",
     "as_raised_by_a_generator",
     "as_told_by_a_process",
@@ -199,12 +200,21 @@ class EndlessError(BaseException):
 _ENDLESS_S: Final = 5.0  # many times what any case takes
 
 
-def loop(chain: Chain, call: str) -> Run:
+@dataclass(frozen=True)
+class Reject:
+    """A record that was skipped, in the place of its output."""
+
+    index: int
+    error: Any
+
+
+def loop(chain: Chain, call: str, *, skips: bool = False) -> Run:
     """Run a case by pyrmute in a loop.
 
     Args:
         chain: The case.
         call: ``migrate``, ``migrate_as``, ``migrate_data``, or ``lines``.
+        skips: Go on behind a record that raises an `Exception`, and take a `Reject` for it.
     """
     theirs = pyrmute.ModelManager()
     chain.register(theirs, refusing)
@@ -212,11 +222,18 @@ def loop(chain: Chain, call: str) -> Run:
     is_record: list[bool] = []
 
     def deliver(source: Iterable[Any], take: Callable[[Any], None]) -> None:
-        for record in source:
+        for index, record in enumerate(source):
             is_record.append(True)
-            if chain.steps:
-                check_record(record)
-            take(migrate(record))
+            try:
+                if chain.steps:
+                    check_record(record)
+                output = migrate(record)
+            except (_Documented, Exception) as raised:
+                if not skips:
+                    raise
+                error = raised.error if isinstance(raised, _Documented) else raised
+                output = Reject(index, described(error))
+            take(output)
             is_record.pop()
 
     run = run_of(chain, deliver)

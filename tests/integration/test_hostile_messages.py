@@ -479,6 +479,7 @@ SOUND: Final[dict[str, Any]] = {
     "seconds": 0.1,
     "worker": "w",
     "counts": None,
+    "is_final": False,
 }
 FAILURE: Final[dict[str, Any]] = {
     "index": 3,
@@ -530,6 +531,7 @@ def failure(**changes: object) -> bytes:
         outcome(counts={"migrations": [], "errors": 5}),
         outcome(failures=5),
         outcome(failures=[{}]),
+        outcome(is_final=1),
         failure(index="3"),
         failure(index=99),
         failure(stage="never"),
@@ -542,7 +544,7 @@ def failure(**changes: object) -> bytes:
         failure(error={"validation": {"title": "x", "details": [5]}}),
         (len(nested(300, 1000)).to_bytes(4, "big") + nested(300, 1000) + EMPTY),
     ],
-    ids=range(31),
+    ids=range(32),
 )
 def test_a_garbage_outcome_is_told(target: Target, data: bytes) -> None:
     def settle(store: Any, job: str) -> None:

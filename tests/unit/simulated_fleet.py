@@ -93,6 +93,7 @@ class Work:
         kills_hosts: Poison ends the whole worker, not only its child.
         poison_first: Poison acts although a bad record stands before it in the same part:
             a plan may run its first step over many records before the second.
+        skips: Records that fail are skipped.
     """
 
     sizes: tuple[int, ...]
@@ -101,6 +102,7 @@ class Work:
     poison: frozenset[int] = frozenset()
     kills_hosts: bool = False
     poison_first: bool = False
+    skips: bool = False
 
     @property
     def total(self) -> int:
@@ -115,16 +117,13 @@ class Work:
         """The record that ends the process that runs these."""
         killer = min((n for n in self.poison if n in records), default=None)
         first_bad = self.first_bad(records)
-        if killer is None or first_bad is None or self.poison_first or killer <= first_bad:
+        goes_on = self.poison_first or self.skips
+        if killer is None or first_bad is None or goes_on or killer <= first_bad:
             return killer
         return None
 
     def first_bad(self, records: range) -> int | None:
         return min((n for n in self.bad if n in records), default=None)
-
-    def first_failing(self, records: range) -> int | None:
-        """Where a sequential run would end."""
-        return min((n for n in self.bad | self.poison if n in records), default=None)
 
 
 def migrated(records: Iterable[int]) -> list[dict[str, int]]:
@@ -139,24 +138,25 @@ def chunk_of(work: Work, index: int) -> Chunk[bytes]:
     return encode_packed(Chunk(index, records.start, len(payload), payload), Compression.NONE)
 
 
-def spec_of(job: str) -> JobSpec:
-    return JobSpec(job, "Thing", "1.0.0", "2.0.0", FrameKind.OBJECTS, CODE)
+def spec_of(job: str, *, skips: bool = False) -> JobSpec:
+    return JobSpec(job, "Thing", "1.0.0", "2.0.0", FrameKind.OBJECTS, CODE, skips=skips)
 
 
 def _run(work: Work, index: int, frame: bytes, start: int, seconds: float, worker: str) -> bytes:
     """Return the outcome of a part, as a worker writes it."""
     inputs = [record["n"] for record in decode_records(decode_frame(frame))]
     assert inputs == list(range(start, start + len(inputs)))
-    bad = work.first_bad(range(start, start + len(inputs)))
-    failure = None
-    if bad is not None:
-        inputs = inputs[: bad - start]
-        error = ValueError(f"bad {bad}")
-        failure = RecordFailure(bad, Stage.STEP, "1.0.0 → 2.0.0", error, worker=worker)
-    outputs = encode_frame(FrameKind.OBJECTS, len(inputs), pack(migrated(inputs)))
-    return encode_outcome(
-        Outcome(index, len(inputs), outputs, (failure,) if failure else (), seconds, worker)
+    bad = [n for n in inputs if n in work.bad]
+    if bad and not work.skips:
+        del bad[1:]
+        inputs = inputs[: bad[0] - start + 1]
+    done = [n for n in inputs if n not in bad]
+    failures = tuple(
+        RecordFailure(n, Stage.STEP, "1.0.0 → 2.0.0", ValueError(f"bad {n}"), worker=worker)
+        for n in bad
     )
+    outputs = encode_frame(FrameKind.OBJECTS, len(done), pack(migrated(done)))
+    return encode_outcome(Outcome(index, len(done), outputs, failures, seconds, worker))
 
 
 # --- time -----------------------------------------------------------------------------------

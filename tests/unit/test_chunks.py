@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import ValidationError, create_model
 
 from pyrmute_tasks.engine.chunks import (
     Origin,
@@ -114,6 +115,27 @@ def test_an_outcome_travels_with_its_failure() -> None:
     assert back.failure is not None
     assert (back.failure.index, back.failure.step) == (41, "1.0.0 → 2.0.0")
     assert isinstance(back.failure.error, KeyError)
+
+
+def test_an_outcome_with_many_failures_is_bounded() -> None:
+    wide = create_model("Wide", **{f"field_{n}": (int, ...) for n in range(50)})  # type: ignore[call-overload]  # fields by name
+    record = {f"other_{n}": "x" * 90 for n in range(50)}
+    failures = []
+    for index in range(200):
+        with pytest.raises(ValidationError) as caught:
+            wide.model_validate({**record, "index": index})
+        failures.append(RecordFailure.of(index, Stage.VALIDATE, "", caught.value))
+    frame = encode_frame(FrameKind.LINES, 0, b"")
+    data = encode_outcome(Outcome(0, 0, frame, tuple(failures), is_final=True))
+    assert len(data) < 6_000_000  # of 1,100,000 bytes, which each error has fifty times
+    back = decode_outcome(data)
+    assert back.is_final
+    assert [failure.index for failure in back.failures] == list(range(200))
+    for sent, arrived in zip(failures, back.failures, strict=True):
+        assert isinstance(arrived.error, ValidationError)
+        assert isinstance(sent.error, ValidationError)
+        assert arrived.error.errors() == sent.error.errors()
+    assert [bool(failure.traceback) for failure in back.failures] == [True] * 20 + [False] * 180
 
 
 @pytest.mark.parametrize("cut", [0, 3, 20, -1])

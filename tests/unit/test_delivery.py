@@ -59,20 +59,92 @@ def lost(deliveries: Deliveries, now: float, snapshot: FleetSnapshot) -> list[tu
         (1, [101, 104]),  # of another chunk
     ],
 )
-def test_an_outcome_whose_outputs_end_elsewhere_than_before_its_failure_is_damaged(
-    outputs: int, failing: list[int]
-) -> None:
+def test_outcome_that_is_not_about_its_records_is_damaged(outputs: int, failing: list[int]) -> None:
     deliveries = Deliveries()
     sent(deliveries, 1)
     frame = decode_frame(chunk_of(1, outputs).payload)
     failures = tuple(RecordFailure(index, Stage.STEP, "", KeyError()) for index in failing)
     with pytest.raises(FrameError, match="is not about its records"):
         deliveries.settle("1", Outcome(1, outputs, frame, failures))
-    fitting = tuple(RecordFailure(index, Stage.STEP, "", KeyError()) for index in (101, 103))
-    frame = decode_frame(chunk_of(1, 1).payload)
-    settled = deliveries.settle("1", Outcome(1, 1, frame, fitting))
-    assert settled is not None
-    assert settled.failures == fitting
+
+
+@pytest.mark.parametrize(
+    ("outputs", "failing", "is_final"),
+    [
+        (4, [], False),
+        (0, [100], False),
+        (1, [101, 102], False),  # a worker went on behind the first, and not behind the second
+        (2, [101, 103], False),
+        (0, [100, 101, 102, 103], False),
+        (3, [103], True),
+    ],
+)
+def test_outcome_may_have_several_failures(
+    outputs: int, failing: list[int], is_final: bool
+) -> None:
+    deliveries = Deliveries()
+    sent(deliveries, 1)
+    frame = decode_frame(chunk_of(1, outputs).payload)
+    failures = tuple(RecordFailure(index, Stage.STEP, "", KeyError()) for index in failing)
+    outcome = Outcome(1, outputs, frame, failures, is_final=is_final)
+    assert deliveries.settle("1", outcome) == outcome
+
+
+def skipping(*counts: int) -> tuple[Deliveries, list[Part]]:
+    """A chunk of a job that skips, in parts of these sizes."""
+    deliveries = Deliveries(skips=True)
+    sent(deliveries, 0)
+    [part] = [deliveries.declined("0", "job-0-1")]
+    assert part is not None
+    parts = [part]
+    while [part.chunk.count for part in parts] != list(counts):
+        for part in list(parts):
+            match deliveries.crashed(part.key, TOO_LARGE):
+                case Resend(halves, _):
+                    parts[parts.index(part) : parts.index(part) + 1] = halves
+    return deliveries, parts
+
+
+def failed(part: Part, *positions: int, until: int | None = None) -> Outcome[Frame]:
+    """What a worker gives that skips these records, and ends behind record `until`."""
+    records = [n for n in range(part.chunk.count)[:until] if n not in positions]
+    start = part.chunk.start
+    failures = tuple(RecordFailure(start + n, Stage.STEP, "", KeyError()) for n in positions)
+    frame = encode_frame(FrameKind.OBJECTS, len(records), pack(records))
+    return Outcome(part.chunk.index, len(records), decode_frame(frame), failures)
+
+
+def test_parts_behind_a_reject_are_awaited() -> None:
+    deliveries, (first, second) = skipping(2, 2)
+    assert deliveries.settle(first.key, failed(first, 1)) is None
+    whole = deliveries.settle(second.key, failed(second, 0))
+    assert whole is not None
+    assert whole.count == 2
+    assert [failure.index for failure in whole.failures] == [1, 2]
+
+
+def test_parts_behind_a_run_that_ended_are_not_awaited() -> None:
+    deliveries, (first, _) = skipping(2, 2)
+    whole = deliveries.settle(first.key, failed(first, 0, until=1))
+    assert whole is not None
+    assert (whole.count, [failure.index for failure in whole.failures]) == (0, [0])
+    assert not len(deliveries)
+
+
+def test_record_that_kills_its_process_is_a_reject() -> None:
+    deliveries, (first, second, third, fourth) = skipping(1, 1, 1, 1)
+    for part in (first, third, fourth):
+        assert deliveries.settle(part.key, echo(part)) is None
+    while isinstance(after := deliveries.crashed(second.key, "signal 9 (SIGKILL)"), Resend):
+        pass
+    assert isinstance(after, Settled)
+    assert after.part == second.key
+    assert after.outcome is not None
+    assert after.outcome.count == 3
+    [failure] = after.outcome.failures
+    assert failure.index == 1
+    assert isinstance(failure.error, ProcessDiedError)
+    assert not after.outcome.ends_early(chunk_of(0, 4))
 
 
 def test_running_claim_is_not_lost() -> None:
@@ -211,7 +283,7 @@ def test_killing_record_is_found_with_few_crashes(
             continue
         crashes += 1
         match deliveries.crashed(part.key, "signal 9"):
-            case Settled(outcome):
+            case Settled(_, outcome) if outcome is not None:
                 result = outcome
             case Resend(parts):
                 to_send += parts
@@ -297,6 +369,7 @@ def test_part_that_never_settles_is_halved_and_named() -> None:
             assert deliveries.came_to_nothing(half) == Resend((half,))
         decided = deliveries.came_to_nothing(half)
     assert isinstance(decided, Settled)
+    assert decided.outcome is not None
     failure = decided.outcome.failure
     assert failure is not None
     assert failure.index == 0

@@ -2,9 +2,10 @@
 
 import itertools
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 import pytest
 import redis
@@ -20,7 +21,8 @@ from hypothesis.stateful import (
 
 from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_records
-from pyrmute_tasks.engine.pipeline import Window, run_ordered
+from pyrmute_tasks.engine.error_policy import RAISE, ErrorPolicy
+from pyrmute_tasks.engine.pipeline import ChunkResult, Window, run_ordered
 from pyrmute_tasks.errors import (
     BrokerUnavailableError,
     CodeMismatchError,
@@ -29,6 +31,7 @@ from pyrmute_tasks.errors import (
     ProcessDiedError,
     StalledError,
 )
+from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.wire.frames import Frame
 from tests.unit.simulated_fleet import (
     OTHER_CODE,
@@ -65,6 +68,7 @@ works = st.builds(
     poison=st.just(frozenset()) | some_records,
     kills_hosts=st.booleans(),
     poison_first=st.booleans(),
+    skips=st.booleans(),
 )
 fleets = st.lists(st.integers(1, 2), min_size=1, max_size=3)
 harms = st.builds(
@@ -80,7 +84,7 @@ def enter(stack: ExitStack, fleet: Fleet) -> CeleryExecutor:
     executor = CeleryExecutor(
         fleet.broker,
         fleet.store,
-        spec_of(JOB),
+        spec_of(JOB, skips=fleet.work.skips),
         SETTINGS,
         clock=fleet.clock,
         surveyor=SimulatedSurveyor(fleet, JOB),
@@ -109,17 +113,28 @@ def check_failure(fleet: Fleet, error: BaseException, index: int) -> None:
 def check_outcome(fleet: Fleet, outcome: Outcome[Frame]) -> None:
     """An outcome is what a sequential run would give, or blames with good reason."""
     records = fleet.work.records(outcome.index)
-    failing = fleet.work.first_failing(records)
+    assert outcome.count == outcome.outputs.count
+    check_results(fleet, records, decode_records(outcome.outputs), outcome.failures)
+
+
+def check_results(
+    fleet: Fleet,
+    records: range,
+    outputs: list[dict[str, int]],
+    failures: Sequence[RecordFailure],
+) -> None:
+    """Each record has an output or a failure with good reason, up to the end."""
+    failed = [failure.index for failure in failures]
+    assert failed == sorted(failed)
+    assert set(failed) <= set(records)
+    for failure in failures:
+        check_failure(fleet, failure.error, failure.index)
     end = records.stop
-    if outcome.failure is None:
-        assert failing is None
-    else:
-        end = outcome.failure.index
-        assert end in records
-        assert failing is None or end <= failing
-        check_failure(fleet, outcome.failure.error, end)
-    assert decode_records(outcome.outputs) == migrated(range(records.start, end))
-    assert outcome.count == end - records.start
+    if not fleet.work.skips and failures:
+        assert len(failures) == 1
+        end = failed[0] + 1
+    assert (fleet.work.bad | fleet.work.poison) & set(range(records.start, end)) <= set(failed)
+    assert outputs == migrated(n for n in range(records.start, end) if n not in failed)
 
 
 def check_nothing_is_left(fleet: Fleet) -> None:
@@ -231,6 +246,7 @@ class Run:
         self.pauses = itertools.cycle(pauses)  # of the consumer
         self.read = self.delivered = 0
         self.outputs: list[dict[str, int]] = []
+        self.failures: list[RecordFailure] = []
         self.error: BaseException | None = None
         for seconds, harm in schedule:
             fleet.later(seconds, partial(fleet.suffer, harm))
@@ -245,43 +261,42 @@ class Run:
             yield chunk_of(self.fleet.work, index)
 
     def receive(
-        self, chunk: Chunk[None], outcome: Outcome[Frame], /
+        self, chunk: Chunk[Any], outcome: Outcome[Frame], /
     ) -> Outcome[list[dict[str, int]]]:
         outputs = decode_records(outcome.outputs)
         return Outcome(chunk.index, outcome.count, outputs, outcome.failures)
 
+    def cut(self, outputs: list[dict[str, int]], count: int, /) -> list[dict[str, int]]:
+        return outputs[:count]
+
     def go(self) -> "Run":
         with ExitStack() as stack:
             executor = enter(stack, self.fleet)
-            outcomes = run_ordered(self.source(), executor, lambda: Window(self.window), sink=self)
+            policy = ErrorPolicy.skip(max_crashes=100) if self.fleet.work.skips else RAISE
+            results = run_ordered(
+                self.source(), executor, lambda: Window(self.window), sink=self, policy=policy
+            )
             try:
-                self.consume(outcomes)
+                self.consume(results)
             except CodeMismatchError as error:
                 self.error = error
         return self
 
-    def consume(self, outcomes: Generator[Outcome[list[dict[str, int]]], None, None]) -> None:
-        for outcome in outcomes:
-            self.outputs += outcome.outputs
-            self.delivered += outcome.count > 0 or outcome.failure is None
-            if outcome.failure is not None:
-                self.error = outcome.failure.exception()
+    def consume(self, results: Generator[ChunkResult[list[dict[str, int]]], None, None]) -> None:
+        for result in results:
+            self.outputs += result.outputs
+            self.failures += result.rejects
+            self.delivered += result.count > 0 or result.failure is None
+            if result.failure is not None:
+                self.failures.append(result.failure)
+                self.error = result.failure.exception()
             self.fleet.advance(next(self.pauses))
 
     def check(self) -> None:
         """It ended as a sequential run would, or blames with good reason."""
-        work = self.fleet.work
-        failing = work.first_failing(range(work.total))
-        end = work.total
-        if self.error is None:
-            assert failing is None
-        else:
-            assert not isinstance(self.error, CodeMismatchError), str(self.error)
-            index = vars(self.error)["record_index"]
-            assert failing is None or index <= failing
-            check_failure(self.fleet, self.error, index)
-            end = index
-        assert self.outputs == migrated(range(end))
+        assert not isinstance(self.error, CodeMismatchError), str(self.error)
+        assert (self.error is None) or not self.fleet.work.skips
+        check_results(self.fleet, range(self.fleet.work.total), self.outputs, self.failures)
         check_nothing_is_left(self.fleet)
 
 
@@ -377,7 +392,8 @@ def test_job_ends_if_every_worker_declines(
     if isinstance(run.error, CodeMismatchError):
         event("given up")
         assert OTHER_CODE in str(run.error)
-        assert run.outputs == migrated(range(len(run.outputs)))
+        delivered = range(len(run.outputs) + len(run.failures))
+        check_results(fleet, delivered, run.outputs, run.failures)
         check_nothing_is_left(fleet)
     else:
         event("ended before")

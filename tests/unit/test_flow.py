@@ -1,7 +1,8 @@
 """The engine's rules, proved over a scripted executor."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,6 +16,7 @@ from hypothesis.stateful import (
 )
 
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
+from pyrmute_tasks.engine.error_policy import RAISE, ChunkFailures, ErrorPolicy
 from pyrmute_tasks.engine.events import (
     ChunkDelivered,
     ChunkDiscarded,
@@ -33,23 +35,48 @@ def make_chunk(index: int, size_bytes: int = 0) -> Chunk[int]:
     return Chunk(index, index * SIZE, SIZE, index, size_bytes)
 
 
-def make_outcome(index: int, fails_at: int | None = None) -> Outcome[list[int]]:
-    """Outputs are the records' indices; `fails_at` is a position within the chunk."""
+def fail(record: int) -> RecordFailure:
+    """A record's failure; that of every tenth record is one that no policy skips."""
+    error = SystemExit if record % 10 == 9 else ValueError
+    return RecordFailure.of(record, Stage.STEP, "", error(f"bad {record}"))
+
+
+def ends_chunk(record: int) -> bool:
+    """Whether a record's failure says that its chunk cannot be run."""
+    return record % 10 == 8
+
+
+def make_outcome(
+    index: int,
+    bad: Collection[int] = (),
+    *,
+    skips: bool = False,
+    records: Iterable[int] | None = None,
+) -> Outcome[list[int]]:
+    """Outputs are the indices of the records that are not bad."""
     start = index * SIZE
-    count = SIZE if fails_at is None else fails_at
-    failure = None
-    if fails_at is not None:
-        position = start + fails_at
-        failure = RecordFailure.of(position, Stage.STEP, "", ValueError(f"bad {position}"))
-    return Outcome(index, count, list(range(start, start + count)), (failure,) if failure else ())
+    failures, outputs = ChunkFailures(skips), []
+    is_final = False
+    for record in range(start, start + SIZE) if records is None else records:
+        if record not in bad:
+            outputs.append(record)
+            continue
+        goes_on = failures(fail(record))
+        is_final = not goes_on or ends_chunk(record)
+        if is_final:
+            break
+    return Outcome(index, len(outputs), outputs, tuple(failures.found), is_final=is_final)
 
 
 class Keep:
     """Delivers outcomes as they come."""
 
-    def receive(self, chunk: Chunk[None], outcome: Outcome[list[int]], /) -> Outcome[list[int]]:
+    def receive(self, chunk: Chunk[Any], outcome: Outcome[list[int]], /) -> Outcome[list[int]]:
         assert chunk.index == outcome.index
         return outcome
+
+    def cut(self, outputs: list[int], count: int, /) -> list[int]:
+        return outputs[:count]
 
 
 KEEP = Keep()
@@ -59,7 +86,8 @@ KEEP = Keep()
 class ScriptedExecutor:
     """Completes what it is told to; when asked to wait with nothing done, the oldest."""
 
-    failures: dict[int, int] = field(default_factory=dict)
+    bad: Collection[int] = ()
+    skips: bool = False
     submitted: list[int] = field(default_factory=list)
     pending: dict[int, Chunk[int]] = field(default_factory=dict)
     arrivals: list[Outcome[list[int]]] = field(default_factory=list)
@@ -72,7 +100,7 @@ class ScriptedExecutor:
 
     def complete(self, index: int) -> None:
         del self.pending[index]
-        self.arrivals.append(make_outcome(index, self.failures.get(index)))
+        self.arrivals.append(make_outcome(index, self.bad, skips=self.skips))
 
     def collect(self, *, wait: bool) -> Iterable[Outcome[list[int]]]:
         if wait and not self.arrivals:
@@ -87,16 +115,25 @@ class ScriptedExecutor:
         self.pending = {index: chunk for index, chunk in self.pending.items() if index < first}
 
 
+some_records = st.frozensets(st.integers(0, 12 * SIZE - 1), max_size=5)
+policies = (
+    st.just(RAISE)
+    | st.just(ErrorPolicy.skip())
+    | st.builds(ErrorPolicy.skip, max_errors=st.integers(0, 6))
+)
+
+
 class FlowMachine(RuleBasedStateMachine):
-    """Completes, repeats and pulls in any order; every chunk may fail at any record."""
+    """Completes, repeats and pulls in any order; every record may fail, under any policy."""
 
     @initialize(
         total=st.integers(0, 12),
         window=st.integers(1, 5),
         byte_limit=st.integers(1, 40),
         sizes=st.lists(st.integers(0, 20), min_size=12, max_size=12),
-        failures=st.dictionaries(st.integers(0, 11), st.integers(0, SIZE - 1), max_size=3),
-        late_failures=st.dictionaries(st.integers(0, 11), st.integers(0, SIZE - 1), max_size=2),
+        bad=some_records,
+        found_late=some_records,
+        policy=policies,
         source_fails=st.booleans(),
     )
     def begin(
@@ -105,8 +142,9 @@ class FlowMachine(RuleBasedStateMachine):
         window: int,
         byte_limit: int,
         sizes: list[int],
-        failures: dict[int, int],
-        late_failures: dict[int, int],
+        bad: frozenset[int],
+        found_late: frozenset[int],
+        policy: ErrorPolicy,
         source_fails: bool,
     ) -> None:
         self.window, self.byte_limit, self.sizes = window, byte_limit, sizes
@@ -114,22 +152,19 @@ class FlowMachine(RuleBasedStateMachine):
         self.read = self.delivered = self.discarded = 0
         self.source_closed = False
         self.outputs: list[int] = []
+        self.rejects: list[int] = []
         self.error: BaseException | None = None
         self.ended = self.left = False
-        self.late_failures = late_failures
-        self.executor = ScriptedExecutor(failures)
-        # By chunk, the position of its first bad record, whoever finds it.
-        self.bad = {
-            index: min(found.get(index, SIZE) for found in (failures, late_failures))
-            for index in {*failures, *late_failures}
-            if index < total
-        }
+        self.found_late, self.policy = found_late, policy
+        self.executor = ScriptedExecutor(bad, policy.skips)
+        self.bad = bad | found_late
         self.run = run_ordered(
             self.source(),
             self.executor,
             lambda: Window(window, byte_limit),
             sink=self,
             observers=Observers((self.observe,)),
+            policy=policy,
         )
 
     def source(self) -> Generator[Chunk[int], None, None]:
@@ -142,16 +177,22 @@ class FlowMachine(RuleBasedStateMachine):
         finally:
             self.source_closed = True
 
-    def receive(self, chunk: Chunk[None], outcome: Outcome[list[int]], /) -> Outcome[list[int]]:
-        place = self.late_failures.get(chunk.index)
-        if place is None or place >= outcome.count:
+    def receive(self, chunk: Chunk[Any], outcome: Outcome[list[int]], /) -> Outcome[list[int]]:
+        kept = chunk.payload is not None
+        assert kept == bool(self.policy.skips and outcome.failures)
+        skips = self.policy.skips
+        late = make_outcome(chunk.index, self.found_late, skips=skips, records=outcome.outputs)
+        if not late.failures:
             return outcome
-        return replace(
-            outcome,
-            outputs=outcome.outputs[:place],
-            count=place,
-            failures=make_outcome(chunk.index, place).failures,
-        )
+        both = sorted((*outcome.failures, *late.failures), key=lambda failure: failure.index)
+        last = late.failures[-1]
+        if late.is_final:
+            both = [failure for failure in both if failure.index <= last.index]
+        return replace(late, failures=tuple(both), is_final=late.is_final or outcome.is_final)
+
+    def cut(self, outputs: list[int], count: int, /) -> list[int]:
+        assert count < len(outputs)
+        return outputs[:count]
 
     def observe(self, event: Event) -> None:
         if isinstance(event, ChunkDelivered):
@@ -169,17 +210,23 @@ class FlowMachine(RuleBasedStateMachine):
     def arrive_again(self, data: st.DataObject) -> None:
         index = data.draw(st.sampled_from(self.executor.submitted))
         if index not in self.executor.pending:
-            outcome = make_outcome(index, self.executor.failures.get(index))
+            outcome = make_outcome(index, self.executor.bad, skips=self.policy.skips)
             self.executor.arrivals.append(outcome)
 
     @rule()
     @precondition(lambda self: not self.ended)
     def pull(self) -> None:
         try:
-            outcome = next(self.run)
-            self.outputs += outcome.outputs
-            if outcome.failure is not None:
-                self.error = outcome.failure.exception()
+            result = next(self.run)
+            assert len(result.outputs) == result.count
+            for number, reject in enumerate(result.rejects):
+                assert [n for n in result.outputs if n < reject.index] == (
+                    result.outputs[: result.position_of(number)]
+                )
+            self.outputs += result.outputs
+            self.rejects += [reject.index for reject in result.rejects]
+            if result.failure is not None:
+                self.error = result.failure.exception()
         except StopIteration:
             self.ended = True
         except OSError as error:
@@ -199,8 +246,26 @@ class FlowMachine(RuleBasedStateMachine):
         pass
 
     @invariant()
-    def outputs_are_a_prefix_in_order(self) -> None:
-        assert self.outputs == list(range(len(self.outputs)))
+    def results_are_a_prefix_in_order(self) -> None:
+        assert self.outputs == sorted(self.outputs)
+        assert self.rejects == sorted(self.rejects)
+        both = sorted(self.outputs + self.rejects)
+        assert both == list(range(len(both)))
+
+    def loop(self) -> tuple[list[int], list[int], int | None]:
+        """What a loop gives: outputs, rejects, and the record at which it ends."""
+        outputs: list[int] = []
+        rejects: list[int] = []
+        for record in range(self.total * SIZE):
+            if record not in self.bad:
+                outputs.append(record)
+                continue
+            most = self.policy.max_errors
+            is_full = isinstance(most, int) and len(rejects) == most
+            if not self.policy.skips or is_full or record % 10 == 9 or ends_chunk(record):
+                return outputs, rejects, record
+            rejects.append(record)
+        return outputs, rejects, None
 
     @invariant()
     def never_more_than_the_window(self) -> None:
@@ -220,21 +285,16 @@ class FlowMachine(RuleBasedStateMachine):
         assert self.source_closed
         if self.left:
             return
-        if not self.bad and not self.source_fails:
-            assert self.error is None
-            assert self.outputs == list(range(self.total * SIZE))
-            return
-        assert self.error is not None
-        if self.bad:
-            first = min(self.bad)
-            expected = first * SIZE + self.bad[first]
-            assert str(self.error) == f"bad {expected}"
-            assert self.error.record_index == expected  # type: ignore[attr-defined]  # set by the flow
-            assert self.outputs == list(range(expected))
-            assert executor.cancelled_from == first + 1
-        else:
+        outputs, rejects, end = self.loop()
+        assert (self.outputs, self.rejects) == (outputs, rejects)
+        if end is not None:
+            assert str(self.error) == f"bad {end}"
+            assert vars(self.error)["record_index"] == end
+            assert executor.cancelled_from == end // SIZE + 1
+        elif self.source_fails:
             assert str(self.error) == "the source broke"
-            assert self.outputs == list(range(self.total * SIZE))
+        else:
+            assert self.error is None
 
 
 TestFlow = FlowMachine.TestCase
@@ -335,7 +395,7 @@ def test_a_chunk_larger_than_the_window_passes_alone() -> None:
 
 
 def test_earlier_failure_wins_and_discarded_chunks_are_reported() -> None:
-    executor = ScriptedExecutor(failures={1: 1, 3: 0})
+    executor = ScriptedExecutor(bad={SIZE + 1, 3 * SIZE})
     events: list[Event] = []
     outcomes = run_ordered(
         (make_chunk(index) for index in range(100)),
@@ -358,6 +418,22 @@ def test_earlier_failure_wins_and_discarded_chunks_are_reported() -> None:
     discarded = {event.chunk: event.ran for event in events if isinstance(event, ChunkDiscarded)}
     assert sorted(discarded) == sorted(set(submitted) - {0, 1})
     assert discarded[5]
+
+
+def test_nothing_is_submitted_behind_a_chunk_that_ended_early() -> None:
+    executor = ScriptedExecutor(bad={10, 13, 19}, skips=True)
+    results = run_ordered(
+        (make_chunk(index) for index in range(100)),
+        executor,
+        lambda: Window(8),
+        sink=KEEP,
+        policy=ErrorPolicy.skip(),
+    )
+    next(results)
+    for index in (6, 4, 3):  # record 19 is in chunk 6
+        executor.complete(index)
+    assert [result.index for result in results] == [1, 2, 3, 4, 5, 6]
+    assert executor.submitted == list(range(9))
 
 
 def test_raising_observer_is_dropped() -> None:

@@ -102,11 +102,14 @@ class NoChunks:
     def receive(self, chunk: Chunk[None], outcome: Outcome[bytes], /) -> Outcome[bytes]:
         return outcome
 
+    def cut(self, outputs: bytes, count: int, /) -> bytes:
+        return outputs
+
 
 def test_fork_that_drops_a_job_does_not_end_it() -> None:
     ended: list[JobReport] = []
     none = NoChunks()
-    with Job(Run("7f3a21c4", (), ended.append), none, none, none) as job:
+    with Job(Run("7f3a21c4", on_end=ended.append), none, none, none) as job:
         pid = os.fork()
         if pid == 0:
             job.__exit__(GeneratorExit, None, None)

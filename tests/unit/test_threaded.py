@@ -63,7 +63,7 @@ def test_finished_outputs_leave_while_the_source_blocks() -> None:
     assert [next(outcomes).index for _ in range(3)] == [0, 1, 2]
     assert source.read == 4  # and that one is waited for
     source.gate.release()
-    executor.failures[3] = 1
+    executor.bad = {10}
     timer = threading.Timer(0.2, lambda: executor.complete(3))
     timer.start()
     failed = next(outcomes)

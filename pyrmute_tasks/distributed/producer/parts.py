@@ -61,18 +61,20 @@ class Resend:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The part was the last of its chunk and is given up.
+    """The part is given up: its one record fails.
 
     Attributes:
-        outcome: The chunk's outcome, which ends with the failure of one record.
+        part: Its key; nobody shall run it any more.
+        outcome: The outcome of its chunk; None while other parts of it are on their way.
     """
 
-    outcome: Outcome[Frame]
+    part: str
+    outcome: Outcome[Frame] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """Do nothing: the part is no longer on its way, or other parts of its chunk still are."""
+    """Do nothing: the part is no longer on its way."""
 
 
 AfterCrash: TypeAlias = Resend | Settled | Ignored

@@ -83,7 +83,7 @@ class Recovery:
         self._clock = clock
         self._code = code
         self._codes: dict[str, str] = {}  # what the workers hold that declined
-        self.deliveries: Deliveries = Deliveries()
+        self.deliveries: Deliveries = Deliveries(skips=spec.skips)
         self.liveness: Liveness = Liveness(
             Deadlines(
                 stall_s=settings.stall_s,
@@ -140,8 +140,9 @@ class Recovery:
                     self._store.put_parts(self._spec.id, frames, gone=replaced)
                 self._send_again(parts)
                 return []
-            case Settled(outcome):
-                return [outcome]
+            case Settled(part, outcome):
+                self._store.put_parts(self._spec.id, [], gone=part)
+                return [outcome] if outcome is not None else []
             case Ignored():
                 return []
 

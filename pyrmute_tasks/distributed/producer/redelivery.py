@@ -83,10 +83,16 @@ class _Assembly:
     outcomes: dict[str, Outcome[Frame]] = field(default_factory=dict)
 
 
+# Above 250 lines: everything that can happen to a part changes the same table.
 class Deliveries:
-    """What has been sent and not been received."""
+    """What has been sent and not been received.
 
-    def __init__(self) -> None:
+    Args:
+        skips: Whether the parts behind a record that failed are wanted, too.
+    """
+
+    def __init__(self, *, skips: bool = False) -> None:
+        self._skips = skips
         self._parts: dict[str, Part] = {}
         self._chunks: dict[int, _Assembly] = {}
         self._empty_since: float | None = None
@@ -189,7 +195,7 @@ class Deliveries:
             if found is None:
                 return None
             known.append(found)
-            if found.failures:
+            if found.ends_early(sibling.chunk) or (found.failures and not self._skips):
                 break
         for sibling in assembly.parts:
             self._parts.pop(sibling.key, None)
@@ -232,13 +238,13 @@ class Deliveries:
             return Resend((part,))
         return self.crashed(part.key, Loss.CLAIM_LOST.value)
 
-    def _give_up(self, part: Part) -> Settled | Ignored:
+    def _give_up(self, part: Part) -> Settled:
         del self._parts[part.key]
         error = ProcessDiedError(part.crashes[-1], len(part.crashes))
         failure = RecordFailure(part.chunk.start, Stage.STEP, "", error)
         empty = join_frames(decode_frame(part.chunk.payload).kind, [])
-        outcome = self._complete(part, Outcome(part.chunk.index, 0, empty, (failure,)))
-        return Settled(outcome) if outcome is not None else Ignored()
+        outcome = Outcome(part.chunk.index, 0, empty, (failure,))
+        return Settled(part.key, self._complete(part, outcome))
 
     def _halve(self, part: Part, may_kill: int) -> Resend:
         del self._parts[part.key]
@@ -340,9 +346,18 @@ def _joined(index: int, outcomes: list[Outcome[Frame]]) -> Outcome[Frame]:
         if outcome.counts is not None:
             counts.migrations.update(outcome.counts.migrations)
             counts.errors.update(outcome.counts.errors)
+    failures = tuple(failure for outcome in outcomes for failure in outcome.failures)
     last = outcomes[-1]
     seconds = sum(outcome.seconds for outcome in outcomes)
     size_bytes = len(frame.payload)
     return Outcome(
-        index, frame.count, frame, last.failures, seconds, last.worker, counts, size_bytes
+        index,
+        frame.count,
+        frame,
+        failures,
+        seconds,
+        last.worker,
+        counts,
+        size_bytes,
+        last.is_final,
     )

@@ -245,10 +245,12 @@ class ChunkRunner:
         counts = HookCounts(hooks=self._manager.hooks) if spec.count_hooks else None
         hooks = self._manager.hooks.live
         with use_hooks(hooks if counts is None else (counts, *hooks)):
-            outputs, count, failure = run_plan(plan, spec.kind, inputs, asked.arguments.start)
+            outputs, count, failures = run_plan(
+                plan, spec.kind, inputs, asked.arguments.start, skips=spec.skips
+            )
         framed = encode_frame(spec.kind, count, outputs, spec.compression)
-        failures = (failure,) if failure is not None else ()
-        return Outcome(asked.chunk, count, framed, failures, counts=counts)
+        found = tuple(failures.found)
+        return Outcome(asked.chunk, count, framed, found, counts=counts, is_final=failures.ended)
 
     def _prepare(self, asked: Assignment, data: bytes) -> tuple[JobSpec, MigrationPlan] | Declined:
         found = self._prepared.get(data)

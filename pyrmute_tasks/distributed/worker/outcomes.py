@@ -6,6 +6,7 @@ from typing import Final
 
 from pyrmute_tasks.distributed.task_arguments import TaskArguments
 from pyrmute_tasks.engine.chunks import Outcome, decode_records, encode_outcome
+from pyrmute_tasks.engine.error_policy import ChunkFailures
 from pyrmute_tasks.errors import FrameError, FrameTooLargeError, RemoteError
 from pyrmute_tasks.failures import RecordFailure, Stage, causes_of, describe_safely
 from pyrmute_tasks.logs import log
@@ -66,7 +67,10 @@ class Assignment:
 
 
 def failed_outcome(asked: Assignment, stage: Stage, error: Exception) -> Outcome[bytes]:
-    """Return the outcome of a part that cannot be run: its first record fails with `error`."""
+    """Return the outcome of a part that cannot be run: its first record fails with `error`.
+
+    That ends the job, also one that skips records that fail.
+    """
     log(
         logging.ERROR,
         "chunk_rejected",
@@ -76,7 +80,7 @@ def failed_outcome(asked: Assignment, stage: Stage, error: Exception) -> Outcome
         error=describe_safely(error),
     )
     failure = RecordFailure.of(asked.arguments.start, stage, "", error)
-    return Outcome(asked.chunk, 0, _EMPTY_OUTPUTS, (failure,))
+    return Outcome(asked.chunk, 0, _EMPTY_OUTPUTS, (failure,), is_final=True)
 
 
 def too_large_outcome(
@@ -89,7 +93,7 @@ def too_large_outcome(
     """
     if inputs.count > 1:
         raise error
-    return failed_outcome(asked, Stage.ENCODE, error)
+    return replace(failed_outcome(asked, Stage.ENCODE, error), is_final=False)
 
 
 def with_worker(outcome: Outcome[bytes], worker: str, seconds: float) -> Outcome[bytes]:
@@ -126,23 +130,32 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 
 def run_plan(
-    plan: MigrationPlan, kind: FrameKind, inputs: Frame, start: int
-) -> tuple[bytes, int, RecordFailure | None]:
+    plan: MigrationPlan, kind: FrameKind, inputs: Frame, start: int, *, skips: bool = False
+) -> tuple[bytes, int, ChunkFailures]:
     """Run a plan over a frame of records.
 
+    Args:
+        plan: The plan.
+        kind: How the job's records are sent.
+        inputs: The records.
+        start: Index of the first one.
+        skips: Whether to go on behind a record that fails.
+
     Returns:
-        The outputs, their number, and the failure of the record that stopped it.
+        The outputs, their number, and the failures.
 
     Raises:
         FrameError: If the frame does not hold what it announces.
     """
     if inputs.kind is not kind:
         raise FrameError("a frame is of another kind than its job")
+    failures = ChunkFailures(skips)
     if kind is FrameKind.LINES:
         lines = bytes(inputs.payload)
         # A line holds {} at least. A bomb of empty ones would become a list many times its size.
         if lines.count(b"\n") != inputs.count or len(lines) < _LEAST_LINE * inputs.count:
             raise FrameError("a frame does not hold the records it announces")
-        return plan.migrate_lines(lines, start)
-    records, failure = plan.run(decode_records(inputs), _PACKED, start)
-    return join_packed(records), len(records), failure
+        outputs, count, _ = plan.migrate_lines(lines, start, failures)
+        return outputs, count, failures
+    records, _ = plan.run(decode_records(inputs), _PACKED, start, failures)
+    return join_packed(records), len(records), failures

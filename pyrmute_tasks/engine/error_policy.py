@@ -1,0 +1,249 @@
+"""What becomes of records that fail: the first one ends the job, or they are skipped.
+
+A policy judges failures in the order of the input, so a job on any number of workers ends at the
+same record as a loop.
+"""
+
+import enum
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final, Literal, Self, TypeAlias
+
+from pyrmute_tasks.errors import ConfigurationError, ProcessDiedError
+from pyrmute_tasks.failures import RecordFailure
+
+__all__ = [
+    "RAISE",
+    "RAISING",
+    "ChunkFailures",
+    "ErrorHandling",
+    "ErrorPolicy",
+    "FailureJudge",
+    "OnError",
+    "OnErrorLike",
+    "OnReject",
+]
+
+_LEAST_RECORDS: Final = 1000  # before which a share of failures says little
+_MAX_CRASHES: Final = 10
+_PERCENT: Final = re.compile(r"(\d{1,3}(?:\.\d{1,9})?) ?%")
+_NUMBER: Final = re.compile(r"\d{1,18}")
+
+
+class OnError(enum.StrEnum):
+    """What happens when a record fails."""
+
+    RAISE = "raise"  # the job ends with its error
+    SKIP = "skip"  # the record is left out of the output, and the job goes on
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorPolicy:
+    """Which failures of records a job survives.
+
+    Failures are judged one by one in the order of the input. Only an `Exception` is skipped: a
+    step that raises `SystemExit` or `KeyboardInterrupt` ends the job.
+
+    Attributes:
+        on_error: Whether a record that fails ends the job or is skipped.
+        max_errors: Most records to skip: a number, ``100`` or ``"100"``, or a share of the
+            records so far, ``"0.1%"``, judged from 1,000 records on. The next failure ends the
+            job. None for no limit.
+        max_crashes: Most records to skip that ended the process that ran them.
+
+    Raises:
+        ConfigurationError: If `max_errors` or `max_crashes` cannot be understood, or limits
+            failures that are not skipped.
+    """
+
+    on_error: OnError = OnError.RAISE
+    max_errors: int | str | None = None
+    max_crashes: int = _MAX_CRASHES
+
+    def __post_init__(self) -> None:
+        if self.max_errors is not None:
+            _read_limit(self.max_errors)
+            if not self.skips:
+                raise ConfigurationError(
+                    "max_errors limits the records that are skipped; add --on-error skip "
+                    "(on_error='skip' in Python)"
+                )
+        if type(self.max_crashes) is not int or self.max_crashes < 0:
+            raise ConfigurationError(f"max_crashes must be 0 or more, not {self.max_crashes!r}")
+
+    @classmethod
+    def skip(cls, max_errors: int | str | None = None, max_crashes: int = _MAX_CRASHES) -> Self:
+        """Return a policy that skips records that fail, up to a limit.
+
+        Args:
+            max_errors: Most records to skip: a number, or a share as ``"0.1%"``; None for no limit.
+            max_crashes: Most records to skip that ended the process that ran them.
+
+        Returns:
+            The policy.
+
+        Raises:
+            ConfigurationError: If a limit cannot be understood.
+        """
+        return cls(OnError.SKIP, max_errors, max_crashes)
+
+    @classmethod
+    def of(cls, on_error: "OnErrorLike") -> "ErrorPolicy":
+        """Return the policy that an argument means.
+
+        Args:
+            on_error: ``"raise"``, ``"skip"``, or a policy.
+
+        Returns:
+            The policy.
+
+        Raises:
+            ConfigurationError: If it means none.
+        """
+        if isinstance(on_error, ErrorPolicy):
+            return on_error
+        try:
+            return ErrorPolicy(OnError(on_error))
+        except ValueError:
+            raise ConfigurationError(
+                f"on_error must be 'raise', 'skip' or an ErrorPolicy, not {on_error!r}"
+            ) from None
+
+    @property
+    def skips(self) -> bool:
+        """Whether records that fail are skipped."""
+        return self.on_error is OnError.SKIP
+
+
+OnErrorLike: TypeAlias = Literal["raise", "skip"] | OnError | ErrorPolicy
+"""What a caller may give as ``on_error``."""
+
+OnReject: TypeAlias = Callable[[RecordFailure], object]
+"""Called with the failure of each record that is skipped."""
+
+RAISE: Final = ErrorPolicy()
+
+
+class FailureJudge:
+    """Judges the failures of one job, in the order of the input.
+
+    Args:
+        policy: The policy.
+
+    Attributes:
+        exceeded: The limit that ended the job, in words; empty if none did.
+    """
+
+    def __init__(self, policy: ErrorPolicy) -> None:
+        self.exceeded = ""
+        self._policy = policy
+        self._limit = _read_limit(policy.max_errors)
+        self._errors = self._crashes = 0
+
+    def __call__(self, failure: RecordFailure) -> bool:
+        """Return whether to skip the record; the first that is not ends the job."""
+        if not _may_skip(self._policy.skips, failure):
+            return False
+        self._errors += 1
+        self._crashes += isinstance(failure.error, ProcessDiedError)
+        self.exceeded = self._find_exceeded(failure.index + 1)
+        return not self.exceeded
+
+    def _find_exceeded(self, records: int) -> str:
+        limit, errors = self._limit, self._errors
+        if isinstance(limit, int) and errors > limit:
+            return f"more than {limit:,} records failed, the limit of max_errors"
+        if isinstance(limit, Fraction) and records >= _LEAST_RECORDS and errors > limit * records:
+            share = self._policy.max_errors
+            return f"{errors:,} of {records:,} records failed, more than max_errors of {share}"
+        if self._crashes > self._policy.max_crashes:
+            return (
+                f"more than {self._policy.max_crashes:,} records ended the process that ran them, "
+                "the limit of max_crashes"
+            )
+        return ""
+
+
+class ChunkFailures:
+    """Collects the failures of one chunk, where the chunk runs.
+
+    How many a job survives is judged where chunks are delivered in order.
+
+    Args:
+        skips: Whether to go on behind a record that fails.
+
+    Attributes:
+        found: The failures, in order.
+        ended: Whether the last one ended the run of the chunk.
+    """
+
+    def __init__(self, skips: bool) -> None:
+        self.found: list[RecordFailure] = []
+        self.ended = False
+        self._skips = skips
+
+    def __call__(self, failure: RecordFailure) -> bool:
+        """Return whether to skip the record."""
+        self.found.append(failure)
+        self.ended = not _may_skip(self._skips, failure)
+        return not self.ended
+
+
+def _may_skip(skips: bool, failure: RecordFailure) -> bool:
+    # A loop would not go on behind an exit or an interrupt, either.
+    return skips and isinstance(failure.error, Exception)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorHandling:
+    """A policy, and who is told of the records that it skips.
+
+    Attributes:
+        policy: The policy.
+        on_reject: Called with the failure of each record that is skipped, in order.
+
+    Raises:
+        ConfigurationError: If no record is ever skipped of which `on_reject` could be told.
+    """
+
+    policy: ErrorPolicy = RAISE
+    on_reject: OnReject | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_reject is not None and not self.policy.skips:
+            raise ConfigurationError(
+                "on_reject is called with records that are skipped; add on_error='skip'"
+            )
+
+    @classmethod
+    def of(cls, on_error: OnErrorLike, on_reject: OnReject | None) -> Self:
+        """Return how the arguments of a call handle errors.
+
+        Raises:
+            ConfigurationError: If they make no sense.
+        """
+        return cls(ErrorPolicy.of(on_error), on_reject)
+
+    def tell(self, failure: RecordFailure) -> None:
+        """Tell of a record that is skipped."""
+        if self.on_reject is not None:
+            self.on_reject(failure)
+
+
+RAISING: Final = ErrorHandling()
+
+
+def _read_limit(max_errors: int | str | None) -> int | Fraction | None:
+    if max_errors is None:
+        return None
+    text = str(max_errors).strip() if type(max_errors) in (int, str) else ""
+    if _NUMBER.fullmatch(text):
+        return int(text)
+    share = _PERCENT.fullmatch(text)
+    if share is not None and (limit := Fraction(share[1]) / 100) <= 1:
+        return limit
+    raise ConfigurationError(
+        f"max_errors must be a number such as 100 or a share such as '0.1%', not {max_errors!r}"
+    )

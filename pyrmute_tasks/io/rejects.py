@@ -1,0 +1,165 @@
+"""The rejects of a job as JSON lines: one for each record that was skipped, in order."""
+
+import json
+import os
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+import pydantic_core
+
+from pyrmute_tasks.engine.error_policy import ErrorPolicy
+from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.failures import RecordFailure
+from pyrmute_tasks.io.open_files import SourceFile, TargetFile, refuse_same_file
+from pyrmute_tasks.io.output_file import Output, open_output
+from pyrmute_tasks.io.output_place import check_output
+
+__all__ = ["RejectsFile", "check_rejects", "rejects_to_lines"]
+
+
+def check_rejects(
+    path: str | os.PathLike[str] | None,
+    policy: ErrorPolicy,
+    *,
+    source: SourceFile,
+    target: TargetFile,
+    overwrite: bool = True,
+    with_records: bool = False,
+) -> None:
+    """Check that a file can take the rejects of a job, if one is to.
+
+    Raises:
+        ConfigurationError: If it cannot be written, is the job's source or target, or there will
+            be no rejects; or if records are to be written to no file.
+    """
+    if path is None:
+        if with_records:
+            raise ConfigurationError(
+                "the records of rejects need a file; add --rejects FILE (rejects=… in Python)"
+            )
+        return
+    if not policy.skips:
+        raise ConfigurationError(
+            "rejects are records that are skipped; add --on-error skip (on_error='skip' in Python)"
+        )
+    source_path = source if isinstance(source, (str, os.PathLike)) else None
+    if source_path is None:
+        refuse_same_file(source, path)
+    place = check_output(path, source=source_path, overwrite=overwrite)
+    if place.is_stream or not isinstance(target, (str, os.PathLike)):
+        return
+    if place.path == check_output(target).path:
+        raise ConfigurationError(
+            f"cannot write the rejects to {os.fspath(path)}: it is the output; name another file"
+        )
+
+
+class RejectsFile:
+    """A file of rejects, which appears when it is whole, as the output does; a context manager.
+
+    Args:
+        path: The file, or a pipe or device.
+        job: The job's id.
+        source: The file that is read.
+        overwrite: Replace a file that exists.
+        keep_partial: Keep what was written when the job fails.
+        with_records: Write the records, and what errors quote from them.
+
+    Raises:
+        ConfigurationError: If the file cannot be written, or must not be.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        job: str,
+        source: SourceFile,
+        overwrite: bool = True,
+        keep_partial: bool = False,
+        with_records: bool = False,
+    ) -> None:
+        self._output: Output = open_output(
+            path, job=job, source=source, overwrite=overwrite, keep_partial=keep_partial
+        )
+        self._with_records = with_records
+
+    def __enter__(self) -> Self:
+        """Create the file.
+
+        Raises:
+            OutputInUseError: If another run is writing it.
+            ConfigurationError: If it cannot be written.
+        """
+        self._output.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._output.__exit__(kind, error, traceback)
+
+    def write(self, rejects: Iterable[RecordFailure]) -> None:
+        """Append rejects.
+
+        Raises:
+            ConfigurationError: If they cannot be written.
+        """
+        lines = rejects_to_lines(rejects, with_records=self._with_records)
+        if lines:
+            self._output.write(lines)
+
+    def commit(self) -> None:
+        """Give the file its name: it is whole.
+
+        Raises:
+            ConfigurationError: If it cannot be written.
+        """
+        self._output.commit()
+
+
+def rejects_to_lines(rejects: Iterable[RecordFailure], *, with_records: bool = False) -> bytes:
+    """Return rejects as JSON lines.
+
+    Args:
+        rejects: The failures of records that were skipped.
+        with_records: Include the records, and what errors quote from them.
+    """
+    return b"".join(_to_line(reject, with_records=with_records) for reject in rejects)
+
+
+def _to_line(reject: RecordFailure, *, with_records: bool) -> bytes:
+    place = reject.place
+    values: dict[str, Any] = {
+        "index": reject.index,
+        "file": place.file if place else None,
+        "line": place.line if place else None,
+        "offset": place.offset if place else None,
+        "length": place.length if place else None,
+        "digest": place.digest if place else None,
+        "step": reject.step or None,
+        "type": reject.type_name,
+        "message": reject.describe(with_text=with_records),
+        "field": reject.field or None,
+    }
+    text = json.dumps(values, ensure_ascii=False)
+    if with_records:
+        record = place.text if place else None
+        text = f'{text[:-1]}, "record": {_record(record)}}}'
+    # A file's name may hold bytes that are no UTF-8; an escape stands for them in JSON.
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _record(line: bytes | None) -> str:
+    """Return a line as JSON: what it holds, or a string if that is no JSON."""
+    if line is None:
+        return "null"
+    try:
+        pydantic_core.from_json(line, allow_inf_nan=False)
+        return line.decode().strip()
+    except ValueError:
+        return json.dumps(line.decode("utf-8", "backslashreplace"), ensure_ascii=False)
