@@ -10,7 +10,6 @@ from typing import Any, Self
 import pytest
 
 from pyrmute_tasks.distributed.app import create_app
-from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.distributed.producer.broker import Broker
 from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
 from pyrmute_tasks.distributed.store import Store
@@ -22,8 +21,8 @@ from pyrmute_tasks.errors import JobError
 from pyrmute_tasks.local.executors import ProcessExecutor, ThreadExecutor, pack_or_pickle
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.wire.frames import Compression, FrameKind, pack_record
+from tests.fleets import Fleet, RabbitMQ, private_fleet, rabbitmq_fleet
 from tests.people import broken_step, manager, person
-from tests.rabbitmq import RabbitMQFleet, rabbitmq_fleet
 
 HOP = ("Person", "1.0.0", "3.0.0")
 PLAN = manager.plan(*HOP)
@@ -84,14 +83,14 @@ class Framed:
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[EmbeddedFleet]:
-    with EmbeddedFleet("tests.people:manager", 2, Settings()) as fleet:
+def fleet() -> Iterator[Fleet]:
+    with private_fleet("tests.people:manager", 2) as fleet:
         yield fleet
 
 
 @pytest.fixture(scope="module")
-def fleet_on_rabbitmq() -> Iterator[RabbitMQFleet]:
-    with rabbitmq_fleet(2) as fleet:
+def fleet_on_rabbitmq(rabbitmq: RabbitMQ) -> Iterator[Fleet]:
+    with rabbitmq_fleet(rabbitmq, 2) as fleet:
         yield fleet
 
 
