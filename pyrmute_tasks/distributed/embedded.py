@@ -49,6 +49,7 @@ _MALLOC: Final = (
 )
 # Without -P a file `redis.py` in the current directory would be taken for the library.
 _DEATH_S: Final = 1.0  # a process that was killed may take a moment to be gone
+_NO_EVENTS: Final = {"worker_send_task_events": False}  # nobody can reach its broker to see them
 _COMMAND: Final = (sys.executable, "-P", "-m", "pyrmute_tasks")
 # What steers Celery in this process's environment is about somebody else's fleet.
 _NOT_INHERITED: Final = (ENV_PREFIX, "CELERY_", "REMAP_SIGTERM")
@@ -123,7 +124,11 @@ class EmbeddedFleet:
         _look_after_forks()
         socket = self._directory / _SOCKET
         self.settings = replace(
-            self.settings, broker_url=f"unix://{socket}", store_url="", manager=self._manager
+            self.settings,
+            broker_url=f"unix://{socket}",
+            store_url="",
+            manager=self._manager,
+            celery_config=_NO_EVENTS | dict(self.settings.celery_config),
         )
         self._server = self._spawn("valkey", _server_command(socket))
         self._wait_for_server()
