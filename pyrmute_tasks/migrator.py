@@ -6,10 +6,10 @@ Sources, jobs, the fleet and sinks are put together here and nowhere else.
 import os
 import threading
 import weakref
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -22,8 +22,7 @@ from pyrmute_tasks.engine.job_spec import JobSpec, new_job_id
 from pyrmute_tasks.engine.pipeline import Sink, Window
 from pyrmute_tasks.engine.records import RecordSink, RecordSource
 from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
-from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
-from pyrmute_tasks.io.output_file import open_output
+from pyrmute_tasks.file_runs import ByReference, FileOptions, FileRun, Jobs
 from pyrmute_tasks.local.batches import Parallelism
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.plans.retry import Retry
@@ -200,18 +199,24 @@ class Migrator(BatchCalls):
         chunk_size: int | None = None,
         overwrite: bool = True,
         keep_partial: bool = False,
+        by_reference: ByReference | str = ByReference.AUTO,
+        max_line_bytes: int | None = None,
         observers: tuple[Observer, ...] = (),
     ) -> JobReport:
         """Migrate a file of JSON lines into another.
 
-        The workers decode, migrate, validate and write; this process moves bytes. The output
-        equals that of a loop of ``migrate`` and ``model_dump_json()``. It appears under its name
-        once it is whole, with the mode and owner of the file it replaces. A pipe or a device is
-        written to directly.
+        The workers decode, migrate, validate and write. By reference, they also read the source
+        and write what comes of it; otherwise this process moves the bytes. The output equals that
+        of a loop of ``migrate`` and ``model_dump_json()``. It appears under its name once it is
+        whole, with the mode and owner of the file it replaces. A pipe or a device is written to
+        directly.
 
         Args:
-            source: JSON objects, one a line.
-            target: The output: a file, a link to one, a pipe, or a device such as ``/dev/stdout``.
+            source: JSON objects, one a line: a file, or by reference also a folder of files or a
+                pattern, whose files are read in sorted order.
+            target: The output: a file, a link to one, a pipe, or a device such as ``/dev/stdout``;
+                or by reference a folder, that exists or ends with a slash, which gets files
+                ``part-00000.jsonl``, … in order and ``_manifest.json``.
             name: The model's name.
             from_version: Version of the records.
             to_version: Version of the outputs.
@@ -219,7 +224,12 @@ class Migrator(BatchCalls):
             overwrite: Replace `target` if it exists; by default that is an error.
             keep_partial: On failure, keep the output before it; ``last_report.partial_path`` says
                 where: ``<target>.partial`` unless that exists.
-            observers: Called with the job's events.
+            by_reference: Whether workers read and write the files themselves: ``"auto"`` (if they
+                can, from 1 MiB on), ``"always"`` or ``"never"``. Workers of an embedded fleet can;
+                others need ``--root`` for the folders of both, and a secret.
+            max_line_bytes: Longest line by reference; a longer one is an error of its record.
+            observers: Called with the job's events. Of ranges by reference, `ChunkSubmitted` and
+                `ChunkSettled` count bytes, since nobody has counted their records.
 
         Raises:
             ConfigurationError: If a file cannot be read or written, or both are the same.
@@ -239,6 +249,8 @@ class Migrator(BatchCalls):
             chunk_size=chunk_size,
             overwrite=overwrite,
             keep_partial=keep_partial,
+            by_reference=by_reference,
+            max_line_bytes=max_line_bytes,
             observers=observers,
         )
         if report.failure is not None:
@@ -256,6 +268,8 @@ class Migrator(BatchCalls):
         chunk_size: int | None = None,
         overwrite: bool = True,
         keep_partial: bool = False,
+        by_reference: ByReference | str = ByReference.AUTO,
+        max_line_bytes: int | None = None,
         observers: tuple[Observer, ...] = (),
     ) -> JobReport:
         """Migrate a file like `migrate_file`, but return a record's failure instead of raising it.
@@ -268,29 +282,33 @@ class Migrator(BatchCalls):
         """
         plan = self._manager.plan(name, from_version, to_version)
         plan.target  # noqa: B018  # raise for a missing target before anything is started
-        lines = JsonlSource(source, chunk_size, self._window_bytes, self._settings.compression)
-        sink = JsonlSink(self._manager.hooks)
-        job_id = self._new_job_id()
-        output = open_output(
-            target, job=job_id, source=source, overwrite=overwrite, keep_partial=keep_partial
+        options = FileOptions(
+            source=source,
+            target=target,
+            chunk_size=chunk_size,
+            overwrite=overwrite,
+            keep_partial=keep_partial,
+            by_reference=ByReference(by_reference),
+            max_line_bytes=max_line_bytes,
         )
+        jobs = Jobs(
+            settings=self._settings,
+            hooks=self._manager.hooks,
+            window_bytes=self._window_bytes,
+            is_embedded=self._embed,
+            new_id=self._new_job_id,
+            fleet=self._open,
+            start=partial(self._job, plan, observers=observers),
+        )
+        run = FileRun(options, jobs)
         try:
-            # The output first: if another run has it, no fleet is started.
-            with output, self._job(plan, lines, sink, job_id, observers) as job:
-                for outcome in job.outcomes():
-                    if outcome.count:  # an empty frame may hold no lines
-                        output.write(outcome.outputs.payload)
-                if job.report.failure is None:
-                    output.finish()
+            run.run()
         finally:
-            self._note_partial(job_id, output.kept_path)
+            report = self._last_report
+            if report is not None and report.job == run.job_id and run.kept_path is not None:
+                self._last_report = replace(report, partial_path=str(run.kept_path))
         assert self._last_report is not None
         return self._last_report
-
-    def _note_partial(self, job: str, path: Path | None) -> None:
-        report = self._last_report
-        if report is not None and report.job == job and path is not None:
-            self._last_report = replace(report, partial_path=str(path))
 
     # --- before a job -------------------------------------------------------------------------
 
@@ -362,6 +380,7 @@ class Migrator(BatchCalls):
         sink: Sink[Frame, Delivered],
         job_id: str,
         observers: tuple[Observer, ...] = (),
+        check: Callable[[], None] = lambda: None,
     ) -> Job[bytes, Frame, Delivered]:
         spec = JobSpec(
             job_id,
@@ -379,7 +398,7 @@ class Migrator(BatchCalls):
             job_id,
             source,
             sink,
-            self._open().job(spec, plan.fingerprint_tree),
+            self._open().job(spec, plan.fingerprint_tree, check),
             window=self._window,
             observers=observers,
             on_end=self._note,

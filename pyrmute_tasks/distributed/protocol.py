@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 from pyrmute_tasks.wire.frames import unpack
 
 __all__ = [
+    "STORAGE",
     "TOO_LARGE",
     "Arrivals",
     "Claim",
@@ -27,6 +28,9 @@ Outcomes: TypeAlias = Sequence[tuple[str, bytes | memoryview]]
 
 TOO_LARGE: Final = "its outputs are more than the store takes as one value"
 """How a part ended whose outputs must travel in halves."""
+
+STORAGE: Final = "storage: "
+"""How the reason begins of a worker that cannot run a range by reference."""
 
 _MAX_SLOTS: Final = 10_000  # of one worker
 _MAX_BEAT_S: Final = 3600.0
@@ -61,6 +65,7 @@ class WorkerInfo:
         running: Ids of the tasks it runs.
         silent_s: Seconds since it last said that it lives, by the store's clock.
         beats_every_s: How often it says so.
+        has_roots: It takes ranges by reference, in some folders.
     """
 
     name: str
@@ -68,6 +73,7 @@ class WorkerInfo:
     running: frozenset[str]
     silent_s: float
     beats_every_s: float = 1.0
+    has_roots: bool = False
 
     @property
     def is_serving(self) -> bool:
@@ -140,13 +146,14 @@ class Arrivals:
 
 @dataclass(frozen=True, slots=True)
 class Decline:
-    """A worker that holds other code than a job's producer did not take a part.
+    """A worker did not take a part: it holds other code than the producer, or cannot reach it.
 
     Attributes:
         part: The part's key.
         task: Id of the task that brought it.
         worker: The worker's name.
-        code: What it holds: the fingerprint, or what is missing.
+        code: What it holds: the fingerprint, or what is missing; or, behind `STORAGE`, why it
+            cannot read or write the part's range.
     """
 
     part: str
@@ -209,4 +216,5 @@ def read_heartbeat(name: bytes, value: bytes, now: float) -> WorkerInfo:
         raise ValueError
     if type(every_s) is not float or not 0 < every_s <= _MAX_BEAT_S:
         raise ValueError
-    return WorkerInfo(name.decode(), slots, frozenset(told["running"]), now - said_at, every_s)
+    running, has_roots = frozenset(told["running"]), told.get("has_roots") is True
+    return WorkerInfo(name.decode(), slots, running, now - said_at, every_s, has_roots)

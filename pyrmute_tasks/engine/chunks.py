@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any, Final, Generic, TypeVar
@@ -14,8 +14,11 @@ from pyrmute_tasks.errors import (
     FrameTooLargeError,
     UnsupportedValueError,
 )
-from pyrmute_tasks.failures import RecordFailure
+from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookCounts
+from pyrmute_tasks.ranges.frames import Range, read_pieces, to_frame
+from pyrmute_tasks.ranges.halving import given_up, halves_of
+from pyrmute_tasks.ranges.lines import line_of
 from pyrmute_tasks.wire.frames import (
     MAX_FRAME_BYTES,
     Compression,
@@ -40,9 +43,11 @@ __all__ = [
     "decode_records",
     "encode_outcome",
     "encode_packed",
+    "given_up_outcome",
+    "join_failures",
     "join_frames",
     "pack_each",
-    "split_frame",
+    "split_chunk",
 ]
 
 Payload = TypeVar("Payload")
@@ -65,12 +70,7 @@ class Origin:
 
     def line_of(self, position: int) -> int:
         """Return the line number of the chunk's record at `position`."""
-        offset = position
-        for blank in self.blank_lines:
-            if blank > offset:
-                break
-            offset += 1
-        return self.first_line + offset
+        return self.first_line + line_of(position, self.blank_lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,14 @@ class Chunk(Generic[Payload]):
 
     Attributes:
         index: Position among the job's chunks, counted from 0.
-        start: Index of its first record in the whole input.
-        count: How many records it holds.
+        start: Index of its first record in the whole input; of its first byte, if it is a range.
+        count: How many records it holds; how many bytes, if it is a range.
         payload: The records: a list of them, or the bytes of a frame.
-        size_bytes: Size of the payload, for the window; 0 if unknown.
+        size_bytes: Size of the payload, for the window; of a range's records, for progress; 0 if
+            unknown.
         origin: The place of the records in their file, for messages.
+        is_range: Its records stay where they are: it takes no memory, and of the window only
+            a slot until it has settled.
     """
 
     index: int
@@ -92,10 +95,13 @@ class Chunk(Generic[Payload]):
     payload: Payload
     size_bytes: int = 0
     origin: Origin | None = None
+    is_range: bool = False
 
     def without_payload(self) -> "Chunk[None]":
         """Return the chunk without its records."""
-        return Chunk(self.index, self.start, self.count, None, self.size_bytes, self.origin)
+        return Chunk(
+            self.index, self.start, self.count, None, self.size_bytes, self.origin, self.is_range
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,9 +237,28 @@ def decode_records(frame: Frame) -> list[Any]:
     return records
 
 
-def split_frame(data: bytes) -> list[tuple[bytes, int]]:
-    """Split a chunk's frame into two frames of half the records, each with its count."""
-    frame = decode_frame(data)
+def split_chunk(chunk: Chunk[bytes]) -> list[Chunk[bytes]]:
+    """Split a chunk into two with half of the records each; none if it holds only one.
+
+    Raises:
+        ConfigurationError: If it is a range of a file that cannot be read any more.
+    """
+    frame = decode_frame(chunk.payload)
+    if frame.kind is FrameKind.RANGES:
+        ranges = halves_of(Range.from_frame(frame))
+        halves = [(half.to_frame(), half.stop - half.start) for half in ranges]
+    else:
+        halves = _split_frame(frame) if frame.count > 1 else []
+    chunks = []
+    start = chunk.start
+    for payload, count in halves:
+        size = count if chunk.is_range else len(payload)
+        chunks.append(replace(chunk, start=start, count=count, payload=payload, size_bytes=size))
+        start += count
+    return chunks
+
+
+def _split_frame(frame: Frame) -> list[tuple[bytes, int]]:
     middle = frame.count // 2
     if frame.kind is FrameKind.LINES:
         lines = [line + b"\n" for line in bytes(frame.payload).split(b"\n")[:-1]]
@@ -250,12 +275,38 @@ def split_frame(data: bytes) -> list[tuple[bytes, int]]:
 
 def join_frames(kind: FrameKind, frames: list[Frame]) -> Frame:
     """Join the outputs of consecutive parts."""
+    if kind is FrameKind.RANGES:
+        return to_frame(piece for frame in frames for piece in read_pieces(frame))
     frames = [frame for frame in frames if frame.count]  # an empty one may be of any kind
     count = sum(frame.count for frame in frames)
     if kind is FrameKind.LINES:
         return Frame(kind, count, b"".join(frame.payload for frame in frames))
     records = [record for frame in frames for record in decode_records(frame)]
     return Frame(kind, count, _packed(records))
+
+
+def given_up_outcome(chunk: Chunk[bytes], error: BaseException) -> Outcome[Frame]:
+    """Return the outcome of a chunk of one record that failed with `error` and has no output."""
+    frame = decode_frame(chunk.payload)
+    if frame.kind is FrameKind.RANGES:
+        outputs, index = given_up(Range.from_frame(frame)), 0
+    else:
+        outputs, index = join_frames(frame.kind, []), chunk.start
+    return Outcome(chunk.index, 0, outputs, (RecordFailure(index, Stage.STEP, "", error),))
+
+
+def join_failures(outcomes: Iterable[Outcome[Frame]]) -> tuple[RecordFailure, ...]:
+    """Return the failures of consecutive parts of a chunk.
+
+    Those of ranges tell records from their part's first on, and are counted from the chunk's.
+    """
+    failures: list[RecordFailure] = []
+    before = 0
+    for outcome in outcomes:
+        failures += [replace(each, index=before + each.index) for each in outcome.failures]
+        if outcome.outputs.kind is FrameKind.RANGES:
+            before += sum(piece.records_in for piece in read_pieces(outcome.outputs))
+    return tuple(failures)
 
 
 def _packed(records: list[Any]) -> bytes:
@@ -318,6 +369,8 @@ def check_outcome(outcome: Outcome[Frame], chunk: Chunk[Any]) -> Outcome[Frame]:
     Raises:
         FrameError: If it does not.
     """
+    if chunk.is_range:
+        return _check_pieces(outcome, chunk)
     failed = [failure.index for failure in outcome.failures]
     end = chunk.start + chunk.count
     fits = outcome.index == chunk.index and outcome.count == outcome.outputs.count
@@ -327,10 +380,27 @@ def check_outcome(outcome: Outcome[Frame], chunk: Chunk[Any]) -> Outcome[Frame]:
         fits = fits and failed == sorted(set(failed))
         fits = fits and chunk.start <= failed[0] and failed[-1] < end
     if not fits:
-        raise FrameError(
-            f"an outcome of chunk {chunk.index} is damaged: it is not about its records"
-        )
+        raise _not_about_it(chunk)
     return outcome
+
+
+def _check_pieces(outcome: Outcome[Frame], chunk: Chunk[bytes]) -> Outcome[Frame]:
+    pieces = read_pieces(outcome.outputs)
+    failed = [failure.index for failure in outcome.failures]
+    fits = outcome.index == chunk.index and outcome.count == outcome.outputs.count
+    if pieces:
+        wanted = Range.from_frame(chunk.payload)
+        fits = fits and [(wanted.start, wanted.stop)] == [(one.start, one.stop) for one in pieces]
+        fits = fits and failed == [place.record for place in pieces[0].places]
+    else:
+        fits = fits and failed == [0]  # what could not be run at all
+    if not fits:
+        raise _not_about_it(chunk)
+    return outcome
+
+
+def _not_about_it(chunk: Chunk[Any]) -> FrameError:
+    return FrameError(f"an outcome of chunk {chunk.index} is damaged: it is not about its records")
 
 
 def _is_sound(outcome: Outcome[Frame]) -> bool:

@@ -8,6 +8,8 @@ The rules:
 
 * A slot of the window is taken when a chunk is submitted and freed when it has been *delivered
   in order*, so one slow chunk cannot make the buffer behind it grow.
+* A range takes its slot only until it has settled: its outcome is some hundred bytes, and a
+  straggler must not keep others from running.
 * Nothing is read from the source unless a slot is free; the consumer's pull drives it all.
 * After a failure in chunk *k* nothing behind *k* is submitted, and pending chunks behind it are
   cancelled; everything before it is awaited and delivered, then the outputs before the failing
@@ -148,7 +150,10 @@ def run_ordered(
             flow.fill()
             if not flow.held:
                 break
-            chunk, outcome = flow.next_in_order()
+            found = flow.next_in_order()
+            if found is None:
+                continue
+            chunk, outcome = found
             finished = sink.finish(chunk, outcome)
             if _ends_job(finished):
                 flow.stop_behind(chunk.index)
@@ -186,6 +191,7 @@ class _Flow(Generic[In, Out]):
         self._growth = _GROWTH  # moving average of outcome size relative to input size
         self._waiting: Chunk[In] | None = None  # read, but too large for the free window
         self._arrived: dict[int, Outcome[Out]] = {}
+        self._aside: set[int] = set()  # ranges that have arrived, and take no slot any more
         self._next = 0
         self._limit: int | None = None  # index of the earliest chunk known to have failed
         self._chunks = chunks
@@ -201,11 +207,11 @@ class _Flow(Generic[In, Out]):
         outputs do not wait for the window to fill.
         """
         window = self._window()
-        while self._limit is None and len(self.held) < window.chunks:
+        while self._limit is None and len(self.held) - len(self._aside) < window.chunks:
             chunk = self._waiting or self._read()
             if chunk is None:
                 return
-            charge = int(chunk.size_bytes * max(1.0, self._growth))
+            charge = 0 if chunk.is_range else int(chunk.size_bytes * max(1.0, self._growth))
             if self.held and self._held_bytes + charge > window.size_bytes:
                 self._waiting = chunk
                 return
@@ -244,11 +250,14 @@ class _Flow(Generic[In, Out]):
             if self._limit is not None or self._next in self._arrived:
                 return None
 
-    def next_in_order(self) -> tuple[Chunk[None], Outcome[Out]]:
-        """Wait for the outcome of the earliest undelivered chunk."""
+    def next_in_order(self) -> tuple[Chunk[None], Outcome[Out]] | None:
+        """Wait for the outcome of the earliest undelivered chunk; None if slots were freed."""
         while self._next not in self._arrived:
+            aside = len(self._aside)
             for outcome in self._executor.collect(wait=True):
                 self._accept(outcome)
+            if len(self._aside) > aside and self._next not in self._arrived:
+                return None
         return self.held[self._next].without_payload(), self._arrived.pop(self._next)
 
     def _accept(self, outcome: Outcome[Out]) -> None:
@@ -262,7 +271,11 @@ class _Flow(Generic[In, Out]):
         self._arrived[index] = outcome
         chunk = self.held[index] = self.held[index].without_payload()
         input_bytes = chunk.size_bytes
-        self._charge(index, max(input_bytes, outcome.size_bytes))
+        if chunk.is_range:
+            self._aside.add(index)
+            input_bytes = 0
+        else:
+            self._charge(index, max(input_bytes, outcome.size_bytes))
         if failed:
             self.stop_behind(index)
         elif input_bytes:
@@ -283,11 +296,13 @@ class _Flow(Generic[In, Out]):
         for late in [late for late in self.held if late > index]:
             ran = self._arrived.pop(late, None) is not None
             self._charge(late, 0)
+            self._aside.discard(late)
             self._notify(ChunkDiscarded(late, self.held.pop(late).count, ran))
 
     def release(self, chunk: Chunk[None], outcome: Outcome[Any]) -> None:
         """Free the slot of a delivered chunk."""
         del self.held[chunk.index]
+        self._aside.discard(chunk.index)
         self._charge(chunk.index, 0)
         self._next += 1
         done_bytes = 0 if _ends_job(outcome) else chunk.size_bytes

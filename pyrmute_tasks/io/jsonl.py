@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import re
 import stat
 from collections.abc import Generator, Iterator
 from dataclasses import replace
@@ -17,6 +16,7 @@ from pyrmute_tasks.engine.events import Event
 from pyrmute_tasks.errors import ConfigurationError, FrameTooLargeError
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.hooks import HookSet
+from pyrmute_tasks.ranges.lines import BOM, drop_blank_lines, is_blank
 from pyrmute_tasks.wire.frames import Compression, Frame, FrameKind, encode_frame
 
 __all__ = ["JsonlSink", "JsonlSource", "check_source"]
@@ -24,8 +24,6 @@ __all__ = ["JsonlSink", "JsonlSource", "check_source"]
 _FIRST_BYTES: Final = 512 * 1024
 _MOST_BYTES: Final = 1024 * 1024  # a window of them must fit into memory, twice as outputs
 _LONG_LINE_BYTES: Final = 64 * 1024 * 1024
-_BOM: Final = b"\xef\xbb\xbf"
-_MAYBE_BLANK: Final = re.compile(rb"\n[\n\r\t ]")
 
 
 def check_source(path: str | os.PathLike[str]) -> int:
@@ -92,14 +90,14 @@ class JsonlSource:
         start = index = 0
         line = 1
         with _errors_told(self._path), self._path.open("rb") as file:
-            if file.read(len(_BOM)) != _BOM:
+            if file.read(len(BOM)) != BOM:
                 file.seek(0)
             while block := self._read(file):
                 self.bytes_read = file.tell()
                 if not block.endswith(b"\n"):
                     block += b"\n"
                 lines = block.count(b"\n")
-                kept, blank = _drop_blank_lines(block)
+                kept, blank = drop_blank_lines(block)
                 count = lines - len(blank)
                 if count:
                     origin = Origin(str(self._path), line, blank)
@@ -131,7 +129,7 @@ class JsonlSource:
         records = 0
         for text in file:
             lines.append(text)
-            records += not _is_blank(text)
+            records += not is_blank(text)
             if records == self._chunk_size:
                 break
         return b"".join(lines)
@@ -182,18 +180,3 @@ def _located(failure: RecordFailure, chunk: Chunk[None]) -> RecordFailure:
         return failure
     line = chunk.origin.line_of(failure.index - chunk.start)
     return replace(failure, source=f"{chunk.origin.path}, line {line}")
-
-
-def _drop_blank_lines(block: bytes) -> tuple[bytes, tuple[int, ...]]:
-    """Return the block without its blank lines, and their offsets."""
-    # One search at the speed of memory, eight times that of four searches for two bytes each;
-    # splitting is for the rare block that may need it.
-    if block[:1] not in b"\n\r\t " and not _MAYBE_BLANK.search(block):
-        return block, ()
-    lines = block.split(b"\n")[:-1]
-    offsets = tuple(offset for offset, text in enumerate(lines) if _is_blank(text))
-    return b"".join(text + b"\n" for text in lines if not _is_blank(text)), offsets
-
-
-def _is_blank(line: bytes) -> bool:
-    return not line.strip(b" \t\r\n")

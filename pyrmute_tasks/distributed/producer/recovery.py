@@ -15,7 +15,7 @@ from pyrmute_tasks.distributed.producer.liveness import (
 )
 from pyrmute_tasks.distributed.producer.parts import AfterCrash, Ignored, Part, Resend, Settled
 from pyrmute_tasks.distributed.producer.redelivery import Deliveries, FleetSnapshot, Loss
-from pyrmute_tasks.distributed.protocol import Decline, Rejection, Survey
+from pyrmute_tasks.distributed.protocol import STORAGE, Decline, Rejection, Survey
 from pyrmute_tasks.distributed.task_arguments import TaskArguments
 from pyrmute_tasks.engine.chunks import Outcome
 from pyrmute_tasks.engine.job_spec import JobSpec
@@ -151,10 +151,13 @@ class Recovery:
         for decline in declines:
             if decline.worker not in self._codes:
                 held = self._codes[decline.worker] = describe_held(self._code, decline.code)
+                by_reference = held.startswith(STORAGE)
                 log(
                     logging.WARNING,
-                    "code_declined",
-                    "a worker holds other migrations and declines",
+                    "range_declined" if by_reference else "code_declined",
+                    "a worker cannot run a range by reference and declines"
+                    if by_reference
+                    else "a worker holds other migrations and declines",
                     job=self._spec.id,
                     worker=decline.worker,
                     code=held,

@@ -93,6 +93,8 @@ class WorkerStore(StoreConnection):
         every_s = float(self._settings.heartbeat_s)
         queue = self._settings.queue
         told: dict[str, Any] = {"slots": slots, "running": list(running), "every_s": every_s}
+        if self._settings.roots:
+            told["has_roots"] = True
         if self._signer.is_on:
             told["seen"] = self._now()
         sealed = self._signer.seal(Sealed.HEARTBEAT, queue, worker, pack(told))
