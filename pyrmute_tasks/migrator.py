@@ -3,6 +3,8 @@
 Sources, jobs, the fleet and sinks are put together here and nowhere else.
 """
 
+# Above 400 lines: a public façade, whose documentation and annotated arguments take most of them.
+
 import os
 import threading
 import weakref

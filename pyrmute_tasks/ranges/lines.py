@@ -83,9 +83,11 @@ def read_lines(
         begun = text.rfind(b"\n") + 1  # where the line begins that is cut off
         rest = b"" if begun == len(text) else file.readline(max_line_bytes - len(text) + begun)
         at_end = at + len(text) + len(rest)
+        if at_end > size_bytes:
+            raise FileChangedError
         if begun == len(text) or rest.endswith(b"\n"):
             yield LineBlock(at, text + rest)
-        elif at_end >= size_bytes and not file.peek(1):
+        elif at_end == size_bytes and not file.peek(1):
             yield LineBlock(at, text + rest + b"\n")
         elif len(text) - begun + len(rest) < max_line_bytes:
             raise FileChangedError

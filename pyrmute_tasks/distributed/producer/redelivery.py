@@ -18,15 +18,13 @@ from typing import Final
 
 from pyrmute_tasks.distributed.producer.parts import AfterCrash, Ignored, Part, Resend, Settled
 from pyrmute_tasks.distributed.protocol import TOO_LARGE, ClaimInfo
-from pyrmute_tasks.engine.chunks import (
-    Chunk,
-    Outcome,
-    check_outcome,
+from pyrmute_tasks.engine.chunk_parts import (
     given_up_outcome,
     join_failures,
     join_frames,
     split_chunk,
 )
+from pyrmute_tasks.engine.chunks import Chunk, Outcome, check_outcome
 from pyrmute_tasks.errors import ProcessDiedError, SignatureError
 from pyrmute_tasks.hooks import HookCounts
 from pyrmute_tasks.wire.frames import Frame, FrameKind
