@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         VersionedModelError,
         WireError,
     )
+    from pyrmute_tasks.file_runs import ByReference
     from pyrmute_tasks.hooks import MetricsHook, MigrationHook
     from pyrmute_tasks.manager import ModelManager
     from pyrmute_tasks.migrator import Migrator
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BrokerUnavailableError",
+    "ByReference",
     "ChunkDelivered",
     "ChunkDiscarded",
     "ChunkSettled",
@@ -119,6 +121,7 @@ __all__ = [
 # it needs: Celery, kombu and redis take longer than all the rest together.
 _MODULE_OF: Final = {
     "BrokerUnavailableError": "errors",
+    "ByReference": "file_runs",
     "ChunkDelivered": "engine.events",
     "ChunkDiscarded": "engine.events",
     "ChunkSettled": "engine.events",

@@ -21,8 +21,11 @@ from pyrmute_tasks.cli.options import (
 from pyrmute_tasks.engine.events import ChunkDelivered, Event
 from pyrmute_tasks.engine.job_report import JobReport, JobState
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.file_runs import ByReference
 from pyrmute_tasks.io.jsonl import check_source
+from pyrmute_tasks.io.output_parts import is_parts
 from pyrmute_tasks.io.output_place import check_output, is_stream
+from pyrmute_tasks.io.range_source import find_sources
 from pyrmute_tasks.migrator import Migrator
 from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.settings import Settings
@@ -54,6 +57,18 @@ _STDOUT: Final = "/dev/stdout"
 @click.option("--queue", help=QUEUE_HELP)
 @click.option(
     "--chunk-size", type=click.IntRange(min=1), help="Records a chunk. [default: by size]"
+)
+@click.option(
+    "--by-reference",
+    type=click.Choice(list(ByReference)),
+    default=ByReference.AUTO,
+    show_default=True,
+    help="Whether workers read IN and write OUT themselves; those of --broker need --root.",
+)
+@click.option(
+    "--max-line-bytes",
+    type=click.IntRange(min=1),
+    help="Longest line, by reference; a longer one is its record's failure.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT.jsonl if it exists.")
 @click.option(
@@ -89,6 +104,8 @@ def run(
     store: str | None,
     queue: str | None,
     chunk_size: int | None,
+    by_reference: str,
+    max_line_bytes: int | None,
     overwrite: bool,
     keep_partial: bool,
     retry_on: tuple[str, ...],
@@ -103,14 +120,19 @@ def run(
     Without --broker a Valkey server and workers are started for this run and stopped after it.
     OUT may also be a pipe or a device such as /dev/stdout or -, which gets the lines as they are
     ready.
+
+    By reference, IN may also be a folder or a pattern, whose files are read in sorted order, and
+    OUT a folder, named with a slash at the end, which gets files part-00000.jsonl and so on.
     """
     target = _STDOUT if target == "-" else target
     is_streamed = is_stream(target)
     leaves_something = keep_partial or is_streamed
     interrupts = Interrupts(target, leaves_something)
     with errors_printed(include_records, interrupts), interrupts:
-        check_source(source)
-        check_output(target, source=source, overwrite=overwrite)
+        names = find_sources(source)
+        size_bytes = sum(map(check_source, names))
+        if not is_parts(target):
+            check_output(target, source=names[0], overwrite=overwrite)
         migrator = Migrator(
             manager,
             workers=workers,
@@ -119,7 +141,7 @@ def run(
         )
         reported = _reported(migrator, target, quiet, on_stderr=is_streamed)
         # Not entered: `run_file` starts the fleet once it holds the lock of the output.
-        with closing(migrator), reported, _progress(source, quiet) as observers:
+        with closing(migrator), reported, _progress(size_bytes, quiet) as observers:
             report = migrator.run_file(
                 source,
                 target,
@@ -127,6 +149,8 @@ def run(
                 from_version,
                 to_version,
                 chunk_size=chunk_size,
+                by_reference=by_reference,
+                max_line_bytes=max_line_bytes,
                 overwrite=overwrite,
                 keep_partial=keep_partial,
                 observers=(interrupts, *observers),
@@ -137,7 +161,7 @@ def run(
             # Only now: the fleet is closed, and an audit's imports take a while.
             from pyrmute_tasks.cli.audit import losses_hint
 
-            hint = losses_hint(source, manager, name, from_version, to_version)
+            hint = losses_hint(names[0], manager, name, from_version, to_version)
             if hint is not None:
                 tell(hint)
 
@@ -174,7 +198,7 @@ def _retry(on: tuple[str, ...], attempts: int | None) -> Retry | None:
 
 
 @contextlib.contextmanager
-def _progress(source: str, quiet: bool) -> Iterator[tuple[Any, ...]]:
+def _progress(size_bytes: int, quiet: bool) -> Iterator[tuple[Any, ...]]:
     """Show a progress bar over the input's bytes, with delivered records and their rate."""
     if quiet:
         yield ()
@@ -197,7 +221,7 @@ def _progress(source: str, quiet: bool) -> Iterator[tuple[Any, ...]]:
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     with Progress(*columns, console=_console()) as progress:
-        total = os.path.getsize(source) or 1
+        total = size_bytes or 1
         task = progress.add_task("", start=False, total=total, records=0, rate=0.0)
         records = 0
 

@@ -1,5 +1,6 @@
 """Ranges of files: every line in exactly one of them, and only what the roots allow."""
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def test_each_line_is_in_exactly_one_range(
         patch.setattr(range_lines, "_SKIP_BYTES", block)
         found = [
             line
-            for start, stop in zip(edges, edges[1:], strict=False)
+            for start, stop in itertools.pairwise(edges)
             for line in lines_in(path, start, stop)
         ]
     assert found == lines_of(content)
@@ -228,7 +229,7 @@ def settled(chunk: Chunk[bytes], failure: RecordFailure | None = None) -> Outcom
     wanted = Range.from_frame(chunk.payload)
     count = (wanted.stop - wanted.start) // 2 if failure is None else failure.index
     size = 2 * count
-    places = ()
+    places: tuple[Place, ...] = ()
     if failure is not None:
         places = (Place(count, count, wanted.start + size, 2),)
     piece = Piece(
