@@ -15,6 +15,7 @@ from pyrmute_tasks.io.job_folder import JobFolder
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource, check_source
 from pyrmute_tasks.io.output_file import OutputFile, OutputStream, open_output
 from pyrmute_tasks.io.output_parts import OutputParts, is_parts
+from pyrmute_tasks.io.output_place import check_output
 from pyrmute_tasks.io.range_source import RangeSink, RangeSource, find_sources
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.settings import Settings
@@ -148,7 +149,11 @@ class FileRun:
     def _output(self) -> OutputFile | OutputStream | OutputParts:
         options = self._options
         if self._into_parts:
-            return OutputParts(options.target, self.job_id, overwrite=options.overwrite)
+            return OutputParts(
+                options.target, self.job_id, sources=self._names, overwrite=options.overwrite
+            )
+        for name in self._names[1:]:
+            check_output(options.target, source=name, overwrite=options.overwrite)
         return open_output(
             options.target,
             job=self.job_id,
@@ -197,7 +202,8 @@ class FileRun:
 
     def _by_reference(self, output: OutputFile | OutputParts) -> None:
         jobs, longest = self._jobs, self._options.max_line_bytes
-        with JobFolder(output.attempts_path) as folder:
+        is_private = jobs.is_embedded or bool(jobs.settings.roots_file)
+        with JobFolder(output.attempts_path, is_private=is_private) as folder:
             source = RangeSource(self._names, folder.path, folder.nonce, longest or MAX_FRAME_BYTES)
             jobs.fleet().allow([folder.path.parent, *source.folders])
             job = jobs.start(source, RangeSink(jobs.hooks), self.job_id, check=source.check)

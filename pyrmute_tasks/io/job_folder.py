@@ -27,14 +27,16 @@ class JobFolder:
 
     Args:
         path: Where; nothing may be there.
+        is_private: Nobody else may look into it; workers run as the same user.
 
     Attributes:
         path: Where it is.
         nonce: What workers find in it, to prove that they see it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_private: bool = True) -> None:
         self.path = path
+        self._mode = 0o700 if is_private else 0o777
         self.nonce = secrets.token_hex(_NONCE_BYTES)
 
     def __enter__(self) -> Self:
@@ -44,7 +46,7 @@ class JobFolder:
             ConfigurationError: If it cannot be made.
         """
         with output_errors(self.path):
-            self.path.mkdir()
+            self.path.mkdir(self._mode)
             (self.path / NONCE).write_text(self.nonce, encoding="ascii")
         return self
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -37,6 +38,7 @@ class OutputParts:
     Args:
         target: The folder.
         job: The job's id.
+        sources: The files that are read, which must be elsewhere.
         overwrite: Replace a folder that an earlier run has written.
 
     Raises:
@@ -45,7 +47,14 @@ class OutputParts:
 
     kept_path: Path | None = None
 
-    def __init__(self, target: str | os.PathLike[str], job: str, *, overwrite: bool = True) -> None:
+    def __init__(
+        self,
+        target: str | os.PathLike[str],
+        job: str,
+        *,
+        sources: Iterable[str] = (),
+        overwrite: bool = True,
+    ) -> None:
         self._target = target
         self._path = Path(os.path.realpath(os.fspath(target).rstrip("/") or "/"))
         self._overwrite = overwrite
@@ -55,6 +64,10 @@ class OutputParts:
         self._parts: list[dict[str, Any]] = []
         self._records = 0
         self._pid = os.getpid()
+        if any(self._path in Path(os.path.realpath(source)).parents for source in sources):
+            raise ConfigurationError(
+                f"cannot write {os.fspath(target)}: the source is in it; write to another folder"
+            )
         self._check()
 
     @property

@@ -13,6 +13,7 @@ from pyrmute_tasks import (
     ByReference,
     ConfigurationError,
     InvalidRecordError,
+    MigrationError,
     Migrator,
     ProcessDiedError,
     PyrmuteTasksError,
@@ -30,11 +31,12 @@ from tests.people import broken_step, invalid, manager, person
 HOP = ("Person", "1.0.0", "3.0.0")
 SECRET = "s" * 32
 RANGE_BYTES = 2000
+LIMITS = Settings(code_wait_s=1.5, memory_limit_bytes=2 * 1024**3)
 
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[EmbeddedFleet]:
-    with EmbeddedFleet("tests.people:manager", 2, Settings(code_wait_s=1.5)) as fleet:
+    with EmbeddedFleet("tests.people:manager", 2, LIMITS) as fleet:
         yield fleet
 
 
@@ -123,6 +125,10 @@ def test_folder_of_files_becomes_a_folder_of_parts(migrator: Migrator, tmp_path:
     assert sum(path.stat().st_size for path in target.glob("part-*")) == len(loop(records))
     migrator.migrate_file(str(source / "[12].jsonl"), tmp_path / "two.jsonl", *HOP)
     assert (tmp_path / "two.jsonl").read_bytes() == loop(records[300:])
+    with pytest.raises(ConfigurationError, match="the source is in it"):
+        migrator.migrate_file(target, target, *HOP)
+    with pytest.raises(ConfigurationError, match="it is the same file as"):
+        migrator.migrate_file(source, source / "1.jsonl", *HOP)
     with pytest.raises(ConfigurationError, match="it is not empty; add --overwrite"):
         migrator.migrate_file(source, target, *HOP, overwrite=False)
     (tmp_path / "other").mkdir()
@@ -209,6 +215,18 @@ def test_record_that_kills_is_found_by_halving(migrator: Migrator, tmp_path: Pat
     assert (report.failure.index, report.failure.source) == (333, f"{source}, line 334")
     assert Path(report.partial_path).read_bytes() == loop(records[:333])
     assert names_in(tmp_path) == ["in.jsonl", "out.jsonl.partial"]
+
+
+@pytest.mark.parametrize("place", [0, 250, 499])
+def test_record_that_needs_too_much_memory_raises_its_own_error(
+    migrator: Migrator, tmp_path: Path, place: int
+) -> None:
+    records = people(500)
+    records[place] = {"name": "allocate:4000000000", "age": 1}
+    source = write(tmp_path / "in.jsonl", records)
+    with pytest.raises(MigrationError, match="raised: MemoryError") as caught:
+        migrator.migrate_file(source, tmp_path / "out", *HOP, by_reference="always")
+    assert caught.value.record_index == place
 
 
 def test_straggler_lets_the_others_run(migrator: Migrator, tmp_path: Path) -> None:

@@ -243,7 +243,9 @@ class ChunkRunner:
             outcome = failed_outcome(asked, Stage.DECODE, error, inputs.kind)
         except Exception as error:
             outcome = failed_outcome(asked, Stage.STEP, error, inputs.kind)
-        if inputs.count > 1 and any(ran_out_of_memory(bad.error) for bad in outcome.failures):
+        # A range has seen to that: its count is no number of records.
+        is_many = inputs.count > 1 and inputs.kind is not FrameKind.RANGES
+        if is_many and any(ran_out_of_memory(bad.error) for bad in outcome.failures):
             raise MemoryError  # the record is found by halving; its own it may keep
         seconds = time.perf_counter() - began
         try:

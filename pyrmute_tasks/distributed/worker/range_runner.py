@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from io import BufferedReader
 from typing import Final
 
+from pyrmute_tasks.distributed.worker.outcomes import ran_out_of_memory
 from pyrmute_tasks.errors import InvalidRecordError
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.plans.plan import MigrationPlan
@@ -74,6 +75,7 @@ class RangeRunner:
         Raises:
             FrameError: If the frame holds no range.
             UnreachableError: If this worker cannot read or write it.
+            MemoryError: If a record ran out of memory that is not the range's only one.
         """
         wanted = Range.from_frame(inputs)
         with (
@@ -108,6 +110,12 @@ class RangeRunner:
                     is_seen = read_nonce(folder) == wanted.nonce
             except OutsideRootsError:
                 raise _outside(wanted.folder) from None
+            except PermissionError as error:
+                raise UnreachableError(
+                    f"it cannot enter {os.fsdecode(wanted.folder)}: {error.strerror}; does it run "
+                    "as another user?",
+                    is_lasting=True,
+                ) from None
             except OSError:
                 is_seen = False
             if is_seen:
@@ -206,6 +214,9 @@ class _Work:
         self._fail(failure, line, block.offset + begin, length)
 
     def _fail(self, failure: RecordFailure, line: int, offset: int, length: int) -> None:
+        is_alone = not self._in and offset + length >= self.wanted.stop
+        if ran_out_of_memory(failure.error) and not is_alone:
+            raise MemoryError  # the record is found by halving; its own it may keep
         self.failure = failure
         self._places.append(Place(self._in, self._lines + line, offset, length))
         self._in += 1
