@@ -88,7 +88,8 @@ class RangeRunner:
             try:
                 work.run(file)
                 _check_unchanged(file, wanted)
-                attempt.finish()
+                with _told(wanted.folder, "cannot write in"):
+                    attempt.finish()
             except BaseException:  # also if interrupted: nobody knows of it yet
                 attempt.discard()
                 raise
@@ -202,7 +203,8 @@ class _Work:
             self._lines += len(blank)
             return
         outputs, count, failure = self.plan.migrate_lines(lines, self._in)
-        self.attempt.write(outputs)
+        with _told(self.wanted.folder, "cannot write in"):
+            self.attempt.write(outputs)
         self._in += count
         self._out += count
         if failure is None:
