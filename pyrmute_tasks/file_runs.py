@@ -131,7 +131,11 @@ class FileRun:
         output = self._output()
         why_not = self._why_not(output)
         if why_not and self._is_forced:
-            what = "several files, or a folder of parts, go" if self._must_refer else "it cannot go"
+            what = (
+                "several files, or a folder of parts, go"
+                if self._must_refer
+                else "this run cannot go"
+            )
             raise ConfigurationError(f"{what} by reference{' only' * self._must_refer}: {why_not}")
         may_refer = not why_not and (self._is_forced or size_bytes >= _LEAST_BYTES)
         try:

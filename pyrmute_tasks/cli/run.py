@@ -60,8 +60,8 @@ _STDOUT: Final = "/dev/stdout"
 )
 @click.option(
     "--by-reference",
-    type=click.Choice(list(ByReference)),
-    default=ByReference.AUTO,
+    type=click.Choice([way.value for way in ByReference]),
+    default=ByReference.AUTO.value,
     show_default=True,
     help="Whether workers read IN and write OUT themselves; those of --broker need --root.",
 )

@@ -18,7 +18,7 @@ _WEIGHT: Final = 0.3  # of the newest measurement in the moving average
 _IN_WINDOW: Final = 8  # chunks per slot: four inputs, with outputs up to twice as large
 _SHARES: Final = 2  # chunks per slot to cut the rest into, so that all slots end together
 _LEAST_SHARE_BYTES: Final = 64 * 1024
-_FIRST_RANGE_BYTES: Final = 1024 * 1024
+_FIRST_RANGE_BYTES: Final = 512 * 1024  # a step may take long
 _LEAST_RANGE_BYTES: Final = 1024 * 1024  # each is synced to its disk
 _MOST_RANGE_BYTES: Final = 512 * 1024 * 1024
 _LARGE_FLEET_SLOTS: Final = 100
@@ -35,6 +35,7 @@ class ChunkSizer:
     """
 
     _growth = _GROWTH
+    _shares = _SHARES
     _least_share = _LEAST_SHARE_BYTES
 
     def __init__(self, first_bytes: int, most_bytes: int, window_bytes: int = 0) -> None:
@@ -62,7 +63,7 @@ class ChunkSizer:
         if self._window_bytes:
             size = min(size, max(self._window_bytes // (_IN_WINDOW * self._slots), 1))
         if left_bytes is not None:
-            share = left_bytes // (_SHARES * self._slots)
+            share = left_bytes // (self._shares * self._slots)
             size = min(size, max(share, self._least_share))
         return size
 
@@ -94,7 +95,8 @@ class RangeSizer(ChunkSizer):
     Towards a second of work, and towards ten on large fleets, so that one coordinator keeps up.
     """
 
-    _growth = 2.0
+    _growth = 4.0
+    _shares = 1  # halves of halves: as even at the end, with half as many ranges
     _least_share = _LEAST_RANGE_BYTES
 
     def __init__(self) -> None:

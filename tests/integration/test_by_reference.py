@@ -344,6 +344,32 @@ def test_workers_with_roots_take_ranges_and_others_do_not(
     assert names_in(data) == ["in.jsonl", "out"]
 
 
+def test_forged_range_is_not_read(tmp_path: Path) -> None:
+    records = people(1000)
+    (tmp_path / "secrets").write_text('{"name": "Top Secret", "age": 1}\n')
+    source, target = write(tmp_path / "in.jsonl", records), tmp_path / "out"
+    with private_fleet("tests.people:manager", secret=SECRET) as fleet:
+        fleet.start_worker("--root", str(tmp_path))
+        forged = 0
+
+        def forge(event: Event, /) -> None:
+            """Let the ranges that wait name another file, as whoever can write to the store may."""
+            nonlocal forged
+            if not isinstance(event, ChunkSettled) or event.chunk != 2:
+                return
+            [job] = fleet.store.keys("pt:{*}:in")
+            for part, sealed in fleet.store.hgetall(job).items():
+                frame = sealed[sealed.index(b"PMT") :].replace(b"in.jsonl", b"secrets\0"[:8])
+                fleet.store.hset(job, part, frame)
+                forged += 1
+
+        with Migrator(manager, settings=fleet.settings) as migrator:
+            migrator.migrate_file(source, target, *HOP, by_reference="always", observers=(forge,))
+        assert "a message is rejected" in fleet.workers[0].log
+    assert forged
+    assert target.read_bytes() == loop(records)
+
+
 def test_ranges_elsewhere_need_a_secret(tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", people(10))
     with pytest.raises(ConfigurationError, match=r"roots \(--root\) need a secret"):
