@@ -9,6 +9,7 @@ from pyrmute_tasks.wire.frames import unpack
 
 __all__ = [
     "STORAGE",
+    "STORAGE_NOW",
     "TOO_LARGE",
     "Arrivals",
     "Claim",
@@ -21,6 +22,7 @@ __all__ = [
     "WorkerInfo",
     "read_heartbeat",
     "sort_notice",
+    "storage_trouble",
 ]
 
 Outcomes: TypeAlias = Sequence[tuple[str, bytes | memoryview]]
@@ -30,7 +32,10 @@ TOO_LARGE: Final = "its outputs are more than the store takes as one value"
 """How a part ended whose outputs must travel in halves."""
 
 STORAGE: Final = "storage: "
-"""How the reason begins of a worker that cannot run a range by reference."""
+"""How the reason begins of a worker that cannot run a job's ranges by reference."""
+
+STORAGE_NOW: Final = "storage for now: "
+"""How it begins if the worker may be able to in a moment, as when its disk is full."""
 
 _MAX_SLOTS: Final = 10_000  # of one worker
 _MAX_BEAT_S: Final = 3600.0
@@ -152,8 +157,8 @@ class Decline:
         part: The part's key.
         task: Id of the task that brought it.
         worker: The worker's name.
-        code: What it holds: the fingerprint, or what is missing; or, behind `STORAGE`, why it
-            cannot read or write the part's range.
+        code: What it holds: the fingerprint, or what is missing; or, behind `STORAGE` or
+            `STORAGE_NOW`, why it cannot read or write the part's range.
     """
 
     part: str
@@ -175,6 +180,14 @@ class Rejection:
     part: str
     why: str
     task: str = ""
+
+
+def storage_trouble(code: str) -> str:
+    """Return why a worker declined that cannot reach files; empty if it declined for its code."""
+    for begin in (STORAGE, STORAGE_NOW):
+        if code.startswith(begin):
+            return code.removeprefix(begin)
+    return ""
 
 
 def sort_notice(notice: str, settled: list[tuple[str, int]], arrived: Arrivals) -> None:

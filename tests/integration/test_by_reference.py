@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -250,19 +251,58 @@ def test_straggler_lets_the_others_run(migrator: Migrator, tmp_path: Path) -> No
     assert target.read_bytes() == loop(records)
 
 
-def test_source_that_changes_publishes_nothing(migrator: Migrator, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_end", [False, True])
+def test_source_that_changes_publishes_nothing(
+    migrator: Migrator, tmp_path: Path, at_end: bool
+) -> None:
     records = people(2000)
     source, target = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
     size = source.stat().st_size
+    delivered_bytes = 0
 
     def grow(event: Event, /) -> None:
-        if isinstance(event, ChunkDelivered) and source.stat().st_size == size:
+        nonlocal delivered_bytes
+        if not isinstance(event, ChunkDelivered):
+            return
+        delivered_bytes += event.size_bytes
+        if source.stat().st_size == size and (not at_end or delivered_bytes == size):
             with source.open("a") as file:
                 file.write(json.dumps(person(1)) + "\n")
 
     with pytest.raises(ConfigurationError, match=r"in\.jsonl has changed while it was read"):
         migrator.migrate_file(source, target, *HOP, by_reference="always", observers=(grow,))
     assert names_in(tmp_path) == ["in.jsonl"]
+
+
+def test_storage_that_is_away_for_a_moment_is_waited_for(
+    migrator: Migrator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = people(1500)
+    records[0] = {"name": f"wait-for:{tmp_path / 'go'} 0", "age": 30}
+    source, target = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
+    settled = 0
+    threads: list[threading.Thread] = []
+
+    def bring_back(folder: Path, away: Path) -> None:
+        wait_until(lambda: "cannot write in" in caplog.text, "a worker declines")
+        away.rename(folder)
+        (tmp_path / "go").touch()
+
+    def take_away(event: Event, /) -> None:
+        nonlocal settled
+        settled += isinstance(event, ChunkSettled)
+        if settled != 3 or threads:
+            return  # nothing is delivered as long as the first range waits
+        [folder] = tmp_path.glob(".out.jsonl.*.parts")
+        away = tmp_path / "away"
+        folder.rename(away)
+        threads.append(threading.Thread(target=bring_back, args=(folder, away)))
+        threads[0].start()
+
+    migrator.migrate_file(source, target, *HOP, by_reference="always", observers=(take_away,))
+    threads[0].join()
+    assert target.read_bytes() == loop(records)
+    assert names_in(tmp_path) == ["go", "in.jsonl", "out.jsonl"]
 
 
 def test_source_that_disappears_is_named(migrator: Migrator, tmp_path: Path) -> None:

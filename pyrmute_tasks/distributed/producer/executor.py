@@ -258,7 +258,9 @@ class CeleryExecutor:
             self._received.append(key)
             if key in self._deliveries:
                 self._recovery.liveness.settled(self._recovery.watched_s)
-                outcome = self._deliveries.settle(key, self._decode(key, data))
+                decoded = self._decode(key, data)
+                self._recovery.settled_by(decoded.worker)
+                outcome = self._deliveries.settle(key, decoded)
                 if outcome is not None:
                     outcomes.append(outcome)
         return outcomes

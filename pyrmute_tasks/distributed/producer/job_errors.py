@@ -11,7 +11,7 @@ from pyrmute_tasks.distributed.producer.liveness import (
     Stall,
     Verdict,
 )
-from pyrmute_tasks.distributed.protocol import STORAGE
+from pyrmute_tasks.distributed.protocol import storage_trouble
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import (
     BrokerUnavailableError,
@@ -82,7 +82,7 @@ class JobErrors:
         )
 
     def _other_code(self, patience_s: float, held: Mapping[str, str]) -> FleetError:
-        if any(code.startswith(STORAGE) for code in held.values()):
+        if any(map(storage_trouble, held.values())):
             return self._unreachable(patience_s, held)
         codes = "; ".join(f"{worker}: {code}" for worker, code in held.items())
         return CodeMismatchError(
@@ -93,9 +93,7 @@ class JobErrors:
 
     def _unreachable(self, patience_s: float, held: Mapping[str, str]) -> StorageUnreachableError:
         reasons = "; ".join(
-            f"{worker}: {why.removeprefix(STORAGE)}"
-            if why.startswith(STORAGE)
-            else f"{worker}: it holds other code, {why}"
+            f"{worker}: {storage_trouble(why) or f'it holds other code, {why}'}"
             for worker, why in held.items()
         )
         return StorageUnreachableError(

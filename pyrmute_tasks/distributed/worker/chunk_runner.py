@@ -9,7 +9,14 @@ from typing import Final
 import redis
 from celery.exceptions import Reject
 
-from pyrmute_tasks.distributed.protocol import STORAGE, TOO_LARGE, Claim, ClaimState
+from pyrmute_tasks.distributed.protocol import (
+    STORAGE,
+    STORAGE_NOW,
+    TOO_LARGE,
+    Claim,
+    ClaimState,
+    storage_trouble,
+)
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.outcomes import (
     Assignment,
@@ -198,7 +205,7 @@ class ChunkRunner:
             if len(self._declined) >= _MAX_PREPARED:
                 self._declined.clear()
             self._declined[asked.job] = Declined(declined.root)
-        by_reference = declined.held.startswith(STORAGE)
+        by_reference = bool(storage_trouble(declined.held))
         log(
             logging.WARNING,
             "range_declined" if by_reference else "code_declined",
@@ -236,7 +243,8 @@ class ChunkRunner:
         except (MemoryError, _ForeignTaskError):
             raise
         except UnreachableError as error:
-            return Declined(f"{STORAGE}{error.reason}", error.is_lasting)
+            begin = STORAGE if error.is_lasting else STORAGE_NOW
+            return Declined(f"{begin}{error.reason}", error.is_lasting)
         except FrameTooLargeError as error:
             outcome = too_large_outcome(asked, inputs, error)
         except PyrmuteTasksError as error:
