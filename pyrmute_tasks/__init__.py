@@ -6,6 +6,20 @@ from typing import TYPE_CHECKING, Any, Final
 from pyrmute_tasks._version import __version__
 
 if TYPE_CHECKING:
+    from pyrmute import AvroExporter as AvroExporter
+    from pyrmute import AvroRecordSchema as AvroRecordSchema
+    from pyrmute import AvroSchemaGenerator as AvroSchemaGenerator
+    from pyrmute import JsonSchema as JsonSchema
+    from pyrmute import JsonSchemaMode as JsonSchemaMode
+    from pyrmute import MigrationManager as MigrationManager
+    from pyrmute import ModelDiff as ModelDiff
+    from pyrmute import ProtoExporter as ProtoExporter
+    from pyrmute import Registry as Registry
+    from pyrmute import SchemaConfig as SchemaConfig
+    from pyrmute import SchemaManager as SchemaManager
+    from pyrmute import TypeScriptConfig as TypeScriptConfig
+    from pyrmute import TypeScriptExporter as TypeScriptExporter
+
     from pyrmute_tasks.engine.events import (
         ChunkDelivered,
         ChunkDiscarded,
@@ -33,6 +47,7 @@ if TYPE_CHECKING:
         ManagerImportError,
         MigrationError,
         MigratorClosedError,
+        MissingExtraError,
         ModelNotFoundError,
         NoWorkersError,
         OutputInUseError,
@@ -56,7 +71,12 @@ if TYPE_CHECKING:
     from pyrmute_tasks.plans.retry import Retry
     from pyrmute_tasks.registry import MigrationFunc, ModelData
     from pyrmute_tasks.settings import Compress, Settings
-    from pyrmute_tasks.testing import MigrationTestCase, MigrationTestResult, MigrationTestResults
+    from pyrmute_tasks.testing import (
+        MigrationTestCase,
+        MigrationTestCases,
+        MigrationTestResult,
+        MigrationTestResults,
+    )
     from pyrmute_tasks.versions import ModelVersion
 
 __all__ = [
@@ -85,10 +105,12 @@ __all__ = [
     "MigrationFunc",
     "MigrationHook",
     "MigrationTestCase",
+    "MigrationTestCases",
     "MigrationTestResult",
     "MigrationTestResults",
     "Migrator",
     "MigratorClosedError",
+    "MissingExtraError",
     "ModelData",
     "ModelManager",
     "ModelNotFoundError",
@@ -145,10 +167,12 @@ _MODULE_OF: Final = {
     "MigrationFunc": "registry",
     "MigrationHook": "hooks",
     "MigrationTestCase": "testing",
+    "MigrationTestCases": "testing",
     "MigrationTestResult": "testing",
     "MigrationTestResults": "testing",
     "Migrator": "migrator",
     "MigratorClosedError": "errors",
+    "MissingExtraError": "errors",
     "ModelData": "registry",
     "ModelManager": "manager",
     "ModelNotFoundError": "errors",
@@ -176,14 +200,37 @@ _MODULE_OF: Final = {
     "in_thread": "engine.threaded_sources",
 }
 
+# Names of pyrmute's that are pyrmute's here, too. They are in no `__all__`, so that without pyrmute
+# `from pyrmute_tasks import *` and `help()` do without them.
+_PYRMUTES: Final = frozenset(
+    {
+        "AvroExporter",
+        "AvroRecordSchema",
+        "AvroSchemaGenerator",
+        "JsonSchema",
+        "JsonSchemaMode",
+        "MigrationManager",
+        "ModelDiff",
+        "ProtoExporter",
+        "Registry",
+        "SchemaConfig",
+        "SchemaManager",
+        "TypeScriptConfig",
+        "TypeScriptExporter",
+    }
+)
+
 if not TYPE_CHECKING:  # a checker would believe that every name exists
 
     def __getattr__(name: str) -> Any:
         """Import a public name when it is first used."""
-        module = _MODULE_OF.get(name)
-        if module is None:
+        if name in _PYRMUTES:
+            delegation = importlib.import_module(f"{__name__}.delegation")
+            value = delegation.name_of_pyrmute("pyrmute", name)
+        elif name in _MODULE_OF:
+            value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
         globals()[name] = value  # from now on it is found without coming here
         return value
 

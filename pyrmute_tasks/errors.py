@@ -12,6 +12,7 @@
     ├── ConfigurationError             an invalid option, URL or setting
     │   ├── ManagerImportError         the manager cannot be imported by that name
     │   └── OutputInUseError           another run is writing the output
+    ├── MissingExtraError              what is delegated to pyrmute, without pyrmute
     ├── WireError                      something cannot be sent or read
     │   ├── FrameError                 truncated, oversized or foreign bytes
     │   │   └── FrameTooLargeError     records exceed the store's limit
@@ -33,9 +34,15 @@
 An error of a record has its position as ``record_index`` (counted from 0 over the whole input)
 and says so in a note. All errors survive pickling with their type, attributes, message and
 notes.
+
+Once pyrmute is imported, too, `VersionedModelError` and the three below it are subclasses of
+pyrmute's classes of these names, so that an ``except`` of either library's catches them; `as_ours`
+makes ours of what pyrmute raises.
 """
 
-from typing import Any
+import contextlib
+import sys
+from typing import Any, Final
 
 __all__ = [
     "BrokerUnavailableError",
@@ -51,6 +58,7 @@ __all__ = [
     "ManagerImportError",
     "MigrationError",
     "MigratorClosedError",
+    "MissingExtraError",
     "ModelNotFoundError",
     "NoWorkersError",
     "OutputInUseError",
@@ -65,6 +73,8 @@ __all__ = [
     "UnsupportedValueError",
     "VersionedModelError",
     "WireError",
+    "as_ours",
+    "derive_from_pyrmutes",
     "printable",
 ]
 
@@ -98,6 +108,7 @@ class PyrmuteTasksError(Exception):
 def _restore(
     cls: type[PyrmuteTasksError], args: tuple[object, ...], state: dict[str, object]
 ) -> PyrmuteTasksError:
+    derive_from_pyrmutes()
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(state)
@@ -106,6 +117,11 @@ def _restore(
 
 class VersionedModelError(PyrmuteTasksError):
     """Base class of the errors that pyrmute has too."""
+
+    def _say(self, message: str) -> None:
+        """Take the text of the error, and be one of pyrmute's class as well if that is loaded."""
+        derive_from_pyrmutes()
+        Exception.__init__(self, message)  # super() may be pyrmute's, which takes other arguments
 
 
 class ModelNotFoundError(VersionedModelError):
@@ -122,7 +138,7 @@ class ModelNotFoundError(VersionedModelError):
         which = f"'{printable(name)}'"
         if version:
             which += f" version '{printable(version)}'"
-        super().__init__(f"Model {which} not found in registry")
+        self._say(f"Model {which} not found in registry")
 
 
 class MigrationError(VersionedModelError):
@@ -142,7 +158,7 @@ class MigrationError(VersionedModelError):
         self.to_version = to_version
         self.reason = reason
         message = f"Migration failed for '{name}': {from_version} → {to_version}"
-        super().__init__(f"{message}\nReason: {reason}" if reason else message)
+        self._say(f"{message}\nReason: {reason}" if reason else message)
 
 
 class InvalidVersionError(VersionedModelError):
@@ -157,7 +173,72 @@ class InvalidVersionError(VersionedModelError):
         self.version_string = version_string
         self.reason = reason
         message = f"Invalid version string: '{printable(version_string)}'"
-        super().__init__(f"{message}\n{reason}" if reason else message)
+        self._say(f"{message}\n{reason}" if reason else message)
+
+
+_PYRMUTES: Final = (
+    VersionedModelError,  # first: the others inherit what it inherits
+    ModelNotFoundError,
+    MigrationError,
+    InvalidVersionError,
+)
+_OWN_BASES: Final = {ours: ours.__bases__ for ours in _PYRMUTES}
+
+
+def derive_from_pyrmutes() -> None:
+    """Make the classes that pyrmute has, too, subclasses of pyrmute's, if it is imported.
+
+    Whoever writes ``except pyrmute.MigrationError`` has imported pyrmute before an error comes, so
+    this is called when one is made, here or from what another process sent.
+    """
+    theirs = sys.modules.get("pyrmute.exceptions")
+    if theirs is None:
+        return
+    for ours in _PYRMUTES:
+        base = getattr(theirs, ours.__name__, None)  # None while its module is being imported
+        if base is not None and base not in ours.__bases__:
+            # Somebody's class that names pyrmute's before ours has no order then, and stays.
+            with contextlib.suppress(TypeError):
+                ours.__bases__ = (*_OWN_BASES[ours], base)
+
+
+derive_from_pyrmutes()
+
+
+def as_ours(error: Exception) -> Exception:
+    """Return an error of pyrmute's class as one of ours, with its text, attributes and causes.
+
+    Args:
+        error: Any error; what is not exactly of one of pyrmute's classes is returned itself.
+    """
+    derive_from_pyrmutes()
+    theirs = sys.modules.get("pyrmute.exceptions")
+    for ours in _PYRMUTES:
+        if theirs is not None and type(error) is getattr(theirs, ours.__name__, None):
+            made = ours.__new__(ours)
+            made.args = error.args
+            made.__dict__.update(error.__dict__)
+            made.__cause__, made.__context__ = error.__cause__, error.__context__
+            made.__suppress_context__ = error.__suppress_context__
+            return made.with_traceback(error.__traceback__)
+    return error
+
+
+class MissingExtraError(PyrmuteTasksError, ImportError):
+    """What was used is delegated to pyrmute, which is not installed, or lacks a library.
+
+    Args:
+        what: The name that was used.
+        missing: The library that is not installed.
+    """
+
+    def __init__(self, what: str, missing: str = "pyrmute") -> None:
+        self.what = what
+        self.missing = missing
+        super().__init__(
+            f"{what} comes from pyrmute, and {missing} is not installed: "
+            "python -m pip install 'pyrmute-tasks[pyrmute]'"
+        )
 
 
 class RegistrationError(PyrmuteTasksError):

@@ -202,7 +202,7 @@ class FileRun:
                 if outcome.count:  # an empty frame may hold no lines
                     output.write(outcome.outputs.payload)
             if job.report.failure is None:
-                output.finish()
+                output.commit()
 
     def _by_reference(self, output: OutputFile | OutputParts) -> None:
         jobs, longest = self._jobs, self._options.max_line_bytes
@@ -218,7 +218,7 @@ class FileRun:
                             output.add(folder, piece)
                     source.check_all()
                     if job.report.failure is None:
-                        output.finish()
+                        output.commit()
             except StorageUnreachableError as error:
                 if self._is_forced or job.report.chunks_by_worker:
                     raise

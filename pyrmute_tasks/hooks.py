@@ -10,16 +10,26 @@ its counts right everywhere:
   call the hooks that the manager's module registers there.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Protocol, cast
 
 from pyrmute_tasks.versions import ModelVersion
 
-__all__ = ["HookCounts", "HookSet", "MetricsHook", "MigrationHook", "observed", "use_hooks"]
+__all__ = [
+    "HookCounts",
+    "HookSet",
+    "MetricsHook",
+    "MigrationHook",
+    "active_hooks",
+    "observed",
+    "only_counts",
+    "use_hooks",
+]
 
 Record = dict[str, Any]
 
@@ -162,12 +172,7 @@ class MetricsHook(MigrationHook):
 
     def merge(self, counts: HookCounts) -> None:
         """Add a chunk's counts."""
-        for name, count in counts.migrations.items():
-            self.total_count += count
-            self.migrations_by_model[name] = self.migrations_by_model.get(name, 0) + count
-        for name, count in counts.errors.items():
-            self.error_count += count
-            self.errors_by_model[name] = self.errors_by_model.get(name, 0) + count
+        _add(self, counts)
 
     @property
     def success_rate(self) -> float:
@@ -186,8 +191,8 @@ class HookSet:
 
     def __init__(self, hooks: Iterable[MigrationHook] = ()) -> None:
         self.all = tuple(hooks)
-        self._counting = [hook for hook in self.all if _only_counts(hook)]
-        self.live = tuple(hook for hook in self.all if not _only_counts(hook))
+        self._counting = [cast("_Counting", hook) for hook in self.all if only_counts(hook)]
+        self.live = tuple(hook for hook in self.all if not only_counts(hook))
 
     def __bool__(self) -> bool:
         return bool(self.all)
@@ -208,13 +213,39 @@ class HookSet:
         if counts is None:
             return
         for hook in self._counting:
-            hook.merge(counts)  # type: ignore[attr-defined]  # only a MetricsHook is in `_counting`
+            _add(hook, counts)
 
 
-def _only_counts(hook: MigrationHook) -> bool:
-    return isinstance(hook, MetricsHook) and all(
-        getattr(type(hook), method) is getattr(MetricsHook, method)
-        for method in ("before_migrate", "after_migrate", "on_error")
+class _Counting(Protocol):
+    """A `MetricsHook`, or pyrmute's, which has the same attributes."""
+
+    total_count: int
+    error_count: int
+    migrations_by_model: dict[str, int]
+    errors_by_model: dict[str, int]
+
+
+def _add(hook: _Counting, counts: HookCounts) -> None:
+    for name, count in counts.migrations.items():
+        hook.total_count += count
+        hook.migrations_by_model[name] = hook.migrations_by_model.get(name, 0) + count
+    for name, count in counts.errors.items():
+        hook.error_count += count
+        hook.errors_by_model[name] = hook.errors_by_model.get(name, 0) + count
+
+
+def only_counts(hook: object) -> bool:
+    """Return whether a hook is a `MetricsHook`, ours or pyrmute's, and does no more than count."""
+    # A hook of pyrmute's implies that pyrmute is imported.
+    pyrmutes = getattr(sys.modules.get("pyrmute"), "MetricsHook", None)
+    return any(
+        isinstance(hook, counter)
+        and all(
+            getattr(type(hook), method) is getattr(counter, method)
+            for method in ("before_migrate", "after_migrate", "on_error")
+        )
+        for counter in (MetricsHook, pyrmutes)
+        if counter is not None
     )
 
 
@@ -240,6 +271,11 @@ class use_hooks:  # noqa: N801  # reads as a verb; a generator's would set attri
 
     def __exit__(self, *_: object) -> None:
         _active.reset(self._token)
+
+
+def active_hooks() -> tuple[MigrationHook, ...]:
+    """Return the hooks in use in this context."""
+    return _active.get()
 
 
 def observed(

@@ -3,11 +3,12 @@
 import threading
 from collections.abc import Callable, Generator, Iterable
 from functools import partial
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
 from pyrmute_tasks.batch_calls import Batch, BatchCalls
+from pyrmute_tasks.delegated_calls import DelegatedCalls
 from pyrmute_tasks.errors import MigrationError, ModelNotFoundError
 from pyrmute_tasks.hooks import HookSet, MigrationHook, use_hooks
 from pyrmute_tasks.local.batches import Parallelism, migrate_all, migrate_lazily
@@ -21,6 +22,9 @@ from pyrmute_tasks.testing import (
     run_test_cases,
 )
 from pyrmute_tasks.versions import ModelVersion, VersionLike
+
+if TYPE_CHECKING:
+    from pyrmute import SchemaConfig
 
 __all__ = ["ModelManager"]
 
@@ -38,7 +42,7 @@ def _observed(hooks: HookSet, migrate: _Migrate, record: Any) -> Any:
 
 
 # Above 250 lines: a public façade, whose documentation and annotated arguments take most of them.
-class ModelManager(BatchCalls):
+class ModelManager(DelegatedCalls, BatchCalls):
     """Registers versions of models and the steps between them, and migrates records.
 
     Example:
@@ -63,11 +67,18 @@ class ModelManager(BatchCalls):
         ```
 
     Args:
+        default_schema_config: The default configuration of JSON schemas, pyrmute's.
         code_packages: Further packages whose code counts for fingerprints when a step reaches it;
             those that hold steps and models always do. Others count by their version.
     """
 
-    def __init__(self, *, code_packages: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        default_schema_config: "SchemaConfig | None" = None,
+        *,
+        code_packages: Iterable[str] = (),
+    ) -> None:
+        super().__init__(default_schema_config)
         self._registry = Registry()
         self._code = ReachedCode(code_packages)
         self._plans: dict[tuple[str, VersionLike, VersionLike, bool], MigrationPlan] = {}
@@ -79,13 +90,18 @@ class ModelManager(BatchCalls):
     # --- registering ----------------------------------------------------------------------
 
     def model(
-        self, name: str, version: VersionLike, *, backward_compatible: bool = False
+        self,
+        name: str,
+        version: VersionLike,
+        enable_ref: bool = False,
+        backward_compatible: bool = False,
     ) -> Callable[[type[Model]], type[Model]]:
         """Return a decorator that registers a class as one version of a model.
 
         Args:
             name: The model's name.
             version: The version of this class.
+            enable_ref: Let exported schemas refer to a file of its own instead of including it.
             backward_compatible: Generate the step from the neighbouring version if none is written.
 
         Raises:
@@ -96,6 +112,8 @@ class ModelManager(BatchCalls):
 
         def register(model: type[Model]) -> type[Model]:
             self._registry.add_model(name, parsed, model, backward_compatible)
+            options = (enable_ref, backward_compatible)
+            self._mirror.note("model", name, str(parsed), *options, decorated=model)
             return model
 
         return register
@@ -112,6 +130,7 @@ class ModelManager(BatchCalls):
 
         def register(step: MigrationFunc) -> MigrationFunc:
             self._registry.add_step(name, first, last, step)
+            self._mirror.note("migration", name, str(first), str(last), decorated=step)
             return step
 
         return register

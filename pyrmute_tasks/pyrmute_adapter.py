@@ -5,12 +5,17 @@ from `AdaptedManager`, through pyrmute's public methods only.
 """
 
 import sys
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.errors import ManagerImportError, MigrationError, ModelNotFoundError
-from pyrmute_tasks.hooks import HookSet
+from pyrmute_tasks.errors import (
+    ManagerImportError,
+    MigrationError,
+    ModelNotFoundError,
+    as_ours,
+)
+from pyrmute_tasks.hooks import HookCounts, HookSet, MigrationHook, active_hooks, only_counts
 from pyrmute_tasks.manager import ModelManager
 from pyrmute_tasks.plans.fingerprint.reachable import ReachedCode
 from pyrmute_tasks.plans.plan import MigrationPlan
@@ -18,7 +23,10 @@ from pyrmute_tasks.plans.steps import Hop, Step
 from pyrmute_tasks.registry import ModelData, check_name, load_attribute, locate_attribute
 from pyrmute_tasks.versions import ModelVersion, VersionLike
 
-__all__ = ["AdaptedManager", "Manager", "adapt", "load_manager"]
+if TYPE_CHECKING:
+    import pyrmute
+
+__all__ = ["AdaptedManager", "Manager", "adapt", "load_manager", "load_pyrmutes_manager"]
 
 
 class Manager(Protocol):
@@ -57,6 +65,21 @@ def load_manager(spec: str) -> Manager:
     return adapt(load_attribute(spec), f"'{spec}'")
 
 
+def load_pyrmutes_manager(spec: str) -> "pyrmute.ModelManager":
+    """Import a manager by name, and return it as one of pyrmute's.
+
+    Raises:
+        ManagerImportError: If it cannot be imported or is not a manager.
+        MissingExtraError: If pyrmute is not installed.
+    """
+    found = load_attribute(spec)
+    if isinstance(found, ModelManager):
+        return found.as_pyrmute()
+    if _is_pyrmutes(found):
+        return found
+    raise _no_manager(found, f"'{spec}'")
+
+
 def adapt(found: object, called: str = "the given object") -> Manager:
     """Return `found` as a `Manager`, with its code captured before it runs.
 
@@ -70,13 +93,21 @@ def adapt(found: object, called: str = "the given object") -> Manager:
     if isinstance(found, ModelManager):
         found.capture_code()  # it may run records here before its first job
         return found
-    # A pyrmute manager implies that pyrmute is imported.
-    foreign = getattr(sys.modules.get("pyrmute"), "ModelManager", None)
-    if foreign is not None and isinstance(found, foreign):
+    if _is_pyrmutes(found):
         adapted = AdaptedManager(found)
         adapted.capture_code()
         return adapted
-    raise ManagerImportError(
+    raise _no_manager(found, called)
+
+
+def _is_pyrmutes(found: object) -> "TypeGuard[pyrmute.ModelManager]":
+    # A pyrmute manager implies that pyrmute is imported.
+    theirs = getattr(sys.modules.get("pyrmute"), "ModelManager", None)
+    return theirs is not None and isinstance(found, theirs)
+
+
+def _no_manager(found: object, called: str) -> ManagerImportError:
+    return ManagerImportError(
         f"{called} is a {type(found).__name__} and not a ModelManager; name the object that models "
         "and migrations are registered with"
     )
@@ -86,19 +117,28 @@ class AdaptedManager:
     """A ``pyrmute.ModelManager`` as a `Manager`.
 
     Its plans have one step, which calls pyrmute's ``migrate_data``: pyrmute's results, hooks and
-    exceptions, at pyrmute's speed. Their fingerprints cover the models of the path but not the
-    steps, which pyrmute does not expose.
+    errors, at pyrmute's speed. The errors are of this package's classes, which are subclasses of
+    pyrmute's then. A ``pyrmute.MetricsHook`` of the producer counts what workers migrate; other
+    hooks are called where a record is migrated, on that process's own copy. Fingerprints cover the
+    models of the path but not the steps, which pyrmute does not expose.
 
     Args:
         manager: The ``pyrmute.ModelManager``.
     """
 
-    hooks = HookSet()
-
     def __init__(self, manager: Any) -> None:
         self._manager = manager
+        self._counts = _CountsOfChunk()
         self._plans: dict[tuple[str, VersionLike, VersionLike], MigrationPlan] = {}
         self._code = ReachedCode()
+
+    @property
+    def hooks(self) -> HookSet:
+        """The hooks that only count; pyrmute calls all of them itself."""
+        return HookSet(hook for hook in self._pyrmutes_hooks() if only_counts(hook))
+
+    def _pyrmutes_hooks(self) -> list[MigrationHook]:
+        return list(self._manager._migration_manager._hooks)  # noqa: SLF001  # it has no other way
 
     def plan(
         self,
@@ -106,14 +146,23 @@ class AdaptedManager:
         from_version: VersionLike,
         to_version: VersionLike,
         *,
-        observe: bool = False,  # pyrmute calls its hooks itself
+        observe: bool = False,
     ) -> MigrationPlan:
         """Return a plan that calls pyrmute.
+
+        Args:
+            name: The model's name.
+            from_version: Where it starts.
+            to_version: Where it ends.
+            observe: Count for the hooks of another process, through a hook added to pyrmute's
+                manager.
 
         Raises:
             ModelNotFoundError: If the model or one of the versions is not registered.
             MigrationError: If there is no path.
         """
+        if observe and self._counts not in self._pyrmutes_hooks():
+            self._manager.add_hook(self._counts)
         key = (name, from_version, to_version)
         if key not in self._plans:
             first, last = (ModelVersion.parse(str(v)) for v in (from_version, to_version))
@@ -184,10 +233,29 @@ class AdaptedManager:
 
 
 class AdaptedStep(Step):
-    """A step that raises exceptions unchanged: pyrmute has wrapped them already."""
+    """A step that does not wrap errors, as pyrmute has done that already."""
 
     __slots__ = ()
 
-    def error(self, name: str, cause: Exception) -> Exception:  # as the base has it
-        """Return `cause`."""
-        return cause
+    def error(self, name: str, cause: Exception) -> Exception:
+        """Return `cause`; as one of our errors if it is one of pyrmute's."""
+        return as_ours(cause)
+
+
+class _CountsOfChunk(MigrationHook):
+    """Counts for the chunk that runs in this context, if one does and wants it.
+
+    As a hook of pyrmute's manager it sees what pyrmute's own see, also models inside of records.
+    """
+
+    def before_migrate(self, name: str, *_: object) -> None:
+        """Count a migration."""
+        for hook in active_hooks():
+            if isinstance(hook, HookCounts):
+                hook.before_migrate(name)
+
+    def on_error(self, name: str, *_: object) -> None:
+        """Count a failure."""
+        for hook in active_hooks():
+            if isinstance(hook, HookCounts):
+                hook.on_error(name)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pyrmute_tasks.engine.job_spec import OnCodeMismatch
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.urls import (
-    AMQP_SCHEMES,
+    BROKER_SCHEMES,
     REDIS_SCHEMES,
     celery_url,
     check_url,
@@ -105,10 +105,10 @@ class Settings:
     def __post_init__(self) -> None:
         check_url("broker_url", self.broker_url)
         check_url("store_url", self.store_url)
-        if _scheme(self.broker_url) not in (*REDIS_SCHEMES, *AMQP_SCHEMES):
+        if _scheme(self.broker_url) not in BROKER_SCHEMES:
             raise ConfigurationError(
                 f"broker_url {hide_password(self.broker_url)} must begin with "
-                f"{', '.join(s + '://' for s in (*REDIS_SCHEMES, *AMQP_SCHEMES))}"
+                f"{', '.join(s + '://' for s in BROKER_SCHEMES)}"
             )
         if not self.store_url and _scheme(self.broker_url) not in REDIS_SCHEMES:
             raise ConfigurationError(

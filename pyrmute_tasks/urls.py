@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 from pyrmute_tasks.errors import ConfigurationError
 
 __all__ = [
-    "AMQP_SCHEMES",
+    "BROKER_SCHEMES",
     "REDIS_SCHEMES",
     "celery_url",
     "check_url",
@@ -23,7 +23,10 @@ __all__ = [
 ]
 
 REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+socket")
-AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp")
+_AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp")
+
+BROKER_SCHEMES: Final = (*REDIS_SCHEMES, *_AMQP_SCHEMES)
+"""Schemes of brokers; `distributed.broker_profile` has a class for each kind."""
 
 _SOCKETS: Final = ("unix", "redis+socket")
 _TLS: Final = ("rediss", "amqps")
@@ -93,7 +96,7 @@ def _check_tls(shown: str, parts: SplitResult) -> None:
 def celery_url(url: str) -> str:
     """Return a broker's URL for kombu; `tls_of_broker` returns its TLS options."""
     parts = urlsplit(url)
-    if parts.scheme in AMQP_SCHEMES:
+    if parts.scheme in _AMQP_SCHEMES:
         rest = {key: value for key, value in _query(parts).items() if not key.startswith("ssl_")}
         return parts._replace(query=urlencode(rest)).geturl()
     if parts.scheme not in REDIS_SCHEMES:

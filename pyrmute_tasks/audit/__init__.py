@@ -109,21 +109,8 @@ def audit(
     )
     stages = tuple(stage.name for stage in stages_of(plan))
     evidence = examine(request, stages, Deadline(timeout_s)) if taken.records else None
-    judge = _ReportBuilder(plan, stages, taken, include_records)
-    return AuditReport(
-        name,
-        str(from_version),
-        str(to_version),
-        len(taken.records) + len(taken.unreadable),
-        taken.total,
-        RUNS,
-        PROCESSES,
-        round(time.monotonic() - began, 3),
-        judge.findings(evidence) if evidence else (),
-        evidence.reference.losses if evidence else (),
-        judge.failures(evidence),
-        evidence.skipped if evidence else 0,
-    )
+    builder = _ReportBuilder(plan, stages, taken, include_records)
+    return builder.report(request, evidence, time.monotonic() - began)
 
 
 def _resolve_manager(manager: str | object) -> tuple[Manager, str]:
@@ -145,6 +132,22 @@ class _ReportBuilder:
         self._stages = stages
         self._sample = sample
         self._examples = examples
+
+    def report(self, request: Request, evidence: Evidence | None, seconds: float) -> AuditReport:
+        return AuditReport(
+            request.name,
+            request.from_version,
+            request.to_version,
+            len(self._sample.records) + len(self._sample.unreadable),
+            self._sample.total,
+            RUNS,
+            PROCESSES,
+            round(seconds, 3),
+            self.findings(evidence) if evidence else (),
+            evidence.reference.losses if evidence else (),
+            self.failures(evidence),
+            evidence.skipped if evidence else 0,
+        )
 
     def findings(self, evidence: Evidence) -> tuple[Finding, ...]:
         found = []

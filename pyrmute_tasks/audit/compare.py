@@ -22,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from pyrmute_tasks.audit.report import Change
 from pyrmute_tasks.plans.field_shapes import fields_of
+from pyrmute_tasks.pydantic_internals import extra_values, private_values
 
 __all__ = [
     "Difference",
@@ -145,7 +146,7 @@ def _freeze_parts(value: Any, kind: str, active: set[int]) -> Frozen:
     if isinstance(value, BaseModel):
         # Not all attributes: a cached property is one only after its first use.
         parts = {key: item for key, item in vars(value).items() if key in fields_of(type(value))}
-        parts |= (value.__pydantic_extra__ or {}) | (value.__pydantic_private__ or {})
+        parts |= extra_values(value) | private_values(value)
         return _freeze_dict(parts, kind, active)
     return _freeze_other(value, kind, active)
 

@@ -108,9 +108,13 @@ def audit_command(
         click.echo(report.to_json())
     else:
         render(report, Console())
+    sys.exit(_status_of(report))
+
+
+def _status_of(report: AuditReport) -> int:
     if not report.is_clean:
-        sys.exit(_FOUND)
-    sys.exit(0 if report.came_through or not report.records else _UNUSABLE)
+        return _FOUND
+    return 0 if report.came_through or not report.records else _UNUSABLE
 
 
 # --- the table ----------------------------------------------------------------------------

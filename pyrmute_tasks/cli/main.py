@@ -41,12 +41,20 @@ COMMANDS: Final[Mapping[str, Lazy]] = MappingProxyType(
             "audit_command",
             "Find steps that depend on more than their record, and fields that get lost.",
         ),
+        "diff": Lazy("models", "diff", "Compare the fields of two versions of a model."),
+        "export": Lazy(
+            "models",
+            "export",
+            "Write the schemas of all models: JSON Schema, Avro, Protobuf or TypeScript.",
+        ),
         "fingerprint": Lazy(
             "fingerprint",
             "fingerprint",
             "Show the fingerprint of a migration, as a tree of hashes.",
         ),
+        "info": Lazy("models", "info", "List the models of a manager and their versions."),
         "run": Lazy("run", "run", "Migrate a file of JSON lines, in order."),
+        "validate": Lazy("models", "validate", "Check a JSON file against a version of a model."),
         "worker": Lazy(
             "worker",
             "worker",

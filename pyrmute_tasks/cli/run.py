@@ -158,12 +158,16 @@ def run(
         if report.failure is not None:
             fail(report.failure.exception(), include_records)
         if not quiet:
-            # Only now: the fleet is closed, and an audit's imports take a while.
-            from pyrmute_tasks.cli.audit import losses_hint
+            _tell_losses(names[0], manager, name, from_version, to_version)
 
-            hint = losses_hint(names[0], manager, name, from_version, to_version)
-            if hint is not None:
-                tell(hint)
+
+def _tell_losses(source: str, manager: str, name: str, from_version: str, to_version: str) -> None:
+    """Print a hint about fields that may get lost; when the fleet is closed."""
+    from pyrmute_tasks.cli.audit import losses_hint  # an audit's imports take a while
+
+    hint = losses_hint(source, manager, name, from_version, to_version)
+    if hint is not None:
+        tell(hint)
 
 
 def _fleet_settings(

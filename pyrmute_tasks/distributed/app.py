@@ -2,62 +2,35 @@
 
 from typing import Any, Final
 
-from celery import Celery
-from celery.loaders.app import AppLoader
-
 from pyrmute_tasks.distributed.broker_profile import (
     CONNECT_TIMEOUT_S,
     BrokerProfile,
     broker_profile,
 )
+from pyrmute_tasks.distributed.internals.celery_app import IsolatedCelery
 from pyrmute_tasks.settings import Settings
 
 __all__ = ["TASK_NAME", "FleetApp", "create_app"]
 
 TASK_NAME: Final = "pyrmute_tasks.migrate_chunk"
 
-_PRODUCER_HEARTBEAT_S: Final = 20  # only the server looks at it: a producer may pause
 
-
-class _Loader(AppLoader):
-    """Reads no configuration from a module that ``CELERY_CONFIG_MODULE`` names."""
-
-    def read_configuration(self, env: str = "") -> dict[str, Any]:
-        return {}
-
-
-class FleetApp(Celery):
+class FleetApp(IsolatedCelery):
     """An application that nothing but its `Settings` steers.
-
-    Celery's own lets ``CELERY_BROKER_URL``, ``CELERY_RESULT_BACKEND`` and their like in the
-    environment win over what is configured, and lets a task that is sent inside another
-    task inherit from it, whichever application that belongs to.
 
     Args:
         settings: Where the broker is, and what to expect of it.
 
     Attributes:
         profile: What is particular to that broker.
+        outage_s: How long the broker may be out of reach.
     """
 
-    current_worker_task = None  # nothing is inherited from a task that this runs in
-
     def __init__(self, settings: Settings) -> None:
-        super().__init__("pyrmute_tasks", loader=_Loader, set_as_current=False)
-        self.backend_cls = "disabled://"
         self.profile = broker_profile(settings)
-        self.broker_url = settings.celery_broker_url
         self.outage_s = settings.outage_s
-        self.conf.update(_configuration(settings, self.profile))
-
-    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
-        """Return a connection to the broker of the settings, if no `url` is given."""
-        return super().connection_for_read(url or self.broker_url, **options)
-
-    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
-        """Return a connection to the broker of the settings, if no `url` is given."""
-        options.setdefault("heartbeat", _PRODUCER_HEARTBEAT_S)
-        return super().connection_for_write(url or self.broker_url, **options)
+        configuration = _configuration(settings, self.profile)
+        super().__init__("pyrmute_tasks", settings.celery_broker_url, configuration)
 
 
 def create_app(settings: Settings) -> FleetApp:

@@ -9,7 +9,14 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from pyrmute_tasks.distributed.connections import TCP_OPTIONS, answer_s, is_socket_file
-from pyrmute_tasks.distributed.refusals import reply_code
+from pyrmute_tasks.distributed.internals.amqp_errors import reply_code
+from pyrmute_tasks.distributed.internals.kombu_transport import (
+    amqp_options,
+    redis_length,
+    redis_lists,
+    redis_options,
+    redis_trim,
+)
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.urls import REDIS_SCHEMES
 
@@ -28,8 +35,7 @@ _HEARTBEAT_S: Final = 5  # two that are missed end a worker's connection
 _HEALTH_CHECK_S: Final = 4  # of a blocking pop, which takes a second
 _VISIBILITY_TIMEOUT_S: Final = 6 * 3600.0
 _VISIBILITY_FACTOR: Final = 3
-_SEPARATOR: Final = "\x06\x16"
-_PRIORITIES: Final = (3, 6, 9)  # beside 0, whose list has the queue's name
+_RESTORE_EVERY_S: Final = 10
 _NOT_FOUND: Final = 404
 
 
@@ -78,38 +84,34 @@ class RedisProfile:
 
     def transport_options(self, settings: Settings) -> dict[str, Any]:
         """Return kombu's ``broker_transport_options``."""
-        options: dict[str, Any] = {
+        is_file = is_socket_file(settings.celery_broker_url)
+        return redis_options(
             # Must outlast the longest chunk: what is unacknowledged for longer runs again.
-            "visibility_timeout": max(
-                _VISIBILITY_TIMEOUT_S, _VISIBILITY_FACTOR * settings.time_limit_s
-            ),
-            "unacked_restore_interval": 10,
-            "unacked_restore_throttle": 1,
-            "socket_connect_timeout": CONNECT_TIMEOUT_S,
-            "socket_timeout": answer_s(settings.outage_s),
-            "health_check_interval": _HEALTH_CHECK_S,
-        }
-        if not is_socket_file(settings.celery_broker_url):
-            options |= {"socket_keepalive": True, "socket_keepalive_options": dict(TCP_OPTIONS)}
-        return options
+            visibility_s=max(_VISIBILITY_TIMEOUT_S, _VISIBILITY_FACTOR * settings.time_limit_s),
+            restore_every_s=_RESTORE_EVERY_S,
+            health_check_s=_HEALTH_CHECK_S,
+            connect_s=CONNECT_TIMEOUT_S,
+            answer_s=answer_s(settings.outage_s),
+            socket_options=None if is_file else dict(TCP_OPTIONS),
+        )
 
     def declare_queue(self, app: Any, channel: Any) -> None:
         """Do nothing: a list is there when something is pushed to it."""
 
     def count_tasks(self, connection: Any, queue: str) -> int:
         """Count the tasks that wait in a queue: one round trip, whatever the line."""
-        return int(connection.default_channel.client.llen(queue))
+        return redis_length(connection, queue)
 
     def queue_lists(self, queue: str) -> tuple[str, ...]:
         """Return the lists in which kombu keeps a queue: one for each priority."""
-        return (queue, *(f"{queue}{_SEPARATOR}{priority}" for priority in _PRIORITIES))
+        return redis_lists(queue)
 
     def declare_bounded_queue(self, channel: Any, queue: str, most: int) -> None:
         """Do nothing: a list is trimmed afterwards."""
 
     def trim_queue(self, channel: Any, queue: str, most: int) -> None:
         """Drop all but the newest `most` messages, which are at the left."""
-        channel.client.ltrim(queue, 0, most - 1)
+        redis_trim(channel, queue, most)
 
 
 class RabbitMQProfile:
@@ -138,7 +140,7 @@ class RabbitMQProfile:
         """Return kombu's ``broker_transport_options``."""
         # What the queue has not confirmed is published again, not missed seconds later.
         # The library's own settings end a connection on which one packet is late.
-        return {"confirm_publish": True, "socket_settings": dict(TCP_OPTIONS)}
+        return amqp_options(dict(TCP_OPTIONS))
 
     def declare_queue(self, app: Any, channel: Any) -> None:
         """Make the application's queue: a task without one is dropped."""

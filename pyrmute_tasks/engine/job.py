@@ -18,7 +18,7 @@ __all__ = ["Job", "JobExecutor", "Source"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-Finished = TypeVar("Finished")
+Delivered = TypeVar("Delivered")
 
 
 class Source(Protocol[In]):
@@ -59,7 +59,7 @@ class JobExecutor(ChunkExecutor[In, Out], Protocol[In, Out]):
         """Remove all traces of the job."""
 
 
-class Job(Generic[In, Out, Finished]):
+class Job(Generic[In, Out, Delivered]):
     """Runs one job: ``with Job(...) as job: for outcome in job.outcomes(): ...``.
 
     Leaving it closes the stream of outcomes, which cancels pending chunks, then reports how the job
@@ -68,7 +68,7 @@ class Job(Generic[In, Out, Finished]):
     Args:
         job_id: The job's id.
         source: The source of its chunks.
-        sink: Finishes outcomes for delivery.
+        sink: Converts outcomes for delivery.
         executor: Runs the chunks; entered and left with the job.
         window: Upper bound of what is in flight; None for the default for the slots, shared by
             the jobs of a queue.
@@ -80,7 +80,7 @@ class Job(Generic[In, Out, Finished]):
         self,
         job_id: str,
         source: Source[In],
-        sink: Sink[Out, Finished],
+        sink: Sink[Out, Delivered],
         executor: JobExecutor[In, Out],
         *,
         window: Window | None = None,
@@ -121,11 +121,11 @@ class Job(Generic[In, Out, Finished]):
         """The job's report so far."""
         return self._tally.report()
 
-    def outcomes(self) -> Generator[Outcome[Finished], None, None]:
+    def outcomes(self) -> Generator[Outcome[Delivered], None, None]:
         """Return the outcomes, in order; see `run_ordered`."""
         return self._stream
 
-    def _delivered(self) -> Generator[Outcome[Finished], None, None]:
+    def _delivered(self) -> Generator[Outcome[Delivered], None, None]:
         stream = run_ordered(
             self._source.chunks(),
             self._executor,

@@ -41,7 +41,7 @@ __all__ = ["ChunkExecutor", "Sink", "Window", "run_ordered"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-Finished = TypeVar("Finished")
+Delivered = TypeVar("Delivered")
 
 _MIN_CHUNKS: Final = 8
 _MAX_CHUNKS: Final = 1024
@@ -89,10 +89,10 @@ class Window:
         return Window(min(self.chunks, other.chunks), min(self.size_bytes, other.size_bytes))
 
 
-class Sink(Protocol[Out, Finished]):
-    """Finishes outcomes for delivery."""
+class Sink(Protocol[Out, Delivered]):
+    """Converts outcomes for delivery."""
 
-    def finish(self, chunk: Chunk[None], outcome: Outcome[Out], /) -> Outcome[Finished]:
+    def receive(self, chunk: Chunk[None], outcome: Outcome[Out], /) -> Outcome[Delivered]:
         """Return the outcome to deliver for a chunk, whose payload is gone by now.
 
         Called once a chunk and in order. Decodes outputs, and may find a failure that was not
@@ -125,16 +125,16 @@ def run_ordered(
     executor: ChunkExecutor[In, Out],
     window: Callable[[], Window],
     *,
-    sink: Sink[Out, Finished],
+    sink: Sink[Out, Delivered],
     observers: Observers | None = None,
-) -> Generator[Outcome[Finished], None, None]:
+) -> Generator[Outcome[Delivered], None, None]:
     """Run `chunks` through `executor` and yield their outcomes in order.
 
     Args:
         chunks: The source, read lazily; closed at the end if possible.
         executor: Runs them. Chunks that are pending when this ends are cancelled.
         window: Returns the current window; a fleet may grow and shrink.
-        sink: Finishes each outcome in order, right before delivery, in this thread.
+        sink: Converts each outcome in order, right before delivery, in this thread.
         observers: Called with the job's events.
 
     Yields:
@@ -154,12 +154,12 @@ def run_ordered(
             if found is None:
                 continue
             chunk, outcome = found
-            finished = sink.finish(chunk, outcome)
-            if _ends_job(finished):
+            delivered = sink.receive(chunk, outcome)
+            if _ends_job(delivered):
                 flow.stop_behind(chunk.index)
-            yield finished
-            flow.release(chunk, finished)
-            if _ends_job(finished):
+            yield delivered
+            flow.release(chunk, delivered)
+            if _ends_job(delivered):
                 return
         if flow.source_error is not None:
             raise flow.source_error

@@ -94,7 +94,7 @@ class RecordSink:
         self._wanted = wanted
         self._hooks = hooks
 
-    def finish(self, chunk: Chunk[None], outcome: Outcome[Frame], /) -> Outcome[list[Any]]:
+    def receive(self, chunk: Chunk[None], outcome: Outcome[Frame], /) -> Outcome[list[Any]]:
         """Decode a chunk's outputs, and validate them for models."""
         self._hooks.merge(outcome.counts)
         with rare_collections():

@@ -168,8 +168,8 @@ class JsonlSink:
     def __init__(self, hooks: HookSet) -> None:
         self._hooks = hooks
 
-    def finish(self, chunk: Chunk[None], outcome: Outcome[Frame], /) -> Outcome[Frame]:
-        """Tell failures where their records stand in the source."""
+    def receive(self, chunk: Chunk[None], outcome: Outcome[Frame], /) -> Outcome[Frame]:
+        """Add to failures where their records stand in the source."""
         self._hooks.merge(outcome.counts)
         failures = tuple(_located(failure, chunk) for failure in outcome.failures)
         return replace(outcome, failures=failures)

@@ -66,7 +66,7 @@ class OutputFile:
     """A file that appears under its name only when it is whole.
 
     A context manager: entering takes the file's lock, and leaving gives it back. What was
-    written then is removed unless `finish` has been called, or kept if asked to.
+    written then is removed unless `commit` has been called, or kept if asked to.
 
     Args:
         target: The file, as the user named it.
@@ -101,7 +101,7 @@ class OutputFile:
         self._syncs = ThreadPoolExecutor(1, thread_name_prefix="sync")
         self._sync: Future[None] | None = None
         self._unsynced_bytes = 0
-        self._is_finished = False
+        self._is_committed = False
 
     def __enter__(self) -> Self:
         """Take the lock and create the partial file.
@@ -157,8 +157,8 @@ class OutputFile:
                 self._sync_ahead(self._file)
         folder.remove(piece)
 
-    def finish(self) -> None:
-        """Let the file appear: it is whole.
+    def commit(self) -> None:
+        """Give the file its name: it is whole.
 
         Raises:
             ConfigurationError: If it cannot be written, or must not be any more.
@@ -171,7 +171,7 @@ class OutputFile:
             os.fsync(self._file.fileno())
             self._lock.confirm()
             self._publish()
-            self._is_finished = True
+            self._is_committed = True
             with contextlib.suppress(OSError):  # not every file system can
                 sync_directory(self._path.parent)
 
@@ -184,12 +184,12 @@ class OutputFile:
         if os.getpid() != self._pid or self._file is None:
             return  # a fork owns nothing
         try:
-            if not self._is_finished:
+            if not self._is_committed:
                 self._keep_or_remove(self._file)
         finally:
             # Behind a sync that still runs: its descriptor must not become another file's.
             self._syncs.submit(self._file.close)
-            self._syncs.shutdown(wait=self._is_finished or self._keep_partial)
+            self._syncs.shutdown(wait=self._is_committed or self._keep_partial)
             self._lock.release()
 
     # --- details ----------------------------------------------------------------------------
@@ -314,7 +314,7 @@ class OutputStream:
                 except BlockingIOError:  # it was opened so
                     select.select([], [self._descriptor], [])
 
-    def finish(self) -> None:
+    def commit(self) -> None:
         """Do nothing: everything is written."""
 
     def __exit__(self, *_: object) -> None:

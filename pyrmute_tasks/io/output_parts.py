@@ -32,7 +32,7 @@ def is_parts(target: str | os.PathLike[str]) -> bool:
 class OutputParts:
     """A folder of files ``part-00000.jsonl``, … in input order, and their manifest.
 
-    A context manager, as `OutputFile`: what was written is removed unless `finish` was called.
+    A context manager, as `OutputFile`: what was written is removed unless `commit` was called.
     Parts are the workers' attempts, renamed: no byte is copied.
 
     Args:
@@ -114,7 +114,7 @@ class OutputParts:
         )
         self._records += piece.records_out
 
-    def finish(self) -> None:
+    def commit(self) -> None:
         """Let the folder appear: it is whole.
 
         Raises:

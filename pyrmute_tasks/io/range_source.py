@@ -179,7 +179,7 @@ class RangeSink:
         self._lines = 0  # before it, in its file
         self._name = ""
 
-    def finish(self, chunk: Chunk[None], outcome: Outcome[Frame], /) -> Outcome[Sequence[Piece]]:
+    def receive(self, chunk: Chunk[None], outcome: Outcome[Frame], /) -> Outcome[Sequence[Piece]]:
         """Tell failures where their records stand in the source."""
         self._hooks.merge(outcome.counts)
         assert chunk.origin is not None

@@ -123,7 +123,7 @@ class _CountingSink:
 
     hooks: HookSet
 
-    def finish(self, _: Chunk[None], outcome: Outcome[list[Any]], /) -> Outcome[list[Any]]:
+    def receive(self, _: Chunk[None], outcome: Outcome[list[Any]], /) -> Outcome[list[Any]]:
         self.hooks.merge(outcome.counts)
         return outcome
 
@@ -168,7 +168,7 @@ class _ConvertingSink:
     wanted: Wanted
     hooks: HookSet
 
-    def finish(self, chunk: Chunk[None], outcome: Outcome[list[Any]], /) -> Outcome[list[Any]]:
+    def receive(self, chunk: Chunk[None], outcome: Outcome[list[Any]], /) -> Outcome[list[Any]]:
         self.hooks.merge(outcome.counts)
         outputs, invalid = self.wanted.convert(self.plan, outcome.outputs, chunk.start)
         failures = outcome.failures if invalid is None else (invalid,)

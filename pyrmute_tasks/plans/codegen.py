@@ -19,6 +19,7 @@ from weakref import finalize
 from pydantic import BaseModel, RootModel
 
 from pyrmute_tasks.plans.codegen_helpers import HELPERS, Call, CallErrors, Stopped
+from pyrmute_tasks.pydantic_internals import BUILT, SERIALIZER, VALIDATOR, has_own_validate
 
 __all__ = ["Generated", "Output", "OutputKind", "generate"]
 
@@ -148,13 +149,12 @@ def _call_step(number: int, call: Call, value: str) -> _Part:
 
 def _validate(model: type[BaseModel], data: str) -> _Part:
     value = f'{data}.get("root")' if issubclass(model, RootModel) else data
-    own = getattr(model.model_validate, "__func__", None) is not _PYDANTICS_VALIDATE
     # Look the attribute up for each run: rebuilding the model replaces it, and the first step
     # may be what builds it. (In the class's dict: going through its metaclass takes four times
     # as long.)
     validate = "Target.model_validate"
-    if not own:
-        validate = f'own["__pydantic_validator__"].validate_python if {_BUILT} else {validate}'
+    if not has_own_validate(model):
+        validate = f'own["{VALIDATOR}"].validate_python if {_BUILT} else {validate}'
     return _Part(f"model = validate({value})", "invalid(error)", before=f"validate = {validate}")
 
 
@@ -167,7 +167,7 @@ def _write(model: type[BaseModel] | None, data: str) -> _Part:
         # A validator may return an object of another class, which serializes itself its own way.
         "written = to_json(model) if type(model) is Target else dump(model)",
         "unwritable(error)",
-        before=f'to_json = own["__pydantic_serializer__"].to_json if {_BUILT} else dump',
+        before=f'to_json = own["{SERIALIZER}"].to_json if {_BUILT} else dump',
     )
 
 
@@ -176,8 +176,7 @@ _RESULTS: Final = {
     OutputKind.MODELS: "model",
     OutputKind.LINES: "written + newline",
 }
-_BUILT: Final = 'own.get("__pydantic_complete__")'
-_PYDANTICS_VALIDATE: Final = BaseModel.model_validate.__func__  # type: ignore[attr-defined]  # a bound classmethod
+_BUILT: Final = f'own.get("{BUILT}")'
 
 
 def _one(parts: Sequence[_Part], result: str) -> list[str]:

@@ -9,6 +9,7 @@ import pydantic_core
 from pyrmute_tasks.errors import InvalidRecordError, MigrationError
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.plans.steps import Step
+from pyrmute_tasks.pydantic_internals import json_error_text
 from pyrmute_tasks.registry import MigrationFunc
 
 __all__ = ["HELPERS", "Call", "CallErrors", "Interruption", "Stopped"]
@@ -139,9 +140,7 @@ def _not_json(line: Any, error: Exception) -> InvalidRecordError:
             pydantic_core.from_json(line[:-1])
         except ValueError as same:
             error = same.with_traceback(error.__traceback__)
-    # jiter names what it expected and the column, never what it saw; "line 1" is ours.
-    reason = str(error).replace(" at line 1 column ", " at column ")
-    invalid = InvalidRecordError(f"not valid JSON: {reason}")
+    invalid = InvalidRecordError(f"not valid JSON: {json_error_text(error)}")
     invalid.__cause__ = error
     return invalid
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, RootModel
 
 from pyrmute_tasks.plans.field_shapes import Reader, Shape, fields_of, input_keys, keys_of
 from pyrmute_tasks.plans.unions import Chooser, compile_chooser
+from pyrmute_tasks.pydantic_internals import extra_values
 from pyrmute_tasks.registry import ModelData, Registry
 from pyrmute_tasks.versions import ModelVersion
 
@@ -346,4 +347,4 @@ def _of_instance(value: BaseModel, converters: dict[type[BaseModel], Converter])
         for name, info in fields_of(type(value)).items()
         if name in vars(value)
     }
-    return converter({**held, **(value.__pydantic_extra__ or {})})
+    return converter({**held, **extra_values(value)})

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, g
 from pydantic import AliasChoices, AliasPath, BaseModel, Discriminator, RootModel, Tag
 from pydantic.fields import FieldInfo
 
+from pyrmute_tasks.pydantic_internals import is_complete
+
 __all__ = [
     "Group",
     "Key",
@@ -188,7 +190,7 @@ _MAPPINGS: Final = frozenset({dict, OrderedDict, defaultdict, abc.Mapping, abc.M
 
 def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
     """Return a model's fields, with forward references resolved where possible."""
-    if not model.__pydantic_complete__:
+    if not is_complete(model):
         model.model_rebuild(raise_errors=False)
     return model.model_fields
 

@@ -11,14 +11,14 @@ value is no such member.
 """
 
 import copy
-import enum
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 from pydantic import BaseModel, PydanticUserError, RootModel, TypeAdapter
 
 from pyrmute_tasks.plans.field_shapes import Group, Shape, fields_of, keys_of, tags_of
+from pyrmute_tasks.pydantic_internals import calls_users_code
 
 __all__ = ["Chooser", "compile_chooser"]
 
@@ -154,40 +154,7 @@ class _ByValidating:
             adapter = TypeAdapter(self._annotation, config={"arbitrary_types_allowed": True})
         except PydanticUserError:
             adapter = TypeAdapter(self._annotation)  # a model, which brings its own configuration
-        return adapter.validate_python, _hands_input_to_users(adapter.core_schema)
-
-
-def _hands_input_to_users(schema: Any) -> bool:
-    """Return whether validation calls the user's functions, which may modify its input."""
-    return any(map(_runs_users_code, _nodes(schema)))
-
-
-def _runs_users_code(node: Mapping[str, Any]) -> bool:
-    if node.get("type") == "enum":
-        found = node["cls"]._missing_
-        return found.__func__ is not enum.Enum._missing_.__func__  # type: ignore[attr-defined]  # a bound classmethod
-    flags = ("custom_init", "post_init", "default_factory_takes_data")
-    functions = ("function", "discriminator")
-    return any(map(node.get, flags)) or any(_is_users(node.get(key)) for key in functions)
-
-
-def _nodes(schema: Any) -> Iterator[Mapping[str, Any]]:
-    pending = [schema]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, Mapping):
-            yield node
-            pending.extend(item for key, item in node.items() if key not in _NOT_SCHEMAS)
-        elif isinstance(node, (list, tuple)):
-            pending.extend(node)
-
-
-_NOT_SCHEMAS: Final = frozenset({"serialization", "metadata", "default", "expected"})
-
-
-def _is_users(function: Any) -> bool:
-    module = getattr(getattr(function, "func", function), "__module__", None) or ""
-    return callable(function) and not module.startswith(("pydantic.", "pydantic_core."))
+        return adapter.validate_python, calls_users_code(adapter)
 
 
 def _copied(value: Any) -> Any:

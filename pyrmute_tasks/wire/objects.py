@@ -16,6 +16,14 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from pyrmute_tasks.pydantic_internals import (
+    MODEL_SLOTS,
+    class_fields,
+    model_state,
+    private_attributes,
+    private_values,
+    set_model_state,
+)
 from pyrmute_tasks.wire.loaded_classes import find_class, is_made_in_python, name_of_class
 
 __all__ = [
@@ -260,8 +268,6 @@ def _namespace(instance: object) -> dict[str, Any]:
 
 # --- models -------------------------------------------------------------------------------
 
-_MODEL_SLOTS: Final = ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
-
 
 def _is_model(cls: type) -> bool:
     return issubclass(cls, BaseModel) and _is_made_in_python(cls, object)
@@ -269,24 +275,23 @@ def _is_model(cls: type) -> bool:
 
 def _split_model(kind: Kind, name: str, model: Any) -> Parts | None:
     cls = type(model)
-    fields, private = tuple(cls.__pydantic_fields__), cls.__private_attributes__
+    fields, private = class_fields(cls), private_attributes(cls)
     values = _namespace(model)
-    own = model.__pydantic_private__
+    state = model_state(model)
     if (
         not values.keys() <= set(fields)
-        or not (own or {}).keys() <= private.keys()
-        or slots_of(cls).keys() - set(_MODEL_SLOTS)
+        or not private_values(model).keys() <= private.keys()
+        or slots_of(cls).keys() - set(MODEL_SLOTS)
     ):
         return None
     head = [name, _digest((*fields, *private)), list(values)]
     names = ("<fields set>", "<extra>", "<private>", *values)
-    state = (model.__pydantic_fields_set__, model.__pydantic_extra__, own)
     return Parts(kind, head, names, (*state, *values.values()))
 
 
 def _build_model(cls: Any, parts: list[Any]) -> Any:
     _, digest, names, fields_set, extra, private, *values = parts
-    fields, privates = tuple(cls.__pydantic_fields__), cls.__private_attributes__
+    fields, privates = class_fields(cls), private_attributes(cls)
     if digest != _digest((*fields, *privates)) or not set(names) <= set(fields):
         raise _other_definition(cls)
     sound = type(fields_set) is set and type(extra) in _DICT_OR_NONE
@@ -294,9 +299,7 @@ def _build_model(cls: Any, parts: list[Any]) -> Any:
         raise _other_definition(cls)
     made = object.__new__(cls)
     _namespace(made).update(zip(names, values, strict=True))
-    # Through the slots: RootModel has class attributes of the same names.
-    for slot, value in zip(_MODEL_SLOTS, (fields_set, extra, private), strict=True):
-        BaseModel.__dict__[slot].__set__(made, value)
+    set_model_state(made, (fields_set, extra, private))
     return made
 
 

@@ -12,8 +12,14 @@ from typing import Any, Final, cast
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from pyrmute_tasks.errors import FrameError, RemoteError, UnsupportedValueError
+from pyrmute_tasks.errors import (
+    FrameError,
+    RemoteError,
+    UnsupportedValueError,
+    derive_from_pyrmutes,
+)
 from pyrmute_tasks.failures import attributes_of
+from pyrmute_tasks.pydantic_internals import error_state
 from pyrmute_tasks.wire.frames import pack, pack_record, unpack
 from pyrmute_tasks.wire.loaded_classes import find_class, is_made_in_python
 from pyrmute_tasks.wire.objects import slots_filled, slots_of
@@ -136,6 +142,7 @@ def _listed(notes: object) -> list[object]:
 
 def put_together(parts: list[dict[str, Any]]) -> BaseException:
     """Return the exception from `take_apart`'s values."""
+    derive_from_pyrmutes()
     assembly = _Assembly(parts)
     for number, part in enumerate(parts):
         error = assembly.make(number)
@@ -250,8 +257,7 @@ def _known_class(name: str) -> type[BaseException] | None:
 
 
 def _take_apart_validation(error: ValidationError, number: _Number) -> dict[str, Any]:
-    # The state that pydantic itself pickles: all that its text and errors() need.
-    title, lines, input_type, hide_input = cast("Any", error.__reduce__()[1])
+    title, lines, input_type, hide_input = error_state(error)
     return {
         "title": title,
         "lines": [_take_apart_line(line, number, input_type) for line in lines],

@@ -22,6 +22,8 @@ import pydantic.networks
 import pydantic_core
 from pydantic_core import TzInfo
 
+from pyrmute_tasks.pydantic_internals import url_bases
+
 __all__ = ["SCALAR_TYPES", "Scalar", "scalar_from_bytes", "scalar_to_bytes"]
 
 
@@ -203,9 +205,8 @@ def _decode(data: bytes) -> str:
 def _urls() -> list[type]:
     # The documented ones; subclasses in the user's modules are left out.
     found = [getattr(pydantic.networks, name) for name in pydantic.networks.__all__]
-    base = pydantic.AnyUrl.__mro__[1]
-    multi = pydantic.PostgresDsn.__mro__[1]
-    return [kind for kind in found if isinstance(kind, type) and issubclass(kind, (base, multi))]
+    bases = url_bases()
+    return [kind for kind in found if isinstance(kind, type) and issubclass(kind, bases)]
 
 
 _MADE_OF_TEXT: Final[dict[str, Callable[[str], Any]]] = {

@@ -40,8 +40,32 @@ def test_its_exceptions_are_pyrmutes(adopted: Migrator) -> None:
     with pytest.raises(pyrmute.MigrationError) as caught:
         adopted.migrate_batch(records, *HOP)
     assert str(caught.value) == str(expected.value)
-    assert caught.value.record_index == 1  # type: ignore[attr-defined]  # set on any exception
+    assert getattr(caught.value, "record_index", None) == 1
     assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_its_errors_are_caught_as_ours(adopted: Migrator) -> None:
+    with pytest.raises(MigrationError) as caught:
+        adopted.migrate_batch([{"age": 1}], *HOP)
+    assert isinstance(caught.value, pyrmute.MigrationError)
+    assert (caught.value.from_version, caught.value.to_version) == ("1.0.0", "2.0.0")
+    assert caught.value.record_index == 0
+
+
+def test_its_metrics_hook_counts_what_workers_migrate(adopted: Migrator) -> None:
+    theirs, hook = pyrmute_people.manager, pyrmute.MetricsHook()
+    records = [people.person(index) for index in range(60)]
+    theirs.add_hook(hook)
+    try:
+        adopted.migrate_batch(records, *HOP, chunk_size=7)
+        assert (hook.total_count, hook.error_count) == (60, 0)
+        assert hook.migrations_by_model == {"Person": 60}
+        records[40]["name"] = ""
+        with pytest.raises(pyrmute.MigrationError):
+            list(adopted.migrate_batch_streaming(records, *HOP, chunk_size=7))
+        assert (hook.total_count, hook.error_count) == (101, 1)
+    finally:
+        theirs.remove_hook(hook)
 
 
 def test_what_it_does_not_know_is_told(adopted: Migrator) -> None:

@@ -243,7 +243,7 @@ class Run:
             assert len(self.fleet.store.outcomes_of(JOB)) <= 2 * self.window
             yield chunk_of(self.fleet.work, index)
 
-    def finish(
+    def receive(
         self, chunk: Chunk[None], outcome: Outcome[Frame], /
     ) -> Outcome[list[dict[str, int]]]:
         outputs = decode_records(outcome.outputs)

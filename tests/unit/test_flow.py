@@ -47,7 +47,7 @@ def make_outcome(index: int, fails_at: int | None = None) -> Outcome[list[int]]:
 class Keep:
     """Delivers outcomes as they come."""
 
-    def finish(self, chunk: Chunk[None], outcome: Outcome[list[int]], /) -> Outcome[list[int]]:
+    def receive(self, chunk: Chunk[None], outcome: Outcome[list[int]], /) -> Outcome[list[int]]:
         assert chunk.index == outcome.index
         return outcome
 
@@ -142,7 +142,7 @@ class FlowMachine(RuleBasedStateMachine):
         finally:
             self.source_closed = True
 
-    def finish(self, chunk: Chunk[None], outcome: Outcome[list[int]], /) -> Outcome[list[int]]:
+    def receive(self, chunk: Chunk[None], outcome: Outcome[list[int]], /) -> Outcome[list[int]]:
         place = self.late_failures.get(chunk.index)
         if place is None or place >= outcome.count:
             return outcome

@@ -96,7 +96,7 @@ def typed_imports() -> dict[str, str]:
             return {
                 alias.name: (each.module or "").removeprefix("pyrmute_tasks.")
                 for each in node.body
-                if isinstance(each, ast.ImportFrom)
+                if isinstance(each, ast.ImportFrom) and each.module != "pyrmute"
                 for alias in each.names
             }
     raise AssertionError("there is no block for type checkers")

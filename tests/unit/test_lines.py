@@ -13,7 +13,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from pyrmute_tasks.distributed.app import create_app
-from pyrmute_tasks.distributed.connections import TCP_OPTIONS, LinePool, connection_class
+from pyrmute_tasks.distributed.connections import TCP_OPTIONS
+from pyrmute_tasks.distributed.internals.redis_client import LinePool, connection_class
 from pyrmute_tasks.distributed.redis_retry import TimedRetry
 from pyrmute_tasks.settings import Settings
 

@@ -31,7 +31,7 @@ def opened(path: Path | str, **options: Any) -> Any:
 def write(path: Path | str, lines: bytes = b"new\n", **options: Any) -> None:
     with opened(path, **options) as output:
         output.write(lines)
-        output.finish()
+        output.commit()
 
 
 def partial_of(path: Path) -> Path:
@@ -45,7 +45,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     with opened(path) as output:
         output.write(b"new\n")
         assert path.read_bytes() == b"old"
-        output.finish()
+        output.commit()
     assert path.read_bytes() == b"new\n"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -102,7 +102,7 @@ def test_the_mode_of_a_target_is_kept(tmp_path: Path) -> None:
         path.chmod(mode)
         with opened(path) as output:
             assert stat.S_IMODE(partial_of(path).stat().st_mode) == mode
-            output.finish()
+            output.commit()
         assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
@@ -151,7 +151,7 @@ def test_the_file_behind_a_link_is_replaced(tmp_path: Path, exists: bool) -> Non
         output.write(b"new\n")
         with pytest.raises(OutputInUseError):
             write(path)
-        output.finish()
+        output.commit()
     assert path.read_bytes() == b"new\n"
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "middle").is_symlink()
@@ -191,7 +191,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(
     with pytest.raises(ConfigurationError, match="has appeared while this ran"), output:
         output.write(b"new\n")
         path.write_bytes(b"somebody's")
-        output.finish()
+        output.commit()
     assert path.read_bytes() == b"somebody's"
     assert output.kept_path.read_bytes() == b"new\n"
 
@@ -217,7 +217,7 @@ def test_output_is_complete_while_the_disk_is_busy(tmp_path: Path) -> None:
     with opened(tmp_path / "out.jsonl") as output:
         for block in blocks:
             output.write(memoryview(block))
-        output.finish()
+        output.commit()
     assert (tmp_path / "out.jsonl").read_bytes() == b"".join(blocks)
 
 
@@ -298,7 +298,7 @@ def test_a_device_is_written_to() -> None:
     assert isinstance(output, OutputStream)
     with output:
         output.write(b"{}\n")
-        output.finish()
+        output.commit()
     with (
         pytest.raises(ConfigurationError, match="No space left on device"),
         opened("/dev/full") as full,
@@ -500,7 +500,7 @@ def test_a_lock_works_without_hard_links(held: Any, monkeypatch: pytest.MonkeyPa
         with pytest.raises(OutputInUseError, match="job 0123abcd"):
             write(path)
         output.write(b"new\n")
-        output.finish()
+        output.commit()
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -517,7 +517,7 @@ def test_a_writer_whose_output_was_taken_over_publishes_nothing(
     ):
         output.write(b"mine\n")
         lock_of(path)
-        output.finish()
+        output.commit()
     assert path.read_bytes() == b"old"
     assert path.with_name(".out.jsonl.lock").exists()  # it is the other's
     path.with_name(".out.jsonl.lock").unlink()
@@ -548,7 +548,7 @@ def test_fork_keeps_the_parents_output(tmp_path: Path) -> None:
             os._exit(0)
         os.waitpid(child, 0)
         output.write(b"new\n")
-        output.finish()
+        output.commit()
     assert path.read_bytes() == b"new\n"
 
 
@@ -576,7 +576,7 @@ class Contest:
             output.write(b"%d\n" % number)
             time.sleep(0.001)
             self._count(-1)
-            output.finish()
+            output.commit()
             self.won.append(number)
 
     def _count(self, more: int) -> None:

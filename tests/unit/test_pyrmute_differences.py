@@ -28,6 +28,7 @@ from typing_extensions import TypeAliasType
 from pyrmute_tasks import (
     InvalidRecordError,
     InvalidVersionError,
+    MetricsHook,
     MigrationError,
     MigrationHook,
     ModelData,
@@ -574,6 +575,16 @@ def test_a_missing_step_is_found_before_any_record_is_touched(both: Both) -> Non
         with pytest.raises(error, match=r"2\.0\.0 → 3\.0\.0\nReason: No migration path found"):
             manager.migrate_batch([{}, {}], "Note", "1.0.0", "3.0.0")
         assert len(touched) == (1 if manager is both.theirs else 0)
+
+
+def test_hooks_are_not_called_if_there_is_no_plan(both: Both) -> None:
+    ours, theirs = MetricsHook(), pyrmute.MetricsHook()
+    both.ours.add_hook(ours)
+    both.theirs.add_hook(theirs)
+    found = both.call("migrate", {}, "Nobody", *HOP)
+    assert found[0] == found[1]
+    assert (theirs.total_count, theirs.error_count) == (1, 1)
+    assert (ours.total_count, ours.error_count) == (0, 0)
 
 
 @pytest.mark.parametrize("stream", [False, True])

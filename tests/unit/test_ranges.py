@@ -270,8 +270,8 @@ def test_range_that_kills_is_halved_to_its_line_and_joined(tmp_path: Path) -> No
     assert found is not None
     assert crashes <= 7
     sink = RangeSink(HookSet())
-    sink.finish(before.without_payload(), settled(before))
-    finished = sink.finish(chunk_of(range_of(path, 8, 32), 1).without_payload(), found)
+    sink.receive(before.without_payload(), settled(before))
+    finished = sink.receive(chunk_of(range_of(path, 8, 32), 1).without_payload(), found)
     [failure] = finished.failures
     assert isinstance(failure.error, ProcessDiedError)
     assert failure.index == 10
@@ -297,7 +297,7 @@ def test_failure_in_a_later_part_is_counted_from_the_first(tmp_path: Path) -> No
     outcome = deliveries.settle(first.key, settled(first.chunk))
     assert outcome is not None
     assert [each.index for each in outcome.failures] == [11]
-    finished = RangeSink(HookSet()).finish(part.chunk.without_payload(), outcome)
+    finished = RangeSink(HookSet()).receive(part.chunk.without_payload(), outcome)
     assert finished.failures[0].source == f"{path}, line 12"
 
 
@@ -325,9 +325,9 @@ def test_line_numbers_begin_anew_with_each_file(tmp_path: Path) -> None:
         path.write_bytes(b"x\n" * 8)
     sink = RangeSink(HookSet())
     one, two = chunk_of(range_of(first, 0, 16)), chunk_of(range_of(second, 0, 16), 1)
-    sink.finish(one.without_payload(), settled(one))
+    sink.receive(one.without_payload(), settled(one))
     failure = RecordFailure.of(2, Stage.STEP, "", ValueError())
-    finished = sink.finish(two.without_payload(), settled(two, failure))
+    finished = sink.receive(two.without_payload(), settled(two, failure))
     assert finished.failures[0].index == 10
     assert finished.failures[0].source == f"{second}, line 3"
 

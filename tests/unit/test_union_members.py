@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, PydanticOmit, PydanticUseDefault
 
 from pyrmute_tasks import MigrationError, ModelManager
-from pyrmute_tasks.plans.unions import _hands_input_to_users
+from pyrmute_tasks.pydantic_internals import calls_users_code
 
 HOP = ("Holder", "1.0.0", "2.0.0")
 
@@ -292,8 +292,8 @@ def test_nothing_is_copied_without_user_functions() -> None:
     class Cat1(BaseModel):
         lives: int
 
-    plain = TypeAdapter(Cat1 | Dog1 | list[dict[str, float]] | Literal["a"]).core_schema
-    assert not _hands_input_to_users(plain)
+    plain = TypeAdapter(Cat1 | Dog1 | list[dict[str, float]] | Literal["a"])
+    assert not calls_users_code(plain)
     manager = holder(Cat1 | Dog1, Cat2 | Dog2, ("Cat", Cat1, Cat2), ("Dog", Dog1, Dog2))
     assert migrated(manager, Uncopyable(legs=4)) == {"legs": 4, "mark": "dog"}
 

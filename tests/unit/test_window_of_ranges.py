@@ -45,7 +45,7 @@ class AllButFirst:
 
 
 class Keep:
-    def finish(self, chunk: Chunk[None], outcome: Outcome[int], /) -> Outcome[int]:
+    def receive(self, chunk: Chunk[None], outcome: Outcome[int], /) -> Outcome[int]:
         return outcome
 
 

@@ -3,7 +3,8 @@ from types import SimpleNamespace
 from kombu.asynchronous import Hub
 from kombu.asynchronous.timer import Timer
 
-from pyrmute_tasks.distributed.worker.service import Housekeeping, forget_cancelled
+from pyrmute_tasks.distributed.internals.kombu_transport import forget_cancelled
+from pyrmute_tasks.distributed.worker.service import Housekeeping
 
 
 def test_cancelled_timers_are_removed_and_others_stay_in_order() -> None:

@@ -8,19 +8,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from celery import Celery
-from kombu import Producer
-from kombu.exceptions import KombuError
-from kombu.pidbox import Mailbox
-
-from pyrmute_tasks.distributed.app import TASK_NAME
+from pyrmute_tasks.distributed.app import TASK_NAME, FleetApp
 from pyrmute_tasks.distributed.broker_profile import broker_profile
+from pyrmute_tasks.distributed.internals.amqp_errors import reply_code
+from pyrmute_tasks.distributed.internals.kombu_producers import (
+    errors_of,
+    producer_on,
+    publishing_at_once,
+)
+from pyrmute_tasks.distributed.internals.kombu_transport import (
+    drop_connection,
+    limit_answers,
+)
 from pyrmute_tasks.distributed.refusals import (
     find_refusal,
     passing_refusal,
     reason_of,
     refuses_connections,
-    reply_code,
     trouble_of,
 )
 from pyrmute_tasks.distributed.task_arguments import TaskArguments
@@ -64,7 +68,7 @@ class Broker:
 
     def __init__(
         self,
-        app: Celery,
+        app: FleetApp,
         settings: Settings,
         is_over: threading.Event | None = None,
         look: Callable[[], None] = lambda: None,
@@ -76,13 +80,7 @@ class Broker:
         self._signer = settings.signer
         self._profile = broker_profile(settings)
         connection: Any = app.connection_for_write()
-        # What the transport raises, some of it translated by kombu and some not.
-        self._errors: tuple[type[Exception], ...] = (
-            KombuError,
-            *connection.recoverable_connection_errors,
-            *connection.connection_errors,
-            *connection.channel_errors,
-        )
+        self._errors = errors_of(connection)
 
     def check(self) -> None:
         """See that the broker answers; one that is silent, or not ready yet, is waited for.
@@ -137,8 +135,8 @@ class Broker:
         """Return what was in the way, if anything was."""
         try:
             with self._connection() as connection:
-                producer: Any = Producer(connection, auto_declare=False)
-                with producer.batch(max_size=len(messages)):
+                producer = producer_on(connection)
+                with publishing_at_once(producer, len(messages)):
                     for message in messages:
                         self._send(message, producer)
         except self._errors as error:
@@ -150,15 +148,13 @@ class Broker:
         return None
 
     def _send(self, message: Message, producer: Any) -> None:
-        self._app.send_task(
+        self._app.send_once(
             TASK_NAME,
-            args=message.arguments.sign(message.task, self._signer).to_args(),
+            message.arguments.sign(message.task, self._signer).to_args(),
             task_id=message.task,
+            label=message.label,
             producer=producer,
-            retry=False,
-            confirm_timeout=_ANSWER_S,
-            argsrepr=message.label,
-            kwargsrepr="{}",
+            answer_s=_ANSWER_S,
         )
 
     def queue_depth(self) -> int | None:
@@ -178,13 +174,7 @@ class Broker:
         if self._signer.is_on:
             return
         with contextlib.suppress(*self._errors), self._connection() as connection:
-            mailbox = _Mailbox(
-                self._app.conf.control_exchange,
-                type="fanout",
-                connection=connection,
-                serializer="json",
-            )
-            mailbox.abcast("revoke", {"task_id": list(tasks), "terminate": False})
+            self._app.revoke_once(tasks, connection, _ANSWER_S)
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[Any]:
@@ -192,14 +182,10 @@ class Broker:
         connection: Any = self._app.pool.acquire(block=True)
         try:
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-            socket = getattr(connection.connection, "sock", None)
-            if socket is not None:  # AMQP's; on Redis it is the transport that sees to it
-                socket.settimeout(_ANSWER_S)
+            limit_answers(connection, _ANSWER_S)
             yield connection
         except BaseException:
-            # An answer may still be on its way, and would be taken for that to the next
-            # question. The pool opens another one.
-            connection.collect()
+            drop_connection(connection)
             raise
         finally:
             connection.release()
@@ -219,19 +205,6 @@ class Broker:
     @property
     def _url(self) -> str:
         return hide_password(self._settings.broker_url)
-
-
-class _Mailbox(Mailbox):
-    """Sends to the workers' mailboxes once: kombu's own tries it until it succeeds."""
-
-    @contextlib.contextmanager
-    def producer_or_acquire(self, producer: Any = None, channel: Any = None) -> Iterator[Any]:
-        yield _OneAttempt(channel, auto_declare=False)
-
-
-class _OneAttempt(Producer):
-    def publish(self, *args: Any, **options: Any) -> Any:
-        return super().publish(*args, **options | {"retry": False, "confirm_timeout": _ANSWER_S})
 
 
 def _refuses(error: Exception) -> bool:

@@ -9,13 +9,13 @@ from typing import Final, Protocol, Self
 
 import redis
 
+from pyrmute_tasks.distributed.internals.redis_client import is_out_of_memory
 from pyrmute_tasks.distributed.producer.parts import Part
 from pyrmute_tasks.distributed.producer.recovery import PartsStore, Recovery, TaskPublisher
 from pyrmute_tasks.distributed.producer.surveys import SurveyedStore, Surveyor, ThreadedSurveyor
 from pyrmute_tasks.distributed.protocol import Arrivals, Outcomes, Survey, WorkerInfo
 from pyrmute_tasks.distributed.queue_depth import CountsTasks, depth_of
 from pyrmute_tasks.distributed.refusals import passing_refusal, trouble_of
-from pyrmute_tasks.distributed.store import is_full
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_outcome
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import FleetError, FrameError, StoreUnavailableError
@@ -316,7 +316,9 @@ class CeleryExecutor:
             self._store_is_away = lost or passing_refusal(error) is not None
             # Not its text, nor as a cause: redis-py quotes the commands that failed, and
             # with them the records they carried.
-            what = "has no memory left" if is_full(error) else f"failed ({trouble_of(error)})"
+            what = (
+                "has no memory left" if is_out_of_memory(error) else f"failed ({trouble_of(error)})"
+            )
             url = hide_password(self._settings.redis_store_url)
             raise StoreUnavailableError(f"the store at {url} {what}") from None
 

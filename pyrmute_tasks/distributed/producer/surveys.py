@@ -74,7 +74,7 @@ class ThreadedSurveyor:
 
     def begin(self) -> None:
         """Start the thread."""
-        self._thread = threading.Thread(target=self._run, name="surveyor", daemon=True)
+        self._thread = threading.Thread(target=self._answer_requests, name="surveyor", daemon=True)
         self._thread.start()
 
     def end(self) -> None:
@@ -110,7 +110,7 @@ class ThreadedSurveyor:
             raise error
         return survey
 
-    def _run(self) -> None:
+    def _answer_requests(self) -> None:
         try:
             while True:
                 is_wanted = self._wanted.wait(self._touch_every_s)

@@ -34,11 +34,10 @@ outcome is believed for its own signature, and the more jobs there seem to be, t
 each sends ahead.
 """
 
-from pyrmute_tasks.distributed.store.connection import is_full
 from pyrmute_tasks.distributed.store.producer_side import ProducerStore
 from pyrmute_tasks.distributed.store.worker_side import WorkerStore
 
-__all__ = ["Store", "is_full"]
+__all__ = ["Store"]
 
 
 class Store(ProducerStore, WorkerStore):

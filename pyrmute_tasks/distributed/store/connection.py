@@ -8,11 +8,10 @@ import redis
 
 from pyrmute_tasks.distributed.connections import (
     TCP_OPTIONS,
-    LinePool,
     answer_s,
-    connection_class,
     is_socket_file,
 )
+from pyrmute_tasks.distributed.internals.redis_client import store_client
 from pyrmute_tasks.distributed.redis_retry import TimedRetry
 from pyrmute_tasks.distributed.refusals import (
     find_refusal,
@@ -23,7 +22,7 @@ from pyrmute_tasks.errors import StoreUnavailableError
 from pyrmute_tasks.logs import hide_password, log
 from pyrmute_tasks.settings import Settings
 
-__all__ = ["StoreConnection", "is_full", "warn_rejected"]
+__all__ = ["StoreConnection", "warn_rejected"]
 
 _CONNECT_TIMEOUT_S: Final = 3.0
 _READ_BYTES: Final = 256 * 1024  # the library's 64 KiB costs four times the system calls
@@ -92,24 +91,17 @@ def warn_rejected(what: str, why: str, **where: str) -> None:
     log(logging.WARNING, "signature_rejected", f"a {what} is rejected: {why}", **where)
 
 
-def is_full(error: Exception) -> bool:
-    """Say whether a command was refused because the store has no memory left."""
-    return isinstance(error, redis.OutOfMemoryError) or "OOM command not allowed" in str(error)
-
-
 def _connect(settings: Settings, patience: TimedRetry) -> redis.Redis:
     url = settings.redis_store_url
     tcp: dict[str, Any] = {"socket_keepalive": True, "socket_keepalive_options": TCP_OPTIONS}
-    pool = LinePool.from_url(
+    return store_client(
         url,
-        connection_class=connection_class(url),
         socket_connect_timeout=_CONNECT_TIMEOUT_S,
         socket_timeout=answer_s(settings.outage_s),
         socket_read_size=_READ_BYTES,
         retry=patience,
         **({} if is_socket_file(url) else tcp),
     )
-    return redis.Redis.from_pool(pool)
 
 
 def _ends_check(error: Exception) -> bool:

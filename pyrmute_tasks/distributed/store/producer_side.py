@@ -6,16 +6,20 @@ from typing import Any, Final
 
 import redis
 
+from pyrmute_tasks.distributed.internals.redis_client import is_out_of_memory
 from pyrmute_tasks.distributed.protocol import (
     Arrivals,
     ClaimInfo,
     Outcomes,
     Rejection,
     Survey,
+    read_claim,
     sort_notice,
+    split_claim,
+    tells_of_outcome,
 )
 from pyrmute_tasks.distributed.queue_depth import queue_lists
-from pyrmute_tasks.distributed.store.connection import is_full, warn_rejected
+from pyrmute_tasks.distributed.store.connection import warn_rejected
 from pyrmute_tasks.distributed.store.fleet import FleetStore
 from pyrmute_tasks.distributed.store.keys import JOB_KEYS, job_key, jobs_key, workers_key
 from pyrmute_tasks.distributed.store.scripts import load_script
@@ -141,11 +145,9 @@ class ProducerStore(FleetStore):
         for key, value in claims.items():
             try:
                 part = key.decode()
-                when, _, sealed = value.partition(b" ")
-                claimant = self._signer.open(Sealed.CLAIM, job, part, sealed).decode()
-                task, worker = claimant.split(" ", 1)
-                age_s = abs(now - int(when))  # from the future: the store's clock was set back
-                found[part] = ClaimInfo(worker, task, age_s, int(when))
+                when, sealed = split_claim(value)
+                who = self._signer.open(Sealed.CLAIM, job, part, sealed)
+                found[part] = read_claim(when, who, now)
             except (SignatureError, ValueError):
                 garbled += 1
         self._tell_garbled("claim", garbled, job=job)
@@ -211,7 +213,8 @@ class ProducerStore(FleetStore):
         Raises:
             SignatureError: If it is not signed as it must be.
         """
-        if job not in self._signed_jobs or _is_settled(notice):  # an outcome tells, not the notice
+        # That an outcome is there need not be signed: the outcome is.
+        if job not in self._signed_jobs or tells_of_outcome(notice):
             return notice
         return self._signer.open(Sealed.NOTICE, job, "", notice)
 
@@ -221,7 +224,7 @@ class ProducerStore(FleetStore):
         A worker that has lost the answer tells again, and one death must not count as two.
         """
         known = self._told.get(job)
-        if known is None or _is_settled(told):
+        if known is None or tells_of_outcome(told):
             return True
         is_new = told not in known
         known.add(told)
@@ -279,7 +282,7 @@ class ProducerStore(FleetStore):
             self._stop(keys=[job_key(job, "job")], args=[str(first)])
         except redis.ResponseError as error:
             # A full store takes no mark; without their inputs the chunks are declined too.
-            if not is_full(error):
+            if not is_out_of_memory(error):
                 raise
 
     def end_job(self, job: str) -> None:
@@ -290,7 +293,3 @@ class ProducerStore(FleetStore):
             pipe.delete(*(job_key(job, part) for part in JOB_KEYS))
             pipe.zrem(jobs_key(self._settings.queue), job)
             pipe.execute()
-
-
-def _is_settled(notice: bytes) -> bool:
-    return notice[:1].isdigit()

@@ -4,14 +4,22 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from redis.exceptions import NoScriptError
-
-from pyrmute_tasks.distributed.protocol import Claim, ClaimState
+from pyrmute_tasks.distributed.internals.redis_client import ScriptNotLoadedError
+from pyrmute_tasks.distributed.protocol import (
+    Claim,
+    ClaimState,
+    Decline,
+    Rejection,
+    claimant,
+    crash_notice,
+    decline_notice,
+    pack_heartbeat,
+    rejection_notice,
+)
 from pyrmute_tasks.distributed.store.connection import StoreConnection
 from pyrmute_tasks.distributed.store.keys import job_key, workers_key
 from pyrmute_tasks.distributed.store.scripts import load_script
 from pyrmute_tasks.settings import Settings
-from pyrmute_tasks.wire.frames import pack
 from pyrmute_tasks.wire.signing import Sealed
 
 __all__ = ["WorkerStore"]
@@ -40,12 +48,12 @@ class WorkerStore(StoreConnection):
         """
         keys = [job_key(job, name) for name in ("job", "in", "claims")]
         index = part.partition(":")[0]
-        claimant = self._signer.seal(Sealed.CLAIM, job, part, f"{task} {worker}".encode())
+        sealed = self._signer.seal(Sealed.CLAIM, job, part, claimant(task, worker))
         try:
-            answer, frame = self._claim_once(keys, [part, index, claimant])
-        except NoScriptError:
+            answer, frame = self._claim_once(keys, [part, index, sealed])
+        except ScriptNotLoadedError:
             self._redis.script_load(self._claim.script)
-            answer, frame = self._claim_once(keys, [part, index, claimant])
+            answer, frame = self._claim_once(keys, [part, index, sealed])
         state = ClaimState(answer[0].decode())
         if state is not ClaimState.CLAIMED:
             return Claim(state)
@@ -72,15 +80,15 @@ class WorkerStore(StoreConnection):
 
     def note_crash(self, job: str, part: str, how: str, task: str = "") -> None:
         """Tell the collector that a process died that ran a part, which a task brought."""
-        self._tell(job, part, f"!{part} {task or '-'} {how}")
+        self._tell(job, part, crash_notice(part, task, how))
 
     def reject(self, job: str, part: str, task: str, why: str) -> None:
         """Tell the collector that a part's input is not signed as it must be."""
-        self._tell(job, part, f"~{part} {task} {why}")
+        self._tell(job, part, rejection_notice(Rejection(part, why, task)))
 
     def decline(self, job: str, part: str, task: str, worker: str, code: str) -> bool:
         """Tell the collector that a worker does not take a part; False if nobody wants it."""
-        return self._tell(job, part, f"?{part} {task} {worker} {code}")
+        return self._tell(job, part, decline_notice(Decline(part, task, worker, code)))
 
     def _tell(self, job: str, part: str, notice: str) -> bool:
         sealed = self._signer.seal(Sealed.NOTICE, job, "", notice.encode())
@@ -89,15 +97,13 @@ class WorkerStore(StoreConnection):
         )
 
     def beat(self, worker: str, slots: int, running: Iterable[str] = ()) -> None:
-        """Say that a worker lives, and which tasks it runs."""
+        """Send a heartbeat, with the tasks that the worker runs."""
         every_s = float(self._settings.heartbeat_s)
         queue = self._settings.queue
-        told: dict[str, Any] = {"slots": slots, "running": list(running), "every_s": every_s}
-        if self._settings.roots:
-            told["has_roots"] = True
-        if self._signer.is_on:
-            told["seen"] = self._now()
-        sealed = self._signer.seal(Sealed.HEARTBEAT, queue, worker, pack(told))
+        seen_at = self._now() if self._signer.is_on else None
+        has_roots = bool(self._settings.roots)
+        told = pack_heartbeat(slots, running, every_s, seen_at, has_roots=has_roots)
+        sealed = self._signer.seal(Sealed.HEARTBEAT, queue, worker, told)
         seen: Any = self._beat(keys=[workers_key(queue)], args=[worker, sealed])
         self._ahead_s = float(seen) - time.monotonic()
 
@@ -109,5 +115,5 @@ class WorkerStore(StoreConnection):
         return self._ahead_s + time.monotonic()
 
     def leave(self, worker: str) -> None:
-        """Say that a worker goes."""
+        """Deregister a worker."""
         self._redis.hdel(workers_key(self._settings.queue), worker)

@@ -1,23 +1,18 @@
-"""Kills a worker's frozen child processes, and allows steps to start processes."""
+"""Kills a worker's frozen child processes."""
 
 import contextlib
 import logging
-import multiprocessing
-import multiprocessing.process
 import os
 import signal
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
-
-import billiard
+from typing import Final
 
 from pyrmute_tasks.logs import log
 
-__all__ = ["FrozenChildren", "allow_processes", "process_state"]
+__all__ = ["FrozenChildren", "process_state"]
 
 _LOOKS: Final = 12  # in a row: three seconds, of this process's own time
-_MAIN: Final = multiprocessing.current_process()  # of the program, before the pool is made
 _STOPPED: Final = "T"  # by a signal; a debugger's is "t"
 
 
@@ -49,16 +44,3 @@ class FrozenChildren:
                 log(logging.WARNING, "child_frozen", "a frozen child is killed", pid=pid)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-
-
-def allow_processes() -> None:
-    """Let steps start processes, as they can in a loop; call it in a child.
-
-    The pool's children are daemons of both libraries, which may have no children. To
-    `multiprocessing` this one becomes a process of its own.
-    """
-    pool_process: Any = billiard.current_process()
-    pool_process._config["daemon"] = False  # noqa: SLF001  # `daemon` is read-only once it runs
-    _MAIN.name = pool_process.name  # log lines show it
-    library: Any = multiprocessing.process
-    library._current_process = _MAIN  # noqa: SLF001  # billiard has set itself there

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import redis
-from celery.exceptions import Reject
 
+from pyrmute_tasks.distributed.internals.celery_worker import requeue_task
 from pyrmute_tasks.distributed.protocol import (
     STORAGE,
     STORAGE_NOW,
@@ -108,22 +108,10 @@ class ChunkRunner:
         try:
             if asked.job in self._declined:
                 self._decline(asked, self._declined[asked.job])
-                return
-            claim = self._store.claim(asked.job, asked.part, asked.task, asked.worker)
-            if claim.state is not ClaimState.CLAIMED:
-                gone = claim.state is ClaimState.GONE
-                log(
-                    logging.INFO if gone else logging.DEBUG,
-                    "chunk_declined",
-                    "chunk declined",
-                    reason=claim.state.value,
-                    job=asked.job,
-                    part=asked.part,
-                )
-                return
-            self._run_claimed(asked, claim)
+            else:
+                self._claim_and_run(asked)
         except SignatureError as error:
-            _reject(asked.task, f"what the store holds for it is not to be trusted: {error}")
+            _log_rejected(asked.task, f"what the store holds for it is not to be trusted: {error}")
             self._store.reject(asked.job, asked.part, asked.task, f"its input: {error}")
         except redis.RedisError as error:
             # Out of reach for longer than the store's own retries, or out of memory: the
@@ -139,7 +127,21 @@ class ChunkRunner:
             if "WRONGTYPE" in str(error):
                 return  # it will never be right: no worker of ours wrote that key
             time.sleep(_STORE_PAUSE_S)
-            raise Reject(reason="the store failed", requeue=True) from None
+            requeue_task("the store failed")
+
+    def _claim_and_run(self, asked: Assignment) -> None:
+        claim = self._store.claim(asked.job, asked.part, asked.task, asked.worker)
+        if claim.state is ClaimState.CLAIMED:
+            self._run_claimed(asked, claim)
+            return
+        log(
+            logging.INFO if claim.state is ClaimState.GONE else logging.DEBUG,
+            "chunk_declined",
+            "chunk declined",
+            reason=claim.state.value,
+            job=asked.job,
+            part=asked.part,
+        )
 
     def _run_claimed(self, asked: Assignment, claim: Claim) -> None:
         self._interruption = None
@@ -147,7 +149,7 @@ class ChunkRunner:
             self._is_running = True
             outcome = self._outcome(asked, claim)
         except _ForeignTaskError:
-            _reject(asked.task, "it names another fingerprint than its job does")
+            _log_rejected(asked.task, "it names another fingerprint than its job does")
             return
         except MemoryError:
             self._give_up(asked, "out of memory")
@@ -346,5 +348,5 @@ class Terminated(Interruption):
         super().__init__()
 
 
-def _reject(task: str, why: str) -> None:
+def _log_rejected(task: str, why: str) -> None:
     log(logging.ERROR, "message_rejected", f"a message is rejected: {why}", task=task)

@@ -3,9 +3,8 @@
 import logging
 from typing import Any, Final
 
-from celery import Celery
-from kombu import Producer
-
+from pyrmute_tasks.distributed.app import FleetApp
+from pyrmute_tasks.distributed.internals.kombu_producers import producer_on
 from pyrmute_tasks.logs import log
 
 __all__ = ["ForeignTasks", "foreign_queue"]
@@ -31,8 +30,8 @@ class ForeignTasks:
         app: The worker's application.
     """
 
-    def __init__(self, app: Celery) -> None:
-        self._app: Any = app
+    def __init__(self, app: FleetApp) -> None:
+        self._app = app
         self._queue = foreign_queue(self._app.conf.task_default_queue)
 
     def move(self, message: Any) -> bool:
@@ -71,7 +70,7 @@ class ForeignTasks:
                 for name in _KEPT_PROPERTIES
                 if message.properties.get(name) is not None
             }
-            Producer(channel, auto_declare=False).publish(
+            producer_on(channel).publish(
                 body,
                 exchange="",
                 routing_key=self._queue,

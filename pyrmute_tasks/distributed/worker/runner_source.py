@@ -5,18 +5,19 @@ import resource
 import signal
 from collections.abc import Callable
 from functools import partial
-from typing import Final
 
+from pyrmute_tasks.distributed.internals.billiard_pool import (
+    END_SIGNALS,
+    SOFT_LIMIT_SIGNAL,
+    allow_processes,
+)
 from pyrmute_tasks.distributed.store import Store
-from pyrmute_tasks.distributed.worker.children import allow_processes
 from pyrmute_tasks.distributed.worker.chunk_runner import ChunkRunner, Terminated, TimeIsUp
 from pyrmute_tasks.pyrmute_adapter import Manager
 from pyrmute_tasks.ranges.roots import Roots
 from pyrmute_tasks.settings import Settings
 
 __all__ = ["RunnerSource"]
-
-_TERMINATING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class RunnerSource:
@@ -55,8 +56,8 @@ class RunnerSource:
         runner = ChunkRunner(self._manager, Store(settings), settings.soft_time_limit_s, roots)
         # The pool sends this signal at the soft limit. Its own handler raises what a step
         # may catch, and what would be taken for the step's error.
-        self._handlers = {signal.SIGUSR1: lambda *_: runner.interrupt(TimeIsUp())}
-        for number in _TERMINATING:
+        self._handlers = {SOFT_LIMIT_SIGNAL: lambda *_: runner.interrupt(TimeIsUp())}
+        for number in END_SIGNALS:
             end = signal.getsignal(number)
             if callable(end):
                 self._handlers[number] = _interrupting(number, end, runner)

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pyrmute_tasks.plans.field_shapes import fields_of
 from pyrmute_tasks.plans.fingerprint.described import Describer
 from pyrmute_tasks.plans.fingerprint.nodes import Content, Nodes
+from pyrmute_tasks.pydantic_internals import decorators_of, is_pydantics_name, private_attributes
 
 __all__ = ["describe_class"]
 
@@ -22,7 +23,7 @@ _SKIPPED: Final = frozenset(
     | {"__firstlineno__", "__match_args__", "__module__", "__orig_bases__", "__parameters__"}
     | {"__qualname__", "__signature__", "__static_attributes__", "__weakref__", "model_config"}
     | {"model_fields", "model_computed_fields", "__abstractmethods__"}
-    | {"__private_attributes__", "__get_pydantic_json_schema__", "__classcell__"}
+    | {"__get_pydantic_json_schema__", "__classcell__"}
     | {"__optional_keys__", "__required_keys__", "__readonly_keys__", "__mutable_keys__"}
     | {"__non_callable_proto_members__", "__protocol_attrs__", "_is_protocol"}
     | {"_is_runtime_protocol", "__attrs_attrs__", "__type_params__", "__orig_class__"}
@@ -61,7 +62,7 @@ def describe_class(kind: type, describer: Describer, nodes: Nodes, out: Content)
     own = {
         name: value
         for name, value in vars(kind).items()
-        if not (name in _SKIPPED or name.startswith("__pydantic_")) or name in _HOOKS
+        if not (name in _SKIPPED or is_pydantics_name(name)) or name in _HOOKS
         if not _is_generated(value)
     }
     describer.named(own, out)
@@ -91,8 +92,7 @@ def _describe_model(model: type[BaseModel], describer: Describer, out: Content) 
         out.add(f"field {name}")
         out.extend(field)
     out.add(*(f"then {name}" for name in vars(model).get("__annotations__", ()) if name in fields))
-    private = vars(model).get("__private_attributes__", {})
-    known_private = vars(base).get("__private_attributes__", {})
+    private, known_private = private_attributes(model), private_attributes(base)
     own = {}
     for name, part in private.items():
         default, before = Content(), Content()
@@ -101,7 +101,7 @@ def _describe_model(model: type[BaseModel], describer: Describer, out: Content) 
         if (default.parts, default.refs) != (before.parts, before.refs):
             own[name] = part
     describer.named(own, out)
-    _describe_decorators(vars(model).get("__pydantic_decorators__"), vars(model), describer, out)
+    _describe_decorators(decorators_of(model), vars(model), describer, out)
 
 
 def _describe_decorators(
@@ -142,7 +142,7 @@ def _describe_fields(kind: type, describer: Describer, out: Content) -> None:
                 describer.value(value, out, outer=True)
     for name in ("__required_keys__", "__pydantic_config__"):
         describer.value(own.get(name), out, outer=True)
-    _describe_decorators(own.get("__pydantic_decorators__"), own, describer, out)
+    _describe_decorators(decorators_of(kind), own, describer, out)
 
 
 def _own_code(kind: type, nodes: Nodes) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from pydantic_core import PydanticUndefined
 
 from pyrmute_tasks.plans.fingerprint.bytecode import constant_text
 from pyrmute_tasks.plans.fingerprint.nodes import Content, Nodes
+from pyrmute_tasks.pydantic_internals import type_of_adapter
 
 __all__ = ["Describer", "cell_value", "is_container", "is_plain", "state_of"]
 
@@ -310,7 +311,7 @@ class Describer:
         elif _is(value, ModelPrivateAttr):
             self.all((value.default, value.default_factory), out)
         elif _is(value, TypeAdapter):
-            self.value(value._type, out, outer=True)  # noqa: SLF001  # it has no public way
+            self.value(type_of_adapter(value), out, outer=True)
         elif _is(value, string.Template):
             out.add(value.template)
         elif _is(value, struct.Struct):

@@ -21,6 +21,7 @@ from pyrmute_tasks.plans.fingerprint.classes import describe_class
 from pyrmute_tasks.plans.fingerprint.described import Describer, cell_value, is_container, is_plain
 from pyrmute_tasks.plans.fingerprint.nodes import Content, Node
 from pyrmute_tasks.plans.fingerprint.packages import OwnPackages, is_standard, library_of
+from pyrmute_tasks.pydantic_internals import is_pydantics_module
 
 __all__ = ["ReachedCode"]
 
@@ -357,7 +358,7 @@ def _is(value: Any, kinds: type | tuple[type, ...]) -> bool:
 def _is_pydantics_own(kind: type) -> bool:
     """Return whether pydantic defines a class itself, rather than generating it for a user."""
     module = sys.modules.get(kind.__module__)
-    return kind.__module__.startswith("pydantic.") and kind.__name__ in vars(module or kind)
+    return is_pydantics_module(kind.__module__) and kind.__name__ in vars(module or kind)
 
 
 def _module_of(function: Any) -> str:

@@ -15,7 +15,12 @@ import billiard.pool
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded, WorkerLostError
 
-from pyrmute_tasks.distributed.worker.children import allow_processes
+from pyrmute_tasks.distributed.internals.billiard_pool import (
+    END_SIGNALS,
+    SOFT_LIMIT_SIGNAL,
+    allow_processes,
+    crash_description,
+)
 from tests.unit.canaries.table import internal
 
 WAIT_S: Final = 30.0
@@ -59,10 +64,6 @@ def check_retry_limit() -> None:
     until="when the error has the status as an attribute",
 )
 def check_lost_text() -> None:
-    # Imported here: the worker's own reading is what matters.
-    from pyrmute_tasks.distributed.worker import task
-
-    describe: Any = vars(task)["_how"]
     with billiard.Pool(1, lost_worker_timeout=0.1) as pool:
         for kill, told in (
             ((os._exit, (3,)), "exit status 3"),
@@ -70,9 +71,8 @@ def check_lost_text() -> None:
         ):
             with pytest.raises((WorkerLostError, einfo.ExceptionWithTraceback)) as caught:
                 pool.apply_async(*kill).get(WAIT_S)
-            error = getattr(caught.value, "exc", caught.value)
-            assert isinstance(error, WorkerLostError)
-            assert describe(error) == told
+            assert crash_description(caught.value) == told
+    assert crash_description(ValueError("signal 9 (SIGKILL)")) is None
 
 
 def _kill_self() -> None:
@@ -82,7 +82,7 @@ def _kill_self() -> None:
 @internal(
     "billiard",
     "`ExceptionWithTraceback.exc`",
-    r'"exc", exc_info\.exception',
+    r'getattr\(error, "exc"',
     purpose="What `Request.on_failure` is given may be wrapped in it.",
     until="with `Request.on_failure`",
 )
@@ -104,14 +104,14 @@ def check_wrapped() -> None:
     until="when Celery has a hook for the soft limit",
 )
 def check_soft_limit() -> None:
-    assert shared.SIG_SOFT_TIMEOUT == signal.SIGUSR1
+    assert shared.SIG_SOFT_TIMEOUT == SOFT_LIMIT_SIGNAL
     with billiard.Pool(1, soft_timeout=60) as pool:
         assert pool.apply_async(_soft_limit).get(WAIT_S) == "SoftTimeLimitExceeded"
 
 
 def _soft_limit() -> str:
     try:
-        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), SOFT_LIMIT_SIGNAL)
         signal.sigtimedwait([], 1)
     except SoftTimeLimitExceeded as error:
         return type(error).__name__
@@ -121,7 +121,7 @@ def _soft_limit() -> str:
 @internal(
     "billiard",
     "handlers of `SIGTERM`, `SIGHUP` and `SIGQUIT` in the child are functions that exit",
-    r"_TERMINATING",
+    r"END_SIGNALS: Final",
     purpose="They are called after the running chunk has been interrupted: their `SystemExit` must "
     "not look like the step's.",
     until="when Celery has a hook for a child's end",
@@ -134,7 +134,7 @@ def check_termination() -> None:
 
 def _terminations() -> dict[str, int]:
     found = {}
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+    for number in END_SIGNALS:
         handler: Any = signal.getsignal(number)
         if not callable(handler) or isinstance(handler, signal.Handlers):
             continue

@@ -138,7 +138,7 @@ def check_send_task() -> None:
 @internal(
     "celery",
     "remote command `revoke`: its arguments, over the mailbox `conf.control_exchange`",
-    r'abcast\("revoke"',
+    r'send_command\("revoke"',
     purpose="Asks workers to skip tasks, in one message that is not retried.",
     until="when `Control.revoke` can be told not to retry",
 )

@@ -1,12 +1,15 @@
 """What Celery's consumer does not document, and the message filter relies on."""
 
 import inspect
+import signal
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
+from celery.apps import worker as apps_worker
 from celery.exceptions import WorkerShutdown
+from celery.signals import worker_shutting_down
 from celery.worker import control as control_module
 from celery.worker import state
 from celery.worker.consumer import Consumer
@@ -18,6 +21,7 @@ from tests.unit.canaries.table import internal
 CONSUMER_CLASS: Final = "when Celery can check a message before it uses it"
 shared: Any = state
 control: Any = control_module
+worker_module: Any = apps_worker
 
 
 @internal(
@@ -173,3 +177,28 @@ def check_ready_sender() -> None:
     assert hostname.startswith("celery@")
     assert concurrency == 1
     assert facts()["signals"] == ["init", "ready", "shutdown"]
+
+
+@internal(
+    "celery",
+    "`worker_init`, `worker_shutdown` are sent by the worker, `worker_shutting_down` by its name",
+    r"worker_shutting_down\.connect",
+    purpose="Receivers ignore the signals of other workers.",
+    until="when the signals document their senders",
+)
+def check_senders() -> None:
+    assert facts()["init_sender_is_worker"] is True
+    assert facts()["shutdown_sender_is_worker"] is True
+    senders: list[str] = []
+    worker_shutting_down.connect(receiver := lambda sender, **_: senders.append(sender))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        worker = SimpleNamespace(hostname="ours@host")
+        worker_module._shutdown_handler(worker, sig="SIGTERM", how="Warm", verbose=False)
+        handler: Any = signal.getsignal(signal.SIGTERM)
+        handler(signal.SIGTERM, None)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        shared.should_stop = None
+        worker_shutting_down.disconnect(receiver)
+    assert senders == ["ours@host"]

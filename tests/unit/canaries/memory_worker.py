@@ -97,9 +97,9 @@ def main() -> None:
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
     )
-    worker_init.connect(lambda **_: FACTS["signals"].append("init"), weak=False)
+    worker_init.connect(on_init_signal, weak=False)
     worker_ready.connect(on_ready_signal, weak=False)
-    worker_shutdown.connect(lambda **_: FACTS["signals"].append("shutdown"), weak=False)
+    worker_shutdown.connect(on_shutdown_signal, weak=False)
 
     def die(*_: Any) -> None:
         os._exit(3)
@@ -115,6 +115,16 @@ def main() -> None:
     worker.start()
     FACTS["exitcode"] = worker.exitcode
     print(json.dumps(FACTS, default=str), flush=True)
+
+
+def on_init_signal(sender: Any, **_: Any) -> None:
+    FACTS["signals"].append("init")
+    FACTS["init_sender_is_worker"] = isinstance(sender, WatchedWorker)
+
+
+def on_shutdown_signal(sender: Any, **_: Any) -> None:
+    FACTS["signals"].append("shutdown")
+    FACTS["shutdown_sender_is_worker"] = isinstance(sender, WatchedWorker)
 
 
 def on_ready_signal(sender: Any, **_: Any) -> None:

@@ -143,7 +143,7 @@ def check_serializer_warning() -> None:
 @internal(
     "pydantic",
     "`TypeAdapter.core_schema`: nodes with `type`, `cls`, `function`, `custom_init`, `post_init`…",
-    r"core_schema",
+    r"adapter\.core_schema",
     purpose="Whether validating a union member calls the user's functions, which may modify the "
     "input: then it is copied.",
     until="when pydantic promises not to modify its input",
@@ -230,7 +230,7 @@ def check_private() -> None:
 @internal(
     "pydantic",
     "`TypeAdapter._type`",
-    r"value\._type\b",
+    r"adapter\._type\b",
     purpose="The type of an adapter that a step uses, for the fingerprint.",
     until="when the adapter has a public name for it",
 )
@@ -269,7 +269,7 @@ def check_own_names() -> None:
 @internal(
     "pydantic",
     "classes of pydantic's own have a module `pydantic.…` in which they are found",
-    r'startswith\("pydantic\."\)',
+    r'startswith\(\("pydantic\.",',
     purpose="Told from generic models that pydantic makes for a user.",
     until=FINGERPRINT,
 )
@@ -288,7 +288,7 @@ def check_own_classes() -> None:
 @internal(
     "pydantic",
     "`__pydantic_fields_set__`, `__pydantic_extra__`, `__pydantic_private__`: slots of `BaseModel`",
-    r"_MODEL_SLOTS|__pydantic_extra__",
+    r"__pydantic_extra__",
     purpose="Models in records are taken apart and built without running their code.",
     until="when pydantic can set a model's state without validation, private attributes included",
 )

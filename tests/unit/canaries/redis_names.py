@@ -12,7 +12,7 @@ from typing import Any
 import hiredis
 import pytest
 import redis
-from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tests.unit.canaries.table import internal
@@ -66,21 +66,6 @@ def pool_of(options: dict[str, Any], kind: Any = redis.ConnectionPool, **more: A
 
 
 # --- retries ------------------------------------------------------------------------------
-
-
-@internal(
-    "redis",
-    "`Retry._supported_errors`, `Retry._backoff`",
-    r"self\._supported_errors",
-    purpose="`TimedRetry` catches these errors and pauses by this backoff.",
-    until=TIME_BOUND,
-)
-def check_retry_attributes() -> None:
-    backoff = ExponentialBackoff(1.0, 0.05)
-    retry = Retry(backoff, 1, (ValueError,))
-    assert retry._backoff is backoff
-    assert retry._supported_errors == (ValueError,)
-    assert [backoff.compute(failures) for failures in (1, 2, 10)] == [0.1, 0.2, 1.0]
 
 
 @internal(

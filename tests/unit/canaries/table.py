@@ -68,15 +68,62 @@ def _module(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported_names(libraries: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield each name that we import from `libraries`, and the line that does."""
-    for text in sources().values():
-        lines = text.splitlines()
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in libraries:
-                statement = " ".join(lines[node.lineno - 1 : node.end_lineno])
-                for name in node.names:
-                    yield f"{node.module}.{name.name}", statement
+BOUNDARY: Final = ("distributed.internals", "pydantic_internals", "pyrmute_adapter")
+"""The modules, or packages of them, that may use what is in the table."""
+
+
+def outside_boundary() -> dict[str, str]:
+    """The text of our modules outside of the boundary, by name."""
+    return {name: text for name, text in sources().items() if not name.startswith(BOUNDARY)}
+
+
+def imported_names(text: str, libraries: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield each name that a module imports from `libraries`, and the line that does.
+
+    What is read from an imported module, as in ``redis.Redis``, counts as imported.
+    """
+    lines = text.splitlines()
+    modules: dict[str, str] = {}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in libraries:
+            statement = " ".join(lines[node.lineno - 1 : node.end_lineno])
+            for name in node.names:
+                yield f"{node.module}.{name.name}", statement
+        elif isinstance(node, ast.Import):
+            for name in node.names:
+                if name.name.split(".")[0] in libraries:
+                    modules[name.asname or name.name] = name.name
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Attribute) and (owner := ast.unparse(node.value)) in modules:
+            yield f"{modules[owner]}.{node.attr}", lines[node.lineno - 1]
+
+
+def undocumented_names(libraries: tuple[str, ...]) -> set[str]:
+    """The attributes and methods that the table's rows name, without what owns them."""
+    spans = [
+        re.sub(r"\(.*\)$", "", span)
+        for row in TABLE
+        if row.library in libraries
+        for span in re.findall(r"`([^`]+)`", row.name)
+    ]
+    return {span.rpartition(".")[2] for span in spans if re.fullmatch(r"[A-Za-z_][\w.]*", span)}
+
+
+def uses_of(text: str, names: set[str]) -> Iterator[str]:
+    """Yield where a module reads, overrides or quotes one of `names`.
+
+    A private attribute of ``self`` is the module's own.
+    """
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Attribute(value, attr) if attr in names:
+                is_own = isinstance(value, ast.Name) and value.id == "self" and attr[0] == "_"
+                if not is_own:
+                    yield f"line {node.lineno}: {ast.unparse(node)}"
+            case ast.FunctionDef(name) | ast.ClassDef(name) if name in names:
+                yield f"line {node.lineno}: {name}"
+            case ast.Constant(str() as quoted) if quoted in names:
+                yield f"line {node.lineno}: {quoted!r}"
 
 
 def private_uses() -> Iterator[str]:

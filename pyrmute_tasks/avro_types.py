@@ -1,0 +1,36 @@
+"""Types of Avro schemas: pyrmute's own, which the extra ``pyrmute`` installs."""
+
+from pyrmute_tasks.errors import MissingExtraError
+
+try:
+    from pyrmute.avro_types import (
+        AvroArraySchema,
+        AvroDefaultValue,
+        AvroEnumSchema,
+        AvroField,
+        AvroLogicalType,
+        AvroMapSchema,
+        AvroPrimitive,
+        AvroRecordSchema,
+        AvroSchema,
+        AvroType,
+        AvroUnion,
+        CachedAvroEnumSchema,
+    )
+except ModuleNotFoundError as error:
+    raise MissingExtraError(__name__) from error
+
+__all__ = [
+    "AvroArraySchema",
+    "AvroDefaultValue",
+    "AvroEnumSchema",
+    "AvroField",
+    "AvroLogicalType",
+    "AvroMapSchema",
+    "AvroPrimitive",
+    "AvroRecordSchema",
+    "AvroSchema",
+    "AvroType",
+    "AvroUnion",
+    "CachedAvroEnumSchema",
+]

@@ -1,0 +1,10 @@
+"""Differences between versions: pyrmute's own, which the extra ``pyrmute`` installs."""
+
+from pyrmute_tasks.errors import MissingExtraError
+
+try:
+    from pyrmute.model_diff import ModelDiff
+except ModuleNotFoundError as error:
+    raise MissingExtraError(__name__) from error
+
+__all__ = ["ModelDiff"]

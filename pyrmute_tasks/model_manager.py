@@ -1,0 +1,5 @@
+"""`ModelManager`, under pyrmute's module name."""
+
+from pyrmute_tasks.manager import ModelManager
+
+__all__ = ["ModelManager"]

@@ -1,0 +1,57 @@
+"""pyrmute's source distribution, whose documentation and examples the tests run.
+
+pip fetches it, as its configuration says, into the user's cache folder; nothing of it is in this
+repository. It is executed, so its hash is known beforehand.
+"""
+
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Final
+
+__all__ = ["VERSION", "NotFetchedError", "fetch"]
+
+VERSION: Final = "0.11.0"
+_SHA256: Final = "a8579d552efbd3e18989fc0d34740e2e02c5aeb2cba988af6b209624639666b4"
+
+
+class NotFetchedError(Exception):
+    """pip could not fetch it, as without a network."""
+
+
+def fetch() -> Path:
+    """Return the folder with pyrmute's sources; the first time they are downloaded.
+
+    Raises:
+        NotFetchedError: If that fails.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "pyrmute-tasks-tests" / f"pyrmute-{VERSION}-{_SHA256[:8]}"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            unpacked = _download(Path(scratch))
+            try:
+                unpacked.rename(folder)
+            except OSError:  # another test process was quicker
+                if not folder.exists():
+                    raise
+    return folder
+
+
+def _download(scratch: Path) -> Path:
+    wanted = scratch / "requirements.txt"
+    wanted.write_text(f"pyrmute=={VERSION} --hash=sha256:{_SHA256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--no-binary", ":all:", "--require-hashes"]
+    command += ["--requirement", str(wanted), "--dest", str(scratch)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    archive = scratch / f"pyrmute-{VERSION}.tar.gz"
+    if ran.returncode or not archive.exists():
+        raise NotFetchedError(ran.stderr.strip() or f"pip did not write {archive.name}")
+    with tarfile.open(archive) as opened:
+        opened.extractall(scratch, filter="data")
+    return scratch / f"pyrmute-{VERSION}"
