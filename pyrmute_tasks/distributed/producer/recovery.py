@@ -191,7 +191,8 @@ class Recovery:
         return max(settings.outage_s if passes else 0.0, settings.code_wait_s)
 
     def settled_by(self, worker: str) -> None:
-        """A worker settled a part: it declines no more."""
+        """A worker settled a part: it declines no more, and the job moves."""
+        self.liveness.settled(self.watched_s)
         self._codes.pop(worker, None)
 
     def after_rejections(self, rejections: list[Rejection]) -> None:
