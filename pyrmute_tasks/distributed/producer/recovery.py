@@ -124,7 +124,8 @@ class Recovery:
 
     def _message(self, part: Part) -> Message:
         chunk = part.chunk
-        label = task_label(str(self._spec), chunk.index, chunk.start, chunk.count)
+        unit = "bytes" if chunk.is_range else "records"
+        label = task_label(str(self._spec), chunk.index, chunk.start, chunk.count, unit)
         asked = TaskArguments(self._spec.id, part.key, chunk.start, self._spec.fingerprint)
         return Message(part.task, asked, label)
 
