@@ -35,7 +35,7 @@ _HEARTBEAT_S: Final = 5  # two that are missed end a worker's connection
 _HEALTH_CHECK_S: Final = 4  # of a blocking pop, which takes a second
 _VISIBILITY_TIMEOUT_S: Final = 6 * 3600.0
 _VISIBILITY_FACTOR: Final = 3
-_RESTORE_EVERY_S: Final = 10
+_RESTORE_EVERY_S: Final = 60
 _NOT_FOUND: Final = 404
 
 

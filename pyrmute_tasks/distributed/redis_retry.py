@@ -1,5 +1,6 @@
 """Redis retries bounded by elapsed time."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import AuthenticationError
 
 from pyrmute_tasks.distributed.internals.redis_client import CommandRetry
-from pyrmute_tasks.distributed.refusals import passing_refusal
+from pyrmute_tasks.distributed.refusals import forget_context, passing_refusal
 
 __all__ = ["TimedRetry"]
 
@@ -65,11 +66,12 @@ class TimedRetry(CommandRetry):
         is_outermost = not hasattr(self._call, "deadline")
         if is_outermost:
             self._call.deadline = time.monotonic() + self._seconds
+            self._call.handled = sys.exc_info()[1]
         try:
             return self._repeat(do, failed, is_outermost)
         finally:
             if is_outermost:
-                del self._call.deadline
+                del self._call.deadline, self._call.handled
 
     def _repeat(
         self, do: Callable[[], Any], failed: Callable[[Exception, int], None], is_outermost: bool
@@ -79,6 +81,7 @@ class TimedRetry(CommandRetry):
             try:
                 return do()
             except _SUPPORTED as error:
+                forget_context(error, self._call.handled)
                 if not self._passes(error):
                     raise
                 failures += 1

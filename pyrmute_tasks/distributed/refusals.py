@@ -19,6 +19,7 @@ from pyrmute_tasks.errors import PyrmuteTasksError
 
 __all__ = [
     "find_refusal",
+    "forget_context",
     "passing_refusal",
     "reason_of",
     "refuses_connections",
@@ -93,6 +94,21 @@ def trouble_of(error: BaseException) -> str:
     """Return why a server could not be used, for messages; nothing of a command is quoted."""
     code = passing_refusal(error)
     return type(error).__name__ if code is None else f"{code}: {_PASSING[code]}"
+
+
+def forget_context(error: BaseException, handled: BaseException | None) -> None:
+    """Take `handled` out of what stands behind `error`: it is about something else.
+
+    Args:
+        error: What a call raised.
+        handled: What its caller was handling when the call began, `sys.exc_info()[1]`: a job that
+            is begun in an ``except`` block must not fail as that did.
+    """
+    cause: BaseException | None = error
+    while cause is not None and handled is not None:
+        if cause.__context__ is handled:
+            cause.__context__ = None
+        cause = cause.__context__
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -1,6 +1,7 @@
 """A running job, with all the resources of its run."""
 
 import logging
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from types import TracebackType
@@ -95,6 +96,7 @@ class Job(Generic[In, Out, Delivered]):
         self._on_end = on_end
         self._source, self._sink = source, sink
         self._stream = self._delivered()
+        self._pid = os.getpid()
 
     def __enter__(self) -> Self:
         """Register the job with its executor."""
@@ -112,7 +114,8 @@ class Job(Generic[In, Out, Delivered]):
             self._stream.close()
         finally:
             try:
-                self._end(kind)
+                if self._pid == os.getpid():  # a fork that drops the job has not ended it
+                    self._end(kind)
             finally:
                 self._executor.__exit__(kind, error, traceback)
 

@@ -253,9 +253,25 @@ def test_chunk_with_too_large_outputs_is_halved_without_crashes() -> None:
 def test_record_is_not_blamed_for_disappearing_workers() -> None:
     deliveries = Deliveries()
     part = deliveries.add(chunk_of(0, 1))
-    assert deliveries.disappeared(part) == Resend((part,))
-    assert deliveries.disappeared(part) == Resend((part,))
-    assert isinstance(deliveries.disappeared(part), Settled)
+    assert deliveries.disappeared(part, "w1") == Resend((part,))
+    assert deliveries.disappeared(part, "w2") == Resend((part,))
+    assert isinstance(deliveries.disappeared(part, "w3"), Settled)
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_workers_that_come_back_have_not_died_of_a_chunk(count: int) -> None:
+    """Their line flaps: heartbeats are missed, and the workers live."""
+    deliveries = Deliveries()
+    part = deliveries.add(chunk_of(0, count))
+    for send in range(10):
+        deliveries.send(part, "j", float(send))
+        claims = {"0": ClaimInfo("w1", part.task, 10.0)}
+        ((lost, loss),) = deliveries.lost(send + 0.5, see(claims, {}))
+        assert (lost, loss) == (part, Loss.WORKER_GONE)
+        assert deliveries.disappeared(part, "w1") == Resend((part,))
+        back = see(claims, {"w1": {part.task}})
+        assert list(deliveries.lost(send + 0.6, back)) == []
+    assert part.crashes == []
 
 
 def test_dropped_chunk_is_forgotten() -> None:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 
 import pytest
+import redis
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -413,6 +414,19 @@ def test_job_waits_for_a_worker_busy_with_other_jobs() -> None:
     run = Run(fleet, 4, []).go()
     run.check()
     assert run.error is None
+
+
+@pytest.mark.parametrize("error", [redis.ConnectionError(), redis.ResponseError("OOM")])
+def test_store_that_fails_while_chunks_are_withdrawn_hides_no_failure(
+    monkeypatch: pytest.MonkeyPatch, error: redis.RedisError
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    fleet = Fleet(Work((1,) * 4, bad=frozenset({1})), (1,))
+    monkeypatch.setattr(fleet.store, "stop_job", fail)
+    run = Run(fleet, 4, []).go()
+    assert str(run.error) == "bad 1"
 
 
 # --- ends that no worker can help -----------------------------------------------------------------

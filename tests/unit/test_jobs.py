@@ -1,9 +1,21 @@
+import os
+from collections.abc import Iterable, Iterator
+from typing import Self
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyrmute_tasks.engine.events import ChunkDelivered, ChunkDiscarded, ChunkSettled, ChunkSubmitted
-from pyrmute_tasks.engine.job_report import JobState, JobTally
+from pyrmute_tasks.engine.chunks import Chunk, Outcome
+from pyrmute_tasks.engine.events import (
+    ChunkDelivered,
+    ChunkDiscarded,
+    ChunkSettled,
+    ChunkSubmitted,
+    Event,
+)
+from pyrmute_tasks.engine.job import Job
+from pyrmute_tasks.engine.job_report import JobReport, JobState, JobTally
 from pyrmute_tasks.engine.job_spec import JobSpec, new_job_id
 from pyrmute_tasks.errors import FrameError, JobError
 from pyrmute_tasks.wire.frames import FrameKind, pack
@@ -60,3 +72,42 @@ def test_a_tally_counts_and_reports() -> None:
     assert tally.delivered_bytes == 100
     with pytest.raises(JobError, match="failed cannot become succeeded"):
         tally.end(JobState.SUCCEEDED)
+
+
+class NoChunks:
+    """A source without chunks, and the executor and sink of such a job."""
+
+    kind = FrameKind.OBJECTS
+    slots = jobs = 1
+
+    def chunks(self) -> Iterator[Chunk[bytes]]:
+        yield from ()
+
+    def __call__(self, event: Event, /) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def submit(self, chunk: Chunk[bytes], /) -> None: ...
+
+    def collect(self, *, wait: bool) -> Iterable[Outcome[bytes]]:
+        return ()
+
+    def cancel(self, first: int) -> None: ...
+
+    def receive(self, chunk: Chunk[None], outcome: Outcome[bytes], /) -> Outcome[bytes]:
+        return outcome
+
+
+def test_fork_that_drops_a_job_does_not_end_it() -> None:
+    ended: list[JobReport] = []
+    none = NoChunks()
+    with Job("7f3a21c4", none, none, none, on_end=ended.append) as job:
+        pid = os.fork()
+        if pid == 0:
+            job.__exit__(GeneratorExit, None, None)
+            os._exit(len(ended))
+        assert os.waitpid(pid, 0)[1] == 0
+    assert len(ended) == 1

@@ -162,3 +162,31 @@ def test_an_earlier_call_that_failed_says_nothing_about_its_retry() -> None:
         assert not refuses_connections(late)
         assert find_refusal(late) is None
         assert passing_refusal(late) is None
+
+
+@pytest.mark.parametrize(
+    "handled",
+    [ConnectionRefusedError(), socket.gaierror(), redis.AuthenticationError(), PermissionError()],
+)
+def test_error_that_a_caller_handles_says_nothing_about_its_call(handled: Exception) -> None:
+    """A job may be begun in an ``except`` block of the user's."""
+    tries: list[BaseException] = []
+
+    def do() -> str:
+        if len(tries) < 2:
+            try:
+                raise TimeoutError
+            except TimeoutError as error:
+                raise redis.TimeoutError from error
+        return "done"
+
+    def is_final(error: Exception) -> bool:
+        return refuses_connections(error) or find_refusal(error) is not None
+
+    try:
+        raise handled
+    except Exception:
+        assert TimedRetry(5.0, is_final).call_with_retry(do, tries.append) == "done"
+    assert len(tries) == 2
+    for error in tries:
+        assert isinstance(error.__cause__, TimeoutError)  # what is behind it stays

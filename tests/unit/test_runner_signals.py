@@ -1,7 +1,9 @@
 """Signals that reach a worker's child, and steps that want them for themselves."""
 
+import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -36,3 +38,34 @@ def test_handlers_that_a_step_installs_last_for_its_chunk_only(ended: list[int])
         os.kill(os.getpid(), number)
     assert ended == list(SIGNALS)
     assert callable(signal.getsignal(signal.SIGUSR1))
+
+
+@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGUSR1])
+def test_fork_of_a_step_ends_by_a_signal_however_early(
+    ended: list[int], number: signal.Signals
+) -> None:
+    """A pool that a step has forked waits for its processes after SIGTERM, whatever they do."""
+    runner = RunnerSource(manager, Settings())()
+    runner._is_running = True  # as while the step runs
+    for _ in range(50):
+        pid = os.fork()
+        if pid == 0:
+            with contextlib.suppress(BaseException):
+                time.sleep(5)
+            os._exit(0)
+        os.kill(pid, number)
+        _, status = os.waitpid(pid, 0)
+        assert os.WIFSIGNALED(status)
+        assert os.WTERMSIG(status) == number
+    runner._is_running = False
+    assert ended == []
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {number}
+
+
+def test_fork_keeps_a_handler_of_its_step(ended: list[int]) -> None:
+    RunnerSource(manager, Settings())()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN)
+    assert os.waitpid(pid, 0)[1] == 0

@@ -31,8 +31,12 @@ class IsolatedCelery(Celery):
         name: The application's name.
         broker_url: Where the broker is, as kombu writes it.
         configuration: Celery's settings.
+
+    Attributes:
+        read_transport: The class of transport that consumers use; None for the broker's own.
     """
 
+    read_transport: type | None = None
     current_worker_task = None  # nothing is inherited from a task that this runs in
 
     def __init__(self, name: str, broker_url: str, configuration: Mapping[str, Any]) -> None:
@@ -43,7 +47,10 @@ class IsolatedCelery(Celery):
 
     def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
         """Return a connection to the broker of the settings, if no `url` is given."""
-        return super().connection_for_read(url or self.broker_url, **options)
+        connection: Any = super().connection_for_read(url or self.broker_url, **options)
+        if self.read_transport is not None:
+            connection.transport_cls = self.read_transport
+        return connection
 
     def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
         """Return a connection to the broker of the settings, if no `url` is given."""

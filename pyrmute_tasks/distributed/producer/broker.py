@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from pyrmute_tasks.distributed.internals.kombu_transport import (
 )
 from pyrmute_tasks.distributed.refusals import (
     find_refusal,
+    forget_context,
     passing_refusal,
     reason_of,
     refuses_connections,
@@ -91,10 +93,12 @@ class Broker:
         """
         errors: tuple[type[Exception], ...] = (*self._errors, ValueError, KeyError)
         deadline = time.monotonic() + self._settings.outage_s
+        handled = sys.exc_info()[1]
         while True:
             try:
                 return self._check_once()
             except errors as error:
+                forget_context(error, handled)
                 if _refuses(error):
                     raise self._refused(error) from None
                 is_final = refuses_connections(error) or isinstance(error, (ValueError, KeyError))
@@ -105,8 +109,7 @@ class Broker:
                     ) from None
 
     def _check_once(self) -> None:
-        with self._app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+        with self._connection() as connection:  # what is published goes over it, too
             channel = connection.default_channel  # opening it is what fails on Redis
             self._profile.declare_queue(self._app, channel)
 
@@ -133,6 +136,7 @@ class Broker:
 
     def _publish_once(self, messages: Sequence[Message]) -> str | None:
         """Return what was in the way, if anything was."""
+        handled = sys.exc_info()[1]
         try:
             with self._connection() as connection:
                 producer = producer_on(connection)
@@ -140,6 +144,7 @@ class Broker:
                     for message in messages:
                         self._send(message, producer)
         except self._errors as error:
+            forget_context(error, handled)
             if _refuses(error):
                 raise self._refused(error) from None
             trouble = trouble_of(error)

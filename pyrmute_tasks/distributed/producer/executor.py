@@ -205,13 +205,27 @@ class CeleryExecutor:
                     return outcomes
 
     def cancel(self, first: int) -> None:
-        """Withdraw the chunks from `first` on, first in the store, then from the queue."""
+        """Withdraw the chunks from `first` on, first in the store, then from the queue.
+
+        A store that fails meanwhile is only logged: whatever led to this comes first, and nobody
+        waits for what these chunks come to.
+        """
         dropped = self._deliveries.drop(first)
         self._unsent = [part for part in self._unsent if part.chunk.index < first]
         if self._store_is_away:
             return  # it has been waited for
-        with self._store_errors():
-            self._store.stop_job(self._spec.id, first, [part.key for part in dropped])
+        try:
+            with self._store_errors():
+                self._store.stop_job(self._spec.id, first, [part.key for part in dropped])
+        except FleetError as error:  # also of an embedded server that has ended
+            log(
+                logging.WARNING,
+                "chunks_not_withdrawn",
+                "chunks that nobody wants could not be withdrawn",
+                job=self._spec.id,
+                error=type(error).__name__,
+            )
+            return
         tasks = [part.task for part in dropped if part.task]
         if tasks:
             self._broker.revoke(tasks)

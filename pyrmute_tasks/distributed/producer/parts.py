@@ -25,7 +25,7 @@ class Part:
         order: How many parts were sent before it.
         turn_at: When it was last seen to wait for its turn.
         crashes: How the processes died that ran it.
-        disappearances: How many workers were gone that had claimed it.
+        gone: The workers that had claimed it and were gone, and did not come back.
         lost_claims: How often it was claimed and came to nothing while the worker lived.
         rejections: How often its input or its outcome was not signed as it must be.
         backed_up: Sent a second time because it took much longer than others.
@@ -40,7 +40,7 @@ class Part:
     order: int = 0
     turn_at: float = 0.0
     crashes: list[str] = field(default_factory=list)
-    disappearances: int = 0
+    gone: list[str] = field(default_factory=list)
     lost_claims: int = 0
     rejections: int = 0
     backed_up: bool = False

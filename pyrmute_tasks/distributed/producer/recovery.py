@@ -253,7 +253,8 @@ class Recovery:
         for part, loss in self.deliveries.lost(asked_at, seen):
             match loss:
                 case Loss.WORKER_GONE:
-                    outcomes += self._after_crash(self.deliveries.disappeared(part))
+                    worker = seen.claims[part.key].worker
+                    outcomes += self._after_crash(self.deliveries.disappeared(part, worker))
                 case Loss.CLAIM_LOST:
                     outcomes += self._after_crash(self.deliveries.came_to_nothing(part))
                 case Loss.UNCLAIMED | Loss.SLOW:

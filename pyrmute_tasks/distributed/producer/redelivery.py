@@ -213,17 +213,17 @@ class Deliveries:
             return Resend((part,))
         if halved := self._halve(part, _DEATHS_OF_A_HALF):
             return halved
-        if len(part.crashes) == part.disappearances < _DISAPPEARANCES:
+        if len(part.crashes) == len(part.gone) < _DISAPPEARANCES:
             return Resend((part,))
         return self._give_up(part)
 
-    def disappeared(self, part: Part) -> AfterCrash:
+    def disappeared(self, part: Part, worker: str) -> AfterCrash:
         """The worker is gone that had claimed a part; else as `crashed`.
 
         It may not be the record's fault, so a single record is suspected only after
-        several.
+        several. If it comes back it was out of reach, and nothing has died.
         """
-        part.disappearances += 1
+        part.gone.append(worker)
         return self.crashed(part.key, Loss.WORKER_GONE.value)
 
     def came_to_nothing(self, part: Part) -> AfterCrash:
@@ -291,6 +291,10 @@ class Deliveries:
             self._empty_since = None
         elif self._empty_since is None:
             self._empty_since = now
+        for part in self._parts.values():
+            for worker in [worker for worker in part.gone if worker in seen.running]:
+                part.gone.remove(worker)
+                part.crashes.remove(Loss.WORKER_GONE.value)
         taken = [(self._parts[key], claim) for key, claim in seen.claims.items() if key in self]
         latest = [(part.order, claim) for part, claim in taken if claim.task == part.task]
         running = [order for order, claim in latest if seen.shows(claim)]

@@ -129,6 +129,8 @@ class ProducerStore(FleetStore):
             pipe.hkeys(job_key(job, "out"))
             self._share(pipe, job, is_busy)
             now, is_known, *answers = pipe.execute()
+        if not is_known and is_busy:  # it has ended meanwhile, and counted itself again
+            self._redis.zrem(jobs_key(self._settings.queue), job)
         *lengths, claims, beats, settled, others = answers[len(JOB_KEYS) - 1 :]
         return Survey(
             bool(is_known),

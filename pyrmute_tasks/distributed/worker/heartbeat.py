@@ -5,8 +5,6 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-import redis
-
 from pyrmute_tasks.distributed.internals.celery_worker import running_tasks, stop_worker
 from pyrmute_tasks.distributed.refusals import find_refusal, reason_of
 from pyrmute_tasks.distributed.store import Store
@@ -60,19 +58,29 @@ class Heartbeat:
             while not self._stop.is_set():
                 try:
                     store.beat(worker, self._slots if self._serves() else 0, running_tasks())
-                except redis.RedisError as error:
+                except Exception as error:  # without this thread the worker would count as gone
                     if self._ends_worker(error):
                         return
-                    log(logging.WARNING, "heartbeat_failed", "the store cannot be reached")
+                    log(
+                        logging.WARNING,
+                        "heartbeat_failed",
+                        "the store could not be told that this worker lives",
+                        error=type(error).__name__,
+                    )
                 if self._now.wait(self._settings.heartbeat_s):
                     self._now.clear()
             store.leave(worker)
-        except redis.RedisError:
-            log(logging.DEBUG, "heartbeat_failed", "could not say goodbye")
+        except Exception as error:
+            log(
+                logging.DEBUG,
+                "heartbeat_failed",
+                "could not say goodbye",
+                error=type(error).__name__,
+            )
         finally:
             store.close()
 
-    def _ends_worker(self, error: redis.RedisError) -> bool:
+    def _ends_worker(self, error: Exception) -> bool:
         """Let the main process end if the store refuses it."""
         what = find_refusal(error)
         if what is None:

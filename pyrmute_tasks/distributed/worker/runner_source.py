@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import threading
 from collections.abc import Callable
 from functools import partial
 
@@ -37,12 +38,18 @@ class RunnerSource:
         self._runner: ChunkRunner | None = None
         self._handlers: dict[signal.Signals, Callable[..., object]] = {}
         self._pid = 0
+        self._fork = threading.local()  # the mask of a thread that forks
 
     def __call__(self) -> ChunkRunner:
         """Return this process's runner, to run a chunk at once."""
         if self._runner is None or self._pid != os.getpid():
             self._runner = self._begin()
             self._pid = os.getpid()
+            os.register_at_fork(
+                before=self._before_fork,
+                after_in_parent=self._after_fork,
+                after_in_child=self._after_fork_in_child,
+            )
         for number, handler in self._handlers.items():
             # A step, or what it has imported, may have put its own in place.
             if signal.getsignal(number) is not handler:
@@ -65,6 +72,26 @@ class RunnerSource:
             _, most = resource.getrlimit(resource.RLIMIT_AS)
             resource.setrlimit(resource.RLIMIT_AS, (settings.memory_limit_bytes, most))
         return runner
+
+    # A process that a step forks, as a pool does, ends by these signals as it would in a loop.
+    # With a handler it may go on, and the pool waits for its end: Python forgets what arrives
+    # before a fork has run its first instruction, and a hook's exception is dropped.
+
+    def _before_fork(self) -> None:
+        if os.getpid() == self._pid:
+            self._fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._handlers)
+
+    def _after_fork(self) -> None:
+        mask = vars(self._fork).pop("mask", None)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _after_fork_in_child(self) -> None:
+        if "mask" in vars(self._fork):
+            for number, handler in self._handlers.items():
+                if signal.getsignal(number) is handler:  # else the step has chosen its own
+                    signal.signal(number, signal.SIG_DFL)
+        self._after_fork()
 
 
 def _interrupting(

@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 import click
 
 from pyrmute_tasks.distributed.app import FleetApp
+from pyrmute_tasks.distributed.broker_profile import RedisProfile
 from pyrmute_tasks.distributed.internals.billiard_pool import limit_wait_for_last_result
 from pyrmute_tasks.distributed.internals.celery_consumer import consumer_class
 from pyrmute_tasks.distributed.internals.celery_worker import (
@@ -23,6 +24,7 @@ from pyrmute_tasks.distributed.internals.celery_worker import (
     run_command_line,
     use_hooks,
 )
+from pyrmute_tasks.distributed.internals.kombu_redis import PromptTransport
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.broker_connections import BrokerConnections
 from pyrmute_tasks.distributed.worker.children import FrozenChildren
@@ -112,6 +114,8 @@ class WorkerApp(FleetApp):
         self.queue = settings.queue
         self.life = WorkerLife(settings, Heartbeat(settings, lambda: self.serves(settings.queue)))
         use_hooks(self, self.life)
+        if isinstance(self.profile, RedisProfile):
+            self.read_transport = PromptTransport
 
     def start(self, argv: list[str] | None = None) -> NoReturn:
         """Run Celery's command line and exit with its status.

@@ -313,3 +313,46 @@ def check_inequivalent() -> None:
     assert "inequivalent arg" in str(error)
     with pytest.raises(amqp.PreconditionFailed):
         raise error
+
+
+@internal(
+    "kombu",
+    "`transport.redis.QoS`: `pipe_or_acquire`, `restore_by_tag`, `restore_unacked_once`; "
+    "`Channel.QoS`, `Transport.Channel`, `Connection.transport_cls`",
+    r"kombu\.transport\.redis|pipe_or_acquire|\.transport_cls",
+    purpose="Workers note and acknowledge messages without waiting for the server's answer, which "
+    "costs a worker two round trips a chunk in its event loop.",
+    until="when kombu acknowledges without waiting on Redis",
+)
+def check_qos() -> None:
+    sent: list[list[str]] = []
+
+    class Transaction:
+        def __init__(self) -> None:
+            self.names: list[str] = []
+
+        def __getattr__(self, name: str) -> Any:
+            self.names.append(name)
+            return lambda *_: self
+
+        def execute(self) -> None:
+            sent.append(self.names)
+
+    class Ours(redis.QoS):
+        def pipe_or_acquire(self, pipe: Any = None, client: Any = None) -> Any:
+            return contextlib.nullcontext(pipe or Transaction())
+
+    channel = SimpleNamespace(unacked_key="unacked", unacked_index_key="unacked_index")
+    qos: Any = Ours(channel, 1)
+    message = SimpleNamespace(delivery_info={"exchange": "", "routing_key": "q"}, _raw={})
+    qos.append(message, "tag")
+    qos.ack("tag")
+    assert sent == [["zadd", "hset"], ["zrem", "hdel"]]
+    qos._on_collect.cancel()
+    assert redis_channel.QoS is redis.QoS
+    assert redis.Transport.Channel is redis.Channel
+    connection: Any = Connection("redis://host/0")
+    connection.transport_cls = type("Ours", (redis.Transport,), {})
+    assert isinstance(connection.transport, connection.transport_cls)
+    assert callable(qos.restore_by_tag)
+    assert callable(qos.restore_unacked_once)

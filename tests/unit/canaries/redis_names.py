@@ -312,3 +312,32 @@ def check_error_classes() -> None:
             with pytest.raises(getattr(redis.exceptions, kind)):
                 client.get("name")
             client.close()
+
+
+# --- transactions that nobody waits for ---------------------------------------------------
+
+
+@internal(
+    "redis",
+    "`client.Pipeline.command_stack`; `Connection`: `pack_commands`, "
+    "`send_packed_command(check_health)`, `can_read`, `read_response`",
+    r"redis\.client import Pipeline|command_stack|pack_commands",
+    purpose="Sends a transaction and reads its answers later; a check of the connection's health "
+    "would take one for its own.",
+    until="when redis-py can send a transaction without waiting for its answers",
+)
+def check_unanswered_transactions() -> None:
+    with server([b"+OK\r\n", b"+QUEUED\r\n", b"*1\r\n:1\r\n"]) as options:
+        pool = pool_of(options)
+        pipe = redis.Redis.from_pool(pool).pipeline()
+        pipe.hset("key", "field", "value")
+        ((args, _),) = pipe.command_stack
+        assert args == ("HSET", "key", "field", "value")
+        connection = pool.get_connection()
+        connection.health_check_interval, connection.next_health_check = 1, 0
+        packed = connection.pack_commands([("MULTI",), args, ("EXEC",)])
+        connection.send_packed_command(packed, check_health=False)
+        assert connection.can_read(timeout=5)
+        assert [connection.read_response() for _ in range(3)][2] == [1]
+        pool.release(connection)
+        pool.disconnect()

@@ -1,0 +1,165 @@
+"""Kombu's Redis transport, which acknowledges messages without waiting for the server.
+
+For each message kombu notes that it is unacknowledged, and later removes the note. It waits for
+both answers in the worker's event loop, where meanwhile no child is given its next chunk: with a
+server that is 300 ms away and back, two thirds of a second a chunk, whatever the prefetch.
+
+Here the commands are sent in the same order, at the same time and over one connection, and the
+answers are read when there is something else to send. So the server knows what it knew before,
+as early as it did. What was sent over a connection that fails is sent again and waited for.
+"""
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import redis
+from kombu.transport.redis import Channel, QoS, Transport
+from redis.client import Pipeline
+
+__all__ = ["PromptTransport"]
+
+_MOST_UNANSWERED: Final = 64  # then the oldest is waited for: a line that is gone is noticed
+_base_transport: Any = Transport  # its stubs lack most of it
+_base_channel: Any = Channel
+_base_qos: Any = QoS
+
+
+class _Notes:
+    """Transactions that were sent over one connection, and that the server may not have answered.
+
+    Args:
+        client: Whose pool of connections is used, and who sends again what was lost.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._connection: Any = None
+        self._unanswered: deque[list[Any]] = deque()
+
+    def send(self, commands: list[Any]) -> None:
+        """Send a transaction, after reading the answers that are there."""
+        self._unanswered.append(commands)
+        try:
+            while len(self._unanswered) > 1 and self._is_answered():
+                self._read_answer()
+            if len(self._unanswered) == 1:
+                self._release()
+            if self._connection is None:
+                self._connection = self._client.connection_pool.get_connection()
+            arguments = [("MULTI",), *(args for args, _ in commands), ("EXEC",)]
+            # A check of the connection's health would take the next answer for its own.
+            packed = self._connection.pack_commands(arguments)
+            self._connection.send_packed_command(packed, check_health=False)
+        except redis.RedisError:
+            self._send_again()
+
+    def wait(self) -> None:
+        """Wait for all answers."""
+        try:
+            while self._unanswered:
+                self._read_answer()
+            self._release()
+        except redis.RedisError:
+            self._send_again()
+
+    def close(self) -> None:
+        """Close what was opened after kombu had closed the channel's connections."""
+        self._client.connection_pool.disconnect()
+
+    def _is_answered(self) -> bool:
+        """Whether the oldest is answered, or must be by now."""
+        is_late = len(self._unanswered) > _MOST_UNANSWERED
+        return is_late or bool(self._connection.can_read(timeout=0))
+
+    def _read_answer(self) -> None:
+        answers: list[Any] = []
+        for _ in range(len(self._unanswered[0]) + 2):  # with those to MULTI and EXEC
+            answers = self._connection.read_response()
+        for answer in answers:
+            if isinstance(answer, redis.RedisError):
+                raise answer
+        self._unanswered.popleft()
+
+    def _send_again(self) -> None:
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._release()
+        with self._client.pipeline() as pipe:
+            for args, options in (command for sent in self._unanswered for command in sent):
+                pipe.execute_command(*args, **options)
+            self._unanswered.clear()
+            pipe.execute()
+
+    def _release(self) -> None:
+        """Give the connection back: the pool looks whether it lives before it is used again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._client.connection_pool.release(connection)
+
+
+class _Transaction(Pipeline):
+    """A transaction whose answer nobody waits for.
+
+    Args:
+        notes: Where it is sent.
+        client: As of a pipeline.
+    """
+
+    def __init__(self, notes: _Notes, client: Any) -> None:
+        super().__init__(client.connection_pool, client.response_callbacks, True, None)
+        self._notes = notes
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Send it; what it returns says nothing."""
+        commands, self.command_stack = self.command_stack, []
+        self._notes.send(commands)
+        return []
+
+
+class PromptQoS(_base_qos):  # type: ignore[misc]  # it is a class
+    """Notes what is unacknowledged, without waiting for the server's answers."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._notes: _Notes | None = None
+
+    @contextmanager
+    def pipe_or_acquire(self, pipe: Any = None, client: Any = None) -> Iterator[Any]:
+        """Return the pipeline that is given, or one that does not wait."""
+        if pipe is not None or client is not None:
+            with super().pipe_or_acquire(pipe, client) as given:
+                yield given
+            return
+        with self.channel.conn_or_acquire() as own:
+            if self._notes is None:
+                self._notes = _Notes(own)
+            yield _Transaction(self._notes, own)
+
+    def restore_by_tag(self, *args: Any, **kwargs: Any) -> None:
+        """Put a message back, after the server knows that it is unacknowledged."""
+        if self._notes is not None:
+            self._notes.wait()
+        super().restore_by_tag(*args, **kwargs)
+
+    def restore_unacked_once(self, *args: Any, **kwargs: Any) -> None:
+        """Put all messages back, after the server knows which were acknowledged."""
+        if self._notes is not None:
+            with contextlib.suppress(redis.RedisError, OSError):
+                self._notes.wait()
+            self._notes.close()
+        super().restore_unacked_once(*args, **kwargs)
+
+
+class PromptChannel(_base_channel):  # type: ignore[misc]  # it is a class
+    """A channel with such acknowledgements."""
+
+    QoS = PromptQoS
+
+
+class PromptTransport(_base_transport):  # type: ignore[misc]  # it is a class
+    """A transport with such channels."""
+
+    Channel = PromptChannel

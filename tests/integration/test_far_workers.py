@@ -1,0 +1,181 @@
+"""A worker waits for two answers of the servers a chunk, however far they are: those of its child.
+
+Counts, no timings: a relay keeps back what the worker must not wait for.
+"""
+
+import contextlib
+import socket
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import redis
+from kombu import Connection
+
+from pyrmute_tasks import Migrator
+from pyrmute_tasks.distributed.broker_profile import RedisProfile
+from pyrmute_tasks.distributed.internals.kombu_redis import PromptTransport
+from tests.conftest import wait_until
+from tests.integration.private_fleet import QUEUE, PrivateFleet, private_fleet
+from tests.people import person
+
+SPEC = "tests.people:manager"
+HOP = ("Person", "1.0.0", "2.0.0")
+CHUNKS = 24
+KEPT_BACK: Final = 6
+NOTES: Final = (b"\r\nZADD\r\n$13\r\nunacked_index", b"\r\nZREM\r\n$13\r\nunacked_index")
+
+
+@dataclass
+class Relay:
+    """A way to a server that answers to notes about unacknowledged messages `KEPT_BACK` notes late.
+
+    Attributes:
+        port: Where it listens.
+        notes: How many notes there were, by the connection they came over.
+        clients: The connections.
+        threads: One for each connection.
+    """
+
+    server: str
+    port: int = 0
+    notes: Counter[int] = field(default_factory=Counter)
+    clients: list[socket.socket] = field(default_factory=list)
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    def close(self) -> None:
+        for client in self.clients:
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
+        for thread in self.threads:
+            thread.join()
+
+    def serve(self, listener: socket.socket) -> None:
+        self.port = listener.getsockname()[1]
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                thread = threading.Thread(target=self._join, args=(client,), daemon=True)
+                self.threads.append(thread)
+                thread.start()
+
+    def _join(self, client: socket.socket) -> None:
+        number = client.getpeername()[1]
+        kept: deque[bytes] = deque()
+        with client, socket.socket(socket.AF_UNIX) as server:
+            server.connect(self.server)
+            self.clients.append(client)
+            back = threading.Thread(
+                target=self._answer, args=(server, client, number, kept), daemon=True
+            )
+            back.start()
+            with contextlib.suppress(OSError):
+                while data := client.recv(65_536):
+                    self.notes[number] += sum(map(data.count, NOTES))
+                    server.sendall(data)
+            with contextlib.suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)
+            back.join()
+
+    def _answer(
+        self, server: socket.socket, client: socket.socket, number: int, kept: deque[bytes]
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(65_536):
+                kept.append(data)
+                while kept and (not self.notes[number] or len(kept) > KEPT_BACK):
+                    client.sendall(kept.popleft())
+            client.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def relay_to(url: str) -> Iterator[Relay]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        relay = Relay(url.removeprefix("unix://"))
+        threading.Thread(target=relay.serve, args=(listener,), daemon=True).start()
+        wait_until(lambda: relay.port, "the relay listens")
+        yield relay
+        listener.shutdown(socket.SHUT_RDWR)
+    relay.close()
+
+
+@contextmanager
+def scripts_of_chunks(client: Any) -> Iterator[list[str]]:
+    """List the scripts that a store gets for chunks: each is a round trip of a child's."""
+    asked: list[str] = []
+    own: Any = redis.Redis.from_pool(client.connection_pool)
+    with own.monitor() as monitor:
+
+        def listen() -> None:
+            with contextlib.suppress(redis.RedisError, OSError, ValueError, AttributeError):
+                for event in monitor.listen():
+                    name, _, rest = event["command"].partition(" ")
+                    if name == "EVALSHA" and ":claims" in rest:
+                        asked.append(rest)
+
+        threading.Thread(target=listen, daemon=True).start()
+        yield asked
+
+
+def test_chunk_waits_for_no_acknowledgement() -> None:
+    with private_fleet(SPEC) as fleet, relay_to(fleet.settings.broker_url) as relay:
+        fleet.settings = far = replace(
+            fleet.settings, broker_url=f"redis://127.0.0.1:{relay.port}/0"
+        )
+        worker = fleet.start_worker()
+        records = [person(index) for index in range(CHUNKS)]
+        with scripts_of_chunks(fleet.store) as asked, Migrator(SPEC, settings=far) as migrator:
+            assert len(migrator.migrate_batch_data(records, *HOP, chunk_size=1)) == CHUNKS
+        assert worker.is_healthy()
+    # All over one connection, which was never given up: no answer was waited for.
+    (notes,) = [count for count in relay.notes.values() if count]
+    assert 2 * CHUNKS - 1 <= notes <= 2 * CHUNKS
+    # The child's two: claiming and settling. Both are loaded once, on first use.
+    assert len(asked) == 2 * CHUNKS + 2
+
+
+def test_what_was_acknowledged_over_a_lost_connection_is_acknowledged_again() -> None:
+    with private_fleet(SPEC) as fleet, consumer(fleet) as (connection, received):
+        first, second, third = received
+        first.ack()
+        assert kill_others(fleet, connection) > 0
+        second.ack()
+        third.ack()
+        connection.default_channel.qos.restore_unacked_once()
+        assert fleet.is_drained()
+
+
+def test_messages_that_were_not_acknowledged_are_put_back() -> None:
+    with private_fleet(SPEC) as fleet:
+        with consumer(fleet) as (connection, received):
+            received[1].ack()
+            channel = connection.default_channel
+        channel.pool.disconnect()  # which kombu makes to put messages back, and leaves open
+        assert fleet.broker.llen(QUEUE) == len(received) - 1
+        assert not fleet.broker.hlen("unacked")
+        assert not fleet.broker.zcard("unacked_index")
+
+
+def kill_others(fleet: PrivateFleet, connection: Any) -> int:
+    """Kill all connections to the broker but that of this call."""
+    return int(fleet.broker.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
+
+
+@contextmanager
+def consumer(fleet: PrivateFleet) -> Iterator[tuple[Any, list[Any]]]:
+    """Take three messages over a transport like a worker's."""
+    received: list[Any] = []
+    url = fleet.settings.celery_broker_url
+    options = RedisProfile().transport_options(fleet.settings)
+    connection: Any = Connection(url, transport_options=options)
+    with connection:
+        connection.transport_cls = PromptTransport
+        queue = connection.SimpleQueue(QUEUE)
+        for number in range(3):
+            queue.put({"number": number})
+        received += [queue.get(timeout=10) for _ in range(3)]
+        assert isinstance(connection.transport, PromptTransport)
+        yield connection, received
