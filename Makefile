@@ -3,16 +3,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
-# Three for two CPUs: half of the tests wait for servers.
-TEST_PROCESSES ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
+# Five for two CPUs: many of the tests wait for servers. Those that share a fleet stay together
+# (tests/conftest.py says which these are), and the longest groups begin first.
+TEST_PROCESSES ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 5 + 1) / 2 )))
+IN_PARALLEL := -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test coverage test-matrix differential chaos check hooks bench clean
+.PHONY: demo test test-slow coverage test-matrix differential chaos job-log check check-wheel hooks bench clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow"
+
+# What takes real time or many processes: CONTRIBUTING.md says what that is.
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m slow
 
 # Lines and branches that the unit and contract tests reach, also in processes that they start.
 # The minimum is in pyproject.toml.
@@ -32,11 +38,19 @@ differential: $(VENV)/.dev
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos.schedules $(CHAOS)
 
-check: $(VENV)/.dev
+# The long form of the job log's state machine: 3,000 schedules, some two minutes.
+job-log: $(VENV)/.dev
+	JOB_LOG_SCHEDULES=3000 $(BIN)/python -m pytest tests/unit/test_job_log_machine.py
+
+check: $(VENV)/.dev check-wheel
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# A user's project and all public types, as mypy and pyright see them in the wheel: half a minute.
+check-wheel: $(VENV)/.dev
+	$(BIN)/python -m tests.consumer
 
 # Let git run the checks before each commit.
 hooks: $(VENV)/.dev
@@ -51,7 +65,7 @@ bench: $(BENCH_VENV)/.made
 	$(BENCH_VENV)/bin/python -m benchmarks.chart
 
 clean:
-	rm -rf $(VENV) .venv-matrix demo-output build dist
+	rm -rf $(VENV) .venv-matrix .cache demo-output build dist
 
 $(VENV)/.runtime: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("pyrmute-tasks needs Python 3.11 or later; set PYTHON=...") if sys.version_info < (3, 11) else None'

@@ -20,18 +20,22 @@ if TYPE_CHECKING:
     from pyrmute import TypeScriptConfig as TypeScriptConfig
     from pyrmute import TypeScriptExporter as TypeScriptExporter
 
+    from pyrmute_tasks.audit import AuditReport
+    from pyrmute_tasks.batch_migrator import BatchMigrator
     from pyrmute_tasks.engine.events import (
         ChunkDelivered,
         ChunkDiscarded,
         ChunkSettled,
         ChunkSubmitted,
         Event,
+        JobEnded,
         Observer,
         SlotsChanged,
     )
     from pyrmute_tasks.engine.job_report import JobReport, JobState
     from pyrmute_tasks.engine.job_spec import OnCodeMismatch
     from pyrmute_tasks.engine.pipeline import Window
+    from pyrmute_tasks.engine.stream import Stream
     from pyrmute_tasks.engine.threaded_sources import in_thread
     from pyrmute_tasks.errors import (
         BrokerUnavailableError,
@@ -42,8 +46,14 @@ if TYPE_CHECKING:
         FrameTooLargeError,
         InvalidRecordError,
         InvalidVersionError,
+        JobChangedError,
         JobError,
+        JobExistsError,
+        JobFormatError,
+        JobLogError,
         JobLostError,
+        JobNotFoundError,
+        LeaseLostError,
         ManagerImportError,
         MigrationError,
         MigratorClosedError,
@@ -52,6 +62,7 @@ if TYPE_CHECKING:
         NoWorkersError,
         OutputInUseError,
         ProcessDiedError,
+        ProofError,
         PyrmuteTasksError,
         RegistrationError,
         RemoteError,
@@ -63,12 +74,16 @@ if TYPE_CHECKING:
         VersionedModelError,
         WireError,
     )
+    from pyrmute_tasks.failures import RecordFailure, Stage, record_index
     from pyrmute_tasks.file_runs import ByReference
-    from pyrmute_tasks.hooks import MetricsHook, MigrationHook
+    from pyrmute_tasks.hooks import HookSet, MetricsHook, MigrationHook
     from pyrmute_tasks.manager import ModelManager
     from pyrmute_tasks.migrator import Migrator
     from pyrmute_tasks.plans.nested_models import NestedModelInfo
+    from pyrmute_tasks.plans.plan import MigrationPlan
     from pyrmute_tasks.plans.retry import Retry
+    from pyrmute_tasks.pyrmute_adapter import Manager
+    from pyrmute_tasks.records import RecordLike
     from pyrmute_tasks.registry import MigrationFunc, ModelData
     from pyrmute_tasks.settings import Compress, Settings
     from pyrmute_tasks.testing import (
@@ -77,9 +92,11 @@ if TYPE_CHECKING:
         MigrationTestResult,
         MigrationTestResults,
     )
-    from pyrmute_tasks.versions import ModelVersion
+    from pyrmute_tasks.versions import ModelVersion, VersionLike
 
 __all__ = [
+    "AuditReport",
+    "BatchMigrator",
     "BrokerUnavailableError",
     "ByReference",
     "ChunkDelivered",
@@ -93,17 +110,27 @@ __all__ = [
     "FleetError",
     "FrameError",
     "FrameTooLargeError",
+    "HookSet",
     "InvalidRecordError",
     "InvalidVersionError",
+    "JobChangedError",
+    "JobEnded",
     "JobError",
+    "JobExistsError",
+    "JobFormatError",
+    "JobLogError",
     "JobLostError",
+    "JobNotFoundError",
     "JobReport",
     "JobState",
+    "LeaseLostError",
+    "Manager",
     "ManagerImportError",
     "MetricsHook",
     "MigrationError",
     "MigrationFunc",
     "MigrationHook",
+    "MigrationPlan",
     "MigrationTestCase",
     "MigrationTestCases",
     "MigrationTestResult",
@@ -121,27 +148,36 @@ __all__ = [
     "OnCodeMismatch",
     "OutputInUseError",
     "ProcessDiedError",
+    "ProofError",
     "PyrmuteTasksError",
+    "RecordFailure",
+    "RecordLike",
     "RegistrationError",
     "RemoteError",
     "Retry",
     "Settings",
     "SignatureError",
     "SlotsChanged",
+    "Stage",
     "StalledError",
     "StorageUnreachableError",
     "StoreUnavailableError",
+    "Stream",
     "UnsupportedValueError",
+    "VersionLike",
     "VersionedModelError",
     "Window",
     "WireError",
     "__version__",
     "in_thread",
+    "record_index",
 ]
 
 # Where each name is. It is imported when it is first used, so that a program loads no more than
 # it needs: Celery, kombu and redis take longer than all the rest together.
 _MODULE_OF: Final = {
+    "AuditReport": "audit",
+    "BatchMigrator": "batch_migrator",
     "BrokerUnavailableError": "errors",
     "ByReference": "file_runs",
     "ChunkDelivered": "engine.events",
@@ -155,17 +191,27 @@ _MODULE_OF: Final = {
     "FleetError": "errors",
     "FrameError": "errors",
     "FrameTooLargeError": "errors",
+    "HookSet": "hooks",
     "InvalidRecordError": "errors",
     "InvalidVersionError": "errors",
+    "JobChangedError": "errors",
+    "JobEnded": "engine.events",
     "JobError": "errors",
+    "JobExistsError": "errors",
+    "JobFormatError": "errors",
+    "JobLogError": "errors",
     "JobLostError": "errors",
+    "JobNotFoundError": "errors",
     "JobReport": "engine.job_report",
     "JobState": "engine.job_report",
+    "LeaseLostError": "errors",
+    "Manager": "pyrmute_adapter",
     "ManagerImportError": "errors",
     "MetricsHook": "hooks",
     "MigrationError": "errors",
     "MigrationFunc": "registry",
     "MigrationHook": "hooks",
+    "MigrationPlan": "plans.plan",
     "MigrationTestCase": "testing",
     "MigrationTestCases": "testing",
     "MigrationTestResult": "testing",
@@ -183,21 +229,28 @@ _MODULE_OF: Final = {
     "OnCodeMismatch": "engine.job_spec",
     "OutputInUseError": "errors",
     "ProcessDiedError": "errors",
+    "ProofError": "errors",
     "PyrmuteTasksError": "errors",
+    "RecordFailure": "failures",
+    "RecordLike": "records",
     "RegistrationError": "errors",
     "RemoteError": "errors",
     "Retry": "plans.retry",
     "Settings": "settings",
     "SignatureError": "errors",
     "SlotsChanged": "engine.events",
+    "Stage": "failures",
     "StalledError": "errors",
     "StorageUnreachableError": "errors",
     "StoreUnavailableError": "errors",
+    "Stream": "engine.stream",
     "UnsupportedValueError": "errors",
+    "VersionLike": "versions",
     "VersionedModelError": "errors",
     "Window": "engine.pipeline",
     "WireError": "errors",
     "in_thread": "engine.threaded_sources",
+    "record_index": "failures",
 }
 
 # Names of pyrmute's that are pyrmute's here, too. They are in no `__all__`, so that without pyrmute

@@ -4,7 +4,7 @@ from pyrmute_tasks.errors import MissingExtraError
 
 try:
     from pyrmute.avro_schema import AvroExporter, AvroSchemaGenerator
-except ModuleNotFoundError as error:
-    raise MissingExtraError(__name__) from error
+except ModuleNotFoundError as _error:
+    raise MissingExtraError(__name__) from _error
 
 __all__ = ["AvroExporter", "AvroSchemaGenerator"]

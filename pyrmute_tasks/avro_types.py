@@ -17,8 +17,8 @@ try:
         AvroUnion,
         CachedAvroEnumSchema,
     )
-except ModuleNotFoundError as error:
-    raise MissingExtraError(__name__) from error
+except ModuleNotFoundError as _error:
+    raise MissingExtraError(__name__) from _error
 
 __all__ = [
     "AvroArraySchema",

@@ -1,24 +1,26 @@
-"""The batch calls shared by `ModelManager` and `Migrator`.
+"""The batch calls shared by `ModelManager` and `Migrator`, which differ in where records run.
 
-The two differ only in where records run.
+They are documented in `BatchMigrator`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 
+from pyrmute_tasks.batch_migrator import BatchMigrator, Model
 from pyrmute_tasks.engine.batch_arguments import check_chunk_size
+from pyrmute_tasks.engine.events import Observer
+from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.local.batches import Parallelism
 from pyrmute_tasks.plans.plan import Wanted
+from pyrmute_tasks.records import RecordLike
 from pyrmute_tasks.registry import ModelData
 from pyrmute_tasks.versions import VersionLike
 
 __all__ = ["Batch", "BatchCalls"]
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,39 +34,51 @@ class Batch:
         to_version: Version of the outputs.
         wanted: The results to return: models or data.
         chunk_size: Records a chunk of a fleet; None chooses it from their size.
+        watchers: The caller's observers.
+        progress: Whether to show a progress bar.
 
     Raises:
         ConfigurationError: If `chunk_size` is not a positive integer.
     """
 
-    records: Iterable[ModelData]
+    records: Iterable[Any]
     name: str
     from_version: VersionLike
     to_version: VersionLike
     wanted: Wanted
     chunk_size: int | None
+    watchers: Sequence[Observer] = ()
+    progress: bool = False
 
     def __post_init__(self) -> None:
         if self.chunk_size is not None:
             check_chunk_size(self.chunk_size)
 
+    def observers(self) -> tuple[Observer, ...]:
+        """Return the observers of the call, with a progress bar if one is wanted."""
+        if not self.progress:
+            return tuple(self.watchers)
+        from pyrmute_tasks.engine.progress import bar_over  # calls without a bar do without
 
-class BatchCalls(ABC):
-    """Six batch calls: eager and lazy, each validated by the target, by another model, or not."""
+        return (*self.watchers, bar_over(self.records))
+
+
+class BatchCalls(BatchMigrator, ABC):
+    """The six batch calls, in terms of two."""
 
     @abstractmethod
     def _run_all(self, batch: Batch, parallelism: Parallelism | None) -> list[Any]:
         """Return all outputs."""
 
     @abstractmethod
-    def _stream(self, batch: Batch) -> Generator[Any, None, None]:
-        """Yield the outputs on demand."""
+    def _stream(self, batch: Batch) -> Stream[Any]:
+        """Return the outputs on demand."""
 
     # --- eager --------------------------------------------------------------------------------
 
     def migrate_batch(
         self,
-        data_list: Iterable[ModelData],
+        data_list: Iterable[RecordLike],
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
@@ -73,41 +87,18 @@ class BatchCalls(ABC):
         use_processes: bool = False,
         *,
         chunk_size: int | None = None,
+        observers: Sequence[Observer] = (),
+        progress: bool = False,
     ) -> list[BaseModel]:
-        """Migrate and validate many records.
-
-        A `Migrator` ignores the three arguments for parallelism and uses its fleet's workers; a
-        `ModelManager` ignores `chunk_size`.
-
-        Args:
-            data_list: The records, as `from_version` has them.
-            name: The model's name.
-            from_version: Version of the records.
-            to_version: Version of the outputs.
-            parallel: Use several workers of this machine instead of this thread.
-            max_workers: Number of workers; None means one for each CPU this process may use.
-            use_processes: Use processes, for steps that compute, instead of threads, for steps that
-                wait for I/O.
-            chunk_size: Records a chunk of a fleet; by default chosen from their size.
-
-        Returns:
-            The validated models, in the order of the records.
-
-        Raises:
-            ConfigurationError: If `max_workers` or `chunk_size` is not a positive integer.
-            ModelNotFoundError: If the model or a version is not registered.
-            MigrationError: If there is no path, or a step raises.
-            ValidationError: If a migrated record is not valid. Like `MigrationError` it is that of
-                the first failing record and has its ``record_index``.
-            FleetError: If a fleet cannot be reached or has no workers.
-        """
         parallelism = Parallelism.of(parallel, max_workers, use_processes)
-        batch = Batch(data_list, name, from_version, to_version, Wanted(), chunk_size)
+        wanted = Wanted()
+        hop = name, from_version, to_version
+        batch = Batch(data_list, *hop, wanted, chunk_size, observers, progress)
         return self._run_all(batch, parallelism)
 
     def migrate_batch_as(
         self,
-        data_list: Iterable[ModelData],
+        data_list: Iterable[RecordLike],
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
@@ -117,16 +108,18 @@ class BatchCalls(ABC):
         use_processes: bool = False,
         *,
         chunk_size: int | None = None,
+        observers: Sequence[Observer] = (),
+        progress: bool = False,
     ) -> list[Model]:
-        """Migrate records and validate them as `target_type`; otherwise like `migrate_batch`."""
         parallelism = Parallelism.of(parallel, max_workers, use_processes)
         wanted = Wanted(model=target_type)
-        batch = Batch(data_list, name, from_version, to_version, wanted, chunk_size)
+        hop = name, from_version, to_version
+        batch = Batch(data_list, *hop, wanted, chunk_size, observers, progress)
         return self._run_all(batch, parallelism)
 
     def migrate_batch_data(
         self,
-        data_list: Iterable[ModelData],
+        data_list: Iterable[RecordLike],
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
@@ -135,66 +128,58 @@ class BatchCalls(ABC):
         use_processes: bool = False,
         *,
         chunk_size: int | None = None,
+        observers: Sequence[Observer] = (),
+        progress: bool = False,
     ) -> list[ModelData]:
-        """Migrate many records without validation; otherwise like `migrate_batch`."""
         parallelism = Parallelism.of(parallel, max_workers, use_processes)
         wanted = Wanted(validated=False)
-        batch = Batch(data_list, name, from_version, to_version, wanted, chunk_size)
+        hop = name, from_version, to_version
+        batch = Batch(data_list, *hop, wanted, chunk_size, observers, progress)
         return self._run_all(batch, parallelism)
 
     # --- lazy -----------------------------------------------------------------------------------
 
     def migrate_batch_streaming(
         self,
-        data_list: Iterable[ModelData],
+        data_list: Iterable[RecordLike],
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
         chunk_size: int | None = None,
-    ) -> Generator[BaseModel, None, None]:
-        """Migrate and validate records lazily.
-
-        A `ModelManager` reads each record when its output is requested. A `Migrator` runs steps
-        on its workers and builds the models here, from the data they return: an instance cannot
-        be sent without pickle.
-
-        Args:
-            data_list: The records, closed when the iteration ends. A `Migrator` reads at most one
-                window ahead of the outputs, in the thread that consumes them unless `in_thread`
-                allows another one.
-            name: The model's name.
-            from_version: Version of the records.
-            to_version: Version of the outputs.
-            chunk_size: Records a chunk of a fleet; by default chosen from their size.
-
-        Yields:
-            The validated models, in the order of the records. Those before a failing record come
-            first, then its error is raised, as by `migrate_batch`. The same holds if the source
-            raises an `Exception`; an exit or an interrupt from it cancels the job at once.
-        """
-        return self._stream(Batch(data_list, name, from_version, to_version, Wanted(), chunk_size))
+        *,
+        observers: Sequence[Observer] = (),
+        progress: bool = False,
+    ) -> Stream[BaseModel]:
+        hop = name, from_version, to_version
+        return self._stream(Batch(data_list, *hop, Wanted(), chunk_size, observers, progress))
 
     def migrate_batch_streaming_as(
         self,
-        data_list: Iterable[ModelData],
+        data_list: Iterable[RecordLike],
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
         target_type: type[Model],
         chunk_size: int | None = None,
-    ) -> Generator[Model, None, None]:
-        """Validate as `target_type`; otherwise like `migrate_batch_streaming`."""
+        *,
+        observers: Sequence[Observer] = (),
+        progress: bool = False,
+    ) -> Stream[Model]:
         wanted = Wanted(model=target_type)
-        return self._stream(Batch(data_list, name, from_version, to_version, wanted, chunk_size))
+        hop = name, from_version, to_version
+        return self._stream(Batch(data_list, *hop, wanted, chunk_size, observers, progress))
 
     def migrate_batch_data_streaming(
         self,
-        data_list: Iterable[ModelData],
+        data_list: Iterable[RecordLike],
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
         chunk_size: int | None = None,
-    ) -> Generator[ModelData, None, None]:
-        """Skip validation; otherwise like `migrate_batch_streaming`."""
+        *,
+        observers: Sequence[Observer] = (),
+        progress: bool = False,
+    ) -> Stream[ModelData]:
         wanted = Wanted(validated=False)
-        return self._stream(Batch(data_list, name, from_version, to_version, wanted, chunk_size))
+        hop = name, from_version, to_version
+        return self._stream(Batch(data_list, *hop, wanted, chunk_size, observers, progress))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pyrmute_tasks.delegation import PyrmuteMirror, errors_as_ours
 from pyrmute_tasks.versions import ModelVersion, VersionLike
@@ -38,6 +38,9 @@ class DelegatedCalls:
 
         It is the same one each time, and knows what is registered here until it is returned.
 
+        Returns:
+            A manager of pyrmute with the same models and steps.
+
         Raises:
             MissingExtraError: If pyrmute is not installed.
         """
@@ -52,6 +55,9 @@ class DelegatedCalls:
             name: The model's name.
             from_version: The version to start from.
             to_version: The version to compare with.
+
+        Returns:
+            The differences.
 
         Raises:
             ModelNotFoundError: If the model or a version is not registered.
@@ -68,7 +74,7 @@ class DelegatedCalls:
         name: str,
         version: VersionLike,
         config: "pyrmute.SchemaConfig | None" = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> "pyrmute.JsonSchema":
         """Return the JSON schema of one version.
 
@@ -77,6 +83,9 @@ class DelegatedCalls:
             version: Its version.
             config: Configuration that overrides the default one.
             kwargs: Further arguments of pydantic's ``model_json_schema``.
+
+        Returns:
+            The schema.
 
         Raises:
             ModelNotFoundError: If the model or the version is not registered.
@@ -130,6 +139,9 @@ class DelegatedCalls:
             name: The model's name.
             version: Its version.
 
+        Returns:
+            The decorator, which returns the function as it is.
+
         Raises:
             InvalidVersionError: If `version` cannot be parsed.
         """
@@ -148,6 +160,9 @@ class DelegatedCalls:
         Args:
             name: The model's name.
             version: Its version.
+
+        Returns:
+            The functions, in the order of their calls.
 
         Raises:
             InvalidVersionError: If `version` cannot be parsed.
@@ -190,6 +205,9 @@ class DelegatedCalls:
             namespace: The Avro namespace; None means ``com.example``.
             include_docs: Include the descriptions of fields.
             versioned_namespace: Include the version in the namespace.
+
+        Returns:
+            The schema.
 
         Raises:
             ModelNotFoundError: If the model or the version is not registered.
@@ -247,6 +265,9 @@ class DelegatedCalls:
             include_docs: Include documentation as comments.
             use_proto3: Use the syntax of proto3 instead of proto2.
 
+        Returns:
+            The schema as text.
+
         Raises:
             ModelNotFoundError: If the model or the version is not registered.
             MissingExtraError: If pyrmute is not installed.
@@ -294,6 +315,9 @@ class DelegatedCalls:
             version: Its version.
             style: An interface, a type, or a zod schema.
             config: How to write dates, enums and optional fields.
+
+        Returns:
+            The declarations as text.
 
         Raises:
             ModelNotFoundError: If the model or the version is not registered.

@@ -1,3 +1,4 @@
+# Above 400 lines: the tree of all exceptions, each with its attributes and message.
 """The exceptions of this package, in one tree.
 
 ::
@@ -28,7 +29,14 @@
     │   └── MigratorClosedError        the Migrator was closed during a job
     ├── JobError                       a job cannot continue
     │   ├── ProcessDiedError           a record kills every process that runs it
-    │   └── JobLostError               the store no longer knows the job
+    │   ├── JobLostError               the store no longer knows the job
+    │   ├── JobLogError                a job's log is damaged, or contradicts itself
+    │   │   └── JobFormatError         a newer version has written the job's folder
+    │   ├── LeaseLostError             another process drives the job now
+    │   ├── JobChangedError            source, code or options are not those of the job
+    │   ├── JobExistsError             a job's folder is there already
+    │   ├── JobNotFoundError           there is no job of that name
+    │   └── ProofError                 what a job has written is not whole
     └── RemoteError                    stands for an exception whose class is not loaded here
 
 An error of a record has its position as ``record_index`` (counted from 0 over the whole input)
@@ -53,8 +61,14 @@ __all__ = [
     "FrameTooLargeError",
     "InvalidRecordError",
     "InvalidVersionError",
+    "JobChangedError",
     "JobError",
+    "JobExistsError",
+    "JobFormatError",
+    "JobLogError",
     "JobLostError",
+    "JobNotFoundError",
+    "LeaseLostError",
     "ManagerImportError",
     "MigrationError",
     "MigratorClosedError",
@@ -63,6 +77,7 @@ __all__ = [
     "NoWorkersError",
     "OutputInUseError",
     "ProcessDiedError",
+    "ProofError",
     "PyrmuteTasksError",
     "RegistrationError",
     "RemoteError",
@@ -145,6 +160,7 @@ class MigrationError(VersionedModelError):
     """A step of a migration failed, or no chain of steps leads to the target.
 
     Args:
+        name: The model's name.
         from_version: Where the step or the path starts.
         to_version: Where it ends.
         reason: The cause.
@@ -367,6 +383,34 @@ class ProcessDiedError(JobError):
 
 class JobLostError(JobError):
     """The store no longer knows the job: it was emptied, or the job's keys expired."""
+
+
+class JobLogError(JobError):
+    """A job's log is damaged, or an entry contradicts what is settled."""
+
+
+class JobFormatError(JobLogError):
+    """A newer version of this package has written the job's folder."""
+
+
+class LeaseLostError(JobError):
+    """Another process drives the job now."""
+
+
+class JobChangedError(JobError):
+    """A job cannot go on with another source, other code or other options."""
+
+
+class JobExistsError(JobError):
+    """A job's folder is there already."""
+
+
+class JobNotFoundError(JobError):
+    """There is no job in a folder, or none of that name."""
+
+
+class ProofError(JobError):
+    """What a job has written does not cover its source, or is not what was settled."""
 
 
 class RemoteError(PyrmuteTasksError):

@@ -14,7 +14,14 @@ from pydantic import ValidationError
 
 from pyrmute_tasks.errors import FleetError, MigrationError, PyrmuteTasksError, RemoteError
 
-__all__ = ["RecordFailure", "Stage", "attributes_of", "causes_of", "describe_safely"]
+__all__ = [
+    "RecordFailure",
+    "Stage",
+    "attributes_of",
+    "causes_of",
+    "describe_safely",
+    "record_index",
+]
 
 
 class Stage(enum.StrEnum):
@@ -52,7 +59,17 @@ class RecordFailure:
 
     @classmethod
     def of(cls, index: int, stage: Stage, step: str, error: BaseException) -> "RecordFailure":
-        """Return the failure for an exception just caught."""
+        """Return the failure for an exception just caught.
+
+        Args:
+            index: The record's position.
+            stage: What was being done.
+            step: The step; empty outside of steps.
+            error: The exception.
+
+        Returns:
+            The failure.
+        """
         return cls(index, stage, step, error, _raised_at(error))
 
     def exception(self) -> BaseException:
@@ -60,6 +77,9 @@ class RecordFailure:
 
         It gets the attributes ``record_index``, ``record_source``, ``raised_at``, ``worker`` and
         ``worker_traceback``, and a note with the first two.
+
+        Returns:
+            The exception.
         """
         where = f"record {self.index}" + (f" ({self.source})" if self.source else "")
         # Not by setattr and add_note: the class may define its own, which may raise.
@@ -75,6 +95,31 @@ class RecordFailure:
         if isinstance(notes, list) and where not in notes:
             notes.append(where)
         return self.error
+
+
+def record_index(error: BaseException) -> int | None:
+    """Return the position of the record that an error is about.
+
+    Errors of pydantic and of the steps' own classes have it, too.
+
+    Args:
+        error: An error that a call has raised.
+
+    Returns:
+        The position in the whole input, counted from 0; None if it is about no record.
+
+    Example:
+        ```python
+        try:
+            manager.migrate_batch(rows, "User", "1.0.0", "2.0.0")
+        except Exception as error:
+            index = record_index(error)
+            if index is not None:
+                print(rows[index])
+        ```
+    """
+    index = attributes_of(error).get("record_index")
+    return index if isinstance(index, int) else None
 
 
 def causes_of(error: BaseException) -> list[BaseException]:
@@ -102,7 +147,7 @@ def describe_safely(error: BaseException) -> str:
     literal for int(): 'secret'``); the line has their type, the step, the fields and the place in
     the code.
     """
-    index = getattr(error, "record_index", None)
+    index = record_index(error)
     source = getattr(error, "record_source", "")
     prefix = ""
     if index is not None:

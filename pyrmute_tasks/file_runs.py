@@ -6,20 +6,23 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeGuard
 
 from pyrmute_tasks.engine.job import Job
+from pyrmute_tasks.engine.job_report import JobReport
+from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.errors import ConfigurationError, StorageUnreachableError
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io.job_folder import JobFolder
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource, check_source
-from pyrmute_tasks.io.output_file import OutputFile, OutputStream, open_output
+from pyrmute_tasks.io.open_files import SourceFile, TargetFile
+from pyrmute_tasks.io.output_file import Output, OutputFile, open_output
 from pyrmute_tasks.io.output_parts import OutputParts, is_parts
 from pyrmute_tasks.io.output_place import check_output
 from pyrmute_tasks.io.range_source import RangeSink, RangeSource, find_sources
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.settings import Settings
-from pyrmute_tasks.wire.frames import MAX_FRAME_BYTES, Frame
+from pyrmute_tasks.wire.frames import MAX_FRAME_BYTES, Compression, Frame
 
 __all__ = ["ByReference", "FileOptions", "FileRun", "Jobs", "RangeFleet"]
 
@@ -43,8 +46,8 @@ class FileOptions:
     """What a run of files is to do.
 
     Attributes:
-        source: The file; by reference also a folder or a pattern.
-        target: The file, or a folder of parts.
+        source: The file, or an open one; by reference also a folder or a pattern.
+        target: The file, an open one, or a folder of parts.
         chunk_size: Records a chunk; None for the default.
         overwrite: Replace a target that exists.
         keep_partial: Keep what was written when the job fails.
@@ -52,8 +55,8 @@ class FileOptions:
         max_line_bytes: Longest line by reference; None for the longest that can travel.
     """
 
-    source: str | os.PathLike[str]
-    target: str | os.PathLike[str]
+    source: SourceFile
+    target: TargetFile
     chunk_size: int | None = None
     overwrite: bool = True
     keep_partial: bool = False
@@ -83,18 +86,20 @@ class Jobs:
         settings: Settings of the fleet.
         hooks: The manager's hooks.
         window_bytes: Size of a job's window.
+        compression: How frames are compressed.
         is_embedded: The fleet is started for this.
-        new_id: Returns a new job's id.
+        new_run: Returns a new run over so many bytes; None if nobody knows how many.
         fleet: Returns the fleet, started.
-        start: Returns the job of a source, a sink and an id, to be entered. What it is given as
+        start: Returns the job of a source, a sink and a run, to be entered. What it is given as
             `check` is called about every second, and may raise.
     """
 
     settings: Settings
     hooks: HookSet
     window_bytes: int
+    compression: Compression
     is_embedded: bool
-    new_id: Callable[[], str]
+    new_run: Callable[[int | None], Run]
     fleet: Callable[[], RangeFleet]
     start: Callable[..., Job[bytes, Frame, Any]]
 
@@ -107,27 +112,40 @@ class FileRun:
         jobs: Starts its jobs.
 
     Attributes:
-        job_id: Id of its job, the last one if it took two.
         kept_path: Where a partial output was kept; None if none was.
     """
 
     def __init__(self, options: FileOptions, jobs: Jobs) -> None:
         self._options = options
         self._jobs = jobs
-        self.job_id = jobs.new_id()
         self.kept_path: Path | None = None
-        self._names = find_sources(options.source)
-        self._into_parts = is_parts(options.target)
+        self._names = _names_of(options)
+        self._into_parts = is_path(options.target) and is_parts(options.target)
         # What the producer cannot do: it sends one file into one file.
-        self._must_refer = self._into_parts or self._names != [os.fspath(options.source)]
+        self._must_refer = self._into_parts or (
+            is_path(options.source) and self._names != [os.fspath(options.source)]
+        )
+        self._lines: JsonlSource | None = None
+        self.size_bytes = self._size_bytes()
+        self._run = jobs.new_run(self.size_bytes)
+
+    def _size_bytes(self) -> int | None:
+        if self._names:
+            return sum(map(check_source, self._names))
+        self._lines = self._line_source()
+        return self._lines.size_bytes
+
+    @property
+    def report(self) -> JobReport:
+        """Its report; of the last job, if it took two."""
+        return self._run.report
 
     def run(self) -> None:
-        """Run it; what came of it is in the job's report.
+        """Run it; what came of it is in the report.
 
         Raises:
             PyrmuteTasksError: If it cannot be run.
         """
-        size_bytes = sum(map(check_source, self._names))
         output = self._output()
         why_not = self._why_not(output)
         if why_not and self._is_forced:
@@ -137,31 +155,34 @@ class FileRun:
                 else "this run cannot go"
             )
             raise ConfigurationError(f"{what} by reference{' only' * self._must_refer}: {why_not}")
-        may_refer = not why_not and (self._is_forced or size_bytes >= _LEAST_BYTES)
+        may_refer = not why_not and (self._is_forced or (self.size_bytes or 0) >= _LEAST_BYTES)
         try:
             # The output first: if another run has it, no fleet is started.
-            with output:
-                if isinstance(output, OutputStream) or not (may_refer and self._takes_ranges()):
-                    self._through_producer(output)
-                else:
+            with self._run, output:
+                if isinstance(output, (OutputFile, OutputParts)) and (
+                    may_refer and self._takes_ranges()
+                ):
                     self._by_reference(output)
+                else:
+                    self._through_producer(output)
         finally:
             self.kept_path = output.kept_path
 
     # --- which way --------------------------------------------------------------------------
 
-    def _output(self) -> OutputFile | OutputStream | OutputParts:
-        options = self._options
-        if self._into_parts:
+    def _output(self) -> Output | OutputParts:
+        options, job = self._options, self._run.tally.job
+        if is_path(options.target) and self._into_parts:
             return OutputParts(
-                options.target, self.job_id, sources=self._names, overwrite=options.overwrite
+                options.target, job, sources=self._names, overwrite=options.overwrite
             )
-        for name in self._names[1:]:
-            check_output(options.target, source=name, overwrite=options.overwrite)
+        if is_path(options.target):
+            for name in self._names[1:]:
+                check_output(options.target, source=name, overwrite=options.overwrite)
         return open_output(
             options.target,
-            job=self.job_id,
-            source=self._names[0],
+            job=job,
+            source=self._names[0] if self._names else options.source,
             overwrite=options.overwrite,
             keep_partial=options.keep_partial,
         )
@@ -170,14 +191,16 @@ class FileRun:
     def _is_forced(self) -> bool:
         return self._must_refer or self._options.by_reference is ByReference.ALWAYS
 
-    def _why_not(self, output: OutputFile | OutputStream | OutputParts) -> str:
+    def _why_not(self, output: Output | OutputParts) -> str:
         """Say why nothing of this can go by reference; empty if it can."""
         options, settings = self._options, self._jobs.settings
         if options.by_reference is ByReference.NEVER:
             return "--by-reference is never"
         if options.chunk_size is not None:
             return "a chunk size counts records, and nobody has counted those of a range of bytes"
-        if isinstance(output, OutputStream):
+        if not self._names or not is_path(options.target):
+            return "only files that are given by their paths can"
+        if not isinstance(output, (OutputFile, OutputParts)):
             return f"{os.fspath(options.target)} is a pipe or a device"
         if not (self._jobs.is_embedded or settings.roots_file or settings.secret):
             return (
@@ -191,17 +214,18 @@ class FileRun:
 
     # --- both ways --------------------------------------------------------------------------
 
-    def _through_producer(self, output: OutputFile | OutputStream | OutputParts) -> None:
-        assert not isinstance(output, OutputParts)
+    def _line_source(self) -> JsonlSource:
         jobs, options = self._jobs, self._options
-        lines = JsonlSource(
-            options.source, options.chunk_size, jobs.window_bytes, jobs.settings.compression
-        )
-        with jobs.start(lines, JsonlSink(jobs.hooks), self.job_id) as job:
+        return JsonlSource(options.source, options.chunk_size, jobs.window_bytes, jobs.compression)
+
+    def _through_producer(self, output: Output | OutputParts) -> None:
+        assert not isinstance(output, OutputParts)
+        lines = self._lines or self._line_source()
+        with self._jobs.start(lines, JsonlSink(self._jobs.hooks), self._run) as job:
             for outcome in job.outcomes():
                 if outcome.count:  # an empty frame may hold no lines
                     output.write(outcome.outputs.payload)
-            if job.report.failure is None:
+            if self.report.failure is None:
                 output.commit()
 
     def _by_reference(self, output: OutputFile | OutputParts) -> None:
@@ -210,20 +234,30 @@ class FileRun:
         with JobFolder(output.attempts_path, is_private=is_private) as folder:
             source = RangeSource(self._names, folder.path, folder.nonce, longest or MAX_FRAME_BYTES)
             jobs.fleet().allow([folder.path.parent, *source.folders])
-            job = jobs.start(source, RangeSink(jobs.hooks), self.job_id, check=source.check)
+            job = jobs.start(source, RangeSink(jobs.hooks), self._run, check=source.check)
             try:
                 with job:
                     for outcome in job.outcomes():
                         for piece in outcome.outputs:
                             output.add(folder, piece)
                     source.check_all()
-                    if job.report.failure is None:
+                    if self.report.failure is None:
                         output.commit()
             except StorageUnreachableError as error:
-                if self._is_forced or job.report.chunks_by_worker:
+                if self._is_forced or self.report.chunks_by_worker:
                     raise
                 log(logging.WARNING, "not_by_reference", f"through the producer instead: {error}")
             else:
                 return
-        self.job_id = jobs.new_id()
-        self._through_producer(output)
+        self._run = jobs.new_run(self.size_bytes)
+        with self._run:
+            self._through_producer(output)
+
+
+def is_path(file: SourceFile | TargetFile) -> TypeGuard[str | os.PathLike[str]]:
+    """Return whether a file is given by its path, and not open."""
+    return isinstance(file, (str, os.PathLike))
+
+
+def _names_of(options: FileOptions) -> list[str]:
+    return find_sources(options.source) if is_path(options.source) else []

@@ -144,8 +144,8 @@ class MetricsHook(MigrationHook):
     """
 
     def __init__(self) -> None:
-        self.total_count = 0
-        self.error_count = 0
+        self.total_count: int = 0
+        self.error_count: int = 0
         self.migrations_by_model: dict[str, int] = {}
         self.errors_by_model: dict[str, int] = {}
 
@@ -156,7 +156,14 @@ class MetricsHook(MigrationHook):
         to_version: ModelVersion,
         data: Mapping[str, Any],
     ) -> None:
-        """Count a migration."""
+        """Count a migration.
+
+        Args:
+            name: The model's name.
+            from_version: Version of `data`.
+            to_version: Version to migrate it to.
+            data: The record, read-only.
+        """
         self.merge(HookCounts(migrations=Counter({name: 1})))
 
     def on_error(
@@ -167,11 +174,23 @@ class MetricsHook(MigrationHook):
         data: Mapping[str, Any],
         error: Exception,
     ) -> None:
-        """Count a failure."""
+        """Count a failure.
+
+        Args:
+            name: The model's name.
+            from_version: Version of `data`.
+            to_version: Version to migrate it to.
+            data: The record, read-only.
+            error: The error that will be raised.
+        """
         self.merge(HookCounts(errors=Counter({name: 1})))
 
     def merge(self, counts: HookCounts) -> None:
-        """Add a chunk's counts."""
+        """Add a chunk's counts.
+
+        Args:
+            counts: The counts.
+        """
         _add(self, counts)
 
     @property
@@ -190,9 +209,11 @@ class HookSet:
     """
 
     def __init__(self, hooks: Iterable[MigrationHook] = ()) -> None:
-        self.all = tuple(hooks)
+        self.all: tuple[MigrationHook, ...] = tuple(hooks)
         self._counting = [cast("_Counting", hook) for hook in self.all if only_counts(hook)]
-        self.live = tuple(hook for hook in self.all if not only_counts(hook))
+        self.live: tuple[MigrationHook, ...] = tuple(
+            hook for hook in self.all if not only_counts(hook)
+        )
 
     def __bool__(self) -> bool:
         return bool(self.all)
@@ -202,6 +223,9 @@ class HookSet:
 
         Within a chunk (also when a step migrates something itself) the chunk's counts replace the
         hooks that only count.
+
+        Returns:
+            The hooks, in the order of their calls.
         """
         for hook in _active.get():
             if isinstance(hook, HookCounts) and hook.hooks is self:
@@ -209,7 +233,11 @@ class HookSet:
         return self.all
 
     def merge(self, counts: HookCounts | None) -> None:
-        """Add the counts of a delivered chunk, if any."""
+        """Add the counts of a delivered chunk, if any.
+
+        Args:
+            counts: The counts; None for none.
+        """
         if counts is None:
             return
         for hook in self._counting:

@@ -1,7 +1,9 @@
 """`ModelManager`, the public registry, with pyrmute's API."""
 
+# Above 400 lines: a public façade, whose documentation takes most of them.
+
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
@@ -9,12 +11,15 @@ from pydantic import BaseModel
 
 from pyrmute_tasks.batch_calls import Batch, BatchCalls
 from pyrmute_tasks.delegated_calls import DelegatedCalls
+from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.errors import MigrationError, ModelNotFoundError
 from pyrmute_tasks.hooks import HookSet, MigrationHook, use_hooks
 from pyrmute_tasks.local.batches import Parallelism, migrate_all, migrate_lazily
+from pyrmute_tasks.local.runs import LocalRun
 from pyrmute_tasks.plans.fingerprint.reachable import ReachedCode
 from pyrmute_tasks.plans.nested_models import NestedModelInfo, nested_models
 from pyrmute_tasks.plans.plan import MigrationPlan, Wanted, compile_plan
+from pyrmute_tasks.records import RecordLike, as_record
 from pyrmute_tasks.registry import MigrationFunc, ModelData, Registry, locate_attribute
 from pyrmute_tasks.testing import (
     MigrationTestCases,
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelManager"]
 
 Model = TypeVar("Model", bound=BaseModel)
+Step = TypeVar("Step", bound=MigrationFunc)
 
 _Migrate: TypeAlias = Callable[[Any], Any]
 
@@ -104,9 +110,20 @@ class ModelManager(DelegatedCalls, BatchCalls):
             enable_ref: Let exported schemas refer to a file of its own instead of including it.
             backward_compatible: Generate the step from the neighbouring version if none is written.
 
+        Returns:
+            The decorator, which returns the class as it is.
+
         Raises:
             InvalidVersionError: If `version` cannot be parsed.
             RegistrationError: When decorating, if that version has another class already.
+
+        Example:
+            ```python
+            @manager.model("User", "2.0.0", backward_compatible=True)
+            class UserV2(BaseModel):
+                name: str
+                active: bool = True
+            ```
         """
         parsed = ModelVersion.of(version)
 
@@ -120,15 +137,31 @@ class ModelManager(DelegatedCalls, BatchCalls):
 
     def migration(
         self, name: str, from_version: VersionLike, to_version: VersionLike
-    ) -> Callable[[MigrationFunc], MigrationFunc]:
+    ) -> Callable[[Step], Step]:
         """Return a decorator that registers a function as the step between two versions.
+
+        Args:
+            name: The model's name.
+            from_version: Version of what the function takes.
+            to_version: Version of what it returns.
+
+        Returns:
+            The decorator, which returns the function as it is.
 
         Raises:
             InvalidVersionError: If a version cannot be parsed.
+
+        Example:
+            ```python
+            @manager.migration("User", "1.0.0", "2.0.0")
+            def split_name(data: ModelData) -> ModelData:
+                first, _, last = data["name"].partition(" ")
+                return {"first_name": first, "last_name": last}
+            ```
         """
         first, last = ModelVersion.of(from_version), ModelVersion.of(to_version)
 
-        def register(step: MigrationFunc) -> MigrationFunc:
+        def register(step: Step) -> Step:
             self._registry.add_step(name, first, last, step)
             self._mirror.note("migration", name, str(first), str(last), decorated=step)
             return step
@@ -140,6 +173,13 @@ class ModelManager(DelegatedCalls, BatchCalls):
     def get(self, name: str, version: VersionLike) -> type[BaseModel]:
         """Return the class of one version.
 
+        Args:
+            name: The model's name.
+            version: The version.
+
+        Returns:
+            The class.
+
         Raises:
             ModelNotFoundError: If it is not registered.
         """
@@ -148,17 +188,33 @@ class ModelManager(DelegatedCalls, BatchCalls):
     def get_latest(self, name: str) -> type[BaseModel]:
         """Return the class of the highest version.
 
+        Args:
+            name: The model's name.
+
+        Returns:
+            The class.
+
         Raises:
             ModelNotFoundError: If the model is not registered.
         """
         return self._registry.latest(name)
 
     def list_models(self) -> list[str]:
-        """Return the names of all models."""
+        """Return the names of all models.
+
+        Returns:
+            The names, in the order of registration.
+        """
         return self._registry.names()
 
     def list_versions(self, name: str) -> list[ModelVersion]:
         """Return all versions of a model, lowest first.
+
+        Args:
+            name: The model's name.
+
+        Returns:
+            The versions.
 
         Raises:
             ModelNotFoundError: If the model is not registered.
@@ -168,15 +224,31 @@ class ModelManager(DelegatedCalls, BatchCalls):
     def get_nested_models(self, name: str, version: VersionLike) -> list[NestedModelInfo]:
         """Return the versioned models in the fields of one version, each once.
 
+        Args:
+            name: The model's name.
+            version: The version.
+
+        Returns:
+            The models, with their versions.
+
         Raises:
             ModelNotFoundError: If the version is not registered.
         """
         return nested_models(self._registry, self._registry.model(name, version))
 
-    def validate_data(self, data: ModelData, name: str, version: VersionLike) -> bool:
-        """Return whether `data` is valid as one version; False if there is no such version."""
+    def validate_data(self, data: RecordLike, name: str, version: VersionLike) -> bool:
+        """Return whether `data` is valid as one version; False if there is no such version.
+
+        Args:
+            data: The record.
+            name: The model's name.
+            version: The version.
+
+        Returns:
+            Whether it is valid.
+        """
         try:
-            self.get(name, version).model_validate(data)
+            self.get(name, version).model_validate(as_record(data))
         except Exception:
             return False
         return True
@@ -185,6 +257,14 @@ class ModelManager(DelegatedCalls, BatchCalls):
         self, name: str, from_version: VersionLike, to_version: VersionLike
     ) -> bool:
         """Return whether records of one version can be migrated to another.
+
+        Args:
+            name: The model's name.
+            from_version: Version of the records.
+            to_version: Version of the outputs.
+
+        Returns:
+            Whether there is a path.
 
         Raises:
             InvalidVersionError: If a version cannot be parsed.
@@ -213,6 +293,9 @@ class ModelManager(DelegatedCalls, BatchCalls):
             from_version: Where it starts.
             to_version: Where it ends.
             observe: Call hooks even if this manager has none itself.
+
+        Returns:
+            The plan.
 
         Raises:
             InvalidVersionError: If a version cannot be parsed.
@@ -252,6 +335,9 @@ class ModelManager(DelegatedCalls, BatchCalls):
     def locate(self) -> str:
         """Return a name by which another process can import this manager.
 
+        Returns:
+            ``package.module:attribute`` or ``path/to/file.py:attribute``.
+
         Raises:
             ManagerImportError: If there is none.
         """
@@ -270,11 +356,19 @@ class ModelManager(DelegatedCalls, BatchCalls):
         return self._hooks
 
     def add_hook(self, hook: MigrationHook) -> None:
-        """Call `hook` for every migration from now on."""
+        """Call `hook` for every migration from now on.
+
+        Args:
+            hook: The hook.
+        """
         self._use(HookSet([*self._hooks.all, hook]))
 
     def remove_hook(self, hook: MigrationHook) -> None:
-        """Stop calling `hook`; does nothing if it was not added."""
+        """Stop calling `hook`; does nothing if it was not added.
+
+        Args:
+            hook: The hook.
+        """
         hooks = list(self._hooks.all)
         if hook in hooks:
             hooks.remove(hook)  # only once, if it was added twice
@@ -291,7 +385,7 @@ class ModelManager(DelegatedCalls, BatchCalls):
     # --- one record -----------------------------------------------------------------------
 
     def migrate(
-        self, data: ModelData, name: str, from_version: VersionLike, to_version: VersionLike
+        self, data: RecordLike, name: str, from_version: VersionLike, to_version: VersionLike
     ) -> BaseModel:
         """Migrate one record and validate it.
 
@@ -301,10 +395,18 @@ class ModelManager(DelegatedCalls, BatchCalls):
             from_version: Version of `data`.
             to_version: Version of the result.
 
+        Returns:
+            An instance of the target's class.
+
         Raises:
             ModelNotFoundError: If the model or a version is not registered.
             MigrationError: If there is no path, or a step raises.
             ValidationError: If the migrated record is not valid.
+
+        Example:
+            ```python
+            user = manager.migrate({"name": "Ada Lovelace"}, "User", "1.0.0", "2.0.0")
+            ```
         """
         # Looked up here: a call would take as long as the rest.
         migrate = self._functions.get((name, from_version, to_version, True))
@@ -315,21 +417,49 @@ class ModelManager(DelegatedCalls, BatchCalls):
 
     def migrate_as(
         self,
-        data: ModelData,
+        data: RecordLike,
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
         target_type: type[Model],
     ) -> Model:
-        """Migrate one record and validate it as `target_type`; otherwise like `migrate`."""
+        """Migrate one record and validate it as `target_type`; otherwise like `migrate`.
+
+        Args:
+            data: The record, as `from_version` has it.
+            name: The model's name.
+            from_version: Version of `data`.
+            to_version: Version of the result.
+            target_type: The class to validate the result with.
+
+        Returns:
+            An instance of `target_type`.
+
+        Raises:
+            PyrmuteTasksError: As `migrate`.
+            ValidationError: If the migrated record is not a valid `target_type`.
+        """
         wanted = Wanted(model=target_type)
         migrated: Model = self._migrating(name, from_version, to_version, wanted)(data)
         return migrated
 
     def migrate_data(
-        self, data: ModelData, name: str, from_version: VersionLike, to_version: VersionLike
+        self, data: RecordLike, name: str, from_version: VersionLike, to_version: VersionLike
     ) -> ModelData:
-        """Migrate one record without validation; otherwise like `migrate`."""
+        """Migrate one record without validation; otherwise like `migrate`.
+
+        Args:
+            data: The record, as `from_version` has it.
+            name: The model's name.
+            from_version: Version of `data`.
+            to_version: Version of the result.
+
+        Returns:
+            The last step's dict.
+
+        Raises:
+            PyrmuteTasksError: As `migrate`.
+        """
         migrated: ModelData = self._migrating(name, from_version, to_version, _DATA)(data)
         return migrated
 
@@ -364,6 +494,9 @@ class ModelManager(DelegatedCalls, BatchCalls):
             from_version: Version of the examples' sources.
             to_version: Version of their targets.
             test_cases: The examples, or pairs of source and target.
+
+        Returns:
+            The results, in order.
         """
         return run_test_cases(
             lambda data: self.migrate_data(data, name, from_version, to_version), test_cases
@@ -373,17 +506,23 @@ class ModelManager(DelegatedCalls, BatchCalls):
 
     def _run_all(self, batch: Batch, parallelism: Parallelism | None) -> list[Any]:
         get_plan = partial(self.plan, batch.name, batch.from_version, batch.to_version)
-        if parallelism is None:
+        observers = batch.observers()
+        if parallelism is None and not observers:
             return migrate_all(get_plan, batch.records, batch.wanted, self.hooks)
-        # Loads pools and all of `wire`, which a batch in this thread does without.
-        from pyrmute_tasks.local.parallel import migrate_parallel
+        with LocalRun(observers) as run:
+            if parallelism is None:
+                run.begin()
+                return migrate_all(get_plan, batch.records, batch.wanted, self.hooks, run)
+            # Loads pools and all of `wire`, which a batch in this thread does without.
+            from pyrmute_tasks.local.parallel import migrate_parallel
 
-        return migrate_parallel(
-            get_plan, batch.records, batch.wanted, self.hooks, parallelism, self.locate
-        )
+            return migrate_parallel(
+                get_plan, batch.records, batch.wanted, self.hooks, parallelism, self.locate, run
+            )
 
-    def _stream(self, batch: Batch) -> Generator[Any, None, None]:
+    def _stream(self, batch: Batch) -> Stream[Any]:
         get_migrate = partial(
             self._migrating, batch.name, batch.from_version, batch.to_version, batch.wanted
         )
-        return migrate_lazily(get_migrate, batch.records)
+        run = LocalRun(batch.observers())
+        return Stream(migrate_lazily(get_migrate, batch.records, run), run.tally)

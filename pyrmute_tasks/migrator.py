@@ -3,15 +3,16 @@
 Sources, jobs, the fleet and sinks are put together here and nowhere else.
 """
 
-# Above 400 lines: a public façade, whose documentation and annotated arguments take most of them.
+# Above 400 lines: a public façade, whose documentation takes most of them.
 
 import os
 import threading
 import weakref
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -20,17 +21,21 @@ from pyrmute_tasks.engine.batch_arguments import usable_cpus
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job import Job, Source
 from pyrmute_tasks.engine.job_report import JobReport
-from pyrmute_tasks.engine.job_spec import JobSpec, new_job_id
+from pyrmute_tasks.engine.job_spec import JobSpec
+from pyrmute_tasks.engine.job_tally import new_job_id
 from pyrmute_tasks.engine.pipeline import Sink, Window
 from pyrmute_tasks.engine.records import RecordSink, RecordSource
+from pyrmute_tasks.engine.run import Run
+from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
 from pyrmute_tasks.file_runs import ByReference, FileOptions, FileRun, Jobs
+from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.local.batches import Parallelism
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.plans.retry import Retry
-from pyrmute_tasks.pyrmute_adapter import adapt, load_manager
-from pyrmute_tasks.registry import ModelData
-from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.pyrmute_adapter import FleetManager, Manager, adapt, load_manager
+from pyrmute_tasks.records import RecordLike
+from pyrmute_tasks.settings import ENV_PREFIX, Settings, compression_of
 from pyrmute_tasks.versions import VersionLike
 from pyrmute_tasks.wire.frames import Frame
 
@@ -47,9 +52,13 @@ Delivered = TypeVar("Delivered")
 class Migrator(BatchCalls):
     """Runs migrations on a fleet of Celery workers.
 
-    Without URLs it starts its own fleet, with a real Valkey server and `workers` worker processes,
-    and stops it with the context. With URLs it uses workers that run elsewhere with the same
-    manager.
+    Three ways to start say what they do: `Migrator.embedded` starts a fleet of its own, with a
+    real Valkey server and `workers` worker processes, and stops it with the context;
+    `Migrator.connect` uses workers that run elsewhere with the same manager; `Migrator.from_env`
+    does one or the other, as the variables of the command line say.
+
+    Called itself, it starts a fleet of its own if `workers` are given, or neither a URL nor
+    settings, and uses a running one otherwise. It reads no variables.
 
     Threads may share a `Migrator` and its fleet. A fork owns neither the fleet nor the jobs of its
     parent; it gets its own fleet when it calls a method. Close it, or leave its ``with`` block; if
@@ -66,7 +75,8 @@ class Migrator(BatchCalls):
             process may use.
         window: Upper bound of what a job has in flight; by default four chunks a worker slot. The
             jobs of a queue share the default; a job that is not alone gets at most its share.
-        settings: All other options, and URLs that are not given as arguments.
+        settings: All other options, and URLs that are not given as arguments. An embedded fleet
+            has URLs of its own and takes no others.
         retry: Which exceptions of steps to retry. By default every exception is final.
 
     Raises:
@@ -75,7 +85,7 @@ class Migrator(BatchCalls):
 
     Example:
         ```python
-        with Migrator("examples/flights.py:manager") as migrator:
+        with Migrator.embedded("examples/flights.py:manager") as migrator:
             for flight in migrator.migrate_batch_streaming(rows, "Flight", "1.0.0", "3.0.0"):
                 print(flight)
         ```
@@ -83,7 +93,7 @@ class Migrator(BatchCalls):
 
     def __init__(
         self,
-        manager: str | object,
+        manager: str | Manager,
         *,
         broker_url: str | None = None,
         store_url: str | None = None,
@@ -93,14 +103,15 @@ class Migrator(BatchCalls):
         retry: Retry | None = None,
     ) -> None:
         if isinstance(manager, str):
-            self._manager, self._manager_name = load_manager(manager), manager
+            self._manager: FleetManager = load_manager(manager)
+            self._manager_name = manager
         else:
             self._manager = adapt(manager)
             self._manager_name = self._manager.locate()
-        self._embed = broker_url is None and settings is None
-        if self._embed and store_url is not None:
+        self._embed = broker_url is None and (settings is None or workers is not None)
+        if broker_url is None and store_url is not None:
             raise ConfigurationError("store_url needs broker_url: name both, or neither")
-        if not self._embed and workers is not None:
+        if broker_url is not None and workers is not None:
             raise ConfigurationError(
                 "workers is the size of the embedded fleet; a fleet that is running has its own"
             )
@@ -108,9 +119,8 @@ class Migrator(BatchCalls):
             raise ConfigurationError(f"workers must be 1 or more, not {workers}")
         self._settings = settings or Settings()
         if broker_url is not None:
-            self._settings = replace(
-                self._settings, broker_url=broker_url, store_url=store_url or ""
-            )
+            store_url = self._settings.store_url if store_url is None else store_url
+            self._settings = replace(self._settings, broker_url=broker_url, store_url=store_url)
         self._workers = workers or usable_cpus()
         self._window = window
         self._retry = retry
@@ -120,6 +130,132 @@ class Migrator(BatchCalls):
         self._times_closed = 0
         self._lock = threading.RLock()
         self._pid = os.getpid()
+
+    # --- ways to start ----------------------------------------------------------------------
+
+    @classmethod
+    def embedded(
+        cls,
+        manager: str | Manager,
+        *,
+        workers: int | None = None,
+        settings: Settings | None = None,
+        window: Window | None = None,
+        retry: Retry | None = None,
+    ) -> Self:
+        """Run on a fleet of its own, which starts and stops with the `Migrator`.
+
+        Args:
+            manager: The manager, or its name.
+            workers: Worker processes; by default the number of CPUs this process may use.
+            settings: Options of the fleet. Its URLs are replaced by those of its own server.
+            window: Upper bound of what a job has in flight.
+            retry: Which exceptions of steps to retry.
+
+        Returns:
+            The `Migrator`, whose fleet starts when its ``with`` block is entered.
+
+        Raises:
+            ConfigurationError: If an option is invalid.
+            ManagerImportError: If the manager cannot be imported by name.
+
+        Example:
+            ```python
+            with Migrator.embedded("my_app.models:manager", workers=4) as migrator:
+                users = migrator.migrate_batch(rows, "User", "1.0.0", "3.0.0")
+            ```
+        """
+        workers = usable_cpus() if workers is None else workers
+        return cls(manager, workers=workers, settings=settings, window=window, retry=retry)
+
+    @classmethod
+    def connect(
+        cls,
+        manager: str | Manager,
+        broker_url: str,
+        store_url: str | None = None,
+        *,
+        settings: Settings | None = None,
+        window: Window | None = None,
+        retry: Retry | None = None,
+    ) -> Self:
+        """Run on a fleet that is running elsewhere, with the same manager.
+
+        Args:
+            manager: The manager, or its name.
+            broker_url: URL of the fleet's broker.
+            store_url: URL of its store; by default the broker, if it is Redis.
+            settings: All other options.
+            window: Upper bound of what a job has in flight.
+            retry: Which exceptions of steps to retry.
+
+        Returns:
+            The `Migrator`, which connects when it is entered or first used.
+
+        Raises:
+            ConfigurationError: If an option is invalid.
+            ManagerImportError: If the manager cannot be imported by name.
+
+        Example:
+            ```python
+            with Migrator.connect("my_app.models:manager", "redis://queue.internal/0") as migrator:
+                users = migrator.migrate_batch(rows, "User", "1.0.0", "3.0.0")
+            ```
+        """
+        return cls(
+            manager,
+            broker_url=broker_url,
+            store_url=store_url,
+            settings=settings,
+            window=window,
+            retry=retry,
+        )
+
+    @classmethod
+    def from_env(
+        cls,
+        manager: str | Manager | None = None,
+        env: Mapping[str, str] | None = None,
+        *,
+        workers: int | None = None,
+        window: Window | None = None,
+        retry: Retry | None = None,
+        ignore_unknown: bool = False,
+    ) -> Self:
+        """Run where the variables of the command line say: on a running fleet, or an own one.
+
+        With ``PYRMUTE_TASKS_BROKER_URL`` it connects to that fleet, without it starts its own.
+        All other ``PYRMUTE_TASKS_*`` variables are the options of either.
+
+        Args:
+            manager: The manager, or its name; by default ``PYRMUTE_TASKS_MANAGER``.
+            env: The variables; by default those of this process, as they are now.
+            workers: Worker processes of an own fleet; not used for a running one.
+            window: Upper bound of what a job has in flight.
+            retry: Which exceptions of steps to retry.
+            ignore_unknown: Warn of unknown ``PYRMUTE_TASKS_*`` variables instead of raising.
+
+        Returns:
+            The `Migrator`.
+
+        Raises:
+            ConfigurationError: If a variable is unknown or invalid, or there is no manager.
+            ManagerImportError: If the manager cannot be imported by name.
+
+        Example:
+            ```python
+            with Migrator.from_env("my_app.models:manager") as migrator:
+                users = migrator.migrate_batch(rows, "User", "1.0.0", "3.0.0")
+            ```
+        """
+        env = os.environ if env is None else env
+        settings = Settings.from_env(env, ignore_unknown=ignore_unknown)
+        manager = manager or settings.manager
+        if not manager:
+            raise ConfigurationError(f"which manager? give its name, or set {ENV_PREFIX}MANAGER")
+        if env.get(f"{ENV_PREFIX}BROKER_URL"):
+            return cls(manager, settings=settings, window=window, retry=retry)
+        return cls.embedded(manager, workers=workers, settings=settings, window=window, retry=retry)
 
     # --- life -------------------------------------------------------------------------------
 
@@ -192,8 +328,8 @@ class Migrator(BatchCalls):
 
     def migrate_file(
         self,
-        source: str | os.PathLike[str],
-        target: str | os.PathLike[str],
+        source: SourceFile,
+        target: TargetFile,
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
@@ -203,7 +339,8 @@ class Migrator(BatchCalls):
         keep_partial: bool = False,
         by_reference: ByReference | str = ByReference.AUTO,
         max_line_bytes: int | None = None,
-        observers: tuple[Observer, ...] = (),
+        observers: Sequence[Observer] = (),
+        progress: bool = False,
     ) -> JobReport:
         """Migrate a file of JSON lines into another.
 
@@ -214,11 +351,13 @@ class Migrator(BatchCalls):
         directly.
 
         Args:
-            source: JSON objects, one a line: a file, or by reference also a folder of files or a
-                pattern, whose files are read in sorted order.
+            source: JSON objects, one a line: a file by its path, or an open one, which is read
+                from where it stands; or by reference also a folder of files or a pattern, whose
+                files are read in sorted order.
             target: The output: a file, a link to one, a pipe, or a device such as ``/dev/stdout``;
-                or by reference a folder, that exists or ends with a slash, which gets files
-                ``part-00000.jsonl``, … in order and ``_manifest.json``.
+                or an open file, which is written to as it goes; or by reference a folder, that
+                exists or ends with a slash, which gets files ``part-00000.jsonl``, … in order and
+                ``_manifest.json``. Open files are not closed.
             name: The model's name.
             from_version: Version of the records.
             to_version: Version of the outputs.
@@ -232,6 +371,10 @@ class Migrator(BatchCalls):
             max_line_bytes: Longest line by reference; a longer one is an error of its record.
             observers: Called with the job's events. Of ranges by reference, `ChunkSubmitted` and
                 `ChunkSettled` count bytes, since nobody has counted their records.
+            progress: Show a progress bar on stderr.
+
+        Returns:
+            The job's report.
 
         Raises:
             ConfigurationError: If a file cannot be read or written, or both are the same.
@@ -241,6 +384,12 @@ class Migrator(BatchCalls):
             MigrationError: If there is no path, or a step raises.
             ValidationError: If a migrated record is not valid.
             FleetError: If the fleet cannot be reached or has no workers.
+
+        Example:
+            ```python
+            report = migrator.migrate_file("old.jsonl", "new.jsonl", "User", "1.0.0", "3.0.0")
+            print(report.records, report.records_per_s)
+            ```
         """
         report = self.run_file(
             source,
@@ -254,6 +403,7 @@ class Migrator(BatchCalls):
             by_reference=by_reference,
             max_line_bytes=max_line_bytes,
             observers=observers,
+            progress=progress,
         )
         if report.failure is not None:
             raise report.failure.exception()
@@ -261,8 +411,8 @@ class Migrator(BatchCalls):
 
     def run_file(
         self,
-        source: str | os.PathLike[str],
-        target: str | os.PathLike[str],
+        source: SourceFile,
+        target: TargetFile,
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
@@ -272,9 +422,24 @@ class Migrator(BatchCalls):
         keep_partial: bool = False,
         by_reference: ByReference | str = ByReference.AUTO,
         max_line_bytes: int | None = None,
-        observers: tuple[Observer, ...] = (),
+        observers: Sequence[Observer] = (),
+        progress: bool = False,
     ) -> JobReport:
         """Migrate a file like `migrate_file`, but return a record's failure instead of raising it.
+
+        Args:
+            source: JSON objects, one a line: a path, or an open file.
+            target: The output: a path, or an open file.
+            name: The model's name.
+            from_version: Version of the records.
+            to_version: Version of the outputs.
+            chunk_size: Records a chunk; by default about 1 MiB of lines.
+            overwrite: Replace `target` if it exists.
+            keep_partial: On failure, keep the output before it.
+            by_reference: Whether workers read and write the files themselves.
+            max_line_bytes: Longest line by reference.
+            observers: Called with the job's events.
+            progress: Show a progress bar on stderr.
 
         Returns:
             The job's report, with the ``failure`` of the record that ended it, if one did.
@@ -297,26 +462,42 @@ class Migrator(BatchCalls):
             settings=self._settings,
             hooks=self._manager.hooks,
             window_bytes=self._window_bytes,
+            compression=compression_of(self._settings),
             is_embedded=self._embed,
-            new_id=self._new_job_id,
+            new_run=partial(self._new_file_run, observers, progress),
             fleet=self._open,
-            start=partial(self._job, plan, observers=observers),
+            start=partial(self._job, plan),
         )
-        run = FileRun(options, jobs)
+        file_run = FileRun(options, jobs)
         try:
-            run.run()
+            file_run.run()
         finally:
-            report = self._last_report
-            if report is not None and report.job == run.job_id and run.kept_path is not None:
-                self._last_report = replace(report, partial_path=str(run.kept_path))
-        assert self._last_report is not None
-        return self._last_report
+            report = self._with_partial(file_run.report, file_run.kept_path)
+        return report
+
+    def _new_file_run(
+        self, observers: Sequence[Observer], progress: bool, size_bytes: int | None
+    ) -> Run:
+        if progress:
+            from pyrmute_tasks.engine.progress import ProgressBar  # calls without do without
+
+            observers = (*observers, ProgressBar(size_bytes, by_bytes=True))
+        return self._new_run(observers)
+
+    def _with_partial(self, report: JobReport, path: Path | None) -> JobReport:
+        """Return the report with the path of the partial output, also as `last_report`."""
+        if path is None:
+            return report
+        whole = replace(report, partial_path=str(path))
+        if self._last_report is not None and self._last_report.job == report.job:
+            self._last_report = whole
+        return whole
 
     # --- before a job -------------------------------------------------------------------------
 
     def audit(
         self,
-        source: Iterable[ModelData] | str | os.PathLike[str],
+        source: Iterable[RecordLike] | str | os.PathLike[str],
         name: str,
         from_version: VersionLike,
         to_version: VersionLike,
@@ -328,6 +509,22 @@ class Migrator(BatchCalls):
         """Find steps that depend on more than their record, and fields that get lost; see `audit`.
 
         It runs in its own processes, not on the fleet.
+
+        Args:
+            source: The records, or the path of a file of JSON lines.
+            name: The model's name.
+            from_version: Version of the records.
+            to_version: Version of the outputs.
+            sample: Number of records to run; None runs all.
+            include_records: Include values of records as examples.
+            timeout_s: Time limit of the whole audit.
+
+        Returns:
+            The findings.
+
+        Raises:
+            PyrmuteTasksError: If the file cannot be read, the manager cannot be imported, or a
+                step ends its process.
         """
         from pyrmute_tasks.audit import audit  # jobs do without
 
@@ -347,45 +544,45 @@ class Migrator(BatchCalls):
     def _run_all(self, batch: Batch, parallelism: Parallelism | None) -> list[Any]:
         return list(self._stream(batch))
 
-    def _stream(self, batch: Batch) -> Generator[Any, None, None]:
-        return self._run_records(batch, self._times_closed)
+    def _stream(self, batch: Batch) -> Stream[Any]:
+        run = self._new_run(batch.observers())
+        return Stream(self._run_records(batch, run, self._times_closed), run.tally)
 
-    def _run_records(self, batch: Batch, times_closed: int) -> Generator[Any, None, None]:
+    def _run_records(self, batch: Batch, run: Run, times_closed: int) -> Generator[Any, None, None]:
         if times_closed != self._times_closed:
             raise MigratorClosedError(
                 "the Migrator was closed before this stream was read; read it inside of the "
                 "with block"
             )
         source = RecordSource(
-            batch.records, batch.chunk_size, self._window_bytes, self._settings.compression
+            batch.records, batch.chunk_size, self._window_bytes, compression_of(self._settings)
         )
-        with closing(source):
+        with run, closing(source):
             if not source.has_records():
                 return
             plan = self._manager.plan(batch.name, batch.from_version, batch.to_version)
             batch.wanted.output(plan)  # raise for a missing target before anything is sent
             sink = RecordSink(plan, batch.wanted, self._manager.hooks)
-            with self._job(plan, source, sink, self._new_job_id()) as job:
+            with self._job(plan, source, sink, run) as job:
                 for outcome in job.outcomes():
                     yield from outcome.outputs
-        failure = job.report.failure
+        failure = run.report.failure
         if failure is not None:
             raise failure.exception()
 
-    def _new_job_id(self) -> str:
-        return new_job_id(unique=bool(self._settings.secret))
+    def _new_run(self, observers: Sequence[Observer]) -> Run:
+        return Run(new_job_id(unique=bool(self._settings.secret)), observers, self._note)
 
     def _job(
         self,
         plan: MigrationPlan,
         source: Source[bytes],
         sink: Sink[Frame, Delivered],
-        job_id: str,
-        observers: tuple[Observer, ...] = (),
+        run: Run,
         check: Callable[[], None] = lambda: None,
     ) -> Job[bytes, Frame, Delivered]:
         spec = JobSpec(
-            job_id,
+            run.tally.job,
             plan.name,
             str(plan.from_version),
             str(plan.to_version),
@@ -394,17 +591,10 @@ class Migrator(BatchCalls):
             count_hooks=bool(self._manager.hooks),
             on_code_mismatch=self._settings.on_code_mismatch,
             retry=self._retry,
-            compression=self._settings.compression,
+            compression=compression_of(self._settings),
         )
-        return Job(
-            job_id,
-            source,
-            sink,
-            self._open().job(spec, plan.fingerprint_tree, check),
-            window=self._window,
-            observers=observers,
-            on_end=self._note,
-        )
+        executor = self._open().job(spec, plan.fingerprint_tree, check)
+        return Job(run, source, sink, executor, window=self._window)
 
     def _note(self, report: JobReport) -> None:
         self._last_report = report

@@ -1,11 +1,13 @@
-"""The manager protocol of fleets, and the adapter for pyrmute's managers.
+"""The protocols of managers, and the adapter for managers of other libraries.
 
-`Manager` says what a fleet needs. A `ModelManager` has it, and a ``pyrmute.ModelManager`` gets it
-from `AdaptedManager`, through pyrmute's public methods only.
+`Manager` says what a `Migrator` accepts: a `ModelManager`, one of pyrmute, or anything with these
+methods. `FleetManager` says what a fleet needs. A `ModelManager` has that, too, and others get it
+from `AdaptedManager`, through the methods of `Manager` only.
 """
 
 import sys
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -26,10 +28,85 @@ from pyrmute_tasks.versions import ModelVersion, VersionLike
 if TYPE_CHECKING:
     import pyrmute
 
-__all__ = ["AdaptedManager", "Manager", "adapt", "load_manager", "load_pyrmutes_manager"]
+__all__ = [
+    "AdaptedManager",
+    "FleetManager",
+    "Manager",
+    "adapt",
+    "load_manager",
+    "load_pyrmutes_manager",
+]
 
 
+@runtime_checkable
 class Manager(Protocol):
+    """A manager that a `Migrator` can run: a `ModelManager`, or pyrmute's own.
+
+    Anything with these methods is one. Versions are given as ``"1.0.0"``.
+    """
+
+    def list_models(self) -> list[str]:
+        """Return the names of all models.
+
+        Returns:
+            The names.
+        """
+        ...
+
+    def list_versions(self, name: str) -> Sequence[object]:
+        """Return all versions of a model.
+
+        Args:
+            name: The model's name.
+
+        Returns:
+            The versions, each of which ``str`` makes a ``"1.0.0"``.
+        """
+        ...
+
+    def get(self, name: str, version: str) -> type[BaseModel]:
+        """Return the class of one version.
+
+        Args:
+            name: The model's name.
+            version: The version.
+
+        Returns:
+            The class.
+        """
+        ...
+
+    def has_migration_path(self, name: str, from_version: str, to_version: str) -> bool:
+        """Return whether records of one version can be migrated to another.
+
+        Args:
+            name: The model's name.
+            from_version: Version of the records.
+            to_version: Version of the outputs.
+
+        Returns:
+            Whether there is a path.
+        """
+        ...
+
+    def migrate_data(
+        self, data: ModelData, name: str, from_version: str, to_version: str
+    ) -> ModelData:
+        """Migrate one record without validation.
+
+        Args:
+            data: The record.
+            name: The model's name.
+            from_version: Version of `data`.
+            to_version: Version of the result.
+
+        Returns:
+            The migrated record.
+        """
+        ...
+
+
+class FleetManager(Protocol):
     """The part of a manager that a fleet needs; documented in `ModelManager`."""
 
     @property
@@ -56,7 +133,7 @@ class Manager(Protocol):
         """Capture the code that models and steps reach, as it is now."""
 
 
-def load_manager(spec: str) -> Manager:
+def load_manager(spec: str) -> FleetManager:
     """Import a manager by name.
 
     Raises:
@@ -80,20 +157,20 @@ def load_pyrmutes_manager(spec: str) -> "pyrmute.ModelManager":
     raise _no_manager(found, f"'{spec}'")
 
 
-def adapt(found: object, called: str = "the given object") -> Manager:
-    """Return `found` as a `Manager`, with its code captured before it runs.
+def adapt(found: object, called: str = "the given object") -> FleetManager:
+    """Return `found` as a `FleetManager`, with its code captured before it runs.
 
     Args:
-        found: A `ModelManager` or a ``pyrmute.ModelManager``.
+        found: A `ModelManager`, a ``pyrmute.ModelManager``, or another `Manager`.
         called: Its name in error messages.
 
     Raises:
-        ManagerImportError: If it is neither.
+        ManagerImportError: If it is none of these.
     """
     if isinstance(found, ModelManager):
         found.capture_code()  # it may run records here before its first job
         return found
-    if _is_pyrmutes(found):
+    if isinstance(found, Manager) and not isinstance(found, type):
         adapted = AdaptedManager(found)
         adapted.capture_code()
         return adapted
@@ -114,7 +191,7 @@ def _no_manager(found: object, called: str) -> ManagerImportError:
 
 
 class AdaptedManager:
-    """A ``pyrmute.ModelManager`` as a `Manager`.
+    """A ``pyrmute.ModelManager``, or another `Manager`, as a `FleetManager`.
 
     Its plans have one step, which calls pyrmute's ``migrate_data``: pyrmute's results, hooks and
     errors, at pyrmute's speed. The errors are of this package's classes, which are subclasses of
@@ -123,11 +200,12 @@ class AdaptedManager:
     models of the path but not the steps, which pyrmute does not expose.
 
     Args:
-        manager: The ``pyrmute.ModelManager``.
+        manager: The manager.
     """
 
-    def __init__(self, manager: Any) -> None:
+    def __init__(self, manager: Manager) -> None:
         self._manager = manager
+        self._pyrmutes: Any = manager if _is_pyrmutes(manager) else None
         self._counts = _CountsOfChunk()
         self._plans: dict[tuple[str, VersionLike, VersionLike], MigrationPlan] = {}
         self._code = ReachedCode()
@@ -138,7 +216,9 @@ class AdaptedManager:
         return HookSet(hook for hook in self._pyrmutes_hooks() if only_counts(hook))
 
     def _pyrmutes_hooks(self) -> list[MigrationHook]:
-        return list(self._manager._migration_manager._hooks)  # noqa: SLF001  # it has no other way
+        if self._pyrmutes is None:
+            return []
+        return list(self._pyrmutes._migration_manager._hooks)  # noqa: SLF001  # it has no other way
 
     def plan(
         self,
@@ -161,8 +241,8 @@ class AdaptedManager:
             ModelNotFoundError: If the model or one of the versions is not registered.
             MigrationError: If there is no path.
         """
-        if observe and self._counts not in self._pyrmutes_hooks():
-            self._manager.add_hook(self._counts)
+        if observe and self._pyrmutes is not None and self._counts not in self._pyrmutes_hooks():
+            self._pyrmutes.add_hook(self._counts)
         key = (name, from_version, to_version)
         if key not in self._plans:
             first, last = (ModelVersion.parse(str(v)) for v in (from_version, to_version))
@@ -179,10 +259,10 @@ class AdaptedManager:
             raise MigrationError(name, str(first), str(last), "No migration path found.")
 
         def migrate(record: ModelData) -> ModelData:
-            return self._manager.migrate_data(record, name, str(first), str(last))  # type: ignore[no-any-return]  # pyrmute's own
+            return self._manager.migrate_data(record, name, str(first), str(last))
 
         models: tuple[type[BaseModel], ...] = tuple(
-            self._manager.get(name, version) for version in self._versions(name)
+            self._manager.get(name, str(version)) for version in self._versions(name)
         )
         step = AdaptedStep(first, last, migrate, generated=True)
         hop = Hop(name, first, last, step, models)
@@ -194,7 +274,7 @@ class AdaptedManager:
         """Capture the code that models reach, as it is now."""
         manager = self._manager
         models = {
-            manager.get(name, version): f"{name} {version}"
+            manager.get(name, str(version)): f"{name} {version}"
             for name in manager.list_models()
             for version in manager.list_versions(name)
         }
@@ -210,9 +290,9 @@ class AdaptedManager:
         wanted = str(version)
         if wanted not in map(str, self._versions(name)):
             raise ModelNotFoundError(name, wanted)
-        return self._manager.get(name, wanted)  # type: ignore[no-any-return]  # pyrmute's own
+        return self._manager.get(name, wanted)
 
-    def _versions(self, name: str) -> list[Any]:
+    def _versions(self, name: str) -> list[object]:
         if name not in self._manager.list_models():
             raise ModelNotFoundError(name)
         return list(self._manager.list_versions(name))
@@ -225,7 +305,7 @@ class AdaptedManager:
         """
         manager = self._manager
         models = [
-            manager.get(name, version).__module__
+            manager.get(name, str(version)).__module__
             for name in manager.list_models()
             for version in manager.list_versions(name)
         ]

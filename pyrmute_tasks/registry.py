@@ -53,7 +53,7 @@ class Registry:
     """
 
     def __init__(self) -> None:
-        self.generation = 0
+        self.generation: int = 0
         self._models: dict[str, dict[ModelVersion, type[BaseModel]]] = {}
         self._steps: dict[str, dict[tuple[ModelVersion, ModelVersion], MigrationFunc]] = {}
         self._compatible: dict[str, set[ModelVersion]] = {}

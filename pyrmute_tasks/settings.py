@@ -6,10 +6,11 @@ reads the environment at import.
 
 import enum
 import os
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 from pyrmute_tasks.engine.job_spec import OnCodeMismatch
@@ -26,7 +27,7 @@ from pyrmute_tasks.urls import (
 from pyrmute_tasks.wire.frames import Compression
 from pyrmute_tasks.wire.signing import Signer, split_secrets
 
-__all__ = ["ENV_PREFIX", "Compress", "Settings"]
+__all__ = ["ENV_PREFIX", "Compress", "Settings", "compression_of", "signer_of"]
 
 ENV_PREFIX: Final = "PYRMUTE_TASKS_"
 
@@ -46,13 +47,16 @@ class Compress(enum.StrEnum):
 class Settings:
     """Settings of a fleet.
 
-    Each field is also a variable: ``broker_url`` is ``PYRMUTE_TASKS_BROKER_URL``.
+    Each field is also a variable: ``broker_url`` is ``PYRMUTE_TASKS_BROKER_URL``. What is given as
+    text or as another kind of number becomes the field's type: ``"warn"``, ``"30"`` or ``30``.
+    Shown, they hide passwords and the secret.
 
     Attributes:
-        broker_url: Broker of tasks: ``redis://``, ``rediss://`` or ``unix://``; or RabbitMQ,
-            ``amqp://`` or ``amqps://``. With TLS the server's certificate is verified;
-            ``?ssl_ca_certs=FILE``, ``ssl_certfile``, ``ssl_keyfile`` set your own files, and
-            ``ssl_cert_reqs=none`` turns verification off. The same holds for `store_url`.
+        broker_url: Broker of tasks: ``redis://``, ``valkey://`` or ``unix://``; or RabbitMQ,
+            ``amqp://``; with TLS ``rediss://``, ``valkeys://`` or ``amqps://``. With TLS the
+            server's certificate is verified; ``?ssl_ca_certs=FILE``, ``ssl_certfile``,
+            ``ssl_keyfile`` set your own files, and ``ssl_cert_reqs=none`` turns verification off.
+            The same holds for `store_url`.
         store_url: Store of chunks and outcomes: Redis or Valkey. By default the broker, if it is
             Redis too.
         manager: Name of the manager that workers run: ``package.module:attribute`` or
@@ -81,6 +85,16 @@ class Settings:
             `secret`: otherwise whoever can write to the store could have files read.
         roots_file: A file to which producers add such folders. Only an embedded fleet has one, in
             its private folder: its producer is the same user on the same host.
+
+    Raises:
+        ConfigurationError: If a value is invalid, or two contradict each other.
+
+    Example:
+        ```python
+        settings = Settings(broker_url="redis://queue.internal/0", stall_s=120)
+        with Migrator("my_app.models:manager", settings=settings) as migrator:
+            migrator.migrate_file("old.jsonl", "new.jsonl", "User", "1.0.0", "3.0.0")
+        ```
     """
 
     broker_url: str = "redis://127.0.0.1:6379/0"
@@ -103,22 +117,10 @@ class Settings:
     roots_file: str = ""
 
     def __post_init__(self) -> None:
-        check_url("broker_url", self.broker_url)
-        check_url("store_url", self.store_url)
-        if _scheme(self.broker_url) not in BROKER_SCHEMES:
-            raise ConfigurationError(
-                f"broker_url {hide_password(self.broker_url)} must begin with "
-                f"{', '.join(s + '://' for s in BROKER_SCHEMES)}"
-            )
-        if not self.store_url and _scheme(self.broker_url) not in REDIS_SCHEMES:
-            raise ConfigurationError(
-                "store_url must be set when the broker is not Redis: chunks and outcomes are kept "
-                "in a Redis or Valkey server"
-            )
-        if self.store_url and _scheme(self.store_url) not in REDIS_SCHEMES:
-            raise ConfigurationError(
-                f"store_url must begin with {', '.join(s + '://' for s in REDIS_SCHEMES)}"
-            )
+        for option in fields(self):
+            given = getattr(self, option.name)
+            object.__setattr__(self, option.name, _coerced(option, given))
+        self._check_urls()
         for option in fields(self):
             value = getattr(self, option.name)
             if option.name.endswith("_s") and not value > 0:
@@ -147,9 +149,35 @@ class Settings:
                 "so that nobody else who can write to the store has files read or written"
             )
 
+    def _check_urls(self) -> None:
+        check_url("broker_url", self.broker_url)
+        check_url("store_url", self.store_url)
+        if _scheme(self.broker_url) not in BROKER_SCHEMES:
+            raise ConfigurationError(
+                f"broker_url {hide_password(self.broker_url)} must begin with "
+                f"{', '.join(s + '://' for s in BROKER_SCHEMES)}"
+            )
+        if not self.store_url and _scheme(self.broker_url) not in REDIS_SCHEMES:
+            raise ConfigurationError(
+                "store_url must be set when the broker is not Redis: chunks and outcomes are kept "
+                "in a Redis or Valkey server"
+            )
+        if self.store_url and _scheme(self.store_url) not in REDIS_SCHEMES:
+            raise ConfigurationError(
+                f"store_url must begin with {', '.join(s + '://' for s in REDIS_SCHEMES)}"
+            )
+
     @classmethod
-    def from_env(cls, env: Mapping[str, str]) -> Self:
+    def from_env(cls, env: Mapping[str, str], *, ignore_unknown: bool = False) -> Self:
         """Read the settings from variables; settings without one keep their default.
+
+        Args:
+            env: The variables, as in ``os.environ``.
+            ignore_unknown: Warn of ``PYRMUTE_TASKS_*`` variables that are no setting, as those of
+                another version of this package, instead of raising an error.
+
+        Returns:
+            The settings.
 
         Raises:
             ConfigurationError: If a variable is unknown or its value invalid.
@@ -159,16 +187,22 @@ class Settings:
         for variable, value in env.items():
             if not variable.startswith(ENV_PREFIX) or not value:
                 continue
-            if variable not in known:
-                raise ConfigurationError(
-                    f"there is no setting {variable}; the settings are {', '.join(sorted(known))}"
-                )
-            name = known[variable].name
-            values[name] = _parsed(variable, value, type(known[variable].default))
+            if variable in known:
+                option = known[variable]
+                values[option.name] = _parsed(variable, value, type(option.default))
+                continue
+            message = f"there is no setting {variable}; the settings are {', '.join(sorted(known))}"
+            if not ignore_unknown:
+                raise ConfigurationError(message)
+            warnings.warn(message, stacklevel=2)
         return cls(**values)  # type: ignore[arg-type]  # checked against the fields above
 
     def to_env(self) -> dict[str, str]:
-        """Return the settings as variables for `from_env`."""
+        """Return the settings as variables for `from_env`.
+
+        Returns:
+            The variables, with passwords and the secret.
+        """
         return {
             f"{ENV_PREFIX}{option.name.upper()}": str(getattr(self, option.name))
             for option in fields(self)
@@ -181,30 +215,12 @@ class Settings:
         return tuple(filter(None, self.roots.split(os.pathsep)))
 
     @property
-    def signer(self) -> Signer:
-        """Signer and verifier for these settings' secret."""
-        return Signer(split_secrets(self.secret))
-
-    @property
-    def compression(self) -> Compression:
-        """Compression of chunks and outcomes for this store.
-
-        zstd at level 1 takes 660 MB/s a core: less time than it saves on a network, and more than
-        on a unix socket. Signed bytes are hashed at both ends of both ways, which takes longer than
-        compressing them.
-        """
-        if self.compress is Compress.AUTO:
-            crosses = _crosses_a_network(self.redis_store_url)
-            return Compression.ZSTD if crosses or self.secret else Compression.NONE
-        return Compression.ZSTD if self.compress is Compress.ALWAYS else Compression.NONE
-
-    @property
     def celery_broker_url(self) -> str:
         """The broker's URL as kombu wants it: ``redis+socket://`` for a unix socket."""
         return celery_url(self.broker_url)
 
     @property
-    def celery_broker_tls(self) -> dict[str, Any] | None:
+    def celery_broker_tls(self) -> dict[str, object] | None:
         """Celery's TLS options for the broker; None without TLS."""
         return tls_of_broker(self.broker_url)
 
@@ -221,6 +237,24 @@ class Settings:
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
+def signer_of(settings: Settings) -> Signer:
+    """Return the signer and verifier for the settings' secret."""
+    return Signer(split_secrets(settings.secret))
+
+
+def compression_of(settings: Settings) -> Compression:
+    """Return the compression of chunks and outcomes for the settings' store.
+
+    zstd at level 1 takes 660 MB/s a core: less time than it saves on a network, and more than
+    on a unix socket. Signed bytes are hashed at both ends of both ways, which takes longer than
+    compressing them.
+    """
+    if settings.compress is Compress.AUTO:
+        crosses = _crosses_a_network(settings.redis_store_url)
+        return Compression.ZSTD if crosses or settings.secret else Compression.NONE
+    return Compression.ZSTD if settings.compress is Compress.ALWAYS else Compression.NONE
+
+
 def _crosses_a_network(url: str) -> bool:
     parts = urlsplit(url)
     if parts.scheme in {"unix", "redis+socket"}:
@@ -233,16 +267,29 @@ def _scheme(url: str) -> str:
     return urlsplit(url).scheme
 
 
-def _parsed(variable: str, value: str, kind: type) -> object:
+def _coerced(option: "Field[object]", value: object) -> object:
+    """Return the value of a setting in its field's type."""
+    kind = type(option.default)
+    is_bool = isinstance(value, bool)
+    if isinstance(value, kind) and not is_bool:
+        return value
+    if isinstance(value, str) or (kind is float and isinstance(value, int) and not is_bool):
+        return _parsed(option.name, value, kind)
+    shown = type(value).__name__ if kind is str else repr(value)  # a secret is never shown
+    raise ConfigurationError(f"{option.name} must be {_WANTED[kind]}, not {shown}")
+
+
+def _parsed(variable: str, value: object, kind: type) -> object:
     try:
         return kind(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         wanted = _WANTED[kind]
         raise ConfigurationError(f"{variable} must be {wanted}, not {value!r}") from None
 
 
 _WANTED: Final[Mapping[type, str]] = MappingProxyType(
     {
+        str: "text",
         float: "a number of seconds",
         int: "a whole number",
         OnCodeMismatch: " or ".join(OnCodeMismatch),

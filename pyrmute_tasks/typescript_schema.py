@@ -8,7 +8,7 @@ try:
         TypeScriptExporter,
         TypeScriptSchemaGenerator,
     )
-except ModuleNotFoundError as error:
-    raise MissingExtraError(__name__) from error
+except ModuleNotFoundError as _error:
+    raise MissingExtraError(__name__) from _error
 
 __all__ = ["TypeScriptConfig", "TypeScriptExporter", "TypeScriptSchemaGenerator"]

@@ -22,14 +22,15 @@ __all__ = [
     "tls_of_broker",
 ]
 
-REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+socket")
+REDIS_SCHEMES: Final = ("redis", "rediss", "valkey", "valkeys", "unix", "redis+socket")
 _AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp")
 
 BROKER_SCHEMES: Final = (*REDIS_SCHEMES, *_AMQP_SCHEMES)
 """Schemes of brokers; `distributed.broker_profile` has a class for each kind."""
 
 _SOCKETS: Final = ("unix", "redis+socket")
-_TLS: Final = ("rediss", "amqps")
+_TLS: Final = ("rediss", "valkeys", "amqps")
+_VALKEY: Final = {"valkey": "redis", "valkeys": "rediss"}  # the libraries know these names
 _TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _TLS_OPTIONS: Final = (*_TLS_FILES, "ssl_cert_reqs", "ssl_check_hostname")
 _CERT_REQS: Final = ("required", "none")
@@ -79,7 +80,9 @@ def _check_tls(shown: str, parts: SplitResult) -> None:
     if not options:
         return
     if parts.scheme not in _TLS:
-        raise ConfigurationError(f"{shown} has options of TLS: it must begin with rediss or amqps")
+        raise ConfigurationError(
+            f"{shown} has options of TLS: it must begin with rediss, valkeys or amqps"
+        )
     unknown = options.keys() - set(_TLS_OPTIONS)
     if unknown:
         raise ConfigurationError(
@@ -110,7 +113,7 @@ def celery_url(url: str) -> str:
         place = "" if database == "0" else f"?virtual_host={database}"
         return f"redis+socket://{login}{parts.path}{place}"
     address = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{login}{address}/{database}"
+    return f"{_library_scheme(parts)}://{login}{address}/{database}"
 
 
 def tls_of_broker(url: str) -> dict[str, Any] | None:
@@ -119,7 +122,7 @@ def tls_of_broker(url: str) -> dict[str, Any] | None:
     if parts.scheme not in _TLS:
         return None
     options = _tls_options(parts)
-    if parts.scheme == "rediss":
+    if parts.scheme in REDIS_SCHEMES:
         return options
     files = {key.removeprefix("ssl_"): options[key] for key in _TLS_FILES if key in options}
     import ssl  # ten milliseconds that URLs without TLS do not need
@@ -138,10 +141,15 @@ def store_url(url: str) -> str:
         if "virtual_host" in query:
             query["db"] = query.pop("virtual_host")
         return f"unix://{parts.netloc}{parts.path}{'?' if query else ''}{urlencode(query)}"
-    if parts.scheme != "rediss":
-        return parts.scheme + url[len(parts.scheme) :]  # the library knows it in lower case only
+    scheme = _library_scheme(parts)
+    if parts.scheme not in _TLS:
+        return scheme + url[len(parts.scheme) :]  # the library knows it in lower case only
     query = _query(parts) | {key: str(value) for key, value in _tls_options(parts).items()}
-    return parts._replace(query=urlencode(query)).geturl()
+    return parts._replace(scheme=scheme, query=urlencode(query)).geturl()
+
+
+def _library_scheme(parts: SplitResult) -> str:
+    return _VALKEY.get(parts.scheme, parts.scheme)
 
 
 def _tls_options(parts: SplitResult) -> dict[str, Any]:

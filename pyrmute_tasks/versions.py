@@ -28,6 +28,12 @@ class ModelVersion:
     def parse(cls, version_str: str) -> Self:
         """Read ``"major.minor.patch"``.
 
+        Args:
+            version_str: The text.
+
+        Returns:
+            The version.
+
         Raises:
             InvalidVersionError: If it is anything else.
         """
@@ -50,7 +56,17 @@ class ModelVersion:
 
     @classmethod
     def of(cls, version: "VersionLike") -> "ModelVersion":
-        """Return `version` as a `ModelVersion`, parsing it if it is a string."""
+        """Return `version` as a `ModelVersion`, parsing it if it is a string.
+
+        Args:
+            version: The version, or its text.
+
+        Returns:
+            The version.
+
+        Raises:
+            InvalidVersionError: If the text is not a version.
+        """
         return version if isinstance(version, ModelVersion) else cls.parse(version)
 
     def __str__(self) -> str:

@@ -7,13 +7,20 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from hypothesis import settings
 from packaging.version import Version
 
+if TYPE_CHECKING:
+    from tests.fleets import RabbitMQ
+
 settings.register_profile("ci", derandomize=True, deadline=None)
+
+# The fixture of all tests, and folders of those that wait for servers and so begin first.
+_OF_ALL = "no_settings"
+_FIRST = ("chaos", "integration", "contract", "acceptance", "differential")
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,6 +44,36 @@ def no_settings() -> Iterator[None]:
     found = strip_settings()
     yield
     os.environ.update(found)
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let tests that share a fleet run in one process, every other one where there is room."""
+    groups = [(item, shared_place(item)) for item in items]
+    if config.pluginmanager.hasplugin("xdist"):
+        for item, group in groups:
+            if group:
+                item.add_marker(pytest.mark.xdist_group(group))
+    # Those that wait come first: what is short fills the gaps at the end.
+    items[:] = [item for item, _ in sorted(groups, key=lambda each: _is_last(*each))]
+
+
+def shared_place(item: pytest.Item) -> str:
+    """Return where the widest fixture comes from that a test shares with others, if any."""
+    found = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
+    places = [
+        definitions[-1].baseid
+        for name, definitions in found.items()
+        if definitions[-1].scope in ("session", "module") and name != _OF_ALL
+    ]
+    if item.nodeid.startswith("tests/unit/"):
+        places.append(item.nodeid.partition("::")[0])
+    return min(filter(None, places), key=len, default="")
+
+
+def _is_last(item: pytest.Item, group: str) -> bool:
+    waits = tuple(f"tests/{folder}/" for folder in _FIRST)
+    return group != "tests" and not item.nodeid.startswith(waits)
 
 
 def version_info(package: str) -> tuple[int, ...]:
@@ -84,6 +121,15 @@ def descendants(pid: int) -> list[int]:
     except OSError:
         return []
     return [found for child in map(int, children) for found in (child, *descendants(child))]
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> "Iterator[RabbitMQ]":
+    """One server for all tests of a process; it may be restarted, but must be left running."""
+    from tests.fleets import RabbitMQ  # those modules need this one
+
+    with RabbitMQ() as server:
+        yield server
 
 
 @pytest.fixture

@@ -29,8 +29,9 @@ from pyrmute_tasks.audit.runs import PROCESSES, RUNS, Deadline, Evidence, cause_
 from pyrmute_tasks.audit.sample import Sample, take_sample
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.plans.plan import MigrationPlan
-from pyrmute_tasks.pyrmute_adapter import Manager, adapt, load_manager
-from pyrmute_tasks.registry import ModelData, is_loading
+from pyrmute_tasks.pyrmute_adapter import FleetManager, Manager, adapt, load_manager
+from pyrmute_tasks.records import RecordLike
+from pyrmute_tasks.registry import is_loading
 from pyrmute_tasks.versions import VersionLike
 
 __all__ = [
@@ -54,8 +55,8 @@ TIMEOUT_S: Final = 300.0
 
 
 def audit(
-    manager: str | object,
-    source: Iterable[ModelData] | str | os.PathLike[str],
+    manager: str | Manager,
+    source: Iterable[RecordLike] | str | os.PathLike[str],
     name: str,
     from_version: VersionLike,
     to_version: VersionLike,
@@ -113,7 +114,7 @@ def audit(
     return builder.report(request, evidence, time.monotonic() - began)
 
 
-def _resolve_manager(manager: str | object) -> tuple[Manager, str]:
+def _resolve_manager(manager: str | Manager) -> tuple[FleetManager, str]:
     if isinstance(manager, str):
         return load_manager(manager), manager
     adapted = adapt(manager)

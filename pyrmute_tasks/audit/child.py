@@ -24,7 +24,7 @@ from pyrmute_tasks.audit.passes import Reference, Seen, Spot, Tally, Walker, sta
 from pyrmute_tasks.audit.report import Loss
 from pyrmute_tasks.errors import ModelNotFoundError
 from pyrmute_tasks.plans.plan import MigrationPlan
-from pyrmute_tasks.pyrmute_adapter import Manager, load_manager
+from pyrmute_tasks.pyrmute_adapter import FleetManager, load_manager
 
 __all__ = ["PROGRESS", "Answer", "Request", "main"]
 
@@ -143,7 +143,7 @@ def _answer(request: Request, progress: mmap.mmap) -> Answer:
 
 
 def _losses(
-    manager: Manager, plan: MigrationPlan, walker: Walker, seen: list[Seen], request: Request
+    manager: FleetManager, plan: MigrationPlan, walker: Walker, seen: list[Seen], request: Request
 ) -> tuple[Loss, ...]:
     try:
         target = plan.target
@@ -162,7 +162,7 @@ def _losses(
     return ledger.losses(request.positions)
 
 
-def _source_model(manager: Manager, request: Request) -> type[BaseModel] | None:
+def _source_model(manager: FleetManager, request: Request) -> type[BaseModel] | None:
     try:
         return manager.get(request.name, request.from_version)
     except ModelNotFoundError:

@@ -182,7 +182,7 @@ class Walker:
         records: Sequence[bytes],
         mark: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
-        self.skipped = 0
+        self.skipped: int = 0
         self._stages = stages
         self._records = records
         self._mark = mark

@@ -153,5 +153,9 @@ class AuditReport:
         return self.records - sum(failed.records for failed in self.failures)
 
     def to_json(self) -> str:
-        """Return the report as JSON."""
+        """Return the report as JSON.
+
+        Returns:
+            The report as a line of JSON.
+        """
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)

@@ -14,6 +14,7 @@ from typing import TypeVar
 import pydantic_core
 
 from pyrmute_tasks.errors import ConfigurationError, UnsupportedValueError
+from pyrmute_tasks.records import RecordLike, as_record
 from pyrmute_tasks.registry import ModelData
 
 __all__ = ["Sample", "choose", "read_lines", "take_sample"]
@@ -38,7 +39,7 @@ class Sample:
     unreadable: tuple[int, ...] = ()
 
 
-def take_sample(source: Iterable[ModelData] | str | os.PathLike[str], count: int | None) -> Sample:
+def take_sample(source: Iterable[RecordLike] | str | os.PathLike[str], count: int | None) -> Sample:
     """Read a sample.
 
     Args:
@@ -53,7 +54,7 @@ def take_sample(source: Iterable[ModelData] | str | os.PathLike[str], count: int
         raise ConfigurationError(f"a sample needs 1 record or more, not {count}")
     if not isinstance(source, (str, os.PathLike)):
         chosen, total = choose(source, count)
-        records = tuple(_pickled(index, record) for index, record in chosen)
+        records = tuple(_pickled(index, as_record(record)) for index, record in chosen)
         return Sample(records, tuple(index for index, _ in chosen), total)
     lines, total = choose(read_lines(source), count)
     decoded = [(index, _decoded(line)) for index, line in lines]

@@ -28,7 +28,7 @@ class Interrupts:
     _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self, target: str, leaves_something: bool) -> None:
-        self.noted = 0
+        self.noted: int = 0
         self._target = target
         self._leaves_something = leaves_something
         self._found = _file_at(target)

@@ -72,18 +72,20 @@ class DelegatedCommand(click.Command):
         return run
 
 
-info = DelegatedCommand("info", "List the models of a manager and their versions.")
-validate = DelegatedCommand(
+info: DelegatedCommand = DelegatedCommand(
+    "info", "List the models of a manager and their versions."
+)
+validate: DelegatedCommand = DelegatedCommand(
     "validate",
     "Check a JSON file against a version of a model.",
     "--data FILE --schema MODEL --version VERSION",
 )
-diff = DelegatedCommand(
+diff: DelegatedCommand = DelegatedCommand(
     "diff",
     "Compare the fields of two versions of a model.",
     "--schema MODEL --from VERSION --to VERSION [--format markdown|json]",
 )
-export = DelegatedCommand(
+export: DelegatedCommand = DelegatedCommand(
     "export",
     "Write the schemas of all models: JSON Schema, Avro, Protobuf or TypeScript.",
     "--format json-schema|avro|protobuf|typescript --output FOLDER",

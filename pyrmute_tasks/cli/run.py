@@ -2,10 +2,9 @@
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import click
 
@@ -18,7 +17,7 @@ from pyrmute_tasks.cli.options import (
     STORE_HELP,
     overridden,
 )
-from pyrmute_tasks.engine.events import ChunkDelivered, Event
+from pyrmute_tasks.engine.batch_arguments import usable_cpus
 from pyrmute_tasks.engine.job_report import JobReport, JobState
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.file_runs import ByReference
@@ -29,9 +28,6 @@ from pyrmute_tasks.io.range_source import find_sources
 from pyrmute_tasks.migrator import Migrator
 from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.settings import Settings
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 __all__ = ["run"]
 
@@ -130,18 +126,20 @@ def run(
     interrupts = Interrupts(target, leaves_something)
     with errors_printed(include_records, interrupts), interrupts:
         names = find_sources(source)
-        size_bytes = sum(map(check_source, names))
+        for path in names:
+            check_source(path)
         if not is_parts(target):
             check_output(target, source=names[0], overwrite=overwrite)
         migrator = Migrator(
             manager,
-            workers=workers,
+            workers=_workers(workers, broker),
+            broker_url=broker,
             settings=_fleet_settings(broker, store, queue, wait_s, stall_s),
             retry=_retry(retry_on, attempts),
         )
         reported = _reported(migrator, target, quiet, on_stderr=is_streamed)
         # Not entered: `run_file` starts the fleet once it holds the lock of the output.
-        with closing(migrator), reported, _progress(size_bytes, quiet) as observers:
+        with closing(migrator), reported:
             report = migrator.run_file(
                 source,
                 target,
@@ -153,7 +151,8 @@ def run(
                 max_line_bytes=max_line_bytes,
                 overwrite=overwrite,
                 keep_partial=keep_partial,
-                observers=(interrupts, *observers),
+                observers=(interrupts,),
+                progress=not quiet,
             )
         if report.failure is not None:
             fail(report.failure.exception(), include_records)
@@ -176,21 +175,20 @@ def _fleet_settings(
     queue: str | None,
     wait_s: float | None,
     stall_s: float | None,
-) -> Settings | None:
-    """Return the settings of a running fleet, or None to start one."""
-    if broker is None:
-        if store is not None or queue is not None:
-            raise ConfigurationError("--store and --queue need --broker: they name a running fleet")
-        return None
-    env = Settings.from_env(os.environ)
+) -> Settings:
+    if broker is None and (store is not None or queue is not None):
+        raise ConfigurationError("--store and --queue need --broker: they name a running fleet")
     return overridden(
-        env,
-        broker_url=broker,
+        Settings.from_env(os.environ),
         store_url=store,
         queue=queue,
         worker_wait_s=wait_s,
         stall_s=stall_s,
     )
+
+
+def _workers(workers: int | None, broker: str | None) -> int | None:
+    return usable_cpus() if workers is None and broker is None else workers
 
 
 def _retry(on: tuple[str, ...], attempts: int | None) -> Retry | None:
@@ -199,77 +197,6 @@ def _retry(on: tuple[str, ...], attempts: int | None) -> Retry | None:
             raise ConfigurationError("--attempts needs --retry-on: nothing is retried without it")
         return None
     return Retry(on=on) if attempts is None else Retry(on=on, attempts=attempts)
-
-
-@contextlib.contextmanager
-def _progress(size_bytes: int, quiet: bool) -> Iterator[tuple[Any, ...]]:
-    """Show a progress bar over the input's bytes, with delivered records and their rate."""
-    if quiet:
-        yield ()
-        return
-    # A run without a bar needs none of it.
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("migrating"),
-        BarColumn(bar_width=None),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[records]:,} records"),
-        TextColumn("{task.fields[rate]:,.0f}/s"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    with Progress(*columns, console=_console()) as progress:
-        total = size_bytes or 1
-        task = progress.add_task("", start=False, total=total, records=0, rate=0.0)
-        records = 0
-
-        def advance(event: Event, /) -> None:
-            nonlocal records
-            if not progress.tasks[0].started:
-                progress.start_task(task)  # without the time to start the fleet
-            if isinstance(event, ChunkDelivered):
-                records += event.count
-                elapsed = progress.tasks[0].elapsed or 0.0
-                rate = records / elapsed if elapsed else 0.0
-                progress.update(task, advance=event.size_bytes, records=records, rate=rate)
-
-        yield (advance,)
-        progress.update(task, completed=progress.tasks[0].total)
-
-
-def _console() -> "Console":
-    """Show the bar on stderr; if that is full or gone, the job goes on without."""
-    from rich.console import Console  # as above
-
-    stderr: Any = _Forgiving(sys.stderr)
-    return Console(file=stderr) if sys.stderr is not None else Console(quiet=True)
-
-
-class _Forgiving:
-    """A text stream to which writing never fails."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        """Write what can be written."""
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush what can be flushed."""
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
 
 @contextlib.contextmanager

@@ -27,8 +27,8 @@ class FleetApp(IsolatedCelery):
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.profile = broker_profile(settings)
-        self.outage_s = settings.outage_s
+        self.profile: BrokerProfile = broker_profile(settings)
+        self.outage_s: float = settings.outage_s
         configuration = _configuration(settings, self.profile)
         super().__init__("pyrmute_tasks", settings.celery_broker_url, configuration)
 

@@ -70,7 +70,7 @@ class EmbeddedFleet:
     def __init__(self, manager: str, workers: int, settings: Settings) -> None:
         self._manager = manager
         self._count = workers
-        self.settings = settings
+        self.settings: Settings = settings
         self._directory: Path | None = None
         self._server: subprocess.Popen[bytes] | None = None
         self._workers: list[subprocess.Popen[bytes]] = []

@@ -22,6 +22,7 @@ class Lifeline:
     """
 
     def __init__(self) -> None:
+        self.descriptor: int
         self._ended, self.descriptor = os.pipe()
 
     @property

@@ -12,12 +12,14 @@ from pyrmute_tasks.engine.batch_arguments import check_chunk_size
 from pyrmute_tasks.errors import (
     FrameError,
     FrameTooLargeError,
+    InvalidRecordError,
     UnsupportedValueError,
 )
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.hooks import HookCounts
 from pyrmute_tasks.ranges.frames import Range, read_pieces
 from pyrmute_tasks.ranges.lines import line_of
+from pyrmute_tasks.records import as_record
 from pyrmute_tasks.wire.frames import (
     MAX_FRAME_BYTES,
     Compression,
@@ -189,13 +191,14 @@ def pack_each(
 
     Raises:
         UnsupportedValueError: If a record cannot be carried; has the record's index.
+        InvalidRecordError: If it cannot be made a dict; the same.
     """
     source = iter(records)
     try:
         for index, record in enumerate(source):
             try:
-                packed = pack(record)
-            except UnsupportedValueError as error:
+                packed = pack(record if type(record) is dict else as_record(record))
+            except (UnsupportedValueError, InvalidRecordError) as error:
                 error.record_index = index
                 error.add_note(f"record {index}")
                 raise

@@ -3,9 +3,11 @@
 An observer cannot affect the job: one that raises is dropped for the rest of it.
 """
 
-import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+
+from pyrmute_tasks.engine.job_report import JobReport
 
 __all__ = [
     "ChunkDelivered",
@@ -13,6 +15,7 @@ __all__ = [
     "ChunkSettled",
     "ChunkSubmitted",
     "Event",
+    "JobEnded",
     "Observer",
     "Observers",
     "SlotsChanged",
@@ -21,7 +24,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ChunkSubmitted:
-    """A chunk entered the window and was handed to the executor."""
+    """A chunk entered the window and was handed to the executor.
+
+    Attributes:
+        chunk: The chunk's index.
+        start: Index of its first record.
+        count: Number of its records.
+    """
 
     chunk: int
     start: int
@@ -30,7 +39,15 @@ class ChunkSubmitted:
 
 @dataclass(frozen=True, slots=True)
 class ChunkSettled:
-    """A chunk's first outcome arrived; it may still wait for its turn."""
+    """A chunk's first outcome arrived; it may still wait for its turn.
+
+    Attributes:
+        chunk: The chunk's index.
+        count: Number of its records.
+        seconds: Time the work took, without waiting.
+        worker: The worker; empty for this process.
+        failed: Whether one of its records failed.
+    """
 
     chunk: int
     count: int
@@ -71,12 +88,30 @@ class ChunkDiscarded:
 
 @dataclass(frozen=True, slots=True)
 class SlotsChanged:
-    """The executor's number of slots changed; also sent before the first chunk."""
+    """The executor's number of slots changed; also sent before the first chunk.
+
+    Attributes:
+        slots: Number of chunks that run at a time.
+    """
 
     slots: int
 
 
-Event: TypeAlias = ChunkSubmitted | ChunkSettled | ChunkDelivered | ChunkDiscarded | SlotsChanged
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """The job has ended, in whatever way; the last event.
+
+    Attributes:
+        report: The job's report; without the path of a partial output, which is kept later.
+    """
+
+    report: JobReport
+
+
+Event: TypeAlias = (
+    ChunkSubmitted | ChunkSettled | ChunkDelivered | ChunkDiscarded | SlotsChanged | JobEnded
+)
+"""An event of a job."""
 
 
 class Observer(Protocol):
@@ -89,8 +124,12 @@ class Observer(Protocol):
 class Observers:
     """Sends each event to every observer, and drops observers that raise."""
 
-    def __init__(self, observers: tuple[Observer, ...] = ()) -> None:
+    def __init__(self, observers: Iterable[Observer] = ()) -> None:
         self._observers = list(observers)
+
+    def add(self, observer: Observer) -> None:
+        """Send events to one more."""
+        self._observers.append(observer)
 
     def __call__(self, event: Event, /) -> None:
         """Send `event` to all of them."""
@@ -99,6 +138,8 @@ class Observers:
                 observer(event)
             except Exception:
                 self._observers.remove(observer)
+                import logging  # batches of a `ModelManager` do without
+
                 logging.getLogger(__name__).exception(
                     "an observer raised and was dropped", extra={"action": "observer_dropped"}
                 )

@@ -2,15 +2,16 @@
 
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
-from pyrmute_tasks.engine.events import Event, Observer, Observers, SlotsChanged
-from pyrmute_tasks.engine.job_report import JobReport, JobState, JobTally
+from pyrmute_tasks.engine.events import Event, SlotsChanged
+from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.pipeline import ChunkExecutor, Sink, Window, run_ordered
+from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.wire.frames import FrameKind
@@ -67,33 +68,28 @@ class Job(Generic[In, Out, Delivered]):
     ended, then removes its traces, in this order.
 
     Args:
-        job_id: The job's id.
+        run: Tells and counts the job's events; begun with the job, and ended with it.
         source: The source of its chunks.
         sink: Converts outcomes for delivery.
         executor: Runs the chunks; entered and left with the job.
         window: Upper bound of what is in flight; None for the default for the slots, shared by
             the jobs of a queue.
-        observers: Called with the job's events.
-        on_end: Called with the report when the job has ended.
     """
 
     def __init__(
         self,
-        job_id: str,
+        run: Run,
         source: Source[In],
         sink: Sink[Out, Delivered],
         executor: JobExecutor[In, Out],
         *,
         window: Window | None = None,
-        observers: tuple[Observer, ...] = (),
-        on_end: Callable[[JobReport], None],
     ) -> None:
-        self._tally = JobTally(job_id)
+        self._run = run
+        run.tell.add(source)
         self._executor = executor
         self._window = window
         self._slots = 0
-        self._tell = Observers((self._tally, source, *observers))
-        self._on_end = on_end
         self._source, self._sink = source, sink
         self._stream = self._delivered()
         self._pid = os.getpid()
@@ -101,7 +97,7 @@ class Job(Generic[In, Out, Delivered]):
     def __enter__(self) -> Self:
         """Register the job with its executor."""
         self._executor.__enter__()
-        self._tally.begin()
+        self._run.begin()
         return self
 
     def __exit__(
@@ -122,7 +118,7 @@ class Job(Generic[In, Out, Delivered]):
     @property
     def report(self) -> JobReport:
         """The job's report so far."""
-        return self._tally.report()
+        return self._run.report
 
     def outcomes(self) -> Generator[Outcome[Delivered], None, None]:
         """Return the outcomes, in order; see `run_ordered`."""
@@ -134,19 +130,19 @@ class Job(Generic[In, Out, Delivered]):
             self._executor,
             self._window_now,
             sink=self._sink,
-            observers=self._tell,
+            observers=self._run.tell,
         )
         with closing(stream):
             for outcome in stream:
                 yield outcome
                 # Delivered only now: a consumer that leaves before this cancels the job.
-                self._tally.failure = outcome.failure
+                self._run.tally.failure = outcome.failure
 
     def _window_now(self) -> Window:
         slots = self._executor.slots
         if slots != self._slots:
             self._slots = slots
-            self._tell(SlotsChanged(slots))
+            self._run.tell(SlotsChanged(slots))
         jobs = self._executor.jobs
         share = Window.for_slots(slots, jobs)
         if self._window is None:
@@ -155,19 +151,14 @@ class Job(Generic[In, Out, Delivered]):
         return self._window if jobs == 1 else self._window.at_most(share)
 
     def _end(self, kind: type[BaseException] | None) -> None:
-        if kind is not None:
-            state = JobState.FAILED if issubclass(kind, Exception) else JobState.CANCELLED
-        else:
-            state = JobState.FAILED if self._tally.failure else JobState.SUCCEEDED
-        self._tally.end(state)
+        self._run.end(kind)
         report = self.report
-        self._on_end(report)
         log(
             logging.INFO,
             "job_ended",
             "a job has ended",
             job=report.job,
-            state=state.value,
+            state=report.state.value,
             records=report.records,
             wasted_chunks=report.wasted_chunks,
             seconds=round(report.seconds, 3),

@@ -1,24 +1,15 @@
-"""A job's state, the tally of its events, and its report."""
+"""A job's state, and its report."""
 
 import enum
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from pyrmute_tasks.engine.events import (
-    ChunkDelivered,
-    ChunkDiscarded,
-    ChunkSettled,
-    ChunkSubmitted,
-    Event,
-)
 from pyrmute_tasks.errors import JobError
 from pyrmute_tasks.failures import RecordFailure
 
-__all__ = ["JobReport", "JobState", "JobTally"]
+__all__ = ["JobReport", "JobState"]
 
 
 class JobState(enum.StrEnum):
@@ -65,7 +56,7 @@ class JobReport:
         job: The job's id.
         state: Its state, final once it has ended.
         records: Records delivered.
-        chunks: Chunks delivered.
+        chunks: Chunks delivered; 0 for a batch in the caller's thread.
         wasted_chunks: Chunks submitted behind the one whose error ended the job.
         seconds: Wall time since the job began, without starting workers.
         chunks_by_worker: Chunks settled, by worker.
@@ -87,64 +78,3 @@ class JobReport:
     def records_per_s(self) -> float:
         """Records delivered per second of wall time."""
         return self.records / self.seconds if self.seconds else 0.0
-
-
-@dataclass
-class JobTally:
-    """Counts a job's events; an `Observer`.
-
-    Attributes:
-        job: The job's id.
-        failure: The record that ended it, if one did.
-    """
-
-    job: str
-    clock: Callable[[], float] = time.monotonic
-    state: JobState = JobState.PENDING
-    records: int = 0
-    chunks: int = 0
-    submitted_chunks: int = 0
-    delivered_bytes: int = 0
-    wasted_chunks: int = 0
-    by_worker: Counter[str] = field(default_factory=Counter)
-    failure: RecordFailure | None = None
-    _began: float = 0.0
-    _ended: float = 0.0
-
-    def begin(self) -> None:
-        """Start the clock."""
-        self.state = self.state.to(JobState.RUNNING)
-        self._began = self.clock()
-
-    def end(self, state: JobState) -> None:
-        """Record the end of the job."""
-        self.state = self.state.to(state)
-        self._ended = self.clock()
-
-    def __call__(self, event: Event, /) -> None:
-        """Count `event`."""
-        match event:
-            case ChunkSubmitted():
-                self.submitted_chunks += 1
-            case ChunkSettled(worker=worker):
-                self.by_worker[worker] += 1
-            case ChunkDelivered(count=count, size_bytes=size_bytes):
-                self.chunks += 1
-                self.records += count
-                self.delivered_bytes += size_bytes
-            case ChunkDiscarded():
-                self.wasted_chunks += 1
-
-    def report(self) -> JobReport:
-        """Return the counts so far."""
-        until = self._ended or self.clock()
-        return JobReport(
-            self.job,
-            self.state,
-            self.records,
-            self.chunks,
-            self.wasted_chunks,
-            until - self._began if self._began else 0.0,
-            MappingProxyType(dict(self.by_worker)),
-            self.failure,
-        )

@@ -1,27 +1,13 @@
 """A job's spec, which is sent to the workers."""
 
 import enum
-import secrets
 from dataclasses import dataclass
-from typing import Final
 
 from pyrmute_tasks.errors import FrameError
 from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.wire.frames import Compression, FrameKind, pack, unpack
 
-__all__ = ["JobSpec", "OnCodeMismatch", "new_job_id"]
-
-_ID_BYTES: Final = 4
-_UNIQUE_ID_BYTES: Final = 8
-
-
-def new_job_id(*, unique: bool = False) -> str:
-    """Return a new job id: eight hex digits, short enough to read aloud.
-
-    Args:
-        unique: Return 16 digits, so that what is signed for one job never fits another.
-    """
-    return secrets.token_hex(_UNIQUE_ID_BYTES if unique else _ID_BYTES)
+__all__ = ["JobSpec", "OnCodeMismatch"]
 
 
 class OnCodeMismatch(enum.StrEnum):

@@ -80,12 +80,26 @@ class Window:
         Four chunks a slot keep a slot busy while its last outcome travels, and let it run ahead of
         a sibling that is four times slower. Jobs share them, so that a new one does not wait for a
         window of each.
+
+        Args:
+            slots: Chunks that run at a time.
+            jobs: Jobs that share them.
+
+        Returns:
+            The window.
         """
         chunks = min(max(_CHUNKS_PER_SLOT * slots, _MIN_CHUNKS), _MAX_CHUNKS)
         return cls(chunks=-(-chunks // jobs), size_bytes=-(-_MAX_BYTES // jobs))
 
     def at_most(self, other: "Window") -> "Window":
-        """Return what both allow."""
+        """Return what both allow.
+
+        Args:
+            other: Another window.
+
+        Returns:
+            The smaller of each bound.
+        """
         return Window(min(self.chunks, other.chunks), min(self.size_bytes, other.size_bytes))
 
 

@@ -46,6 +46,9 @@ def in_thread(records: Iterable[Record]) -> ThreadedSource[Record]:
     Args:
         records: Must not depend on the thread, as a cursor of sqlite3 or a connection of Django.
 
+    Returns:
+        The records, to be given to a batch call.
+
     Example:
         ```python
         records = in_thread(consumer.messages())
@@ -149,13 +152,16 @@ class ConvertedReader(Generic[Made]):
     Args:
         reader: Source of the items.
         convert: Converts an item.
-        first: An item that was read before.
+        first: An item that was read before, if any.
     """
 
     def __init__(
-        self, reader: ThreadedReader[Item], convert: Callable[[Item], Made], first: Item
+        self,
+        reader: ThreadedReader[Item],
+        convert: Callable[[Item], Made],
+        first: Item | None = None,
     ) -> None:
-        self._first: list[Any] = [first]
+        self._first: list[Any] = [] if first is None else [first]
         self._reader: ThreadedReader[Any] = reader
         self._convert: Callable[[Any], Made] = convert
 
@@ -163,6 +169,14 @@ class ConvertedReader(Generic[Made]):
         """Return the next item, or None after `timeout_s`; like `ThreadedReader.poll`."""
         item = self._first.pop() if self._first else self._reader.poll(timeout_s)
         return None if item is None else self._convert(item)
+
+    def __iter__(self) -> Iterator[Made]:
+        return self
+
+    def __next__(self) -> Made:
+        found = self.poll()
+        assert found is not None  # as above
+        return found
 
     def close(self) -> None:
         """Close the reader."""

@@ -13,9 +13,11 @@ from pyrmute_tasks.engine.batch_arguments import check_chunk_size
 from pyrmute_tasks.engine.chunk_sizes import ChunkSizer
 from pyrmute_tasks.engine.chunks import Chunk, Origin, Outcome
 from pyrmute_tasks.engine.events import Event
+from pyrmute_tasks.engine.threaded_sources import ConvertedReader, ThreadedReader
 from pyrmute_tasks.errors import ConfigurationError, FrameTooLargeError
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.hooks import HookSet
+from pyrmute_tasks.io.open_files import OpenSource, SourceFile
 from pyrmute_tasks.ranges.lines import BOM, drop_blank_lines, is_blank
 from pyrmute_tasks.wire.frames import Compression, Frame, FrameKind, encode_frame
 
@@ -54,7 +56,7 @@ class JsonlSource:
     a line.
 
     Args:
-        path: The file.
+        source: The file's path, or the open file, which is read from where it stands.
         chunk_size: Records a chunk, exactly; None goes by size and time.
         window_bytes: Size of the window that is to hold enough chunks for all slots; 0 if
             there is none.
@@ -68,39 +70,56 @@ class JsonlSource:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        source: SourceFile,
         chunk_size: int | None = None,
         window_bytes: int = 0,
         compression: Compression = Compression.NONE,
     ) -> None:
-        self._path = Path(path)
+        self._open: OpenSource | None = None
+        if isinstance(source, (str, os.PathLike)):
+            self._name = str(Path(source))
+        else:
+            self._open = OpenSource(source)
+            self._name = self._open.name
+        self._may_block = self._open is not None and self._open.may_block
         self._chunk_size = check_chunk_size(chunk_size) if chunk_size is not None else None
         self._sizer = ChunkSizer(_FIRST_BYTES, _MOST_BYTES, window_bytes)
         self._compression = compression
         self._long_line = b""  # read, and not handed out yet
-        self.bytes_read = 0
-        self.size_bytes = check_source(self._path)
+        self.bytes_read: int = 0
+        self.size_bytes: int | None = (
+            self._open.left_bytes if self._open else check_source(self._name)
+        )
 
-    def chunks(self) -> Generator[Chunk[bytes], None, None]:
-        """Yield the file's chunks as lines frames, reading no further than asked.
+    def chunks(self) -> Generator[Chunk[bytes], None, None] | ConvertedReader[Chunk[bytes]]:
+        """Return the file's chunks, read no further than asked.
+
+        A pipe, or another open file that may block, is read in a thread of its own.
+        """
+        if self._may_block:
+            return ConvertedReader(ThreadedReader(self._cut), _unchanged)
+        return self._cut()
+
+    def _cut(self) -> Generator[Chunk[bytes], None, None]:
+        """Yield the file's chunks as lines frames.
 
         Raises:
             ConfigurationError: If the file cannot be read any more.
         """
         start = index = 0
         line = 1
-        with _errors_told(self._path), self._path.open("rb") as file:
-            if file.read(len(BOM)) != BOM:
-                file.seek(0)
+        with _errors_told(self._name), self._opened() as file:
             while block := self._read(file):
-                self.bytes_read = file.tell()
+                if not self.bytes_read:
+                    block = block.removeprefix(BOM) or b"\n"
+                self.bytes_read += len(block)
                 if not block.endswith(b"\n"):
                     block += b"\n"
                 lines = block.count(b"\n")
                 kept, blank = drop_blank_lines(block)
                 count = lines - len(blank)
                 if count:
-                    origin = Origin(str(self._path), line, blank)
+                    origin = Origin(self._name, line, blank)
                     frame = self._framed(kept, start, count, origin)
                     self._sizer.cut(index, len(kept))
                     yield Chunk(index, start, count, frame, len(frame), origin)
@@ -122,7 +141,12 @@ class JsonlSource:
                 error.add_note(f"record {start} ({error.record_source})")
             raise
 
-    def _read(self, file: IO[bytes]) -> bytes:
+    def _opened(self) -> contextlib.AbstractContextManager[IO[bytes] | OpenSource]:
+        if self._open is not None:
+            return contextlib.nullcontext(self._open)
+        return open(self._name, "rb")
+
+    def _read(self, file: IO[bytes] | OpenSource) -> bytes:
         if self._chunk_size is None:
             return self._read_bytes(file)
         lines: list[bytes] = []
@@ -134,13 +158,16 @@ class JsonlSource:
                 break
         return b"".join(lines)
 
-    def _read_bytes(self, file: IO[bytes]) -> bytes:
+    def _read_bytes(self, file: IO[bytes] | OpenSource) -> bytes:
         """Read a block that ends with a line; a very long line is a block of its own."""
         if self._long_line:
             block, self._long_line = self._long_line, b""
             return block
-        block = file.read(self._sizer.next_bytes(self.size_bytes - self.bytes_read))
-        rest = file.readline()
+        left = None if self.size_bytes is None else max(0, self.size_bytes - self.bytes_read)
+        block = file.read(self._sizer.next_bytes(left))
+        # Whole lines of a pipe must not wait for the next one.
+        is_whole = self._may_block and block.endswith(b"\n")
+        rest = b"" if is_whole else file.readline()
         end = block.rfind(b"\n") + 1
         if len(rest) <= _LONG_LINE_BYTES or not end:
             return block + rest
@@ -173,6 +200,10 @@ class JsonlSink:
         self._hooks.merge(outcome.counts)
         failures = tuple(_located(failure, chunk) for failure in outcome.failures)
         return replace(outcome, failures=failures)
+
+
+def _unchanged(chunk: Chunk[bytes]) -> Chunk[bytes]:
+    return chunk
 
 
 def _located(failure: RecordFailure, chunk: Chunk[None]) -> RecordFailure:

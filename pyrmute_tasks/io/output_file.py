@@ -20,6 +20,7 @@ from typing import IO, Final, Self, TypeAlias
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.io.copying import append
 from pyrmute_tasks.io.job_folder import JobFolder
+from pyrmute_tasks.io.open_files import OpenOutput, SourceFile, TargetFile, refuse_same_file
 from pyrmute_tasks.io.output_lock import OutputLock
 from pyrmute_tasks.io.output_place import (
     Place,
@@ -37,17 +38,17 @@ _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 
 
 def open_output(
-    target: str | os.PathLike[str],
+    target: TargetFile,
     *,
     job: str,
-    source: str | os.PathLike[str] | None = None,
+    source: SourceFile | None = None,
     overwrite: bool = True,
     keep_partial: bool = False,
 ) -> "Output":
     """Return the output at `target`, to be entered before the job begins.
 
     Args:
-        target: Where to write.
+        target: Where to write: a path, or an open file.
         job: The job's id, for other runs that want to write there.
         source: The file that is read, which must be another one.
         overwrite: Replace a file that exists.
@@ -56,7 +57,12 @@ def open_output(
     Raises:
         ConfigurationError: If it cannot be written, or must not be.
     """
-    place = check_output(target, source=source, overwrite=overwrite)
+    path = source if isinstance(source, (str, os.PathLike)) else None
+    if source is not None and (path is None or not isinstance(target, (str, os.PathLike))):
+        refuse_same_file(source, target)
+    if not isinstance(target, (str, os.PathLike)):
+        return OpenOutput(target)
+    place = check_output(target, source=path, overwrite=overwrite)
     if place.is_stream:
         return OutputStream(target, place)
     return OutputFile(target, place, job, overwrite=overwrite, keep_partial=keep_partial)
@@ -321,7 +327,7 @@ class OutputStream:
         os.close(self._descriptor)
 
 
-Output: TypeAlias = OutputFile | OutputStream
+Output: TypeAlias = OutputFile | OutputStream | OpenOutput
 """Where the lines of a job go."""
 
 

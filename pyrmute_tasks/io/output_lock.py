@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from pyrmute_tasks.errors import ConfigurationError, OutputInUseError, printable
+from pyrmute_tasks.processes import is_alive, place_here, start_of
 
 __all__ = ["BEAT_EVERY_S", "SILENT_S", "OutputLock"]
 
@@ -38,7 +39,6 @@ _LONGEST_NAME_BYTES: Final = 180  # file systems allow 255, and a token and endi
 _MOST_BYTES: Final = 4096
 _TRIES: Final = 50
 _TRY_EVERY_S: Final = 0.01
-_START_FIELD: Final = 18  # of /proc/<pid>/stat, behind the state
 _FOLDERS: Final = {"parts", "staged"}
 _BRIEF: Final = {"lock", "stale"}
 _NO_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
@@ -74,7 +74,7 @@ class _Holder:
 
     @property
     def is_gone(self) -> bool:
-        return not _is_alive(self.pid, self.started)
+        return not is_alive(self.pid, self.started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class _Found:
     touched_ns: int
 
     def belongs_to_nobody(self, now_ns: int) -> bool:
-        if self.holder is not None and self.holder.place == _place():
+        if self.holder is not None and self.holder.place == place_here():
             return self.holder.is_gone
         return now_ns - self.touched_ns > SILENT_S * 1e9
 
@@ -103,7 +103,7 @@ class OutputLock:
     """
 
     def __init__(self, target: Path, job: str) -> None:
-        self.token = secrets.token_hex(_TOKEN_BYTES)
+        self.token: str = secrets.token_hex(_TOKEN_BYTES)
         self._directory = target.parent
         self._stem = _stem(target.name)
         self._path = self._directory / f".{self._stem}.lock"
@@ -179,9 +179,9 @@ class OutputLock:
             self.token,
             self._job,
             socket.gethostname(),
-            _place(),
+            place_here(),
             self._pid,
-            _start_of(self._pid),
+            start_of(self._pid),
             time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         )
         return json.dumps(asdict(holder)).encode() + b"\n"
@@ -339,36 +339,3 @@ def _read_holder(data: bytes) -> _Holder | None:
         return None
     is_sound = all(type(getattr(holder, field.name)) is field.type for field in fields(_Holder))
     return holder if is_sound else None
-
-
-# --- processes ------------------------------------------------------------------------------
-
-
-def _place() -> str:
-    """Return what tells this kernel's process ids, as seen here, from all others."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # not Linux
-        return socket.gethostname()
-
-
-def _is_alive(pid: int, started: str) -> bool:
-    """Whether the process is there that had this id when it started then."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    return _start_of(pid) in {started, ""}
-
-
-def _start_of(pid: int) -> str:
-    """Return when a process started, in ticks since the boot; empty if nobody tells."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""
-    state, *rest = text.rpartition(")")[2].split()
-    return "ended" if state in "ZX" else rest[_START_FIELD]

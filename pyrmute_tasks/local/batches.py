@@ -12,6 +12,7 @@ from typing import Any, Final
 from pyrmute_tasks.engine.batch_arguments import check_workers
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookSet, use_hooks
+from pyrmute_tasks.local.runs import LocalRun
 from pyrmute_tasks.plans.plan import MigrationPlan, Wanted
 
 __all__ = ["KEPT", "Parallelism", "migrate_all", "migrate_lazily", "nonempty"]
@@ -43,7 +44,11 @@ class Parallelism:
 
 
 def migrate_all(
-    get_plan: Callable[[], MigrationPlan], records: Iterable[Any], wanted: Wanted, hooks: HookSet
+    get_plan: Callable[[], MigrationPlan],
+    records: Iterable[Any],
+    wanted: Wanted,
+    hooks: HookSet,
+    run: LocalRun | None = None,
 ) -> list[Any]:
     """Migrate records one after another.
 
@@ -52,23 +57,26 @@ def migrate_all(
         records: The source; each record is read when the one before it is done.
         wanted: The results to return.
         hooks: The manager's.
+        run: The call's run, if somebody watches it; entered.
 
     Raises:
         BaseException: The error of the first failing record, or the source's.
     """
-    source = nonempty(records)
+    source = nonempty(records if run is None else run.watched(records))
     if source is None:
         return []
     plan = get_plan()
     with use_hooks(hooks.observers()):
         done, failure = plan.run(source, wanted.output(plan))
+    if run is not None:
+        run.note(len(done), failure)
     if failure is not None:
         raise failure.exception()
     return done
 
 
 def migrate_lazily(
-    get_migrate: Callable[[], Callable[[Any], Any]], records: Iterable[Any]
+    get_migrate: Callable[[], Callable[[Any], Any]], records: Iterable[Any], run: LocalRun
 ) -> Generator[Any, None, None]:
     """Migrate records one by one, on demand.
 
@@ -76,22 +84,29 @@ def migrate_lazily(
         get_migrate: Returns the function that migrates one record; called for each, so that
             registrations made meanwhile apply to the next one.
         records: The source; closed at the end.
+        run: The call's run, begun with the first record and ended with the stream.
     """
-    source = iter(records)
-    try:  # a generator's context manager would set attributes of the exception
-        for index, record in enumerate(source):
-            try:
-                output = get_migrate()(record)
-            except BaseException as error:
-                failure = RecordFailure.of(index, Stage.STEP, "", error)
-            else:
-                yield output
-                continue
-            raise failure.exception()
-    finally:
-        close = getattr(source, "close", None)
-        if close is not None:
-            close()
+    source = iter(run.watched(records))
+    tally, index, failure = run.tally, 0, None
+    run.begin()
+    with run:  # and no generator's context manager, which would set attributes of the exception
+        try:
+            for record in source:
+                try:
+                    output = get_migrate()(record)
+                except BaseException as error:
+                    failure = RecordFailure.of(index, Stage.STEP, "", error)
+                else:
+                    yield output
+                    index += 1
+                    tally.records = index
+                    continue
+                raise failure.exception()
+        finally:
+            run.note(index, failure)
+            close = getattr(source, "close", None)
+            if close is not None:
+                close()
 
 
 def nonempty(records: Iterable[Any]) -> Iterable[Any] | None:

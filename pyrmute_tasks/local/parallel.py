@@ -17,6 +17,7 @@ from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.hooks import HookCounts, HookSet, use_hooks
 from pyrmute_tasks.local.batches import KEPT, Parallelism, nonempty
 from pyrmute_tasks.local.executors import ProcessExecutor, ThreadExecutor, pack_or_pickle
+from pyrmute_tasks.local.runs import LocalRun
 from pyrmute_tasks.plans.codegen import Output, OutputKind
 from pyrmute_tasks.plans.plan import MigrationPlan, Result, Wanted
 from pyrmute_tasks.registry import is_loading, load_attribute
@@ -31,6 +32,7 @@ def migrate_parallel(
     hooks: HookSet,
     parallelism: Parallelism,
     locate: Callable[[], str],
+    run: LocalRun,
 ) -> list[Any]:
     """Migrate records in threads or processes.
 
@@ -41,6 +43,7 @@ def migrate_parallel(
         hooks: The manager's.
         parallelism: The threads or processes.
         locate: Returns the manager's name, for processes that must import it.
+        run: The call's run, entered.
 
     Raises:
         BaseException: The error of the first failing record.
@@ -49,8 +52,9 @@ def migrate_parallel(
     found = nonempty(records)
     if found is None:
         return []
-    run = _in_processes if parallelism.use_processes else _in_threads
-    return run(get_plan(), found, wanted, hooks, parallelism.workers, locate)
+    run.begin()
+    migrate = _in_processes if parallelism.use_processes else _in_threads
+    return migrate(get_plan(), found, wanted, hooks, parallelism.workers, locate, run)
 
 
 _CHUNKS_PER_WORKER: Final = 4  # so that one slow chunk does not leave the others idle
@@ -72,13 +76,17 @@ def _gather(
     executor: ChunkExecutor[Any, Any],
     workers: int,
     sink: Sink[Any, list[Any]],
+    run: LocalRun,
 ) -> list[Any]:
     window = Window.for_slots(workers)
     done: list[Any] = []
-    for outcome in run_ordered(chunks, executor, lambda: window, sink=sink):
+    failure = None
+    for outcome in run_ordered(chunks, executor, lambda: window, sink=sink, observers=run.tell):
         done += outcome.outputs
-        for failure in outcome.failures:
-            raise failure.exception()
+        failure = outcome.failure  # only the last one has any
+    if failure is not None:
+        run.tally.failure = failure
+        raise failure.exception()
     return done
 
 
@@ -103,6 +111,7 @@ def _in_threads(
     hooks: HookSet,
     workers: int,
     _: Callable[[], str],
+    call: LocalRun,
 ) -> list[Any]:
     output = wanted.output(plan)
 
@@ -114,7 +123,7 @@ def _in_threads(
     kept = records if type(records) in KEPT else map(_copied, records)
     with ThreadExecutor(run, workers) as executor:
         chunks = cut_records(kept, _sizes(records, workers))
-        return _gather(chunks, executor, workers, _CountingSink(hooks))
+        return _gather(chunks, executor, workers, _CountingSink(hooks), call)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +154,7 @@ def _in_processes(
     hooks: HookSet,
     workers: int,
     locate: Callable[[], str],
+    run: LocalRun,
 ) -> list[Any]:
     if is_loading():
         raise ConfigurationError(
@@ -157,7 +167,7 @@ def _in_processes(
 
     with ProcessExecutor(_start_worker, argument, workers, context) as executor:
         chunks = cut_records(pack_each(records, pack_or_pickle), _sizes(records, workers))
-        return _gather(chunks, executor, workers, _ConvertingSink(plan, wanted, hooks))
+        return _gather(chunks, executor, workers, _ConvertingSink(plan, wanted, hooks), run)
 
 
 @dataclass(frozen=True, slots=True)

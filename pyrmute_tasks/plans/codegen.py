@@ -64,7 +64,9 @@ class Generated:
     source: str
 
 
-def generate(title: str, name: str, calls: Sequence[Call], output: Output) -> Generated:
+def generate(
+    title: str, name: str, calls: Sequence[Call], output: Output, *, migrated: bool = False
+) -> Generated:
     """Generate the functions that pass records through `calls`.
 
     Args:
@@ -72,9 +74,10 @@ def generate(title: str, name: str, calls: Sequence[Call], output: Output) -> Ge
         name: The model's name, for errors.
         calls: The functions to call with each record, in order.
         output: The form of the outputs.
+        migrated: The records are outputs of steps, and not a caller's.
     """
     names: dict[str, Any] = {}
-    parts = [_read()] if output.kind is OutputKind.LINES else []
+    parts = [] if migrated else [_read() if output.kind is OutputKind.LINES else _convert()]
     for number, call in enumerate(calls, 1):
         names[f"step_{number}"], names[f"blame_{number}"] = call.function, CallErrors(name, call)
         parts.append(_call_step(number, call, "data" if number > 1 else "record"))
@@ -131,6 +134,12 @@ def _read() -> _Part:
         stopped="unreadable(record, error)",
         raised="no_json(record, error)",
         check=_Check("type(record) is not dict", "no_object(record)", "foreign(record)"),
+    )
+
+
+def _convert() -> _Part:
+    return _Part(
+        "if type(record) is not dict: record = as_record(record)", stopped="unconverted(error)"
     )
 
 

@@ -10,6 +10,7 @@ from pyrmute_tasks.errors import InvalidRecordError, MigrationError
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.plans.steps import Step
 from pyrmute_tasks.pydantic_internals import json_error_text
+from pyrmute_tasks.records import as_record
 from pyrmute_tasks.registry import MigrationFunc
 
 __all__ = ["HELPERS", "Call", "CallErrors", "Interruption", "Stopped"]
@@ -126,6 +127,10 @@ def _foreign(value: object) -> Stopped:
     return _stopped(Stage.DECODE, "", _not_an_object(value))
 
 
+def _unconverted(error: BaseException) -> Stopped:
+    return _stopped(Stage.DECODE, "", error)
+
+
 def _invalid(error: BaseException) -> Stopped:
     return _stopped(Stage.VALIDATE, "", error)
 
@@ -169,6 +174,8 @@ HELPERS: Final[dict[str, Any]] = {
     "from_json": pydantic_core.from_json,
     "newline": b"\n",
     "dump": _dump,
+    "as_record": as_record,
+    "unconverted": _unconverted,
     "unreadable": _unreadable,
     "foreign": _foreign,
     "no_json": _not_json,

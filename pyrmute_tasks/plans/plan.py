@@ -24,6 +24,7 @@ from pyrmute_tasks.plans.codegen_helpers import Call
 from pyrmute_tasks.plans.fingerprint.reachable import ReachedCode
 from pyrmute_tasks.plans.garbage_collection import rare_collections
 from pyrmute_tasks.plans.steps import Hop, Step, StepCompiler
+from pyrmute_tasks.records import RecordLike
 from pyrmute_tasks.registry import ModelData, Registry
 from pyrmute_tasks.versions import ModelVersion
 
@@ -77,6 +78,12 @@ class MigrationPlan:
         """Return this plan with its steps retried as `retry` says.
 
         The fingerprint stays: retries do not change a step's result.
+
+        Args:
+            retry: Which exceptions to retry, and how.
+
+        Returns:
+            Another plan.
         """
         steps = tuple(replace(step, function=retry.wrap(step.function)) for step in self.steps)
         return replace(self, steps=steps)
@@ -84,11 +91,24 @@ class MigrationPlan:
     # --- one record ---------------------------------------------------------------------
 
     def migrating(self, output: Output) -> Callable[[Any], Any]:
-        """Return the function that migrates one record and raises like a plain loop."""
+        """Return the function that migrates one record and raises like a plain loop.
+
+        Args:
+            output: The form of its result.
+
+        Returns:
+            The function.
+        """
         return self._functions(output).one
 
-    def migrate_one(self, record: ModelData) -> ModelData:
+    def migrate_one(self, record: RecordLike) -> ModelData:
         """Run the steps over one record.
+
+        Args:
+            record: The record.
+
+        Returns:
+            The last step's dict.
 
         Raises:
             MigrationError: If a step raises.
@@ -100,6 +120,13 @@ class MigrationPlan:
     def validate_one(self, data: ModelData, model: type[Model]) -> Model:
         """Validate one migrated record.
 
+        Args:
+            data: The migrated record.
+            model: The class to validate it with.
+
+        Returns:
+            The model.
+
         Raises:
             ValidationError: If it is not valid.
         """
@@ -110,19 +137,44 @@ class MigrationPlan:
     def run(self, records: Iterable[Any], output: Output, start: int = 0) -> Result:
         """Migrate `records` in order; the first has index `start`.
 
+        Args:
+            records: The records.
+            output: The form of the outputs.
+            start: Index of the first record.
+
+        Returns:
+            The outputs before the first failing record, and its failure.
+
         Raises:
             BaseException: Only from reading the records.
         """
         return self._collect(self._functions(output), records, start)
 
-    def migrate(self, records: Iterable[ModelData], start: int = 0) -> Result:
-        """Run the steps over `records`; otherwise like `run`."""
+    def migrate(self, records: Iterable[RecordLike], start: int = 0) -> Result:
+        """Run the steps over `records`; otherwise like `run`.
+
+        Args:
+            records: The records.
+            start: Index of the first record.
+
+        Returns:
+            The outputs before the first failing record, and its failure.
+        """
         return self.run(records, DATA, start)
 
     def validate(
         self, data: Iterable[ModelData], start: int = 0, model: type[BaseModel] | None = None
     ) -> Result:
-        """Validate migrated records against `model`, by default the target's class."""
+        """Validate migrated records against `model`, by default the target's class.
+
+        Args:
+            data: The migrated records.
+            start: Index of the first one.
+            model: The class to validate with; None for the target's.
+
+        Returns:
+            The models before the first invalid record, and its failure.
+        """
         output = Output(OutputKind.MODELS, model or self.target)
         return self._collect(self._functions(output, migrated=True), data, start)
 
@@ -169,14 +221,14 @@ class MigrationPlan:
         if key not in self._generated:
             calls = [] if migrated else self._calls()
             title = f"pyrmute-tasks: {self}"
-            self._generated[key] = generate(title, self.name, calls, output)
+            self._generated[key] = generate(title, self.name, calls, output, migrated=migrated)
         return self._generated[key]
 
     def _calls(self) -> list[Call]:
         calls = [Call(step.function, step) for step in self.steps]
         if not self.observe or not calls:
             return calls
-        run = generate(f"pyrmute-tasks: {self}", self.name, calls, DATA).one
+        run = generate(f"pyrmute-tasks: {self}", self.name, calls, DATA, migrated=True).one
         watched = observed(self.name, self.from_version, self.to_version, run)
         return [Call(watched, self.steps[-1], wraps=False)]
 

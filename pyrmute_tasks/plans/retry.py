@@ -9,9 +9,9 @@ import copy
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Final, Self, cast
 
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.failures import causes_of
@@ -38,14 +38,23 @@ class Retry:
 
     Raises:
         ConfigurationError: If `on` is empty, or a number is out of range.
+
+    Example:
+        ```python
+        retry = Retry(on=[ConnectionError, TimeoutError], attempts=5)
+        migrator = Migrator.embedded("my_app.models:manager", retry=retry)
+        ```
     """
 
-    on: tuple[type[Exception] | str, ...]
+    on: Sequence[type[Exception] | str]
     attempts: int = 4
     first_wait_s: float = 0.2
     max_wait_s: float = 10.0
 
     def __post_init__(self) -> None:
+        if isinstance(self.on, str):
+            raise ConfigurationError(f"on= is a list of exceptions: on=['{self.on}']")
+        object.__setattr__(self, "on", tuple(self.on))
         if not self.on:
             raise ConfigurationError("retry on which exceptions? name at least one class in on=")
         for kind in self.on:
@@ -64,7 +73,14 @@ class Retry:
         return frozenset(kind if isinstance(kind, str) else _name_of(kind) for kind in self.on)
 
     def wait_s(self, tries: int) -> float:
-        """Return the wait after this many failed tries."""
+        """Return the wait after this many failed tries.
+
+        Args:
+            tries: How often it has failed.
+
+        Returns:
+            The wait.
+        """
         longest = min(self.max_wait_s, self.first_wait_s * 2.0 ** (tries - 1))
         return longest * random.uniform(0.5, 1.0)
 
@@ -76,6 +92,13 @@ class Retry:
         The first try gets the record itself, so nothing differs while no step fails. A failed try
         may have changed it, so each retry gets a copy of the original; or the record itself, if it
         holds something that cannot be copied.
+
+        Args:
+            function: The step.
+            sleep: Waits between tries.
+
+        Returns:
+            The step that retries.
         """
         names = self.names
 
@@ -101,18 +124,30 @@ class Retry:
 
         return step
 
-    def to_wire(self) -> list[Any]:
-        """Return the retry as plain values."""
+    def to_wire(self) -> list[object]:
+        """Return the retry as plain values.
+
+        Returns:
+            The values.
+        """
         return [sorted(self.names), self.attempts, self.first_wait_s, self.max_wait_s]
 
     @classmethod
-    def from_wire(cls, data: list[Any]) -> Self:
+    def from_wire(cls, data: list[object]) -> Self:
         """Rebuild from `to_wire`'s values; classes stay names, so nothing is imported.
+
+        Args:
+            data: The values.
+
+        Returns:
+            The retry.
 
         Raises:
             ValueError: If it is something else.
         """
-        names, attempts, first_wait_s, max_wait_s = data
+        names, attempts, first_wait_s, max_wait_s = cast(
+            "tuple[list[str], int, float, float]", data
+        )
         return cls(
             on=tuple(names), attempts=attempts, first_wait_s=first_wait_s, max_wait_s=max_wait_s
         )

@@ -1,16 +1,17 @@
 """pyrmute's source distribution, whose documentation and examples the tests run.
 
-pip fetches it, as its configuration says, into the user's cache folder; nothing of it is in this
-repository. It is executed, so its hash is known beforehand.
+pip fetches it, as its configuration says, into `.cache/`, which git ignores; nothing of it is in
+the repository. It is executed, so its hash is known beforehand.
 """
 
-import os
 import subprocess
 import sys
 import tarfile
 import tempfile
 from pathlib import Path
 from typing import Final
+
+from tests.conftest import ROOT
 
 __all__ = ["VERSION", "NotFetchedError", "fetch"]
 
@@ -28,8 +29,7 @@ def fetch() -> Path:
     Raises:
         NotFetchedError: If that fails.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "pyrmute-tasks-tests" / f"pyrmute-{VERSION}-{_SHA256[:8]}"
+    folder = ROOT / ".cache" / f"pyrmute-{VERSION}-{_SHA256[:8]}"
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:

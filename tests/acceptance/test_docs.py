@@ -6,7 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -84,7 +84,6 @@ def start_a_worker(arguments: list[str], directory: Path, fleet: EmbeddedFleet) 
     url = fleet.settings.broker_url
     arguments = [url if part.startswith("redis://") else part for part in arguments]
     store = Store(fleet.settings)
-    before = len(store.workers())
     process = subprocess.Popen(
         [sys.executable, "-m", "pyrmute_tasks", *arguments],
         cwd=directory,
@@ -94,7 +93,8 @@ def start_a_worker(arguments: list[str], directory: Path, fleet: EmbeddedFleet) 
         start_new_session=True,
     )
     try:
-        wait_until(lambda: len(store.workers()) == before + 1, "the worker is ready")
+        mark = f":{process.pid}-"
+        wait_until(lambda: any(mark in each.name for each in store.workers()), "it is ready")
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -114,13 +114,19 @@ RUNNERS: dict[tuple[str, ...], Callable[[list[str], Path, EmbeddedFleet], None]]
 }
 
 
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[EmbeddedFleet]:
+    """Where the documented workers may come and go; it needs none of its own."""
+    with EmbeddedFleet(f"{ROOT}/examples/flights.py:manager", 0, Settings()) as fleet:
+        yield fleet
+
+
 @pytest.mark.parametrize("page", pages("console"), ids=name)
-def test_commands_work(page: Path, tmp_path: Path) -> None:
+def test_commands_work(page: Path, tmp_path: Path, fleet: EmbeddedFleet) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    with EmbeddedFleet(f"{ROOT}/examples/flights.py:manager", 1, Settings()) as fleet:
-        for words in commands(page):
-            prefix = next(prefix for prefix in RUNNERS if tuple(words[: len(prefix)]) == prefix)
-            RUNNERS[prefix](words[1:], tmp_path, fleet)
+    for words in commands(page):
+        prefix = next(prefix for prefix in RUNNERS if tuple(words[: len(prefix)]) == prefix)
+        RUNNERS[prefix](words[1:], tmp_path, fleet)
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/**/*.md")))

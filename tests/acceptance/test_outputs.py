@@ -13,6 +13,7 @@ import pytest
 
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.settings import Settings
+from tests.acceptance.conftest import Options
 from tests.acceptance.test_run import (
     HOP,
     MANAGER,
@@ -26,7 +27,7 @@ from tests.conftest import ROOT, wait_until
 from tests.people import person
 
 COUNT = 200
-RUN = ("run", *MANAGER, *HOP, "--workers", 1, "--chunk-size", 50)
+RUN = ("run", *MANAGER, *HOP, "--chunk-size", 50)
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ OUTPUT = expected([person(index) for index in range(COUNT)])
 
 @pytest.mark.parametrize("first_is_killed", [True, False])
 def test_a_second_run_ends_at_once_and_harms_nothing(
-    tmp_path: Path, source: Path, private_tmp: Path, first_is_killed: bool
+    tmp_path: Path, source: Path, private_tmp: Path, first_is_killed: bool, on_fleet: Options
 ) -> None:
     slow, target = tmp_path / "slow.jsonl", tmp_path / "out.jsonl"
     go_on = tmp_path / "go-on"
@@ -50,7 +51,7 @@ def test_a_second_run_ends_at_once_and_harms_nothing(
     with running("run", *MANAGER, *HOP, "--workers", 1, "--chunk-size", 1, slow, target) as first:
         wait_until(lambda: target.with_name(".out.jsonl.lock").exists(), "the first one writes")
         began = time.monotonic()
-        second = call(*RUN, source, target)
+        second = call(*RUN, *on_fleet, source, target)
         seconds = time.monotonic() - began
         assert second.returncode == 1
         [told] = [line for line in second.stderr.splitlines() if line.startswith("error")]
@@ -67,7 +68,7 @@ def test_a_second_run_ends_at_once_and_harms_nothing(
     if not first_is_killed:
         assert first.returncode == 0
         assert len(target.read_text().splitlines()) == len(rows)
-    third = call(*RUN, "--overwrite", source, target)
+    third = call(*RUN, *on_fleet, "--overwrite", source, target)
     assert third.returncode == 0, third.stderr
     assert target.read_text() == OUTPUT
     go_on.unlink(missing_ok=True)
@@ -76,29 +77,31 @@ def test_a_second_run_ends_at_once_and_harms_nothing(
     wait_until(lambda: not list(private_tmp.iterdir()), "every file is gone")
 
 
-def test_a_target_that_exists_needs_a_word(source: Path, tmp_path: Path) -> None:
+def test_a_target_that_exists_needs_a_word(source: Path, tmp_path: Path, on_fleet: Options) -> None:
     target, link = tmp_path / "out.jsonl", tmp_path / "link"
     target.write_text("old")
     target.chmod(0o600)
     link.symlink_to(target)
-    refused = call(*RUN, source, link)
+    refused = call(*RUN, *on_fleet, source, link)
     assert refused.returncode == 1
     assert f"error: cannot write {link}: it exists; add --overwrite" in refused.stderr
     assert target.read_text() == "old"
-    replaced = call(*RUN, "--overwrite", source, link)
+    replaced = call(*RUN, *on_fleet, "--overwrite", source, link)
     assert replaced.returncode == 0, replaced.stderr
     assert link.is_symlink()
     assert target.read_text() == OUTPUT
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
-    same = call(*RUN, "--overwrite", source, source)
+    same = call(*RUN, *on_fleet, "--overwrite", source, source)
     assert same.returncode == 1
     assert f"it is the same file as {source}" in same.stderr
     assert len(source.read_text().splitlines()) == COUNT
     assert sorted(tmp_path.iterdir()) == [source, link, target]
 
 
-def test_standard_output_gets_the_lines_and_nothing_else(source: Path, tmp_path: Path) -> None:
-    piped = call(*RUN, source, "/dev/stdout")
+def test_standard_output_gets_the_lines_and_nothing_else(
+    source: Path, tmp_path: Path, on_fleet: Options
+) -> None:
+    piped = call(*RUN, *on_fleet, source, "/dev/stdout")
     assert piped.returncode == 0, piped.stderr
     assert piped.stdout == OUTPUT
     assert "records  200" in piped.stderr
@@ -106,15 +109,19 @@ def test_standard_output_gets_the_lines_and_nothing_else(source: Path, tmp_path:
     log.write_text("before\n")
     with log.open("a") as file:
         process = subprocess.run(
-            command(*RUN, source, "/dev/stdout"), cwd=ROOT, stdout=file, timeout=60, check=False
+            command(*RUN, *on_fleet, source, "/dev/stdout"),
+            cwd=ROOT,
+            stdout=file,
+            timeout=60,
+            check=False,
         )
     assert process.returncode == 0
     assert log.read_text() == "before\n" + OUTPUT
     assert sorted(tmp_path.iterdir()) == [source, log]
 
 
-def test_a_dash_is_standard_output(source: Path, tmp_path: Path) -> None:
-    piped = call(*RUN, source, "-", cwd=ROOT)
+def test_a_dash_is_standard_output(source: Path, tmp_path: Path, on_fleet: Options) -> None:
+    piped = call(*RUN, *on_fleet, source, "-", cwd=ROOT)
     assert piped.returncode == 0, piped.stderr
     assert piped.stdout == OUTPUT
     assert not (ROOT / "-").exists()
@@ -122,13 +129,13 @@ def test_a_dash_is_standard_output(source: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("stream", "status"), [("stdout", 1), ("stderr", 0)])
 def test_a_report_that_cannot_be_written_is_told(
-    source: Path, tmp_path: Path, stream: str, status: int
+    source: Path, tmp_path: Path, stream: str, status: int, on_fleet: Options
 ) -> None:
     target = tmp_path / "out.jsonl"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with open("/dev/full", "w") as full:
         process = subprocess.run(
-            command(*RUN, source, target),
+            command(*RUN, *on_fleet, source, target),
             cwd=ROOT,
             text=True,
             timeout=60,
@@ -142,19 +149,21 @@ def test_a_report_that_cannot_be_written_is_told(
         assert "Traceback" not in process.stderr
 
 
-def test_a_run_without_standard_streams_writes_its_file(source: Path, tmp_path: Path) -> None:
+def test_a_run_without_standard_streams_writes_its_file(
+    source: Path, tmp_path: Path, on_fleet: Options
+) -> None:
     target = tmp_path / "out.jsonl"
     closed = 'exec "$@" <&- >&- 2>&-'
-    run = ["sh", "-c", closed, "sh", *command(*RUN, source, target)]
+    run = ["sh", "-c", closed, "sh", *command(*RUN, *on_fleet, source, target)]
     assert subprocess.run(run, cwd=ROOT, timeout=60, check=False).returncode == 0
     assert target.read_text() == OUTPUT
 
 
-def test_a_directory_that_is_gone_is_told(tmp_path: Path) -> None:
+def test_a_directory_that_is_gone_is_told(tmp_path: Path, on_fleet: Options) -> None:
     source, directory, go_on = tmp_path / "in.jsonl", tmp_path / "there", tmp_path / "go-on"
     directory.mkdir()
     source.write_text(f'{{"name": "wait-for:{go_on} 0", "age": 1}}\n')
-    with running(*RUN, source, directory / "out.jsonl") as process:
+    with running(*RUN, *on_fleet, source, directory / "out.jsonl") as process:
         wait_until(lambda: list(directory.glob(".*.partial")), "the job has begun")
         directory.rename(tmp_path / "gone")
         go_on.touch()
@@ -164,24 +173,26 @@ def test_a_directory_that_is_gone_is_told(tmp_path: Path) -> None:
     assert not directory.exists()
 
 
-def test_a_named_pipe_gets_the_lines_in_order(source: Path, tmp_path: Path) -> None:
+def test_a_named_pipe_gets_the_lines_in_order(
+    source: Path, tmp_path: Path, on_fleet: Options
+) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     read: list[str] = []
     reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
     reader.start()
-    result = call(*RUN, source, pipe)
+    result = call(*RUN, *on_fleet, source, pipe)
     reader.join()
     assert result.returncode == 0, result.stderr
     assert read == [OUTPUT]
     assert stat.S_ISFIFO(pipe.lstat().st_mode)
 
 
-def test_a_reader_that_goes_away_ends_the_run(source: Path) -> None:
+def test_a_reader_that_goes_away_ends_the_run(source: Path, on_fleet: Options) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     process = subprocess.run(
-        command(*RUN, source, f"/dev/fd/{writing}"),
+        command(*RUN, *on_fleet, source, f"/dev/fd/{writing}"),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -196,17 +207,19 @@ def test_a_reader_that_goes_away_ends_the_run(source: Path) -> None:
 
 
 def test_a_killed_run_s_partial_file_is_removed_by_the_next_one(
-    source: Path, tmp_path: Path, private_tmp: Path
+    source: Path, tmp_path: Path, private_tmp: Path, on_fleet: Options
 ) -> None:
     target = tmp_path / "out.jsonl"
     slow = tmp_path / "slow.jsonl"
     slow.write_text('{"name": "sleep:0.01", "age": 1}\n' * 10_000)
-    with running("run", *MANAGER, *HOP, "--chunk-size", 10, slow, target) as process:
+    with running(
+        "run", *MANAGER, *HOP, "--workers", 1, "--chunk-size", 10, slow, target
+    ) as process:
         wait_until(lambda: size_of_partial(target), "it has written")
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert size_of_partial(target)
-    result = call(*RUN, source, target)
+    result = call(*RUN, *on_fleet, source, target)
     assert result.returncode == 0, result.stderr
     assert target.read_text() == OUTPUT
     assert sorted(tmp_path.iterdir()) == [source, target, slow]

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from pyrmute_tasks.cli import audit
 from pyrmute_tasks.cli import main as cli
 from pyrmute_tasks.settings import Settings
+from tests.acceptance.conftest import Options
 from tests.conftest import ROOT, descendants, is_alive, wait_until
 from tests.people import broken_step, manager, person
 
@@ -37,6 +38,13 @@ def call(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
     return subprocess.run(
         command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def call_here(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Call the command in this process, which is quicker."""
+    result = CliRunner().invoke(cli._cli, [*map(str, arguments)], prog_name="pyrmute-tasks")
+    assert isinstance(result.exception, SystemExit | None), result.exception
+    return subprocess.CompletedProcess((), result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.fixture
@@ -69,14 +77,23 @@ def raising_line() -> int:
 
 @pytest.mark.parametrize("bad", [0, 500, 999])
 def test_a_record_whose_step_raises_ends_the_run_at_its_line(
-    source: Path, tmp_path: Path, private_tmp: Path, bad: int
+    source: Path, tmp_path: Path, private_tmp: Path, bad: int, on_fleet: Options
 ) -> None:
     lines = source.read_text().splitlines()
     lines[bad] = json.dumps(broken_step(bad))
     source.write_text("\n" + "\n".join(lines))
     target = tmp_path / "out.jsonl"
     result = call(
-        "run", *MANAGER, *HOP, "--chunk-size", 10, "--keep-partial", source, target, "--quiet"
+        "run",
+        *MANAGER,
+        *HOP,
+        *on_fleet,
+        "--chunk-size",
+        10,
+        "--keep-partial",
+        source,
+        target,
+        "--quiet",
     )
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
@@ -89,9 +106,11 @@ def test_a_record_whose_step_raises_ends_the_run_at_its_line(
     assert partial.read_text() == expected([person(index) for index in range(bad)])
 
 
-def test_a_records_contents_are_told_only_when_asked_for(source: Path, tmp_path: Path) -> None:
+def test_a_records_contents_are_told_only_when_asked_for(
+    source: Path, tmp_path: Path, on_fleet: Options
+) -> None:
     source.write_text(json.dumps(broken_step(7)))
-    arguments = ("run", *MANAGER, *HOP, "--workers", 1, source, tmp_path / "out.jsonl")
+    arguments = ("run", *MANAGER, *HOP, *on_fleet, source, tmp_path / "out.jsonl")
     silent = call(*arguments)
     assert "First7" not in silent.stderr + silent.stdout
     assert re.search(
@@ -163,6 +182,10 @@ BAD_INPUT: dict[str, tuple[list[str], int, str]] = {
 }
 
 
+# Of these a process of their own is seen to end; the others are called in this one.
+AS_A_PROCESS = ("missing file", "no module", "no broker", "no option", "worker without manager")
+
+
 @pytest.mark.parametrize("name", BAD_INPUT)
 def test_bad_input_ends_with_one_sentence(
     name: str, source: Path, tmp_path: Path, private_tmp: Path
@@ -170,7 +193,8 @@ def test_bad_input_ends_with_one_sentence(
     arguments, status, message = BAD_INPUT[name]
     target = tmp_path / "target.jsonl"
     places = {"IN": str(source), "out": str(target), "none/out": str(tmp_path / "none" / "out")}
-    result = call(*(places.get(argument, argument) for argument in arguments))
+    given = [places.get(argument, argument) for argument in arguments]
+    result = call(*given) if name in AS_A_PROCESS else call_here(*given)
     assert result.returncode == status, result.stderr
     assert message.replace("none/out", places["none/out"]) in result.stderr
     assert "Traceback" not in result.stderr
@@ -187,12 +211,12 @@ def test_bad_input_ends_with_one_sentence(
     ],
 )
 def test_a_line_that_is_no_record_is_told_without_its_contents(
-    source: Path, tmp_path: Path, line: str, message: str
+    source: Path, tmp_path: Path, line: str, message: str, on_fleet: Options
 ) -> None:
     lines = source.read_text().splitlines()
     lines[123] = line
     source.write_text("\n".join(lines))
-    result = call("run", *MANAGER, *HOP, source, tmp_path / "out.jsonl")
+    result = call("run", *MANAGER, *HOP, *on_fleet, source, tmp_path / "out.jsonl")
     assert result.returncode == 1
     assert f"error: {source}, line 124 (record 123): {message}" in result.stderr
     assert SECRET not in result.stderr
@@ -221,17 +245,25 @@ def size_of_partial(target: Path) -> int:
     return sum(path.stat().st_size for path in target.parent.glob(f".{target.name}.*.partial"))
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how",
+    [
+        signal.SIGINT,
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_run_leaves_nothing_behind(
     how: signal.Signals, tmp_path: Path, private_tmp: Path
 ) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text('{"name": "sleep:0.01", "age": 1}\n' * 10_000)
-    arguments = ("run", *MANAGER, *HOP, "--workers", 2, "--chunk-size", 10, source, target)
+    arguments = ("run", *MANAGER, *HOP, "--workers", 1, "--chunk-size", 10, source, target)
     with running(*arguments) as process:
         wait_until(lambda: size_of_partial(target), "the job has begun")
         below = descendants(process.pid)
-        assert len(below) == 6
+        assert len(below) == 4
         # What a terminal sends on Ctrl-C goes to the whole foreground process group.
         os.killpg(process.pid, how)
         process.wait(timeout=20)
@@ -243,11 +275,13 @@ def test_an_interrupted_run_leaves_nothing_behind(
         assert list(tmp_path.iterdir()) == [source]
 
 
-def test_a_signal_that_was_ignored_stays_ignored(tmp_path: Path, private_tmp: Path) -> None:
+def test_a_signal_that_was_ignored_stays_ignored(
+    tmp_path: Path, private_tmp: Path, on_fleet: Options
+) -> None:
     """As nohup does it, so that a run outlives the terminal that it was started from."""
     source, target, go_on = (tmp_path / name for name in ("in.jsonl", "out.jsonl", "go-on"))
     source.write_text(f'{{"name": "wait-for:{go_on} 0", "age": 1}}\n')
-    arguments = ("run", *MANAGER, *HOP, "--workers", 1, source, target)
+    arguments = ("run", *MANAGER, *HOP, *on_fleet, source, target)
     ignore = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
     nohup = f"{ignore}; os.execv(sys.argv[1], sys.argv[1:])"
     process = subprocess.Popen([sys.executable, "-c", nohup, *command(*arguments)], cwd=ROOT)
@@ -264,7 +298,7 @@ def test_a_signal_that_was_ignored_stays_ignored(tmp_path: Path, private_tmp: Pa
 
 @pytest.mark.parametrize("existed", [True, False])
 def test_an_interrupt_behind_the_end_says_that_the_output_is_whole(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existed: bool
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existed: bool, on_fleet: Options
 ) -> None:
     def interrupt(*_: object) -> None:
         signal.raise_signal(signal.SIGTERM)
@@ -273,15 +307,15 @@ def test_an_interrupt_behind_the_end_says_that_the_output_is_whole(
     target = tmp_path / "out.jsonl"
     if existed:
         target.write_text("old")
-    arguments = ["run", *MANAGER, *HOP, "--workers", "1", "--overwrite", str(source), str(target)]
+    arguments = ["run", *MANAGER, *HOP, *on_fleet, "--overwrite", str(source), str(target)]
     result = CliRunner().invoke(cli._cli, arguments)
     assert result.exit_code == 128 + signal.SIGTERM
     assert f"interrupted; {target} is whole" in result.stderr
     assert len(target.read_text().splitlines()) == 1000
 
 
-def test_a_source_that_cannot_be_read_any_more_is_told(tmp_path: Path) -> None:
-    result = call("run", *MANAGER, *HOP, "--workers", 1, "/proc/self/mem", tmp_path / "out")
+def test_a_source_that_cannot_be_read_any_more_is_told(tmp_path: Path, on_fleet: Options) -> None:
+    result = call("run", *MANAGER, *HOP, *on_fleet, "/proc/self/mem", tmp_path / "out")
     assert result.returncode == 1
     assert "error: cannot read /proc/self/mem: Input/output error" in result.stderr
     assert "Traceback" not in result.stderr
@@ -306,6 +340,7 @@ def test_a_source_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [pipe]
 
 
+@pytest.mark.slow
 def test_a_fleet_that_is_running_serves_a_run(source: Path, tmp_path: Path) -> None:
     """Two `pyrmute-tasks worker` processes and a server of the test's own."""
     from pyrmute_tasks.distributed.embedded import EmbeddedFleet

@@ -36,9 +36,8 @@ from tests.chaos.runs import (
     Run,
 )
 from tests.conftest import wait_until
-from tests.fleets import Fleet, Side, Worker
-from tests.namespaces import Line, TwoHosts
-from tests.rabbitmq import RabbitMQ
+from tests.fleets import Fleet, RabbitMQ, Side, Worker
+from tests.fleets.namespaces import Line, TwoHosts
 
 __all__ = ["DEEDS", "LONG", "SHORT", "STAGES", "Fault", "Scale", "Stage", "run_fault"]
 
@@ -170,7 +169,7 @@ def deploy(run: Run) -> None:
         victim(run)
         oldest = min(run.fleet.living, key=lambda worker: worker.started_at)
         run.begin_fault()
-        replacement = run.fleet.start_worker()
+        replacement = run.fleet.launch_worker()
         oldest.ask_to_leave()
         run.fleet.wait_for(replacement)
         run.pause(max(0.0, at_least_until - time.monotonic()))
@@ -203,7 +202,7 @@ def _froze_in_chunk(run: Run, worker: Worker) -> bool:
 def start_late(run: Run) -> None:
     with run.outage():
         run.pause(1.0)
-        run.fleet.wait_for(run.fleet.start_worker())
+        run.fleet.start_worker()
 
 
 def take_all_workers(run: Run) -> None:
@@ -320,7 +319,7 @@ def restart_rabbitmq(run: Run) -> None:
 def add_other_code(run: Run) -> None:
     in_the_middle(run)
     run.begin_fault()
-    run.fleet.wait_for(run.fleet.start_worker(OTHER_MANAGER))
+    run.fleet.start_worker(manager=OTHER_MANAGER)
     run.wait_for_deliveries(30)
 
 

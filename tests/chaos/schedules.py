@@ -32,9 +32,8 @@ from tests.chaos.faults import LONG, STAGES, Fault, run_fault
 from tests.chaos.runs import CHUNK, MANAGER, Damage, Feed, JobHasEndedError, Result, Run
 from tests.chaos.runs import load_flights as load
 from tests.conftest import strip_settings
-from tests.fleets import Fleet
-from tests.namespaces import FAR, TwoHosts, can_make_hosts
-from tests.rabbitmq import RabbitMQ, find_server
+from tests.fleets import Fleet, RabbitMQ, find_server
+from tests.fleets.namespaces import FAR, TwoHosts, can_make_hosts
 
 HANG_S: Final = 300.0
 STALL_S: Final = 20.0  # for each fault of a schedule, since they may follow each other
@@ -171,7 +170,7 @@ def _do(fault: Fault, run: Run, directory: Path) -> None:
 def _start_late(run: Run) -> None:
     with run.outage():
         run.pause(1.0)
-        for worker in [run.fleet.start_worker() for _ in range(2)]:
+        for worker in [run.fleet.launch_worker() for _ in range(2)]:
             run.fleet.wait_for(worker)
 
 

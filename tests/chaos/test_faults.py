@@ -5,16 +5,15 @@ one, see `tests/chaos/schedules.py`.
 """
 
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.faults import Fault, run_fault
 from tests.chaos.runs import load_flights
-from tests.rabbitmq import RabbitMQ
+from tests.fleets import RabbitMQ
 
-pytestmark = pytest.mark.chaos
+pytestmark = pytest.mark.slow
 
 # Those that break a fleet in different ways. `make chaos` has all faults, on both brokers; those
 # of the line between two hosts are in tests/integration/test_network.py.
@@ -37,12 +36,6 @@ ON_RABBITMQ = (
     Fault.DELIVERED_TWICE,
     Fault.RABBITMQ_RESTARTED,
 )
-
-
-@pytest.fixture(scope="module")
-def rabbitmq() -> Iterator[RabbitMQ]:
-    with RabbitMQ() as server:
-        yield server
 
 
 def check(fault: Fault, directory: Path, rabbitmq: RabbitMQ | None) -> None:

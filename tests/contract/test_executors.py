@@ -12,12 +12,12 @@ from typing import Any, Self
 import pytest
 
 from pyrmute_tasks.distributed.app import create_app
-from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.distributed.producer.broker import Broker
 from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.engine.chunks import Chunk, Origin, Outcome, decode_records, encode_packed
-from pyrmute_tasks.engine.job_spec import JobSpec, new_job_id
+from pyrmute_tasks.engine.job_spec import JobSpec
+from pyrmute_tasks.engine.job_tally import new_job_id
 from pyrmute_tasks.engine.pipeline import ChunkExecutor
 from pyrmute_tasks.errors import JobError
 from pyrmute_tasks.io.job_folder import JobFolder
@@ -26,8 +26,8 @@ from pyrmute_tasks.ranges.frames import Range, SourceFile, read_pieces
 from pyrmute_tasks.ranges.roots import allow
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.wire.frames import Compression, FrameKind, pack_record
+from tests.fleets import Fleet, RabbitMQ, private_fleet, rabbitmq_fleet
 from tests.people import broken_step, manager, person
-from tests.rabbitmq import RabbitMQFleet, rabbitmq_fleet
 
 HOP = ("Person", "1.0.0", "3.0.0")
 PLAN = manager.plan(*HOP)
@@ -120,14 +120,16 @@ class Referred:
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[EmbeddedFleet]:
-    with EmbeddedFleet("tests.people:manager", 2, Settings()) as fleet:
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    roots = tmp_path_factory.mktemp("roots") / "roots"
+    roots.touch()
+    with private_fleet("tests.people:manager", 2, roots_file=str(roots)) as fleet:
         yield fleet
 
 
 @pytest.fixture(scope="module")
-def fleet_on_rabbitmq() -> Iterator[RabbitMQFleet]:
-    with rabbitmq_fleet(2) as fleet:
+def fleet_on_rabbitmq(rabbitmq: RabbitMQ) -> Iterator[Fleet]:
+    with rabbitmq_fleet(rabbitmq, 2) as fleet:
         yield fleet
 
 

@@ -27,7 +27,7 @@ from pyrmute_tasks.engine import chunk_sizes
 from pyrmute_tasks.engine.events import ChunkDelivered, ChunkSettled, ChunkSubmitted, Event
 from pyrmute_tasks.settings import Settings
 from tests.conftest import wait_until
-from tests.integration.private_fleet import private_fleet
+from tests.fleets import private_fleet
 from tests.people import broken_step, invalid, manager, person
 
 HOP = ("Person", "1.0.0", "3.0.0")
@@ -401,11 +401,13 @@ def test_forged_range_is_not_read(tmp_path: Path) -> None:
             nonlocal forged
             if not isinstance(event, ChunkSettled) or event.chunk != 2:
                 return
-            [job] = fleet.store.keys("pt:{*}:in")
-            for part, sealed in fleet.store.hgetall(job).items():
-                frame = sealed[sealed.index(b"PMT") :].replace(b"in.jsonl", b"secrets\0"[:8])
-                fleet.store.hset(job, part, frame)
-                forged += 1
+            with fleet.valkey.client() as client:
+                store: Any = client
+                [job] = store.keys("pt:{*}:in")
+                for part, sealed in store.hgetall(job).items():
+                    frame = sealed[sealed.index(b"PMT") :].replace(b"in.jsonl", b"secrets\0"[:8])
+                    store.hset(job, part, frame)
+                    forged += 1
 
         with Migrator(manager, settings=fleet.settings) as migrator:
             migrator.migrate_file(source, target, *HOP, by_reference="always", observers=(forge,))

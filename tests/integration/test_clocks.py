@@ -5,7 +5,7 @@ from contextlib import closing
 
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.wire.frames import pack
-from tests.integration.private_fleet import QUEUE, private_fleet
+from tests.fleets import QUEUE, private_fleet
 
 BACK_S = 3600
 

@@ -1,21 +1,16 @@
 """Old code never migrates new jobs: workers whose migrations differ decline."""
 
-import os
-import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pyrmute_tasks import CodeMismatchError, Migrator, OnCodeMismatch, Settings
-from pyrmute_tasks.distributed.embedded import EmbeddedFleet
-from pyrmute_tasks.distributed.store import Store
 from tests.conftest import ROOT, wait_until
+from tests.fleets import Fleet, Worker, private_fleet
 from tests.people import manager, person
 
 HOP = ("Person", "1.0.0", "3.0.0")
@@ -35,72 +30,49 @@ manager = ModelManager()
 """
 
 
-@contextmanager
-def worker_with(
-    code: str, settings: Settings, directory: Path, name: str = "other"
-) -> Iterator[Path]:
-    """A worker that holds other migrations; yields its log."""
+def start_other(
+    fleet: Fleet, code: str, directory: Path, name: str = "other", settings: Settings | None = None
+) -> Worker:
+    """Start a worker that holds other migrations."""
     module = directory / f"{name}.py"
     module.write_text(code)
-    log = directory / f"{name}.log"
-    options = ["--manager", f"{module}:manager", "--concurrency", "1", "--name", f"{name}@test"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pyrmute_tasks", "worker", *options],
-            cwd=ROOT,
-            env=os.environ
-            | settings.to_env()
-            | {"TMPDIR": str(directory), "PYTHONPATH": str(ROOT)},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    store = Store(settings)
-    try:
-        wait_until(
-            lambda: any(worker.name.startswith(name) for worker in store.workers()),
-            "the worker with other code beats",
-        )
-        yield log
-    finally:
-        store.close()
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    return fleet.start_worker(manager=f"{module}:manager", name=name, settings=settings)
 
 
 @pytest.fixture
-def fleet() -> Iterator[EmbeddedFleet]:
-    with EmbeddedFleet("tests.people:manager", 1, Settings()) as fleet:
+def fleet(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+    """Without workers."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with private_fleet("tests.people:manager") as fleet:
         yield fleet
 
 
-@pytest.mark.parametrize("code", [OLDER_STEP, WITHOUT_THE_MODEL])
+@pytest.mark.parametrize(
+    "code", [OLDER_STEP, pytest.param(WITHOUT_THE_MODEL, marks=pytest.mark.slow)]
+)
 def test_chunks_go_to_the_worker_with_the_right_code(
-    fleet: EmbeddedFleet, tmp_path: Path, code: str, caplog: pytest.LogCaptureFixture
+    fleet: Fleet, tmp_path: Path, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with (
-        worker_with(code, fleet.settings, tmp_path) as log,
-        Migrator(manager, settings=fleet.settings) as migrator,
-    ):
+    fleet.start_worker()
+    other = start_other(fleet, code, tmp_path)
+    with Migrator(manager, settings=fleet.settings) as migrator:
+        assert migrator.migrate_batch_data(RECORDS, *HOP, chunk_size=4) == EXPECTED
         slow = [{"name": "sleep:0.01 x", "age": 1}]
-        for _ in range(3):
-            assert migrator.migrate_batch_data(RECORDS, *HOP, chunk_size=4) == EXPECTED
-            migrator.migrate_batch_data(slow * 60, *HOP, chunk_size=1)
-        wait_until(lambda: "its chunks are declined" in log.read_text(), "it has declined")
-    lines = [line for line in log.read_text().splitlines() if "its chunks are declined" in line]
-    assert len(lines) <= 6  # once a job
+        migrator.migrate_batch_data(slow * 20, *HOP, chunk_size=1)
+        wait_until(lambda: "its chunks are declined" in other.log, "it has declined")
+    lines = [line for line in other.log.splitlines() if "its chunks are declined" in line]
+    assert len(lines) <= 2  # once a job
     fingerprint = manager.plan(*HOP).fingerprint
     assert f"wanted={fingerprint}" in lines[0]
     assert "other@test" in lines[0]
     assert has_declined(caplog)
 
 
-def test_a_fleet_without_the_right_code_ends_the_job(fleet: EmbeddedFleet, tmp_path: Path) -> None:
-    os.killpg(fleet.process_ids[1], signal.SIGKILL)
+def test_a_fleet_without_the_right_code_ends_the_job(fleet: Fleet, tmp_path: Path) -> None:
     settings = replace(fleet.settings, code_wait_s=1.5)
+    start_other(fleet, OLDER_STEP, tmp_path, "older")
+    start_other(fleet, WITHOUT_THE_MODEL, tmp_path, "empty")
     with (
-        worker_with(OLDER_STEP, settings, tmp_path, "older"),
-        worker_with(WITHOUT_THE_MODEL, settings, tmp_path, "empty"),
         Migrator(manager, settings=settings) as migrator,
         pytest.raises(CodeMismatchError) as caught,
     ):
@@ -113,21 +85,20 @@ def test_a_fleet_without_the_right_code_ends_the_job(fleet: EmbeddedFleet, tmp_p
 
 
 def test_a_deployment_that_arrives_in_time_saves_the_job(
-    fleet: EmbeddedFleet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    fleet: Fleet, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    os.killpg(fleet.process_ids[1], signal.SIGKILL)
-    with worker_with(OLDER_STEP, fleet.settings, tmp_path):
-        results = []
+    start_other(fleet, OLDER_STEP, tmp_path)
+    results = []
 
-        def run() -> None:
-            with Migrator(manager, settings=fleet.settings) as migrator:
-                results.append(migrator.migrate_batch_data(RECORDS, *HOP, chunk_size=4))
+    def run() -> None:
+        with Migrator(manager, settings=fleet.settings) as migrator:
+            results.append(migrator.migrate_batch_data(RECORDS, *HOP, chunk_size=4))
 
-        job = threading.Thread(target=run)
-        job.start()
-        wait_until(lambda: has_declined(caplog), "the older worker has declined")
-        fleet.supervise()  # starts the right one
-        job.join()
+    job = threading.Thread(target=run)
+    job.start()
+    wait_until(lambda: has_declined(caplog), "the older worker has declined")
+    fleet.start_worker()
+    job.join()
     assert results == [EXPECTED]
 
 
@@ -135,16 +106,13 @@ def has_declined(caplog: pytest.LogCaptureFixture) -> bool:
     return any(vars(record).get("action") == "code_declined" for record in caplog.records)
 
 
-def test_warn_migrates_all_the_same(fleet: EmbeddedFleet, tmp_path: Path) -> None:
-    os.killpg(fleet.process_ids[1], signal.SIGKILL)
+def test_warn_migrates_all_the_same(fleet: Fleet, tmp_path: Path) -> None:
     settings = replace(fleet.settings, on_code_mismatch=OnCodeMismatch.WARN)
-    with (
-        worker_with(OLDER_STEP, settings, tmp_path) as log,
-        Migrator(manager, settings=settings) as migrator,
-    ):
+    other = start_other(fleet, OLDER_STEP, tmp_path, settings=settings)
+    with Migrator(manager, settings=settings) as migrator:
         outputs = migrator.migrate_batch_data([person(19), person(30)], *HOP, chunk_size=1)
     assert [output["adult"] for output in outputs] == [False, True]  # 21, as the worker has it
-    assert log.read_text().count("run all the same") == 1
+    assert other.log.count("run all the same") == 1
 
 
 # A package whose helper an older deployment has otherwise; the step itself is the same.
@@ -182,20 +150,19 @@ def write_tags(directory: Path, length: int) -> str:
 
 
 def test_changed_helper_is_named_with_its_line(
-    fleet: EmbeddedFleet,
+    fleet: Fleet,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    os.killpg(fleet.process_ids[1], signal.SIGKILL)
     name = write_tags(tmp_path / "new", 8)
     write_tags(tmp_path / "old", 9)
     monkeypatch.syspath_prepend(str(tmp_path / "new"))
     older = f"import sys; sys.path.insert(0, {str(tmp_path / 'old')!r})\n"
     older += "from tags_of_a_fleet.steps import manager\n"
     settings = replace(fleet.settings, code_wait_s=1.5)
+    start_other(fleet, older, tmp_path, "older")
     with (
-        worker_with(older, settings, tmp_path, "older"),
         Migrator(name, settings=settings) as migrator,
         pytest.raises(CodeMismatchError) as caught,
     ):
@@ -211,9 +178,8 @@ def test_changed_helper_is_named_with_its_line(
 
 
 def test_memo_that_fills_changes_no_fingerprint(
-    fleet: EmbeddedFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    os.killpg(fleet.process_ids[1], signal.SIGKILL)
     name = write_tags(tmp_path / "one", 8)
     monkeypatch.syspath_prepend(str(tmp_path / "one"))
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'one')!r})\n"
@@ -221,10 +187,8 @@ def test_memo_that_fills_changes_no_fingerprint(
     settings = replace(fleet.settings, code_wait_s=5.0)
     records = [{"name": f"n{index}"} for index in range(50)]
     hop = ("Tag", "1.0.0", "2.0.0")
-    with (
-        worker_with(code, settings, tmp_path, "memo"),
-        Migrator(name, settings=settings) as migrator,
-    ):
+    start_other(fleet, code, tmp_path, "memo")
+    with Migrator(name, settings=settings) as migrator:
         for _ in range(3):
             assert migrator.migrate_batch_data(records, *hop, chunk_size=10) == records
             module = sys.modules["tags_of_a_fleet.steps"]

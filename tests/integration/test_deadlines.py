@@ -28,14 +28,12 @@ from pyrmute_tasks.distributed import store
 from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.distributed.queue_depth import RedisDepth, depth_of, queue_lists
 from tests.conftest import ROOT, wait_until
-from tests.fleets import Fleet
-from tests.integration.private_fleet import PrivateFleet, private_fleet
+from tests.fleets import Fleet, RabbitMQ, private_fleet, rabbitmq_fleet
 from tests.people import manager, person
-from tests.rabbitmq import rabbitmq_fleet
 
 HOP = ("Person", "1.0.0", "3.0.0")
 MANAGER = "tests.people:manager"
-STALL_S = 3.0
+STALL_S = 2.0
 SOON_S = 5.0  # after a deadline
 FAR_S = 0.15
 HALF_OPEN_S = 12.0  # until a line that swallows everything is left, more than once
@@ -98,12 +96,12 @@ def test_the_command_line_tells_it_in_one_sentence(tmp_path: Path) -> None:
     assert result.stderr.count("\n") == 1
 
 
-def test_workers_on_another_broker_are_named() -> None:
+def test_workers_on_another_broker_are_named(rabbitmq: RabbitMQ) -> None:
     """Producers use RabbitMQ, and the worker the store's Redis."""
-    with rabbitmq_fleet(0, stall_s=STALL_S) as fleet:
+    with rabbitmq_fleet(rabbitmq, 0, stall_s=STALL_S) as fleet:
         producers = fleet.settings
         fleet.settings = replace(producers, broker_url=producers.store_url)
-        fleet.start_worker("elsewhere")
+        fleet.start_worker()
         began = time.monotonic()
         with (
             Migrator(manager, settings=producers) as migrator,
@@ -143,24 +141,26 @@ def test_a_consumer_that_was_cancelled_is_named() -> None:
     with private_fleet(MANAGER, worker_wait_s=1.0, outage_s=2.0) as fleet:
         fleet.start_worker()
         with create_app(fleet.settings) as app:
-            app.control.cancel_consumer(fleet.settings.queue, reply=True, timeout=5)
+            app.control.cancel_consumer(fleet.settings.queue, reply=True, limit=1, timeout=5)
             wait_until(lambda: not any(w.is_serving for w in heard(fleet)), "it has told so")
             with (
                 Migrator(manager, settings=fleet.settings) as migrator,
                 pytest.raises(NoWorkersError, match=r"1 are there and take none.*cancel_consumer"),
             ):
                 migrator.migrate_batch(people(), *HOP)
-            app.control.add_consumer(fleet.settings.queue, reply=True, timeout=5)
+            app.control.add_consumer(fleet.settings.queue, reply=True, limit=1, timeout=5)
             wait_until(lambda: any(w.is_serving for w in heard(fleet)), "it has told so")
         with Migrator(manager, settings=fleet.settings) as migrator:
             assert len(migrator.migrate_batch(people(), *HOP)) == 8
 
 
 def test_a_cancelled_consumer_that_runs_a_chunk_is_waited_for() -> None:
+    # The worker may hold the second chunk, too, and none of the others.
+    records = [*sleepers(1, 4.0), *sleepers(8, 0.1)]
     with private_fleet(MANAGER, worker_wait_s=1.0, outage_s=1.0, stall_s=2.0) as fleet:
         fleet.start_worker()
         with create_app(fleet.settings) as app, Migrator(manager, settings=fleet.settings) as job:
-            stream = job.migrate_batch_data_streaming(sleepers(9, 4.0), *HOP, chunk_size=1)
+            stream = job.migrate_batch_data_streaming(records, *HOP, chunk_size=1)
             cancel = threading.Timer(1.0, lambda: app.control.cancel_consumer(fleet.settings.queue))
             cancel.start()
             assert next(stream)["first_name"] == "sleep:4.0"
@@ -169,7 +169,7 @@ def test_a_cancelled_consumer_that_runs_a_chunk_is_waited_for() -> None:
                 list(stream)
 
 
-def heard(fleet: PrivateFleet) -> list[Any]:
+def heard(fleet: Fleet) -> list[Any]:
     with closing(store.Store(fleet.settings)) as found:
         return found.workers()
 
@@ -177,17 +177,18 @@ def heard(fleet: PrivateFleet) -> list[Any]:
 # --- chunks that are begun again and again ------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_consumer_timeout_that_is_too_short_interrupts_no_chunk() -> None:
     with (
-        rabbitmq_fleet(1, consumer_timeout_s=1.0, stall_s=STALL_S) as fleet,
+        RabbitMQ(consumer_timeout_s=1.0) as server,
+        rabbitmq_fleet(server, 1, stall_s=STALL_S) as fleet,
         Migrator(manager, settings=fleet.settings) as migrator,
     ):
         assert len(migrator.migrate_batch_data(sleepers(1, 8.0), *HOP)) == 1
         # What is quick enough is not disturbed.
         assert len(migrator.migrate_batch(people(), *HOP)) == 8
-        assert "Connection to broker lost" in fleet.log("worker-1") or (
-            "PRECONDITION_FAILED" in fleet.log("worker-1")
-        )
+        log = fleet.workers[0].log
+        assert "Connection to broker lost" in log or "PRECONDITION_FAILED" in log
 
 
 # --- what is no stall ---------------------------------------------------------------------------
@@ -202,7 +203,7 @@ def test_workers_that_are_busy_with_other_jobs_are_waited_for() -> None:
             Migrator(manager, settings=quick) as second,
         ):
             busy = threading.Thread(
-                target=first.migrate_batch_data, args=(sleepers(3, 2.0), *HOP, 1)
+                target=first.migrate_batch_data, args=(sleepers(2, 2.0), *HOP, 1)
             )
             busy.start()
             wait_until(lambda: any(w.running for w in heard(fleet)), "the other job runs")
@@ -214,12 +215,13 @@ def test_a_chunk_that_takes_longer_is_waited_for() -> None:
     with private_fleet(MANAGER, stall_s=2.0) as fleet:
         fleet.start_worker()
         with Migrator(manager, settings=fleet.settings) as migrator:
-            assert len(migrator.migrate_batch_data(sleepers(2, 4.0), *HOP, chunk_size=1)) == 2
+            assert len(migrator.migrate_batch_data(sleepers(1, 4.0), *HOP, chunk_size=1)) == 1
 
 
 # --- servers ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_far_server_holds_up_nothing(tmp_path: Path) -> None:
     """A producer whose Redis is 150 ms away, each way: surveys are made beside collecting."""
     with Fleet(tmp_path, MANAGER, queue="far", delay_s=FAR_S) as fleet:
@@ -238,6 +240,7 @@ def test_a_far_server_holds_up_nothing(tmp_path: Path) -> None:
         assert opened < 15
 
 
+@pytest.mark.slow
 def test_a_read_that_is_half_open_keeps_no_lost_chunk_waiting(tmp_path: Path) -> None:
     """Whatever the producer waits for never comes, and a worker is lost at the same moment."""
     with Fleet(tmp_path, MANAGER, queue="half-open") as fleet:

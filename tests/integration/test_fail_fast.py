@@ -12,7 +12,7 @@ from pyrmute_tasks import MigrationError, Migrator
 from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.engine.pipeline import Window
 from tests.conftest import wait_until
-from tests.integration.private_fleet import PrivateFleet, private_fleet
+from tests.fleets import Fleet, private_fleet
 from tests.people import manager, person
 
 HOP = ("Person", "1.0.0", "3.0.0")
@@ -23,7 +23,7 @@ WORKERS: Final = 2
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[PrivateFleet]:
+def fleet() -> Iterator[Fleet]:
     with private_fleet("tests.people:manager") as fleet:
         for _ in range(WORKERS):
             fleet.start_worker("--loglevel", "WARNING")
@@ -50,7 +50,7 @@ def broken(mark: Path) -> Any:
     return {"name": f"count:{mark}", "age": -1}
 
 
-def follow_up(fleet: PrivateFleet, marks: Marks, count: int) -> None:
+def follow_up(fleet: Fleet, marks: Marks, count: int) -> None:
     """Nothing that was queued runs later: not while the queue is drained, nor with a new job."""
     wait_until(fleet.is_drained, "the queue is empty")
     with Migrator(manager, settings=fleet.settings) as migrator:
@@ -60,7 +60,7 @@ def follow_up(fleet: PrivateFleet, marks: Marks, count: int) -> None:
 
 @pytest.mark.parametrize("window", [None, Window(1000)], ids=["default window", "window of 1000"])
 def test_after_the_error_of_the_first_of_10000_chunks_none_starts(
-    fleet: PrivateFleet, tmp_path: Path, window: Window | None
+    fleet: Fleet, tmp_path: Path, window: Window | None
 ) -> None:
     failed, marks = Marks(tmp_path / "failed"), Marks(tmp_path / "marks")
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
@@ -81,9 +81,7 @@ def test_after_the_error_of_the_first_of_10000_chunks_none_starts(
     follow_up(fleet, marks, started)
 
 
-def test_an_error_is_raised_while_later_chunks_still_run(
-    fleet: PrivateFleet, tmp_path: Path
-) -> None:
+def test_an_error_is_raised_while_later_chunks_still_run(fleet: Fleet, tmp_path: Path) -> None:
     """Nobody waits for what is not wanted any more; what runs ends, and nothing follows it."""
     marks = Marks(tmp_path / "marks")
 
@@ -106,7 +104,8 @@ def test_an_error_is_raised_while_later_chunks_still_run(
     assert time.monotonic() - began > 4, "a chunk was running all the time"
 
 
-def test_100_failed_jobs_leave_nothing(fleet: PrivateFleet) -> None:
+@pytest.mark.slow
+def test_100_failed_jobs_leave_nothing(fleet: Fleet) -> None:
     with (
         Migrator(manager, settings=fleet.settings, window=Window(WINDOW)) as migrator,
         create_app(fleet.settings) as app,
@@ -144,7 +143,7 @@ def left_for_ever(store: Any) -> list[bytes]:
     return [key for key in store.scan_iter("pt:{*") if store.ttl(key) == -1]
 
 
-def keys_of(fleet: PrivateFleet) -> dict[str, set[bytes]]:
+def keys_of(fleet: Fleet) -> dict[str, set[bytes]]:
     """Every key of both servers, but those of jobs, which expire."""
     found = {"broker": set(fleet.broker.keys("*")), "store": set(fleet.store.keys("*"))}
     return {name: {key for key in keys if b"{" not in key} for name, keys in found.items()}

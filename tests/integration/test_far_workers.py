@@ -19,7 +19,7 @@ from pyrmute_tasks import Migrator
 from pyrmute_tasks.distributed.broker_profile import RedisProfile
 from pyrmute_tasks.distributed.internals.kombu_redis import PromptTransport
 from tests.conftest import wait_until
-from tests.integration.private_fleet import QUEUE, PrivateFleet, private_fleet
+from tests.fleets import QUEUE, Fleet, private_fleet
 from tests.people import person
 
 SPEC = "tests.people:manager"
@@ -159,13 +159,13 @@ def test_messages_that_were_not_acknowledged_are_put_back() -> None:
         assert not fleet.broker.zcard("unacked_index")
 
 
-def kill_others(fleet: PrivateFleet, connection: Any) -> int:
+def kill_others(fleet: Fleet, connection: Any) -> int:
     """Kill all connections to the broker but that of this call."""
     return int(fleet.broker.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
 
 
 @contextmanager
-def consumer(fleet: PrivateFleet) -> Iterator[tuple[Any, list[Any]]]:
+def consumer(fleet: Fleet) -> Iterator[tuple[Any, list[Any]]]:
     """Take three messages over a transport like a worker's."""
     received: list[Any] = []
     url = fleet.settings.celery_broker_url

@@ -10,10 +10,9 @@ from celery import Celery
 from pyrmute_tasks import Migrator, Settings
 from pyrmute_tasks.distributed.app import create_app
 from tests.conftest import wait_until
+from tests.fleets import QUEUE, RabbitMQ, private_fleet, rabbitmq_fleet
 from tests.integration.hostile import Envelope
-from tests.integration.private_fleet import QUEUE, private_fleet
 from tests.people import manager, person
-from tests.rabbitmq import rabbitmq_fleet
 
 HOP = ("Person", "1.0.0", "3.0.0")
 FOREIGN = f"{QUEUE}.foreign"
@@ -23,7 +22,7 @@ RECORDS = [person(index) for index in range(12)]
 def somebody(settings: Settings) -> Celery:
     """Another application that sends to our queue."""
     app = Celery("somebody", broker=settings.celery_broker_url, set_as_current=False)
-    app.conf.update(task_default_queue=QUEUE, task_ignore_result=True)
+    app.conf.update(task_default_queue=settings.queue, task_ignore_result=True)
     if settings.broker_url.startswith("amqp"):
         app.conf.task_default_queue_type = "quorum"
     return app
@@ -38,18 +37,19 @@ def works(settings: Settings) -> bool:
 
 def received(settings: Settings, count: int) -> list[Any]:
     found: list[Any] = []
+    foreign = f"{settings.queue}.foreign"
     with create_app(settings).connection_for_read() as connection:
         channel = connection.default_channel
 
         def take() -> bool:
-            message = channel.basic_get(FOREIGN, no_ack=True)
+            message = channel.basic_get(foreign, no_ack=True)
             if message is not None:
                 found.append(message)
             return len(found) == count
 
         # A queue that is not there yet is an error of the channel, and ends it.
         channel.queue_declare(
-            queue=FOREIGN,
+            queue=foreign,
             durable=True,
             auto_delete=False,
             arguments={"x-queue-type": "quorum", "x-max-length": 1000},
@@ -73,6 +73,7 @@ def test_foreign_tasks_are_moved_on_redis() -> None:
         assert worker.log.count("of somebody else is on this queue and was moved") == len(sent)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(150)
 def test_foreign_tasks_take_bounded_room() -> None:
     with private_fleet("tests.people:manager") as fleet:
@@ -89,8 +90,8 @@ def test_foreign_tasks_take_bounded_room() -> None:
 
 
 @pytest.mark.timeout(180)
-def test_foreign_tasks_are_moved_on_rabbitmq() -> None:
-    with rabbitmq_fleet(1) as fleet:
+def test_foreign_tasks_are_moved_on_rabbitmq(rabbitmq: RabbitMQ) -> None:
+    with rabbitmq_fleet(rabbitmq, 1) as fleet:
         app = somebody(fleet.settings)
         sent = [app.send_task("somebody.pay", args=[index], expires=60) for index in range(3)]
         messages = received(fleet.settings, len(sent))

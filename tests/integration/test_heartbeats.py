@@ -5,7 +5,7 @@ from contextlib import closing
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.heartbeat import Heartbeat
 from tests.conftest import wait_until
-from tests.integration.private_fleet import private_fleet
+from tests.fleets import private_fleet
 
 SPEC = "tests.people:manager"
 

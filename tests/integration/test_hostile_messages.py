@@ -11,11 +11,18 @@ import ormsgpack
 import pytest
 
 from pyrmute_tasks import Migrator
-from pyrmute_tasks.engine.job_spec import JobSpec, new_job_id
+from pyrmute_tasks.engine.job_spec import JobSpec
+from pyrmute_tasks.engine.job_tally import new_job_id
 from pyrmute_tasks.errors import PyrmuteTasksError
 from pyrmute_tasks.wire.frames import MAX_FRAME_BYTES, FrameKind, encode_frame, pack
 from pyrmute_tasks.wire.objects import Kind
 from tests.conftest import wait_until
+from tests.fleets import (
+    QUEUE,
+    Fleet,
+    Worker,
+    private_fleet,
+)
 from tests.integration.hostile import (
     MIB,
     Envelope,
@@ -24,12 +31,6 @@ from tests.integration.hostile import (
     compressed,
     frame,
     nested,
-)
-from tests.integration.private_fleet import (
-    QUEUE,
-    PrivateFleet,
-    PrivateWorker,
-    private_fleet,
 )
 from tests.people import manager, person
 
@@ -48,10 +49,10 @@ def instance(name: str) -> bytes:
 class Target:
     """A worker under attack."""
 
-    def __init__(self, fleet: PrivateFleet, migrator: Migrator) -> None:
+    def __init__(self, fleet: Fleet, migrator: Migrator) -> None:
         self.fleet = fleet
         self.migrator = migrator
-        self.worker: PrivateWorker = fleet.start_worker("--loglevel", "INFO")
+        self.worker: Worker = fleet.start_worker("--loglevel", "INFO")
 
     def heal(self) -> None:
         """Replace a worker that did not survive, so that one failure stays one."""

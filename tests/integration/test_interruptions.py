@@ -13,26 +13,23 @@ import pytest
 from pyrmute_tasks import Migrator
 from pyrmute_tasks.settings import Settings
 from tests.conftest import descendants, wait_until
-from tests.integration.private_fleet import PrivateFleet, private_fleet
+from tests.fleets import Fleet, RabbitMQ, private_fleet, rabbitmq_fleet
 from tests.people import manager
-from tests.rabbitmq import RabbitMQFleet, rabbitmq_fleet
 
 HOP = ("Person", "1.0.0", "3.0.0")
 DEEDS = ["sleep:0.05", "touchy:0.05"]
-RECORDS = 160
+RECORDS = 100
 
 
 @pytest.fixture(scope="module")
-def on_redis() -> Iterator[PrivateFleet]:
-    with private_fleet("tests.people:manager") as fleet:
-        for _ in range(2):
-            fleet.start_worker()
+def on_redis() -> Iterator[Fleet]:
+    with private_fleet("tests.people:manager", 2) as fleet:
         yield fleet
 
 
 @pytest.fixture(scope="module")
-def on_rabbitmq() -> Iterator[RabbitMQFleet]:
-    with rabbitmq_fleet(2) as fleet:
+def on_rabbitmq(rabbitmq: RabbitMQ) -> Iterator[Fleet]:
+    with rabbitmq_fleet(rabbitmq, 2) as fleet:
         yield fleet
 
 
@@ -77,23 +74,21 @@ def migrate_disturbed(
     assert [output["last_name"] for output in outputs] == [each["last_name"] for each in expected]
 
 
-def log_of(fleet: PrivateFleet | RabbitMQFleet) -> str:
-    if isinstance(fleet, RabbitMQFleet):
-        return "".join(fleet.log(name) for name in fleet.workers)
+def log_of(fleet: Fleet) -> str:
     return "".join(worker.log for worker in fleet.workers)
 
 
-def interrupted(fleet: PrivateFleet | RabbitMQFleet) -> int:
+def interrupted(fleet: Fleet) -> int:
     """How many children said that they were ended while they ran a chunk."""
     return log_of(fleet).count("its chunk is sent again")
 
 
 @pytest.mark.parametrize("deed", DEEDS)
-def test_children_that_are_ended_fail_no_record(on_redis: PrivateFleet, deed: str) -> None:
+def test_children_that_are_ended_fail_no_record(on_redis: Fleet, deed: str) -> None:
     """As the pool ends them when its worker is shut down and has no more time."""
 
     def end(wait_for_outputs: Callable[[int], None]) -> None:
-        for count in (8, 40, 80):
+        for count in (8, 24, 48):
             wait_for_outputs(count)
             for worker in on_redis.workers:
                 for child in descendants(worker.pid):
@@ -106,11 +101,9 @@ def test_children_that_are_ended_fail_no_record(on_redis: PrivateFleet, deed: st
 
 
 @pytest.mark.parametrize("deed", DEEDS)
-def test_connections_to_redis_that_are_cut_interrupt_no_chunk(
-    on_redis: PrivateFleet, deed: str
-) -> None:
+def test_connections_to_redis_that_are_cut_interrupt_no_chunk(on_redis: Fleet, deed: str) -> None:
     def cut(wait_for_outputs: Callable[[int], None]) -> None:
-        for count in (8, 40, 80):
+        for count in (8, 24, 48):
             wait_for_outputs(count)
             for kind in ("normal", "pubsub"):
                 on_redis.broker.client_kill_filter(_type=kind, skipme=True)
@@ -121,10 +114,13 @@ def test_connections_to_redis_that_are_cut_interrupt_no_chunk(
     assert "Connection to broker lost" in log_of(on_redis)
 
 
-def test_a_rabbitmq_that_restarts_interrupts_no_chunk(on_rabbitmq: RabbitMQFleet) -> None:
+@pytest.mark.slow
+def test_a_rabbitmq_that_restarts_interrupts_no_chunk(
+    rabbitmq: RabbitMQ, on_rabbitmq: Fleet
+) -> None:
     def restart(wait_for_outputs: Callable[[int], None]) -> None:
         wait_for_outputs(10)
-        on_rabbitmq.broker.restart()
+        rabbitmq.restart()
 
     migrate_disturbed(on_rabbitmq.settings, DEEDS[0], restart)
     assert interrupted(on_rabbitmq) == 0

@@ -20,7 +20,7 @@ def seed(index: int, size_bytes: int = SIZE_BYTES, letter: str = "") -> str:
 
 
 def run(source: Path, target: Path) -> "subprocess.CompletedProcess[str]":
-    arguments = ["run", "--manager", MANAGER, *HOP, "--workers", "2", "--chunk-size", str(COUNT)]
+    arguments = ["run", "--manager", MANAGER, *HOP, "--workers", "1", "--chunk-size", str(COUNT)]
     arguments += ["--keep-partial", str(source), str(target)]
     return subprocess.run(
         [sys.executable, "-m", "pyrmute_tasks", *arguments],
@@ -44,7 +44,10 @@ def test_a_chunk_whose_outputs_are_too_large_together_passes_in_halves(tmp_path:
     assert target.read_text() == outputs(COUNT)
 
 
-@pytest.mark.parametrize("place", [0, 57, 99])
+@pytest.mark.parametrize(
+    "place",
+    [pytest.param(0, marks=pytest.mark.slow), 57, pytest.param(99, marks=pytest.mark.slow)],
+)
 def test_a_record_whose_output_is_too_large_is_named(tmp_path: Path, place: int) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     rows = [seed(index, 100_000 if index == place else SIZE_BYTES) for index in range(COUNT)]
@@ -80,7 +83,7 @@ def seeds(sizes):
 
 HOP = ("Seed", "1.0.0", "2.0.0")
 if __name__ == "__main__":
-    with Migrator("tests.integration.small_frames:manager", workers=2) as migrator:
+    with Migrator("tests.integration.small_frames:manager", workers=1) as migrator:
         sizes = [2000] * 100
         got = migrator.migrate_batch(seeds(sizes), *HOP, chunk_size=100)
         assert got == manager.migrate_batch(seeds(sizes), *HOP)
@@ -107,6 +110,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_records_that_are_too_large_are_named(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(RECORDS)

@@ -15,7 +15,7 @@ import pytest
 from pyrmute_tasks import Migrator, MigratorClosedError
 from pyrmute_tasks.distributed.leftovers import FOLDER_PREFIX, remove_leftovers
 from tests.conftest import ROOT, descendants, is_alive, wait_until
-from tests.integration.private_fleet import PrivateFleet, private_fleet
+from tests.fleets import Fleet, private_fleet
 from tests.people import manager, person
 
 HOP: Final = ("Person", "1.0.0", "3.0.0")
@@ -57,7 +57,7 @@ def people() -> Iterator[Migrator]:
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[PrivateFleet]:
+def fleet() -> Iterator[Fleet]:
     with private_fleet("tests.people:manager") as found:
         found.start_worker()
         yield found
@@ -73,20 +73,26 @@ def members(migrator: Migrator) -> list[int]:
 # --- forks ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("end", ["sys.exit()", "os._exit(0)", "migrator.close(); sys.exit()"])
-def test_a_fork_that_ends_leaves_the_fleet_and_its_job_alone(end: str, private_tmp: Path) -> None:
-    run(f"""
+def test_forks_that_end_leave_the_fleet_and_its_job_alone(private_tmp: Path) -> None:
+    run("""
+def close_and_exit():
+    migrator.close()
+    sys.exit()
+
 with Migrator(manager, workers=1) as migrator:
     stream = migrator.migrate_batch_data_streaming(iter(RECORDS), *HOP, chunk_size=10)
-    first = next(stream)
-    if not (pid := os.fork()):
-        {end}
-    assert os.waitpid(pid, 0)[1] == 0
-    assert [first, *stream] == EXPECTED
+    outputs = []
+    for end in (sys.exit, lambda: os._exit(0), close_and_exit):
+        outputs.append(next(stream))
+        if not (pid := os.fork()):
+            end()
+        assert os.waitpid(pid, 0)[1] == 0
+    assert [*outputs, *stream] == EXPECTED
     assert migrator.migrate_batch_data(RECORDS, *HOP) == EXPECTED
 """)
 
 
+@pytest.mark.slow
 def test_a_fork_cannot_read_a_stream_and_has_a_fleet_of_its_own(private_tmp: Path) -> None:
     out = run("""
 with Migrator(manager, workers=1) as migrator:
@@ -162,13 +168,13 @@ def test_first_calls_from_four_threads_have_one_fleet(private_tmp: Path) -> None
 # --- closing while something is open --------------------------------------------------------
 
 
-def open_ones(people: Migrator, fleet: PrivateFleet, where: str) -> Migrator:
+def open_ones(people: Migrator, fleet: Fleet, where: str) -> Migrator:
     return people if where == "embedded" else Migrator(manager, settings=fleet.settings)
 
 
 @pytest.mark.parametrize("where", ["embedded", "running"])
 def test_a_stream_that_outlives_its_migrator_says_so(
-    people: Migrator, fleet: PrivateFleet, where: str
+    people: Migrator, fleet: Fleet, where: str
 ) -> None:
     migrator = open_ones(people, fleet, where)
     records = [person(index) for index in range(500)]
@@ -189,7 +195,7 @@ def test_a_stream_that_outlives_its_migrator_says_so(
 
 @pytest.mark.parametrize("where", ["embedded", "running"])
 def test_another_thread_closes_while_a_stream_waits(
-    people: Migrator, fleet: PrivateFleet, where: str
+    people: Migrator, fleet: Fleet, where: str
 ) -> None:
     migrator = open_ones(people, fleet, where)
     stream = migrator.migrate_batch_data_streaming(iter(SLOW), *HOP, chunk_size=5)
@@ -212,9 +218,7 @@ def test_another_thread_closes_while_a_stream_waits(
 
 
 @pytest.mark.parametrize("where", ["embedded", "running"])
-def test_a_source_closes_its_own_migrator(
-    people: Migrator, fleet: PrivateFleet, where: str
-) -> None:
+def test_a_source_closes_its_own_migrator(people: Migrator, fleet: Fleet, where: str) -> None:
     migrator = open_ones(people, fleet, where)
 
     def source() -> Iterator[Any]:
@@ -317,6 +321,7 @@ except Exception as error:
     deep.rmdir()
 
 
+@pytest.mark.slow
 def test_a_migrator_works_in_children_of_multiprocessing_and_within_another(
     private_tmp: Path, tmp_path: Path
 ) -> None:

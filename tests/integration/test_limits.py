@@ -75,7 +75,7 @@ def test_a_record_that_needs_too_much_memory_raises_its_own_error(
 def test_a_chunk_given_up_at_the_soft_limit_keeps_its_process() -> None:
     records = [person(index) for index in range(8)]
     records[3] = {"name": "loop:", "age": 1}
-    with EmbeddedFleet("tests.people:manager", 2, LIMITS) as fleet:
+    with EmbeddedFleet("tests.people:manager", 1, LIMITS) as fleet:
         before = children_of(fleet)
         migrate_until_failure(fleet, records)
         assert children_of(fleet) == before

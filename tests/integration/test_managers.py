@@ -21,7 +21,7 @@ HOP = ("Person", "1.0.0", "3.0.0")
 
 @pytest.fixture(scope="module")
 def adopted() -> Iterator[Migrator]:
-    with Migrator(pyrmute_people.manager, workers=2) as migrator:
+    with Migrator(pyrmute_people.manager, workers=1) as migrator:
         yield migrator
 
 
@@ -113,7 +113,7 @@ def test_pyrmutes_arguments_are_accepted(fleet: Migrator) -> None:
 def test_steps_that_nobody_wrote_run_on_workers() -> None:
     manager, hop = nested_orders.manager, ("Order", "1.0.0", "3.0.0")
     records = [nested_orders.order(index) for index in range(60)]
-    with Migrator(manager, workers=2) as migrator:
+    with Migrator(manager, workers=1) as migrator:
         assert migrator.migrate_batch(records, *hop, chunk_size=7) == manager.migrate_batch(
             records, *hop
         )

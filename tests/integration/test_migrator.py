@@ -70,7 +70,7 @@ def test_what_travels_compressed_is_the_same(tmp_path: Path) -> None:
     assert sequential(content).startswith(dumped.encode())
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_file_equals_the_plain_loop(workers: int, tmp_path: Path) -> None:
     content = SAMPLE.read_bytes()
     expected = sequential(content)
@@ -244,6 +244,7 @@ def test_kill_minus_nine_of_a_child_changes_nothing(tmp_path: Path) -> None:
     assert outputs == manager.migrate_batch_data(records, *HOP)
 
 
+@pytest.mark.slow
 def test_kill_minus_nine_from_outside_changes_no_byte(tmp_path: Path) -> None:
     content = SAMPLE.read_bytes() * 4
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"

@@ -12,9 +12,10 @@ import pytest
 
 from pyrmute_tasks import BrokerUnavailableError, Settings, StoreUnavailableError
 from tests.chaos.runs import MANAGER, Damage, Feed, Result, Run, load_flights
-from tests.fleets import Fleet, Side
-from tests.namespaces import FAR, Line, TwoHosts, require_hosts
-from tests.rabbitmq import RabbitMQ
+from tests.fleets import Fleet, RabbitMQ, Side
+from tests.fleets.namespaces import FAR, Line, TwoHosts, require_hosts
+
+pytestmark = pytest.mark.slow
 
 HALF_OPEN_S = 15.0
 CUT_S = 3.0

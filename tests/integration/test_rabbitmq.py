@@ -19,8 +19,8 @@ from pyrmute_tasks.distributed.task_arguments import TaskArguments
 from pyrmute_tasks.engine.events import ChunkDelivered, Event
 from pyrmute_tasks.settings import Settings
 from tests.conftest import is_alive, wait_until
+from tests.fleets import USER, Fleet, RabbitMQ, rabbitmq_fleet
 from tests.people import broken_step, manager, person
-from tests.rabbitmq import USER, RabbitMQFleet, rabbitmq_fleet
 
 HOP = ("Person", "1.0.0", "3.0.0")
 CHUNKS = 120
@@ -29,13 +29,13 @@ SLEEP = "sleep:0.005"
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[RabbitMQFleet]:
-    with rabbitmq_fleet(2) as fleet:
+def fleet(rabbitmq: RabbitMQ) -> Iterator[Fleet]:
+    with rabbitmq_fleet(rabbitmq, 2) as fleet:
         yield fleet
 
 
 @pytest.fixture
-def settings(fleet: RabbitMQFleet, request: pytest.FixtureRequest) -> Settings:
+def settings(fleet: Fleet, request: pytest.FixtureRequest) -> Settings:
     """Of the same servers, with a queue of the test's own that no worker reads."""
     return replace(fleet.settings, queue=request.node.name)
 
@@ -101,13 +101,13 @@ class FileJob:
             self.delivered += 1
 
 
-def test_files_equal_the_plain_loop(fleet: RabbitMQFleet, tmp_path: Path) -> None:
+def test_files_equal_the_plain_loop(fleet: Fleet, tmp_path: Path) -> None:
     job = FileJob(tmp_path, fleet.settings)
     assert job.run() == expected()
     assert job.delivered == CHUNKS
 
 
-def test_the_first_bad_record_is_the_error(fleet: RabbitMQFleet) -> None:
+def test_the_first_bad_record_is_the_error(fleet: Fleet) -> None:
     records = [person(index) for index in range(200)]
     records[70] = broken_step(70)
     records[150] = broken_step(150)
@@ -122,18 +122,21 @@ def test_the_first_bad_record_is_the_error(fleet: RabbitMQFleet) -> None:
     assert outputs == manager.migrate_batch_data(records[:70], *HOP)
 
 
-def test_restarts_in_the_middle_cost_only_time(fleet: RabbitMQFleet, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_restarts_in_the_middle_cost_only_time(
+    fleet: Fleet, rabbitmq: RabbitMQ, tmp_path: Path
+) -> None:
     """The workers need no restart. (A quorum queue younger than a second survives no kill -9
     of RabbitMQ 3.10, so the clean stop comes first.)
     """
-    workers = [process.pid for process in fleet.workers.values()]
-    for end in (fleet.broker.stop, fleet.broker.kill):
+    workers = [worker.pid for worker in fleet.workers]
+    for end in (rabbitmq.stop, rabbitmq.kill):
         job = FileJob(tmp_path, fleet.settings)
 
         def restart(job: FileJob = job, end: Callable[[], None] = end) -> None:
             end()
             assert job.delivered < CHUNKS, "the job was over before the broker was"
-            fleet.broker.start()
+            rabbitmq.start()
 
         assert job.run_while(restart) == expected()
     assert all(is_alive(pid) for pid in workers)
@@ -151,7 +154,7 @@ def test_the_queue_is_a_quorum_queue(settings: Settings) -> None:
             connection.channel().queue_declare(**options)
 
 
-def test_workers_make_no_queues_for_delayed_tasks(fleet: RabbitMQFleet) -> None:
+def test_workers_make_no_queues_for_delayed_tasks(fleet: Fleet) -> None:
     with create_app(fleet.settings).connection_for_write() as connection:
         connection.channel().queue_declare(queue=fleet.settings.queue, passive=True)
         with pytest.raises(ChannelError, match="NOT_FOUND"):
@@ -180,66 +183,54 @@ def test_waiting_tasks_are_counted(settings: Settings) -> None:
 # --- outages ------------------------------------------------------------------------------
 
 
-def test_an_outage_is_waited_out(fleet: RabbitMQFleet, settings: Settings) -> None:
-    broker = open_broker(settings)
-    broker.publish(messages(2))
-    fleet.broker.stop()
+def test_an_outage_is_waited_out(rabbitmq: RabbitMQ, settings: Settings) -> None:
+    """By a broker that asks meanwhile, by one that is impatient, and by one that does nothing."""
+    broker, idle = open_broker(settings), open_broker(settings)
+    impatient = open_broker(replace(settings, outage_s=2))
+    for each in (broker, idle, impatient):
+        each.publish(messages(1))
+        assert each.queue_depth() is not None
+    rabbitmq.stop()
     try:
         assert broker.queue_depth() is None
         broker.revoke(["job-0-1"])
         with pytest.raises(BrokerUnavailableError, match="no broker answers"):
             broker.check()
+        with pytest.raises(BrokerUnavailableError, match="out of reach for 2 s") as caught:
+            impatient.publish(messages(1))
+        assert rabbitmq.password not in str(caught.value)
     finally:
-        back = threading.Thread(target=fleet.broker.start)
+        back = threading.Thread(target=rabbitmq.start)
         back.start()
         broker.publish(messages(2))
         back.join()
-    assert broker.queue_depth() == 4  # what was confirmed before is still there
-
-
-def test_a_restart_between_two_calls_is_survived(fleet: RabbitMQFleet, settings: Settings) -> None:
-    broker = open_broker(settings)
-    broker.publish(messages(1))
-    assert broker.queue_depth() == 1
-    fleet.broker.restart()  # the pooled connection is stale now
-    broker.revoke(["job-0-1"])
-    broker.publish(messages(1))
-    wait_until(lambda: broker.queue_depth() == 2, "both tasks wait")
-    broker.check()
-
-
-def test_a_long_outage_ends_the_wait(fleet: RabbitMQFleet, settings: Settings) -> None:
-    broker = open_broker(replace(settings, outage_s=2))
-    broker.publish(messages(1))
-    fleet.broker.stop()
-    try:
-        with pytest.raises(BrokerUnavailableError, match="out of reach for 2 s") as caught:
-            broker.publish(messages(1))
-    finally:
-        fleet.broker.start()
-    assert fleet.broker.password not in str(caught.value)
+    assert broker.queue_depth() == 5  # what was confirmed before is still there
+    idle.revoke(["job-0-1"])  # its pooled connection is stale
+    idle.publish(messages(1))
+    wait_until(lambda: idle.queue_depth() == 6, "all tasks wait")
+    idle.check()
 
 
 def test_a_frozen_server_is_not_waited_for(
-    fleet: RabbitMQFleet, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    rabbitmq: RabbitMQ, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(broker, "_ANSWER_S", 0.5)
     frozen = open_broker(replace(settings, outage_s=2))
     frozen.publish(messages(1))
-    fleet.broker.freeze()
+    rabbitmq.freeze()
     try:
         assert frozen.queue_depth() is None
         with pytest.raises(BrokerUnavailableError, match="out of reach"):
             frozen.publish(messages(1))
         frozen.revoke(["job-0-1"])
     finally:
-        fleet.broker.thaw()
+        rabbitmq.thaw()
     wait_until(frozen.queue_depth, "the server goes on")
     frozen.publish(messages(1))
 
 
-def test_a_wrong_password_is_told_and_not_shown(fleet: RabbitMQFleet, settings: Settings) -> None:
-    wrong = replace(settings, broker_url=fleet.broker.url_of(USER, "let-me-in"))
+def test_a_wrong_password_is_told_and_not_shown(rabbitmq: RabbitMQ, settings: Settings) -> None:
+    wrong = replace(settings, broker_url=rabbitmq.url_of(USER, "let-me-in"))
     broker = open_broker(wrong)
     for call in (broker.check, lambda: broker.publish(messages(1))):
         with pytest.raises(BrokerUnavailableError, match="refused the user") as caught:
@@ -250,8 +241,8 @@ def test_a_wrong_password_is_told_and_not_shown(fleet: RabbitMQFleet, settings: 
     broker.revoke(["job-0-1"])
 
 
-def test_a_job_with_a_wrong_password_ends_at_once(fleet: RabbitMQFleet) -> None:
-    wrong = replace(fleet.settings, broker_url=fleet.broker.url_of(USER, "let-me-in"))
+def test_a_job_with_a_wrong_password_ends_at_once(fleet: Fleet, rabbitmq: RabbitMQ) -> None:
+    wrong = replace(fleet.settings, broker_url=rabbitmq.url_of(USER, "let-me-in"))
     with (
         closing(Migrator(manager, settings=wrong)) as migrator,
         pytest.raises(BrokerUnavailableError, match="refused the user") as caught,

@@ -14,29 +14,23 @@ import pytest
 from pyrmute_tasks import Migrator, NoWorkersError, Settings
 from pyrmute_tasks.distributed.app import create_app
 from tests.conftest import ROOT, wait_until
-from tests.integration.private_fleet import PrivateFleet, private_fleet
+from tests.fleets import Fleet, RabbitMQ, private_fleet, rabbitmq_fleet
 from tests.people import person
-from tests.rabbitmq import RabbitMQFleet, rabbitmq_fleet
 
 HOP = ("Person", "1.0.0", "3.0.0")
 SECRET = "s3cr3t-w0rd"
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[PrivateFleet]:
+def fleet() -> Iterator[Fleet]:
     with private_fleet("tests.people:manager", worker_wait_s=1.5) as fleet:
         yield fleet
 
 
 @pytest.fixture(scope="module")
-def rabbit() -> Iterator[RabbitMQFleet]:
-    with rabbitmq_fleet(0) as fleet:
-        yield replace_manager(fleet)
-
-
-def replace_manager(fleet: RabbitMQFleet) -> RabbitMQFleet:
-    fleet.settings = replace(fleet.settings, manager="tests.people:manager")
-    return fleet
+def rabbit(rabbitmq: RabbitMQ) -> Iterator[Fleet]:
+    with rabbitmq_fleet(rabbitmq, 0) as fleet:
+        yield fleet
 
 
 def run_worker(
@@ -73,23 +67,21 @@ def check_refused(done: "subprocess.CompletedProcess[str]", told: str) -> None:
 # --- options ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pool", ["threads", "solo", "gevent", "eventlet"])
-def test_other_pool_is_refused(fleet: PrivateFleet, pool: str) -> None:
-    done = run_worker(fleet.settings, "--", f"--pool={pool}")
+def test_other_pool_is_refused(fleet: Fleet) -> None:
+    done = run_worker(fleet.settings, "--", "--pool=threads")
     assert done.returncode == 1
     assert done.stderr.count("error: workers need --pool=prefork") == 1
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("options", [["-Q", "other"], ["-Q", "pyrmute-tasks,other"]])
-def test_other_queue_is_refused(fleet: PrivateFleet, options: list[str]) -> None:
-    done = run_worker(fleet.settings, "--", *options)
+def test_other_queue_is_refused(fleet: Fleet) -> None:
+    done = run_worker(fleet.settings, "--", "-Q", "pyrmute-tasks,other")
     assert done.returncode == 1
     assert "error: this worker is for queue 'pyrmute-tasks' and no other" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_worker_whose_consumer_is_cancelled_counts_as_none(fleet: PrivateFleet) -> None:
+def test_worker_whose_consumer_is_cancelled_counts_as_none(fleet: Fleet) -> None:
     worker = fleet.start_worker("--loglevel", "INFO")
     app = create_app(fleet.settings)
     settings = replace(fleet.settings, outage_s=3.0)
@@ -108,7 +100,7 @@ def test_worker_whose_consumer_is_cancelled_counts_as_none(fleet: PrivateFleet) 
 
 
 @pytest.mark.parametrize("place", ["broker_url", "store_url"])
-def test_wrong_password_of_redis_ends_the_worker(fleet: PrivateFleet, place: str) -> None:
+def test_wrong_password_of_redis_ends_the_worker(fleet: Fleet, place: str) -> None:
     url = with_login(getattr(fleet.settings, place), f"nobody:{SECRET}")
     changed: dict[str, Any] = {place: url}
     done = run_worker(replace(fleet.settings, **changed))
@@ -116,7 +108,7 @@ def test_wrong_password_of_redis_ends_the_worker(fleet: PrivateFleet, place: str
 
 
 @pytest.mark.parametrize("place", ["broker", "store"])
-def test_lost_rights_on_redis_end_the_worker(fleet: PrivateFleet, place: str) -> None:
+def test_lost_rights_on_redis_end_the_worker(fleet: Fleet, place: str) -> None:
     server = getattr(fleet, place)
     server.execute_command("ACL", "SETUSER", "worker", "on", f">{SECRET}", "~*", "&*", "+@all")
     url = with_login(getattr(fleet.settings, f"{place}_url"), f"worker:{SECRET}")
@@ -135,19 +127,19 @@ def test_lost_rights_on_redis_end_the_worker(fleet: PrivateFleet, place: str) ->
 # --- RabbitMQ -----------------------------------------------------------------------------
 
 
-def test_wrong_password_of_rabbitmq_ends_the_worker(rabbit: RabbitMQFleet) -> None:
+def test_wrong_password_of_rabbitmq_ends_the_worker(rabbit: Fleet) -> None:
     url = with_login(rabbit.settings.broker_url, f"nobody:{SECRET}")
     done = run_worker(replace(rabbit.settings, broker_url=url))
     check_refused(done, "refused the user, the password or what the user wants to do")
 
 
-def test_unknown_virtual_host_ends_the_worker(rabbit: RabbitMQFleet) -> None:
+def test_unknown_virtual_host_ends_the_worker(rabbit: Fleet) -> None:
     url = rabbit.settings.broker_url.rstrip("/") + "/nowhere"
     done = run_worker(replace(rabbit.settings, broker_url=url))
     check_refused(done, "refused the user, or has no such virtual host")
 
 
-def test_queue_of_another_kind_ends_the_worker(rabbit: RabbitMQFleet) -> None:
+def test_queue_of_another_kind_ends_the_worker(rabbit: Fleet) -> None:
     settings = replace(rabbit.settings, queue="classic")
     with create_app(settings).connection_for_write() as connection:
         connection.default_channel.queue_declare(queue="classic", durable=True, auto_delete=False)

@@ -14,7 +14,7 @@ from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.wire.frames import FrameKind
 from tests.conftest import wait_until
-from tests.integration.private_fleet import QUEUE, PrivateFleet, private_fleet
+from tests.fleets import QUEUE, Fleet, private_fleet
 from tests.integration.shared_queue import begun, manager
 
 HOP: Final = ("Work", "1.0.0", "2.0.0")
@@ -24,19 +24,19 @@ JOBS_KEY: Final = f"pt:jobs:{QUEUE}"
 
 
 @pytest.fixture
-def fleet() -> Iterator[PrivateFleet]:
+def fleet() -> Iterator[Fleet]:
     with private_fleet("tests.integration.shared_queue:manager") as found:
         yield found
 
 
-def under_way(fleet: PrivateFleet) -> int:
+def under_way(fleet: Fleet) -> int:
     """How many chunks wait, at the broker or at a worker, or run."""
     return int(fleet.broker.llen(QUEUE)) + int(fleet.broker.hlen("unacked"))
 
 
 @contextmanager
 def large_jobs(
-    fleet: PrivateFleet, count: int, chunk_s: float, log: Path, **options: Any
+    fleet: Fleet, count: int, chunk_s: float, log: Path, **options: Any
 ) -> Iterator[None]:
     """Run jobs without end in threads that share a `Migrator`; one chunk is one record."""
     stop = threading.Event()
@@ -69,7 +69,7 @@ def large_jobs(
     assert errors == []
 
 
-def begun_before_a_small_job_ends(fleet: PrivateFleet, chunk_s: float, log: Path) -> int:
+def begun_before_a_small_job_ends(fleet: Fleet, chunk_s: float, log: Path) -> int:
     """Run a job of five records; return how many chunks of others began meanwhile."""
     record = {"job": "small", "log": str(log), "seconds": chunk_s / SMALL}
     with Migrator(manager, settings=fleet.settings) as migrator:
@@ -79,6 +79,7 @@ def begun_before_a_small_job_ends(fleet: PrivateFleet, chunk_s: float, log: Path
     return len([job for job in begun(log)[before:] if job != "small"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("slots_a_worker", "chunk_s", "most_chunk_times"),
     [
@@ -88,7 +89,7 @@ def begun_before_a_small_job_ends(fleet: PrivateFleet, chunk_s: float, log: Path
     ],
 )
 def test_a_small_job_does_not_wait_behind_a_window_of_each_large_one(
-    fleet: PrivateFleet,
+    fleet: Fleet,
     tmp_path: Path,
     slots_a_worker: int,
     chunk_s: float,
@@ -107,9 +108,7 @@ def test_a_small_job_does_not_wait_behind_a_window_of_each_large_one(
     assert fleet.store.keys("pt:*") == [f"pt:workers:{QUEUE}".encode()]
 
 
-def test_a_window_shrinks_and_grows_as_jobs_come_and_go(
-    fleet: PrivateFleet, tmp_path: Path
-) -> None:
+def test_a_window_shrinks_and_grows_as_jobs_come_and_go(fleet: Fleet, tmp_path: Path) -> None:
     fleet.start_worker()
     log = tmp_path / "log"
     with large_jobs(fleet, 1, 0.05, log):
@@ -123,7 +122,7 @@ def test_a_window_shrinks_and_grows_as_jobs_come_and_go(
         wait_until(lambda: under_way(fleet) == 8, "it has all of it again")
 
 
-def test_an_explicit_window_is_a_maximum(fleet: PrivateFleet, tmp_path: Path) -> None:
+def test_an_explicit_window_is_a_maximum(fleet: Fleet, tmp_path: Path) -> None:
     fleet.start_worker()
     log = tmp_path / "log"
     with large_jobs(fleet, 1, 0.05, log, window=Window(chunks=12)):
@@ -133,7 +132,7 @@ def test_an_explicit_window_is_a_maximum(fleet: PrivateFleet, tmp_path: Path) ->
             wait_until(lambda: under_way(fleet) == 4, "it has half of the default", 4)
 
 
-def test_jobs_that_fall_silent_or_have_nothing_under_way_count_no_more(fleet: PrivateFleet) -> None:
+def test_jobs_that_fall_silent_or_have_nothing_under_way_count_no_more(fleet: Fleet) -> None:
     first, second = (JobSpec(name, *HOP, FrameKind.OBJECTS, "0") for name in ("a", "b"))
     with closing(Store(fleet.settings)) as store:
         assert store.open_job(first) == 0
@@ -152,7 +151,7 @@ def test_jobs_that_fall_silent_or_have_nothing_under_way_count_no_more(fleet: Pr
     assert fleet.store.keys("pt:*") == []
 
 
-def test_what_somebody_else_keeps_where_jobs_are_counted_ends_no_job(fleet: PrivateFleet) -> None:
+def test_what_somebody_else_keeps_where_jobs_are_counted_ends_no_job(fleet: Fleet) -> None:
     fleet.store.set(JOBS_KEY, "no sorted set")
     with closing(Store(fleet.settings)) as store:
         assert store.open_job(JobSpec("a", *HOP, FrameKind.OBJECTS, "0")) == 0

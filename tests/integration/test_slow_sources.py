@@ -20,7 +20,7 @@ SOON_S = 5.0
 
 @pytest.fixture(scope="module")
 def people() -> Iterator[Migrator]:
-    with Migrator(manager, workers=2) as migrator:
+    with Migrator(manager, workers=1) as migrator:
         yield migrator
 
 

@@ -12,7 +12,7 @@ from celery import Celery
 
 from pyrmute_tasks import Migrator, Settings
 from tests.conftest import ROOT
-from tests.integration.private_fleet import private_fleet
+from tests.fleets import private_fleet
 from tests.people import manager, person
 
 HOP = ("Person", "1.0.0", "3.0.0")
@@ -97,6 +97,7 @@ def test_files_beside_the_data_are_not_executed(tmp_path: Path) -> None:
     (tmp_path / "orders.py").write_text(ORDERS)
     (tmp_path / "in.jsonl").write_text(json.dumps({"amount": 1}) + "\n")
     command = [str(Path(sys.executable).parent / "pyrmute-tasks"), "run", "in.jsonl", "out.jsonl"]
+    command += ["--workers", "1"]
     for spec in ("orders:manager", "orders.py:manager"):
         done = subprocess.run(
             [*command, "--manager", spec, "--model", "Order", "--from", "1.0.0", "--to", "2.0.0"],

@@ -182,6 +182,7 @@ def test_nothing_of_a_job_is_left_in_the_store(fleet: Fleet, job: Job) -> None:
 # --- the life of workers ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_health_and_termination() -> None:
     with Topology() as topology:
         unhealthy = topology.health()
@@ -205,16 +206,18 @@ def test_health_and_termination() -> None:
         assert unhealthy.stderr.count("\n") == 1
 
 
+WRONG = [
+    ({"PYRMUTE_TASKS_MANAGER": ""}, "a worker needs to know its manager"),
+    ({"PYRMUTE_TASKS_MANAGER": "absent:manager"}, "cannot import 'absent:manager'"),
+    ({"PYRMUTE_TASKS_OUTAGE_S": "long"}, "PYRMUTE_TASKS_OUTAGE_S must be a number"),
+    ({"PYRMUTE_TASKS_QUEU": "typo"}, "there is no setting PYRMUTE_TASKS_QUEU"),
+]
+
+
 @pytest.mark.parametrize(
-    ("variables", "said"),
-    [
-        ({"PYRMUTE_TASKS_MANAGER": ""}, "a worker needs to know its manager"),
-        ({"PYRMUTE_TASKS_MANAGER": "absent:manager"}, "cannot import 'absent:manager'"),
-        ({"PYRMUTE_TASKS_OUTAGE_S": "long"}, "PYRMUTE_TASKS_OUTAGE_S must be a number"),
-        ({"PYRMUTE_TASKS_QUEU": "typo"}, "there is no setting PYRMUTE_TASKS_QUEU"),
-    ],
+    ("target", "variables", "said"),
+    [*(("workers.app", *each) for each in WRONG), ("pyrmute_tasks.worker", *WRONG[0])],
 )
-@pytest.mark.parametrize("target", ["workers.app", "pyrmute_tasks.worker"])
 def test_wrong_settings_are_told_in_one_sentence(
     target: str, variables: dict[str, str], said: str
 ) -> None:

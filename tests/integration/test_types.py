@@ -7,7 +7,7 @@ import pytest
 
 from pyrmute_tasks import Migrator
 from pyrmute_tasks.failures import causes_of
-from tests.integration.private_fleet import private_fleet
+from tests.fleets import private_fleet
 from tests.integration.typed import HOP, ODD, manager
 from tests.unit.test_values import assert_same
 from tests.wire_values import KEPT

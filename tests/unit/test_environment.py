@@ -52,3 +52,9 @@ def test_what_was_stripped_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_outside_of_the_repository_is_read() -> None:
     files = [path for path in (ROOT / "tests").rglob("*.py") if path.name != "test_environment.py"]
     assert [str(path) for path in files if OUTSIDE.search(path.read_text())] == []
+
+
+def test_groups_of_tests_reach_xdist(request: pytest.FixtureRequest) -> None:
+    """Else every process starts every fleet, and nothing tells."""
+    if getattr(request.config.option, "loadgroup", False):
+        assert request.node.nodeid.endswith("@tests/unit/test_environment.py")

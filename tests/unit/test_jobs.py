@@ -15,8 +15,10 @@ from pyrmute_tasks.engine.events import (
     Event,
 )
 from pyrmute_tasks.engine.job import Job
-from pyrmute_tasks.engine.job_report import JobReport, JobState, JobTally
-from pyrmute_tasks.engine.job_spec import JobSpec, new_job_id
+from pyrmute_tasks.engine.job_report import JobReport, JobState
+from pyrmute_tasks.engine.job_spec import JobSpec
+from pyrmute_tasks.engine.job_tally import JobTally, new_job_id
+from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.errors import FrameError, JobError
 from pyrmute_tasks.wire.frames import FrameKind, pack
 
@@ -104,7 +106,7 @@ class NoChunks:
 def test_fork_that_drops_a_job_does_not_end_it() -> None:
     ended: list[JobReport] = []
     none = NoChunks()
-    with Job("7f3a21c4", none, none, none, on_end=ended.append) as job:
+    with Job(Run("7f3a21c4", (), ended.append), none, none, none) as job:
         pid = os.fork()
         if pid == 0:
             job.__exit__(GeneratorExit, None, None)

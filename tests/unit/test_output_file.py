@@ -21,6 +21,7 @@ import pytest
 
 from pyrmute_tasks.errors import ConfigurationError, OutputInUseError
 from pyrmute_tasks.io import OutputFile, OutputStream, open_output, output_lock, output_place
+from pyrmute_tasks.processes import place_here
 from tests.conftest import ROOT, wait_until
 
 
@@ -468,7 +469,7 @@ def test_control_characters_in_a_lock_are_not_printed(tmp_path: Path) -> None:
 
 def test_reused_process_id_holds_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    lock_of(path, place=output_lock._place(), pid=os.getpid(), started="1")
+    lock_of(path, place=place_here(), pid=os.getpid(), started="1")
     write(path)
 
 
@@ -562,7 +563,7 @@ class Contest:
         self._holding = 0
         self._counting = threading.Lock()
         self._barrier = threading.Barrier(writers)
-        lock_of(path, place=output_lock._place(), pid=os.getpid(), started="1")
+        lock_of(path, place=place_here(), pid=os.getpid(), started="1")
         threads = [threading.Thread(target=self._go, args=(number,)) for number in range(writers)]
         for thread in threads:
             thread.start()

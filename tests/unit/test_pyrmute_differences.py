@@ -6,6 +6,7 @@ One test for each row of ``docs/differences-from-pyrmute.md``, in its order.
 import pickle
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import pyrmute
@@ -549,6 +550,19 @@ def test_a_record_must_be_a_dict(both: Both) -> None:
         both.theirs.migrate_data(record, "Number", *HOP)
     with pytest.raises(InvalidRecordError, match="a record is int and must be a dict"):
         both.ours.migrate_data(record, "Number", *HOP)
+
+
+def test_a_record_may_be_a_mapping_or_an_instance(both: Both) -> None:
+    class Note(BaseModel):
+        text: str
+
+    for version in ("1.0.0", "2.0.0"):
+        both.model("Note", version)(Note)
+    both.migration("Note", *HOP)(lambda data: {"text": type(data).__name__})
+    records: list[Any] = [MappingProxyType({"text": "a"}), Note(text="a")]
+    managers: list[Any] = [both.theirs, both.ours]
+    found = [[each.migrate_data(r, "Note", *HOP) for r in records] for each in managers]
+    assert found == [[{"text": "mappingproxy"}, {"text": "Note"}], [{"text": "dict"}] * 2]
 
 
 def test_a_step_must_return_a_record(both: Both) -> None:

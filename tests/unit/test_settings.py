@@ -1,11 +1,13 @@
 import ssl
+from typing import Any
 
 import pytest
 
+from pyrmute_tasks.distributed.broker_profile import broker_profile
 from pyrmute_tasks.engine.job_spec import OnCodeMismatch
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.logs import hide_password, task_label
-from pyrmute_tasks.settings import Compress, Settings
+from pyrmute_tasks.settings import Compress, Settings, compression_of
 from pyrmute_tasks.wire.frames import Compression
 
 
@@ -89,7 +91,7 @@ def test_a_tasks_label_says_which_records() -> None:
 def test_frames_are_compressed_across_a_network(
     url: str, compress: str, expected: Compression
 ) -> None:
-    assert Settings(broker_url=url, compress=Compress(compress)).compression is expected
+    assert compression_of(Settings(broker_url=url, compress=Compress(compress))) is expected
 
 
 def test_every_setting_survives_the_way_through_variables() -> None:
@@ -171,3 +173,62 @@ def test_certificates_are_verified_by_default() -> None:
     assert rabbit.celery_broker_tls == {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": "h"}
     off = Settings(broker_url="amqps://h/v?ssl_cert_reqs=none", store_url="redis://s")
     assert off.celery_broker_tls == {"cert_reqs": ssl.CERT_NONE}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"on_code_mismatch": "nonsense"}, "on_code_mismatch must be reject or warn"),
+        ({"compress": "nonsense"}, "compress must be auto, always, never"),
+        ({"stall_s": "soon"}, "stall_s must be a number of seconds, not 'soon'"),
+        ({"stall_s": None}, "stall_s must be a number of seconds, not None"),
+        ({"stall_s": True}, "stall_s must be a number of seconds, not True"),
+        ({"stall_s": 10**400}, "stall_s must be a number of seconds"),
+        ({"memory_limit_bytes": 1.5}, "memory_limit_bytes must be a whole number, not 1.5"),
+        ({"queue": 5}, "queue must be text, not int"),
+        ({"secret": b"0123456789abcdef"}, "secret must be text, not bytes"),
+        ({"broker_url": None}, "broker_url must be text, not NoneType"),
+    ],
+)
+def test_value_of_another_kind_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        Settings(**values)
+    assert "0123456789abcdef" not in str(caught.value)
+
+
+def test_values_become_their_fields_types() -> None:
+    given: dict[str, Any] = {
+        "on_code_mismatch": "warn",
+        "compress": "never",
+        "stall_s": 30,
+        "outage_s": "45.5",
+        "memory_limit_bytes": "1000",
+    }
+    settings = Settings(**given)
+    assert settings.on_code_mismatch is OnCodeMismatch.WARN
+    assert settings.compress is Compress.NEVER
+    assert (settings.stall_s, type(settings.stall_s)) == (30.0, float)
+    assert (settings.outage_s, settings.memory_limit_bytes) == (45.5, 1000)
+    assert Settings.from_env(settings.to_env()) == settings
+
+
+def test_unknown_variable_is_a_warning_when_told_so() -> None:
+    env = {"PYRMUTE_TASKS_QUEUE": "mine", "PYRMUTE_TASKS_FUTURE": "1"}
+    with pytest.warns(UserWarning, match="there is no setting PYRMUTE_TASKS_FUTURE") as told:
+        assert Settings.from_env(env, ignore_unknown=True).queue == "mine"
+    assert told[0].filename == __file__
+
+
+def test_urls_of_valkey_are_those_of_redis() -> None:
+    plain = Settings(broker_url="valkey://:pw@host:1/2")
+    assert plain.celery_broker_url == "redis://:pw@host:1/2"
+    assert plain.redis_store_url == "redis://:pw@host:1/2"
+    assert plain.celery_broker_tls is None
+    secure, known = (Settings(broker_url=f"{scheme}://host/2") for scheme in ("valkeys", "rediss"))
+    assert secure.celery_broker_url == known.celery_broker_url
+    assert secure.redis_store_url == known.redis_store_url
+    assert secure.celery_broker_tls == known.celery_broker_tls
+    assert "pw" not in repr(plain)
+    assert broker_profile(plain).__class__ is broker_profile(known).__class__
+    with pytest.raises(ConfigurationError, match="must begin with rediss, valkeys or amqps"):
+        Settings(broker_url="valkey://host?ssl_cert_reqs=none")

@@ -25,6 +25,7 @@ from pyrmute_tasks.wire.frames import join_packed, pack, pack_record, unpack
 from pyrmute_tasks.wire.loaded_classes import find_class, name_of_class
 from pyrmute_tasks.wire.objects import Kind
 from tests.conftest import ROOT, version_info
+from tests.record_kinds import KINDS
 from tests.wire_values import KEPT, REFUSED, Colour, Frozen, Guessing, Model, Plain, Point
 
 TABLE = ROOT / "docs" / "types.md"
@@ -319,6 +320,14 @@ The values that records may hold. This page is generated; after a change:
   of a module, and workers must load it with the manager.
 - **files**: the output of `migrate_file` for a field declared as `Any`; other types have their own.
 
+## Records
+
+A record may be more than a `dict`. What a step gets for it is the same in process, in threads, in
+processes and on a fleet; values inside of it stay what the function on the right leaves.
+
+| record | a step gets |
+|---|---|
+{records}
 ## Errors
 
 An error from another process keeps its class, text, causes, context and attributes, also in slots;
@@ -360,7 +369,10 @@ def _row(name: str, value: Any) -> str:
 
 
 def table() -> str:
-    return HEAD + "".join(_row(name, make()) for name, make in (KEPT | REFUSED).items())
+    records = "".join(f"| {name} | {becomes} |\n" for name, (_, becomes) in KINDS.items())
+    return HEAD.format(records=records) + "".join(
+        _row(name, make()) for name, make in (KEPT | REFUSED).items()
+    )
 
 
 @pytest.mark.skipif(

@@ -37,11 +37,11 @@ class IsolatedCelery(Celery):
     """
 
     read_transport: type | None = None
-    current_worker_task = None  # nothing is inherited from a task that this runs in
+    current_worker_task: Any = None  # nothing is inherited from a task that this runs in
 
     def __init__(self, name: str, broker_url: str, configuration: Mapping[str, Any]) -> None:
         super().__init__(name, loader=_Loader, set_as_current=False)
-        self.backend_cls = "disabled://"
+        self.backend_cls: Any = "disabled://"
         self.broker_url = broker_url
         self.conf.update(configuration)
 

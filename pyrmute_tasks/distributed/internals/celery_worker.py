@@ -236,7 +236,7 @@ class LoopStep(StartStopStep):
     The event loop forgets its timers when the connection is lost.
     """
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
+    requires: Any = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, parent: Any) -> None:
         """Begin; called by Celery."""

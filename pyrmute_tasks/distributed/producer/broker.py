@@ -32,7 +32,7 @@ from pyrmute_tasks.distributed.refusals import (
 from pyrmute_tasks.distributed.task_arguments import TaskArguments
 from pyrmute_tasks.errors import BrokerUnavailableError
 from pyrmute_tasks.logs import hide_password, log
-from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.settings import Settings, signer_of
 
 __all__ = ["Broker", "Message"]
 
@@ -79,7 +79,7 @@ class Broker:
         self._look = look
         self._app = app
         self._settings = settings
-        self._signer = settings.signer
+        self._signer = signer_of(settings)
         self._profile = broker_profile(settings)
         connection: Any = app.connection_for_write()
         self._errors = errors_of(connection)

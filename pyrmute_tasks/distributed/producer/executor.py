@@ -69,6 +69,7 @@ class JobStore(PartsStore, SurveyedStore, Protocol):
         """Return the workers whose heartbeat is fresh."""
 
 
+# Above 250 lines: submitting, collecting and surveying share what is in flight.
 class CeleryExecutor:
     """Runs the chunks of one job on a fleet: a `ChunkExecutor` from frames to frames.
 
@@ -102,11 +103,11 @@ class CeleryExecutor:
     ) -> None:
         self._broker = broker
         self._store = store
-        self._spec = spec
-        self._settings = settings
+        self._spec, self._settings = spec, settings
         self._supervise = supervise
         self._clock = clock
-        self.slots = self.jobs = 1
+        self.slots: int = 1
+        self.jobs: int = 1
         self._recovery = Recovery(broker, store, spec, settings, clock, code)
         self._deliveries = self._recovery.deliveries
         self._unsent: list[Part] = []

@@ -135,7 +135,7 @@ class Liveness:
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
-        self.met_workers = False
+        self.met_workers: bool = False
         self._no_worker_since: float | None = 0.0
         self._broker_away_since: float | None = None
         self._judged_at = 0.0

@@ -90,8 +90,8 @@ class Recovery:
         self._clock = clock
         self._code = code
         self._codes: dict[str, str] = {}  # what the workers hold that declined
-        self.deliveries = Deliveries()
-        self.liveness = Liveness(
+        self.deliveries: Deliveries = Deliveries()
+        self.liveness: Liveness = Liveness(
             Deadlines(
                 stall_s=settings.stall_s,
                 worker_wait_s=settings.worker_wait_s,
@@ -100,7 +100,7 @@ class Recovery:
                 time_limit_s=settings.time_limit_s,
             )
         )
-        self.watched_s = 0.0
+        self.watched_s: float = 0.0
 
     # --- sending ------------------------------------------------------------------------------
 

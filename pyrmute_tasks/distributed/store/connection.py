@@ -20,7 +20,7 @@ from pyrmute_tasks.distributed.refusals import (
 )
 from pyrmute_tasks.errors import StoreUnavailableError
 from pyrmute_tasks.logs import hide_password, log
-from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.settings import Settings, signer_of
 
 __all__ = ["StoreConnection", "warn_rejected"]
 
@@ -37,7 +37,7 @@ class StoreConnection:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._signer = settings.signer
+        self._signer = signer_of(settings)
         self._garbled: dict[str, int] = {}  # how many there were at the last look, by kind
         self._patience = TimedRetry(settings.outage_s)
         # Every call may be repeated: see the package's rule for settling.

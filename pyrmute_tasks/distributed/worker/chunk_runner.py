@@ -44,7 +44,7 @@ from pyrmute_tasks.logs import log
 from pyrmute_tasks.plans.codegen_helpers import Interruption
 from pyrmute_tasks.plans.fingerprint.differences import root_of
 from pyrmute_tasks.plans.plan import MigrationPlan
-from pyrmute_tasks.pyrmute_adapter import Manager
+from pyrmute_tasks.pyrmute_adapter import FleetManager
 from pyrmute_tasks.ranges.roots import Roots
 from pyrmute_tasks.wire.frames import Frame, FrameKind, decode_frame, encode_frame
 
@@ -86,7 +86,11 @@ class ChunkRunner:
     """
 
     def __init__(
-        self, manager: Manager, store: Store, soft_time_limit_s: float, roots: Roots | None = None
+        self,
+        manager: FleetManager,
+        store: Store,
+        soft_time_limit_s: float,
+        roots: Roots | None = None,
     ) -> None:
         self._manager = manager
         self._store = store

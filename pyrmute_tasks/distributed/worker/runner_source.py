@@ -14,7 +14,7 @@ from pyrmute_tasks.distributed.internals.billiard_pool import (
 )
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.chunk_runner import ChunkRunner, Terminated, TimeIsUp
-from pyrmute_tasks.pyrmute_adapter import Manager
+from pyrmute_tasks.pyrmute_adapter import FleetManager
 from pyrmute_tasks.ranges.roots import Roots
 from pyrmute_tasks.settings import Settings
 
@@ -32,7 +32,7 @@ class RunnerSource:
         settings: Where the store is, and what a chunk may use.
     """
 
-    def __init__(self, manager: Manager, settings: Settings) -> None:
+    def __init__(self, manager: FleetManager, settings: Settings) -> None:
         self._manager = manager
         self._settings = settings
         self._runner: ChunkRunner | None = None

@@ -35,7 +35,7 @@ from pyrmute_tasks.distributed.worker.task import register_task
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.pydantic_internals import SERIALIZER_WARNINGS
 from pyrmute_tasks.pyrmute_adapter import load_manager
-from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.settings import Settings, signer_of
 
 __all__ = ["create_worker_app"]
 
@@ -63,7 +63,7 @@ def create_worker_app(settings: Settings) -> FleetApp:
             "package.module:attribute or path/to/file.py:attribute"
         )
     app = WorkerApp(settings)
-    signer = settings.signer
+    signer = signer_of(settings)
     # Whoever can publish could shut workers down with remote control, and nothing of it can be
     # signed; nor can what workers tell each other.
     app.conf.worker_enable_remote_control = not signer.is_on
@@ -111,8 +111,10 @@ class WorkerApp(FleetApp):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.queue = settings.queue
-        self.life = WorkerLife(settings, Heartbeat(settings, lambda: self.serves(settings.queue)))
+        self.queue: str = settings.queue
+        self.life: WorkerLife = WorkerLife(
+            settings, Heartbeat(settings, lambda: self.serves(settings.queue))
+        )
         use_hooks(self, self.life)
         if isinstance(self.profile, RedisProfile):
             self.read_transport = PromptTransport

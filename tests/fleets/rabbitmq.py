@@ -1,36 +1,37 @@
-"""A private RabbitMQ server, and a fleet that uses it as its broker.
+"""A private RabbitMQ server.
 
 The server has a node name, a cookie, ports and directories of its own, so it meets no other
-one of this machine. Its start takes seconds; keep one for as many tests as may share it.
+one of this machine. Its start takes seconds; keep one for as many tests as may share it, each
+with a queue of its own.
 """
 
-import contextlib
 import os
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
-from pyrmute_tasks.distributed.embedded import EmbeddedFleet
-from pyrmute_tasks.distributed.guard import Guard
-from pyrmute_tasks.distributed.store import Store
-from pyrmute_tasks.settings import Settings
-from tests.conftest import ROOT, cannot_run, wait_until
+from tests.conftest import cannot_run, wait_until
+from tests.fleets.processes import HOST, Processes, end
+
+__all__ = ["USER", "RabbitMQ", "find_server"]
 
 USER: Final = "tester"
 
 _DEBIAN_HOMES: Final = "lib/rabbitmq/lib/rabbitmq_server-*"  # what /usr/sbin has is a wrapper
 _HELLO: Final = b"AMQP\x00\x00\x09\x01"
 _START_TIMEOUT_S: Final = 60.0
+# Its threads shall sleep when there is nothing to do, and not spin: tests need the processors.
+_ERLANG: Final = (
+    "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none"
+)
 _CONTROL_S: Final = 30.0  # its command line takes seconds to start
 
 
@@ -66,27 +67,26 @@ class RabbitMQ:
         password: Of `USER`, who may do everything.
     """
 
-    def __init__(self, host: str = "127.0.0.1", consumer_timeout_s: float | None = None) -> None:
+    def __init__(self, host: str = HOST, consumer_timeout_s: float | None = None) -> None:
         self._host = host
         self._consumer_timeout_s = consumer_timeout_s
         self.password = secrets.token_hex(8)
         self._installed = require_server()
         self._directory = Path()
         self._ports: dict[str, int] = {}
-        self._guard: Guard | None = None
-        self._epmd: subprocess.Popen[bytes] | None = None
+        self._processes: Processes | None = None
         self._server: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         # Short, because it becomes part of long paths.
         self._directory = Path(tempfile.mkdtemp(prefix="rmq-", dir="/tmp"))
-        self._guard = Guard(self._directory)
+        self._processes = Processes(self._directory)
         try:
             self._ports = dict(zip(("amqp", "dist", "epmd"), _free_ports(3), strict=True))
             self._write_files()
             # Its own, in the foreground: the one that Erlang starts is a daemon, and stays.
-            epmd = ["epmd", "-port", str(self._ports["epmd"]), "-address", "127.0.0.1"]
-            self._epmd = self._spawn(epmd)
+            epmd = ["epmd", "-port", str(self._ports["epmd"]), "-address", HOST]
+            self._spawn(epmd)
             self.start()
         except BaseException:
             self._close()
@@ -112,7 +112,7 @@ class RabbitMQ:
 
     @property
     def log(self) -> str:
-        return (self._directory / "log.txt").read_text(errors="replace")
+        return (self._directory / "rabbitmq.log").read_text(errors="replace")
 
     # --- its life ---------------------------------------------------------------------------
 
@@ -163,11 +163,6 @@ class RabbitMQ:
         process = self._spawn([str(self._directory / "home/sbin/rabbitmqctl"), *command])
         assert process.wait(_CONTROL_S) == 0, self.log[-2000:]
 
-    def watch(self, process: "subprocess.Popen[bytes]") -> None:
-        """End `process` and its group too, should this process be killed."""
-        assert self._guard is not None
-        self._guard.watch(process.pid)
-
     def _answers(self) -> bool:
         assert self._server is not None
         assert self._server.poll() is None, f"RabbitMQ did not start:\n{self.log[-3000:]}"
@@ -181,31 +176,20 @@ class RabbitMQ:
     def _end(self, number: signal.Signals) -> None:
         server, self._server = self._server, None
         if server is not None:
-            _end(server, number)
+            end(server, number)
 
     def _close(self) -> None:
         self.kill()
-        if self._epmd is not None:
-            _end(self._epmd, signal.SIGKILL)
+        if self._processes is not None:
+            self._processes.close()
         shutil.rmtree(self._directory)
-        if self._guard is not None:
-            self._guard.dismiss()
 
     # --- what it needs ----------------------------------------------------------------------
 
     def _spawn(self, command: list[str]) -> "subprocess.Popen[bytes]":
-        with (self._directory / "log.txt").open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                env=self._variables(),
-                cwd=self._directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self.watch(process)
-        return process
+        assert self._processes is not None
+        env, directory = self._variables(), self._directory
+        return self._processes.start("rabbitmq", command, env, cwd=directory, inherits=False)
 
     def _variables(self) -> Mapping[str, str]:
         directory = self._directory
@@ -215,14 +199,14 @@ class RabbitMQ:
             "LANG": "C.UTF-8",
             "HOME": str(directory),  # of the cookie
             "TMPDIR": str(directory),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_ADDRESS": HOST,
             "ERL_EPMD_PORT": str(self._ports["epmd"]),
             "ERL_INETRC": str(directory / "inetrc"),
             "RABBITMQ_NODENAME": node,
             "RABBITMQ_NODE_IP_ADDRESS": self._host,
             "RABBITMQ_NODE_PORT": str(self._ports["amqp"]),
             "RABBITMQ_DIST_PORT": str(self._ports["dist"]),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERLANG,
             "RABBITMQ_MNESIA_BASE": str(directory / "data"),
             "RABBITMQ_LOG_BASE": str(directory),
             "RABBITMQ_LOGS": "-",
@@ -269,82 +253,6 @@ class RabbitMQ:
         (home / "escript").symlink_to(self._installed / "escript")
 
 
-class RabbitMQFleet:
-    """Workers that get chunks from a private RabbitMQ and keep them in a private Valkey.
-
-    Attributes:
-        settings: How to reach the fleet.
-        broker: The server.
-        workers: The workers' main processes, by name.
-    """
-
-    def __init__(self, broker: RabbitMQ, settings: Settings, directory: Path) -> None:
-        self.broker = broker
-        self.settings = settings
-        self.workers: dict[str, subprocess.Popen[bytes]] = {}
-        self._directory = directory
-
-    def start_worker(self, name: str) -> "subprocess.Popen[bytes]":
-        """Start a worker and wait until it is ready."""
-        command = [sys.executable, "-m", "pyrmute_tasks", "worker"]
-        with self._log(name).open("ab") as log:
-            process = subprocess.Popen(
-                [*command, "--concurrency", "1", "--name", f"{name}@test"],
-                cwd=ROOT,
-                env=os.environ | self.settings.to_env() | {"TMPDIR": str(self._directory)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self.broker.watch(process)
-        self.workers[name] = process
-        wait_until(lambda: self._is_ready(name), f"worker {name} is ready")
-        return process
-
-    def log(self, name: str) -> str:
-        return self._log(name).read_text()
-
-    def close(self) -> None:
-        for process in self.workers.values():
-            _end(process, signal.SIGKILL)
-
-    def _log(self, name: str) -> Path:
-        return self._directory / f"{name}.log"
-
-    def _is_ready(self, name: str) -> bool:
-        process = self.workers[name]
-        assert process.poll() is None, f"worker {name} did not start:\n{self.log(name)}"
-        with contextlib.closing(Store(self.settings)) as store:
-            start = f"{name}@test:{process.pid}-"
-            return any(worker.name.startswith(start) for worker in store.workers())
-
-
-@contextmanager
-def rabbitmq_fleet(
-    workers: int, *, consumer_timeout_s: float | None = None, **options: Any
-) -> Iterator[RabbitMQFleet]:
-    """A fleet of `workers`, which are called ``worker-1`` and so on.
-
-    Args:
-        workers: How many, each running one chunk at a time.
-        consumer_timeout_s: Of the server.
-        options: More of `Settings`.
-    """
-    with ExitStack() as stack:
-        broker = stack.enter_context(RabbitMQ(consumer_timeout_s=consumer_timeout_s))
-        # Without workers it is just a private Valkey.
-        valkey = stack.enter_context(EmbeddedFleet("tests.people:manager", 0, Settings(**options)))
-        assert valkey.directory is not None
-        store_url = valkey.settings.redis_store_url
-        settings = replace(valkey.settings, broker_url=broker.url, store_url=store_url)
-        fleet = RabbitMQFleet(broker, settings, valkey.directory)
-        stack.callback(fleet.close)
-        for number in range(workers):
-            fleet.start_worker(f"worker-{number + 1}")
-        yield fleet
-
-
 def _is_stopped(pid: int) -> bool:
     """Whether every thread has stopped; one that runs on another core takes a moment."""
     states = [stat.read_text().rpartition(")")[2].split()[0] for stat in _thread_stats(pid)]
@@ -355,22 +263,10 @@ def _thread_stats(pid: int) -> list[Path]:
     return list(Path(f"/proc/{pid}/task").glob("*/stat"))
 
 
-def _end(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
-    """Send a signal to a process, and see that its group ends with it."""
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(number)
-    try:
-        process.wait(20)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 def _free_ports(count: int) -> list[int]:
     """Return ports that are free now; all are taken at once, so that they differ."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
-            each.bind(("127.0.0.1", 0))
+            each.bind((HOST, 0))
         return [each.getsockname()[1] for each in sockets]

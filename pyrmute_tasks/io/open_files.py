@@ -1,0 +1,208 @@
+"""Files that the caller has opened: read from where they stand, written to as it goes, not closed.
+
+Binary and text files of any kind will do, also compressed ones, pipes and files in memory.
+"""
+
+import contextlib
+import io
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeAlias
+
+from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.io.output_place import output_errors
+
+__all__ = [
+    "OpenOutput",
+    "OpenSource",
+    "ReadableFile",
+    "SourceFile",
+    "TargetFile",
+    "WritableFile",
+    "refuse_same_file",
+]
+
+
+class ReadableFile(Protocol):
+    """An open file to read, binary or text."""
+
+    def read(self, size: int = ..., /) -> bytes | str:
+        """Read up to `size` bytes or characters.
+
+        Args:
+            size: The most to read.
+
+        Returns:
+            What was read; empty at the end.
+        """
+        ...
+
+    def readline(self, size: int = ..., /) -> bytes | str:
+        """Read to the end of the line.
+
+        Args:
+            size: The most to read.
+
+        Returns:
+            The line; empty at the end.
+        """
+        ...
+
+
+class WritableFile(Protocol):
+    """An open file to write to, binary or text."""
+
+    def write(self, data: Any, /) -> object:
+        """Write `data`.
+
+        Args:
+            data: Bytes, or text to a text file.
+
+        Returns:
+            How much was written.
+        """
+        ...
+
+
+SourceFile: TypeAlias = str | os.PathLike[str] | ReadableFile
+"""A file to read: its path, or the open file."""
+
+TargetFile: TypeAlias = str | os.PathLike[str] | WritableFile
+"""A file to write: its path, or the open file."""
+
+
+class OpenSource:
+    """An open file to read, as bytes.
+
+    Args:
+        file: The file.
+
+    Attributes:
+        name: Its name, for messages.
+        left_bytes: Bytes left in it; None if unknown.
+        may_block: Whether reading may wait for somebody who writes.
+    """
+
+    def __init__(self, file: ReadableFile) -> None:
+        self._file = file
+        self.name: str = _name_of(file)
+        self.left_bytes: int | None = _left_bytes(file)
+        self.may_block: bool = _may_block(file)
+        read_what_is_there = getattr(file, "read1", None) if self.may_block else None
+        self._read: Callable[[int], bytes | str] = read_what_is_there or file.read
+
+    def read(self, size: int) -> bytes:
+        """Read up to `size` bytes or characters."""
+        return _encoded(self._read(size))
+
+    def readline(self) -> bytes:
+        """Read to the end of the line."""
+        return _encoded(self._file.readline())
+
+    def __iter__(self) -> Iterator[bytes]:
+        while line := self.readline():
+            yield line
+
+
+class OpenOutput:
+    """An open file that takes lines as they are ready; a context manager that does not close it.
+
+    Args:
+        file: The file.
+    """
+
+    kept_path: Path | None = None
+
+    def __init__(self, file: WritableFile) -> None:
+        self._file = file
+        self._name = _name_of(file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, lines: bytes | memoryview) -> None:
+        """Write whole lines.
+
+        Raises:
+            ConfigurationError: If they cannot be written.
+        """
+        with output_errors(self._name):
+            if _is_text(self._file):
+                self._file.write(bytes(lines).decode())
+                return
+            left = memoryview(lines)
+            while left:
+                written = self._file.write(left)
+                left = left[written if isinstance(written, int) else len(left) :]
+
+    def commit(self) -> None:
+        """Flush the file.
+
+        Raises:
+            ConfigurationError: If that fails.
+        """
+        flush = getattr(self._file, "flush", None)
+        if flush is not None:
+            with output_errors(self._name):
+                flush()
+
+    def __exit__(self, *_: object) -> None:
+        """Leave it open."""
+
+
+def refuse_same_file(source: SourceFile, target: TargetFile) -> None:
+    """Refuse to write to the file that is read.
+
+    Raises:
+        ConfigurationError: If both are the same regular file.
+    """
+    read, written = _stat_of(source), _stat_of(target)
+    if read is None or written is None or not stat.S_ISREG(read.st_mode):
+        return
+    if os.path.samestat(read, written):
+        raise ConfigurationError(
+            f"cannot write {_name_of(target)}: it is the file that is read; write to another file"
+        )
+
+
+def _stat_of(file: object) -> os.stat_result | None:
+    try:
+        if isinstance(file, (str, os.PathLike)):
+            return os.stat(file)
+        return os.fstat(file.fileno())  # type: ignore[attr-defined]  # it may have none
+    except (AttributeError, OSError, ValueError):
+        return None  # in memory, or told where it is opened
+
+
+def _left_bytes(file: object) -> int | None:
+    if hasattr(file, "peek") and not hasattr(file, "raw"):
+        return None  # a compressed file tells the size of what is on the disk
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        found = os.fstat(file.fileno())  # type: ignore[attr-defined]  # it may have none
+        if stat.S_ISREG(found.st_mode) and not _is_text(file):
+            return max(0, found.st_size - int(file.tell()))  # type: ignore[attr-defined]  # as above
+    return None
+
+
+def _may_block(file: object) -> bool:
+    if isinstance(file, (io.BytesIO, io.StringIO)):
+        return False
+    found = _stat_of(file)
+    return found is None or not stat.S_ISREG(found.st_mode)
+
+
+def _is_text(file: object) -> bool:
+    return hasattr(file, "encoding")
+
+
+def _encoded(read: bytes | str) -> bytes:
+    return read.encode() if isinstance(read, str) else bytes(read)
+
+
+def _name_of(file: object) -> str:
+    if isinstance(file, (str, os.PathLike)):
+        return os.fspath(file)
+    name = getattr(file, "name", None)
+    return name if isinstance(name, str) else f"<{type(file).__name__}>"

@@ -1,0 +1,36 @@
+"""The JSON files of a job that are written whole: ``spec.json`` and ``want.json``."""
+
+import json
+import secrets
+from typing import Final
+
+from pyrmute_tasks.jobs.storage import Storage
+
+__all__ = ["object_of", "write_whole"]
+
+_TOKEN_BYTES: Final = 8
+
+
+def write_whole(storage: Storage, name: str, fields: dict[str, object]) -> None:
+    """Replace a file in one step, and make it durable: readers see the old one or the new one."""
+    candidate = f".{name}.{secrets.token_hex(_TOKEN_BYTES)}"
+    file = storage.create(candidate)
+    try:
+        file.append(json.dumps(fields, indent=2).encode() + b"\n")
+        file.sync()
+    finally:
+        file.close()
+    storage.replace(candidate, name)
+    storage.sync_folder()
+
+
+def object_of(data: bytes) -> dict[str, object]:
+    """Return the object that a file holds.
+
+    Raises:
+        ValueError: If it holds something else.
+    """
+    found = json.loads(data)
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")  # noqa: TRY004  # of a file, not of an argument
+    return found

@@ -1,0 +1,144 @@
+"""Leases: the right to drive a job, which is to have created its newest log.
+
+A lease is taken by linking ``log.<n+1>``, which replaces nothing, so one of many wins. Then the
+older logs are read, and the new one is opened with a seal that says how much of them counts.
+"""
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pyrmute_tasks.errors import LeaseLostError
+from pyrmute_tasks.jobs.entries import Leased, Note, Noted, Opened, encode
+from pyrmute_tasks.jobs.fold import Fold
+from pyrmute_tasks.jobs.log import History, LogReader, LogWriter, epochs, log_name
+from pyrmute_tasks.jobs.storage import NO_LINKS, Appender, Storage
+from pyrmute_tasks.jobs.view import JobView
+
+__all__ = ["Lease", "take"]
+
+_TOKEN_BYTES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to drive a job.
+
+    Attributes:
+        epoch: Its number.
+        view: What the logs say; the writer keeps it up to date.
+        log: The epoch's log.
+    """
+
+    epoch: int
+    view: JobView
+    log: LogWriter
+
+    @property
+    def fold(self) -> Fold:
+        """The ranges that are settled."""
+        return self.view.fold
+
+    def let_go(self, why: str) -> None:
+        """Commit all entries and stop driving the job; nobody need wait for this process then.
+
+        Raises:
+            LeaseLostError: If another one drives it already.
+        """
+        try:
+            if not self.view.state.has_ended:
+                self.log.log(Noted(Note.STOPPED, why))
+            self.log.commit()
+        finally:
+            self.log.close()
+
+
+def take(
+    storage: Storage,
+    holder: Mapping[str, str | int],
+    code: str,
+    *,
+    token: str = "",
+    now: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Lease:
+    """Take the lease of a job, from whoever has it.
+
+    Args:
+        storage: The job's files.
+        holder: Who takes it, for others to read.
+        code: Fingerprint of the code that goes on with the job.
+        token: What nobody else knows; random if empty.
+        now: Seconds since 1970.
+        monotonic: A clock that is never set.
+
+    Raises:
+        LeaseLostError: If another process was quicker.
+        JobLogError: If the logs are damaged; nobody has the lease then.
+    """
+    epoch = max(epochs(storage), default=0) + 1
+    leased = Leased(epoch, token or secrets.token_hex(_TOKEN_BYTES), holder)
+    line = encode(leased, now(), epoch, 0)
+    file = _create(storage, leased, line)
+    try:
+        storage.sync_folder()
+        history = History(storage, before=epoch)
+        view = JobView.of(history)
+        history.sync()
+        view.apply(leased)
+        log = LogWriter(storage, epoch, file, len(line), view, now=now, monotonic=monotonic)
+        log.log(Opened(epoch, code, history.seal))
+        log.commit()
+    except BaseException:
+        file.close()
+        raise
+    return Lease(epoch, view, log)
+
+
+def _create(storage: Storage, leased: Leased, line: bytes) -> Appender:
+    """Create the epoch's log, with its first line in it from the start."""
+    candidate, name = f".lease.{leased.token}", log_name(leased.epoch)
+    file = storage.create(candidate)
+    try:
+        file.append(line)
+        file.sync()
+        try:
+            storage.link(candidate, name)
+        except FileExistsError:
+            if not _is_ours(storage, leased):  # or the answer to a first try was lost
+                raise _too_late(leased.epoch) from None
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            file.close()
+            file = _create_directly(storage, leased.epoch, line)
+    except BaseException:
+        file.close()
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            storage.remove(candidate)
+    return file
+
+
+def _create_directly(storage: Storage, epoch: int, line: bytes) -> Appender:
+    """Create a log where there are no hard links; others may see its first line half written."""
+    try:
+        file = storage.create(log_name(epoch))
+    except FileExistsError:
+        raise _too_late(epoch) from None
+    file.append(line)
+    file.sync()
+    return file
+
+
+def _is_ours(storage: Storage, leased: Leased) -> bool:
+    first = next(iter(LogReader(storage, leased.epoch)), None)
+    return first is not None and first.entry == leased
+
+
+def _too_late(epoch: int) -> LeaseLostError:
+    return LeaseLostError(f"another process drives this job now: it was quicker with log.{epoch}")

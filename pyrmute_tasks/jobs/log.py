@@ -1,0 +1,375 @@
+"""The logs of a job: reading what counts of them, and writing the one of an epoch.
+
+``log.<epoch>`` has one writer. Which bytes of older logs count is said by the seal in the newest
+log that was opened; see ``docs/decisions/0024-job-log.md`` for why nothing is lost by it.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Final
+
+from pyrmute_tasks.errors import JobError, JobFormatError, JobLogError, LeaseLostError
+from pyrmute_tasks.jobs.entries import (
+    FORMAT,
+    BadLineError,
+    Entry,
+    Leased,
+    Logged,
+    Opened,
+    Piece,
+    Settled,
+    decode,
+    encode,
+    format_of,
+)
+from pyrmute_tasks.jobs.storage import Appender, Storage
+from pyrmute_tasks.jobs.view import JobView
+
+__all__ = [
+    "COMMIT_EVERY_S",
+    "History",
+    "LogReader",
+    "LogWriter",
+    "epochs",
+    "log_name",
+    "newest_opened",
+]
+
+COMMIT_EVERY_S: Final = 1.0
+"""The time between two commits of a log, at least."""
+
+_BLOCK_BYTES: Final = 1 << 20
+_PREFIX: Final = "log."
+
+
+def log_name(epoch: int) -> str:
+    """Return the name of an epoch's log."""
+    return f"{_PREFIX}{epoch}"
+
+
+def epochs(storage: Storage) -> list[int]:
+    """Return the epochs that have a log, in order."""
+    numbers = (name.removeprefix(_PREFIX) for name in storage.names() if name.startswith(_PREFIX))
+    return sorted(int(number) for number in numbers if number.isdecimal())
+
+
+class LogReader:
+    """The entries of one log.
+
+    Args:
+        storage: The job's files.
+        epoch: The log's number.
+        limit: How many bytes count, by the seal; None for all whole lines.
+
+    Attributes:
+        end: Where the last entry that was read ends.
+        torn_bytes: Bytes behind the last whole line, once all is read.
+    """
+
+    def __init__(self, storage: Storage, epoch: int, limit: int | None = None) -> None:
+        self.end = 0
+        self.torn_bytes = 0
+        self._storage = storage
+        self._epoch = epoch
+        self._limit = limit
+
+    def __iter__(self) -> Iterator[Logged]:
+        """Yield the entries that count.
+
+        Raises:
+            JobLogError: If not all sealed bytes are whole lines.
+            JobFormatError: If a newer version has written the log.
+        """
+        for line in self._lines():
+            if self.end == 0:
+                self._check_format(line)
+            try:
+                logged = decode(line, self._epoch, self.end)
+            except BadLineError as error:
+                if self._limit is not None:
+                    raise self._damaged(str(error)) from None
+                self._count_torn()
+                return
+            self.end += len(line)
+            yield logged
+        if self._limit is not None and self.end != self._limit:
+            raise self._damaged(f"{self._limit - self.end} bytes that count are not there")
+        self._count_torn()
+
+    def _lines(self) -> Iterator[bytes]:
+        """Yield whole lines, newlines included, of the bytes that count."""
+        rest, position = b"", 0
+        while self._limit is None or position < self._limit:
+            left = _BLOCK_BYTES if self._limit is None else self._limit - position
+            block = self._storage.read(self._name, position, min(left, _BLOCK_BYTES))
+            if not block:
+                return
+            position += len(block)
+            *lines, rest = (rest + block).split(b"\n")
+            for line in lines:
+                yield line + b"\n"
+
+    def _check_format(self, line: bytes) -> None:
+        found = format_of(line)
+        if found > FORMAT:
+            raise JobFormatError(
+                f"{self._name} has format {found}, and this version reads up to {FORMAT}: go on "
+                "with the version that wrote it, or with a newer one"
+            )
+
+    def _count_torn(self) -> None:
+        if self._limit is None:
+            self.torn_bytes = max(0, self._storage.size(self._name) - self.end)
+
+    def _damaged(self, why: str) -> JobLogError:
+        return JobLogError(
+            f"{self._name} is damaged at byte {self.end}: {why}. What it says of the job cannot "
+            "be trusted; restore the file, or begin the job again"
+        )
+
+    @property
+    def _name(self) -> str:
+        return log_name(self._epoch)
+
+
+class History:
+    """All entries of a job that count, in the order of epochs.
+
+    Args:
+        storage: The job's files.
+        before: Read only logs of older epochs.
+
+    Attributes:
+        seal: How many bytes of each log were read, once all are.
+    """
+
+    def __init__(self, storage: Storage, before: int | None = None) -> None:
+        self.seal: dict[int, int] = {}
+        self._storage = storage
+        self._before = before
+
+    def __iter__(self) -> Iterator[Logged]:
+        """Yield the entries.
+
+        Raises:
+            JobLogError: If a log is damaged, or one that counts is gone.
+            JobFormatError: If a newer version has written one.
+        """
+        found = [each for each in epochs(self._storage) if not self._before or each < self._before]
+        opened = newest_opened(self._storage, found)
+        if opened is None:
+            return
+        newest = opened.epoch
+        for epoch, limit in sorted(opened.seal.items()):
+            if epoch not in found:
+                raise JobLogError(f"{log_name(epoch)} is gone, of which {limit} bytes count")
+            yield from LogReader(self._storage, epoch, limit)
+        self.seal.update(opened.seal)
+        reader = LogReader(self._storage, newest)
+        yield from reader
+        self.seal[newest] = reader.end
+
+    def sync(self) -> None:
+        """Make durable what was read of the newest log; what is under its seal is."""
+        if self.seal:
+            self._storage.sync(log_name(max(self.seal)))
+
+
+def newest_opened(storage: Storage, found: list[int]) -> Opened | None:
+    """Return the `open` entry of the newest of some logs that has one."""
+    for epoch in reversed(found):
+        opened = _opened(storage, epoch)
+        if opened is not None:
+            return opened
+    return None
+
+
+def _opened(storage: Storage, epoch: int) -> Opened | None:
+    """Return the `open` entry of a log; None if its taker died before writing it.
+
+    Nothing is written behind that entry before it is durable, so more lines behind a bad one mean
+    damage, and not a death.
+    """
+    reader = LogReader(storage, epoch)
+    match [logged.entry for logged in islice(reader, 2)]:
+        case [Leased(), Opened() as opened]:
+            return opened
+    if storage.read(log_name(epoch), reader.end, _BLOCK_BYTES).count(b"\n") > 1:
+        raise JobLogError(
+            f"{log_name(epoch)} is damaged at byte {reader.end}: what stands behind it cannot be "
+            "trusted; restore the file, or begin the job again"
+        )
+    return None
+
+
+class LogWriter:
+    """The log of an epoch, and the files of outputs and rejects that grow with it.
+
+    Entries are kept until `commit`. Once a write, a sync or the look for a newer epoch has failed,
+    everything raises that error: what the files then have is unknown, and a new epoch goes on.
+    Not for several threads, but for `beat`.
+
+    Args:
+        storage: The job's files.
+        epoch: The log's number.
+        file: The log, which has its first line.
+        offset: Its length.
+        view: What the logs say; kept up to date.
+        now: Seconds since 1970, for entries.
+        monotonic: A clock that is never set, for the time between commits.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        epoch: int,
+        file: Appender,
+        offset: int,
+        view: JobView,
+        *,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._storage = storage
+        self._epoch = epoch
+        self._file = file
+        self._offset = offset
+        self._view = view
+        self._now, self._monotonic = now, monotonic
+        self._committed_at = monotonic()
+        self._lines: list[bytes] = []
+        self._settled: list[Settled] = []
+        self._growing: dict[str, tuple[Appender, int]] = {}
+        self._unsynced: set[str] = set()  # growing files
+        self._folders: set[str] = set()  # with names that may not be durable
+        self._failed: BaseException | None = None
+
+    def put(self, data: bytes | memoryview) -> Piece:
+        """Append outputs to the epoch's stream, and return where they are."""
+        return self._grow(f"stream.{self._epoch}", data)
+
+    def put_rejects(self, data: bytes | memoryview) -> Piece:
+        """Append descriptions of rejects to the epoch's file of them, and return where they are."""
+        return self._grow(f"rejects.{self._epoch}", data)
+
+    def settle(self, entry: Settled) -> None:
+        """Log a settled range with the next commit.
+
+        What its attempt wrote must be synced; the name of the attempt's file need not be.
+
+        Raises:
+            JobLogError: If it contradicts what is settled; the log is as before.
+        """
+        self.log(entry)
+        for piece in (entry.put, entry.rejects):
+            folder, slash, _ = piece.name.rpartition("/") if piece is not None else ("", "", "")
+            if slash:
+                self._folders.add(folder)
+        self._settled.append(entry)
+
+    def log(self, entry: Entry) -> None:
+        """Log an entry with the next commit.
+
+        Raises:
+            JobLogError: If it contradicts those before it; the log is as before.
+        """
+        self._check()
+        self._view.apply(entry)
+        line = encode(entry, self._now(), self._epoch, self._offset)
+        self._offset += len(line)
+        self._lines.append(line)
+
+    def commit(self) -> list[Settled]:
+        """Make all entries durable, and return the ranges among them: these count for ever.
+
+        Raises:
+            LeaseLostError: If a newer epoch has begun; then they do not count.
+            OSError: If they cannot be written.
+        """
+        self._check()
+        self._committed_at = self._monotonic()
+        try:
+            self._sync_data()
+            if self._lines:
+                self._file.append(b"".join(self._lines))
+                self._file.sync()
+            self._confirm()
+        except BaseException as error:
+            self._failed = error
+            raise
+        settled, self._settled, self._lines = self._settled, [], []
+        return settled
+
+    def commit_if_due(self) -> list[Settled]:
+        """Commit if a second has passed since the last commit and there is something to commit."""
+        if not self._lines or self._monotonic() - self._committed_at < COMMIT_EVERY_S:
+            return []
+        return self.commit()
+
+    def beat(self) -> None:
+        """Show that the writer lives, and make sure that no newer epoch has begun.
+
+        May be called by a thread of its own, so that it goes on while an output is joined.
+
+        Raises:
+            LeaseLostError: If one has.
+            OSError: If the log cannot be reached; the next time it may be.
+        """
+        self._check()
+        try:
+            self._storage.touch(log_name(self._epoch))
+            self._confirm()
+        except LeaseLostError as error:
+            self._failed = error
+            raise
+
+    def close(self) -> None:
+        """Close the files; what is not committed is not written."""
+        self._file.close()
+        for file, _ in self._growing.values():
+            file.close()
+        self._failed = self._failed or JobLogError("the job's log is closed")
+
+    # --- details ----------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if isinstance(self._failed, Exception):
+            raise self._failed
+        if self._failed is not None:
+            raise JobError("the job's log was interrupted while it was written") from self._failed
+
+    def _grow(self, name: str, data: bytes | memoryview) -> Piece:
+        self._check()
+        try:
+            if name not in self._growing:
+                self._growing[name] = (self._storage.create(name), 0)
+                self._folders.add("")
+            file, size = self._growing[name]
+            self._unsynced.add(name)
+            file.append(data)
+        except BaseException as error:
+            self._failed = error
+            raise
+        length = memoryview(data).nbytes
+        self._growing[name] = (file, size + length)
+        return Piece(name, size, length)
+
+    def _sync_data(self) -> None:
+        """Sync what entries speak of: before they are written, for others may read them at once."""
+        for name in self._unsynced:
+            self._growing[name][0].sync()
+        for folder in self._folders:
+            self._storage.sync_folder(folder)
+        self._unsynced.clear()
+        self._folders.clear()
+
+    def _confirm(self) -> None:
+        newest = epochs(self._storage)[-1:]
+        if newest > [self._epoch]:
+            raise LeaseLostError(
+                f"another process drives this job now: log.{newest[0]} was created while this one "
+                f"had log.{self._epoch}"
+            )
+        if newest < [self._epoch]:
+            raise LeaseLostError(f"log.{self._epoch} of this job was removed while it ran")

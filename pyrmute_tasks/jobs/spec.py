@@ -1,0 +1,267 @@
+"""What a job is: ``spec.json``, written once when it is created, and compared when it goes on."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from pyrmute_tasks.errors import JobChangedError, JobFormatError, JobLogError, printable
+from pyrmute_tasks.jobs.documents import object_of, write_whole
+from pyrmute_tasks.jobs.entries import FORMAT, OPEN_END, Range
+from pyrmute_tasks.jobs.storage import Storage
+
+__all__ = [
+    "SPEC",
+    "CodeChanged",
+    "Difference",
+    "OptionChanged",
+    "SourceChanged",
+    "SourceFile",
+    "SourcesChanged",
+    "Spec",
+    "check_same",
+    "differences",
+    "read_spec",
+    "write_spec",
+]
+
+SPEC: Final = "spec.json"
+_HEAD_BYTES: Final = 64 * 1024
+_DIGEST_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file of a job's source, as it was when the job was created.
+
+    Attributes:
+        path: Where it is.
+        size_bytes: Its size; -1 if unknown.
+        version: What changes when it is changed: its mtime in nanoseconds, or an etag.
+        head_digest: Digest of its first 64 KiB.
+    """
+
+    path: str
+    size_bytes: int
+    version: str
+    head_digest: str
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str]) -> "SourceFile":
+        """Return a local file as it is now.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        with Path(path).open("rb") as file:
+            found = os.fstat(file.fileno())
+            head = hashlib.blake2b(file.read(_HEAD_BYTES), digest_size=_DIGEST_BYTES)
+        shown = os.path.abspath(path)
+        return cls(shown, found.st_size, str(found.st_mtime_ns), head.hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a job is.
+
+    Attributes:
+        job: Its id.
+        sources: The files of its source, in order; a range names one by its number.
+        target: Where its output goes.
+        plan: Model, from and to version.
+        fingerprint: Root of the tree of fingerprints.
+        code: The whole tree, as text, to name what differs.
+        options: What decides the result besides: what becomes of bad records, and the like.
+        only: The ranges it is about, for a retry; empty for all of the source.
+        parent: The job whose rejects it retries; or empty.
+        created_at: When, in seconds since 1970.
+        created_by: By whom, as ``user@host``.
+    """
+
+    job: str
+    sources: tuple[SourceFile, ...]
+    target: str
+    plan: tuple[str, str, str]
+    fingerprint: str
+    code: str = ""
+    options: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    only: tuple[Range, ...] = ()
+    parent: str = ""
+    created_at: float = 0.0
+    created_by: str = ""
+
+    @property
+    def wanted(self) -> tuple[Range, ...]:
+        """The ranges that must be settled, in source order."""
+        return self.only or tuple(
+            Range(number, 0, OPEN_END if each.size_bytes < 0 else each.size_bytes)
+            for number, each in enumerate(self.sources)
+            if each.size_bytes
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChanged:
+    """A file of the source is not what it was.
+
+    Attributes:
+        path: The file.
+        how: The difference.
+    """
+
+    path: str
+    how: str
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.how}"
+
+
+@dataclass(frozen=True, slots=True)
+class SourcesChanged:
+    """The source consists of other files.
+
+    Attributes:
+        missing: Files that it no longer has.
+        added: Files that it has now.
+    """
+
+    missing: tuple[str, ...]
+    added: tuple[str, ...]
+
+    def __str__(self) -> str:
+        told = [f"{path} is missing" for path in self.missing]
+        told += [f"{path} is new" for path in self.added]
+        return "; ".join(told) or "the files of the source are in another order"
+
+
+@dataclass(frozen=True, slots=True)
+class CodeChanged:
+    """Models or steps are not what they were.
+
+    Attributes:
+        before: The job's root fingerprint.
+        now: Today's.
+        before_tree: The job's tree of fingerprints, from which the difference can be named.
+    """
+
+    before: str
+    now: str
+    before_tree: str
+
+    def __str__(self) -> str:
+        return f"the code of models or steps has changed (fingerprint {self.before} → {self.now})"
+
+
+@dataclass(frozen=True, slots=True)
+class OptionChanged:
+    """Target, plan or an option is not what it was.
+
+    Attributes:
+        name: Which.
+        before: The job's value.
+        now: Today's.
+    """
+
+    name: str
+    before: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.name} was {self.before}, and is {self.now}"
+
+
+Difference: TypeAlias = SourceChanged | SourcesChanged | CodeChanged | OptionChanged
+"""A reason not to go on with a job."""
+
+
+def differences(spec: Spec, now: Spec) -> list[Difference]:
+    """Return what differs between a job and what would be run now."""
+    found: list[Difference] = [*_source_differences(spec.sources, now.sources)]
+    if spec.fingerprint != now.fingerprint:
+        found.append(CodeChanged(spec.fingerprint, now.fingerprint, spec.code))
+    pairs = [("the target", spec.target, now.target)]
+    pairs.append(("the plan", " ".join(spec.plan), " ".join(now.plan)))
+    pairs += [
+        (name, str(spec.options.get(name)), str(now.options.get(name)))
+        for name in sorted({*spec.options, *now.options})
+    ]
+    found += [OptionChanged(*each) for each in pairs if each[1] != each[2]]
+    return found
+
+
+def check_same(spec: Spec, now: Spec, *, accept_code: bool = False) -> list[Difference]:
+    """Return the differences that were accepted between a job and what would be run now.
+
+    Args:
+        spec: The job.
+        now: What would be run.
+        accept_code: Go on with other code; the log's `open` entry then says with which.
+
+    Raises:
+        JobChangedError: If there are others; all are named.
+    """
+    found = differences(spec, now)
+    refused = [each for each in found if not (accept_code and isinstance(each, CodeChanged))]
+    if refused:
+        told = "; ".join(printable(each) for each in refused)
+        raise JobChangedError(f"job {spec.job} cannot go on: {told}")
+    return found
+
+
+def _source_differences(
+    before: Sequence[SourceFile], now: Sequence[SourceFile]
+) -> Iterator[Difference]:
+    old, new = [each.path for each in before], [each.path for each in now]
+    if old != new:
+        missing = tuple(path for path in old if path not in set(new))
+        yield SourcesChanged(missing, tuple(path for path in new if path not in set(old)))
+    by_path = {each.path: each for each in now}
+    for each in before:
+        other = by_path.get(each.path)
+        how = _how_changed(each, other) if other is not None else ""
+        if how:
+            yield SourceChanged(each.path, how)
+
+
+def _how_changed(before: SourceFile, now: SourceFile) -> str:
+    if before.size_bytes != now.size_bytes:
+        return f"had {before.size_bytes} bytes, and has {now.size_bytes}"
+    if before.head_digest != now.head_digest:
+        return "begins with other bytes"
+    if before.version != now.version:
+        return "has been written since"
+    return ""
+
+
+def write_spec(storage: Storage, spec: Spec) -> None:
+    """Write what a job is, in one step."""
+    write_whole(storage, SPEC, {"format": FORMAT, **asdict(spec)})
+
+
+def read_spec(storage: Storage) -> Spec:
+    """Return what a job is.
+
+    Raises:
+        FileNotFoundError: If there is no job.
+        JobFormatError: If a newer version has written it.
+        JobLogError: If it cannot be read.
+    """
+    data = storage.read(SPEC)
+    try:
+        found: dict[str, Any] = object_of(data)
+        written = int(found.pop("format"))
+        if written > FORMAT:
+            raise JobFormatError(
+                f"{SPEC} has format {written}, and this version reads up to {FORMAT}: go on with "
+                "the version that wrote it, or with a newer one"
+            )
+        found["sources"] = tuple(SourceFile(**each) for each in found["sources"])
+        found["only"] = tuple(Range(*each) for each in found["only"])
+        model, before, after = found["plan"]
+        return Spec(**{**found, "plan": (model, before, after)})
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise JobLogError(
+            f"{SPEC} is damaged ({type(error).__name__}): restore it, or begin the job again"
+        ) from error

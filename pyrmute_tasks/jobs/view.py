@@ -1,0 +1,127 @@
+"""What a job's log says, entry by entry: its state, its settled ranges, its end."""
+
+from collections.abc import Iterable
+from typing import Self
+
+from pyrmute_tasks.errors import JobLogError
+from pyrmute_tasks.jobs.entries import (
+    Ended,
+    Entry,
+    Leased,
+    Logged,
+    Note,
+    Noted,
+    Opened,
+    Publishing,
+    Result,
+    Settled,
+    Wanted,
+)
+from pyrmute_tasks.jobs.fold import Fold
+from pyrmute_tasks.jobs.states import Event, Observed, next_state
+
+__all__ = ["JobView"]
+
+
+class JobView:
+    """A job by its log.
+
+    Attributes:
+        state: Its state; whether its driver still lives is not in the log.
+        fold: Its settled ranges.
+        epoch: The newest epoch that was opened; 0 before the first.
+        leased: Who opened it.
+        opened: Its `open` entry.
+        publishing: What was about to be published last, in whichever epoch.
+        ended: How it ended, unless it was taken up again.
+        waits: Why it waits; empty if it does not.
+        stopped: Why its driver let go; empty if it did not.
+        crashes: Crashes noted.
+        changed_at: When the last entry was written.
+    """
+
+    def __init__(self) -> None:
+        self.state = Observed.QUEUED
+        self.fold = Fold()
+        self.epoch = 0
+        self.leased: Leased | None = None
+        self.opened: Opened | None = None
+        self.publishing: Publishing | None = None
+        self.ended: Ended | None = None
+        self.waits = self.stopped = ""
+        self.crashes = 0
+        self.changed_at = 0.0
+        self._leasing: Leased | None = None
+
+    @classmethod
+    def of(cls, entries: Iterable[Logged]) -> Self:
+        """Return what a log says.
+
+        Raises:
+            JobLogError: If its entries contradict each other.
+        """
+        view = cls()
+        for logged in entries:
+            try:
+                view.apply(logged.entry)
+            except JobLogError as error:
+                error.add_note(f"in log.{logged.epoch} at byte {logged.offset}")
+                raise
+            view.changed_at = logged.at
+        return view
+
+    def apply(self, entry: Entry) -> None:
+        """Count one more entry.
+
+        Raises:
+            JobLogError: If it contradicts those before it, which then are all that counts.
+        """
+        if isinstance(entry, Settled):  # nearly all are
+            next_state(self.state, Event.SETTLED)
+            self.fold.add(entry)
+        elif isinstance(entry, Leased):
+            self._leasing = entry
+        else:
+            self.state = next_state(self.state, _event_of(entry))
+            self._note(entry)
+
+    def _note(self, entry: Opened | Noted | Wanted | Publishing | Ended) -> None:
+        match entry:
+            case Opened():
+                self.epoch, self.opened, self.leased = entry.epoch, entry, self._leasing
+                self.ended = None
+                self.waits = self.stopped = ""
+            case Noted(note=Note.WAIT):
+                self.waits = entry.why
+            case Noted(note=Note.RESUMED):
+                self.waits = ""
+            case Noted(note=Note.CRASH):
+                self.crashes += 1
+            case Noted(note=Note.STOPPED):
+                self.stopped = entry.why
+            case Publishing():
+                self.publishing = entry
+            case Ended():
+                self.ended = entry
+
+
+def _event_of(entry: Opened | Noted | Wanted | Publishing | Ended) -> Event:
+    match entry:
+        case Opened():
+            return Event.OPENED
+        case Noted(note=Note.STOPPED):
+            return Event.STOPPED
+        case Noted() | Wanted():
+            return Event.NOTED
+        case Publishing():
+            return Event.PUBLISHING
+        case Ended(result=result):
+            return _ENDS[result]
+
+
+_ENDS = {
+    Result.SUCCEEDED: Event.SUCCEEDED,
+    Result.SUCCEEDED_WITH_REJECTS: Event.SUCCEEDED_WITH_REJECTS,
+    Result.FAILED: Event.FAILED,
+    Result.CANCELLED: Event.CANCELLED,
+}

@@ -1,0 +1,113 @@
+"""What users want a job to do: ``want.json``, the only file of a job that users write."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Final
+
+from pyrmute_tasks.errors import printable
+from pyrmute_tasks.jobs.documents import object_of, write_whole
+from pyrmute_tasks.jobs.states import Wish
+from pyrmute_tasks.jobs.storage import Storage
+
+__all__ = ["WANT", "FoundWant", "Want", "read_want", "write_want"]
+
+WANT: Final = "want.json"
+_MOST_BYTES: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What a user wants.
+
+    Attributes:
+        wish: What the job is to do.
+        max_rate: Records a second, at most; 0 for no bound.
+        window: Ranges in flight, at most; 0 for the default.
+        max_errors: Rejects allowed, a number or a share such as ``0.1%``; empty for the spec's.
+        who: Who wants it, as ``user@host``.
+        why: The reason given.
+        at: When, in seconds since 1970.
+    """
+
+    wish: Wish = Wish.RUN
+    max_rate: float = 0.0
+    window: int = 0
+    max_errors: str = ""
+    who: str = ""
+    why: str = ""
+    at: float = 0.0
+
+    def as_fields(self) -> dict[str, object]:
+        """Return the fields, for the file and for the log."""
+        return {**asdict(self), "wish": self.wish.value}
+
+
+@dataclass(frozen=True, slots=True)
+class FoundWant:
+    """What was found in a job's folder.
+
+    Attributes:
+        want: What holds.
+        problem: Why the file could not be used, so that an earlier want still holds; or empty.
+    """
+
+    want: Want
+    problem: str = ""
+
+
+def write_want(storage: Storage, want: Want) -> None:
+    """Replace what is wanted of a job, in one step."""
+    write_whole(storage, WANT, want.as_fields())
+
+
+def read_want(storage: Storage, last: Want) -> FoundWant:
+    """Return what is wanted of a job.
+
+    Args:
+        storage: The job's files.
+        last: What was wanted before, which holds if the file cannot be used.
+    """
+    try:
+        data = storage.read(WANT, 0, _MOST_BYTES + 1)
+    except FileNotFoundError:
+        return FoundWant(last)
+    except OSError as error:
+        return FoundWant(last, f"{WANT} cannot be read: {error.strerror}")
+    if len(data) > _MOST_BYTES:
+        return FoundWant(last, f"{WANT} has more than {_MOST_BYTES} bytes")
+    try:
+        return FoundWant(_want_of(object_of(data)))
+    except (ValueError, RecursionError) as error:
+        return FoundWant(last, f"{WANT} cannot be used: {printable(error)}")
+
+
+def _want_of(found: Mapping[str, object]) -> Want:
+    unknown = sorted(set(found) - {each.name for each in fields(Want)})
+    if unknown:
+        raise ValueError(f"unknown field {unknown[0]}")
+    return Want(
+        Wish(_text(found, "wish") or Wish.RUN),
+        _number(found, "max_rate"),
+        int(_number(found, "window")),
+        _text(found, "max_errors"),
+        _text(found, "who"),
+        _text(found, "why"),
+        _number(found, "at"),
+    )
+
+
+def _number(found: Mapping[str, object], name: str) -> float:
+    value = found.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} is no number")  # noqa: TRY004  # of a file, not of an argument
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} is not between 0 and infinity")
+    return value
+
+
+def _text(found: Mapping[str, object], name: str) -> str:
+    value = found.get(name, "")
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is no text")  # noqa: TRY004  # of a file, not of an argument
+    return value

@@ -1,0 +1,1 @@
+"""A project that uses the built wheel, for type checkers: ``python -m tests.consumer``."""

@@ -1,0 +1,285 @@
+"""A shared disk that loses what was not synced, and processes that stop between any two calls.
+
+What a process appends is first its own (a client's cache); a part of it may become visible to all
+at any time; what is visible is durable only after a sync. A death loses, tears or garbles what was
+the process's own; a power cut does it to all that is not durable, names included.
+"""
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+class Died(BaseException):
+    """The simulated process has died."""
+
+
+@dataclass(eq=False)
+class Inode:
+    durable: bytes = b""
+    visible: bytes = b""
+
+
+@dataclass
+class Disk:
+    names: dict[str, Inode] = field(default_factory=dict)
+    durable_names: dict[str, Inode] = field(default_factory=dict)
+    changes: int = 0
+
+    def cut_power(self, rng: random.Random) -> None:
+        """Forget what is not durable, or parts of it; all processes are dead already."""
+        self.changes += 1
+        for inode in dict.fromkeys((*self.names.values(), *self.durable_names.values())):
+            lost = inode.visible[len(inode.durable) :]
+            inode.visible = inode.durable = inode.durable + self.torn(lost, rng)
+        for name in dict.fromkeys((*self.names, *self.durable_names)):
+            survivor = rng.choice((self.names, self.durable_names)).get(name)
+            self.names.pop(name, None)
+            if survivor is not None:
+                self.names[name] = survivor
+        self.durable_names = dict(self.names)
+
+    def torn(self, data: bytes, rng: random.Random) -> bytes:
+        """Return what may be left of bytes whose writing was not finished."""
+        if not data:
+            return data
+        cut = rng.randrange(len(data) + 1)
+        match rng.randrange(6):
+            case 0:
+                return b""
+            case 1:
+                return data
+            case 2:
+                return data[:cut]
+            case 3:  # the size was written, and not the block
+                return data[:cut] + bytes(len(data) - cut)
+            case 4:  # what the block held in another file before
+                lines = [
+                    line
+                    for _, inode in sorted(self.names.items())
+                    for line in inode.durable.splitlines(keepends=True)
+                    if line.startswith(b'{"range"')
+                ]
+                return rng.choice(lines) if lines else b""
+            case _:  # garbled
+                digits = [at for at, byte in enumerate(data) if byte in b"0123456789"]
+                position = rng.choice(digits or [0])
+                digit = b"%d" % rng.randrange(1, 10)
+                return data[:position] + digit + data[position + 1 :]
+
+    def after_the_worst(self) -> "Disk":
+        """Return what a power cut leaves that loses all it may lose."""
+        left = {name: Inode(i.durable, i.durable) for name, i in self.durable_names.items()}
+        return Disk(left, dict(left))
+
+
+class SimulatedStorage:
+    """One process's way to the disk.
+
+    Args:
+        disk: The disk.
+        pause: Called before each operation.
+    """
+
+    def __init__(self, disk: Disk, pause: Callable[[], None] = lambda: None) -> None:
+        self.disk = disk
+        self.pause = pause
+        self.own: dict[Inode, bytes] = {}  # appended, and not yet visible to others
+
+    def create(self, name: str, /) -> "SimulatedFile":
+        self.pause()
+        if name in self.disk.names:
+            raise FileExistsError(name)
+        self.disk.changes += 1
+        inode = self.disk.names[name] = Inode()
+        return SimulatedFile(self, inode)
+
+    def read(self, name: str, start: int = 0, length: int | None = None, /) -> bytes:
+        self.pause()
+        data = self.contents(self.find(name))
+        return data[start:] if length is None else data[start : start + length]
+
+    def size(self, name: str, /) -> int:
+        self.pause()
+        return len(self.contents(self.find(name)))
+
+    def sync(self, name: str, /) -> None:
+        self.pause()
+        self.disk.changes += 1
+        inode = self.find(name)
+        inode.durable = inode.visible
+
+    def link(self, name: str, new: str, /) -> None:
+        self.pause()
+        if new in self.disk.names:
+            raise FileExistsError(new)
+        self.disk.changes += 1
+        self.disk.names[new] = self.find(name)
+
+    def replace(self, name: str, new: str, /) -> None:
+        self.pause()
+        self.disk.changes += 1
+        self.disk.names[new] = self.find(name)
+        del self.disk.names[name]
+
+    def remove(self, name: str, /) -> None:
+        self.pause()
+        self.find(name)
+        self.disk.changes += 1
+        del self.disk.names[name]
+
+    def names(self, folder: str = "", /) -> list[str]:
+        self.pause()
+        return [name.rpartition("/")[2] for name in self.disk.names if in_folder(name, folder)]
+
+    def sync_folder(self, folder: str = "", /) -> None:
+        self.pause()
+        self.disk.changes += 1
+        kept = {n: i for n, i in self.disk.durable_names.items() if not in_folder(n, folder)}
+        kept.update({n: i for n, i in self.disk.names.items() if in_folder(n, folder)})
+        self.disk.durable_names = kept
+
+    def touch(self, name: str, /) -> None:
+        self.pause()
+        self.find(name)
+
+    def changed_ns(self, name: str, /) -> int:
+        self.pause()
+        self.find(name)
+        return 0
+
+    # --- what happens to a process ------------------------------------------------------------
+
+    def leak(self, rng: random.Random) -> None:
+        """Let others see a part of what was appended."""
+        for inode, data in self.own.items():
+            cut = rng.choice((rng.randrange(len(data) + 1), len(data)))
+            inode.visible += data[:cut]
+            self.own[inode] = data[cut:]
+            self.disk.changes += 1
+
+    def die(self, rng: random.Random) -> None:
+        """Lose what others have not seen, or parts of it."""
+        for inode, data in self.own.items():
+            inode.visible += self.disk.torn(data, rng)
+            self.disk.changes += 1
+        self.own.clear()
+
+    def has_own(self, prefix: str) -> bool:
+        """Whether others have not seen all of some files."""
+        files = {inode for name, inode in self.disk.names.items() if name.startswith(prefix)}
+        return any(data for inode, data in self.own.items() if inode in files)
+
+    # --- details ------------------------------------------------------------------------------
+
+    def find(self, name: str) -> Inode:
+        inode = self.disk.names.get(name)
+        if inode is None:
+            raise FileNotFoundError(name)
+        return inode
+
+    def contents(self, inode: Inode) -> bytes:
+        return inode.visible + self.own.get(inode, b"")
+
+
+class SimulatedFile:
+    def __init__(self, storage: SimulatedStorage, inode: Inode) -> None:
+        self.storage, self.inode = storage, inode
+
+    def append(self, data: bytes | memoryview, /) -> None:
+        self.storage.pause()
+        own = self.storage.own
+        own[self.inode] = own.get(self.inode, b"") + bytes(data)
+
+    def sync(self) -> None:
+        self.storage.pause()
+        self.storage.disk.changes += 1
+        self.inode.visible += self.storage.own.pop(self.inode, b"")
+        self.inode.durable = self.inode.visible
+
+    def close(self) -> None:
+        """Nothing: what was appended stays where it is."""
+
+
+def in_folder(name: str, folder: str) -> bool:
+    return name.rpartition("/")[0] == folder
+
+
+class SimulatedProcess:
+    """A process whose calls to the disk happen one by one, when they are let.
+
+    Args:
+        disk: The disk.
+    """
+
+    def __init__(self, disk: Disk) -> None:
+        self.storage = SimulatedStorage(disk, self._pause)
+        self.is_alive = True
+        self._work: Callable[[], None] | None = None
+        self._fault: BaseException | None = None
+        self._go, self._back = threading.Lock(), threading.Lock()  # to hand over, not to exclude
+        self._go.acquire()
+        self._back.acquire()
+        self._thread = threading.Thread(target=self._live, daemon=True)
+        self._thread.start()
+
+    @property
+    def is_busy(self) -> bool:
+        return self._work is not None
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Begin something, up to its first call to the disk."""
+        assert self.is_alive
+        assert not self.is_busy
+        self._work = work
+        self.step()
+
+    def step(self) -> None:
+        """Do the next call to the disk, up to the one behind it."""
+        if self.is_busy:
+            self._hand_over()
+
+    def finish(self) -> None:
+        """Do all calls of what has begun."""
+        while self.is_busy:
+            self.step()
+
+    def die(self, rng: random.Random) -> None:
+        """End here and now."""
+        self.is_alive = False
+        if self._fault is None:  # else its thread has ended
+            self._hand_over()
+        self._thread.join()
+        self.storage.die(rng)
+
+    def _hand_over(self) -> None:
+        self._go.release()
+        self._back.acquire()
+        if self._fault is not None:
+            raise self._fault
+
+    def _pause(self) -> None:
+        if self.is_alive:  # else unwinding
+            self._back.release()
+            self._go.acquire()
+        if not self.is_alive:
+            raise Died
+
+    def _live(self) -> None:
+        try:
+            while True:
+                self._go.acquire()
+                if not self.is_alive:
+                    return
+                if self._work is not None:
+                    self._work()
+                self._work = None
+                self._back.release()
+        except Died:
+            pass
+        except BaseException as error:
+            self._fault = error
+        finally:
+            self._work = None
+            self._back.release()

@@ -1,0 +1,210 @@
+"""What every batch call takes and has: observers, a progress bar, a report, one protocol."""
+
+import inspect
+import io
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from pyrmute_tasks import (
+    BatchMigrator,
+    ChunkDelivered,
+    Event,
+    JobEnded,
+    JobReport,
+    JobState,
+    Manager,
+    Migrator,
+    ModelManager,
+    Stream,
+)
+from pyrmute_tasks.pyrmute_adapter import adapt
+from tests.people import PersonV3, manager, person
+
+HOP = ("Person", "1.0.0", "3.0.0")
+BAD = {"name": "No Age", "age": -1}
+PARALLEL: list[dict[str, Any]] = [
+    {},
+    {"parallel": True, "max_workers": 2},
+    {"parallel": True, "max_workers": 2, "use_processes": True},
+]
+
+
+def ended(events: list[Event]) -> JobReport:
+    """Return the report that the last event has; it is the only one."""
+    reports = [event.report for event in events if isinstance(event, JobEnded)]
+    assert len(reports) == 1
+    assert isinstance(events[-1], JobEnded)
+    return reports[0]
+
+
+def delivered(events: list[Event]) -> int:
+    return sum(event.count for event in events if isinstance(event, ChunkDelivered))
+
+
+# --- the protocol -------------------------------------------------------------------------
+
+
+CALLS = [name for name in vars(BatchMigrator) if name.startswith("migrate")]
+
+
+def test_protocol_has_the_six_batch_calls() -> None:
+    assert len(CALLS) == 6
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("kind", [ModelManager, Migrator])
+def test_both_have_the_parameters_and_defaults_of_the_protocol(kind: type, call: str) -> None:
+    promised = inspect.signature(getattr(BatchMigrator, call))
+    assert inspect.signature(getattr(kind, call)) == promised
+    assert inspect.getdoc(getattr(kind, call)) == inspect.getdoc(getattr(BatchMigrator, call))
+
+
+class Ours:
+    """A manager of somebody else's making."""
+
+    def list_models(self) -> list[str]:
+        return manager.list_models()
+
+    def list_versions(self, name: str) -> list[str]:
+        return [str(version) for version in manager.list_versions(name)]
+
+    def get(self, name: str, version: str) -> Any:
+        return manager.get(name, version)
+
+    def has_migration_path(self, name: str, from_version: str, to_version: str) -> bool:
+        return manager.has_migration_path(name, from_version, to_version)
+
+    def migrate_data(
+        self, data: dict[str, Any], name: str, from_version: str, to_version: str
+    ) -> dict[str, Any]:
+        return manager.migrate_data(data, name, from_version, to_version)
+
+
+def test_anything_with_the_methods_of_a_manager_is_one() -> None:
+    ours: Manager = Ours()
+    plan = adapt(ours).plan(*HOP)
+    assert plan.migrate_one(person(3)) == manager.migrate_data(person(3), *HOP)
+    assert plan.target is PersonV3
+
+
+# --- reports ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", PARALLEL)
+def test_observers_are_told_of_all_records_and_the_end(options: dict[str, Any]) -> None:
+    events: list[Event] = []
+    manager.migrate_batch_data(map(person, range(500)), *HOP, observers=[events.append], **options)
+    report = ended(events)
+    assert delivered(events) == report.records == 500
+    assert report.state is JobState.SUCCEEDED
+    assert report.failure is None
+
+
+@pytest.mark.parametrize("options", PARALLEL)
+def test_report_of_a_failed_batch_names_the_record(options: dict[str, Any]) -> None:
+    events: list[Event] = []
+    records = [*map(person, range(300)), BAD, *map(person, range(300))]
+    with pytest.raises(Exception, match="no age for No"):
+        manager.migrate_batch(records, *HOP, observers=[events.append], **options)
+    report = ended(events)
+    assert report.state is JobState.FAILED
+    assert report.failure is not None
+    assert report.failure.index == 300
+    assert delivered(events) == report.records == 300
+
+
+def test_stream_has_the_report_of_its_own_call() -> None:
+    one = manager.migrate_batch_streaming(map(person, range(5)), *HOP)
+    other = manager.migrate_batch_data_streaming([*map(person, range(3)), BAD], *HOP)
+    assert isinstance(one, Stream)
+    assert one.report.state is JobState.PENDING
+    next(one)
+    next(one)
+    assert (one.report.state, one.report.records) == (JobState.RUNNING, 1)
+    with pytest.raises(Exception, match="no age"):
+        list(other)
+    assert (other.report.state, other.report.records) == (JobState.FAILED, 3)
+    one.close()
+    assert (one.report.state, one.report.records) == (JobState.CANCELLED, 1)
+    assert one.report.job != other.report.job
+
+
+def test_stream_of_nothing_succeeds() -> None:
+    events: list[Event] = []
+    stream = manager.migrate_batch_streaming([], *HOP, observers=[events.append])
+    assert list(stream) == []
+    assert stream.report.state is ended(events).state is JobState.SUCCEEDED
+
+
+def test_stream_is_a_generator() -> None:
+    stream = manager.migrate_batch_data_streaming(map(person, range(3)), *HOP)
+    assert stream.send(None) == next(manager.migrate_batch_data_streaming([person(0)], *HOP))
+    with pytest.raises(KeyError, match="thrown"):
+        stream.throw(KeyError("thrown"))
+    assert list(stream) == []
+    other = manager.migrate_batch_data_streaming([person(0)], *HOP)
+    with pytest.raises(ValueError, match="old"):
+        other.throw(ValueError, ValueError("old"), None)
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_source_of_a_stream_is_read_on_demand_and_closed(watched: bool) -> None:
+    read: list[int] = []
+    closed = threading.Event()
+
+    def source() -> Iterator[dict[str, Any]]:
+        try:
+            for index in range(10):
+                read.append(index)
+                yield person(index)
+        finally:
+            closed.set()
+
+    observers = [lambda _: None] if watched else []
+    stream = manager.migrate_batch_streaming(source(), *HOP, observers=observers)
+    assert read == []
+    next(stream)
+    assert read == [0]
+    stream.close()
+    assert closed.is_set()
+
+
+def test_observer_that_raises_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(_: Event) -> None:
+        raise RuntimeError
+
+    assert len(manager.migrate_batch([person(0)], *HOP, observers=[broken])) == 1
+    assert "an observer raised and was dropped" in caplog.text
+
+
+# --- the progress bar ---------------------------------------------------------------------
+
+
+def eager(records: Any, **options: Any) -> None:
+    manager.migrate_batch(records, *HOP, **options)
+
+
+def lazy(records: Any, **options: Any) -> None:
+    list(manager.migrate_batch_streaming(records, *HOP, **options))
+
+
+@pytest.mark.parametrize("call", [eager, lazy])
+@pytest.mark.parametrize("is_sized", [True, False])
+def test_progress_bar_counts_the_records(
+    call: Callable[..., None], is_sized: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    records = [person(index) for index in range(1200)]
+    call(records if is_sized else iter(records), progress=True)
+    assert "1,200 records" in shown.getvalue()
+    assert "100%" in shown.getvalue()
+
+
+def test_no_bar_is_shown_unless_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    eager([person(0)])
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,106 @@
+"""``help()`` of every public name: what it takes, returns and raises, and how it is used."""
+
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import pytest
+
+import pyrmute_tasks
+
+MOST_USED: Final = (
+    "Migrator",
+    "Migrator.connect",
+    "Migrator.embedded",
+    "Migrator.migrate_batch",
+    "Migrator.migrate_batch_streaming",
+    "Migrator.migrate_file",
+    "ModelManager",
+    "ModelManager.migrate",
+    "ModelManager.migration",
+    "ModelManager.model",
+    "Retry",
+    "Settings",
+    "Stream",
+    "in_thread",
+    "record_index",
+)
+
+
+def functions() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Yield every public function, and every public method of a public class, with its name."""
+    for name in pyrmute_tasks.__all__:
+        found = getattr(pyrmute_tasks, name)
+        if inspect.isfunction(found):
+            yield name, found
+        if not isinstance(found, type):
+            continue
+        for key in dir(found):
+            member = inspect.getattr_static(found, key)
+            function = getattr(member, "__func__", member)
+            if key.startswith("_") or not inspect.isfunction(function):
+                continue
+            if function.__module__.startswith("pyrmute_tasks"):
+                yield f"{name}.{key}", function
+
+
+FUNCTIONS: Final = dict(functions())
+CLASSES: Final = [
+    name for name in pyrmute_tasks.__all__ if isinstance(getattr(pyrmute_tasks, name), type)
+]
+
+
+def doc_of(name: str) -> str:
+    """Return what ``help`` shows, also for a method that is documented in a base class."""
+    owner, _, method = name.partition(".")
+    found = getattr(pyrmute_tasks, owner)
+    return inspect.getdoc(getattr(found, method) if method else found) or ""
+
+
+def section(doc: str, title: str) -> str:
+    """Return a section of a docstring; empty if there is none."""
+    _, found, rest = f"\n{doc}".partition(f"\n{title}:\n")
+    lines = rest.splitlines() if found else []
+    ends = [n for n, line in enumerate(lines) if line and not line.startswith(" ")]
+    return "\n".join(lines[: ends[0]] if ends else lines)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_help_names_arguments_and_results(name: str) -> None:
+    doc, signature = doc_of(name), inspect.signature(FUNCTIONS[name])
+    parameters = [each for each in signature.parameters if each not in {"self", "cls"}]
+    taken = section(doc, "Args")
+    assert [each for each in parameters if f"    {each}: " not in f"{taken}\n"] == []
+    if signature.return_annotation not in {None, "None"}:
+        assert section(doc, "Returns") or section(doc, "Yields")
+    if re.search(r"^ +raise ", inspect.getsource(FUNCTIONS[name]), re.MULTILINE):
+        assert section(doc, "Raises")
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_help_of_a_class_names_what_it_is_made_of(name: str) -> None:
+    kind = getattr(pyrmute_tasks, name)
+    doc = inspect.getdoc(kind) or ""
+    assert kind.__doc__, "it has no text of its own"
+    fields = getattr(kind, "__dataclass_fields__", {})
+    listed = section(doc, "Attributes") + "\n" + section(doc, "Args")
+    own = [key for key in fields if not key.startswith("_")]
+    assert [key for key in own if f"    {key}: " not in listed] == []
+    init = vars(kind).get("__init__")
+    if inspect.isfunction(init) and not fields and init.__module__.startswith("pyrmute_tasks"):
+        taken = [each for each in inspect.signature(init).parameters if each != "self"]
+        assert [each for each in taken if f"    {each}: " not in listed] == []
+
+
+@pytest.mark.parametrize("name", MOST_USED)
+def test_help_of_the_most_used_has_an_example(name: str) -> None:
+    assert "```python" in section(doc_of(name), "Example")
+
+
+def test_values_and_aliases_are_known_to_typing() -> None:
+    others = set(pyrmute_tasks.__all__) - set(CLASSES) - set(FUNCTIONS) - {"__version__"}
+    for name in others:
+        found = getattr(pyrmute_tasks, name)
+        assert typing.get_origin(found) is not None or typing.get_args(found), name

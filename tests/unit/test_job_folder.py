@@ -1,0 +1,329 @@
+"""A job's folder: what it is, what is wanted of it, what is left in it, how it ends."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pyrmute_tasks.errors import (
+    ConfigurationError,
+    JobChangedError,
+    JobError,
+    JobExistsError,
+    JobFormatError,
+    JobLogError,
+    JobNotFoundError,
+)
+from pyrmute_tasks.jobs.entries import OPEN_END, Ended, Piece, Publishing, Range, Result, Settled
+from pyrmute_tasks.jobs.folder import JobFolder, beside, find_jobs, prune
+from pyrmute_tasks.jobs.lease import take
+from pyrmute_tasks.jobs.spec import (
+    CodeChanged,
+    OptionChanged,
+    SourceChanged,
+    SourceFile,
+    SourcesChanged,
+    Spec,
+    check_same,
+    differences,
+    read_spec,
+    write_spec,
+)
+from pyrmute_tasks.jobs.states import Wish
+from pyrmute_tasks.jobs.storage import FolderStorage
+from pyrmute_tasks.jobs.want import FoundWant, Want, read_want, write_want
+
+
+def spec_of(tmp_path: Path, job: str = "a1b2") -> Spec:
+    source = tmp_path / "in.jsonl"
+    if not source.exists():
+        source.write_bytes(b"0123456789")
+    return Spec(
+        job,
+        (SourceFile.of(source),),
+        str(tmp_path / "out.jsonl"),
+        ("User", "1.0.0", "2.0.0"),
+        "f00d",
+        "f00d tree",
+        {"on_error": "skip", "max_errors": None},
+    )
+
+
+def settled(start: int, end: int, put: str | None, rejects: str | None = None) -> Settled:
+    count = end - start
+    rejected = 1 if rejects else 0
+    return Settled(
+        0,
+        start,
+        end,
+        count,
+        count - rejected,
+        rejected,
+        Piece(put, 0, count) if put else None,
+        "",
+        Piece(rejects, 0, 1) if rejects else None,
+    )
+
+
+# --- spec -----------------------------------------------------------------------------------
+
+
+def test_spec_comes_back(tmp_path: Path) -> None:
+    storage = FolderStorage(tmp_path)
+    spec = replace(spec_of(tmp_path), only=(Range(0, 2, 4),), parent="p")
+    write_spec(storage, spec)
+    assert read_spec(storage) == spec
+    assert differences(spec, read_spec(storage)) == []
+
+
+def test_what_is_wanted_follows_from_the_sources(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    files = [replace(spec.sources[0], size_bytes=size) for size in (10, 0, -1)]
+    spec = replace(spec, sources=tuple(files))
+    assert spec.wanted == (Range(0, 0, 10), Range(2, 0, OPEN_END))
+    assert replace(spec, only=(Range(0, 2, 4),)).wanted == (Range(0, 2, 4),)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda path: path.write_bytes(b"01234567890"), "had 10 bytes, and has 11"),
+        (lambda path: path.write_bytes(b"X123456789"), "begins with other bytes"),
+        (lambda path: os.utime(path, ns=(1, 1)), "has been written since"),
+    ],
+)
+def test_changed_source_is_named(
+    tmp_path: Path, change: Callable[[Path], object], told: str
+) -> None:
+    spec = spec_of(tmp_path)
+    path = tmp_path / "in.jsonl"
+    change(path)
+    assert differences(spec, spec_of(tmp_path)) == [SourceChanged(str(path), told)]
+
+
+def test_other_files_code_and_options_are_named(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    other = replace(spec.sources[0], path="/other")
+    now = replace(spec, sources=(other,), fingerprint="beef", options={"on_error": "raise"})
+    found = differences(spec, replace(now, plan=("User", "1.0.0", "3.0.0")))
+    assert found == [
+        SourcesChanged((spec.sources[0].path,), ("/other",)),
+        CodeChanged("f00d", "beef", "f00d tree"),
+        OptionChanged("the plan", "User 1.0.0 2.0.0", "User 1.0.0 3.0.0"),
+        OptionChanged("on_error", "skip", "raise"),
+    ]
+    assert [str(each) for each in found][2:] == [
+        "the plan was User 1.0.0 2.0.0, and is User 1.0.0 3.0.0",
+        "on_error was skip, and is raise",
+    ]
+
+
+def test_other_code_goes_on_if_accepted(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    now = replace(spec, fingerprint="beef")
+    with pytest.raises(JobChangedError, match=r"job a1b2 cannot go on: the code .* f00d → beef"):
+        check_same(spec, now)
+    assert check_same(spec, now, accept_code=True) == [CodeChanged("f00d", "beef", "f00d tree")]
+    with pytest.raises(JobChangedError, match=r"the target was .*, and is elsewhere"):
+        check_same(spec, replace(now, target="elsewhere"), accept_code=True)
+    assert check_same(spec, spec) == []
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"[]", b"\xff", b'{"format":1}', b'{"format":1,"job":3}', b"[" * 99999]
+)
+def test_damaged_spec_is_an_error(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "spec.json").write_bytes(data)
+    with pytest.raises(JobLogError, match=r"spec\.json is damaged"):
+        read_spec(FolderStorage(tmp_path))
+
+
+def test_spec_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "spec.json").write_bytes(b'{"format":2,"colour":"red"}')
+    with pytest.raises(JobFormatError, match="has format 2"):
+        read_spec(FolderStorage(tmp_path))
+
+
+# --- want -----------------------------------------------------------------------------------
+
+
+def test_want_comes_back(tmp_path: Path) -> None:
+    storage = FolderStorage(tmp_path)
+    want = Want(Wish.PAUSE, 1000.0, 4, "0.1%", "ada@host", "release freeze", 12.5)
+    assert read_want(storage, Want()) == FoundWant(Want())
+    write_want(storage, want)
+    write_want(storage, replace(want, wish=Wish.CANCEL))
+    assert read_want(storage, Want()) == FoundWant(replace(want, wish=Wish.CANCEL))
+    assert storage.names() == ["want.json"]
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"", "cannot be used"),
+        (b'{"wish": "pau', "cannot be used"),
+        (b"\xff\xfe", "cannot be used"),
+        (b"[1]", "it is no JSON object"),
+        (b'{"wish": "explode"}', "'explode' is not a valid Wish"),
+        (b'{"wish": 3}', "wish is no text"),
+        (b'{"window": true}', "window is no number"),
+        (b'{"max_rate": -1}', "max_rate is not between"),
+        (b'{"max_rate": NaN}', "max_rate is not between"),
+        (b'{"colour": "red"}', "unknown field colour"),
+        (b"[" * 60000, "cannot be used"),
+        (b" " * 70000, "more than 65536 bytes"),
+    ],
+)
+def test_want_that_cannot_be_used_leaves_the_last_one(
+    tmp_path: Path, data: bytes, told: str
+) -> None:
+    (tmp_path / "want.json").write_bytes(data)
+    last = Want(Wish.PAUSE)
+    found = read_want(FolderStorage(tmp_path), last)
+    assert found.want is last
+    assert told in found.problem
+
+
+def test_want_that_is_a_directory_leaves_the_last_one(tmp_path: Path) -> None:
+    (tmp_path / "want.json").mkdir()
+    assert "cannot be read" in read_want(FolderStorage(tmp_path), Want()).problem
+
+
+def test_want_may_be_written_by_hand(tmp_path: Path) -> None:
+    (tmp_path / "want.json").write_text('{"wish": "cancel", "why": "mistake"}')
+    found = read_want(FolderStorage(tmp_path), Want())
+    assert found == FoundWant(Want(Wish.CANCEL, why="mistake"))
+
+
+# --- folder ---------------------------------------------------------------------------------
+
+
+def test_job_lives_beside_its_target() -> None:
+    assert beside("/data/out.jsonl") == Path("/data/.out.jsonl.job")
+
+
+def test_job_is_created_once_and_opened(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    path = beside(spec.target)
+    with pytest.raises(JobNotFoundError, match="there is no job in"):
+        JobFolder(path)
+    JobFolder.create(path, spec)
+    assert JobFolder(path).spec == spec
+    with pytest.raises(JobExistsError):
+        JobFolder.create(path, replace(spec, job="other"))
+    assert JobFolder(path).spec == spec
+    assert sorted(os.listdir(tmp_path)) == [".out.jsonl.job", "in.jsonl"]
+    assert path.stat().st_mode & 0o777 == 0o700  # parts are records
+
+
+def test_rights_of_a_job_may_be_wider(tmp_path: Path) -> None:
+    folder = JobFolder.create(tmp_path / "job", spec_of(tmp_path), mode=0o770)
+    assert folder.path.stat().st_mode & 0o777 == 0o770
+
+
+@pytest.mark.parametrize("job", ["", "../up", ".hidden", "a/b", "a" * 101, "a\n"])
+def test_job_with_a_name_that_is_a_path_is_refused(tmp_path: Path, job: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot have the id"):
+        JobFolder.create(tmp_path / "job", replace(spec_of(tmp_path), job=job))
+
+
+def test_creation_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises((JobExistsError, OSError)):
+        JobFolder.create(tmp_path / "taken", spec)
+    assert sorted(os.listdir(tmp_path)) == ["in.jsonl", "taken"]
+
+
+def end(folder: JobFolder, result: Result) -> None:
+    lease = folder.take({"host": "h"}, "code")
+    if result is not Result.FAILED:
+        lease.log.log(Publishing(0, "", ""))
+    lease.log.log(Ended(result, 3, 3, 0))
+    lease.log.commit()
+
+
+def test_end_is_told_by_the_last_line(tmp_path: Path) -> None:
+    folder = JobFolder.create(tmp_path / "job", spec_of(tmp_path))
+    assert folder.end() is None
+    lease = folder.take({"host": "h"}, "code")
+    lease.log.settle(settled(0, 5, "parts/a"))
+    lease.let_go("paused")
+    assert folder.end() is None
+    end(folder, Result.SUCCEEDED)
+    found = folder.end()
+    assert found is not None
+    assert found.ended == Ended(Result.SUCCEEDED, 3, 3, 0)
+    assert abs(found.at - time.time()) < 60
+    assert folder.view().ended == found.ended
+    with pytest.raises(JobError, match="job a1b2 has ended: succeeded"):
+        folder.take({}, "code")
+    with pytest.raises(JobLogError):  # who did not look before
+        take(folder.storage, {}, "code")
+    assert folder.end() == found
+    assert folder.storage.names("parts") == []
+
+
+def test_failed_job_is_taken_up_again(tmp_path: Path) -> None:
+    folder = JobFolder.create(tmp_path / "job", spec_of(tmp_path))
+    end(folder, Result.FAILED)
+    assert folder.take({}, "code").epoch == 2
+    assert folder.end() is None
+
+
+def test_orphans_are_what_no_entry_will_name(tmp_path: Path) -> None:
+    folder = JobFolder.create(tmp_path / "job", spec_of(tmp_path))
+    first = folder.take({}, "code")
+    names = {
+        "counts": folder.attempt(Range(0, 0, 5), 1, 1),
+        "rejects count": folder.rejects_attempt(Range(0, 0, 5), 1, 1),
+        "a double": folder.attempt(Range(0, 0, 5), 1, 2),
+        "of an older epoch": folder.attempt(Range(0, 5, 9), 1, 1),
+        "in flight": folder.attempt(Range(0, 5, 9), 2, 1),
+        "a half that is settled": folder.attempt(Range(0, 9, 10), 2, 1),
+        "hidden": "parts/.0-0-5.1.3",
+        "of a newer epoch": folder.attempt(Range(0, 5, 9), 3, 1),
+        "somebody's": "parts/README",
+    }
+    for name in [*names.values(), "stream.1", "rejects.1"]:
+        (folder.path / name).write_bytes(b"data!")
+    first.log.settle(settled(0, 5, names["counts"], names["rejects count"]))
+    first.let_go("paused")
+    second = folder.take({}, "code")
+    second.log.settle(settled(9, 10, second.log.put(b"x").name))
+    second.log.commit()
+    orphans = {"a double", "of an older epoch", "a half that is settled", "hidden"}
+    expected = {names[each] for each in orphans} | {"stream.1", "rejects.1"}
+    assert set(folder.orphans(second)) == expected
+
+
+def test_discarded_job_is_gone(tmp_path: Path) -> None:
+    folder = JobFolder.create(tmp_path / "job", spec_of(tmp_path))
+    lease = folder.take({}, "code")
+    folder.discard()
+    assert os.listdir(tmp_path) == ["in.jsonl"]
+    with pytest.raises(OSError, match="No such file"):
+        lease.log.beat()
+    with pytest.raises(JobNotFoundError, match="was discarded"):
+        folder.view()
+
+
+def test_jobs_are_found_and_old_ones_pruned(tmp_path: Path) -> None:
+    root = tmp_path / "jobs"
+    root.mkdir()
+    for job in ("b", "a", "running", "newer"):
+        JobFolder.create(root / job, spec_of(tmp_path, job))
+    (root / "newer" / "spec.json").write_bytes(json.dumps({"format": 99}).encode())
+    (root / "no-job").mkdir()
+    (root / ".hidden").mkdir()
+    assert [each.spec.job for each in find_jobs(root)] == ["a", "b", "running"]
+    end(JobFolder(root / "a"), Result.SUCCEEDED)
+    end(JobFolder(root / "b"), Result.FAILED)
+    JobFolder(root / "running").take({}, "code")
+    assert prune(root) == []
+    assert prune(root, now=time.time() + 31 * 86400) == ["a", "b"]
+    assert [each.spec.job for each in find_jobs(root)] == ["running"]
