@@ -13,7 +13,7 @@ from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.errors import ConfigurationError, StorageUnreachableError
 from pyrmute_tasks.hooks import HookSet
-from pyrmute_tasks.io.job_folder import JobFolder
+from pyrmute_tasks.io.attempt_folder import AttemptFolder
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource, check_source
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.io.output_file import Output, OutputFile, open_output
@@ -231,7 +231,7 @@ class FileRun:
     def _by_reference(self, output: OutputFile | OutputParts) -> None:
         jobs, longest = self._jobs, self._options.max_line_bytes
         is_private = jobs.is_embedded or bool(jobs.settings.roots_file)
-        with JobFolder(output.attempts_path, is_private=is_private) as folder:
+        with AttemptFolder(output.attempts_path, is_private=is_private) as folder:
             source = RangeSource(self._names, folder.path, folder.nonce, longest or MAX_FRAME_BYTES)
             jobs.fleet().allow([folder.path.parent, *source.folders])
             job = jobs.start(source, RangeSink(jobs.hooks), self._run, check=source.check)

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import IO, Final, Self, TypeAlias
 
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.io.attempt_folder import AttemptFolder
 from pyrmute_tasks.io.copying import append
-from pyrmute_tasks.io.job_folder import JobFolder
 from pyrmute_tasks.io.open_files import OpenOutput, SourceFile, TargetFile, refuse_same_file
 from pyrmute_tasks.io.output_lock import OutputLock
 from pyrmute_tasks.io.output_place import (
@@ -146,7 +146,7 @@ class OutputFile:
         """Where attempts may be written that are to be added; removed by the next run."""
         return self._lock.path_of("parts")
 
-    def add(self, folder: JobFolder, piece: Piece) -> None:
+    def add(self, folder: AttemptFolder, piece: Piece) -> None:
         """Append the attempt that a piece names, which is then removed.
 
         Raises:

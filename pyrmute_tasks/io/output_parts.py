@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.io.job_folder import JobFolder
+from pyrmute_tasks.io.attempt_folder import AttemptFolder
 from pyrmute_tasks.io.output_lock import OutputLock
 from pyrmute_tasks.io.output_place import output_errors, sync_directory
 from pyrmute_tasks.ranges.frames import Piece
@@ -91,7 +91,7 @@ class OutputParts:
                 raise
         return self
 
-    def add(self, folder: JobFolder, piece: Piece) -> None:
+    def add(self, folder: AttemptFolder, piece: Piece) -> None:
         """Take the attempt that a piece names as the next part.
 
         Raises:

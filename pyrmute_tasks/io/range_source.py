@@ -112,7 +112,7 @@ class RangeSource:
         self._longest = max_line_bytes
         self._sizer = RangeSizer()
         self._underway: dict[int, _Planned] = {}  # by chunk
-        self.size_bytes = sum(planned.file.size_bytes for planned in self._files)
+        self.size_bytes: int = sum(planned.file.size_bytes for planned in self._files)
 
     @property
     def folders(self) -> list[Path]:

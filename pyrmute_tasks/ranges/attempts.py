@@ -52,7 +52,7 @@ class Attempt:
         self._new_name = attempt_name(part)
         self._file: BinaryIO | None = None
         self._digest = blake2b(digest_size=DIGEST_BYTES)
-        self.size_bytes = 0
+        self.size_bytes: int = 0
 
     @property
     def name(self) -> str:

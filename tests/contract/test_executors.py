@@ -20,7 +20,7 @@ from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.engine.job_tally import new_job_id
 from pyrmute_tasks.engine.pipeline import ChunkExecutor
 from pyrmute_tasks.errors import JobError
-from pyrmute_tasks.io.job_folder import JobFolder
+from pyrmute_tasks.io.attempt_folder import AttemptFolder
 from pyrmute_tasks.local.executors import ProcessExecutor, ThreadExecutor, pack_or_pickle
 from pyrmute_tasks.ranges.frames import Range, SourceFile, read_pieces
 from pyrmute_tasks.ranges.roots import allow
@@ -90,7 +90,7 @@ class Framed:
 class Referred:
     """The Celery executor with ranges of files, over records."""
 
-    def __init__(self, executor: CeleryExecutor, folder: JobFolder) -> None:
+    def __init__(self, executor: CeleryExecutor, folder: AttemptFolder) -> None:
         self._executor = executor
         self._folder = folder
         self._chunks: dict[int, Chunk[list[Any]]] = {}
@@ -150,7 +150,7 @@ def by_reference(settings: Settings, path: Path) -> Iterator[Referred]:
     allow(settings.roots_file, [path.parent])
     with (
         CeleryExecutor(Broker(app, settings), store, spec, settings) as executor,
-        JobFolder(path) as folder,
+        AttemptFolder(path) as folder,
     ):
         yield Referred(executor, folder)
     app.close()

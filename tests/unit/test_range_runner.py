@@ -14,7 +14,7 @@ from pyrmute_tasks.distributed.worker import range_runner
 from pyrmute_tasks.distributed.worker.range_runner import RangeRunner, UnreachableError
 from pyrmute_tasks.errors import FrameError, InvalidRecordError
 from pyrmute_tasks.failures import RecordFailure
-from pyrmute_tasks.io.job_folder import JobFolder
+from pyrmute_tasks.io.attempt_folder import AttemptFolder
 from pyrmute_tasks.ranges.attempts import NONCE, Attempt
 from pyrmute_tasks.ranges.frames import Piece, Place, Range, SourceFile, read_pieces
 from pyrmute_tasks.ranges.roots import Roots
@@ -35,7 +35,7 @@ class Storage:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.source = path / "in.jsonl"
-        self.folder = JobFolder(path / "job")
+        self.folder = AttemptFolder(path / "job")
         self.runner = RangeRunner(Roots([str(path)]))
 
     def write(self, records: list[Any]) -> None:

@@ -15,14 +15,14 @@ from pyrmute_tasks.io.output_place import output_errors
 from pyrmute_tasks.ranges.attempts import NONCE
 from pyrmute_tasks.ranges.frames import Piece
 
-__all__ = ["JobFolder"]
+__all__ = ["AttemptFolder"]
 
 _NONCE_BYTES: Final = 16
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TRIES: Final = 10  # of removing it, while a worker may create one more file
 
 
-class JobFolder:
+class AttemptFolder:
     """A folder of attempts; a context manager, which makes it and removes it with all of them.
 
     Args:
@@ -37,7 +37,7 @@ class JobFolder:
     def __init__(self, path: Path, *, is_private: bool = True) -> None:
         self.path = path
         self._mode = 0o700 if is_private else 0o777
-        self.nonce = secrets.token_hex(_NONCE_BYTES)
+        self.nonce: str = secrets.token_hex(_NONCE_BYTES)
 
     def __enter__(self) -> Self:
         """Make it.
