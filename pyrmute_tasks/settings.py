@@ -7,6 +7,7 @@ reads the environment at import.
 import contextlib
 import enum
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -85,6 +86,11 @@ class Settings:
         celery_config: Settings of Celery for the workers' and producers' application, by their
             names in lower case; as a variable a JSON object. What would break a promise of this
             library is refused, with the reason.
+        roots: Folders in which workers read and write files themselves (by reference), separated
+            by colons. By default there are none, and files travel through the producer. Needs
+            `secret`: otherwise whoever can write to the store could have files read.
+        roots_file: A file to which producers add such folders. Only an embedded fleet has one, in
+            its private folder: its producer is the same user on the same host.
 
     Raises:
         ConfigurationError: If a value is invalid, or two contradict each other.
@@ -114,6 +120,8 @@ class Settings:
     compress: Compress = Compress.AUTO
     secret: str = field(default="", repr=False)
     celery_config: Mapping[str, object] = field(default_factory=dict, hash=False)
+    roots: str = ""
+    roots_file: str = ""
 
     def __post_init__(self) -> None:
         for option in fields(self):
@@ -139,7 +147,15 @@ class Settings:
         if self.memory_limit_bytes < 0:
             raise ConfigurationError("memory_limit_bytes must be 0 or more; 0 sets no limit")
         check_celery_config(self.celery_config)
+        self._check_secret()
+
+    def _check_secret(self) -> None:
         split_secrets(self.secret)  # raises for one that is too short
+        if self.roots and not self.secret:
+            raise ConfigurationError(
+                "roots (--root) need a secret: set PYRMUTE_TASKS_SECRET on producers and workers, "
+                "so that nobody else who can write to the store has files read or written"
+            )
 
     def _check_urls(self) -> None:
         check_url("broker_url", self.broker_url)
@@ -200,6 +216,11 @@ class Settings:
             for option in fields(self)
             if getattr(self, option.name) not in ("", {})
         }
+
+    @property
+    def root_paths(self) -> tuple[str, ...]:
+        """The folders that `roots` names."""
+        return tuple(filter(None, self.roots.split(os.pathsep)))
 
     @property
     def celery_broker_url(self) -> str:
