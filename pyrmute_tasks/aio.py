@@ -21,6 +21,7 @@ from pyrmute_tasks.engine.error_policy import OnErrorLike, OnReject
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.errors import MigratorClosedError
+from pyrmute_tasks.file_runs import ByReference
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.migrator import Migrator
 from pyrmute_tasks.registry import ModelData
@@ -398,6 +399,8 @@ class AsyncMigrator:
         chunk_size: int | None = None,
         overwrite: bool = True,
         keep_partial: bool = False,
+        by_reference: ByReference | str = ByReference.AUTO,
+        max_line_bytes: int | None = None,
         observers: Sequence[Observer] = (),
         progress: bool = False,
         on_error: OnErrorLike = "raise",
@@ -416,6 +419,8 @@ class AsyncMigrator:
             chunk_size: Records a chunk; by default about 1 MiB of lines.
             overwrite: Replace `target` if it exists.
             keep_partial: On failure, keep the output before it.
+            by_reference: Whether workers read and write the files themselves.
+            max_line_bytes: Longest line by reference.
             observers: Called with the job's events, in the job's thread.
             progress: Show a progress bar on stderr.
             on_error: ``"skip"`` leaves out records that fail and goes on; an `ErrorPolicy` limits
@@ -441,6 +446,8 @@ class AsyncMigrator:
             chunk_size=chunk_size,
             overwrite=overwrite,
             keep_partial=keep_partial,
+            by_reference=by_reference,
+            max_line_bytes=max_line_bytes,
             observers=observers,
             progress=progress,
             on_error=on_error,
@@ -460,6 +467,8 @@ class AsyncMigrator:
         chunk_size: int | None = None,
         overwrite: bool = True,
         keep_partial: bool = False,
+        by_reference: ByReference | str = ByReference.AUTO,
+        max_line_bytes: int | None = None,
         observers: Sequence[Observer] = (),
         progress: bool = False,
         on_error: OnErrorLike = "raise",
@@ -478,6 +487,8 @@ class AsyncMigrator:
             chunk_size: Records a chunk; by default about 1 MiB of lines.
             overwrite: Replace `target` if it exists.
             keep_partial: On failure, keep the output before it.
+            by_reference: Whether workers read and write the files themselves.
+            max_line_bytes: Longest line by reference.
             observers: Called with the job's events, in the job's thread.
             progress: Show a progress bar on stderr.
             on_error: ``"skip"`` leaves out records that fail and goes on; an `ErrorPolicy` limits
@@ -503,6 +514,8 @@ class AsyncMigrator:
             chunk_size=chunk_size,
             overwrite=overwrite,
             keep_partial=keep_partial,
+            by_reference=by_reference,
+            max_line_bytes=max_line_bytes,
             observers=observers,
             progress=progress,
             on_error=on_error,
