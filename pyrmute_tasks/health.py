@@ -20,7 +20,7 @@ __all__ = ["check_health", "main"]
 
 
 def check_health(settings: Settings, host: str) -> list[WorkerInfo]:
-    """Return the workers of `host` that live.
+    """Return the live workers of `host`.
 
     Args:
         settings: As its workers have them.

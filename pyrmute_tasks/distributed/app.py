@@ -16,7 +16,7 @@ TASK_NAME: Final = "pyrmute_tasks.migrate_chunk"
 
 
 class FleetApp(IsolatedCelery):
-    """An application that nothing but its `Settings` steers.
+    """A Celery application configured by its `Settings` alone.
 
     Args:
         settings: Where the broker is, and what to expect of it.

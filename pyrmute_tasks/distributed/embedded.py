@@ -1,4 +1,4 @@
-"""A fleet of one's own for the length of a job: Valkey and workers as child processes.
+"""An embedded fleet: Valkey and workers as child processes for the length of a job.
 
 Everything lives in one private temporary directory and listens on a unix socket inside
 it, so nothing outside can reach it and two runs never meet. Leaving the context ends every
@@ -102,7 +102,7 @@ class EmbeddedFleet:
     # --- starting ---------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Start the server, and workers that come up while the caller does something else.
+        """Start the server and the workers, without waiting until they are ready.
 
         Raises:
             ConfigurationError: If called while a worker imports the manager's module, or if
@@ -169,7 +169,7 @@ class EmbeddedFleet:
                 return
 
     def wait_until_ready(self) -> None:
-        """Wait until every worker has told that it lives.
+        """Wait for the first heartbeat of every worker.
 
         Raises:
             FleetError: If one does not start; it quotes its log.
@@ -215,7 +215,7 @@ class EmbeddedFleet:
 
     @property
     def directory(self) -> Path | None:
-        """Where the fleet keeps its files; None before it starts and after it ends."""
+        """The directory of the fleet's files; None before it starts and after it ends."""
         return self._directory
 
     def supervise(self) -> None:
@@ -229,7 +229,7 @@ class EmbeddedFleet:
                 self._supervise()
 
     def check_server(self) -> None:
-        """Raise `FleetError` if the server has ended, and not by `close`; takes no time."""
+        """Raise `FleetError` if the server has ended other than by `close`; takes no time."""
         server = self._server
         if self._is_closed or server is None or (status := server.poll()) is None:
             return
@@ -251,7 +251,7 @@ class EmbeddedFleet:
     # --- stopping -----------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End every process and remove every file; may be called twice. A fork ends nothing.
+        """End every process and remove every file; idempotent. Does nothing in a fork.
 
         Nothing in this fleet is worth a warm shutdown, which takes Celery seconds: when a
         job has ended no chunk is wanted, and the broker goes with its workers.

@@ -40,11 +40,11 @@ class Claim:
         self._write({"system": _system(), **_process(os.getpid())})
 
     def add(self, pid: int) -> None:
-        """Add a process that must not stay without its owner."""
+        """Add a process that must end with its owner."""
         self._write(_process(pid))
 
     def release(self) -> None:
-        """Let the folder go; the caller has removed it, or will."""
+        """Release the folder's lock; the caller removes the folder before or after."""
         os.close(self.descriptor)
 
     def _write(self, line: dict[str, object]) -> None:
@@ -99,7 +99,7 @@ def _remove_if_free(folder: Path) -> bool:
 
 
 def _system() -> list[str]:
-    """Identify the boot and the namespace, in which process ids are unique."""
+    """Return an id of the boot and the namespace, in which process ids are unique."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     namespace = Path("/proc/self/ns/pid")
     if boot.exists() and namespace.is_symlink():

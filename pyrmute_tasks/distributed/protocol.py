@@ -42,7 +42,7 @@ _MISSED_BEATS: Final = 3  # after which a worker counts as gone
 
 
 class ClaimState(enum.StrEnum):
-    """What a worker learns when it asks for a chunk."""
+    """A chunk's state, in answer to a worker's claim."""
 
     CLAIMED = "claimed"
     SETTLED = "settled"  # another delivery of it was faster, or it was cancelled
@@ -61,7 +61,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """A worker as its heartbeat tells.
+    """A worker, as described by its heartbeat.
 
     Attributes:
         name: Its Celery node name, its process id and a token of this start of it.
@@ -79,12 +79,12 @@ class WorkerInfo:
 
     @property
     def is_serving(self) -> bool:
-        """Whether it takes chunks, or has some to finish."""
+        """Whether the worker takes chunks, or has some to finish."""
         return self.slots > 0 or bool(self.running)
 
     @property
     def is_fresh(self) -> bool:
-        """Whether it said so lately enough to count as alive.
+        """Whether the heartbeat is recent enough for the worker to count as alive.
 
         What was said in the future was said before the store's clock was set back.
         """
@@ -93,7 +93,7 @@ class WorkerInfo:
 
 @dataclass(frozen=True, slots=True)
 class ClaimInfo:
-    """Who has taken a part.
+    """The claim of a part: its worker and time.
 
     Attributes:
         worker: The worker's name, as its heartbeat has it.
@@ -110,7 +110,7 @@ class ClaimInfo:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What store and broker told of a job and its fleet at one moment.
+    """The state of a job and its fleet at one moment, from store and broker.
 
     Attributes:
         is_known: The store knows the job.
@@ -131,7 +131,7 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """What the collector found.
+    """The notices and outcomes that the collector has received.
 
     Attributes:
         outcomes: Parts and their outcomes.
@@ -148,7 +148,7 @@ class Arrivals:
 
 @dataclass(frozen=True, slots=True)
 class Decline:
-    """A worker that holds other code than a job's producer did not take a part.
+    """Notice of a worker whose code differs from the producer's: it did not take a part.
 
     Attributes:
         part: The part's key.
@@ -165,7 +165,7 @@ class Decline:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A part whose input, or whose outcome, is not signed as it must be.
+    """Notice of a part whose input or outcome has no valid signature.
 
     Attributes:
         part: The part's key.
@@ -187,22 +187,22 @@ def crash_notice(part: str, task: str, how: str) -> str:
 
 
 def decline_notice(decline: Decline) -> str:
-    """Return the notice of a worker that does not take a part."""
+    """Return the notice of a worker that declines a part."""
     return f"?{decline.part} {decline.task} {decline.worker} {decline.code}"
 
 
 def rejection_notice(rejection: Rejection) -> str:
-    """Return the notice of an input that is not signed as it must be."""
+    """Return the notice of an input without a valid signature."""
     return f"~{rejection.part} {rejection.task} {rejection.why}"
 
 
 def tells_of_outcome(notice: bytes) -> bool:
-    """Whether a notice tells that a part was settled; ``settle.lua`` writes those."""
+    """Return whether a notice reports a settled part; ``settle.lua`` writes those."""
     return notice[:1].isdigit()
 
 
 def sort_notice(notice: str, settled: list[tuple[str, int]], arrived: Arrivals) -> None:
-    """Put a notice where it belongs.
+    """Add a notice to the arrivals of its kind.
 
     Raises:
         ValueError: If it is none.
@@ -225,12 +225,12 @@ def sort_notice(notice: str, settled: list[tuple[str, int]], arrived: Arrivals) 
 
 
 def claimant(task: str, worker: str) -> bytes:
-    """Return who claims a part; ``claim.lua`` puts the time in front of it."""
+    """Return the claimant of a part as bytes; ``claim.lua`` prepends the time."""
     return f"{task} {worker}".encode()
 
 
 def split_claim(value: bytes) -> tuple[int, bytes]:
-    """Return when a part was claimed, and the `claimant`, which may be sealed.
+    """Return the time of a claim, and its `claimant`, which may be sealed.
 
     Raises:
         ValueError: If no worker wrote it.
@@ -258,7 +258,7 @@ def read_claim(when: int, who: bytes, now: int) -> ClaimInfo:
 def pack_heartbeat(
     slots: int, running: Iterable[str], every_s: float, seen: float | None = None
 ) -> bytes:
-    """Return what a worker tells; ``beat.lua`` puts the time in front of it.
+    """Return a heartbeat as bytes; ``beat.lua`` prepends the time.
 
     Args:
         slots: How many chunks it runs at a time.
@@ -273,7 +273,7 @@ def pack_heartbeat(
 
 
 def read_heartbeat(name: bytes, value: bytes, now: float) -> WorkerInfo:
-    """Read what a worker told.
+    """Read a heartbeat.
 
     Args:
         name: The worker's name.

@@ -40,7 +40,7 @@ class TaskArguments:
 
     @classmethod
     def parse(cls, args: object) -> Self:
-        """Read the positional arguments of a task; not trusted.
+        """Parse the positional arguments of a task, which are not trusted.
 
         Raises:
             ValueError: If no producer wrote them; nothing of them is quoted.
@@ -76,7 +76,7 @@ class TaskArguments:
         return "\0".join(fields).encode()
 
     def sign(self, task: str, signer: Signer) -> Self:
-        """Return the arguments with a signature; as they are if there is no secret."""
+        """Return the arguments with a signature; unchanged if there is no secret."""
         signature = signer.sign(Sealed.TASK, self.job, self.part, self.signed_part(task))
         return replace(self, signature=signature)
 

@@ -1,4 +1,4 @@
-"""Outputs: files that appear when they are whole, and streams that are written as it goes.
+"""Outputs: files that appear when they are whole, and streams that are written at once.
 
 A file has one writer (see `output_lock`). Its lines go to a partial file beside it, whose name
 nobody can guess and which is opened so that no link is followed; it takes the file's name at the
@@ -134,7 +134,7 @@ class OutputFile:
                 self._sync_ahead(self._file)
 
     def commit(self) -> None:
-        """Give the file its name: it is whole.
+        """Move the partial file to its final name.
 
         Raises:
             ConfigurationError: If it cannot be written, or must not be any more.
@@ -182,7 +182,7 @@ class OutputFile:
             raise
 
     def _take_after(self, descriptor: int, found: os.stat_result) -> None:
-        """Give the partial file the mode and the owner of the file that it will replace."""
+        """Give the partial file the mode and the owner of the file it will replace."""
         mine = os.fstat(descriptor)
         if (mine.st_uid, mine.st_gid) != (found.st_uid, found.st_gid):
             try:
@@ -196,7 +196,7 @@ class OutputFile:
         os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
 
     def _sync_ahead(self, file: IO[bytes]) -> None:
-        """Sync what is written in another thread, so that the end need not wait for all of it."""
+        """Sync written data in another thread, so that the final sync is quick."""
         if self._sync is not None:
             if not self._sync.done():
                 return
@@ -263,7 +263,7 @@ class OutputStream:
         self._descriptor = -1
 
     def __enter__(self) -> Self:
-        """Open it; a named pipe is waited for until somebody reads it.
+        """Open the stream; waits for a reader of a named pipe.
 
         Raises:
             ConfigurationError: If it cannot be opened.
@@ -291,7 +291,7 @@ class OutputStream:
                     select.select([], [self._descriptor], [])
 
     def commit(self) -> None:
-        """Do nothing: everything is written."""
+        """Do nothing: every line has been written."""
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
@@ -302,7 +302,7 @@ Output: TypeAlias = OutputFile | OutputStream | OpenOutput
 
 
 def _cut_to_whole_lines(descriptor: int) -> None:
-    """Remove what stands behind the last newline: a disk that is full takes half a line."""
+    """Truncate after the last newline: a full disk may have taken half a line."""
     end = os.fstat(descriptor).st_size
     newline = -1
     while end and newline < 0:
@@ -313,7 +313,7 @@ def _cut_to_whole_lines(descriptor: int) -> None:
 
 
 def _is_in_the_way(path: Path) -> bool:
-    """Whether something is there that an earlier run has not left."""
+    """Return whether a file exists that no earlier run has left."""
     try:
         return not stat.S_ISREG(path.lstat().st_mode)
     except OSError:

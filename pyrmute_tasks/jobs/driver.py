@@ -1,4 +1,4 @@
-"""Who drives a job, and whether it may be taken over.
+"""The driver of a job, and whether another process may take over.
 
 Taking a lease is safe at any time: whoever had it is not read any more. It is only rude while that
 process lives, and so it is looked at first: at the process, if it is one of this host, and at how
@@ -46,7 +46,7 @@ def this_process() -> dict[str, str | int]:
 
 
 class DriverWatch:
-    """Watches who drives a job.
+    """Watches the driver of a job.
 
     Args:
         storage: The job's files.
@@ -60,7 +60,7 @@ class DriverWatch:
         self._since = 0.0
 
     def why_not(self, view: JobView) -> str:
-        """Return why the job must not be taken over yet; an empty text if it may be.
+        """Return why the job must not be taken over yet; empty if it may be.
 
         For a driver of another host the answer comes by watching: ask again.
 

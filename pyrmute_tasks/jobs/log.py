@@ -1,4 +1,4 @@
-"""The logs of a job: reading what counts of them, and writing the one of an epoch.
+"""The logs of a job: reading the entries that count, and writing an epoch's log.
 
 ``log.<epoch>`` has one writer. Which bytes of older logs count is said by the seal in the newest
 log that was opened; see ``docs/decisions/0024-job-log.md`` for why nothing is lost by it.
@@ -171,7 +171,7 @@ class History:
         self.seal[newest] = reader.end
 
     def sync(self) -> None:
-        """Make durable what was read of the newest log; what is under its seal is."""
+        """Make the read part of the newest log durable; sealed ones are already."""
         if self.seal:
             self._storage.sync(log_name(max(self.seal)))
 
@@ -186,7 +186,7 @@ def newest_opened(storage: Storage, found: list[int]) -> Opened | None:
 
 
 def _opened(storage: Storage, epoch: int) -> Opened | None:
-    """Return the `open` entry of a log; None if its taker died before writing it.
+    """Return the `open` entry of a log; None if its writer died before writing it.
 
     Nothing is written behind that entry before it is durable, so more lines behind a bad one mean
     damage, and not a death.
@@ -204,7 +204,7 @@ def _opened(storage: Storage, epoch: int) -> Opened | None:
 
 
 class LogWriter:
-    """The log of an epoch, and the files of outputs and rejects that grow with it.
+    """The writer of an epoch's log, and of the files of outputs and rejects beside it.
 
     Entries are kept until `commit`. Once a write, a sync or the look for a newer epoch has failed,
     everything raises that error: what the files then have is unknown, and a new epoch goes on.
@@ -246,15 +246,15 @@ class LogWriter:
         self._failed: BaseException | None = None
 
     def put(self, data: bytes | memoryview) -> Piece:
-        """Append outputs to the epoch's stream, and return where they are."""
+        """Append outputs to the epoch's stream, and return their place."""
         return self._grow(f"stream.{self._epoch}", data)
 
     def put_rejects(self, data: bytes | memoryview) -> Piece:
-        """Append descriptions of rejects to the epoch's file of them, and return where they are."""
+        """Append descriptions of rejects to the epoch's file, and return their place."""
         return self._grow(f"rejects.{self._epoch}", data)
 
     def settle(self, entry: Settled) -> None:
-        """Log a settled range with the next commit.
+        """Add a settled range to the next commit.
 
         What its attempt wrote must be synced; the name of the attempt's file need not be.
 
@@ -269,7 +269,7 @@ class LogWriter:
         self._settled.append(entry)
 
     def log(self, entry: Entry) -> None:
-        """Log an entry with the next commit.
+        """Add an entry to the next commit.
 
         Raises:
             JobLogError: If it contradicts those before it; the log is as before.
@@ -281,7 +281,7 @@ class LogWriter:
         self._lines.append(line)
 
     def commit(self) -> list[Settled]:
-        """Make all entries durable, and return the ranges among them: these count for ever.
+        """Make all entries durable, and return the ranges among them, which count for good.
 
         Raises:
             LeaseLostError: If a newer epoch has begun; then they do not count.
@@ -302,13 +302,13 @@ class LogWriter:
         return settled
 
     def commit_if_due(self) -> list[Settled]:
-        """Commit if a second has passed since the last commit and there is something to commit."""
+        """Commit if a second has passed since the last commit and entries are pending."""
         if not self._lines or self._monotonic() - self._committed_at < COMMIT_EVERY_S:
             return []
         return self.commit()
 
     def beat(self) -> None:
-        """Show that the writer lives, and make sure that no newer epoch has begun.
+        """Touch the log as a sign of life, and check that no newer epoch has begun.
 
         May be called by a thread of its own, so that it goes on while an output is joined.
 
@@ -325,7 +325,7 @@ class LogWriter:
             raise
 
     def close(self) -> None:
-        """Close the files; what is not committed is not written."""
+        """Close the files; uncommitted entries are lost."""
         self._file.close()
         for file, _ in self._growing.values():
             file.close()
@@ -356,7 +356,7 @@ class LogWriter:
         return Piece(name, size, length)
 
     def _sync_data(self) -> None:
-        """Sync what entries speak of: before they are written, for others may read them at once."""
+        """Sync outputs before their entries are written, as others may read these at once."""
         for name in self._unsynced:
             self._growing[name][0].sync()
         for folder in self._folders:

@@ -1,4 +1,4 @@
-"""What a job is: ``spec.json``, written once when it is created, and compared when it goes on."""
+"""The spec of a job: ``spec.json``, written once at its creation, and compared when it resumes."""
 
 import hashlib
 import os
@@ -34,7 +34,7 @@ _DIGEST_BYTES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file of a job's source, as it was when the job was created.
+    """A file of a job's source, as at the job's creation.
 
     Attributes:
         path: Where it is.
@@ -64,7 +64,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What a job is.
+    """The spec of a job.
 
     Attributes:
         job: Its id.
@@ -104,7 +104,7 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class SourceChanged:
-    """A file of the source is not what it was.
+    """A source file has changed.
 
     Attributes:
         path: The file.
@@ -138,7 +138,7 @@ class SourcesChanged:
 
 @dataclass(frozen=True, slots=True)
 class CodeChanged:
-    """Models or steps are not what they were.
+    """Models or steps have changed.
 
     Attributes:
         before: The job's root fingerprint.
@@ -156,7 +156,7 @@ class CodeChanged:
 
 @dataclass(frozen=True, slots=True)
 class OptionChanged:
-    """Target, plan or an option is not what it was.
+    """The target, the plan or an option has changed.
 
     Attributes:
         name: Which.
@@ -177,7 +177,7 @@ Difference: TypeAlias = SourceChanged | SourcesChanged | CodeChanged | OptionCha
 
 
 def differences(spec: Spec, now: Spec) -> list[Difference]:
-    """Return what differs between a job and what would be run now."""
+    """Return the differences between a job's spec and the current arguments."""
     found: list[Difference] = [*_source_differences(spec.sources, now.sources)]
     if spec.fingerprint != now.fingerprint:
         found.append(CodeChanged(spec.fingerprint, now.fingerprint, spec.code))
@@ -192,7 +192,7 @@ def differences(spec: Spec, now: Spec) -> list[Difference]:
 
 
 def check_same(spec: Spec, now: Spec, *, accept_code: bool = False) -> list[Difference]:
-    """Return the differences that were accepted between a job and what would be run now.
+    """Check that a job may resume; return the accepted differences to the current arguments.
 
     Args:
         spec: The job.
@@ -236,12 +236,12 @@ def _how_changed(before: SourceFile, now: SourceFile) -> str:
 
 
 def write_spec(storage: Storage, spec: Spec) -> None:
-    """Write what a job is, in one step."""
+    """Write a job's spec atomically."""
     write_whole(storage, SPEC, {"format": FORMAT, **asdict(spec)})
 
 
 def read_spec(storage: Storage) -> Spec:
-    """Return what a job is.
+    """Read a job's spec.
 
     Raises:
         FileNotFoundError: If there is no job.

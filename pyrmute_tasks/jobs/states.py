@@ -1,4 +1,4 @@
-"""The states of a job, as its log shows them, and what is told to people.
+"""The states of a job by its log, and their names for people.
 
 `Observed` follows from the log alone. What is wanted stands in ``want.json``; where the two differ,
 `shown` derives the state that people are told: "pausing" is running while a pause is wanted.
@@ -28,17 +28,17 @@ class Observed(enum.StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing can happen to the job any more."""
+        """Whether the state is final."""
         return not _NEXT[self]
 
     @property
     def has_ended(self) -> bool:
-        """Whether the log has an `end`; a failed job may still be taken up again."""
+        """Whether the log has an `end`; a failed job may still be resumed."""
         return self.is_final or self is Observed.FAILED
 
 
 class Event(enum.StrEnum):
-    """What changes a job's state: an entry of its log, or the death of who writes it."""
+    """An event that changes a job's state: an entry of its log, or its writer's death."""
 
     OPENED = "an epoch was opened"
     SETTLED = "a range was settled"
@@ -105,7 +105,7 @@ def next_state(state: Observed, event: Event) -> Observed:
 
 
 class Wish(enum.StrEnum):
-    """What a user wants a job to do."""
+    """An action on a job that a user asks for."""
 
     RUN = "run"
     PAUSE = "pause"
@@ -114,7 +114,7 @@ class Wish(enum.StrEnum):
 
 
 class Shown(enum.StrEnum):
-    """The state of a job as people are told."""
+    """The state of a job as shown to people."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -144,7 +144,7 @@ _DIFFERING: Final[Mapping[tuple[Observed, Wish], Shown]] = MappingProxyType(
 
 
 def shown(state: Observed, wish: Wish, waits: str = "") -> Shown:
-    """Return what people are told.
+    """Return the state to show.
 
     Args:
         state: The state by the log.

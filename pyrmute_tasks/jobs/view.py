@@ -1,4 +1,4 @@
-"""What a job's log says, entry by entry: its state, its settled ranges, its end."""
+"""The view of a job by its log, entry by entry: its state, its settled ranges, its end."""
 
 from collections.abc import Iterable
 from typing import Self
@@ -55,7 +55,7 @@ class JobView:
 
     @classmethod
     def of(cls, entries: Iterable[Logged]) -> Self:
-        """Return what a log says.
+        """Return the view of a log.
 
         Raises:
             JobLogError: If its entries contradict each other.
@@ -71,7 +71,7 @@ class JobView:
         return view
 
     def apply(self, entry: Entry) -> None:
-        """Count one more entry.
+        """Apply one more entry.
 
         Raises:
             JobLogError: If it contradicts those before it, which then are all that counts.

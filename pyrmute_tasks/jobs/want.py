@@ -1,4 +1,4 @@
-"""What users want a job to do: ``want.json``, the only file of a job that users write."""
+"""Users' wishes for a job: ``want.json``, the only file of a job that users write."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _MOST_BYTES: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """What a user wants.
+    """A user's wishes for a job.
 
     Attributes:
         wish: What the job is to do.
@@ -39,13 +39,13 @@ class Want:
     at: float = 0.0
 
     def as_fields(self) -> dict[str, object]:
-        """Return the fields, for the file and for the log."""
+        """Return the wishes as fields, for the file and for the log."""
         return {**asdict(self), "wish": self.wish.value}
 
 
 @dataclass(frozen=True, slots=True)
 class FoundWant:
-    """What was found in a job's folder.
+    """The wishes found in a job's folder.
 
     Attributes:
         want: What holds.
@@ -57,12 +57,12 @@ class FoundWant:
 
 
 def write_want(storage: Storage, want: Want) -> None:
-    """Replace what is wanted of a job, in one step."""
+    """Replace the wishes for a job atomically."""
     write_whole(storage, WANT, want.as_fields())
 
 
 def read_want(storage: Storage, last: Want) -> FoundWant:
-    """Return what is wanted of a job.
+    """Read the wishes for a job.
 
     Args:
         storage: The job's files.

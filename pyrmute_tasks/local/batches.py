@@ -53,7 +53,7 @@ class Parallelism:
 
 @dataclass(slots=True)
 class _Skipping:
-    """Judges each failure as it happens, and tells of those that are skipped."""
+    """Judges each failure as it happens, and reports skipped records."""
 
     judge: FailureJudge
     errors: ErrorHandling

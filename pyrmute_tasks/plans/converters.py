@@ -249,7 +249,7 @@ def _by_choice(
 
 
 def _root_converter(migrate: Converter, wrap: bool, unwrap: bool) -> Converter:
-    """Migrate a nested root model: its steps see what they see for a whole record."""
+    """Migrate a nested root model: its steps get the same input as for a whole record."""
 
     def convert(value: Any) -> Any:
         result = migrate({"root": value} if wrap else value)

@@ -24,7 +24,7 @@ _logger: Final = logging.getLogger("pyrmute_tasks")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """Which exceptions of a step to retry, and how long to wait before.
+    """Retry of steps: which exceptions, how often, and after which wait.
 
     The backoff doubles from try to try up to a limit, with up to half taken off at random, so that
     workers that failed together do not retry together.

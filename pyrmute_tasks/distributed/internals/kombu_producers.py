@@ -21,7 +21,7 @@ PAYLOAD_ERRORS: Final = (KombuError, ValueError, TypeError, LookupError, Recursi
 
 
 def errors_of(connection: Any) -> tuple[type[Exception], ...]:
-    """Return what using a connection may raise, some of it translated by kombu and some not."""
+    """Return the exceptions that using a connection raises, translated by kombu or not."""
     return (
         KombuError,
         *connection.recoverable_connection_errors,
@@ -31,12 +31,12 @@ def errors_of(connection: Any) -> tuple[type[Exception], ...]:
 
 
 def producer_on(channel: Any) -> Any:
-    """Return a producer on a channel or connection, which declares nothing."""
+    """Return a producer on a channel or connection; it declares nothing."""
     return Producer(channel, auto_declare=False)
 
 
 def publishing_at_once(producer: Any, count: int) -> contextlib.AbstractContextManager[Any]:
-    """Publish what is published in the block in one round trip, if the transport can.
+    """Publish all messages of the block in one round trip, where the transport supports it.
 
     After an error some of it may have been published.
 
@@ -49,7 +49,7 @@ def publishing_at_once(producer: Any, count: int) -> contextlib.AbstractContextM
 
 
 class OneAttemptMailbox(Mailbox):
-    """Sends to all workers' mailboxes once: kombu's own retries until it succeeds.
+    """A mailbox that sends a command once; kombu's own retries until it succeeds.
 
     Args:
         name: As Celery's ``control_exchange``.

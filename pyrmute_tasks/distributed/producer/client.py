@@ -1,4 +1,4 @@
-"""A producer's side of Celery: its application, and the executors that send tasks through it."""
+"""A producer's Celery application, and the executors that send tasks through it."""
 
 import threading
 
@@ -28,7 +28,7 @@ class Client:
         self._app = create_app(settings)
 
     def check(self) -> None:
-        """Connect to the broker once; importing what that needs takes a while.
+        """Connect to the broker once; the imports for that take a while.
 
         Raises:
             BrokerUnavailableError: If nobody answers.
@@ -42,7 +42,7 @@ class Client:
         over: threading.Event,
         fleet: EmbeddedFleet | None,
     ) -> CeleryExecutor:
-        """Return where a job's chunks run.
+        """Return the executor of a job's chunks.
 
         Args:
             spec: The job.

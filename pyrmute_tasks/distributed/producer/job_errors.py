@@ -1,4 +1,4 @@
-"""The errors of jobs that a fleet cannot run: what was seen, and what to do about it."""
+"""The errors of jobs that a fleet cannot run: the observation, and what to do about it."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -29,7 +29,7 @@ _START_ONE: Final = "start one with: pyrmute-tasks worker --manager … --broker
 
 
 class JobErrors:
-    """Makes the errors of a job that its fleet cannot run.
+    """Builds the errors of a job that its fleet cannot run.
 
     Args:
         spec: The job.

@@ -1,4 +1,4 @@
-"""Whether a job can still end: what surveys of its fleet saw, judged by deadlines.
+"""Deadlines for a job's progress, judged from surveys of its fleet.
 
 Pure: neither broker nor store is touched, time is an argument. All times are seconds in
 which somebody has looked; a consumer that pauses between two outputs looks at nothing.
@@ -27,7 +27,7 @@ _MOST_BEGINS: Final = 4  # of one task: a broker may deliver it again, but not f
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """How long what is tolerated.
+    """Time limits for a job that makes no progress, by cause.
 
     Attributes:
         stall_s: Idle workers, and no chunk moves.
@@ -46,7 +46,7 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one survey saw of a job and its fleet.
+    """The result of one survey of a job and its fleet.
 
     Attributes:
         waiting: How many tasks wait in the queue, of any job; None if the broker is away.
@@ -67,7 +67,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class NoWorkers:
-    """No worker takes chunks; `idle` are there and take none from the queue."""
+    """No worker takes chunks; `idle` workers are alive and take none from the queue."""
 
     idle: int
 
@@ -81,7 +81,7 @@ class OtherCode:
 
 @dataclass(frozen=True, slots=True)
 class BrokerAway:
-    """The broker does not answer, and nothing came through it."""
+    """The broker does not answer, and no chunk arrived through it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ Verdict = NoWorkers | OtherCode | BrokerAway | Stall
 
 @dataclass(slots=True)
 class _Begins:
-    """The claims of a part by one task: when the latest was, and how many there were."""
+    """A task's claims of a part: the time of the latest, and their number."""
 
     task: str
     at: int
@@ -124,7 +124,7 @@ class _Begins:
 
 
 class Liveness:
-    """Remembers what moved, and says when that is too long ago.
+    """Judges a job's progress by deadlines.
 
     Args:
         deadlines: How long what is tolerated.
@@ -149,21 +149,21 @@ class Liveness:
     # --- what happens --------------------------------------------------------------------
 
     def settled(self, now: float) -> None:
-        """An outcome came."""
+        """Record that an outcome arrived."""
         self._no_worker_since = self._declined_since = self._broker_away_since = None
         self._move(now, "a chunk was settled")
 
     def crashed(self, now: float) -> None:
-        """A process died of a part; who declines does not."""
+        """Record that a process died running a part; a worker that declines has not."""
         self._declined_since = None
         self._move(now, "a process died that ran a chunk")
 
     def sent_first(self, now: float) -> None:
-        """A chunk was sent when none was on its way."""
+        """Record that a chunk was sent while none was under way."""
         self._still_since = now
 
     def declined(self, now: float, workers: Collection[str]) -> None:
-        """A part came back from a worker with other code; `workers` are all that hold such."""
+        """Record that a worker with other code declined a part; `workers` are all such workers."""
         self._declined = workers
         if self._declined_since is None:
             self._declined_since = now
@@ -175,7 +175,7 @@ class Liveness:
     # --- what is seen ----------------------------------------------------------------------
 
     def judge(self, now: float, seen: View) -> Verdict | None:
-        """Return what ends the job, if anything does.
+        """Return the reason to end the job, or None.
 
         Args:
             now: For how long somebody has looked.
@@ -242,7 +242,7 @@ class Liveness:
         )
 
     def _movement(self, seen: View) -> str:
-        """Say what moves; empty if nothing does."""
+        """Return the movement that was seen, in words; empty if there is none."""
         found = ""
         for part in self._begins.keys() - seen.tasks.keys():
             del self._begins[part]
@@ -264,7 +264,7 @@ class Liveness:
         return found
 
     def _others_move(self, seen: View) -> bool:
-        """Whether messages of other jobs stand before ours, and workers take them."""
+        """Return whether other jobs' messages are ahead of ours and workers take them."""
         others = frozenset(
             task for worker in seen.workers for task in worker.running if not _is_of(task, seen.job)
         )
@@ -273,7 +273,7 @@ class Liveness:
         return has_changed and (seen.waiting or 0) > own
 
     def _room(self, worker: WorkerInfo, seen: View) -> int:
-        """How many chunks a worker could begin; the job's own, if it has some, do not move."""
+        """Return the number of chunks a worker could run beside those of other jobs."""
         if worker.name in self._declined:
             return 0
         return worker.slots - sum(not _is_of(task, seen.job) for task in worker.running)

@@ -1,4 +1,4 @@
-"""The parts in which chunks travel, and what is done about one whose process died."""
+"""The parts in which chunks are sent, and the decision about one whose process died."""
 
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -13,7 +13,7 @@ _CRASHES_OF_A_CHUNK: Final = 2  # one death may be the host's fault
 
 @dataclass(slots=True)
 class Part:
-    """Consecutive records of a chunk that travel as one task; usually the whole chunk.
+    """Consecutive records of a chunk that are sent as one task; usually the whole chunk.
 
     Attributes:
         key: Its name in the store and in its task.
@@ -74,7 +74,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """Do nothing: the part is no longer on its way."""
+    """Do nothing: the part is no longer under way."""
 
 
 AfterCrash: TypeAlias = Resend | Settled | Ignored

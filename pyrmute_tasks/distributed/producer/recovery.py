@@ -1,4 +1,4 @@
-"""What of a job is sent again, and when there is nobody left to send it to."""
+"""Recovery of a job: resends lost chunks, and gives up when no worker can run them."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -30,27 +30,27 @@ __all__ = ["PartsStore", "Recovery", "TaskPublisher"]
 
 
 class TaskPublisher(Protocol):
-    """What recovering needs of a broker; see `Broker`."""
+    """The part of a broker that recovery needs; see `Broker`."""
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Publish tasks."""
 
 
 class PartsStore(Protocol):
-    """What recovering needs of a store; see `Store`."""
+    """The part of a store that recovery needs; see `Store`."""
 
     def put_parts(self, job: str, frames: Iterable[tuple[str, bytes]], gone: str = "") -> None:
-        """Store the inputs of parts, in place of the part `gone` if one is named."""
+        """Store the inputs of parts, replacing the part `gone` if given."""
 
     def restore_parts(self, job: str, frames: Iterable[tuple[str, bytes]]) -> None:
-        """Forget who has taken parts, and store the inputs of those that are missing."""
+        """Delete the claims of parts, and store their missing inputs."""
 
     def rejected_workers(self) -> str:
-        """Say why workers that were there at the last look do not count; empty if all do."""
+        """Explain why workers seen in the last survey do not count; empty if all do."""
 
 
 class Recovery:
-    """Sends a job's parts, again if they are lost, and gives up when its fleet cannot run them.
+    """Sends a job's parts, resends lost ones, and gives up when its fleet cannot run them.
 
     Args:
         broker: Where tasks are published.
@@ -124,7 +124,7 @@ class Recovery:
     # --- what workers tell --------------------------------------------------------------------
 
     def after_deaths(self, crashes: list[tuple[str, str]]) -> list[Outcome[Frame]]:
-        """Send again what processes died of, or return its outcome."""
+        """Resend parts whose processes died, or return their outcomes."""
         outcomes = []
         for key, how in crashes:
             self.liveness.crashed(self.watched_s)
@@ -132,7 +132,7 @@ class Recovery:
         return outcomes
 
     def _after_crash(self, decided: AfterCrash) -> list[Outcome[Frame]]:
-        """Do what `Deliveries` decided about a part whose process died."""
+        """Carry out the decision of `Deliveries` about a part whose process died."""
         match decided:
             case Resend(parts, replaced):
                 if replaced:
@@ -147,7 +147,7 @@ class Recovery:
                 return []
 
     def after_declines(self, declines: list[Decline]) -> None:
-        """Let other workers have what some with other code did not take."""
+        """Resend to other workers the parts that workers with other code declined."""
         again = []
         for decline in declines:
             if decline.worker not in self._codes:
@@ -169,7 +169,7 @@ class Recovery:
             self._send_again(again, logging.DEBUG)
 
     def after_rejections(self, rejections: list[Rejection]) -> None:
-        """Send again what somebody without the secret has written over.
+        """Resend parts that were overwritten without the secret.
 
         Raises:
             SignatureError: If that has been done too often.
@@ -192,7 +192,7 @@ class Recovery:
     # --- what surveys tell --------------------------------------------------------------------
 
     def look(self, survey: Survey, asked_at: float) -> list[Outcome[Frame]]:
-        """Send again what nobody will settle, after the survey's outcomes have been settled.
+        """Resend parts that nobody will settle, after the survey's outcomes have been settled.
 
         Args:
             survey: What was seen.

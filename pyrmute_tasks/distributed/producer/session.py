@@ -34,7 +34,7 @@ _FAREWELL_S: Final = 0.8
 
 
 class Session:
-    """What a `Migrator` holds while it is open. Safe to share between threads.
+    """The connections and the fleet of an open `Migrator`; thread-safe.
 
     Args:
         settings: How to reach the fleet.
@@ -62,7 +62,7 @@ class Session:
 
     @classmethod
     def open(cls, settings: Settings, fleet: EmbeddedFleet | None = None) -> "Session":
-        """Return a session with a fleet that runs, or with `fleet`, which is started.
+        """Open a session with a running fleet, or with `fleet`, which is started already.
 
         Raises:
             FleetError: If the embedded fleet does not start.
@@ -89,16 +89,16 @@ class Session:
 
     @property
     def is_mine(self) -> bool:
-        """Whether this process has opened it."""
+        """Whether this process has opened the session."""
         return self._pid == os.getpid()
 
     @property
     def is_over(self) -> bool:
-        """Whether it has been closed."""
+        """Whether the session is closed."""
         return self._over.is_set()
 
     def check(self) -> None:
-        """Make sure that it can be used.
+        """Raise an error if the session cannot be used.
 
         Raises:
             MigratorClosedError: If it has been closed.
@@ -116,7 +116,7 @@ class Session:
             )
 
     def job(self, spec: JobSpec, code: FingerprintTree) -> "JobExecutor":
-        """Return where a job's chunks run; entering it makes the job known.
+        """Return the executor of a job's chunks; entering it registers the job.
 
         Raises:
             FleetError: If the session cannot be used.
@@ -138,7 +138,7 @@ class Session:
             )
 
     def close(self) -> None:
-        """End the embedded fleet, or the jobs on another one; may be called twice."""
+        """End the embedded fleet, or the open jobs on another one; idempotent."""
         if not self.is_mine:
             return
         with self._closing:
@@ -154,7 +154,7 @@ class Session:
             self._end_jobs()
 
     def _end_jobs(self) -> None:
-        """End the jobs whose streams are still open: their keys would be kept alive."""
+        """End the jobs with open streams, whose keys would be kept alive."""
         with self._closing:
             jobs = list(self._jobs)
         for job in jobs:
@@ -191,7 +191,7 @@ class JobExecutor:
         return self._executor.jobs
 
     def __enter__(self) -> Self:
-        """Make the job known; see `CeleryExecutor`."""
+        """Register the job; see `CeleryExecutor`."""
         with self._in_session():
             self._executor.__enter__()
         return self
@@ -224,7 +224,7 @@ class JobExecutor:
             return self._executor.collect(wait=wait)
 
     def cancel(self, first: int) -> None:
-        """Withdraw the chunks from `first` on, if that has not been done by closing."""
+        """Withdraw the chunks from `first` on, unless closing has done so."""
         if self._session.is_mine and not self._session.is_over:
             with self._in_session():
                 self._executor.cancel(first)

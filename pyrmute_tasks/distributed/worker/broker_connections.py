@@ -44,7 +44,7 @@ class BrokerConnections:
         self._pause_s = _PAUSE_S
 
     def accepted(self) -> None:
-        """Take note that the broker has accepted this worker once."""
+        """Handle the broker's accepting this worker."""
         self._was_ready = True
 
     def attempt_failed(self, error: Exception, broker: str, pause_s: float) -> None:

@@ -35,7 +35,7 @@ class ForeignTasks:
         self._queue = foreign_queue(self._app.conf.task_default_queue)
 
     def move(self, message: Any) -> bool:
-        """Move a message; False if it cannot be moved, and nothing has happened to it."""
+        """Move a message; on failure return False and leave it as it was."""
         try:
             body = message.body
             size = len(body)

@@ -1,4 +1,4 @@
-"""The Celery task, and what the worker's main process does when its child dies."""
+"""The Celery task, and the main process's reaction when its child dies."""
 
 import logging
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class ChunkRequest(WatchedRequest):
     """A task as the worker's main process sees it: tells the collector if its child dies."""
 
     def note_crash(self, how: str) -> bool:
-        """Tell the collector; False if the store cannot be reached."""
+        """Notify the collector; False if the store cannot be reached."""
         try:
             asked = TaskArguments.parse(self.arguments)
             task: Any = self.task
