@@ -190,7 +190,7 @@ def set_model_state(model: BaseModel, state: tuple[Any, Any, Any]) -> None:
 
 
 def error_state(error: ValidationError) -> tuple[str, Any, Any, Any]:
-    """Return title, lines, kind of input and ``hide_input``: all that its text needs."""
+    """Return an error's title, lines, kind of input and ``hide_input``: the parts of its text."""
     reduced: Any = error.__reduce__()
     state: tuple[str, Any, Any, Any] = reduced[1]
     return state

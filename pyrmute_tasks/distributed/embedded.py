@@ -282,7 +282,7 @@ class EmbeddedFleet:
             self._claim = None
 
     def forget(self) -> None:
-        """Close what would keep the fleet alive, in a fork: the guard's pipe, the folder's lock."""
+        """Close, in a fork, all that keeps the fleet alive: the guard's pipe, the folder's lock."""
         held = [self._claim.descriptor] if self._claim is not None else []
         if self._guard is not None:
             held += self._guard.descriptors

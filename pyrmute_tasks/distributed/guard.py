@@ -31,7 +31,7 @@ class Lifeline:
         return [self._ended, self.descriptor]
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until all have ended that inherited it; False if some live on. Once only."""
+        """Wait until all holders of the pipe have ended; False if some live on. Once only."""
         os.close(self.descriptor)
         try:
             return bool(select.select([self._ended], [], [], timeout_s)[0])

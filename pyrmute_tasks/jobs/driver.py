@@ -91,7 +91,7 @@ class DriverWatch:
 
 
 def _is_gone(holder: Mapping[str, str | int]) -> bool:
-    """Whether a process of this host has ended; of others that is not known."""
+    """Return whether a process of this host has ended; False for other hosts."""
     pid, started = holder.get("pid"), holder.get("started")
     if holder.get("place") != place_here() or not isinstance(pid, int):
         return False

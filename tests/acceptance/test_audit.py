@@ -260,7 +260,7 @@ def test_sample_of_which_no_record_comes_through_is_no_clean_one(folder: Path) -
 
 @pytest.fixture
 def module(tmp_path: Path) -> Iterator[Path]:
-    """A module of one's own with a step that comes from the test."""
+    """A manager's module with the step of the test."""
     path = tmp_path / f"audited_{os.getpid()}.py"
     yield path
     sys.modules.pop(path.stem, None)

@@ -37,7 +37,7 @@ def commands(page: Path) -> list[list[str]]:
 
 
 def pages(language: str) -> list[Path]:
-    """The pages with such blocks, without the README, which is for those without a checkout."""
+    """The pages with console blocks, except the README, which needs no checkout."""
     return [page for page in PAGES if page.name != "README.md" and blocks(page, language)]
 
 
@@ -116,7 +116,7 @@ RUNNERS: dict[tuple[str, ...], Callable[[list[str], Path, EmbeddedFleet], None]]
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[EmbeddedFleet]:
-    """Where the documented workers may come and go; it needs none of its own."""
+    """The shared fleet of the documented commands."""
     with EmbeddedFleet(f"{ROOT}/examples/flights.py:manager", 0, Settings()) as fleet:
         yield fleet
 

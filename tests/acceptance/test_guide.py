@@ -1,4 +1,4 @@
-"""Every code block of pyrmute's guide to batches does what the guide says, import changed.
+"""Every code block of pyrmute's guide to batches does as the guide says, import changed.
 
 The guide is pyrmute's own, copied beside this file. Each test below is one of its blocks: it
 runs in a module of its own after the guide's first block, which has the models, and gets exactly
@@ -63,7 +63,7 @@ class OnFleet(ModelManager):
 
 
 class Block:
-    """One block of the guide, ready to run in a module that knows the guide's first block."""
+    """A block of the guide, ready to run in a module with the names of the guide's first block."""
 
     def __init__(self, blocks: dict[str, str], title: str, module: ModuleType) -> None:
         self.title = title
@@ -73,7 +73,7 @@ class Block:
             self._execute(blocks[FIRST])
 
     def run(self, **missing: object) -> Any:
-        """Run it with the names that the guide does not define; return its module."""
+        """Run the block with the names that the guide does not define; return its module."""
         unused = [name for name in missing if not re.search(rf"\b{name}\b", self.body)]
         assert unused == [], "the block does not need these"
         vars(self.module).update(missing)
@@ -89,7 +89,7 @@ HANDLED: list[str] = []
 
 
 def of(title: str, *, also_on_a_fleet: bool = False) -> pytest.MarkDecorator:
-    """Let a test be about the block with that title."""
+    """Parametrize a test with the block of that title."""
     HANDLED.append(title)
     runs = [pytest.param((title, False), id=title)]
     if also_on_a_fleet:
@@ -102,7 +102,7 @@ pytestmark = pytest.mark.xdist_group("tests/acceptance/test_guide.py")
 
 
 def read(text: str) -> dict[str, str]:
-    """The python blocks by the heading they stand under; a second one has a number."""
+    """Read the Python blocks by their headings; a second one under a heading gets a number."""
     blocks: dict[str, str] = {}
     heading = ""
     for match in HEADING_OR_BLOCK.finditer(text):
@@ -163,7 +163,7 @@ def strict_manager(block: Block) -> ModelManager:
 
 
 class Source:
-    """Users to migrate; knows how far it was read ahead of what was processed, each time."""
+    """Users to migrate; records how far it was read ahead of the processed ones."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -182,7 +182,7 @@ class Source:
 
 
 class Database:
-    """The guide's `database`: SQLite, with a log of what was asked."""
+    """The guide's `database`: SQLite, with a log of its queries."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -219,7 +219,7 @@ def database() -> Iterator[Database]:
 
 
 class Bar:
-    """A `tqdm` that shows nothing and remembers how far it came."""
+    """A `tqdm` that shows nothing and records its progress."""
 
     made: list["Bar"]
 
@@ -260,7 +260,7 @@ def names(users: Iterable[Any]) -> list[tuple[str, str]]:
 
 
 def results_of(manager: ModelManager) -> list[list[Any]]:
-    """Where the results of `manager.migrate_batch` will be found, call by call."""
+    """Record the results of every call of `manager.migrate_batch`."""
     results: list[list[Any]] = []
     migrate_batch = manager.migrate_batch
 

@@ -1,4 +1,4 @@
-"""`pyrmute-tasks run` and its output: one writer, what is replaced, streams."""
+"""`pyrmute-tasks run` and its output: one writer, replaced files, streams."""
 
 import json
 import os

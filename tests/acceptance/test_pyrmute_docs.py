@@ -70,7 +70,7 @@ def test_example_runs_alike(example: str, sources: Path, tmp_path: Path) -> None
 
 
 def run(code: str, folder: Path) -> tuple[str, dict[str, str]]:
-    """Run a program in an empty folder; return what it prints and writes."""
+    """Run a program in an empty folder; return what it printed and wrote."""
     folder.mkdir()
     command = [sys.executable, "-W", "error", "-c", code]
     environment = {**os.environ, "PYTHONHASHSEED": "0"}

@@ -35,7 +35,7 @@ CELERY: Final = "#!{python}\nfrom celery.__main__ import main\n\nmain()\n"
 
 @dataclass(frozen=True)
 class Newcomer:
-    """Somebody with an environment that has the wheel, in an empty folder."""
+    """A newcomer: an environment with the wheel, and an empty folder."""
 
     scripts: Path
     folder: Path
@@ -46,7 +46,7 @@ class Newcomer:
         return {"PATH": path, "HOME": str(self.folder), "TMPDIR": str(self.folder.parent)}
 
     def run(self, line: str) -> str:
-        """Run a line in a shell; return what it printed."""
+        """Run a line in a shell; return its output."""
         done = subprocess.run(
             ["/bin/sh", "-c", line],
             cwd=self.folder,
@@ -117,7 +117,7 @@ def blocks(language: str) -> list[str]:
 
 
 def dialogue(body: str) -> list[tuple[str, str]]:
-    """The commands of a console block, and what each prints."""
+    """The commands of a console block, and the output of each."""
     commands: list[tuple[str, str]] = []
     for line in body.splitlines():
         if line.startswith("$ "):

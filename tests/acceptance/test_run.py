@@ -1,4 +1,4 @@
-"""`pyrmute-tasks` as a person meets it: a command with arguments, output and a status."""
+"""`pyrmute-tasks` from outside: a command with arguments, output and a status."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def call(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
 
 
 def call_here(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Call the command in this process, which is quicker."""
+    """Call the command in this process, which is faster."""
     result = CliRunner().invoke(cli._cli, [*map(str, arguments)], prog_name="pyrmute-tasks")
     assert isinstance(result.exception, SystemExit | None), result.exception
     return subprocess.CompletedProcess((), result.exit_code, result.stdout, result.stderr)
@@ -394,7 +394,7 @@ def test_an_interrupted_run_leaves_nothing_behind(
 def test_a_signal_that_was_ignored_stays_ignored(
     tmp_path: Path, private_tmp: Path, on_fleet: Options
 ) -> None:
-    """As nohup does it, so that a run outlives the terminal that it was started from."""
+    """Run under ``nohup``: a run outlives its terminal."""
     source, target, go_on = (tmp_path / name for name in ("in.jsonl", "out.jsonl", "go-on"))
     source.write_text(f'{{"name": "wait-for:{go_on} 0", "age": 1}}\n')
     arguments = ("run", *MANAGER, *HOP, *on_fleet, source, target)

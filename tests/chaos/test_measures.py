@@ -1,4 +1,4 @@
-"""What the suite would see if something were lost, doubled, out of order or wrong."""
+"""The chaos suite's own measures notice lost, doubled, misplaced and wrong outputs."""
 
 import random
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One body for every executor: what `run_ordered` relies on."""
+"""The contract of every executor, on which `run_ordered` relies."""
 
 import json
 import multiprocessing
@@ -45,7 +45,7 @@ def begin_here(_: object) -> Callable[[Chunk[list[Any]]], Outcome[list[bytes]]]:
 
 
 class Packed:
-    """The executor of processes, which takes packed records, over records."""
+    """The executor of processes, which takes packed records, adapted to records."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -66,7 +66,7 @@ class Packed:
 
 
 class Framed:
-    """The Celery executor, which takes and gives frames, over records."""
+    """The Celery executor, which takes and returns frames, adapted to records."""
 
     def __init__(self, executor: CeleryExecutor) -> None:
         self._executor = executor

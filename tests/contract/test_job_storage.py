@@ -1,4 +1,4 @@
-"""One body of tests for the storages of a job: a real directory, and the simulated disk."""
+"""The contract of a job's storage: a real directory, and the simulated disk."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Threads, processes and workers: what depends on each record alone equals a loop."""
+"""In threads, processes and workers, results that depend on the record alone equal a loop's."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -27,7 +27,7 @@ PROCESSES: Final = max(10, CASES // 25)
 
 
 def differences(expected: Run, got: Run, *, streams: bool = False) -> list[Any]:
-    """Say in what ours differs from the loop."""
+    """Return how ours differs from the loop."""
     found: list[Any] = []
     if got.error and got.error[0][0] is UnsupportedValueError:
         # The row "a value that cannot travel": refused at its record, whatever comes later.
@@ -49,7 +49,7 @@ def differences(expected: Run, got: Run, *, streams: bool = False) -> list[Any]:
 
 
 def is_shared(chain: Chain) -> bool:
-    """Whether steps have something that two threads would use at once."""
+    """Return whether steps share a state that two threads would use at once."""
     steps = (*chain.spec.steps, *chain.spec.nested)
     return any(deed.name == "reuse" for step in steps if step for deed in step)
 

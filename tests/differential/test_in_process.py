@@ -48,7 +48,7 @@ WAYS: Final[dict[str, tuple[str, Way]]] = {
 
 
 def differences(expected: Run, got: Run, way: str) -> list[Any]:
-    """Say in what ours differs from the loop."""
+    """Return how ours differs from the loop."""
     found: list[Any] = []
     is_stream = "streaming" in way
     wanted = as_raised_by_a_generator(expected.error) if is_stream else expected.error

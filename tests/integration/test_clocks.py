@@ -1,4 +1,4 @@
-"""A store whose clock is set back: what was said before that holds for no longer than usual."""
+"""A store whose clock is set back: earlier heartbeats and claims expire no later than usual."""
 
 import time
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""Jobs that cannot move end in time, with the reason; those that can are left alone."""
+"""Jobs that cannot move end in time, with the reason; others go on."""
 
 import json
 import os
@@ -223,7 +223,7 @@ def test_a_chunk_that_takes_longer_is_waited_for() -> None:
 
 @pytest.mark.slow
 def test_a_far_server_holds_up_nothing(tmp_path: Path) -> None:
-    """A producer whose Redis is 150 ms away, each way: surveys are made beside collecting."""
+    """A delay of 150 ms each way: surveys run beside collecting, which does not wait for them."""
     with Fleet(tmp_path, MANAGER, queue="far", delay_s=FAR_S) as fleet:
         settings = fleet.producer_settings(through_proxy=True)
         records = sleepers(FAR_CHUNKS, 0.1)
@@ -242,7 +242,7 @@ def test_a_far_server_holds_up_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_read_that_is_half_open_keeps_no_lost_chunk_waiting(tmp_path: Path) -> None:
-    """Whatever the producer waits for never comes, and a worker is lost at the same moment."""
+    """The producer's read never gets an answer, and a worker is lost at the same moment."""
     with Fleet(tmp_path, MANAGER, queue="half-open") as fleet:
         settings = replace(fleet.settings, store_url=fleet.proxy.url)
         with Migrator(manager, settings=settings) as migrator:
@@ -300,7 +300,7 @@ def test_an_embedded_server_that_ended_while_a_chunk_ran_is_told(embedded: Migra
 
 
 def test_the_depth_is_that_of_our_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever priority a task has, and whatever Celery reads from the environment."""
+    """Neither a task's priority nor Celery's environment changes it."""
     monkeypatch.setenv("CELERY_BROKER_URL", "redis://127.0.0.1:1/0")
     with private_fleet(MANAGER) as fleet:
         settings = replace(fleet.settings, broker_url=f"{fleet.settings.broker_url}?db=3")

@@ -1,4 +1,4 @@
-"""What somebody may put on the broker or into the store by hand: refused, told, survived."""
+"""Hostile messages on the broker and in the store: rejected, logged, survived."""
 
 import re
 import threading
@@ -69,7 +69,7 @@ class Target:
         return True
 
     def receive(self, envelope: Envelope, told: str) -> None:
-        """Deliver a message and wait until the worker has told, and has done with it."""
+        """Deliver a message and wait until the worker has logged and handled it."""
         before = len(self.worker.log)
 
         def is_told() -> bool:
@@ -278,7 +278,7 @@ def test_named_arguments_are_refused(target: Target) -> None:
 
 
 def test_digits_of_other_scripts_are_no_part(target: Target) -> None:
-    """To Python they are digits; to the store's scripts they are not."""
+    """Python counts them as digits; the store's scripts do not."""
     job = target.put_job(frame(LINE), stop=2)
     target.receive(Envelope(arguments(job, "\u0663", 0, FINGERPRINT)), "message is rejected")
 
@@ -418,7 +418,7 @@ def test_a_bomb_of_lines_makes_no_objects(target: Target) -> None:
 
 
 class Victim:
-    """A producer whose job's keys somebody writes into while it runs."""
+    """A producer whose job's keys are overwritten while it runs."""
 
     def __init__(self, target: Target, chunk_s: float = 0.1) -> None:
         self._target = target
@@ -429,7 +429,7 @@ class Victim:
         self._outputs: list[Any] = []
 
     def run(self, poison: Callable[[Any, str], object]) -> "Victim":
-        """Run a job whose chunks go on when `poison` has written, with one of them claimed."""
+        """Run a job whose chunks go on once `poison` has written, with one of them claimed."""
         thread = threading.Thread(target=self._poison, args=(poison,))
         thread.start()
         began = time.monotonic()
@@ -458,7 +458,7 @@ class Victim:
             self._is_poisoned.touch()
 
     def go_on(self) -> None:
-        """Let the chunks go on although `poison` writes on."""
+        """Let the chunks go on while `poison` still writes."""
         self._is_poisoned.touch()
 
     def survived(self) -> None:
@@ -548,7 +548,7 @@ def failure(**changes: object) -> bytes:
 )
 def test_a_garbage_outcome_is_told(target: Target, data: bytes) -> None:
     def settle(store: Any, job: str) -> None:
-        """As a worker would settle chunk 3, which waits behind slow ones."""
+        """Settle chunk 3, which waits behind slow ones, as a worker would."""
         store.hdel(f"{job}:in", "3")
         store.hset(f"{job}:out", "3", data)
         store.rpush(f"{job}:done", f"3 {len(data)}")

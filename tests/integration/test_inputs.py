@@ -1,4 +1,4 @@
-"""What people have, given to a fleet: records of every kind, open files, settings, threads."""
+"""Users' inputs on a fleet: records of every kind, open files, settings, threads."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""Outputs that are more than the store takes as one value, on a real fleet."""
+"""Outputs larger than one value of the store may be, on a real fleet."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Whose a fleet is, and when it ends: forks, threads, streams that are left open, dropped ones."""
+"""Ownership and end of a fleet: forks, threads, streams left open, dropped ones."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def start(code: str) -> subprocess.Popen[str]:
 
 
 def run(code: str) -> str:
-    """Run a program to its end, which must be a good one, and return what it printed."""
+    """Run a program, which must succeed, and return its output."""
     with start(code) as process:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -64,7 +64,7 @@ def fleet() -> Iterator[Fleet]:
 
 
 def members(migrator: Migrator) -> list[int]:
-    """The process ids of an embedded fleet."""
+    """Return the process ids of an embedded fleet."""
     assert migrator._session is not None
     assert migrator._session.fleet is not None
     return migrator._session.fleet.process_ids

@@ -1,4 +1,4 @@
-"""Time and memory limits, and what passes by itself, on a real fleet."""
+"""Time and memory limits, and temporary failures, on a real fleet."""
 
 from collections.abc import Iterator
 from pathlib import Path

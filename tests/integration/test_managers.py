@@ -1,4 +1,4 @@
-"""What a manager brings along: pyrmute's own managers, hooks, nested models."""
+"""Features of managers on a fleet: pyrmute's own managers, hooks, nested models."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -39,7 +39,7 @@ class Slim(BaseModel):
 
 
 def sequential(lines: bytes) -> bytes:
-    """What a plain loop writes for a file of flights."""
+    """Return the lines that a plain loop writes for a file of flights."""
     flights: Any = load_attribute(FLIGHTS)
     return b"".join(
         flights.migrate(json.loads(line), "Flight", "1.0.0", "3.0.0").model_dump_json().encode()

@@ -1,4 +1,4 @@
-"""Producer and workers on one host, servers on another, and what becomes of the line.
+"""Producer and workers on one host, servers on another, and faults of the line between.
 
 The job must come to the same bytes, or end with the reason within its budget.
 """
@@ -50,7 +50,7 @@ def migrate(
     chunk_size: int = 50,
     outage_s: float | None = None,
 ) -> Result:
-    """Run a job while the line is harmed, and see that what is delivered is right."""
+    """Run a job while the line is harmed, and check that its deliveries are right."""
     feed = Feed(directory / "in.jsonl", load_flights(), 0)
     run = Run(fleet, feed, random.Random(0), chunk_size=chunk_size, outage_s=outage_s)
 
@@ -90,7 +90,7 @@ def test_packets_that_take_half_a_second(fleet: Fleet, line: Line, tmp_path: Pat
 
 
 def test_connections_that_are_half_open(fleet: Fleet, line: Line, tmp_path: Path) -> None:
-    """A firewall has forgotten them: nothing comes through, and nobody is told."""
+    """A firewall has dropped their state: no packet comes through, and neither end is told."""
 
     def swallow(run: Run) -> None:
         run.begin_fault()

@@ -1,4 +1,4 @@
-"""Servers that are slow, stand still or have nothing to say: no leak, no hang."""
+"""Servers that are slow, frozen or silent: no leak, no hang."""
 
 import contextlib
 import os
@@ -54,7 +54,7 @@ def test_looking_at_an_empty_queue_keeps_no_connection() -> None:
 
 
 def test_a_store_that_stands_still_ends_a_job_in_time() -> None:
-    """It takes connections and answers nothing, as a frozen host does."""
+    """It accepts connections and answers nothing, as a frozen host does."""
     with (
         EmbeddedFleet("tests.people:manager", 1, Settings(outage_s=OUTAGE_S)) as fleet,
         Migrator(manager, settings=fleet.settings) as migrator,
@@ -104,7 +104,7 @@ def test_what_was_received_leaves_the_store_though_nothing_new_arrives() -> None
 
 @pytest.mark.parametrize("secret", ["", "sixteen characters"])
 def test_a_death_that_is_told_again_counts_once(secret: str) -> None:
-    """A worker whose answer was lost on its way tells again."""
+    """A worker reports a crash again after the answer was lost."""
     with EmbeddedFleet("tests.people:manager", 0, Settings(secret=secret)) as fleet:
         found = Store(fleet.settings)
         spec = JobSpec("7f3a21c4", "Person", "1.0.0", "3.0.0", FrameKind.LINES, "abc")
@@ -123,7 +123,7 @@ def test_a_death_that_is_told_again_counts_once(secret: str) -> None:
 
 
 class Interrupted(ThreadedSurveyor):
-    """Ctrl-C comes while its thread starts."""
+    """A thread whose start is interrupted by Ctrl-C."""
 
     def begin(self) -> None:
         super().begin()
@@ -173,7 +173,7 @@ def has_ended(check: Callable[[], None]) -> bool:
 
 @contextmanager
 def listening(answer: bytes) -> Iterator[int]:
-    """A server that gives one answer to whatever it is sent, or none; yields its port."""
+    """A server that gives one answer to every input, or none; yields its port."""
     stop = threading.Event()
 
     def serve(client: socket.socket) -> None:

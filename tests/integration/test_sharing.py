@@ -30,7 +30,7 @@ def fleet() -> Iterator[Fleet]:
 
 
 def under_way(fleet: Fleet) -> int:
-    """How many chunks wait, at the broker or at a worker, or run."""
+    """Return the number of chunks that wait or run, at the broker and at workers."""
     return int(fleet.broker.llen(QUEUE)) + int(fleet.broker.hlen("unacked"))
 
 
@@ -70,7 +70,7 @@ def large_jobs(
 
 
 def begun_before_a_small_job_ends(fleet: Fleet, chunk_s: float, log: Path) -> int:
-    """Run a job of five records; return how many chunks of others began meanwhile."""
+    """Run a job of five records; return the number of others' chunks begun meanwhile."""
     record = {"job": "small", "log": str(log), "seconds": chunk_s / SMALL}
     with Migrator(manager, settings=fleet.settings) as migrator:
         for _ in range(2):  # the first one connects, which is no waiting for others

@@ -1,4 +1,4 @@
-"""With a secret: what somebody without it writes to broker and store changes no output."""
+"""With a secret, messages written without it change no output."""
 
 import contextlib
 import time
@@ -213,7 +213,7 @@ def test_forged_notices_are_ignored(target: Target) -> None:
 
 
 def test_a_true_notice_counts_once(target: Target) -> None:
-    """A death that is told again and again does not become the record's fault."""
+    """A crash that is reported repeatedly does not become the record's fault."""
 
     def put(store: Any, job: str) -> None:
         told = f"!3 {id_of(job)}-3-1 signal 9 (SIGKILL)".encode()
@@ -309,7 +309,7 @@ def test_ends_that_differ_are_told(worker: str, producer: str, why: str) -> None
 def test_a_worker_with_another_secret_does_not_empty_the_queue(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It rejects at once what takes others time, so without a pause it would get most chunks."""
+    """It rejects at once, so without a pause it would get most chunks."""
     records = [{"name": f"sleep:0.05 {index}", "age": 1} for index in range(40)]
     with private_fleet("tests.people:manager", secret=SECRET) as fleet:
         fleet.start_worker()

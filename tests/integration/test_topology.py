@@ -1,4 +1,4 @@
-"""What is deployed works: the commands of ``deploy/``, run as processes of this host."""
+"""The deployment works: the commands of ``deploy/``, run as processes of this host."""
 
 import json
 import re
@@ -35,7 +35,7 @@ LABEL = r"Flight 1\.0\.0→3\.0\.0 · job ([0-9a-f]{8}) · chunk (\d+) · record
 
 @dataclass(frozen=True)
 class Job:
-    """A run of the producer, and what Flower knows of its tasks, by chunk."""
+    """A run of the producer, and Flower's view of its tasks, by chunk."""
 
     result: "subprocess.CompletedProcess[str]"
     target: Path
@@ -55,7 +55,7 @@ class Fleet:
         )
 
     def tasks_of_next_job(self, before: set[str], chunks: int) -> dict[int, dict[str, Any]]:
-        """Wait until Flower knows how all tasks but those `before` ended; return them by chunk."""
+        """Wait until Flower knows the end of all tasks but those `before`; return them by chunk."""
         tasks: dict[str, dict[str, Any]] = {}
 
         def all_ended() -> bool:

@@ -1,4 +1,4 @@
-"""What an audit is made of, in one process."""
+"""The parts of an audit, in one process."""
 
 import copy
 import io
@@ -186,7 +186,7 @@ RECORDS = st.lists(st.dictionaries(st.text(max_size=4), JSON, max_size=4), min_s
 def walk(
     steps: list[Step], records: list[dict[str, Any]]
 ) -> tuple[dict[Spot, set[int]], dict[Spot, set[int]]]:
-    """Return where outputs differ when records are run again, and where inputs changed."""
+    """Return the differences between outputs of two passes, and the changed inputs."""
     stages = [Stage(f"{number}", step) for number, step in enumerate(steps)]
     walker = Walker(stages, [pickle.dumps(record) for record in records])
     first = walker.first()

@@ -1,4 +1,4 @@
-"""What every batch call takes and has: observers, a progress bar, a report, one protocol."""
+"""Common features of every batch call: observers, a progress bar, a report, one protocol."""
 
 import inspect
 import io
@@ -34,7 +34,7 @@ PARALLEL: list[dict[str, Any]] = [
 
 
 def ended(events: list[Event]) -> JobReport:
-    """Return the report that the last event has; it is the only one."""
+    """Return the report of the one last event."""
     reports = [event.report for event in events if isinstance(event, JobEnded)]
     assert len(reports) == 1
     assert isinstance(events[-1], JobEnded)
@@ -64,7 +64,7 @@ def test_both_have_the_parameters_and_defaults_of_the_protocol(kind: type, call:
 
 
 class Ours:
-    """A manager of somebody else's making."""
+    """A manager written by a user."""
 
     def list_models(self) -> list[str]:
         return manager.list_models()

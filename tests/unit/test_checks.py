@@ -1,4 +1,4 @@
-"""What git and the hosted checks run are the checks of the makefile, and nothing of their own."""
+"""The hooks of git and the hosted checks run the makefile's checks, and no others."""
 
 import re
 import shutil

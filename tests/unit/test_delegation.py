@@ -1,4 +1,4 @@
-"""What is not about migrating is pyrmute's own, given what is registered here."""
+"""Calls delegated to pyrmute, with the models and steps registered here."""
 
 import ast
 import importlib
@@ -100,7 +100,7 @@ def theirs() -> pyrmute.ModelManager:
 
 
 def written(dump: Callable[[Path], object], folder: Path) -> tuple[object, dict[str, str]]:
-    """What a call returns and writes."""
+    """Return a call's result and the files it writes."""
     folder.mkdir()
     returned = dump(folder)
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
@@ -236,7 +236,7 @@ assert manager.migrate({"name": "Ada"}, "User", "1.0.0", "1.0.0") == UserV1(name
 
 
 def run(program: str) -> str:
-    """Run a program in a fresh interpreter and return what it prints."""
+    """Run a program in a fresh interpreter and return its output."""
     ran = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""Tests see no settings of the one who runs them, and read nothing outside of the repository."""
+"""Tests see no settings of whoever runs them, and read nothing outside the repository."""
 
 import os
 import re
@@ -55,6 +55,6 @@ def test_nothing_outside_of_the_repository_is_read() -> None:
 
 
 def test_groups_of_tests_reach_xdist(request: pytest.FixtureRequest) -> None:
-    """Else every process starts every fleet, and nothing tells."""
+    """Otherwise every process would silently start every fleet."""
     if getattr(request.config.option, "loadgroup", False):
         assert request.node.nodeid.endswith("@tests/unit/test_environment.py")

@@ -1,4 +1,4 @@
-"""The flights example: every kind of row by hand, and the whole sample by what must hold."""
+"""The flights example: every kind of row by hand, and the whole sample by its invariants."""
 
 import importlib.util
 import json
@@ -256,7 +256,7 @@ def test_stored_json_of_the_second_version_migrates_alike(sample: list[dict[str,
 
 
 def test_the_sample_agrees_with_itself(sample: list[dict[str, Any]]) -> None:
-    """Two columns say independently what the steps compute: `time_hour` and `air_time`."""
+    """Two columns hold independently what the steps compute: `time_hour` and `air_time`."""
     for row in sample:
         flight = migrate(row)
         hour = datetime.fromisoformat(row["time_hour"])

@@ -36,7 +36,7 @@ def both() -> Both:
 
 
 def register(both: Both, name: str, *models: type[BaseModel]) -> None:
-    """Register versions 1.0.0, 2.0.0, … of a model, all of them backward compatible."""
+    """Register versions 1.0.0, 2.0.0, … of a model, all backward compatible."""
     for number, model in enumerate(models, start=1):
         both.model(name, f"{number}.0.0", backward_compatible=True)(model)
 
@@ -339,7 +339,7 @@ def test_model_objects_are_migrated_like_their_data(cities: Both) -> None:
 
 
 class Box:
-    """A type of a value, how to make one, and what it becomes."""
+    """A type of a value, a function that makes one, and its migrated form."""
 
     def __init__(self, old: Any, new: Any, make: Any) -> None:
         self.old, self.new, self.make = old, new, make

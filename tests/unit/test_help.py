@@ -1,4 +1,4 @@
-"""``help()`` of every public name: what it takes, returns and raises, and how it is used."""
+"""``help()`` of every public name: its arguments, results, exceptions and use."""
 
 import inspect
 import re
@@ -53,7 +53,7 @@ CLASSES: Final = [
 
 
 def doc_of(name: str) -> str:
-    """Return what ``help`` shows, also for a method that is documented in a base class."""
+    """Return the text of ``help``, also for a method documented in a base class."""
     owner, _, method = name.partition(".")
     found = getattr(pyrmute_tasks, owner)
     return inspect.getdoc(getattr(found, method) if method else found) or ""

@@ -23,7 +23,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 class Recorder(MigrationHook):
-    """Notes every call, and tries to change what it is shown."""
+    """Records every call, and tries to change its arguments."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []

@@ -1,4 +1,4 @@
-"""Who drives a job, and when another process may."""
+"""The driver of a job, and the takeover by another process."""
 
 import json
 import subprocess

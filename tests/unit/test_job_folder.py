@@ -1,4 +1,4 @@
-"""A job's folder: what it is, what is wanted of it, what is left in it, how it ends."""
+"""A job's folder: its spec, its wishes, its leftovers, its end."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A job's log: its entries, what of them counts, leases, the fold, states."""
+"""A job's log: its entries, which of them count, leases, the fold, states."""
 
 import json
 import os
@@ -50,7 +50,7 @@ ENTRIES: list[Entry] = [
 
 
 def settled(start: int, end: int, *, file: int = 0, rejected: int = 0) -> Settled:
-    """A range of one record a position."""
+    """Return a settled range of one record a position."""
     count = end - start
     put = Piece("stream.1", start, count) if count > rejected else None
     rejects = Piece("rejects.1", start, count) if rejected else None

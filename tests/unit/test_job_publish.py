@@ -1,4 +1,4 @@
-"""Proof, joining and publishing of a job's output, also when it is cut off anywhere."""
+"""Proof, joining and publishing of a job's output, also when cut off anywhere."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""What libraries do not document and we rely on still holds, and the list of it is complete."""
+"""Every undocumented behaviour we rely on still holds, and their table is complete."""
 
 import re
 import tomllib

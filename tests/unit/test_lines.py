@@ -1,4 +1,4 @@
-"""A slow line is waited on, a silent one is left; files of sockets know no TCP."""
+"""Slow connections are waited for, silent ones are dropped; Unix sockets have no TCP options."""
 
 import contextlib
 import socket
@@ -28,7 +28,7 @@ PIECE_EVERY_S = 0.1
 def serving(
     talk: Callable[[socket.socket], None], retry: Retry | None = None
 ) -> Iterator[tuple[redis.Redis, list[int]]]:
-    """Yield a client of a server that talks like this, and its connections as they come."""
+    """Yield a client of a server with this behaviour, and its connections as they come."""
     seen: list[int] = []
 
     def accept() -> None:
@@ -60,7 +60,7 @@ def serving(
 
 
 def test_what_a_slow_line_takes_in_is_waited_for() -> None:
-    """What is on its way takes several times the timeout, and is sent once."""
+    """The data under way takes several timeouts to send, and is sent once."""
     value = b"x" * (24 * PIECE)
 
     def read_slowly(client: socket.socket) -> None:

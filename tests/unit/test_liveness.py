@@ -1,4 +1,4 @@
-"""What ends a job that does not move: the rules, case by case, without a fleet."""
+"""The rules that end a job without progress, case by case, without a fleet."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -41,7 +41,7 @@ STILL = View(1, [worker()], {}, {"0": (task("0"), 1)}, JOB)
 
 
 def ends_after(views: Iterable[View]) -> tuple[float, Verdict | None]:
-    """Show one view a second; return when the job ends, and how."""
+    """Show one view a second; return the time and the reason of the job's end."""
     liveness = Liveness(LIMITS)
     for second, view in enumerate(views):
         verdict = liveness.judge(float(second), view)
@@ -166,7 +166,7 @@ def test_the_time_begins_when_something_is_on_its_way() -> None:
 
 
 def test_a_worker_that_is_idle_for_a_moment_between_others_chunks_is_busy() -> None:
-    """Others' tasks stand before ours: now and then a sample finds a slot free."""
+    """Others' tasks are ahead of ours: now and then a sample finds a slot free."""
     busy = [
         replace(STILL, waiting=50, workers=[worker(f"other-{n}-1", slots=4)]) for n in range(LONG_S)
     ]

@@ -1,4 +1,4 @@
-"""The bounds in ``pyproject.toml`` can be tested, and are there where private names are used."""
+"""The bounds in ``pyproject.toml`` can be tested, and exist where private names are used."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Outputs: who may write them, what is replaced, what is left."""
+"""Outputs: their one writer, replaced files, leftovers."""
 
 import contextlib
 import errno
@@ -224,7 +224,7 @@ def test_output_is_complete_while_the_disk_is_busy(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk() -> Iterator[None]:
-    """No file may grow beyond 10 MiB, which looks like a full disk to whom it writes."""
+    """Limit files to 10 MiB, which looks like a full disk to a writer."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10 * 1024 * 1024, hard))
     yield
@@ -361,7 +361,7 @@ with open_output(sys.argv[1], job="feedbeef") as output:
 
 @pytest.fixture
 def held(tmp_path: Path) -> Iterator[tuple[Path, "subprocess.Popen[str]"]]:
-    """A path that another process writes."""
+    """A path that another process writes to."""
     path = tmp_path / "out.jsonl"
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -408,7 +408,7 @@ def test_a_writer_that_is_frozen_keeps_its_output(held: tuple[Path, Any]) -> Non
 
 
 def lock_of(path: Path, **changes: object) -> Path:
-    """Put the lock of another host's run beside a path."""
+    """Create the lock of another host's run beside a path."""
     told = {
         "token": "0" * 16,
         "job": "feedbeef",
@@ -554,7 +554,7 @@ def test_fork_keeps_the_parents_output(tmp_path: Path) -> None:
 
 
 class Contest:
-    """Writers that all find a lock that belongs to nobody, at the same time."""
+    """Writers that all find an abandoned lock, at the same time."""
 
     def __init__(self, path: Path, writers: int) -> None:
         self.path = path

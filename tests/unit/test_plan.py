@@ -27,7 +27,7 @@ KINDS: dict[str, Callable[[int], Any]] = {
 
 
 def one_by_one(records: list[Any]) -> tuple[list[str], int | None, type | None]:
-    """What a plain loop over `migrate` gives: outputs, index and type of the first error."""
+    """Return a plain loop's result: outputs, index and type of the first error."""
     outputs = []
     for index, record in enumerate(records):
         try:

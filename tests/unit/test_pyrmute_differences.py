@@ -1,4 +1,4 @@
-"""What pyrmute 0.11.0 gets wrong, and what this package does instead.
+"""Cases that pyrmute 0.11.0 gets wrong, and our results.
 
 One test for each row of ``docs/differences-from-pyrmute.md``, in its order.
 """
@@ -104,7 +104,7 @@ def holder(both: Both, old: Any, new: Any) -> None:
 
 
 def held(both: Both, value: Any) -> tuple[Any, Any]:
-    """Migrate a value that a holder holds, with pyrmute and with this package."""
+    """Migrate a value in a holder, with pyrmute and with this package."""
     theirs = both.theirs.migrate_data({"held": value}, "Holder", *HOP)["held"]
     return theirs, both.ours.migrate_data({"held": value}, "Holder", *HOP)["held"]
 
@@ -662,7 +662,7 @@ def test_all_nested_models_are_listed(both: Both) -> None:
 
 
 def test_a_validator_may_make_a_list_of_one(both: Both) -> None:
-    """Not a difference: what pyrmute does with a lone dict is kept, since validators use it."""
+    """Not a difference: pyrmute's rule for a lone dict is kept, since validators use it."""
     wrap = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
     holder(both, City1, Annotated[list[City2], wrap])
     theirs, ours = held(both, OLD)

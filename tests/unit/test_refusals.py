@@ -1,4 +1,4 @@
-"""What a store refuses for a while is an outage; what it refuses for good is an error."""
+"""A store's temporary refusals count as an outage; permanent ones are errors."""
 
 import socket
 import threading
@@ -169,7 +169,7 @@ def test_an_earlier_call_that_failed_says_nothing_about_its_retry() -> None:
     [ConnectionRefusedError(), socket.gaierror(), redis.AuthenticationError(), PermissionError()],
 )
 def test_error_that_a_caller_handles_says_nothing_about_its_call(handled: Exception) -> None:
-    """A job may be begun in an ``except`` block of the user's."""
+    """A job may be started in an ``except`` block of the user's."""
     tries: list[BaseException] = []
 
     def do() -> str:

@@ -1,4 +1,4 @@
-"""Which failures are tried again, how often and how long apart."""
+"""Retries of steps: which failures, how often, and after which waits."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ AWAY = Retry(on=(ConnectionError,), attempts=4, first_wait_s=1.0, max_wait_s=3.0
 
 
 class Service:
-    """Fails some times and then answers; notes what it was asked."""
+    """A service that fails some times and then answers; records its calls."""
 
     def __init__(self, errors: list[Exception]) -> None:
         self.errors = errors

@@ -1,4 +1,4 @@
-"""Signals that reach a worker's child, and steps that want them for themselves."""
+"""Signals to a worker's child, and steps with handlers of their own."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 @pytest.fixture
 def ended() -> Iterator[list[int]]:
-    """Handlers as the pool has them in its children; tells which were called."""
+    """Handlers like the pool's in its children; records which were called."""
     called: list[int] = []
     numbers = (*SIGNALS, signal.SIGUSR1)
     before = [signal.getsignal(number) for number in numbers]
@@ -44,7 +44,7 @@ def test_handlers_that_a_step_installs_last_for_its_chunk_only(ended: list[int])
 def test_fork_of_a_step_ends_by_a_signal_however_early(
     ended: list[int], number: signal.Signals
 ) -> None:
-    """A pool that a step has forked waits for its processes after SIGTERM, whatever they do."""
+    """A pool that a step has forked waits for its processes after SIGTERM, without limit."""
     runner = RunnerSource(manager, Settings())()
     runner._is_running = True  # as while the step runs
     for _ in range(50):

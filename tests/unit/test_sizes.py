@@ -1,4 +1,4 @@
-"""Modules and classes are short, or say at their top why not."""
+"""Modules and classes are short, or give the reason at their top."""
 
 import ast
 from pathlib import Path
@@ -25,7 +25,7 @@ def test_module_and_its_classes_are_short_or_say_why_not(path: Path) -> None:
 
 
 def has_reason(lines: list[str], limit: int) -> bool:
-    """Whether a comment says why something is longer than a limit."""
+    """Return whether a comment gives the reason for a length beyond a limit."""
     return any(line.startswith(f"# Above {limit} lines: ") for line in lines)
 
 

@@ -1,4 +1,4 @@
-"""Surveys are made beside collecting: nobody waits for one, and none is lost."""
+"""Surveys run beside collecting: no call waits for one, and none is lost."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from tests.conftest import wait_until
 
 
 class Servers:
-    """A store and a broker that answer when they are allowed to."""
+    """A store and a broker that answer on command."""
 
     def __init__(self) -> None:
         self.may_answer = threading.Event()
@@ -121,7 +121,7 @@ def test_keys_live_on_while_nobody_collects() -> None:
 
 def test_request_right_after_a_wait_timed_out_is_not_lost() -> None:
     class LateRequest(threading.Event):
-        """A request comes between the end of a wait and what is done after it."""
+        """A request between the end of a wait and the handling of it."""
 
         is_first = True
 

@@ -1,4 +1,4 @@
-"""Sources that are read in a thread of their own."""
+"""Sources read in a thread of their own."""
 
 import contextvars
 import threading
@@ -16,7 +16,7 @@ WHO: contextvars.ContextVar[str] = contextvars.ContextVar("WHO", default="nobody
 
 
 class Source:
-    """Chunks that come when the test lets them."""
+    """A source whose chunks come on command."""
 
     def __init__(self, free: int = 0, error: BaseException | None = None, end: int = 100) -> None:
         self.gate = threading.Semaphore(free)

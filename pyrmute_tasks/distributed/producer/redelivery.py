@@ -135,7 +135,7 @@ class Deliveries:
         part.task = f"{job}-{part.key}-{part.sends}"
 
     def declined(self, key: str, task: str) -> Part | None:
-        """A worker did not take a part; return what to send again, if that is its latest task."""
+        """Return the part to resend after a worker declined it; None for an earlier task's."""
         part = self._parts.get(key)
         return part if part is not None and part.task == task else None
 

@@ -1,4 +1,4 @@
-"""What redis-py does not document, and connections to the store rely on."""
+"""Undocumented behaviour of redis-py that connections to the store rely on."""
 
 import contextlib
 import inspect
