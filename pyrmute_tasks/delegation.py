@@ -28,7 +28,7 @@ def name_of_pyrmute(module: str, name: str, used_by: str = "") -> Any:
     Args:
         module: Its module, ``pyrmute`` or one below.
         name: The name.
-        used_by: What uses it, for the error message, if not the user by that name.
+        used_by: The user of the name, for the error message, if other than the caller.
 
     Raises:
         AttributeError: If pyrmute has no such name.

@@ -61,7 +61,7 @@ class RecordFailure:
 
     Attributes:
         index: The record's position in the whole input, counted from 0.
-        stage: What was being done with it.
+        stage: The stage at which it failed.
         step: The step that failed, ``"1.0.0 → 2.0.0"``; empty outside of steps.
         error: The exception that a sequential run would raise.
         raised_at: Place that raised the innermost exception, ``"flights.py:88 in parse"``.
@@ -87,7 +87,7 @@ class RecordFailure:
 
         Args:
             index: The record's position.
-            stage: What was being done.
+            stage: The stage that raised it.
             step: The step; empty outside of steps.
             error: The exception.
 

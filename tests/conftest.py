@@ -85,7 +85,7 @@ def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 30
     """Wait until `condition` holds; fail with `what` if it does not in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s in vain until {what}"
+        assert time.monotonic() < deadline, f"timed out after {timeout_s:.0f} s: {what}"
         time.sleep(0.01)
 
 

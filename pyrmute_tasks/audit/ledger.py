@@ -56,7 +56,7 @@ class Undeclared:
         Args:
             record: The record.
             model: Its class.
-            found: The validated record, if known: it tells which member of a union a value is.
+            found: The validated record, if known: it identifies the member of a union.
                 Otherwise a key counts if no member declares it.
         """
         if not issubclass(model, RootModel):

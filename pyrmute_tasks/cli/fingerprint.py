@@ -46,7 +46,7 @@ def fingerprint(
     exit status is 1 if there are any, 2 if a tree cannot be read.
     """
     if as_json and compare is not None:
-        raise click.UsageError("--json and --compare exclude each other: first one, then the other")
+        raise click.UsageError("--json and --compare exclude each other: use one at a time")
     try:
         tree = _tree(manager, name, from_version, to_version)
         other = _read(compare) if compare is not None else None

@@ -19,10 +19,10 @@ class FleetApp(IsolatedCelery):
     """A Celery application configured by its `Settings` alone.
 
     Args:
-        settings: Where the broker is, and what to expect of it.
+        settings: The broker's URL, and its timeouts.
 
     Attributes:
-        profile: What is particular to that broker.
+        profile: The properties of that kind of broker.
         outage_s: How long the broker may be out of reach.
     """
 

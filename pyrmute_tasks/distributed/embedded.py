@@ -63,7 +63,7 @@ class EmbeddedFleet:
         settings: Options to start from; the URLs are replaced by the fleet's own.
 
     Attributes:
-        settings: How to reach the fleet, once it has been started.
+        settings: Settings for connecting to the fleet, once it has been started.
     """
 
     def __init__(self, manager: str, workers: int, settings: Settings) -> None:

@@ -18,7 +18,7 @@ class Lifeline:
     and may take a moment longer.
 
     Attributes:
-        descriptor: What the fleet's processes inherit.
+        descriptor: The end that the fleet's processes inherit.
     """
 
     def __init__(self) -> None:

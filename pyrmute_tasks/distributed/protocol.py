@@ -68,7 +68,7 @@ class WorkerInfo:
         slots: How many chunks it runs at a time; 0 once it is leaving.
         running: Ids of the tasks it runs.
         silent_s: Seconds since it last said that it lives, by the store's clock.
-        beats_every_s: How often it says so.
+        beats_every_s: Interval of its heartbeats.
     """
 
     name: str
@@ -86,7 +86,7 @@ class WorkerInfo:
     def is_fresh(self) -> bool:
         """Whether the heartbeat is recent enough for the worker to count as alive.
 
-        What was said in the future was said before the store's clock was set back.
+        A time in the future is from before the store's clock was set back.
         """
         return abs(self.silent_s) < _MISSED_BEATS * self.beats_every_s
 
@@ -115,7 +115,7 @@ class Survey:
     Attributes:
         is_known: The store knows the job.
         waiting: How many tasks wait in the queue, of any job; None if the broker is away.
-        claims: Who has taken which parts.
+        claims: The claims of parts.
         workers: The workers whose heartbeat is fresh.
         settled: The parts whose outcomes are in the store.
         others: How many other jobs of the queue have chunks under way.
@@ -136,8 +136,8 @@ class Arrivals:
     Attributes:
         outcomes: Parts and their outcomes.
         crashes: Parts and how a process died that ran them.
-        declines: Who did not want which parts.
-        rejections: What is not signed as it must be.
+        declines: Parts that workers declined.
+        rejections: Parts without a valid signature.
     """
 
     outcomes: list[tuple[str, bytes | memoryview]]
@@ -154,7 +154,7 @@ class Decline:
         part: The part's key.
         task: Id of the task that brought it.
         worker: The worker's name.
-        code: What it holds: the fingerprint, or what is missing.
+        code: Its code: the fingerprint, or a text about a missing model.
     """
 
     part: str
@@ -169,7 +169,7 @@ class Rejection:
 
     Attributes:
         part: The part's key.
-        why: What is wrong with it.
+        why: The fault.
         task: Id of the task that brought it, if a worker rejected it; else empty.
     """
 
@@ -244,7 +244,7 @@ def read_claim(when: int, who: bytes, now: int) -> ClaimInfo:
 
     Args:
         when: When the part was claimed, by the store's clock.
-        who: What `claimant` returned.
+        who: The return value of `claimant`.
         now: The store's clock.
 
     Raises:
@@ -263,7 +263,7 @@ def pack_heartbeat(
     Args:
         slots: How many chunks it runs at a time.
         running: Ids of its tasks.
-        every_s: How often it tells.
+        every_s: Interval of its heartbeats.
         seen: The store's clock, to be signed with the rest; None without a secret.
     """
     told: dict[str, object] = {"slots": slots, "running": list(running), "every_s": every_s}
@@ -277,7 +277,7 @@ def read_heartbeat(name: bytes, value: bytes, now: float) -> WorkerInfo:
 
     Args:
         name: The worker's name.
-        value: When it said so, by the store's clock, and what.
+        value: The time by the store's clock, and the heartbeat.
         now: The store's clock.
 
     Raises:

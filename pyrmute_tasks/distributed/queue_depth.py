@@ -60,7 +60,7 @@ class RedisDepth:
     A broker that is away is asked again by the next survey, for as long as an outage may take.
 
     Args:
-        settings: Where the broker is.
+        settings: The broker's URL.
     """
 
     def __init__(self, settings: Settings) -> None:

@@ -59,7 +59,7 @@ def find_refusal(error: BaseException) -> str | None:
     """Return a server's permanent refusal in a few words; None if a retry may succeed.
 
     Args:
-        error: What redis-py, amqp or kombu raised.
+        error: An exception of redis-py, amqp or kombu.
     """
     for cause in _causes(error):
         what = _refused(cause)
@@ -72,7 +72,7 @@ def passing_refusal(error: BaseException) -> str | None:
     """Return Redis's word for a temporary refusal; None for other errors.
 
     Args:
-        error: What redis-py or kombu raised.
+        error: An exception of redis-py or kombu.
     """
     for cause in _causes(error):
         if isinstance(cause, redis.RedisError):
@@ -100,8 +100,8 @@ def forget_context(error: BaseException, handled: BaseException | None) -> None:
     """Remove the handled error `handled` from the context of `error`, which it does not concern.
 
     Args:
-        error: What a call raised.
-        handled: What its caller was handling when the call began, `sys.exc_info()[1]`: a job that
+        error: The exception of a call.
+        handled: The exception handled when the call began, `sys.exc_info()[1]`: a job that
             is begun in an ``except`` block must not fail as that did.
     """
     cause: BaseException | None = error

@@ -51,9 +51,9 @@ class TaskArguments:
             case [str() as job, str() as part, int() as start, str() as fingerprint, str() as sign]:
                 found = cls(job, part, start, fingerprint, sign)
             case _:
-                raise ValueError("no arguments of a task")
+                raise ValueError("not the arguments of a task")
         if not found._is_plausible():
-            raise ValueError("no arguments of a task")
+            raise ValueError("not the arguments of a task")
         return found
 
     def _is_plausible(self) -> bool:

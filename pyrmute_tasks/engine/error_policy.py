@@ -222,7 +222,7 @@ class ErrorHandling:
         """Return the error handling for a call's arguments.
 
         Raises:
-            ConfigurationError: If they make no sense.
+            ConfigurationError: If the arguments contradict each other.
         """
         return cls(ErrorPolicy.of(on_error), on_reject)
 

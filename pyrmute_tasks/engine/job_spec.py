@@ -29,7 +29,7 @@ class JobSpec:
         kind: How records are sent. Lines come back validated, objects as migrated data.
         fingerprint: Fingerprint of the producer's plan.
         count_hooks: Count for the producer's `MetricsHook`.
-        on_code_mismatch: What workers with other migrations do.
+        on_code_mismatch: The action of workers with other migrations.
         retry: Which exceptions of steps to retry; None for none.
         compression: How workers compress outputs.
         skips: Whether workers go on behind a record that fails.

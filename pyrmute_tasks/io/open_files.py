@@ -35,7 +35,7 @@ class ReadableFile(Protocol):
             size: The most to read.
 
         Returns:
-            What was read; empty at the end.
+            The data; empty at the end.
         """
         ...
 
@@ -61,7 +61,7 @@ class WritableFile(Protocol):
             data: Bytes, or text to a text file.
 
         Returns:
-            How much was written.
+            The size of the written data.
         """
         ...
 

@@ -40,7 +40,7 @@ def open_output(
     """Return the output at `target`, to be entered before the job begins.
 
     Args:
-        target: Where to write: a path, or an open file.
+        target: A path, or an open file.
         job: The job's id, for other runs that want to write there.
         source: The file that is read, which must be another one.
         overwrite: Replace a file that exists.
@@ -74,7 +74,7 @@ class OutputFile:
         keep_partial: Keep what was written when the job fails.
 
     Attributes:
-        kept_path: Where what was written has been kept, once that is known; else None.
+        kept_path: The path of a kept partial output, once it is known; else None.
     """
 
     def __init__(
@@ -251,7 +251,7 @@ class OutputStream:
     """A pipe, a terminal or another device that takes lines as they come; a context manager.
 
     Args:
-        target: What it is, as the user named it.
+        target: The output as the user named it.
         place: Where it is.
     """
 

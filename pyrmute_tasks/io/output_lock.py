@@ -48,10 +48,10 @@ class _Holder:
     """The holder of a lock.
 
     Attributes:
-        token: Of the run; nobody else knows it before.
+        token: A token of the run, unknown to others before.
         job: Its job's id.
         host: Name of its host, for people.
-        place: Where its process id means something: one boot, one namespace.
+        place: The boot and namespace of its process id.
         pid: Its process id there.
         started: When that process started, by the kernel's count.
         since: When the lock was taken, for people.
@@ -96,7 +96,7 @@ class OutputLock:
         job: The job's id, for the message to other runs.
 
     Attributes:
-        token: What nobody else can guess; for the names of files that belong to the run.
+        token: Cannot be guessed; for the names of the run's files.
     """
 
     def __init__(self, target: Path, job: str) -> None:
@@ -143,7 +143,7 @@ class OutputLock:
         """Check that nobody has taken the lock over since the last check.
 
         Raises:
-            OutputInUseError: If somebody has.
+            OutputInUseError: If another run has.
         """
         if self._lost:
             raise OutputInUseError(f"cannot write {self._name} any more: {self._lost}")
@@ -152,7 +152,7 @@ class OutputLock:
         """Check that nobody has taken the lock over.
 
         Raises:
-            OutputInUseError: If somebody has.
+            OutputInUseError: If another run has.
         """
         self._lost = self._lost or self._why_lost()
         self.check()

@@ -29,8 +29,8 @@ class Place:
 
     Attributes:
         path: The path without links.
-        descriptor: What is open in this process already, as ``/dev/stdout`` is.
-        found: What is there; None for a new file.
+        descriptor: A descriptor already open in this process, as of ``/dev/stdout``.
+        found: The existing file; None for a new one.
     """
 
     path: Path

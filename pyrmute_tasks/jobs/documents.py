@@ -32,5 +32,5 @@ def object_of(data: bytes) -> dict[str, object]:
     """
     found = json.loads(data)
     if not isinstance(found, dict):
-        raise ValueError("it is no JSON object")  # noqa: TRY004  # of a file, not of an argument
+        raise ValueError("it is not a JSON object")  # noqa: TRY004  # of a file, not of an argument
     return found

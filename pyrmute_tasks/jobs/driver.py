@@ -65,7 +65,7 @@ class DriverWatch:
         For a driver of another host the answer comes by watching: ask again.
 
         Args:
-            view: What the logs say now.
+            view: The current view of the logs.
         """
         newest = max(epochs(self._storage), default=0)
         if newest == view.epoch and view.state not in (Observed.RUNNING, Observed.PUBLISHING):

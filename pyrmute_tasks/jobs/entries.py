@@ -96,8 +96,8 @@ class Settled(NamedTuple):
         put: Where the outputs are; None if there are none.
         digest: Digest of these bytes.
         rejects: Where the rejected are described; None if there are none.
-        worker: Who did it.
-        seconds: How long it took.
+        worker: The worker that ran it.
+        seconds: Its duration.
         lines: Lines in it, blank ones too; -1 for as many as records.
     """
 
@@ -141,8 +141,8 @@ class Leased:
 
     Attributes:
         epoch: The log's number.
-        token: What only the taker knows when it is written.
-        holder: Who it is: host, process, user.
+        token: A token that only the taker knows when it is written.
+        holder: The taker's host, process and user.
     """
 
     epoch: int
@@ -179,7 +179,7 @@ class Noted:
     """An event of the job, noted with its reason.
 
     Attributes:
-        note: What it was.
+        note: The kind of event.
         why: The reason, as a sentence for people.
     """
 
@@ -284,7 +284,7 @@ def decode(line: bytes, epoch: int, offset: int) -> Logged:
         fields = _LOADS(text.decode() + "}")
         return Logged(epoch, offset, len(line), fields["at"], _entry(fields))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadLineError(f"it is no entry of format {FORMAT}") from error
+        raise BadLineError(f"it is not an entry of format {FORMAT}") from error
 
 
 def format_of(line: bytes) -> int:

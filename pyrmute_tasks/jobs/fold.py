@@ -174,7 +174,7 @@ class Fold:
         """Yield the unsettled intervals.
 
         Args:
-            wanted: What the job is about, disjoint and in source order; for a whole source one
+            wanted: The job's ranges, disjoint and in source order; for a whole source one
                 range a file. A file of unknown length ends at `OPEN_END`.
         """
         for each in wanted:

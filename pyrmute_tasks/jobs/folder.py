@@ -69,7 +69,7 @@ class JobFolder:
     Attributes:
         path: The directory.
         storage: Its files.
-        spec: What the job is.
+        spec: The job's spec.
     """
 
     def __init__(self, path: Path) -> None:
@@ -86,8 +86,8 @@ class JobFolder:
 
         Args:
             path: The directory.
-            spec: What the job is.
-            mode: Who may enter it; parts are records. Workers of other users need more.
+            spec: The job's spec.
+            mode: The directory's permissions; parts are records. Workers of other users need more.
 
         Raises:
             JobExistsError: If there is one.

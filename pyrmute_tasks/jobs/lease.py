@@ -29,7 +29,7 @@ class Lease:
 
     Attributes:
         epoch: Its number.
-        view: What the logs say; the writer keeps it up to date.
+        view: The view of the logs; the writer keeps it up to date.
         log: The epoch's log.
     """
 
@@ -69,9 +69,9 @@ def take(
 
     Args:
         storage: The job's files.
-        holder: Who takes it, for others to read.
+        holder: The taker, for others to read.
         code: Fingerprint of the code that goes on with the job.
-        token: What nobody else knows; random if empty.
+        token: A token that nobody else knows; random if empty.
         now: Seconds since 1970.
         monotonic: A clock that is never set.
 

@@ -94,7 +94,7 @@ class LogReader:
             self.end += len(line)
             yield logged
         if self._limit is not None and self.end != self._limit:
-            raise self._damaged(f"{self._limit - self.end} bytes that count are not there")
+            raise self._damaged(f"{self._limit - self.end} sealed bytes are missing")
         self._count_torn()
 
     def _lines(self) -> Iterator[bytes]:
@@ -163,7 +163,9 @@ class History:
         newest = opened.epoch
         for epoch, limit in sorted(opened.seal.items()):
             if epoch not in found:
-                raise JobLogError(f"{log_name(epoch)} is gone, of which {limit} bytes count")
+                raise JobLogError(
+                    f"{log_name(epoch)} is missing, and {limit} bytes of it are sealed"
+                )
             yield from LogReader(self._storage, epoch, limit)
         self.seal.update(opened.seal)
         reader = LogReader(self._storage, newest)
@@ -215,7 +217,7 @@ class LogWriter:
         epoch: The log's number.
         file: The log, which has its first line.
         offset: Its length.
-        view: What the logs say; kept up to date.
+        view: The view of the logs; kept up to date.
         now: Seconds since 1970, for entries.
         monotonic: A clock that is never set, for the time between commits.
     """
@@ -256,7 +258,7 @@ class LogWriter:
     def settle(self, entry: Settled) -> None:
         """Add a settled range to the next commit.
 
-        What its attempt wrote must be synced; the name of the attempt's file need not be.
+        The attempt's file must be synced; the name of the attempt's file need not be.
 
         Raises:
             JobLogError: If it contradicts what is settled; the log is as before.

@@ -89,7 +89,7 @@ class Output:
 
     Args:
         folder: The job.
-        parent: What it retries, in whose output its own takes the place of ranges with rejects.
+        parent: The job it retries, in whose output its own takes the place of ranges with rejects.
     """
 
     def __init__(self, folder: JobFolder, parent: "Output | None" = None) -> None:
@@ -127,7 +127,7 @@ class Output:
                 expected.append(Range(rest.file, entry.end, rest.end))
             put = entry.put or Piece("", 0, 0)
             if put.length and put.offset + put.length > sizes.of(folder, put.name):
-                raise ProofError(f"{put.name} has not all outputs of {_named(entry.range)}")
+                raise ProofError(f"{put.name} lacks outputs of {_named(entry.range)}")
             digest.update(repr((*entry[:6], put.length, entry.digest)).encode())
             length += put.length
             records += entry.records
@@ -338,7 +338,7 @@ class _Sizes:
         try:
             size = folder.storage.size(name)
         except FileNotFoundError:
-            raise ProofError(f"{name} is gone, which has outputs that count") from None
+            raise ProofError(f"{name} is missing, and holds settled outputs") from None
         if name.startswith("stream."):
             self._streams[key] = size
         return size

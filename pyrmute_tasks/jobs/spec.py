@@ -39,7 +39,7 @@ class SourceFile:
     Attributes:
         path: Where it is.
         size_bytes: Its size; -1 if unknown.
-        version: What changes when it is changed: its mtime in nanoseconds, or an etag.
+        version: A value that differs after a change: its mtime in nanoseconds, or an etag.
         head_digest: Digest of its first 64 KiB.
     """
 
@@ -73,7 +73,7 @@ class Spec:
         plan: Model, from and to version.
         fingerprint: Root of the tree of fingerprints.
         code: The whole tree, as text, to name what differs.
-        options: What decides the result besides: what becomes of bad records, and the like.
+        options: Further options that affect the result, such as the error policy.
         only: The ranges it is about, for a retry; empty for all of the source.
         parent: The job whose rejects it retries; or empty.
         created_at: When, in seconds since 1970.
@@ -196,7 +196,7 @@ def check_same(spec: Spec, now: Spec, *, accept_code: bool = False) -> list[Diff
 
     Args:
         spec: The job.
-        now: What would be run.
+        now: The spec by the current arguments.
         accept_code: Go on with other code; the log's `open` entry then says with which.
 
     Raises:

@@ -148,7 +148,7 @@ def shown(state: Observed, wish: Wish, waits: str = "") -> Shown:
 
     Args:
         state: The state by the log.
-        wish: What is wanted.
+        wish: The user's wish.
         waits: Why the job waits; empty if it does not.
     """
     if state is Observed.RUNNING and wish in (Wish.RUN, Wish.PUBLISH) and waits:

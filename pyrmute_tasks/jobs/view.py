@@ -30,9 +30,9 @@ class JobView:
         state: Its state; whether its driver still lives is not in the log.
         fold: Its settled ranges.
         epoch: The newest epoch that was opened; 0 before the first.
-        leased: Who opened it.
+        leased: The holder of the lease.
         opened: Its `open` entry.
-        publishing: What was about to be published last, in whichever epoch.
+        publishing: The latest publishing entry, of any epoch.
         ended: How it ended, unless it was taken up again.
         waits: Why it waits; empty if it does not.
         stopped: Why its driver let go; empty if it did not.

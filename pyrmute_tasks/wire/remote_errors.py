@@ -163,7 +163,7 @@ class _Assembly:
     """Rebuilds exceptions from their parts, each once, even if they refer to themselves.
 
     Args:
-        parts: What `take_apart` returned.
+        parts: The return value of `take_apart`.
     """
 
     def __init__(self, parts: list[dict[str, Any]]) -> None:

@@ -79,10 +79,10 @@ class Signer:
         """Return `data` behind its signature; unchanged if there is no secret.
 
         Args:
-            kind: What the data is.
+            kind: The kind of the data.
             job: The job's id, or the queue for what belongs to no job.
             part: The part's key, or whose it is.
-            data: What is signed.
+            data: The signed data.
         """
         if not self._own:
             return data

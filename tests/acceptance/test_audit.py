@@ -209,7 +209,7 @@ def rendered(report: AuditReport, columns: int) -> str:
     return console.export_text()
 
 
-def test_nothing_is_found_in_the_flights() -> None:
+def test_audit_finds_nothing_in_the_flights() -> None:
     result = call(
         ROOT,
         *("--manager", "examples/flights.py:manager", "--model", "Flight"),
@@ -233,7 +233,7 @@ def test_nothing_is_found_in_the_flights() -> None:
         ("--manager", "faults.py:manager", "--model", "X", *HOP[2:]),
     ],
 )
-def test_what_cannot_be_run_ends_with_status_2(
+def test_impossible_audit_exits_with_status_2(
     folder: Path, arguments: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
@@ -299,7 +299,7 @@ BESIDE = {  # what a step does beside its record, and why its outputs differ the
 }
 
 
-def test_what_a_step_does_beside_its_record_is_told_apart(module: Path) -> None:
+def test_causes_of_impure_steps_are_distinguished(module: Path) -> None:
     write(module, "return data")
     with module.open("a") as file:
         for version, (name, (does, value, _)) in enumerate(BESIDE.items(), 2):

@@ -59,7 +59,7 @@ def ours(sources: Path) -> dict[str, Result]:
 # --- examples -----------------------------------------------------------------------------
 
 
-def test_examples_are_these(sources: Path) -> None:
+def test_all_examples_of_pyrmute_are_listed(sources: Path) -> None:
     assert {path.stem for path in (sources / "examples").glob("*.py")} == set(EXAMPLES)
 
 
@@ -118,7 +118,9 @@ def test_pyrmutes_own_tests_pass(sources: Path, tmp_path: Path) -> None:
 # --- documentation ------------------------------------------------------------------------
 
 
-def test_as_many_blocks_run_as_did(theirs: dict[str, Result], ours: dict[str, Result]) -> None:
+def test_number_of_running_blocks_is_unchanged(
+    theirs: dict[str, Result], ours: dict[str, Result]
+) -> None:
     assert len(theirs) == 421
     assert len(succeeded(theirs)) >= 341  # of the others some need names or libraries
     assert len(succeeded(theirs) & succeeded(ours)) >= 338

@@ -187,7 +187,7 @@ def test_commands_print_what_is_shown(newcomer: Newcomer) -> None:
     assert ran >= 5
 
 
-def test_failing_record_is_told_as_shown(newcomer: Newcomer) -> None:
+def test_failing_record_is_reported_as_in_the_readme(newcomer: Newcomer) -> None:
     save_files(newcomer)
     lines = ['{"name": "Ada Lovelace"}'] * 1336 + ["{}"]
     (newcomer.folder / "in.jsonl").write_text("\n".join(lines))
@@ -199,7 +199,7 @@ def test_failing_record_is_told_as_shown(newcomer: Newcomer) -> None:
     assert told.splitlines()[-1] == shown.splitlines()[-1]
 
 
-def test_workers_start_as_it_says(newcomer: Newcomer) -> None:
+def test_documented_workers_start(newcomer: Newcomer) -> None:
     save_files(newcomer)
     (newcomer.folder / "in.jsonl").write_text('{"name": "Ada Lovelace"}\n')
     run = "pyrmute-tasks run -q --manager models.py:manager --model User --from 1.0.0 --to 2.0.0"

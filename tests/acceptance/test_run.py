@@ -106,7 +106,7 @@ def test_a_record_whose_step_raises_ends_the_run_at_its_line(
     assert partial.read_text() == expected([person(index) for index in range(bad)])
 
 
-def test_a_records_contents_are_told_only_when_asked_for(
+def test_record_contents_are_shown_only_on_request(
     source: Path, tmp_path: Path, on_fleet: Options
 ) -> None:
     source.write_text(json.dumps(broken_step(7)))
@@ -210,7 +210,7 @@ def test_bad_input_ends_with_one_sentence(
         (f'["{SECRET}"]', "not a JSON object but an array"),
     ],
 )
-def test_a_line_that_is_no_record_is_told_without_its_contents(
+def test_invalid_line_is_reported_without_its_contents(
     source: Path, tmp_path: Path, line: str, message: str, on_fleet: Options
 ) -> None:
     lines = source.read_text().splitlines()
@@ -320,7 +320,7 @@ def test_a_run_without_bad_records_has_an_empty_file_of_rejects(
         (("--on-error", "skip", "--rejects", "in.jsonl"), "it is the same file"),
     ],
 )
-def test_options_for_rejects_that_make_no_sense(
+def test_contradicting_reject_options_are_refused(
     tmp_path: Path, source: Path, options: tuple[str, ...], message: str
 ) -> None:
     result = call(
@@ -430,7 +430,7 @@ def test_an_interrupt_behind_the_end_says_that_the_output_is_whole(
     assert len(target.read_text().splitlines()) == 1000
 
 
-def test_a_source_that_cannot_be_read_any_more_is_told(tmp_path: Path, on_fleet: Options) -> None:
+def test_unreadable_source_is_reported(tmp_path: Path, on_fleet: Options) -> None:
     result = call("run", *MANAGER, *HOP, *on_fleet, "/proc/self/mem", tmp_path / "out")
     assert result.returncode == 1
     assert "error: cannot read /proc/self/mem: Input/output error" in result.stderr

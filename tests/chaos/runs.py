@@ -227,7 +227,7 @@ class Run:
         while not condition():
             if self._is_over.is_set():
                 raise JobHasEndedError(what)
-            assert time.monotonic() < deadline, f"waited {_PATIENCE_S:.0f} s in vain until {what}"
+            assert time.monotonic() < deadline, f"timed out after {_PATIENCE_S:.0f} s: {what}"
             time.sleep(_POLL_S)
 
     def pause(self, seconds: float) -> None:

@@ -2,7 +2,7 @@
 
     python -m tests.chaos.schedules [--seed S] [--runs 3] [--schedules 50] [--faults NAME …]
 
-Ends with a table, and with status 1 if anything in it is not as it must be. What a run
+Ends with a table, and with status 1 if any run has a problem. What a run
 did wrong is printed with its seed, and its files are kept. Schedule number n of seed s is
 schedule number 0 of seed s + n, so that one can be run again by itself.
 """

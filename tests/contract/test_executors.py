@@ -162,7 +162,7 @@ def test_a_failure_comes_with_the_outputs_before_it(opened: Opened) -> None:
     assert isinstance(outcome.failure.error.__cause__, LookupError)
 
 
-def test_looking_in_passing_does_not_wait(opened: Opened) -> None:
+def test_poll_without_timeout_does_not_wait(opened: Opened) -> None:
     with opened() as executor:
         assert list(executor.collect(wait=False)) == []
 
@@ -177,7 +177,7 @@ def test_cancelled_chunks_have_no_outcome(opened: Opened) -> None:
         assert list(executor.collect(wait=False)) == []
 
 
-def test_values_survive_the_way(opened: Opened) -> None:
+def test_values_survive_the_wire(opened: Opened) -> None:
     record = {**person(1), "age": 2**40}
     with opened() as executor:
         executor.submit(chunk_of(0, [record]))
@@ -186,7 +186,7 @@ def test_values_survive_the_way(opened: Opened) -> None:
     assert json.dumps(data) == json.dumps(manager.migrate_data(record, *HOP))
 
 
-def test_a_process_that_dies_is_told() -> None:
+def test_dead_process_is_reported() -> None:
     with Packed() as executor:
         executor.submit(chunk_of(0, [{"name": "kill:", "age": 1}]))
         with pytest.raises(JobError, match="a process that ran a chunk was killed"):

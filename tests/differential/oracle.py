@@ -146,7 +146,7 @@ def run_of(chain: Chain, deliver: Callable[[Iterable[Any], Callable[[Any], None]
 
     Args:
         chain: The case.
-        deliver: Gets the source and what it shall call with each output, until it raises.
+        deliver: Gets the source and a function to call with each output, until it raises.
     """
     # The row "plain dicts and lists in fields": pyrmute's automatic steps copy them.
     tells_aliases = None not in chain.spec.steps

@@ -89,7 +89,7 @@ def check(chain: Chain, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_in_this_process_it_is_like_a_loop(way: str) -> None:
+def test_in_process_batch_equals_a_loop(way: str) -> None:
     @settings(
         max_examples=max(10, CASES * 2 // 3 // len(WAYS)),
         deadline=None,

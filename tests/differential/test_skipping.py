@@ -94,7 +94,7 @@ def check_here(expected: Run, got: Run, chain: Chain, *, streams: bool) -> None:
 
 @pytest.mark.parametrize("call", ["migrate", "migrate_data"])
 @pytest.mark.parametrize("streams", [False, True])
-def test_in_this_process_it_is_like_a_loop(call: str, streams: bool) -> None:
+def test_in_process_batch_equals_a_loop(call: str, streams: bool) -> None:
     name = "migrate_batch" + ("_data" if call == "migrate_data" else "")
     name += "_streaming" if streams else ""
     for seed in range(_HERE):
@@ -108,7 +108,7 @@ def test_in_this_process_it_is_like_a_loop(call: str, streams: bool) -> None:
 
 
 @pytest.mark.parametrize("row", catalogue.ROWS)
-def test_row_in_this_process(row: str) -> None:
+def test_habit_in_this_process(row: str) -> None:
     chain = Chain(catalogue.ROWS[row], "Row")
     expected = loop(chain, "migrate", skips=True)
     ours = ModelManager()
@@ -120,7 +120,7 @@ def test_row_in_this_process(row: str) -> None:
 
 
 @pytest.mark.parametrize("use_processes", [False, True])
-def test_in_parallel_it_is_like_a_loop(use_processes: bool) -> None:
+def test_threads_and_processes_equal_a_loop(use_processes: bool) -> None:
     for seed in range(_ELSEWHERE):
         chain = catalogue.chain_of(seed)
         if chain.spec.source == "reusing" or (is_shared(chain) and not use_processes):
@@ -136,7 +136,7 @@ def test_in_parallel_it_is_like_a_loop(use_processes: bool) -> None:
 
 
 @pytest.mark.parametrize("call", ["migrate_batch_streaming", "migrate_batch_data_streaming"])
-def test_on_workers_it_is_like_a_loop(fleet: Migrator, call: str) -> None:
+def test_workers_equal_a_loop(fleet: Migrator, call: str) -> None:
     for chain in catalogue.CHAINS["records"]:
         got = run_of(
             chain,
@@ -146,7 +146,7 @@ def test_on_workers_it_is_like_a_loop(fleet: Migrator, call: str) -> None:
         check(expected, got, chain, streams=True)
 
 
-def test_in_a_file_it_is_like_a_loop(fleet: Migrator, tmp_path: Path) -> None:
+def test_file_equals_a_loop(fleet: Migrator, tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
 
     def migrate(chain: Chain, records: Iterable[Any], on_reject: OnReject) -> list[Any]:

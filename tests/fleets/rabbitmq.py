@@ -28,7 +28,7 @@ USER: Final = "tester"
 _DEBIAN_HOMES: Final = "lib/rabbitmq/lib/rabbitmq_server-*"  # what /usr/sbin has is a wrapper
 _HELLO: Final = b"AMQP\x00\x00\x09\x01"
 _START_TIMEOUT_S: Final = 60.0
-# Its threads shall sleep when there is nothing to do, and not spin: tests need the processors.
+# Idle threads must sleep and not spin: tests need the processors.
 _ERLANG: Final = (
     "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none"
 )

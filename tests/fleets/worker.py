@@ -24,7 +24,7 @@ class Worker:
         options: Of its command line, too.
         process: Its main process, which is the leader of its group.
         pids: Of its main process and its child, when it was ready.
-        is_wanted: It shall be started again when it ends.
+        is_wanted: Whether it is started again when it ends.
         starts: How often it was started.
         started_at: When it was started first.
         left_after_s: How long it took to leave when it was asked to; None before.

@@ -73,7 +73,7 @@ def test_workers_on_another_database_are_named(store_is_broker: bool) -> None:
             assert len(migrator.migrate_batch(people(), *HOP)) == 8
 
 
-def test_the_command_line_tells_it_in_one_sentence(tmp_path: Path) -> None:
+def test_command_line_reports_a_wrong_broker_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(json.dumps(person(0)) + "\n")
     with private_fleet(MANAGER) as fleet:
         producers = fleet.settings
@@ -111,7 +111,7 @@ def test_workers_on_another_broker_are_named(rabbitmq: RabbitMQ) -> None:
         assert time.monotonic() - began < STALL_S + SOON_S
 
 
-def test_somebody_who_takes_the_tasks_and_runs_none_is_suspected() -> None:
+def test_foreign_consumer_of_the_queue_is_suspected() -> None:
     """Another fleet, with another store, listens to the same queue."""
     with private_fleet(MANAGER, stall_s=STALL_S) as fleet:
         stop = threading.Event()
@@ -241,7 +241,7 @@ def test_a_far_server_holds_up_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_read_that_is_half_open_keeps_no_lost_chunk_waiting(tmp_path: Path) -> None:
+def test_lost_chunk_is_resent_during_a_half_open_read(tmp_path: Path) -> None:
     """The producer's read never gets an answer, and a worker is lost at the same moment."""
     with Fleet(tmp_path, MANAGER, queue="half-open") as fleet:
         settings = replace(fleet.settings, store_url=fleet.proxy.url)
@@ -275,7 +275,7 @@ def kill_server(migrator: Migrator) -> float:
     return time.monotonic()
 
 
-def test_an_embedded_server_that_ended_is_told_at_once(embedded: Migrator) -> None:
+def test_ended_embedded_server_is_reported_at_once(embedded: Migrator) -> None:
     stream = embedded.migrate_batch_data_streaming(sleepers(50, 0.2), *HOP, chunk_size=1)
     next(stream)
     killed_at = kill_server(embedded)
@@ -286,7 +286,7 @@ def test_an_embedded_server_that_ended_is_told_at_once(embedded: Migrator) -> No
         embedded.migrate_batch(people(), *HOP)
 
 
-def test_an_embedded_server_that_ended_while_a_chunk_ran_is_told(embedded: Migrator) -> None:
+def test_embedded_server_ending_during_a_chunk_is_reported(embedded: Migrator) -> None:
     timers: list[float] = []
     timer = threading.Timer(1.0, lambda: timers.append(kill_server(embedded)))
     embedded.migrate_batch(people(), *HOP)

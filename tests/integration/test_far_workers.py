@@ -137,7 +137,7 @@ def test_chunk_waits_for_no_acknowledgement() -> None:
     assert len(asked) == 2 * CHUNKS + 2
 
 
-def test_what_was_acknowledged_over_a_lost_connection_is_acknowledged_again() -> None:
+def test_acknowledgements_of_a_lost_connection_are_repeated() -> None:
     with private_fleet(SPEC) as fleet, consumer(fleet) as (connection, received):
         first, second, third = received
         first.ack()

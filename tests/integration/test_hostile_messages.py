@@ -155,7 +155,7 @@ def test_a_pickle_is_not_opened(
     assert not made.exists()
 
 
-def test_yaml_is_not_read(target: Target, tmp_path: Path) -> None:
+def test_unsupported_yaml_is_refused(target: Target, tmp_path: Path) -> None:
     made = tmp_path / "made"
     body = f"!!python/object/apply:os.system ['touch {made}']".encode()
     target.receive(Envelope(body, content_type="application/x-yaml"), REFUSED)
@@ -277,7 +277,7 @@ def test_named_arguments_are_refused(target: Target) -> None:
     target.receive(Envelope(body), "message is rejected|[Ii]nvalid|TypeError")
 
 
-def test_digits_of_other_scripts_are_no_part(target: Target) -> None:
+def test_unicode_digits_are_not_a_part_key(target: Target) -> None:
     """Python counts them as digits; the store's scripts do not."""
     job = target.put_job(frame(LINE), stop=2)
     target.receive(Envelope(arguments(job, "\u0663", 0, FINGERPRINT)), "message is rejected")
@@ -286,7 +286,7 @@ def test_digits_of_other_scripts_are_no_part(target: Target) -> None:
 # --- jobs ---------------------------------------------------------------------------------
 
 
-def test_an_unknown_job_is_told(target: Target) -> None:
+def test_unknown_job_is_reported(target: Target) -> None:
     target.receive(Envelope(arguments(JOB, "0", 0, FINGERPRINT)), f"declined.*{JOB}|{JOB}.*gone")
 
 
@@ -373,7 +373,7 @@ CANNOT = "a chunk cannot be run"
     ],
     ids=lambda value: repr(value)[:40] if isinstance(value, bytes) else value,
 )
-def test_a_frame_that_lies_is_refused(target: Target, data: bytes, told: str) -> None:
+def test_frame_with_a_false_header_is_refused(target: Target, data: bytes, told: str) -> None:
     target.receive_frame(data, f"{CANNOT}.*({told})")
 
 
@@ -391,7 +391,7 @@ def test_values_that_would_overflow_the_stack_are_refused(target: Target) -> Non
     ],
     ids=["claims less", "claims all", "claims the limit"],
 )
-def test_a_bomb_is_not_expanded(
+def test_decompression_bomb_is_not_expanded(
     target: Target, expands_to: int, claims: int, bound_mib: int
 ) -> None:
     data = frame(compressed(expands_to), compression=1, raw_size=claims)
@@ -402,7 +402,7 @@ def test_a_bomb_is_not_expanded(
     assert all(target.peak_mib(pid) - before[pid] <= bound_mib for pid in target.worker.pids)
 
 
-def test_a_bomb_of_lines_makes_no_objects(target: Target) -> None:
+def test_bomb_of_empty_lines_makes_no_objects(target: Target) -> None:
     """Empty lines: each would be an entry of a list, eight times its size."""
     size = 48 * MIB
     data = frame(compressed(size, b"\n"), compression=1, raw_size=size, count=size)
@@ -546,7 +546,7 @@ def failure(**changes: object) -> bytes:
     ],
     ids=range(32),
 )
-def test_a_garbage_outcome_is_told(target: Target, data: bytes) -> None:
+def test_garbage_outcome_is_reported(target: Target, data: bytes) -> None:
     def settle(store: Any, job: str) -> None:
         """Settle chunk 3, which waits behind slow ones, as a worker would."""
         store.hdel(f"{job}:in", "3")

@@ -36,7 +36,7 @@ def outputs(count: int) -> str:
     return "".join(f'{{"text":"{chr(97 + n % 26) * SIZE_BYTES}"}}\n' for n in range(count))
 
 
-def test_a_chunk_whose_outputs_are_too_large_together_passes_in_halves(tmp_path: Path) -> None:
+def test_chunk_with_too_large_outputs_succeeds_in_halves(tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(seed(index) + "\n" for index in range(COUNT)))
     result = run(source, target)

@@ -66,7 +66,7 @@ def migrate(
     return result
 
 
-def test_host_that_is_cut_off_for_a_while(fleet: Fleet, hosts: TwoHosts, tmp_path: Path) -> None:
+def test_job_survives_a_temporary_partition(fleet: Fleet, hosts: TwoHosts, tmp_path: Path) -> None:
     def cut(run: Run) -> None:
         with run.outage(), hosts.link_down():
             run.pause(CUT_S)
@@ -77,7 +77,7 @@ def test_host_that_is_cut_off_for_a_while(fleet: Fleet, hosts: TwoHosts, tmp_pat
     assert result.stall_s < HALF_OPEN_S
 
 
-def test_packets_that_take_half_a_second(fleet: Fleet, line: Line, tmp_path: Path) -> None:
+def test_job_survives_a_delay_of_half_a_second(fleet: Fleet, line: Line, tmp_path: Path) -> None:
     def delay(run: Run) -> None:
         run.begin_fault()
         line.delay_s = 0.5
@@ -89,7 +89,7 @@ def test_packets_that_take_half_a_second(fleet: Fleet, line: Line, tmp_path: Pat
     assert result.stall_s < 2 * HALF_OPEN_S
 
 
-def test_connections_that_are_half_open(fleet: Fleet, line: Line, tmp_path: Path) -> None:
+def test_half_open_connections_are_replaced(fleet: Fleet, line: Line, tmp_path: Path) -> None:
     """A firewall has dropped their state: no packet comes through, and neither end is told."""
 
     def swallow(run: Run) -> None:
@@ -102,7 +102,9 @@ def test_connections_that_are_half_open(fleet: Fleet, line: Line, tmp_path: Path
     assert result.stall_s < HALF_OPEN_S
 
 
-def test_a_third_of_the_packets_is_lost(fleet: Fleet, line: Line, tmp_path: Path) -> None:
+def test_job_survives_losing_a_third_of_the_packets(
+    fleet: Fleet, line: Line, tmp_path: Path
+) -> None:
     def lose(run: Run) -> None:
         run.begin_fault()
         line.loss = 0.3
@@ -114,7 +116,7 @@ def test_a_third_of_the_packets_is_lost(fleet: Fleet, line: Line, tmp_path: Path
     assert result.stall_s < 2 * HALF_OPEN_S
 
 
-def test_large_packets_that_vanish_end_the_job(fleet: Fleet, line: Line, tmp_path: Path) -> None:
+def test_lost_large_packets_end_the_job(fleet: Fleet, line: Line, tmp_path: Path) -> None:
     def hide_large_ones(run: Run) -> None:
         run.begin_fault()
         line.largest_bytes = 600

@@ -53,7 +53,7 @@ def test_looking_at_an_empty_queue_keeps_no_connection() -> None:
         assert open_files() <= before + 1
 
 
-def test_a_store_that_stands_still_ends_a_job_in_time() -> None:
+def test_frozen_store_ends_the_job_in_time() -> None:
     """It accepts connections and answers nothing, as a frozen host does."""
     with (
         EmbeddedFleet("tests.people:manager", 1, Settings(outage_s=OUTAGE_S)) as fleet,
@@ -93,7 +93,7 @@ def test_a_store_that_is_away_is_waited_for_once() -> None:
         assert time.monotonic() - killed_at < OUTAGE_S + 2
 
 
-def test_what_was_received_leaves_the_store_though_nothing_new_arrives() -> None:
+def test_received_outcomes_are_dropped_without_new_ones() -> None:
     with EmbeddedFleet("tests.people:manager", 0, Settings()) as fleet:
         found = Store(fleet.settings)
         found._redis.hset("pt:{job}:out", "0", b"an outcome")
@@ -103,7 +103,7 @@ def test_what_was_received_leaves_the_store_though_nothing_new_arrives() -> None
 
 
 @pytest.mark.parametrize("secret", ["", "sixteen characters"])
-def test_a_death_that_is_told_again_counts_once(secret: str) -> None:
+def test_repeated_crash_notice_counts_once(secret: str) -> None:
     """A worker reports a crash again after the answer was lost."""
     with EmbeddedFleet("tests.people:manager", 0, Settings(secret=secret)) as fleet:
         found = Store(fleet.settings)

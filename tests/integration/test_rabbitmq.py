@@ -161,7 +161,7 @@ def test_workers_make_no_queues_for_delayed_tasks(fleet: Fleet) -> None:
             connection.channel().queue_declare(queue="celery_delayed_0", passive=True)
 
 
-def test_a_queue_of_another_kind_is_told(settings: Settings) -> None:
+def test_queue_of_another_kind_is_reported(settings: Settings) -> None:
     with create_app(settings).connection_for_write() as connection:
         options = {"queue": settings.queue, "durable": True, "auto_delete": False}
         connection.channel().queue_declare(**options)
@@ -229,7 +229,7 @@ def test_a_frozen_server_is_not_waited_for(
     frozen.publish(messages(1))
 
 
-def test_a_wrong_password_is_told_and_not_shown(rabbitmq: RabbitMQ, settings: Settings) -> None:
+def test_wrong_password_is_reported_without_it(rabbitmq: RabbitMQ, settings: Settings) -> None:
     wrong = replace(settings, broker_url=rabbitmq.url_of(USER, "let-me-in"))
     broker = open_broker(wrong)
     for call in (broker.check, lambda: broker.publish(messages(1))):

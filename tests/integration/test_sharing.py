@@ -132,7 +132,7 @@ def test_an_explicit_window_is_a_maximum(fleet: Fleet, tmp_path: Path) -> None:
             wait_until(lambda: under_way(fleet) == 4, "it has half of the default", 4)
 
 
-def test_jobs_that_fall_silent_or_have_nothing_under_way_count_no_more(fleet: Fleet) -> None:
+def test_silent_and_idle_jobs_do_not_share_the_window(fleet: Fleet) -> None:
     first, second = (JobSpec(name, *HOP, FrameKind.OBJECTS, "0") for name in ("a", "b"))
     with closing(Store(fleet.settings)) as store:
         assert store.open_job(first) == 0
@@ -151,7 +151,7 @@ def test_jobs_that_fall_silent_or_have_nothing_under_way_count_no_more(fleet: Fl
     assert fleet.store.keys("pt:*") == []
 
 
-def test_what_somebody_else_keeps_where_jobs_are_counted_ends_no_job(fleet: Fleet) -> None:
+def test_foreign_key_in_the_jobs_counter_ends_no_job(fleet: Fleet) -> None:
     fleet.store.set(JOBS_KEY, "no sorted set")
     with closing(Store(fleet.settings)) as store:
         assert store.open_job(JobSpec("a", *HOP, FrameKind.OBJECTS, "0")) == 0

@@ -102,7 +102,7 @@ def records_of(database: sqlite3.Connection, select: str) -> Iterator[dict[str, 
 
 
 @pytest.mark.parametrize("records", [[], [person(0)], [person(index) for index in range(1000)]])
-def test_what_comes_out_is_the_same(people: Migrator, records: list[Any]) -> None:
+def test_threaded_source_gives_the_same_outputs(people: Migrator, records: list[Any]) -> None:
     assert people.migrate_batch(in_thread(records), *HOP) == manager.migrate_batch(records, *HOP)
     assert manager.migrate_batch(in_thread(records), *HOP) == manager.migrate_batch(records, *HOP)
     threads = [thread for thread in threading.enumerate() if thread.name == "source"]

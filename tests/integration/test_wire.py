@@ -275,7 +275,7 @@ def run() -> Iterator[Run]:
             yield run
 
 
-def test_everything_failed_as_it_should(run: Run) -> None:
+def test_seeded_errors_are_all_raised(run: Run) -> None:
     assert len(run.errors) == 2 * len(DEEDS) + 4
     assert {type(error).__name__ for error in run.errors.values()} == {
         "InvalidRecordError",

@@ -827,7 +827,7 @@ class Fleet:
         Harm that was put off starts the patience anew when it comes.
 
         Raises:
-            HungError: If they have been waiting in vain.
+            HungError: If nothing moved while they waited.
         """
         began = self.now
         self.advance(seconds, until)

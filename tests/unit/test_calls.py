@@ -84,7 +84,7 @@ class Ours:
         return manager.migrate_data(data, name, from_version, to_version)
 
 
-def test_anything_with_the_methods_of_a_manager_is_one() -> None:
+def test_any_object_with_a_managers_methods_is_accepted() -> None:
     ours: Manager = Ours()
     plan = adapt(ours).plan(*HOP)
     assert plan.migrate_one(person(3)) == manager.migrate_data(person(3), *HOP)

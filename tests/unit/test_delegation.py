@@ -206,7 +206,7 @@ def test_schema_settings_are_pyrmutes() -> None:
     assert [bool(each) for each in ours] == [True, True, True, False]
 
 
-def test_invalid_versions_are_told_at_once(ours: ModelManager) -> None:
+def test_invalid_versions_are_reported_at_once(ours: ModelManager) -> None:
     with pytest.raises(InvalidVersionError):
         ours.schema_transformer("User", "two")
     with pytest.raises(InvalidVersionError):
@@ -266,7 +266,7 @@ def test_without_pyrmute_the_extra_is_named(use: str, what: str) -> None:
     )
 
 
-def test_without_pyrmute_all_else_is_there() -> None:
+def test_package_works_without_pyrmute() -> None:
     run(
         f"{MODELS}\nfrom pyrmute_tasks import *\n"
         "import pyrmute_tasks.exceptions, pyrmute_tasks.model_manager\n"

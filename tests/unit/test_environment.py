@@ -42,7 +42,7 @@ def test_settings_of_the_one_who_runs_the_tests_are_stripped() -> None:
     assert result.returncode == 0, result.stdout
 
 
-def test_what_was_stripped_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stripped_settings_are_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYRMUTE_TASKS_QUEUE", "mine")
     monkeypatch.setenv("HARMLESS", "mine")
     assert strip_settings() == {"PYRMUTE_TASKS_QUEUE": "mine"}

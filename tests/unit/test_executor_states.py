@@ -457,7 +457,7 @@ def test_job_ends_without_workers() -> None:
     check_nothing_is_left(fleet)
 
 
-def test_a_job_that_idle_workers_leave_alone_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_stalls_when_idle_workers_take_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """They listen to another broker; pauses of the consumer do not count."""
     fleet = Fleet(Work((1,) * 16), (1, 1), heals=False)
     fleet.be_patient(300.0)
@@ -477,7 +477,7 @@ def test_a_job_that_idle_workers_leave_alone_ends(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("pause_s", [100.0, 3600.0])
-def test_a_slow_consumer_is_no_stall(pause_s: float) -> None:
+def test_slow_consumer_is_not_a_stall(pause_s: float) -> None:
     fleet = Fleet(Work((1,) * 8, (1.0,)), (1,))
     run = Run(fleet, 2, [], pauses=(pause_s,)).go()
     run.check()

@@ -98,6 +98,6 @@ def test_irrelevant_change_keeps_the_fingerprint(
     assert trees[""].root == trees[change.title].root
 
 
-def test_table_of_changes_is_long_enough() -> None:
+def test_enough_changes_are_tried() -> None:
     assert len(ALTERING) >= 40
     assert len(HARMLESS) >= 15

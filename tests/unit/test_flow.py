@@ -494,5 +494,5 @@ def test_jobs_share_the_default_window(slots: int, jobs: int, chunks: int) -> No
     assert window.size_bytes * jobs - Window().size_bytes in range(jobs)
 
 
-def test_what_two_windows_allow() -> None:
+def test_smaller_limits_of_two_windows_apply() -> None:
     assert Window(3, 50).at_most(Window(5, 20)) == Window(3, 20)

@@ -80,7 +80,7 @@ def test_spec_comes_back(tmp_path: Path) -> None:
     assert differences(spec, read_spec(storage)) == []
 
 
-def test_what_is_wanted_follows_from_the_sources(tmp_path: Path) -> None:
+def test_wanted_ranges_follow_from_the_sources(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     files = [replace(spec.sources[0], size_bytes=size) for size in (10, 0, -1)]
     spec = replace(spec, sources=tuple(files))
@@ -167,10 +167,10 @@ def test_want_comes_back(tmp_path: Path) -> None:
         (b"", "cannot be used"),
         (b'{"wish": "pau', "cannot be used"),
         (b"\xff\xfe", "cannot be used"),
-        (b"[1]", "it is no JSON object"),
+        (b"[1]", "it is not a JSON object"),
         (b'{"wish": "explode"}', "'explode' is not a valid Wish"),
-        (b'{"wish": 3}', "wish is no text"),
-        (b'{"window": true}', "window is no number"),
+        (b'{"wish": 3}', "wish is not a text"),
+        (b'{"window": true}', "window is not a number"),
         (b'{"max_rate": -1}', "max_rate is not between"),
         (b'{"max_rate": NaN}', "max_rate is not between"),
         (b'{"colour": "red"}', "unknown field colour"),

@@ -207,10 +207,10 @@ def test_sealed_log_that_is_cut_is_an_error(storage: FolderStorage) -> None:
     path = sealed_log(storage)
     size = path.stat().st_size
     os.truncate(path, size - 1)
-    with pytest.raises(JobLogError, match="bytes that count are not there"):
+    with pytest.raises(JobLogError, match="sealed bytes are missing"):
         take_it(storage)
     path.unlink()
-    with pytest.raises(JobLogError, match=rf"log\.1 is gone, of which {size} bytes count"):
+    with pytest.raises(JobLogError, match=rf"log\.1 is missing, and {size} bytes of it are sealed"):
         JobView.of(History(storage))
 
 

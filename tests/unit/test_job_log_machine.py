@@ -363,7 +363,7 @@ def test_acknowledged_ranges_count_once_and_for_ever() -> None:
     run_state_machine_as_test(LogMachine, settings=LONG)
 
 
-# --- the machine finds what it is for -----------------------------------------------------------
+# --- the machine finds seeded faults --------------------------------------------------------------
 
 
 def without_seal(self: History) -> Any:
@@ -443,7 +443,7 @@ MUTATIONS: Final[dict[str, tuple[object, str, object]]] = {
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_machine_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_machine_finds_seeded_faults(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     owner, attribute, broken = MUTATIONS[name]
     monkeypatch.setattr(owner, attribute, broken)
     quick = settings(

@@ -172,10 +172,10 @@ def test_parts_that_are_gone_or_cut_are_no_proof(folder: JobFolder, target: Path
     part = folder.path / folder.attempt(Range(0, 4, 6), 1, 1)
     data = part.read_bytes()
     part.write_bytes(data[:-1])
-    with pytest.raises(ProofError, match="has not all outputs of file 0, 4 to 6"):
+    with pytest.raises(ProofError, match="lacks outputs of file 0, 4 to 6"):
         publish(Output(folder), lease, target)
     part.unlink()
-    with pytest.raises(ProofError, match="is gone, which has outputs that count"):
+    with pytest.raises(ProofError, match="is missing, and holds settled outputs"):
         publish(Output(folder), lease, target)
     assert files_beside(target) == ["job"]
 
@@ -210,7 +210,7 @@ def test_target_is_replaced_only_if_asked_to(folder: JobFolder, target: Path) ->
     assert target.stat().st_mode & 0o777 == 0o640
 
 
-def test_who_lost_the_lease_publishes_nothing(folder: JobFolder, target: Path) -> None:
+def test_writer_without_the_lease_publishes_nothing(folder: JobFolder, target: Path) -> None:
     frozen = do_all(folder)
     take(folder)
     with pytest.raises(LeaseLostError):
@@ -311,7 +311,7 @@ def test_name_without_its_temporary_file_is_taken_up(
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
-def test_who_wakes_before_the_renaming_replaces_nothing(
+def test_frozen_publisher_replaces_nothing(
     folder: JobFolder, target: Path, monkeypatch: pytest.MonkeyPatch, *, overwrite: bool
 ) -> None:
     frozen, appear = do_all(folder), publishing._appear

@@ -59,7 +59,7 @@ def serving(
         server.shutdown(socket.SHUT_RDWR)
 
 
-def test_what_a_slow_line_takes_in_is_waited_for() -> None:
+def test_slow_send_is_waited_for() -> None:
     """The data under way takes several timeouts to send, and is sent once."""
     value = b"x" * (24 * PIECE)
 
@@ -80,7 +80,7 @@ def test_what_a_slow_line_takes_in_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 4_000_000])
-def test_a_line_on_which_nothing_moves_is_left(size: int) -> None:
+def test_silent_connection_is_dropped(size: int) -> None:
     over = threading.Event()
 
     def be_silent(client: socket.socket) -> None:
@@ -105,7 +105,7 @@ def test_connections_that_are_lost_at_once_are_opened_again() -> None:
         assert client.set("key", "value")
 
 
-def test_an_error_that_is_an_answer_keeps_its_connection() -> None:
+def test_error_reply_keeps_the_connection() -> None:
     def refuse(client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
             while client.recv(PIECE):
@@ -133,7 +133,7 @@ def test_only_tcp_has_options_of_tcp(url: str, has_tcp: bool) -> None:
         assert ("socket_keepalive_options" in options) == has_tcp
 
 
-def test_a_connection_is_told_when_the_line_is_dead() -> None:
+def test_dead_connection_is_detected() -> None:
     def answer(client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
             while client.recv(PIECE):

@@ -244,7 +244,7 @@ def test_full_disk_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_disk")
 @pytest.mark.parametrize("line_bytes", [1_000_003, 7])
-def test_what_is_kept_of_a_full_disk_are_whole_lines(tmp_path: Path, line_bytes: int) -> None:
+def test_kept_partial_of_a_full_disk_has_whole_lines(tmp_path: Path, line_bytes: int) -> None:
     path, line = tmp_path / "out.jsonl", b"x" * (line_bytes - 1) + b"\n"
     with pytest.raises(ConfigurationError), opened(path, keep_partial=True) as output:
         while True:
@@ -262,7 +262,7 @@ def test_a_path_that_ends_with_a_slash_is_no_file(tmp_path: Path, name: str) -> 
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
-def test_links_that_go_round_are_told(tmp_path: Path) -> None:
+def test_circular_links_are_reported(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     for path in (tmp_path / "a", tmp_path / "a" / "out.jsonl"):
@@ -271,7 +271,7 @@ def test_links_that_go_round_are_told(tmp_path: Path) -> None:
         assert not output_place.is_stream(path)
 
 
-def test_a_very_long_name_is_a_name(tmp_path: Path) -> None:
+def test_very_long_name_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / ("ü" * 127)
     write(path)
     assert path.read_bytes() == b"new\n"
@@ -597,7 +597,7 @@ def test_one_of_many_writers_takes_over_from_a_killed_one(tmp_path: Path) -> Non
         path.unlink()
 
 
-def test_kinds_of_outputs(tmp_path: Path) -> None:
+def test_output_kinds(tmp_path: Path) -> None:
     assert isinstance(opened(tmp_path / "x"), OutputFile)
     assert output_place.is_stream("/dev/stdout")
     assert not output_place.is_stream(tmp_path / "x")

@@ -269,7 +269,7 @@ def test_a_model_may_be_defined_after_the_one_that_holds_it(both: Both) -> None:
         ),
     ],
 )
-def test_not_every_value_is_the_first_member(both: Both, old: Any, new: Any) -> None:
+def test_value_is_not_always_the_first_member(both: Both, old: Any, new: Any) -> None:
     holder(both, old, new)
     is_list = getattr(old, "__origin__", None) is list
     value = [{"kind": "dog"}] if is_list else {"kind": "dog"}

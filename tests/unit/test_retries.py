@@ -79,7 +79,7 @@ def test_other_errors_are_final() -> None:
     assert service.waits == []
 
 
-def test_a_cause_counts() -> None:
+def test_retry_considers_causes() -> None:
     error = MigrationError("Inner", "1.0.0", "2.0.0")
     error.__cause__ = TimeoutError()
     service = Service([error])

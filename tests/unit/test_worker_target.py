@@ -1,4 +1,4 @@
-"""``celery -A pyrmute_tasks.worker``: made from the environment when it is asked for, once."""
+"""The target ``celery -A pyrmute_tasks.worker``: created once, on first use."""
 
 import subprocess
 import sys

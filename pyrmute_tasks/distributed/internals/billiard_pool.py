@@ -42,7 +42,7 @@ def crash_description(error: BaseException) -> str | None:
     """Return how a child died, as ``signal 9 (SIGKILL)``; None if `error` reports no death.
 
     Args:
-        error: What the pool reports of a task; it may be wrapped.
+        error: The pool's error of a task; it may be wrapped.
     """
     lost = getattr(error, "exc", error)
     if not isinstance(lost, WorkerLostError):

@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 PAYLOAD_ERRORS: Final = (KombuError, ValueError, TypeError, LookupError, RecursionError)
-"""What reading the payload of a message may raise, whoever wrote it."""
+"""The exceptions that reading a message's payload may raise."""
 
 
 def errors_of(connection: Any) -> tuple[type[Exception], ...]:

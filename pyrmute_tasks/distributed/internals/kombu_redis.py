@@ -31,7 +31,7 @@ class _Notes:
     """Transactions sent over one connection whose answers have not been read.
 
     Args:
-        client: Whose pool of connections is used, and who sends again what was lost.
+        client: Provides the connections, and resends lost transactions.
     """
 
     def __init__(self, client: Any) -> None:

@@ -40,8 +40,8 @@ def redis_options(
     """Return the transport options of a broker on Redis; kombu ignores names it does not know.
 
     Args:
-        visibility_s: What is unacknowledged for longer is delivered again.
-        restore_every_s: How often a worker looks for what dead workers have left.
+        visibility_s: Messages unacknowledged for longer are delivered again.
+        restore_every_s: Interval at which a worker looks for messages of dead workers.
         health_check_s: How long a connection may be silent before it is checked.
         connect_s: How long connecting may take.
         answer_s: How long an answer may take.

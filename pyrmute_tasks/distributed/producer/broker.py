@@ -49,8 +49,8 @@ class Message:
 
     Attributes:
         task: Its id.
-        arguments: What it asks for; not signed yet.
-        label: What Flower shows in place of the arguments.
+        arguments: Its arguments; not signed yet.
+        label: Shown by Flower in place of the arguments.
     """
 
     task: str
@@ -63,7 +63,7 @@ class Broker:
 
     Args:
         app: The producer's application.
-        settings: Where the broker is, and how patient to be.
+        settings: The broker's URL, and timeouts.
         is_over: Set when nothing is to be tried again.
         look: Called before anything is tried again; what it raises ends the call.
     """

@@ -18,7 +18,7 @@ class Client:
     """Sends tasks to a fleet.
 
     Args:
-        settings: How to reach the fleet.
+        settings: Settings for connecting to the fleet.
         store: Its store.
     """
 
@@ -31,7 +31,7 @@ class Client:
         """Connect to the broker once; the imports for that take a while.
 
         Raises:
-            BrokerUnavailableError: If nobody answers.
+            BrokerUnavailableError: If no broker answers.
         """
         Broker(self._app, self._settings).check()
 
@@ -46,7 +46,7 @@ class Client:
 
         Args:
             spec: The job.
-            code: What decides its results here.
+            code: The fingerprint tree of its plan here.
             over: Set when nothing is to be retried any more.
             fleet: The embedded fleet, which is looked after while the job runs.
         """

@@ -76,10 +76,10 @@ class CeleryExecutor:
     A context manager: entering makes the job known, leaving removes every trace of it.
 
     Args:
-        broker: Where tasks are published.
+        broker: Publishes the tasks.
         store: The claim-check store.
         spec: The job.
-        settings: How patient to be.
+        settings: Its timeouts.
         supervise: Called about every second; may raise.
         clock: Seconds that only grow.
         code: The producer's tree, to name what differs on a worker.
@@ -222,7 +222,7 @@ class CeleryExecutor:
             log(
                 logging.WARNING,
                 "chunks_not_withdrawn",
-                "chunks that nobody wants could not be withdrawn",
+                "discarded chunks could not be withdrawn",
                 job=self._spec.id,
                 error=type(error).__name__,
             )

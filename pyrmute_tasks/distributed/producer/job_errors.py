@@ -52,9 +52,9 @@ class JobErrors:
         """Return the error of a job that is given up.
 
         Args:
-            verdict: What was judged.
+            verdict: The judgement.
             rejected: Why workers that are there do not count; empty if all do.
-            held: What the workers hold that declined, by their names.
+            held: The code of the workers that declined, by their names.
         """
         match verdict:
             case NoWorkers(idle):

@@ -51,7 +51,7 @@ class View:
     Attributes:
         waiting: How many tasks wait in the queue, of any job; None if the broker is away.
         workers: The workers whose heartbeat is fresh.
-        claims: Who has taken which parts.
+        claims: The claims of parts.
         tasks: The latest tasks of the parts on their way, and how often each part was sent.
         job: Its tasks' ids begin with this.
         unseen_s: A claim older than this shows in its worker's heartbeat.
@@ -94,7 +94,7 @@ class Stall:
         waiting: How many tasks wait in the queue.
         claimed: How many of the job's chunks are claimed.
         unclaimed: How many are not.
-        last: What moved last; empty if nothing ever did.
+        last: The last movement; empty if there was none.
         ago_s: How long ago that was, or how long nothing has been moving.
         repeats: How often the same tasks were begun again.
         declined: How many workers hold other code.
@@ -127,7 +127,7 @@ class Liveness:
     """Judges a job's progress by deadlines.
 
     Args:
-        deadlines: How long what is tolerated.
+        deadlines: The time limits.
 
     Attributes:
         met_workers: A worker that takes chunks has been seen.
@@ -178,8 +178,8 @@ class Liveness:
         """Return the reason to end the job, or None.
 
         Args:
-            now: For how long somebody has looked.
-            seen: What the latest survey saw.
+            now: The time for which the job was watched.
+            seen: The result of the latest survey.
         """
         earlier, self._judged_at = self._judged_at, now
         if (verdict := self._judge_workers(now, seen)) is not None:

@@ -27,7 +27,7 @@ class Part:
         crashes: How the processes died that ran it.
         gone: The workers that had claimed it and were gone, and did not come back.
         lost_claims: How often it was claimed and came to nothing while the worker lived.
-        rejections: How often its input or its outcome was not signed as it must be.
+        rejections: How often its input or its outcome had no valid signature.
         backed_up: Sent a second time because it took much longer than others.
     """
 
@@ -64,7 +64,7 @@ class Settled:
     """The part is given up: its one record fails.
 
     Attributes:
-        part: Its key; nobody shall run it any more.
+        part: Its key; no worker may run it any more.
         outcome: The outcome of its chunk; None while other parts of it are on their way.
     """
 

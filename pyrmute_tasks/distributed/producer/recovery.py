@@ -53,18 +53,18 @@ class Recovery:
     """Sends a job's parts, resends lost ones, and gives up when its fleet cannot run them.
 
     Args:
-        broker: Where tasks are published.
+        broker: Publishes the tasks.
         store: The claim-check store.
         spec: The job.
-        settings: How patient to be.
+        settings: Its timeouts.
         clock: Seconds that only grow.
         code: The producer's tree, to name what differs on a worker.
 
     Attributes:
-        deliveries: What is on its way.
-        liveness: What moved.
-        watched_s: For how long somebody has looked. A consumer may pause for hours between two
-            outputs, and what the last look found then says nothing about the time since.
+        deliveries: The parts under way.
+        liveness: Judges the job's progress.
+        watched_s: The time for which the job was watched. A consumer may pause for hours between
+            two outputs, and the last survey then says nothing about the time since.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Recovery:
                 log(
                     logging.WARNING,
                     "code_declined",
-                    "a worker holds other migrations and declines",
+                    "a worker with other migrations declined a chunk",
                     job=self._spec.id,
                     worker=decline.worker,
                     code=held,
@@ -181,8 +181,8 @@ class Recovery:
             except SignatureError as error:
                 raise SignatureError(
                     f"chunk {rejection.part} of {self._spec} was rejected {error}, the last time "
-                    f"for {rejection.why}. Somebody who has not the secret writes to the store, "
-                    "or a worker has another one"
+                    f"for {rejection.why}. Somebody without the secret writes to the store, "
+                    "or a worker has another secret"
                 ) from None
             if part is not None:
                 again[part.key] = part
@@ -195,8 +195,8 @@ class Recovery:
         """Resend parts that nobody will settle, after the survey's outcomes have been settled.
 
         Args:
-            survey: What was seen.
-            asked_at: When it was asked for, by the clock.
+            survey: The survey's result.
+            asked_at: When it was requested, by the clock.
 
         Raises:
             FleetError: If it is given up.

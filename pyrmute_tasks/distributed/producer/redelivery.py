@@ -53,7 +53,7 @@ class FleetSnapshot:
     """The state of the fleet at one moment, from store and broker.
 
     Attributes:
-        claims: Who has taken which parts.
+        claims: The claims of parts.
         running: The workers whose heartbeat is fresh, and the tasks they have: those that
             run, and those that wait at the worker for one of these to end.
         queue_is_empty: No message waits in the queue.
@@ -143,7 +143,7 @@ class Deliveries:
         """Handle a part whose input (of `task`) or outcome (of no task) has no valid signature.
 
         Returns:
-            What to send again, if that is known and has not been sent again meanwhile.
+            The part to resend, if it is under way and has not been resent meanwhile.
 
         Raises:
             SignatureError: If it has been rejected too often.
@@ -268,8 +268,8 @@ class Deliveries:
         """Return the parts that nobody will settle, and the reasons.
 
         Args:
-            now: When `seen` was asked for; what was sent since does not show in it.
-            seen: What was told.
+            now: When `seen` was requested; parts sent since do not show in it.
+            seen: The state of the fleet.
         """
         self._note(now, seen)
         holders = {task: name for name, tasks in seen.running.items() for task in tasks}

@@ -37,13 +37,13 @@ class Session:
     """The connections and the fleet of an open `Migrator`; thread-safe.
 
     Args:
-        settings: How to reach the fleet.
+        settings: Settings for connecting to the fleet.
         store: Its store.
-        client: What sends tasks to the fleet.
+        client: Sends tasks to the fleet.
         fleet: The embedded fleet, which ends with this.
 
     Attributes:
-        settings: How to reach the fleet.
+        settings: Settings for connecting to the fleet.
         store: Its store.
         fleet: The embedded fleet, if there is one.
     """
@@ -173,7 +173,7 @@ class JobExecutor:
 
     Args:
         session: The session it is part of.
-        executor: What runs the chunks.
+        executor: Runs the chunks.
     """
 
     def __init__(self, session: Session, executor: "CeleryExecutor") -> None:

@@ -51,10 +51,10 @@ class ThreadedSurveyor:
     However slowly outputs are consumed, the job's keys live on.
 
     Args:
-        store: Where the job is.
+        store: The store of the job.
         depth: Counts what waits in the queue, if the store does not.
         job: The job's id.
-        touch_every_s: How often the keys' life is renewed while no survey is asked for.
+        touch_every_s: Interval of extending the keys' expiry while no survey is requested.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ class StoreConnection:
     """A connection to the store.
 
     Args:
-        settings: Where it is, and how long keys live.
+        settings: Its URL, and the expiry of keys.
     """
 
     def __init__(self, settings: Settings) -> None:

@@ -18,7 +18,7 @@ class FleetStore(StoreConnection):
     """The store's view of its workers.
 
     Args:
-        settings: Where it is, and the queue.
+        settings: Its URL, and the queue.
     """
 
     def __init__(self, settings: Settings) -> None:

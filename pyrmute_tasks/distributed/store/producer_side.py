@@ -42,7 +42,7 @@ class _SignedJob:
     Attributes:
         spec: The job's sealed spec.
         stop: Index of the first discarded chunk; empty if there is none.
-        rejections: Outcomes that were not signed as they must be, and are not told yet.
+        rejections: Outcomes without a valid signature, and are not reported yet.
     """
 
     spec: bytes
@@ -54,7 +54,7 @@ class ProducerStore(FleetStore):
     """The store as producers and collectors use it.
 
     Args:
-        settings: Where it is, and how long keys live.
+        settings: Its URL, and the expiry of keys.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -213,7 +213,7 @@ class ProducerStore(FleetStore):
         """Return a notice without its signature.
 
         Raises:
-            SignatureError: If it is not signed as it must be.
+            SignatureError: If it has no valid signature.
         """
         # That an outcome is there need not be signed: the outcome is.
         if job not in self._signed_jobs or tells_of_outcome(notice):
@@ -223,7 +223,7 @@ class ProducerStore(FleetStore):
     def _is_new(self, job: str, told: bytes) -> bool:
         """Return whether a notice arrived for the first time.
 
-        A worker that has lost the answer tells again, and one death must not count as two.
+        A worker that lost the answer notifies again, and one death must not count as two.
         """
         known = self._told.get(job)
         if known is None or tells_of_outcome(told):

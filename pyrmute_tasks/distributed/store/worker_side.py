@@ -29,7 +29,7 @@ class WorkerStore(StoreConnection):
     """The store as workers use it.
 
     Args:
-        settings: Where it is, and the queue.
+        settings: Its URL, and the queue.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -44,7 +44,7 @@ class WorkerStore(StoreConnection):
         """Claim a task's part, to work on it.
 
         Raises:
-            SignatureError: If its job's spec or its input is not signed as it must be.
+            SignatureError: If its job's spec or its input has no valid signature.
         """
         keys = [job_key(job, name) for name in ("job", "in", "claims")]
         index = part.partition(":")[0]

@@ -63,7 +63,7 @@ class BrokerConnections:
         """Pause if `error` is a refusal, or end the worker.
 
         Raises:
-            SystemExit: With status 1, if asking again is in vain.
+            SystemExit: With status 1, if retrying cannot succeed.
         """
         what = find_refusal(error)
         if what is None:

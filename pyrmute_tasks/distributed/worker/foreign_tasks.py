@@ -55,7 +55,7 @@ class ForeignTasks:
         log(
             logging.ERROR,
             "foreign_task_moved",
-            "a task of somebody else is on this queue and was moved",
+            "a task of another application was moved off this queue",
             queue=self._queue,
             bytes=size,
         )

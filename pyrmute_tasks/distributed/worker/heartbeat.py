@@ -20,7 +20,7 @@ class Heartbeat:
     """Shows the store that this worker is alive and what it runs, from its main process.
 
     Args:
-        settings: Where to tell it, and how often.
+        settings: The store's URL, and the interval.
         serves: Says whether the worker takes chunks.
     """
 
@@ -64,7 +64,7 @@ class Heartbeat:
                     log(
                         logging.WARNING,
                         "heartbeat_failed",
-                        "the store could not be told that this worker lives",
+                        "the heartbeat could not be sent",
                         error=type(error).__name__,
                     )
                 if self._now.wait(self._settings.heartbeat_s):
@@ -74,7 +74,7 @@ class Heartbeat:
             log(
                 logging.DEBUG,
                 "heartbeat_failed",
-                "could not say goodbye",
+                "could not deregister the worker",
                 error=type(error).__name__,
             )
         finally:

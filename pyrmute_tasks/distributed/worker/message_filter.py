@@ -115,7 +115,7 @@ def _read_call(body: object) -> TaskArguments:
     match body:
         case [args, {} as named, {} as embed] if not named and not any(embed.values()):
             return TaskArguments.parse(args)
-    raise ValueError("no call of the task")
+    raise ValueError("not a call of the task")
 
 
 def _matches(pattern: re.Pattern[str], value: object) -> bool:

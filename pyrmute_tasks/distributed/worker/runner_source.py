@@ -28,7 +28,7 @@ class RunnerSource:
 
     Args:
         manager: The manager, loaded once in the main process and shared by forking.
-        settings: Where the store is, and what a chunk may use.
+        settings: The store's URL, and a chunk's limits.
     """
 
     def __init__(self, manager: FleetManager, settings: Settings) -> None:

@@ -29,8 +29,8 @@ class ChunkRequest(WatchedRequest):
         except (redis.RedisError, TypeError, ValueError) as error:
             log(
                 logging.ERROR,
-                "death_untold",
-                "could not tell of a death",
+                "crash_not_reported",
+                "a child's crash could not be reported",
                 error=type(error).__name__,
             )
             return False
