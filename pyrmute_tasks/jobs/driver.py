@@ -15,7 +15,7 @@ from typing import Final
 from pyrmute_tasks.errors import printable
 from pyrmute_tasks.jobs.entries import Leased
 from pyrmute_tasks.jobs.log import LogReader, epochs, log_name
-from pyrmute_tasks.jobs.states import Observed
+from pyrmute_tasks.jobs.states import LoggedState
 from pyrmute_tasks.jobs.storage import Storage
 from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.processes import is_alive, place_here, start_of
@@ -68,7 +68,7 @@ class DriverWatch:
             view: The current view of the logs.
         """
         newest = max(epochs(self._storage), default=0)
-        if newest == view.epoch and view.state not in (Observed.RUNNING, Observed.PUBLISHING):
+        if newest == view.epoch and view.state not in (LoggedState.RUNNING, LoggedState.PUBLISHING):
             return ""
         seen = (newest, self._storage.changed_ns(log_name(newest)))
         if seen != self._seen:

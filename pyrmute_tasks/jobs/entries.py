@@ -18,6 +18,7 @@ __all__ = [
     "BadLineError",
     "Ended",
     "Entry",
+    "JobResult",
     "Leased",
     "Logged",
     "Note",
@@ -26,9 +27,8 @@ __all__ = [
     "Piece",
     "Publishing",
     "Range",
-    "Result",
     "Settled",
-    "Wanted",
+    "Wished",
     "decode",
     "encode",
     "format_of",
@@ -188,7 +188,7 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Wished:
     """A wish from ``want.json`` that was carried out.
 
     Attributes:
@@ -213,7 +213,7 @@ class Publishing:
     temp: str
 
 
-class Result(enum.StrEnum):
+class JobResult(enum.StrEnum):
     """The result of a job."""
 
     SUCCEEDED = "succeeded"
@@ -234,14 +234,14 @@ class Ended:
         why: The reason, if it failed or was cancelled.
     """
 
-    result: Result
+    result: JobResult
     records: int
     outputs: int
     rejected: int
     why: str = field(default="")
 
 
-Entry: TypeAlias = Leased | Opened | Settled | Noted | Wanted | Publishing | Ended
+Entry: TypeAlias = Leased | Opened | Settled | Noted | Wished | Publishing | Ended
 """An entry of a log."""
 
 
@@ -306,7 +306,7 @@ def _fields(entry: Entry) -> dict[str, Any]:
             return _settled_fields(entry)
         case Noted(note=note, why=why):
             return {note.value: why}
-        case Wanted(want=want):
+        case Wished(want=want):
             return {"want": dict(want)}
         case Leased(epoch=epoch, token=token, holder=holder):
             return {"lease": epoch, "format": FORMAT, "token": token, "holder": dict(holder)}
@@ -347,12 +347,12 @@ def _entry(fields: dict[str, Any]) -> Entry:
             seal = {int(epoch): int(size) for epoch, size in fields["seal"].items()}
             return Opened(fields["open"], fields["code"], seal)
         case "want":
-            return Wanted(dict(fields["want"]))
+            return Wished(dict(fields["want"]))
         case "publishing":
             return Publishing(fields["publishing"], fields["digest"], fields["temp"])
         case "end":
             counts = (fields["in"], fields["out"], fields["rejected"])
-            return Ended(Result(fields["end"]), *counts, fields["why"])
+            return Ended(JobResult(fields["end"]), *counts, fields["why"])
         case _:
             return Noted(Note(kind), fields[kind])
 

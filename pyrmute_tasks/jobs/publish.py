@@ -19,10 +19,10 @@ from typing import Final
 from pyrmute_tasks.errors import ConfigurationError, LeaseLostError, ProofError
 from pyrmute_tasks.jobs.entries import (
     Ended,
+    JobResult,
     Piece,
     Publishing,
     Range,
-    Result,
     Settled,
     decode,
 )
@@ -216,7 +216,7 @@ def publish(
     if not was_published:
         _appear(temp, target, overwrite=overwrite)
     FolderStorage(target.parent).sync_folder()
-    result = Result.SUCCEEDED_WITH_REJECTS if proof.rejected else Result.SUCCEEDED
+    result = JobResult.SUCCEEDED_WITH_REJECTS if proof.rejected else JobResult.SUCCEEDED
     lease.log.log(Ended(result, proof.records, proof.outputs, proof.rejected))
     lease.log.commit()
     lease.log.close()

@@ -7,18 +7,18 @@ from pyrmute_tasks.errors import JobLogError
 from pyrmute_tasks.jobs.entries import (
     Ended,
     Entry,
+    JobResult,
     Leased,
     Logged,
     Note,
     Noted,
     Opened,
     Publishing,
-    Result,
     Settled,
-    Wanted,
+    Wished,
 )
 from pyrmute_tasks.jobs.fold import Fold
-from pyrmute_tasks.jobs.states import Event, Observed, next_state
+from pyrmute_tasks.jobs.states import Event, LoggedState, next_state
 
 __all__ = ["JobView"]
 
@@ -41,7 +41,7 @@ class JobView:
     """
 
     def __init__(self) -> None:
-        self.state = Observed.QUEUED
+        self.state = LoggedState.QUEUED
         self.fold = Fold()
         self.epoch = 0
         self.leased: Leased | None = None
@@ -85,7 +85,7 @@ class JobView:
             self.state = next_state(self.state, _event_of(entry))
             self._note(entry)
 
-    def _note(self, entry: Opened | Noted | Wanted | Publishing | Ended) -> None:
+    def _note(self, entry: Opened | Noted | Wished | Publishing | Ended) -> None:
         match entry:
             case Opened():
                 self.epoch, self.opened, self.leased = entry.epoch, entry, self._leasing
@@ -105,13 +105,13 @@ class JobView:
                 self.ended = entry
 
 
-def _event_of(entry: Opened | Noted | Wanted | Publishing | Ended) -> Event:
+def _event_of(entry: Opened | Noted | Wished | Publishing | Ended) -> Event:
     match entry:
         case Opened():
             return Event.OPENED
         case Noted(note=Note.STOPPED):
             return Event.STOPPED
-        case Noted() | Wanted():
+        case Noted() | Wished():
             return Event.NOTED
         case Publishing():
             return Event.PUBLISHING
@@ -120,8 +120,8 @@ def _event_of(entry: Opened | Noted | Wanted | Publishing | Ended) -> Event:
 
 
 _ENDS = {
-    Result.SUCCEEDED: Event.SUCCEEDED,
-    Result.SUCCEEDED_WITH_REJECTS: Event.SUCCEEDED_WITH_REJECTS,
-    Result.FAILED: Event.FAILED,
-    Result.CANCELLED: Event.CANCELLED,
+    JobResult.SUCCEEDED: Event.SUCCEEDED,
+    JobResult.SUCCEEDED_WITH_REJECTS: Event.SUCCEEDED_WITH_REJECTS,
+    JobResult.FAILED: Event.FAILED,
+    JobResult.CANCELLED: Event.CANCELLED,
 }

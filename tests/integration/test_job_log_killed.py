@@ -15,7 +15,7 @@ from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.log import History
 from pyrmute_tasks.jobs.publish import Output
 from pyrmute_tasks.jobs.spec import SourceFile, Spec
-from pyrmute_tasks.jobs.states import Observed
+from pyrmute_tasks.jobs.states import LoggedState
 from tests.conftest import ROOT, is_alive, wait_until
 from tests.integration.job_driver import OVERTAKEN, outputs_of
 
@@ -98,4 +98,4 @@ def test_acknowledged_ranges_survive_real_signals(
     assert set(acknowledged) <= {entry.range for entry in counted}
     assert target.read_bytes() == outputs_of(Range(0, 0, RECORDS))
     assert Output(folder).verify(target).records == RECORDS
-    assert folder.view().state is Observed.SUCCEEDED
+    assert folder.view().state is LoggedState.SUCCEEDED

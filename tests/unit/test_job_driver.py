@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pyrmute_tasks.jobs.driver import SILENT_S, DriverWatch, this_process
-from pyrmute_tasks.jobs.entries import Ended, Leased, Result, encode
+from pyrmute_tasks.jobs.entries import Ended, JobResult, Leased, encode
 from pyrmute_tasks.jobs.lease import take
 from pyrmute_tasks.jobs.log import History
 from pyrmute_tasks.jobs.storage import FolderStorage
@@ -61,7 +61,7 @@ def test_job_that_nobody_drives_is_free(watched: Watched) -> None:
     lease.let_go("paused")
     assert watched.why_not() == ""
     lease = take(watched.storage, ELSEWHERE, "code")
-    lease.log.log(Ended(Result.FAILED, 0, 0, 0))
+    lease.log.log(Ended(JobResult.FAILED, 0, 0, 0))
     lease.log.commit()
     assert watched.why_not() == ""
 

@@ -18,7 +18,7 @@ from pyrmute_tasks.errors import (
     JobLogError,
     JobNotFoundError,
 )
-from pyrmute_tasks.jobs.entries import OPEN_END, Ended, Piece, Publishing, Range, Result, Settled
+from pyrmute_tasks.jobs.entries import OPEN_END, Ended, JobResult, Piece, Publishing, Range, Settled
 from pyrmute_tasks.jobs.folder import JobFolder, beside, find_jobs, prune
 from pyrmute_tasks.jobs.lease import take
 from pyrmute_tasks.jobs.spec import (
@@ -239,9 +239,9 @@ def test_creation_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["in.jsonl", "taken"]
 
 
-def end(folder: JobFolder, result: Result) -> None:
+def end(folder: JobFolder, result: JobResult) -> None:
     lease = folder.take({"host": "h"}, "code")
-    if result is not Result.FAILED:
+    if result is not JobResult.FAILED:
         lease.log.log(Publishing(0, "", ""))
     lease.log.log(Ended(result, 3, 3, 0))
     lease.log.commit()
@@ -254,10 +254,10 @@ def test_end_is_told_by_the_last_line(tmp_path: Path) -> None:
     lease.log.settle(settled(0, 5, "parts/a"))
     lease.let_go("paused")
     assert folder.end() is None
-    end(folder, Result.SUCCEEDED)
+    end(folder, JobResult.SUCCEEDED)
     found = folder.end()
     assert found is not None
-    assert found.ended == Ended(Result.SUCCEEDED, 3, 3, 0)
+    assert found.ended == Ended(JobResult.SUCCEEDED, 3, 3, 0)
     assert abs(found.at - time.time()) < 60
     assert folder.view().ended == found.ended
     with pytest.raises(JobError, match="job a1b2 has ended: succeeded"):
@@ -270,7 +270,7 @@ def test_end_is_told_by_the_last_line(tmp_path: Path) -> None:
 
 def test_failed_job_is_taken_up_again(tmp_path: Path) -> None:
     folder = JobFolder.create(tmp_path / "job", spec_of(tmp_path))
-    end(folder, Result.FAILED)
+    end(folder, JobResult.FAILED)
     assert folder.take({}, "code").epoch == 2
     assert folder.end() is None
 
@@ -321,8 +321,8 @@ def test_jobs_are_found_and_old_ones_pruned(tmp_path: Path) -> None:
     (root / "no-job").mkdir()
     (root / ".hidden").mkdir()
     assert [each.spec.job for each in find_jobs(root)] == ["a", "b", "running"]
-    end(JobFolder(root / "a"), Result.SUCCEEDED)
-    end(JobFolder(root / "b"), Result.FAILED)
+    end(JobFolder(root / "a"), JobResult.SUCCEEDED)
+    end(JobFolder(root / "b"), JobResult.FAILED)
     JobFolder(root / "running").take({}, "code")
     assert prune(root) == []
     assert prune(root, now=time.time() + 31 * 86400) == ["a", "b"]

@@ -17,6 +17,7 @@ from pyrmute_tasks.jobs.entries import (
     BadLineError,
     Ended,
     Entry,
+    JobResult,
     Leased,
     Note,
     Noted,
@@ -24,16 +25,15 @@ from pyrmute_tasks.jobs.entries import (
     Piece,
     Publishing,
     Range,
-    Result,
     Settled,
-    Wanted,
+    Wished,
     decode,
     encode,
 )
 from pyrmute_tasks.jobs.fold import Fold, Prefix
 from pyrmute_tasks.jobs.lease import Lease, take
 from pyrmute_tasks.jobs.log import History, LogReader, epochs
-from pyrmute_tasks.jobs.states import Event, Observed, Shown, Wish, next_state, shown
+from pyrmute_tasks.jobs.states import Event, LoggedState, ShownState, Wish, next_state, shown
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.view import JobView
 
@@ -43,9 +43,9 @@ ENTRIES: list[Entry] = [
     Settled(0, 0, 9, 3, 2, 1, Piece("parts/p", 0, 9), "d", Piece("rejects/r", 5, 7), "w@h", 0.5, 4),
     Settled(1, 0, 9, 3, 3, 0, Piece("stream.7", 12, 9), "d"),
     *(Noted(note, "because") for note in Note),
-    Wanted({"wish": "pause", "why": "release"}),
+    Wished({"wish": "pause", "why": "release"}),
     Publishing(12, "digest", ".out.tmp"),
-    *(Ended(result, 3, 2, 1, "why") for result in Result),
+    *(Ended(result, 3, 2, 1, "why") for result in JobResult),
 ]
 
 
@@ -294,7 +294,7 @@ def test_entry_that_contradicts_leaves_the_log_as_it_was(storage: FolderStorage)
     with pytest.raises(JobLogError, match="3 records in, 2 out and 0 rejected"):
         lease.log.settle(Settled(0, 5, 6, 3, 2, 0, Piece("parts/p", 0, 1)))
     with pytest.raises(JobLogError, match="a job that is running cannot go on with"):
-        lease.log.log(Ended(Result.SUCCEEDED, 5, 5, 0))
+        lease.log.log(Ended(JobResult.SUCCEEDED, 5, 5, 0))
     settle(lease, settled(5, 6))
     assert counted(storage) == [settled(0, 5), settled(5, 6)]
 
@@ -453,15 +453,15 @@ def test_gaps_of_a_retry_are_within_its_ranges() -> None:
 
 # --- states ---------------------------------------------------------------------------------
 
-R, S, P = Observed.RUNNING, Observed.STOPPED, Observed.PUBLISHING
+R, S, P = LoggedState.RUNNING, LoggedState.STOPPED, LoggedState.PUBLISHING
 MOVES = {
-    (Observed.QUEUED, Event.OPENED): R,
+    (LoggedState.QUEUED, Event.OPENED): R,
     **{(R, event): R for event in (Event.OPENED, Event.SETTLED, Event.NOTED)},
     (R, Event.STOPPED): S,
     (R, Event.GONE): S,
     (R, Event.PUBLISHING): P,
-    (R, Event.FAILED): Observed.FAILED,
-    (R, Event.CANCELLED): Observed.CANCELLED,
+    (R, Event.FAILED): LoggedState.FAILED,
+    (R, Event.CANCELLED): LoggedState.CANCELLED,
     (S, Event.OPENED): R,
     (S, Event.GONE): S,
     (P, Event.OPENED): R,
@@ -469,16 +469,16 @@ MOVES = {
     (P, Event.STOPPED): S,
     (P, Event.GONE): S,
     (P, Event.PUBLISHING): P,
-    (P, Event.SUCCEEDED): Observed.SUCCEEDED,
-    (P, Event.SUCCEEDED_WITH_REJECTS): Observed.SUCCEEDED_WITH_REJECTS,
-    (P, Event.FAILED): Observed.FAILED,
-    (Observed.FAILED, Event.OPENED): R,
+    (P, Event.SUCCEEDED): LoggedState.SUCCEEDED,
+    (P, Event.SUCCEEDED_WITH_REJECTS): LoggedState.SUCCEEDED_WITH_REJECTS,
+    (P, Event.FAILED): LoggedState.FAILED,
+    (LoggedState.FAILED, Event.OPENED): R,
 }
 
 
-@pytest.mark.parametrize("state", Observed)
+@pytest.mark.parametrize("state", LoggedState)
 @pytest.mark.parametrize("event", Event)
-def test_every_state_and_event(state: Observed, event: Event) -> None:
+def test_every_state_and_event(state: LoggedState, event: Event) -> None:
     expected = MOVES.get((state, event))
     if expected is None:
         with pytest.raises(JobLogError, match=f"a job that is {state} cannot go on with: {event}"):
@@ -488,46 +488,46 @@ def test_every_state_and_event(state: Observed, event: Event) -> None:
 
 
 def test_final_states_are_those_without_a_way_on() -> None:
-    final = {state for state in Observed if state.is_final}
+    final = {state for state in LoggedState if state.is_final}
     assert final == {
-        Observed.SUCCEEDED,
-        Observed.SUCCEEDED_WITH_REJECTS,
-        Observed.CANCELLED,
+        LoggedState.SUCCEEDED,
+        LoggedState.SUCCEEDED_WITH_REJECTS,
+        LoggedState.CANCELLED,
     }
-    assert {state for state in Observed if state.has_ended} == final | {Observed.FAILED}
+    assert {state for state in LoggedState if state.has_ended} == final | {LoggedState.FAILED}
 
 
-@pytest.mark.parametrize("state", Observed)
+@pytest.mark.parametrize("state", LoggedState)
 @pytest.mark.parametrize("wish", Wish)
 @pytest.mark.parametrize("waits", ["", "no worker answers"])
-def test_every_state_is_shown(state: Observed, wish: Wish, waits: str) -> None:
+def test_every_state_is_shown(state: LoggedState, wish: Wish, waits: str) -> None:
     told = shown(state, wish, waits)
-    active = {Observed.QUEUED, Observed.RUNNING, Observed.STOPPED}
+    active = {LoggedState.QUEUED, LoggedState.RUNNING, LoggedState.STOPPED}
     if state not in active:
         assert told.value == state.value  # what has ended, or nearly, is not "pausing"
     elif wish is Wish.CANCEL:
-        assert told is Shown.CANCELLING
+        assert told is ShownState.CANCELLING
     elif wish is Wish.PAUSE:
-        assert told is (Shown.PAUSING if state is R else Shown.PAUSED)
+        assert told is (ShownState.PAUSING if state is R else ShownState.PAUSED)
     else:
         assert told.value == ("waiting" if waits and state is R else state.value)
 
 
 def test_table_names_every_state() -> None:
-    assert set(states._NEXT) == set(Observed)
+    assert set(states._NEXT) == set(LoggedState)
 
 
 def test_view_follows_a_job(storage: FolderStorage) -> None:
     lease = take_it(storage)
     view = lease.view
     lease.log.log(Noted(Note.WAIT, "no worker answers"))
-    assert (view.state, view.waits) == (Observed.RUNNING, "no worker answers")
+    assert (view.state, view.waits) == (LoggedState.RUNNING, "no worker answers")
     lease.log.log(Noted(Note.RESUMED, "a worker answers"))
     lease.log.log(Noted(Note.CRASH, "signal 9"))
     assert (view.waits, view.crashes) == ("", 1)
     settle(lease, settled(0, 5))
     lease.log.log(Publishing(5, "d", "t"))
-    lease.log.log(Ended(Result.FAILED, 5, 5, 0, "the disk is full"))
+    lease.log.log(Ended(JobResult.FAILED, 5, 5, 0, "the disk is full"))
     lease.let_go("not noted, as it has ended")
     again = take_it(storage)
     assert (again.view.state, again.view.ended) == (R, None)

@@ -27,18 +27,18 @@ from pyrmute_tasks.errors import JobLogError, LeaseLostError
 from pyrmute_tasks.jobs import entries, lease, log
 from pyrmute_tasks.jobs.entries import (
     Ended,
+    JobResult,
     Logged,
     Note,
     Noted,
     Opened,
     Piece,
     Range,
-    Result,
     Settled,
 )
 from pyrmute_tasks.jobs.lease import Lease, take
 from pyrmute_tasks.jobs.log import History, LogReader, LogWriter, epochs
-from pyrmute_tasks.jobs.states import Observed
+from pyrmute_tasks.jobs.states import LoggedState
 from pyrmute_tasks.jobs.storage import Storage
 from pyrmute_tasks.jobs.view import JobView
 from tests.unit.simulated_disk import Disk, SimulatedProcess, SimulatedStorage
@@ -130,7 +130,7 @@ class Driver:
         if work.kind == "note":
             lease.log.log(Noted(Note.CRASH, "a worker died"))
         if work.kind == "fail":
-            lease.log.log(Ended(Result.FAILED, 0, 0, 0))
+            lease.log.log(Ended(JobResult.FAILED, 0, 0, 0))
         if work.kind in ("let go", "fail"):
             self.lease = None
             lease.let_go("paused")
@@ -298,7 +298,7 @@ class LogMachine(RuleBasedStateMachine):
             view = JobView.of(each)
             if view.epoch in self.truth.left:
                 failed = self.truth.left[view.epoch] == "fail"
-                assert view.state is (Observed.FAILED if failed else Observed.STOPPED)
+                assert view.state is (LoggedState.FAILED if failed else LoggedState.STOPPED)
         epoch, sealed = self.truth.sealed
         before = ranges(each for each in found if each.epoch < epoch)
         assert before == sealed, "what was sealed has changed"

@@ -10,13 +10,13 @@ import pytest
 
 from pyrmute_tasks.errors import ConfigurationError, JobLogError, LeaseLostError, ProofError
 from pyrmute_tasks.jobs import publish as publishing
-from pyrmute_tasks.jobs.entries import Piece, Range, Result, Settled
+from pyrmute_tasks.jobs.entries import JobResult, Piece, Range, Settled
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.log import LogWriter
 from pyrmute_tasks.jobs.publish import Output, digest_of, in_order, publish
 from pyrmute_tasks.jobs.spec import SourceFile, Spec
-from pyrmute_tasks.jobs.states import Observed
+from pyrmute_tasks.jobs.states import LoggedState
 
 WHOLE = b"".join(b"line %d\n" % at for at in range(10))
 
@@ -80,7 +80,7 @@ def test_output_is_joined_in_order_of_the_source(folder: JobFolder, target: Path
     assert Output(folder).verify(target) == proof
     assert files_beside(target) == ["job", "out"]
     view = folder.view()
-    assert view.state is Observed.SUCCEEDED
+    assert view.state is LoggedState.SUCCEEDED
     assert view.ended is not None
     assert view.ended.records == 10
 
@@ -96,7 +96,7 @@ def test_rejects_are_part_of_the_proof(folder: JobFolder, target: Path) -> None:
     assert target.read_bytes() == WHOLE[: len(target.read_bytes())]
     end = folder.end()
     assert end is not None
-    assert end.ended.result is Result.SUCCEEDED_WITH_REJECTS
+    assert end.ended.result is JobResult.SUCCEEDED_WITH_REJECTS
 
 
 def test_entries_are_read_in_order_whatever_their_distance(
@@ -294,7 +294,7 @@ def test_publishing_that_is_cut_off_is_taken_up(
         publish(Output(folder), take(folder), target, overwrite=overwrite)
     assert target.read_bytes() == WHOLE
     assert files_beside(target) == ["job", "out"]
-    assert folder.view().state is Observed.SUCCEEDED
+    assert folder.view().state is LoggedState.SUCCEEDED
 
 
 def test_name_without_its_temporary_file_is_taken_up(

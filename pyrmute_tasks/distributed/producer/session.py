@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pyrmute_tasks.distributed.producer.client import Client
     from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
 
-__all__ = ["JobExecutor", "Session"]
+__all__ = ["Session", "SessionExecutor"]
 
 _FAREWELL_S: Final = 0.8
 
@@ -115,7 +115,7 @@ class Session:
                 "and not all: take the outputs before close(), or before the with block ends"
             )
 
-    def job(self, spec: JobSpec, code: FingerprintTree) -> "JobExecutor":
+    def job(self, spec: JobSpec, code: FingerprintTree) -> "SessionExecutor":
         """Return the executor of a job's chunks; entering it registers the job.
 
         Raises:
@@ -125,7 +125,7 @@ class Session:
         executor = self._client.executor(spec, code, self._over, self.fleet)
         with self._closing:  # which lists them
             self._jobs.add(executor)
-        return JobExecutor(self, executor)
+        return SessionExecutor(self, executor)
 
     def close_dropped(self) -> None:
         """Close the session of a `Migrator` that was garbage-collected open."""
@@ -168,7 +168,7 @@ class Session:
             farewell.join(timeout=_FAREWELL_S)
 
 
-class JobExecutor:
+class SessionExecutor:
     """Runs a job's chunks for as long as its session is open; a context manager.
 
     Args:
