@@ -37,7 +37,7 @@ from tests.chaos.runs import (
 )
 from tests.conftest import wait_until
 from tests.fleets import Fleet, RabbitMQ, Side, Worker
-from tests.fleets.namespaces import Line, TwoHosts
+from tests.fleets.namespaces import Link, TwoHosts
 
 __all__ = ["DEEDS", "LONG", "SHORT", "STAGES", "Fault", "Scale", "Stage", "run_fault"]
 
@@ -273,17 +273,17 @@ def refuse_writes(run: Run) -> None:
 def swallow(run: Run) -> None:
     in_the_middle(run)
     run.begin_fault()
-    line_of(run).swallow()
+    link_of(run).swallow()
     run.wait_for_deliveries(10)
 
 
 def lose_packets(run: Run) -> None:
     in_the_middle(run)
     run.begin_fault()
-    line_of(run).loss = 0.3
+    link_of(run).loss = 0.3
     run.pause(run.spell_s)
     run.wait_for_deliveries(5)
-    line_of(run).loss = 0.0
+    link_of(run).loss = 0.0
 
 
 def cut_off(run: Run) -> None:
@@ -297,13 +297,13 @@ def cut_off(run: Run) -> None:
 def hide_large_packets(run: Run) -> None:
     in_the_middle(run)
     run.begin_fault()
-    line_of(run).largest_bytes = 600
+    link_of(run).largest_bytes = 600
     run.wait_until(lambda: False, "the job has ended")
 
 
-def line_of(run: Run) -> Line:
+def link_of(run: Run) -> Link:
     assert run.fleet.hosts is not None
-    return run.fleet.hosts.line
+    return run.fleet.hosts.link
 
 
 def restart_rabbitmq(run: Run) -> None:

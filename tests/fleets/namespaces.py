@@ -1,4 +1,4 @@
-"""Two hosts on this machine, and the line between them: slow, lossy, cut, or swallowing.
+"""Two hosts on this machine, and the link between them: slow, lossy, cut, or swallowing.
 
 Each host is a network namespace without a name, which ends with the process that holds it,
 however that ends. A TUN device in each leads to a thread that carries the packets. So it
@@ -36,7 +36,7 @@ _MOST_BYTES: Final = 65_536
 Flow = frozenset[bytes]
 
 
-class Line:
+class Link:
     """Carries packets between two TUN devices; its attributes may change at any time.
 
     Attributes:
@@ -54,7 +54,7 @@ class Line:
         self._flows: set[Flow] = set()
         self._swallowed: set[Flow] = set()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._carry, name="line", daemon=True)
+        self._thread = threading.Thread(target=self._carry, name="link", daemon=True)
         self._thread.start()
 
     def swallow(self) -> None:
@@ -120,10 +120,10 @@ class TwoHosts:
     What the thread starts, threads and processes, is on its host.
 
     Attributes:
-        line: Between the two.
+        link: The network between the two.
     """
 
-    line: Line
+    link: Link
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -136,8 +136,8 @@ class TwoHosts:
             self._near = near
             far, far_device = _host(stack, FAR)
             self._far = far
-            self.line = Line((near_device, far_device))
-            stack.callback(self.line.close)
+            self.link = Link((near_device, far_device))
+            stack.callback(self.link.close)
             self._stack = stack.pop_all()
         return self
 
@@ -184,7 +184,7 @@ def require_hosts() -> None:
 
 
 def _host(stack: ExitStack, address: str) -> tuple[int, int]:
-    """Create a host and move there; return its namespace and its end of the line."""
+    """Create a host and move there; return its namespace and its end of the link."""
     _check(_libc().unshare(_CLONE_NEWNET))
     namespace = _this_host(stack)
     device = os.open("/dev/net/tun", os.O_RDWR)

@@ -36,7 +36,7 @@ MANAGER = "tests.people:manager"
 STALL_S = 2.0
 SOON_S = 5.0  # after a deadline
 FAR_S = 0.15
-HALF_OPEN_S = 12.0  # until a line that swallows everything is left, more than once
+HALF_OPEN_S = 12.0  # until a connection that swallows everything is dropped, more than once
 FAR_CHUNKS = 25
 
 

@@ -21,7 +21,7 @@ from redis.client import Pipeline
 
 __all__ = ["PromptTransport"]
 
-_MOST_UNANSWERED: Final = 64  # then the oldest is waited for: a line that is gone is noticed
+_MOST_UNANSWERED: Final = 64  # then the oldest is waited for: a dead connection is noticed
 _base_transport: Any = Transport  # its stubs lack most of it
 _base_channel: Any = Channel
 _base_qos: Any = QoS

@@ -17,8 +17,8 @@ from redis.retry import Retry
 
 __all__ = [
     "CommandRetry",
-    "LinePool",
     "ScriptNotLoadedError",
+    "StorePool",
     "connection_class",
     "error_words",
     "is_denied",
@@ -33,11 +33,11 @@ _PIECE_BYTES: Final = 64 * 1024
 # --- connections ------------------------------------------------------------------------------
 
 
-class _Line:
+class _ProgressConnection:
     """A connection that waits for an answer as long as data moves.
 
     The library's timeout covers all of a command on its way out, and starts with its last
-    byte on the way in, though that may still be in this system's buffers: a slow line would
+    byte on the way in, though that may still be in this system's buffers: a slow connection would
     be left, and be asked for the same again.
     """
 
@@ -88,19 +88,19 @@ def _pieces(command: Any) -> Iterator[memoryview]:
             yield whole[start : start + _PIECE_BYTES]
 
 
-class _Tcp(_Line, redis.Connection):
+class _Tcp(_ProgressConnection, redis.Connection):
     pass
 
 
-class _Tls(_Line, redis.SSLConnection):
+class _Tls(_ProgressConnection, redis.SSLConnection):
     pass
 
 
-class _SocketFile(_Line, redis.UnixDomainSocketConnection):
+class _SocketFile(_ProgressConnection, redis.UnixDomainSocketConnection):
     pass
 
 
-class LinePool(redis.ConnectionPool):
+class StorePool(redis.ConnectionPool):
     """A pool of connections to a store, with a retry that covers connecting.
 
     The library looks at each one, and at a new one in its place if it is lost; it raises at once
@@ -123,13 +123,13 @@ def connection_class(url: str) -> type[redis.Connection]:
 
 
 def store_client(url: str, **options: Any) -> redis.Redis:
-    """Return a client whose connections are `LinePool`'s; closing it closes them.
+    """Return a client whose connections are `StorePool`'s; closing it closes them.
 
     Args:
         url: Where the store is.
         options: As of `redis.ConnectionPool.from_url`.
     """
-    pool = LinePool.from_url(url, connection_class=connection_class(url), **options)
+    pool = StorePool.from_url(url, connection_class=connection_class(url), **options)
     return redis.Redis.from_pool(pool)
 
 

@@ -10,7 +10,7 @@ from pyrmute_tasks.engine.chunks import Chunk
 from pyrmute_tasks.engine.pipeline import Window, run_ordered
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader, ThreadedReader, in_thread
 from tests.conftest import wait_until
-from tests.unit.test_flow import KEEP, ScriptedExecutor, make_chunk
+from tests.unit.test_pipeline import KEEP, ScriptedExecutor, make_chunk
 
 WHO: contextvars.ContextVar[str] = contextvars.ContextVar("WHO", default="nobody")
 

@@ -14,7 +14,7 @@ from redis.retry import Retry
 
 from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.distributed.connections import TCP_OPTIONS
-from pyrmute_tasks.distributed.internals.redis_client import LinePool, connection_class
+from pyrmute_tasks.distributed.internals.redis_client import StorePool, connection_class
 from pyrmute_tasks.distributed.redis_retry import TimedRetry
 from pyrmute_tasks.settings import Settings
 
@@ -44,7 +44,7 @@ def serving(
         server.listen()
         threading.Thread(target=accept, daemon=True).start()
         client = redis.Redis(
-            connection_pool=LinePool(
+            connection_pool=StorePool(
                 connection_class=connection_class("redis://"),
                 port=server.getsockname()[1],
                 socket_timeout=TIMEOUT_S,
