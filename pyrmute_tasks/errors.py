@@ -380,7 +380,7 @@ class JobLostError(JobError):
 
 
 class JobLogError(JobError):
-    """A job's log is damaged, or an entry contradicts what is settled."""
+    """A job's log is damaged, or an entry contradicts the settled ranges."""
 
 
 class JobFormatError(JobLogError):
@@ -392,7 +392,7 @@ class LeaseLostError(JobError):
 
 
 class JobChangedError(JobError):
-    """A job cannot go on with another source, other code or other options."""
+    """A job cannot resume with another source, other code or other options."""
 
 
 class JobExistsError(JobError):
@@ -404,7 +404,7 @@ class JobNotFoundError(JobError):
 
 
 class ProofError(JobError):
-    """A job's output does not cover its source, or differs from what was settled."""
+    """A job's output does not cover its source, or differs from the settled outputs."""
 
 
 class RemoteError(PyrmuteTasksError):

@@ -98,7 +98,7 @@ class RecordFailure:
 
     @property
     def type_name(self) -> str:
-        """Name of the exception's class; of what a step raised, not of the `MigrationError`."""
+        """Name of the exception's class; the step's exception, not the `MigrationError`."""
         return _type_name(_raised(self.error))
 
     @property

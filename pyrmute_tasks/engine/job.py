@@ -29,7 +29,7 @@ class Source(Protocol[In]):
 
     @property
     def kind(self) -> FrameKind:
-        """What the frames hold."""
+        """The kind of the frames' content."""
 
     def chunks(self) -> Iterator[Chunk[In]] | ConvertedReader[Chunk[In]]:
         """Return the chunks, reading no further than requested; called once."""

@@ -11,7 +11,7 @@ __all__ = ["JobSpec", "OnCodeMismatch"]
 
 
 class OnCodeMismatch(enum.StrEnum):
-    """What a worker does if its migrations differ from the producer's."""
+    """The action of a worker whose migrations differ from the producer's."""
 
     REJECT = "reject"  # decline, so that the chunk goes to another worker
     WARN = "warn"  # log it once a job and migrate
@@ -70,7 +70,7 @@ class JobSpec:
 
     @classmethod
     def from_wire(cls, data: bytes) -> "JobSpec":
-        """Read what `to_wire` wrote.
+        """Decode a spec from `to_wire`.
 
         Raises:
             FrameError: If it is something else.

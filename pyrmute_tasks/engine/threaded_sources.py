@@ -119,7 +119,7 @@ class ThreadedReader(Generic[Item]):
         return found
 
     def close(self) -> None:
-        """Let the thread close the iterator; waits a moment, but not for a source that blocks.
+        """Close the iterator in its thread; waits briefly, but not for a source that blocks.
 
         The pipeline closes it and so does the job's owner: only the first call waits.
         """

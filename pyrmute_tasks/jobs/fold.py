@@ -163,7 +163,7 @@ class Fold:
         other = file.add(new)
         if other is not None:
             settled = _named(Range(entry.file, other.start, other.end))
-            raise JobLogError(f"{_named(entry.range)} overlaps what is settled, {settled}")
+            raise JobLogError(f"{_named(entry.range)} overlaps a settled range, {settled}")
         self.ranges += 1
         self.records += entry.records
         self.outputs += entry.outputs

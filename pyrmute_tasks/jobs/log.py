@@ -114,8 +114,8 @@ class LogReader:
         found = format_of(line)
         if found > FORMAT:
             raise JobFormatError(
-                f"{self._name} has format {found}, and this version reads up to {FORMAT}: go on "
-                "with the version that wrote it, or with a newer one"
+                f"{self._name} has format {found}, and this version reads up to {FORMAT}: "
+                "use the version that wrote it, or a newer one"
             )
 
     def _count_torn(self) -> None:
@@ -125,7 +125,7 @@ class LogReader:
     def _damaged(self, why: str) -> JobLogError:
         return JobLogError(
             f"{self._name} is damaged at byte {self.end}: {why}. What it says of the job cannot "
-            "be trusted; restore the file, or begin the job again"
+            "be trusted; restore the file, or start the job again"
         )
 
     @property
@@ -199,8 +199,8 @@ def _opened(storage: Storage, epoch: int) -> Opened | None:
             return opened
     if storage.read(log_name(epoch), reader.end, _BLOCK_BYTES).count(b"\n") > 1:
         raise JobLogError(
-            f"{log_name(epoch)} is damaged at byte {reader.end}: what stands behind it cannot be "
-            "trusted; restore the file, or begin the job again"
+            f"{log_name(epoch)} is damaged at byte {reader.end}: the rest cannot be trusted; "
+            "restore the file, or start the job again"
         )
     return None
 

@@ -271,7 +271,7 @@ def _appear(temp: Path, target: Path, *, overwrite: bool) -> None:
     except FileNotFoundError:
         raise LeaseLostError(f"{temp} was removed: another process drives this job now") from None
     except FileExistsError:
-        raise ConfigurationError(f"cannot write {target}: it has appeared meanwhile") from None
+        raise ConfigurationError(f"cannot write {target}: another process has created it") from None
 
 
 def _appear_new(temp: Path, target: Path) -> None:

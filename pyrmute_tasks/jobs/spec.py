@@ -206,7 +206,7 @@ def check_same(spec: Spec, now: Spec, *, accept_code: bool = False) -> list[Diff
     refused = [each for each in found if not (accept_code and isinstance(each, CodeChanged))]
     if refused:
         told = "; ".join(printable(each) for each in refused)
-        raise JobChangedError(f"job {spec.job} cannot go on: {told}")
+        raise JobChangedError(f"job {spec.job} cannot resume: {told}")
     return found
 
 
@@ -254,8 +254,8 @@ def read_spec(storage: Storage) -> Spec:
         written = int(found.pop("format"))
         if written > FORMAT:
             raise JobFormatError(
-                f"{SPEC} has format {written}, and this version reads up to {FORMAT}: go on with "
-                "the version that wrote it, or with a newer one"
+                f"{SPEC} has format {written}, and this version reads up to {FORMAT}: use the "
+                "version that wrote it, or a newer one"
             )
         found["sources"] = tuple(SourceFile(**each) for each in found["sources"])
         found["only"] = tuple(Range(*each) for each in found["only"])
@@ -263,5 +263,5 @@ def read_spec(storage: Storage) -> Spec:
         return Spec(**{**found, "plan": (model, before, after)})
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise JobLogError(
-            f"{SPEC} is damaged ({type(error).__name__}): restore it, or begin the job again"
+            f"{SPEC} is damaged ({type(error).__name__}): restore it, or start the job again"
         ) from error

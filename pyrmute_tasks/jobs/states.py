@@ -100,7 +100,7 @@ def next_state(state: LoggedState, event: Event) -> LoggedState:
     """
     found = _NEXT[state].get(event)
     if found is None:
-        raise JobLogError(f"a job that is {state} cannot go on with: {event}")
+        raise JobLogError(f"a job that is {state} does not allow the event: {event}")
     return found
 
 

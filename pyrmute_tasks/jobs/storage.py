@@ -59,7 +59,7 @@ class Storage(Protocol):
         ...
 
     def sync(self, name: str, /) -> None:
-        """Make a file's readable content durable, whoever wrote it."""
+        """Make a file's readable content durable, even if another process wrote it."""
         ...
 
     def link(self, name: str, new: str, /) -> None:
@@ -193,7 +193,7 @@ class OpenFile:
             left = left[os.write(self._descriptor, left) :]
 
     def sync(self) -> None:
-        """Sync what was written."""
+        """Sync the written data."""
         os.fsync(self._descriptor)
 
     def close(self) -> None:

@@ -283,7 +283,7 @@ def _each_value(converter: Converter | None) -> Converter | None:
 
 
 def _each_item(converter: Converter, on_dict: Converter) -> Converter:
-    """Convert the items of a list or tuple; `on_dict` is what `converter` does with a dict."""
+    """Convert the items of a list or tuple; `on_dict` converts a dict as `converter` does."""
 
     def convert(value: Any) -> Any:
         if not isinstance(value, (list, tuple)):

@@ -289,11 +289,11 @@ def test_interrupted_commit_ends_the_writer(
 def test_entry_that_contradicts_leaves_the_log_as_it_was(storage: FolderStorage) -> None:
     lease = take_it(storage)
     settle(lease, settled(0, 5))
-    with pytest.raises(JobLogError, match="file 0, 4 to 6 overlaps what is settled"):
+    with pytest.raises(JobLogError, match="file 0, 4 to 6 overlaps a settled range"):
         lease.log.settle(settled(4, 6))
     with pytest.raises(JobLogError, match="3 records in, 2 out and 0 rejected"):
         lease.log.settle(Settled(0, 5, 6, 3, 2, 0, Piece("parts/p", 0, 1)))
-    with pytest.raises(JobLogError, match="a job that is running cannot go on with"):
+    with pytest.raises(JobLogError, match="a job that is running does not allow the event"):
         lease.log.log(Ended(JobResult.SUCCEEDED, 5, 5, 0))
     settle(lease, settled(5, 6))
     assert counted(storage) == [settled(0, 5), settled(5, 6)]
@@ -481,7 +481,9 @@ MOVES = {
 def test_every_state_and_event(state: LoggedState, event: Event) -> None:
     expected = MOVES.get((state, event))
     if expected is None:
-        with pytest.raises(JobLogError, match=f"a job that is {state} cannot go on with: {event}"):
+        with pytest.raises(
+            JobLogError, match=f"a job that is {state} does not allow the event: {event}"
+        ):
             next_state(state, event)
     else:
         assert next_state(state, event) is expected

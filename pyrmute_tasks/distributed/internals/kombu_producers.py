@@ -62,7 +62,7 @@ class OneAttemptMailbox(Mailbox):
         self._answer_s = answer_s
 
     def send_command(self, command: str, arguments: dict[str, Any]) -> None:
-        """Send a command to all workers; nobody replies."""
+        """Send a command to all workers, which do not reply."""
         self.abcast(command, arguments)
 
     @contextlib.contextmanager

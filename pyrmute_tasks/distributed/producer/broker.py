@@ -59,7 +59,7 @@ class Message:
 
 
 class Broker:
-    """Where tasks are published: Redis, Valkey or RabbitMQ through Celery's application.
+    """Publishes tasks to Redis, Valkey or RabbitMQ, through Celery's application.
 
     Args:
         app: The producer's application.

@@ -192,7 +192,7 @@ class Recovery:
     # --- what surveys tell --------------------------------------------------------------------
 
     def look(self, survey: Survey, asked_at: float) -> list[Outcome[Frame]]:
-        """Resend parts that nobody will settle, after the survey's outcomes have been settled.
+        """Resend parts that will not be settled, once the survey's outcomes have been settled.
 
         Args:
             survey: The survey's result.

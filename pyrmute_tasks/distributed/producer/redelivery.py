@@ -40,7 +40,7 @@ _LOST_CLAIMS: Final = 10  # connections that are cut come to that, and are no re
 
 
 class Loss(enum.Enum):
-    """Why nobody will settle a part."""
+    """The reason why a part will not be settled."""
 
     WORKER_GONE = "its worker disappeared"
     CLAIM_LOST = "it was begun again and again and came to nothing"
@@ -265,7 +265,7 @@ class Deliveries:
     # --- what is lost ---------------------------------------------------------------------
 
     def lost(self, now: float, seen: "FleetSnapshot") -> Iterable[tuple[Part, Loss]]:
-        """Return the parts that nobody will settle, and the reasons.
+        """Return the parts that will not be settled, and the reasons.
 
         Args:
             now: When `seen` was requested; parts sent since do not show in it.

@@ -182,12 +182,12 @@ class SessionExecutor:
 
     @property
     def slots(self) -> int:
-        """How many chunks the fleet runs at a time, as last seen."""
+        """Number of chunks the fleet runs at a time, as last seen."""
         return self._executor.slots
 
     @property
     def jobs(self) -> int:
-        """How many jobs share the fleet, this one included, as last seen."""
+        """Number of jobs that share the fleet, this one included, as last seen."""
         return self._executor.jobs
 
     def __enter__(self) -> Self:

@@ -18,7 +18,7 @@ __all__ = ["ChunkRequest", "register_task"]
 
 
 class ChunkRequest(WatchedRequest):
-    """A task as the worker's main process sees it: tells the collector if its child dies."""
+    """A task as the worker's main process sees it: notifies the collector if its child dies."""
 
     def note_crash(self, how: str) -> bool:
         """Notify the collector; False if the store cannot be reached."""

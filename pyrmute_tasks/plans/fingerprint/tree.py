@@ -84,7 +84,7 @@ class FingerprintTree:
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
-        """Read what `to_dict` wrote.
+        """Rebuild a tree from `to_dict`.
 
         Raises:
             FrameError: If it is something else.
@@ -107,7 +107,7 @@ class FingerprintTree:
 
     @classmethod
     def from_wire(cls, text: str) -> Self:
-        """Read what `to_wire` wrote. The text is not trusted.
+        """Decode a tree from `to_wire`. The text is not trusted.
 
         Raises:
             FrameError: If it is something else, or was too long to include the tree.
