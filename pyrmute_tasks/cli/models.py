@@ -50,7 +50,7 @@ class DelegatedCommand(click.Command):
     def _run(self, manager: str, options: tuple[str, ...]) -> None:
         with errors_printed(include_records=False):
             run = self._pyrmutes()
-            load_pyrmutes_manager(manager)  # pyrmute would tell its errors less well
+            load_pyrmutes_manager(manager)  # pyrmute would report its errors less well
         with tempfile.TemporaryDirectory() as folder:
             config = Path(folder) / "pyrmute.toml"
             name, loader = json.dumps(manager), json.dumps(_LOADER)

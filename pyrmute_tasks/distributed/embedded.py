@@ -50,7 +50,7 @@ _MALLOC: Final = (
 # Without -P a file `redis.py` in the current directory would be taken for the library.
 _DEATH_S: Final = 1.0  # a process that was killed may take a moment to be gone
 _COMMAND: Final = (sys.executable, "-P", "-m", "pyrmute_tasks")
-# What steers Celery in this process's environment is about somebody else's fleet.
+# Celery's variables in this process's environment are for other fleets.
 _NOT_INHERITED: Final = (ENV_PREFIX, "CELERY_", "REMAP_SIGTERM")
 
 

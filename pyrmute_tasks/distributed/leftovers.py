@@ -35,7 +35,7 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self.descriptor: int = os.open(folder / _OWNER, flags, 0o600)
-        # It tells nothing until it is locked, and what tells nothing is left alone.
+        # It is empty until it is locked, and empty ones are left alone.
         fcntl.flock(self.descriptor, fcntl.LOCK_EX)
         self._write({"system": _system(), **_process(os.getpid())})
 

@@ -130,7 +130,7 @@ class ShownState(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
-# Where what is wanted differs from what is observed; everything else is shown as observed.
+# Where a wish differs from the logged state; otherwise that state is shown.
 _DIFFERING: Final[Mapping[tuple[LoggedState, Wish], ShownState]] = MappingProxyType(
     {
         (LoggedState.QUEUED, Wish.PAUSE): ShownState.PAUSED,

@@ -162,7 +162,7 @@ def call(cwd: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_each_fault_is_found_at_its_step_and_nothing_else(folder: Path) -> None:
+def test_each_fault_is_found_at_its_step(folder: Path) -> None:
     result = call(folder, "--manager", "faults.py:manager", *HOP, "--json")
     assert result.returncode == 1, result.stderr
     report = json.loads(result.stdout)
@@ -245,7 +245,7 @@ def test_impossible_audit_exits_with_status_2(
     assert "rror: " in result.stderr
 
 
-def test_sample_of_which_no_record_comes_through_is_no_clean_one(folder: Path) -> None:
+def test_sample_with_only_failures_is_not_clean(folder: Path) -> None:
     hop = ("--model", "Document", "--from", "10.0.0", "--to", "10.0.0", "in.jsonl")
     result = call(folder, "--manager", "faults.py:manager", *hop)
     assert (result.returncode, result.stderr) == (2, "")
@@ -327,7 +327,7 @@ def test_step_that_ends_its_process_is_named(module: Path, end: str) -> None:
         run(spec)
 
 
-def test_audit_ends_when_its_time_is_up(module: Path) -> None:
+def test_audit_ends_at_its_time_limit(module: Path) -> None:
     spec = write(module, 'time.sleep(3600) if data["n"] == 1 else None; return data')
     before = set(descendants(os.getpid()))  # fleets of other tests
     with pytest.raises(JobError, match=r"longer than 4 s.* 1\.0\.0 → 2\.0\.0 of record 1"):
@@ -335,7 +335,7 @@ def test_audit_ends_when_its_time_is_up(module: Path) -> None:
     assert set(descendants(os.getpid())) <= before
 
 
-def test_script_that_is_not_guarded_says_so(module: Path) -> None:
+def test_unguarded_script_is_reported(module: Path) -> None:
     write(module, "return data")
     with module.open("a") as file:
         file.write("from pyrmute_tasks.audit import audit\n")

@@ -64,7 +64,7 @@ def test_all_examples_of_pyrmute_are_listed(sources: Path) -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_example_runs_alike(example: str, sources: Path, tmp_path: Path) -> None:
+def test_example_has_the_same_output(example: str, sources: Path, tmp_path: Path) -> None:
     code = (sources / "examples" / f"{example}.py").read_text()
     assert run(change_import(code), tmp_path / "ours") == run(code, tmp_path / "theirs")
 
@@ -137,7 +137,7 @@ def test_blocks_print_write_and_assign_the_same(
     assert set(different) == LISTED
 
 
-def test_blocks_that_fail_with_pyrmute_fail_alike(
+def test_blocks_failing_with_pyrmute_fail_equally(
     theirs: dict[str, Result], ours: dict[str, Result]
 ) -> None:
     failed = set(theirs) - succeeded(theirs)

@@ -171,7 +171,7 @@ def test_wheel_holds_the_package_and_nothing_else(newcomer: Newcomer) -> None:
     assert missing == []
 
 
-def test_commands_print_what_is_shown(newcomer: Newcomer) -> None:
+def test_commands_print_the_documented_output(newcomer: Newcomer) -> None:
     save_files(newcomer)
     ran = 0
     for body in blocks("console"):

@@ -413,7 +413,7 @@ def test_a_signal_that_was_ignored_stays_ignored(
 
 
 @pytest.mark.parametrize("existed", [True, False])
-def test_an_interrupt_behind_the_end_says_that_the_output_is_whole(
+def test_interrupt_after_the_end_reports_a_whole_output(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existed: bool, on_fleet: Options
 ) -> None:
     def interrupt(*_: object) -> None:

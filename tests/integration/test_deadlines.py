@@ -211,7 +211,7 @@ def test_workers_that_are_busy_with_other_jobs_are_waited_for() -> None:
             busy.join()
 
 
-def test_a_chunk_that_takes_longer_is_waited_for() -> None:
+def test_slow_chunk_is_waited_for() -> None:
     with private_fleet(MANAGER, stall_s=2.0) as fleet:
         fleet.start_worker()
         with Migrator(manager, settings=fleet.settings) as migrator:

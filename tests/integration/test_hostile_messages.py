@@ -326,7 +326,7 @@ def test_a_job_whose_spec_is_garbage_is_refused(target: Target, spec: bytes) -> 
 
 
 @pytest.mark.parametrize("part", ["job", "in", "claims", "done", "out"])
-def test_keys_of_another_type_are_told_once(target: Target, part: str) -> None:
+def test_keys_of_another_type_are_logged_once(target: Target, part: str) -> None:
     job = target.put_job(frame(LINE))
     target.fleet.store.delete(f"pt:{{{job}}}:{part}")
     target.fleet.store.set(f"pt:{{{job}}}:{part}", "no hash, no list")
@@ -573,7 +573,7 @@ def test_garbage_notices_are_ignored(target: Target, notices: tuple[bytes, ...])
     Victim(target).run(lambda store, job: store.rpush(f"{job}:done", *notices)).survived()
 
 
-def test_outcomes_of_nobodys_parts_are_ignored(target: Target) -> None:
+def test_outcomes_of_unknown_parts_are_ignored(target: Target) -> None:
     def put(store: Any, job: str) -> None:
         for field in (b"99", b"../x", b"\xff"):
             store.hset(f"{job}:out", field, b"garbage")

@@ -62,7 +62,7 @@ def test_a_record_whose_output_is_too_large_is_named(tmp_path: Path, place: int)
     assert (tmp_path / "out.jsonl.partial").read_text() == outputs(place)
 
 
-def test_an_error_that_is_too_large_to_travel_loses_its_text_only(tmp_path: Path) -> None:
+def test_too_large_error_loses_only_its_text(tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     rows = [seed(index) for index in range(10)]
     rows[7] = seed(7, 100_000, "!")

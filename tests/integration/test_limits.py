@@ -119,7 +119,7 @@ def children_of(fleet: EmbeddedFleet) -> list[list[int]]:
     return [descendants(pid) for pid in fleet.process_ids[1:]]
 
 
-def test_the_fleet_is_whole_afterwards(fleet: EmbeddedFleet) -> None:
+def test_fleet_is_healthy_afterwards(fleet: EmbeddedFleet) -> None:
     store = Store(fleet.settings)
     wait_until(lambda: len(store.workers()) == 2, "both workers beat")
     store.close()

@@ -135,7 +135,7 @@ def test_the_first_bad_record_is_raised_as_the_manager_raises_it(
     assert caught.value.__notes__ == [f"record {bad}"]
 
 
-def test_a_failing_source_fails_the_job_after_what_it_gave(people: Migrator) -> None:
+def test_error_of_a_source_comes_after_its_records(people: Migrator) -> None:
     def source() -> Iterator[Any]:
         yield from (person(index) for index in range(35))
         raise OSError("the cursor died")

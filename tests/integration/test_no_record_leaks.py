@@ -67,7 +67,7 @@ def spills(data: bytes, depth: int = 4) -> bool:
 
 
 @pytest.mark.parametrize("before", range(4))
-def test_the_search_finds_what_is_encoded(before: int) -> None:
+def test_search_finds_encoded_values(before: int) -> None:
     text = b"x" * before + MARKER.encode() + b" and more"
     once = base64.b64encode(text)
     envelope = json.dumps({"body": base64.b64encode(b'{"a": "%s"}' % once).decode()}).encode()

@@ -130,7 +130,7 @@ class Interrupted(ThreadedSurveyor):
         raise KeyboardInterrupt
 
 
-def test_a_job_that_is_interrupted_while_it_begins_leaves_nothing() -> None:
+def test_interrupted_start_of_a_job_leaves_nothing() -> None:
     with (
         EmbeddedFleet("tests.people:manager", 0, Settings()) as fleet,
         create_app(fleet.settings) as app,
@@ -149,7 +149,7 @@ def test_a_job_that_is_interrupted_while_it_begins_leaves_nothing() -> None:
         store.close()
 
 
-def test_a_job_that_is_whole_does_not_fail_since_the_embedded_server_ends_then() -> None:
+def test_complete_job_survives_the_end_of_its_server() -> None:
     with (
         EmbeddedFleet("tests.people:manager", 0, Settings()) as fleet,
         create_app(fleet.settings) as app,

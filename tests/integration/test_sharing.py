@@ -88,7 +88,7 @@ def begun_before_a_small_job_ends(fleet: Fleet, chunk_s: float, log: Path) -> in
         pytest.param(1, 0.05, 1.5 * LARGE_JOBS / 2, id="ten-times-as-many-jobs-as-slots"),
     ],
 )
-def test_a_small_job_does_not_wait_behind_a_window_of_each_large_one(
+def test_small_job_does_not_wait_behind_large_jobs(
     fleet: Fleet,
     tmp_path: Path,
     slots_a_worker: int,

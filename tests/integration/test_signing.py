@@ -222,7 +222,7 @@ def test_repeated_signed_crash_notice_counts_once(target: Target) -> None:
     is_whole(Victim(target).run(put))
 
 
-def test_a_forged_claim_takes_no_part(target: Target) -> None:
+def test_forged_claim_is_ignored(target: Target) -> None:
     def put(store: Any, job: str) -> None:
         claimant = f"{id_of(job)}-3-1 gone@host:1-c0de".encode()
         forged = (claimant, theirs.seal(Sealed.CLAIM, id_of(job), "3", claimant))

@@ -160,7 +160,7 @@ def test_flower_wants_its_password(fleet: Fleet, path: str, login: tuple[str, st
     assert fleet.flower.get(path, login)[0] == 401
 
 
-def test_flower_serves_those_who_know_it(fleet: Fleet) -> None:
+def test_flower_accepts_its_credentials(fleet: Fleet) -> None:
     assert fleet.flower.get("/tasks", FLOWER_LOGIN)[0] == 200
     assert fleet.flower.get("/healthcheck", None) == (200, "OK")
 

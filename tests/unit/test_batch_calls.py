@@ -95,7 +95,7 @@ def test_any_object_with_a_managers_methods_is_accepted() -> None:
 
 
 @pytest.mark.parametrize("options", PARALLEL)
-def test_observers_are_told_of_all_records_and_the_end(options: dict[str, Any]) -> None:
+def test_observers_get_all_records_and_the_end(options: dict[str, Any]) -> None:
     events: list[Event] = []
     manager.migrate_batch_data(map(person, range(500)), *HOP, observers=[events.append], **options)
     report = ended(events)

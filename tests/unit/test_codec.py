@@ -170,7 +170,7 @@ def test_foreign_bytes_are_refused_as_values_and_as_frames(data: bytes) -> None:
 
 @given(st.binary(), st.sampled_from(Compression), st.integers(0, 2**32 - 1))
 @settings(deadline=None)
-def test_a_frame_comes_back_whole(payload: bytes, how: Compression, count: int) -> None:
+def test_frame_round_trips(payload: bytes, how: Compression, count: int) -> None:
     frame = decode_frame(encode_frame(FrameKind.LINES, count, payload, how))
     assert (frame.kind, frame.count, bytes(frame.payload)) == (FrameKind.LINES, count, payload)
 

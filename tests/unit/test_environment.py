@@ -29,7 +29,7 @@ def test_no_settings_are_seen() -> None:
     assert not STEERING.keys() & os.environ.keys()
 
 
-def test_settings_of_the_one_who_runs_the_tests_are_stripped() -> None:
+def test_settings_of_the_environment_are_stripped() -> None:
     this = f"{ROOT / 'tests/unit/test_environment.py'}::{test_no_settings_are_seen.__name__}"
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", this],

@@ -248,7 +248,7 @@ def test_a_step_leaves_its_input_alone() -> None:
     assert third is not second
 
 
-def test_stored_json_of_the_second_version_migrates_alike(sample: list[dict[str, Any]]) -> None:
+def test_stored_json_of_the_second_version_migrates_equally(sample: list[dict[str, Any]]) -> None:
     manager = flights.manager
     for row in sample[::50]:
         stored = manager.migrate(row, "Flight", "1.0.0", "2.0.0").model_dump_json()

@@ -177,7 +177,7 @@ def test_defaults_are_copied_if_pydantic_copies_them(both: Both) -> None:
     assert first["fixed"] is second["fixed"]
 
 
-def test_a_default_made_from_validated_data_is_left_to_validating(both: Both) -> None:
+def test_default_from_validated_data_is_left_to_validation(both: Both) -> None:
     class User1(BaseModel):
         name: str
 
@@ -482,7 +482,7 @@ def test_a_new_discriminator_tells_old_members_apart(both: Both) -> None:
         both.migrate_data({"pet": {"kind": kind, "Kind": kind}}, "Owner")
 
 
-def test_an_old_value_beside_new_ones_is_recognised(cities: Both) -> None:
+def test_old_value_beside_new_ones_is_recognised(cities: Both) -> None:
     class Strict1(BaseModel):
         a: int
 

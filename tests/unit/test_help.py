@@ -80,7 +80,7 @@ def test_help_names_arguments_and_results(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_help_of_a_class_names_what_it_is_made_of(name: str) -> None:
+def test_help_of_a_class_names_its_fields(name: str) -> None:
     kind = getattr(pyrmute_tasks, name)
     doc = inspect.getdoc(kind) or ""
     assert kind.__doc__, "it has no text of its own"

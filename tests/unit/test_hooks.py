@@ -118,7 +118,7 @@ def test_hook_counts_stop_at_the_first_failure(way: str, metrics: MetricsHook) -
     assert metrics.success_rate == pytest.approx(59 / 60)
 
 
-def test_streaming_counts_what_was_asked_for(metrics: MetricsHook) -> None:
+def test_streaming_counts_requested_records(metrics: MetricsHook) -> None:
     stream = manager.migrate_batch_streaming(
         (person(index) for index in range(100)), *HOP, chunk_size=10
     )

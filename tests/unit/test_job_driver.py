@@ -55,7 +55,7 @@ def ended_process() -> dict[str, str | int]:
     return found
 
 
-def test_job_that_nobody_drives_is_free(watched: Watched) -> None:
+def test_job_without_a_driver_is_free(watched: Watched) -> None:
     assert watched.why_not() == ""
     lease = take(watched.storage, ELSEWHERE, "code")
     lease.let_go("paused")

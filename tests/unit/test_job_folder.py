@@ -72,7 +72,7 @@ def settled(start: int, end: int, put: str | None, rejects: str | None = None) -
 # --- spec -----------------------------------------------------------------------------------
 
 
-def test_spec_comes_back(tmp_path: Path) -> None:
+def test_spec_of_a_job_round_trips(tmp_path: Path) -> None:
     storage = FolderStorage(tmp_path)
     spec = replace(spec_of(tmp_path), only=(Range(0, 2, 4),), parent="p")
     write_spec(storage, spec)
@@ -151,7 +151,7 @@ def test_spec_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 # --- want -----------------------------------------------------------------------------------
 
 
-def test_want_comes_back(tmp_path: Path) -> None:
+def test_want_round_trips(tmp_path: Path) -> None:
     storage = FolderStorage(tmp_path)
     want = Want(Wish.PAUSE, 1000.0, 4, "0.1%", "ada@host", "release freeze", 12.5)
     assert read_want(storage, Want()) == FoundWant(Want())
@@ -247,7 +247,7 @@ def end(folder: JobFolder, result: JobResult) -> None:
     lease.log.commit()
 
 
-def test_end_is_told_by_the_last_line(tmp_path: Path) -> None:
+def test_end_is_read_from_the_last_line(tmp_path: Path) -> None:
     folder = JobFolder.create(tmp_path / "job", spec_of(tmp_path))
     assert folder.end() is None
     lease = folder.take({"host": "h"}, "code")
@@ -275,7 +275,7 @@ def test_failed_job_is_taken_up_again(tmp_path: Path) -> None:
     assert folder.end() is None
 
 
-def test_orphans_are_what_no_entry_will_name(tmp_path: Path) -> None:
+def test_orphans_are_files_without_an_entry(tmp_path: Path) -> None:
     folder = JobFolder.create(tmp_path / "job", spec_of(tmp_path))
     first = folder.take({}, "code")
     names = {

@@ -81,7 +81,7 @@ def counted(storage: FolderStorage) -> list[Entry]:
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda each: type(each).__name__)
-def test_entry_comes_back(entry: Entry) -> None:
+def test_entry_round_trips(entry: Entry) -> None:
     line = encode(entry, 12.3456, 7, 1000)
     assert line.count(b"\n") == 1
     assert json.loads(line)["at"] == 12.346
@@ -242,7 +242,7 @@ def test_entries_are_committed_once_a_second(storage: FolderStorage) -> None:
     assert lease.log.commit_if_due() == []
 
 
-def test_stream_is_named_by_where_it_is(storage: FolderStorage) -> None:
+def test_stream_is_named_by_its_place(storage: FolderStorage) -> None:
     lease = take_it(storage)
     pieces = [lease.log.put(b"abc"), lease.log.put(memoryview(b"de")), lease.log.put_rejects(b"r")]
     assert pieces == [Piece("stream.1", 0, 3), Piece("stream.1", 3, 2), Piece("rejects.1", 0, 1)]
@@ -381,7 +381,7 @@ def test_holder_is_named(storage: FolderStorage) -> None:
 
 
 @given(st.data())
-def test_fold_is_what_was_settled(data: st.DataObject) -> None:
+def test_fold_equals_the_settled_ranges(data: st.DataObject) -> None:
     size = data.draw(st.integers(1, 40))
     cuts = sorted({0, size, *data.draw(st.sets(st.integers(0, size), max_size=12))})
     pieces = [

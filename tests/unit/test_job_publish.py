@@ -139,7 +139,7 @@ def test_ranges_beyond_the_source_are_no_proof(folder: JobFolder) -> None:
     lease.log.close()
 
 
-def test_retry_takes_the_place_of_what_was_rejected(
+def test_retried_ranges_replace_rejected_ones(
     folder: JobFolder, target: Path, tmp_path: Path
 ) -> None:
     lease = take(folder)
@@ -297,7 +297,7 @@ def test_publishing_that_is_cut_off_is_taken_up(
     assert folder.view().state is LoggedState.SUCCEEDED
 
 
-def test_name_without_its_temporary_file_is_taken_up(
+def test_publishing_resumes_after_the_rename(
     folder: JobFolder, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = do_all(folder)

@@ -449,7 +449,7 @@ def test_a_lock_from_the_future_holds_a_minute_and_no_longer(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"token": 1}', "x" * 10_000])
-def test_a_lock_that_cannot_be_read_holds_for_a_while(tmp_path: Path, content: str) -> None:
+def test_unreadable_lock_holds_for_a_while(tmp_path: Path, content: str) -> None:
     path = tmp_path / "out.jsonl"
     lock = path.with_name(".out.jsonl.lock")
     lock.write_text(content)

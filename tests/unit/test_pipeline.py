@@ -389,7 +389,7 @@ def test_ready_outcome_does_not_wait_for_a_slow_source() -> None:
     assert len(read) == 3
 
 
-def test_a_chunk_larger_than_the_window_passes_alone() -> None:
+def test_chunk_larger_than_the_window_is_sent_alone() -> None:
     chunks = (make_chunk(index, size_bytes=100) for index in range(3))
     assert run_all(chunks, Window(8, size_bytes=10)) == list(range(9))
 

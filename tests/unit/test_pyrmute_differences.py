@@ -202,7 +202,7 @@ def test_a_nested_root_model_is_migrated(both: Both) -> None:
     assert ours == [NEW]
 
 
-def test_steps_of_a_nested_root_model_see_what_steps_of_a_record_see(both: Both) -> None:
+def test_nested_root_steps_get_the_input_of_record_steps(both: Both) -> None:
     both.model("ByCode", "1.0.0")(ByCode1)
     both.model("ByCode", "2.0.0", backward_compatible=True)(ByCode2)
     holder(both, ByCode1, ByCode2)
@@ -661,7 +661,7 @@ def test_all_nested_models_are_listed(both: Both) -> None:
     assert [info.name for info in ours] == ["Cat", "Dog", "City"]
 
 
-def test_a_validator_may_make_a_list_of_one(both: Both) -> None:
+def test_lone_dict_reaches_a_validator_that_wraps_it(both: Both) -> None:
     """Not a difference: pyrmute's rule for a lone dict is kept, since validators use it."""
     wrap = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
     holder(both, City1, Annotated[list[City2], wrap])

@@ -117,7 +117,7 @@ BECOMES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_record_becomes_what_the_table_says(name: str) -> None:
+def test_record_becomes_the_documented_dict(name: str) -> None:
     make, becomes = KINDS[name]
     record = make()
     found = as_record(record)

@@ -76,7 +76,7 @@ def test_quoted_command_is_not_taken_for_a_refusal() -> None:
     assert "record" not in trouble_of(error)
 
 
-def test_a_refusal_is_tried_again_over_a_new_connection_until_it_passes() -> None:
+def test_temporary_refusal_is_retried_over_a_new_connection() -> None:
     answers = [error_of(REPLIES["READONLY"]), in_pipeline(REPLIES["BUSY"], "HSET a b c"), None]
     closed: list[object] = []
 
@@ -127,7 +127,7 @@ def test_nothing_is_tried_again_after_giving_up() -> None:
     assert time.monotonic() - began < 2.0
 
 
-def test_only_where_nothing_listens_a_connection_is_refused() -> None:
+def test_connection_is_refused_only_where_nothing_listens() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # and does not listen
         with pytest.raises(redis.ConnectionError) as caught:

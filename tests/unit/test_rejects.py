@@ -104,7 +104,7 @@ def rows_of(tmp_path: Path, *kinds: str, with_records: bool = False) -> list[dic
     return as_rows(rejects_of(path, with_text=with_records), with_records=with_records)
 
 
-def test_row_says_what_failed_and_quotes_nothing(tmp_path: Path) -> None:
+def test_reject_row_describes_the_failure_without_the_record(tmp_path: Path) -> None:
     step, invalid_row, text = rows_of(tmp_path, "good", "step", "invalid", "text")
     assert list(step) == [
         *("index", "file", "line", "offset", "length", "digest"),

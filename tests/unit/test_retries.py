@@ -102,7 +102,7 @@ def test_circular_causes_are_examined_once() -> None:
         assert len(calls) == tries
 
 
-def test_waits_double_up_to_the_limit_with_a_random_part_off() -> None:
+def test_waits_double_up_to_the_limit_with_jitter() -> None:
     many = Retry(on=(ConnectionError,), attempts=6, first_wait_s=1.0, max_wait_s=3.0)
     for _ in range(50):
         service = Service([ConnectionError() for _ in range(5)])

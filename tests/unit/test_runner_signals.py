@@ -28,7 +28,7 @@ def ended() -> Iterator[list[int]]:
         signal.signal(number, handler)
 
 
-def test_handlers_that_a_step_installs_last_for_its_chunk_only(ended: list[int]) -> None:
+def test_signal_handlers_of_a_step_are_removed_after_its_chunk(ended: list[int]) -> None:
     source = RunnerSource(manager, Settings())
     runner = source()
     for number in (*SIGNALS, signal.SIGUSR1):

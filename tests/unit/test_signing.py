@@ -28,7 +28,7 @@ places = st.tuples(st.sampled_from(Sealed), texts, texts, st.binary(max_size=20)
 
 
 @given(places, places)
-def test_a_signature_fits_one_place_only(
+def test_signature_is_valid_for_one_place_only(
     one: tuple[Sealed, str, str, bytes], other: tuple[Sealed, str, str, bytes]
 ) -> None:
     signature = signer.sign(*one)

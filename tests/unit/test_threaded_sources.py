@@ -88,7 +88,7 @@ def test_nothing_is_read_beyond_the_window() -> None:
 
 
 @pytest.mark.parametrize("error", [OSError("broke"), KeyboardInterrupt(), GeneratorExit()])
-def test_the_error_of_a_source_is_raised_behind_what_it_gave(error: BaseException) -> None:
+def test_source_error_is_raised_after_its_records(error: BaseException) -> None:
     source = Source(free=1000, error=error, end=5)
     outcomes = run_ordered(reader_of(source), ScriptedExecutor(), lambda: Window(2), sink=KEEP)
     got = []

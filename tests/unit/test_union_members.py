@@ -335,7 +335,7 @@ def test_a_root_model_of_a_union_is_validated_with_its_own_configuration() -> No
     assert migrated(manager, {"legs": 4}) == {"legs": 4, "mark": "dog"}
 
 
-def test_a_model_with_private_attributes_is_a_member_as_any() -> None:
+def test_model_with_private_attributes_is_a_union_member() -> None:
     class Private(BaseModel):
         lives: int
         _seen: list[int] = PrivateAttr(default_factory=list)

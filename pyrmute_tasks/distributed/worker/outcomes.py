@@ -113,7 +113,7 @@ def encode_safely(outcome: Outcome[bytes]) -> bytes:
     except Exception:
         if not outcome.failures:
             raise
-        # A step's exception is somebody's code, and may not even let itself be looked at.
+        # A step's exception is the user's code, and may raise even when inspected.
         failures = tuple(map(_stood_in_for, outcome.failures))
         return encode_outcome(replace(outcome, failures=failures))
 
