@@ -98,7 +98,7 @@ class RecordFailure:
 
     @property
     def type_name(self) -> str:
-        """Name of the exception's class; the step's exception, not the `MigrationError`."""
+        """Name of the exception's class; of what a step raised, not of the `MigrationError`."""
         return _type_name(_raised(self.error))
 
     @property
@@ -232,7 +232,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def _raised(error: BaseException) -> BaseException:
-    """Return the exception that a step raised, from an error that names the step."""
+    """Return what a step raised, of an error that says which step did."""
     is_step = isinstance(error, MigrationError) and error.__cause__ is not None
     return error.__cause__ or error if is_step else error
 

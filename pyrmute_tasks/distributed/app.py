@@ -19,7 +19,7 @@ class FleetApp(IsolatedCelery):
     """A Celery application configured by its `Settings` alone.
 
     Args:
-        settings: The broker's URL, and its timeouts.
+        settings: Where the broker is, and what to expect of it.
 
     Attributes:
         profile: The properties of that kind of broker.

@@ -212,7 +212,7 @@ class OutputFile:
             raise
 
     def _take_after(self, descriptor: int, found: os.stat_result) -> None:
-        """Give the partial file the mode and the owner of the file it will replace."""
+        """Give the partial file the mode and the owner of the file that it will replace."""
         mine = os.fstat(descriptor)
         if (mine.st_uid, mine.st_gid) != (found.st_uid, found.st_gid):
             try:
@@ -332,7 +332,7 @@ Output: TypeAlias = OutputFile | OutputStream | OpenOutput
 
 
 def _cut_to_whole_lines(descriptor: int) -> None:
-    """Truncate after the last newline: a full disk may have taken half a line."""
+    """Remove what stands behind the last newline: a disk that is full takes half a line."""
     end = os.fstat(descriptor).st_size
     newline = -1
     while end and newline < 0:

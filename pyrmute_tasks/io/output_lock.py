@@ -319,7 +319,7 @@ class OutputLock:
 
 
 def _stem(name: str) -> str:
-    """Return the common prefix of all files beside an output."""
+    """Return how the names of all files beside an output begin."""
     raw = os.fsencode(name)
     if len(raw) <= _LONGEST_NAME_BYTES:
         return name

@@ -180,7 +180,7 @@ class RangeSink:
         self._name = ""
 
     def receive(self, chunk: Chunk[Any], outcome: Outcome[Frame], /) -> Outcome[Sequence[Piece]]:
-        """Add to failures the places of their records in the source."""
+        """Tell failures where their records stand in the source."""
         self._hooks.merge(outcome.counts)
         assert chunk.origin is not None
         if chunk.origin.path != self._name:

@@ -189,7 +189,7 @@ class JobFolder:
                 yield name
 
     def discard(self) -> None:
-        """Remove the job and all its files; it stops being a job in the first step."""
+        """Remove the job and all its files; from its first moment on it is no job any more."""
         gone = self.path.with_name(f".{secrets.token_hex(_TOKEN_BYTES)}.gone")
         self.path.rename(gone)
         FolderStorage(self.path.parent).sync_folder()

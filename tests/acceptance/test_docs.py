@@ -37,7 +37,7 @@ def commands(page: Path) -> list[list[str]]:
 
 
 def pages(language: str) -> list[Path]:
-    """The pages with console blocks, except the README, which needs no checkout."""
+    """The pages with such blocks, without the README, which is for those without a checkout."""
     return [page for page in PAGES if page.name != "README.md" and blocks(page, language)]
 
 

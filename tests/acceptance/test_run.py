@@ -320,7 +320,7 @@ def test_a_run_without_bad_records_has_an_empty_file_of_rejects(
         (("--on-error", "skip", "--rejects", "in.jsonl"), "it is the same file"),
     ],
 )
-def test_contradicting_reject_options_are_refused(
+def test_options_for_rejects_that_make_no_sense(
     tmp_path: Path, source: Path, options: tuple[str, ...], message: str
 ) -> None:
     result = call(

@@ -113,7 +113,7 @@ def frame(  # the header as `codec` documents it, so that each field can lie
 
 
 def compressed(size_bytes: int, byte: bytes = b"\0") -> bytes:
-    """Return a zstd frame that expands to that many of a byte, built without holding them."""
+    """Return a zstd frame that expands to that many of a byte, made without holding them."""
     compressor = zstandard.ZstdCompressor(level=1).compressobj()
     block = byte * MIB
     parts = [compressor.compress(block) for _ in range(size_bytes // MIB)]

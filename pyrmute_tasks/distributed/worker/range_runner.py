@@ -185,7 +185,7 @@ class _Work:
         )
 
     def run(self, file: BufferedReader) -> None:
-        """Run the range, up to the first failure."""
+        """Run it, up to the first failure."""
         wanted = self.wanted
         size, longest = wanted.source.size_bytes, wanted.max_line_bytes
         for block in read_lines(file, wanted.start, wanted.stop, size, longest):

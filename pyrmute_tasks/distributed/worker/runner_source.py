@@ -29,7 +29,7 @@ class RunnerSource:
 
     Args:
         manager: The manager, loaded once in the main process and shared by forking.
-        settings: The store's URL, and a chunk's limits.
+        settings: Where the store is, and what a chunk may use.
     """
 
     def __init__(self, manager: FleetManager, settings: Settings) -> None:

