@@ -302,7 +302,7 @@ def _alarm(directory: Path) -> Iterator[None]:
     def interrupt(*_: object) -> None:
         with (directory / "hang.txt").open("w") as file:
             faulthandler.dump_traceback(file)
-        raise HangError(f"nothing came of it in {HANG_S:.0f} s")
+        raise HangError(f"no result after {HANG_S:.0f} s")
 
     signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, HANG_S)

@@ -34,7 +34,7 @@ _MOST_PROVEN: Final = 64
 
 
 class UnreachableError(Exception):
-    """A range that this worker cannot read or write, and another one may.
+    """A range is out of this worker's reach; another worker may be able to run it.
 
     Args:
         reason: What is wrong.
