@@ -49,7 +49,7 @@ def fail(error: BaseException, include_records: bool) -> NoReturn:
 
 
 def tell(text: str) -> None:
-    """Write to stderr; if that is full or gone, nobody can be told, and the work goes on."""
+    """Write to stderr; ignores a stderr that is full or closed."""
     with contextlib.suppress(OSError):
         click.echo(text, err=True)
 

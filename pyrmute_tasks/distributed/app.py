@@ -17,14 +17,14 @@ TASK_NAME: Final = "pyrmute_tasks.migrate_chunk"
 
 
 class FleetApp(IsolatedCelery):
-    """An application that nothing but its `Settings` steers.
+    """A Celery application configured by its `Settings` alone.
 
     Args:
         settings: Where the broker is, and what to expect of it.
         is_worker: Whether it is a worker's, which sets the process up.
 
     Attributes:
-        profile: What is particular to that broker.
+        profile: The properties of that kind of broker.
         outage_s: How long the broker may be out of reach.
 
     Raises:

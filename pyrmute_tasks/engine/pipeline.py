@@ -1,3 +1,4 @@
+# Above 400 lines: the rules of a job's flow, which are read together.
 """The pipeline: chunks run in any order and are delivered in theirs, within a window.
 
 `run_ordered` alone knows about the window, the reorder buffer, failing fast and cancelling. It

@@ -120,7 +120,7 @@ RUNNERS: dict[tuple[str, ...], Callable[[list[str], Path, EmbeddedFleet], None]]
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[EmbeddedFleet]:
-    """Where the documented workers may come and go; it needs none of its own."""
+    """The shared fleet of the documented commands."""
     with EmbeddedFleet(f"{ROOT}/examples/flights.py:manager", 0, Settings()) as fleet:
         yield fleet
 
@@ -134,6 +134,6 @@ def test_commands_work(page: Path, tmp_path: Path, fleet: EmbeddedFleet) -> None
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/**/*.md")))
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     for target in LINK.findall(page.read_text()):
         assert (page.parent / target).exists(), f"{page}: {target}"

@@ -1,4 +1,4 @@
-"""A user's module: every kind of call, with the types that a user relies on."""
+"""A user's module: every kind of call, with the types a user relies on."""
 
 import io
 from collections.abc import AsyncIterator, Iterable, Mapping

@@ -65,7 +65,7 @@ class Valkey:
         return f"unix://{self._data / 'valkey.sock'}"
 
     def client(self) -> redis.Redis:
-        """Return a client that is patient with a server that is being restarted."""
+        """Return a client that waits for a server that is being restarted."""
         patience = Retry(ConstantBackoff(0.1), 300)
         return redis.Redis.from_url(self.url, retry=patience)
 
@@ -102,7 +102,7 @@ class Valkey:
 
     @contextmanager
     def killing_connections(self, every_s: float) -> Iterator[Callable[[], int]]:
-        """Kill all connections again and again; yields what says how many it were."""
+        """Kill all connections again and again; yields a function that returns their number."""
         stop, killed = threading.Event(), [0]
 
         def kill() -> None:
@@ -119,7 +119,7 @@ class Valkey:
             thread.join()
 
     def lose_power(self, down_s: float) -> None:
-        """Kill it as the end of its host does: what it wrote in its last second is lost."""
+        """Kill it as on a host that fails: writes of its last second are lost."""
         with self._lock:
             sizes = {path: path.stat().st_size for path in self._data.rglob("*.incr.aof")}
             time.sleep(1.0)

@@ -1,4 +1,4 @@
-"""Crafting what somebody with access to a broker or store could put there."""
+"""Crafted messages, as anybody with access to a broker or store could write them."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ _NO_EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord":
 
 
 class PickleBomb:
-    """Unpickling it creates a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -36,7 +36,7 @@ class PickleBomb:
 
 
 class Envelope:
-    """A message as kombu writes it to Redis, of which every part can be changed."""
+    """A message as kombu writes it to Redis, with every part changeable."""
 
     def __init__(
         self,

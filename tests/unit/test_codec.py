@@ -69,7 +69,7 @@ VALUES = st.recursive(
 
 
 def exact(value: Any) -> Any:
-    """A value with its types, so that 1, 1.0 and True, or a tuple and a list, differ."""
+    """Return a value with its types, so that 1, 1.0 and True, or a tuple and a list, differ."""
     if isinstance(value, dict):
         return (dict, [(exact(key), exact(item)) for key, item in value.items()])
     if isinstance(value, (set, frozenset)):
@@ -170,7 +170,7 @@ def test_foreign_bytes_are_refused_as_values_and_as_frames(data: bytes) -> None:
 
 @given(st.binary(), st.sampled_from(Compression), st.integers(0, 2**32 - 1))
 @settings(deadline=None)
-def test_a_frame_comes_back_whole(payload: bytes, how: Compression, count: int) -> None:
+def test_frame_round_trips(payload: bytes, how: Compression, count: int) -> None:
     frame = decode_frame(encode_frame(FrameKind.LINES, count, payload, how))
     assert (frame.kind, frame.count, bytes(frame.payload)) == (FrameKind.LINES, count, payload)
 
@@ -226,7 +226,7 @@ def decode_payload(frame: bytes) -> bytes:
 
 
 def nested_in_extensions(levels: int, arrays: int) -> bytes:
-    """Tuples in lists in tuples, as no packer of ours would nest them."""
+    """Return tuples in lists in tuples, as no packer of ours nests them."""
     data = b"\x90"
     for _ in range(levels):
         data = b"\x91" * arrays + b"\xc9" + len(data).to_bytes(4, "big") + b"\x06" + data
@@ -270,7 +270,7 @@ def has_surrogates(value: object) -> bool:
 
 
 def depth_of(value: object) -> int:
-    """How deep arrays and maps nest in the payload itself; empty ones do not count."""
+    """Return how deep arrays and maps nest in the payload itself; empty ones do not count."""
     if isinstance(value, list) and value:
         return 1 + max(map(depth_of, value))
     if isinstance(value, dict) and value:

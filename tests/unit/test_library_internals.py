@@ -1,4 +1,4 @@
-"""What libraries do not document and we rely on still holds, and the list of it is complete."""
+"""Every undocumented behaviour we rely on still holds, and their table is complete."""
 
 import re
 import tomllib
@@ -206,7 +206,7 @@ def test_import_of_a_library_is_found(text: str, name: str) -> None:
     assert name in {found for found, _ in imported_names(text, LIBRARIES)}
 
 
-def test_own_attributes_and_names_are_no_uses() -> None:
+def test_own_attributes_are_not_uses_of_internals() -> None:
     names = undocumented_names(LIBRARIES)
     assert not list(uses_of("self._queue = queue\nsettings.queue", names))
 

@@ -1,4 +1,4 @@
-"""Signals that reach a worker's child, and steps that want them for themselves."""
+"""Signals to a worker's child, and steps with handlers of their own."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 @pytest.fixture
 def ended() -> Iterator[list[int]]:
-    """Handlers as the pool has them in its children; tells which were called."""
+    """Handlers like the pool's in its children; records which were called."""
     called: list[int] = []
     numbers = (*SIGNALS, signal.SIGUSR1)
     before = [signal.getsignal(number) for number in numbers]

@@ -1,4 +1,4 @@
-"""The Celery task, and what the worker's main process does when its child dies."""
+"""The Celery task, and the main process's reaction when its child dies."""
 
 import logging
 from collections.abc import Callable
@@ -19,10 +19,10 @@ __all__ = ["ChunkRequest", "register_task"]
 
 
 class ChunkRequest(WatchedRequest):
-    """A task as the worker's main process sees it: tells the collector if its child dies."""
+    """A task as the worker's main process sees it: notifies the collector if its child dies."""
 
     def note_crash(self, how: str) -> bool:
-        """Tell the collector; False if the store cannot be reached."""
+        """Notify the collector; False if the store cannot be reached."""
         try:
             asked = TaskArguments.parse(self.arguments)
             task: Any = self.task
@@ -30,8 +30,8 @@ class ChunkRequest(WatchedRequest):
         except (redis.RedisError, TypeError, ValueError) as error:
             log(
                 logging.ERROR,
-                "death_untold",
-                "could not tell of a death",
+                "crash_not_reported",
+                "a child's crash could not be reported",
                 error=type(error).__name__,
             )
             return False

@@ -1,4 +1,4 @@
-"""What Celery's application does not document, and producers and workers rely on."""
+"""Undocumented behaviour of Celery's application that producers and workers rely on."""
 
 from typing import Any, Final
 

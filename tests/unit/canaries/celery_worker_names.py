@@ -1,4 +1,4 @@
-"""What Celery's worker does not document, and its heartbeat and chunk runner rely on."""
+"""Undocumented behaviour of Celery's worker that its heartbeat and chunk runner rely on."""
 
 import inspect
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""Runs a Celery worker without a server and prints what it did, as JSON.
+"""Runs a Celery worker without a server and prints its observations, as JSON.
 
 Its broker is a queue in its own memory. One task ends its child, another one exceeds its time
 limit, then the worker is told to stop.
