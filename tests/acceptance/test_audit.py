@@ -18,7 +18,11 @@ from rich.console import Console
 from pyrmute_tasks import JobError, Migrator
 from pyrmute_tasks.audit import AuditReport, Cause, audit
 from pyrmute_tasks.cli.audit import audit_command, render
+from tests.acceptance.conftest import Options
+from tests.acceptance.test_run import HOP as PERSONS_HOP
+from tests.acceptance.test_run import MANAGER, call_here
 from tests.conftest import ROOT, descendants, is_alive, wait_until
+from tests.people import person
 
 SECRET = "Secret"
 
@@ -361,15 +365,12 @@ def test_no_process_outlives_the_audit(module: Path, how: signal.Signals) -> Non
     wait_until(lambda: not any(map(is_alive, children)), "its process is gone")
 
 
-def test_run_hints_at_fields_that_no_version_declares(module: Path) -> None:
-    spec = write(module, "return data")
-    source, target = (module.with_name(name) for name in ("in.jsonl", "out.jsonl"))
-    hop = ("--manager", spec, "--model", "N", "--from", "1.0.0", "--to", "2.0.0")
-    for line, is_told in (('{"n": 1}', False), (f'{{"n": 1, "extra": "{SECRET}"}}', True)):
-        source.write_text(f"{line}\n")
-        arguments = ("run", *hop, "--workers", 1, "--overwrite", source, target)
-        program = [*command()[:-1], *map(str, arguments)]
-        result = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+def test_run_hints_at_fields_that_no_version_declares(tmp_path: Path, on_fleet: Options) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    for extra, is_told in (({}, False), ({"extra": SECRET}, True)):
+        source.write_text(json.dumps(person(1) | extra))
+        arguments = (*MANAGER, *PERSONS_HOP, *on_fleet, "--overwrite", source, target)
+        result = call_here("run", *arguments)
         assert result.returncode == 0, result.stderr
         assert ("hint: neither version declares" in result.stderr) is is_told
         assert SECRET not in result.stderr

@@ -18,6 +18,7 @@ from tests.acceptance.test_run import (
     HOP,
     MANAGER,
     call,
+    call_here,
     command,
     expected,
     running,
@@ -48,7 +49,8 @@ def test_second_run_on_an_output_is_refused(
     go_on = tmp_path / "go-on"
     rows = [{"name": f"wait-for:{go_on} 0", "age": 1} if n == 60 else person(n) for n in range(99)]
     slow.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with running("run", *MANAGER, *HOP, "--workers", 1, "--chunk-size", 1, slow, target) as first:
+    where = ("--workers", 1) if first_is_killed else on_fleet
+    with running("run", *MANAGER, *HOP, *where, "--chunk-size", 1, slow, target) as first:
         wait_until(lambda: target.with_name(".out.jsonl.lock").exists(), "the first one writes")
         began = time.monotonic()
         second = call(*RUN, *on_fleet, source, target)
@@ -68,7 +70,7 @@ def test_second_run_on_an_output_is_refused(
     if not first_is_killed:
         assert first.returncode == 0
         assert len(target.read_text().splitlines()) == len(rows)
-    third = call(*RUN, *on_fleet, "--overwrite", source, target)
+    third = call_here(*RUN, *on_fleet, "--overwrite", source, target)
     assert third.returncode == 0, third.stderr
     assert target.read_text() == OUTPUT
     go_on.unlink(missing_ok=True)
@@ -82,16 +84,16 @@ def test_existing_target_needs_overwrite(source: Path, tmp_path: Path, on_fleet:
     target.write_text("old")
     target.chmod(0o600)
     link.symlink_to(target)
-    refused = call(*RUN, *on_fleet, source, link)
+    refused = call_here(*RUN, *on_fleet, source, link)
     assert refused.returncode == 1
     assert f"error: cannot write {link}: it exists; add --overwrite" in refused.stderr
     assert target.read_text() == "old"
-    replaced = call(*RUN, *on_fleet, "--overwrite", source, link)
+    replaced = call_here(*RUN, *on_fleet, "--overwrite", source, link)
     assert replaced.returncode == 0, replaced.stderr
     assert link.is_symlink()
     assert target.read_text() == OUTPUT
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
-    same = call(*RUN, *on_fleet, "--overwrite", source, source)
+    same = call_here(*RUN, *on_fleet, "--overwrite", source, source)
     assert same.returncode == 1
     assert f"it is the same file as {source}" in same.stderr
     assert len(source.read_text().splitlines()) == COUNT
@@ -181,7 +183,7 @@ def test_a_named_pipe_gets_the_lines_in_order(
     read: list[str] = []
     reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
     reader.start()
-    result = call(*RUN, *on_fleet, source, pipe)
+    result = call_here(*RUN, *on_fleet, source, pipe)
     reader.join()
     assert result.returncode == 0, result.stderr
     assert read == [OUTPUT]
@@ -219,7 +221,7 @@ def test_a_killed_run_s_partial_file_is_removed_by_the_next_one(
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert size_of_partial(target)
-    result = call(*RUN, *on_fleet, source, target)
+    result = call_here(*RUN, *on_fleet, source, target)
     assert result.returncode == 0, result.stderr
     assert target.read_text() == OUTPUT
     assert sorted(tmp_path.iterdir()) == [source, target, slow]
@@ -232,7 +234,7 @@ def test_an_output_that_cannot_be_written_leaves_no_key(source: Path) -> None:
     with EmbeddedFleet("tests.people:manager", 1, Settings()) as fleet:
         url = fleet.settings.broker_url
         arguments = ("run", *MANAGER, *HOP, "--broker", url, "--chunk-size", 1)
-        result = call(*arguments, source, "/dev/full")
+        result = call_here(*arguments, source, "/dev/full")
         assert result.returncode == 1
         assert "error: cannot write /dev/full: No space left on device" in result.stderr
         store = Store(fleet.settings)

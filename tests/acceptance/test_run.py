@@ -83,7 +83,7 @@ def test_a_record_whose_step_raises_ends_the_run_at_its_line(
     lines[bad] = json.dumps(broken_step(bad))
     source.write_text("\n" + "\n".join(lines))
     target = tmp_path / "out.jsonl"
-    result = call(
+    result = call_here(
         "run",
         *MANAGER,
         *HOP,
@@ -111,14 +111,14 @@ def test_record_contents_are_shown_only_on_request(
 ) -> None:
     source.write_text(json.dumps(broken_step(7)))
     arguments = ("run", *MANAGER, *HOP, *on_fleet, source, tmp_path / "out.jsonl")
-    silent = call(*arguments)
+    silent = call_here(*arguments)
     assert "First7" not in silent.stderr + silent.stdout
     assert re.search(
         r"^failed after \d+\.\d\d s and 0 records; 0 later chunks discarded$",
         silent.stderr,
         re.MULTILINE,
     )
-    told = call(*arguments, "--include-records")
+    told = call_here(*arguments, "--include-records")
     assert "LookupError: no age for First7" in told.stderr
 
 
@@ -216,7 +216,7 @@ def test_invalid_line_is_reported_without_its_contents(
     lines = source.read_text().splitlines()
     lines[123] = line
     source.write_text("\n".join(lines))
-    result = call("run", *MANAGER, *HOP, *on_fleet, source, tmp_path / "out.jsonl")
+    result = call_here("run", *MANAGER, *HOP, *on_fleet, source, tmp_path / "out.jsonl")
     assert result.returncode == 1
     assert f"error: {source}, line 124 (record 123): {message}" in result.stderr
     assert SECRET not in result.stderr
@@ -238,10 +238,10 @@ def source_with_bad_lines(source: Path) -> Path:
 
 
 def test_a_run_that_skips_records_has_a_status_of_its_own(
-    source_with_bad_lines: Path, tmp_path: Path, private_tmp: Path
+    source_with_bad_lines: Path, tmp_path: Path, private_tmp: Path, on_fleet: Options
 ) -> None:
     target, rejects = tmp_path / "out.jsonl", tmp_path / "rejects.jsonl"
-    skip = ("--on-error", "skip", "--rejects", rejects)
+    skip = (*on_fleet, "--on-error", "skip", "--rejects", rejects)
     result = call("run", *MANAGER, *HOP, *skip, "--chunk-size", 90, source_with_bad_lines, target)
     assert result.returncode == 3, result.stderr
     good = [person(index) for index in range(1000) if index not in BAD_LINES]
@@ -258,7 +258,7 @@ def test_a_run_that_skips_records_has_a_status_of_its_own(
     assert "         2 × step 2.0.0 → 3.0.0: LookupError\n" in result.stdout
     assert "records  996" in result.stdout
     assert SECRET not in result.stdout + result.stderr + rejects.read_text()
-    again = call(
+    again = call_here(
         "run",
         *MANAGER,
         *HOP,
@@ -280,12 +280,12 @@ def test_a_run_that_skips_records_has_a_status_of_its_own(
 
 @pytest.mark.parametrize("limit", ["2", "0.2%"])
 def test_a_run_ends_at_the_first_record_too_many(
-    source_with_bad_lines: Path, tmp_path: Path, private_tmp: Path, limit: str
+    source_with_bad_lines: Path, tmp_path: Path, limit: str, on_fleet: Options
 ) -> None:
     target, rejects = tmp_path / "out.jsonl", tmp_path / "rejects.jsonl"
-    result = call(
-        *("run", *MANAGER, *HOP, "--on-error", "skip", "--max-errors", limit),
-        *("--rejects", rejects, "--workers", 2, "--chunk-size", 50),
+    result = call_here(
+        *("run", *MANAGER, *HOP, *on_fleet, "--on-error", "skip", "--max-errors", limit),
+        *("--rejects", rejects, "--chunk-size", 50),
         *(source_with_bad_lines, target),
     )
     assert result.returncode == 1
@@ -300,10 +300,11 @@ def test_a_run_ends_at_the_first_record_too_many(
 
 
 def test_a_run_without_bad_records_has_an_empty_file_of_rejects(
-    source: Path, tmp_path: Path, private_tmp: Path
+    source: Path, tmp_path: Path, on_fleet: Options
 ) -> None:
     target, rejects = tmp_path / "out.jsonl", tmp_path / "rejects.jsonl"
-    result = call("run", *MANAGER, *HOP, "--on-error", "skip", "--rejects", rejects, source, target)
+    skip = (*on_fleet, "--on-error", "skip", "--rejects", rejects)
+    result = call_here("run", *MANAGER, *HOP, *skip, source, target)
     assert result.returncode == 0, result.stderr
     assert rejects.read_bytes() == b""
     assert "rejected" not in result.stdout
@@ -321,18 +322,14 @@ def test_a_run_without_bad_records_has_an_empty_file_of_rejects(
     ],
 )
 def test_options_for_rejects_that_make_no_sense(
-    tmp_path: Path, source: Path, options: tuple[str, ...], message: str
+    tmp_path: Path,
+    source: Path,
+    options: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    result = call(
-        "run",
-        "--manager",
-        f"{ROOT / 'tests' / 'people.py'}:manager",
-        *HOP,
-        *options,
-        "in.jsonl",
-        "out.jsonl",
-        cwd=tmp_path,
-    )
+    monkeypatch.chdir(tmp_path)
+    result = call_here("run", *MANAGER, *HOP, *options, "in.jsonl", "out.jsonl")
     assert result.returncode == 1
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
