@@ -163,7 +163,7 @@ class OutputParts:
         shutil.rmtree(replaced, ignore_errors=True)
 
     def _check(self) -> None:
-        """Refuse to replace what no earlier run has written, or what must not be replaced."""
+        """Refuse to replace a folder of another origin, or without leave to overwrite."""
         name = os.fspath(self._target)
         if not os.path.lexists(self._path):
             return
