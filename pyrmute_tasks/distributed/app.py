@@ -9,6 +9,7 @@ from pyrmute_tasks.distributed.broker_profile import (
 )
 from pyrmute_tasks.distributed.internals.celery_app import IsolatedCelery
 from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.urls import hide_password
 
 __all__ = ["TASK_NAME", "FleetApp", "create_app"]
 
@@ -24,11 +25,13 @@ class FleetApp(IsolatedCelery):
     Attributes:
         profile: What is particular to that broker.
         outage_s: How long the broker may be out of reach.
+        broker_address: The broker's URL without its password, for messages.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.profile: BrokerProfile = broker_profile(settings)
         self.outage_s: float = settings.outage_s
+        self.broker_address: str = hide_password(settings.broker_url)
         configuration = _configuration(settings, self.profile)
         super().__init__("pyrmute_tasks", settings.celery_broker_url, configuration)
 
