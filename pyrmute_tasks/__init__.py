@@ -69,12 +69,14 @@ if TYPE_CHECKING:
         RemoteError,
         SignatureError,
         StalledError,
+        StorageUnreachableError,
         StoreUnavailableError,
         UnsupportedValueError,
         VersionedModelError,
         WireError,
     )
     from pyrmute_tasks.failures import RecordFailure, RecordPlace, Stage, record_index
+    from pyrmute_tasks.file_runs import ByReference
     from pyrmute_tasks.hooks import HookSet, MetricsHook, MigrationHook
     from pyrmute_tasks.manager import ModelManager
     from pyrmute_tasks.migrator import Migrator
@@ -97,6 +99,7 @@ __all__ = [
     "AuditReport",
     "BatchMigrator",
     "BrokerUnavailableError",
+    "ByReference",
     "ChunkDelivered",
     "ChunkDiscarded",
     "ChunkSettled",
@@ -161,6 +164,7 @@ __all__ = [
     "SlotsChanged",
     "Stage",
     "StalledError",
+    "StorageUnreachableError",
     "StoreUnavailableError",
     "Stream",
     "UnsupportedValueError",
@@ -179,6 +183,7 @@ _MODULE_OF: Final = {
     "AuditReport": "audit",
     "BatchMigrator": "batch_migrator",
     "BrokerUnavailableError": "errors",
+    "ByReference": "file_runs",
     "ChunkDelivered": "engine.events",
     "ChunkDiscarded": "engine.events",
     "ChunkSettled": "engine.events",
@@ -243,6 +248,7 @@ _MODULE_OF: Final = {
     "SlotsChanged": "engine.events",
     "Stage": "failures",
     "StalledError": "errors",
+    "StorageUnreachableError": "errors",
     "StoreUnavailableError": "errors",
     "Stream": "engine.stream",
     "UnsupportedValueError": "errors",

@@ -24,6 +24,7 @@
     │   ├── NoWorkersError             no worker answers on the queue
     │   ├── StalledError               workers are idle, and no chunk moves
     │   ├── CodeMismatchError          a worker's migrations differ from the producer's
+    │   ├── StorageUnreachableError    no worker can read or write the files by reference
     │   ├── SignatureError             a message is not signed with the secret
     │   └── MigratorClosedError        the Migrator was closed during a job
     ├── JobError                       a job cannot continue
@@ -82,6 +83,7 @@ __all__ = [
     "RemoteError",
     "SignatureError",
     "StalledError",
+    "StorageUnreachableError",
     "StoreUnavailableError",
     "UnsupportedValueError",
     "VersionedModelError",
@@ -344,6 +346,10 @@ class StalledError(FleetError):
 
 class CodeMismatchError(FleetError):
     """A worker's models or steps differ from the producer's."""
+
+
+class StorageUnreachableError(FleetError):
+    """No worker can read or write the files of a job by reference."""
 
 
 class SignatureError(FleetError):

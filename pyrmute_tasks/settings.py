@@ -5,6 +5,7 @@ reads the environment at import.
 """
 
 import enum
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -79,6 +80,11 @@ class Settings:
         secret: Key that producers and workers sign with; the same for all of them. To change it,
             list several, separated by commas: the first one signs, all verify. By default
             nothing is signed. It is not part of the settings' ``repr``.
+        roots: Folders in which workers read and write files themselves (by reference), separated
+            by colons. By default there are none, and files travel through the producer. Needs
+            `secret`: otherwise whoever can write to the store could have files read.
+        roots_file: A file to which producers add such folders. Only an embedded fleet has one, in
+            its private folder: its producer is the same user on the same host.
 
     Raises:
         ConfigurationError: If a value is invalid, or two contradict each other.
@@ -107,6 +113,8 @@ class Settings:
     memory_limit_bytes: int = 0
     compress: Compress = Compress.AUTO
     secret: str = field(default="", repr=False)
+    roots: str = ""
+    roots_file: str = ""
 
     def __post_init__(self) -> None:
         for option in fields(self):
@@ -131,7 +139,15 @@ class Settings:
             )
         if self.memory_limit_bytes < 0:
             raise ConfigurationError("memory_limit_bytes must be 0 or more; 0 sets no limit")
+        self._check_secret()
+
+    def _check_secret(self) -> None:
         split_secrets(self.secret)  # raises for one that is too short
+        if self.roots and not self.secret:
+            raise ConfigurationError(
+                "roots (--root) need a secret: set PYRMUTE_TASKS_SECRET on producers and workers, "
+                "so that nobody else who can write to the store has files read or written"
+            )
 
     def _check_urls(self) -> None:
         check_url("broker_url", self.broker_url)
@@ -192,6 +208,11 @@ class Settings:
             for option in fields(self)
             if getattr(self, option.name) != ""
         }
+
+    @property
+    def root_paths(self) -> tuple[str, ...]:
+        """The folders that `roots` names."""
+        return tuple(filter(None, self.roots.split(os.pathsep)))
 
     @property
     def celery_broker_url(self) -> str:

@@ -22,8 +22,11 @@ from pyrmute_tasks.engine.batch_arguments import usable_cpus
 from pyrmute_tasks.engine.error_policy import ErrorPolicy, OnError
 from pyrmute_tasks.engine.job_report import JobReport, JobState
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.file_runs import ByReference
 from pyrmute_tasks.io.jsonl import check_source
+from pyrmute_tasks.io.output_parts import is_parts
 from pyrmute_tasks.io.output_place import check_output, is_stream
+from pyrmute_tasks.io.range_source import find_sources
 from pyrmute_tasks.io.rejects import check_rejects
 from pyrmute_tasks.migrator import Migrator
 from pyrmute_tasks.plans.retry import Retry
@@ -55,6 +58,18 @@ _MOST_CAUSES: Final = 5
 @click.option("--queue", help=QUEUE_HELP)
 @click.option(
     "--chunk-size", type=click.IntRange(min=1), help="Records a chunk. [default: by size]"
+)
+@click.option(
+    "--by-reference",
+    type=click.Choice([way.value for way in ByReference]),
+    default=ByReference.AUTO.value,
+    show_default=True,
+    help="Whether workers read IN and write OUT themselves; those of --broker need --root.",
+)
+@click.option(
+    "--max-line-bytes",
+    type=click.IntRange(min=1),
+    help="Longest line, by reference; a longer one is its record's failure.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT.jsonl if it exists.")
 @click.option(
@@ -108,6 +123,8 @@ def run(
     store: str | None,
     queue: str | None,
     chunk_size: int | None,
+    by_reference: str,
+    max_line_bytes: int | None,
     overwrite: bool,
     keep_partial: bool,
     retry_on: tuple[str, ...],
@@ -127,6 +144,9 @@ def run(
     OUT may also be a pipe or a device such as /dev/stdout or -, which gets the lines as they are
     ready.
 
+    By reference, IN may also be a folder or a pattern, whose files are read in sorted order, and
+    OUT a folder, named with a slash at the end, which gets files part-00000.jsonl and so on.
+
     Exit status: 0 for success, 1 for failure, 2 for wrong usage, 3 if records were skipped.
     """
     target = _STDOUT if target == "-" else target
@@ -134,13 +154,16 @@ def run(
     leaves_something = keep_partial or is_streamed
     interrupts = Interrupts(target, leaves_something)
     with errors_printed(include_records, interrupts), interrupts:
-        check_source(source)
-        check_output(target, source=source, overwrite=overwrite)
+        names = find_sources(source)
+        for path in names:
+            check_source(path)
+        if not is_parts(target):
+            check_output(target, source=names[0], overwrite=overwrite)
         policy = ErrorPolicy(OnError(on_error), max_errors)
         check_rejects(
             rejects,
             policy,
-            source=source,
+            source=names[0],
             target=target,
             overwrite=overwrite,
             with_records=rejects_with_records,
@@ -162,6 +185,8 @@ def run(
                 from_version,
                 to_version,
                 chunk_size=chunk_size,
+                by_reference=by_reference,
+                max_line_bytes=max_line_bytes,
                 overwrite=overwrite,
                 keep_partial=keep_partial,
                 observers=(interrupts,),
@@ -175,7 +200,7 @@ def run(
                 tell(report.exceeded)
             fail(report.failure.exception(), include_records)
         if not quiet:
-            _tell_losses(source, manager, name, from_version, to_version)
+            _tell_losses(names[0], manager, name, from_version, to_version)
         if report.rejected:
             sys.exit(_FINISHED_WITH_REJECTS)
 

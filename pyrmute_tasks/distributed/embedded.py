@@ -40,6 +40,7 @@ _START_TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.02
 _LOG_LINES: Final = 15
 _SOCKET: Final = "valkey.sock"
+_ROOTS: Final = "roots"
 _LONGEST_SOCKET_BYTES: Final = 103 if sys.platform == "darwin" else 107
 # glibc returns the memory of every large buffer to the system and takes it again, page by
 # page: a twentieth of a job's time. Other libraries do not know these variables.
@@ -122,8 +123,14 @@ class EmbeddedFleet:
         _fleets.add(self)
         _look_after_forks()
         socket = self._directory / _SOCKET
+        roots = self._directory / _ROOTS
+        roots.touch()
         self.settings = replace(
-            self.settings, broker_url=f"unix://{socket}", store_url="", manager=self._manager
+            self.settings,
+            broker_url=f"unix://{socket}",
+            store_url="",
+            manager=self._manager,
+            roots_file=str(roots),
         )
         self._server = self._spawn("valkey", _server_command(socket))
         self._wait_for_server()

@@ -8,6 +8,8 @@ from typing import Final, TypeAlias
 from pyrmute_tasks.wire.frames import pack, unpack
 
 __all__ = [
+    "STORAGE",
+    "STORAGE_NOW",
     "TOO_LARGE",
     "Arrivals",
     "Claim",
@@ -27,6 +29,7 @@ __all__ = [
     "rejection_notice",
     "sort_notice",
     "split_claim",
+    "storage_trouble",
     "tells_of_outcome",
 ]
 
@@ -35,6 +38,12 @@ Outcomes: TypeAlias = Sequence[tuple[str, bytes | memoryview]]
 
 TOO_LARGE: Final = "its outputs are more than the store takes as one value"
 """How a part ended whose outputs must travel in halves."""
+
+STORAGE: Final = "storage: "
+"""How the reason begins of a worker that cannot run a job's ranges by reference."""
+
+STORAGE_NOW: Final = "storage for now: "
+"""How it begins if the worker may be able to in a moment, as when its disk is full."""
 
 _MAX_SLOTS: Final = 10_000  # of one worker
 _MAX_BEAT_S: Final = 3600.0
@@ -69,6 +78,7 @@ class WorkerInfo:
         running: Ids of the tasks it runs.
         silent_s: Seconds since it last said that it lives, by the store's clock.
         beats_every_s: How often it says so.
+        has_roots: It takes ranges by reference, in some folders.
     """
 
     name: str
@@ -76,6 +86,7 @@ class WorkerInfo:
     running: frozenset[str]
     silent_s: float
     beats_every_s: float = 1.0
+    has_roots: bool = False
 
     @property
     def is_serving(self) -> bool:
@@ -148,13 +159,14 @@ class Arrivals:
 
 @dataclass(frozen=True, slots=True)
 class Decline:
-    """A worker that holds other code than a job's producer did not take a part.
+    """A worker did not take a part: it holds other code than the producer, or cannot reach it.
 
     Attributes:
         part: The part's key.
         task: Id of the task that brought it.
         worker: The worker's name.
-        code: What it holds: the fingerprint, or what is missing.
+        code: What it holds: the fingerprint, or what is missing; or, behind `STORAGE` or
+            `STORAGE_NOW`, why it cannot read or write the part's range.
     """
 
     part: str
@@ -176,6 +188,14 @@ class Rejection:
     part: str
     why: str
     task: str = ""
+
+
+def storage_trouble(code: str) -> str:
+    """Return why a worker declined that cannot reach files; empty if it declined for its code."""
+    for begin in (STORAGE, STORAGE_NOW):
+        if code.startswith(begin):
+            return code.removeprefix(begin)
+    return ""
 
 
 # --- notices, as the worker's side writes them and the collector's reads them -------------------
@@ -256,7 +276,12 @@ def read_claim(when: int, who: bytes, now: int) -> ClaimInfo:
 
 
 def pack_heartbeat(
-    slots: int, running: Iterable[str], every_s: float, seen: float | None = None
+    slots: int,
+    running: Iterable[str],
+    every_s: float,
+    seen: float | None = None,
+    *,
+    has_roots: bool = False,
 ) -> bytes:
     """Return what a worker tells; ``beat.lua`` puts the time in front of it.
 
@@ -265,8 +290,11 @@ def pack_heartbeat(
         running: Ids of its tasks.
         every_s: How often it tells.
         seen: The store's clock, to be signed with the rest; None without a secret.
+        has_roots: Whether it takes ranges by reference.
     """
     told: dict[str, object] = {"slots": slots, "running": list(running), "every_s": every_s}
+    if has_roots:
+        told["has_roots"] = True
     if seen is not None:
         told["seen"] = seen
     return pack(told)
@@ -291,4 +319,5 @@ def read_heartbeat(name: bytes, value: bytes, now: float) -> WorkerInfo:
         raise ValueError
     if type(every_s) is not float or not 0 < every_s <= _MAX_BEAT_S:
         raise ValueError
-    return WorkerInfo(name.decode(), slots, frozenset(told["running"]), now - said_at, every_s)
+    running, has_roots = frozenset(told["running"]), told.get("has_roots") is True
+    return WorkerInfo(name.decode(), slots, running, now - said_at, every_s, has_roots)

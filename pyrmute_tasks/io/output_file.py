@@ -18,9 +18,17 @@ from types import TracebackType
 from typing import IO, Final, Self, TypeAlias
 
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.io.attempt_folder import AttemptFolder
+from pyrmute_tasks.io.copying import append
 from pyrmute_tasks.io.open_files import OpenOutput, SourceFile, TargetFile, refuse_same_file
 from pyrmute_tasks.io.output_lock import OutputLock
-from pyrmute_tasks.io.output_place import Place, check_output, output_errors
+from pyrmute_tasks.io.output_place import (
+    Place,
+    check_output,
+    output_errors,
+    sync_directory,
+)
+from pyrmute_tasks.ranges.frames import Piece
 
 __all__ = ["Output", "OutputFile", "OutputStream", "open_output"]
 
@@ -133,6 +141,28 @@ class OutputFile:
             if self._unsynced_bytes >= _SYNC_BYTES:
                 self._sync_ahead(self._file)
 
+    @property
+    def attempts_path(self) -> Path:
+        """Where attempts may be written that are to be added; removed by the next run."""
+        return self._lock.path_of("parts")
+
+    def add(self, folder: AttemptFolder, piece: Piece) -> None:
+        """Append the attempt that a piece names, which is then removed.
+
+        Raises:
+            ConfigurationError: As `write`, or if the attempt is not what its worker told.
+        """
+        assert self._file is not None
+        if not piece.size_bytes:
+            return
+        self._lock.check()
+        with folder.opened(piece) as attempt, output_errors(self._target):
+            append(self._file.fileno(), attempt, piece.size_bytes)
+            self._unsynced_bytes += piece.size_bytes
+            if self._unsynced_bytes >= _SYNC_BYTES:
+                self._sync_ahead(self._file)
+        folder.remove(piece)
+
     def commit(self) -> None:
         """Give the file its name: it is whole.
 
@@ -149,7 +179,7 @@ class OutputFile:
             self._publish()
             self._is_committed = True
             with contextlib.suppress(OSError):  # not every file system can
-                _sync_directory(self._path.parent)
+                sync_directory(self._path.parent)
 
     def __exit__(
         self,
@@ -318,11 +348,3 @@ def _is_in_the_way(path: Path) -> bool:
         return not stat.S_ISREG(path.lstat().st_mode)
     except OSError:
         return False
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,6 +17,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 import stat
 import threading
@@ -38,6 +39,8 @@ _LONGEST_NAME_BYTES: Final = 180  # file systems allow 255, and a token and endi
 _MOST_BYTES: Final = 4096
 _TRIES: Final = 50
 _TRY_EVERY_S: Final = 0.01
+_FOLDERS: Final = {"parts", "staged"}
+_BRIEF: Final = {"lock", "stale"}
 _NO_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -298,7 +301,7 @@ class OutputLock:
     def _remove_leftovers(self) -> None:
         """Remove the files of runs that were killed: while the lock is held, nobody has any."""
         now_ns = os.fstat(self._descriptor).st_mtime_ns
-        name = re.compile(rf"\.{re.escape(self._stem)}\.([0-9a-f]+)\.(partial|lock|stale)")
+        name = re.compile(rf"\.{re.escape(self._stem)}\.([0-9a-f]+)\.(\w+)")
         try:
             paths = list(self._directory.iterdir())
         except OSError:  # one may be allowed to write into a directory, and not to read it
@@ -308,8 +311,10 @@ class OutputLock:
             if match is None or match[1] == self.token:
                 continue
             with contextlib.suppress(OSError):
+                if match[2] in _FOLDERS:
+                    shutil.rmtree(path, ignore_errors=True)
                 # Who is being turned away right now has one of the other two.
-                if match[2] == "partial" or _is_old(path, now_ns):
+                elif match[2] == "partial" or (match[2] in _BRIEF and _is_old(path, now_ns)):
                     path.unlink()
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from pyrmute_tasks.errors import ConfigurationError
 
-__all__ = ["Place", "check_output", "is_stream", "output_errors"]
+__all__ = ["Place", "check_output", "is_stream", "output_errors", "sync_directory"]
 
 _MOST_LINKS: Final = 40
 _REFUSED: Final = (
@@ -83,6 +83,19 @@ def is_stream(target: str | os.PathLike[str]) -> bool:
         return _find(target).is_stream
     except OSError:
         return False
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a folder durable.
+
+    Raises:
+        OSError: If the file system cannot.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

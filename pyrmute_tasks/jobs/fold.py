@@ -134,7 +134,10 @@ class Fold:
     """
 
     def __init__(self) -> None:
-        self.ranges = self.records = self.outputs = self.rejected = 0
+        self.ranges: int = 0
+        self.records: int = 0
+        self.outputs: int = 0
+        self.rejected: int = 0
         self._covered = 0
         self._files: dict[int, _File] = {}
 

@@ -74,9 +74,9 @@ class JobFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.storage = FolderStorage(path)
+        self.storage: FolderStorage = FolderStorage(path)
         try:
-            self.spec = read_spec(self.storage)
+            self.spec: Spec = read_spec(self.storage)
         except (FileNotFoundError, NotADirectoryError):
             raise JobNotFoundError(f"there is no job in {path}") from None
 

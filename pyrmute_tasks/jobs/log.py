@@ -68,8 +68,8 @@ class LogReader:
     """
 
     def __init__(self, storage: Storage, epoch: int, limit: int | None = None) -> None:
-        self.end = 0
-        self.torn_bytes = 0
+        self.end: int = 0
+        self.torn_bytes: int = 0
         self._storage = storage
         self._epoch = epoch
         self._limit = limit

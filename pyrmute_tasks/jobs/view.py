@@ -41,16 +41,17 @@ class JobView:
     """
 
     def __init__(self) -> None:
-        self.state = Observed.QUEUED
-        self.fold = Fold()
-        self.epoch = 0
+        self.state: Observed = Observed.QUEUED
+        self.fold: Fold = Fold()
+        self.epoch: int = 0
         self.leased: Leased | None = None
         self.opened: Opened | None = None
         self.publishing: Publishing | None = None
         self.ended: Ended | None = None
-        self.waits = self.stopped = ""
-        self.crashes = 0
-        self.changed_at = 0.0
+        self.waits: str = ""
+        self.stopped: str = ""
+        self.crashes: int = 0
+        self.changed_at: float = 0.0
         self._leasing: Leased | None = None
 
     @classmethod

@@ -38,6 +38,7 @@ class FrameKind(enum.IntEnum):
 
     OBJECTS = 1  # msgpack of a list of records
     LINES = 2  # JSON lines, each ended by a newline
+    RANGES = 3  # where records stand in a file; as outputs, the files written (see `ranges`)
 
 
 class Compression(enum.IntEnum):

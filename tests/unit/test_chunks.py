@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError, create_model
 
+from pyrmute_tasks.engine.chunk_parts import join_frames
 from pyrmute_tasks.engine.chunks import (
     Origin,
     Outcome,
@@ -13,7 +14,6 @@ from pyrmute_tasks.engine.chunks import (
     decode_records,
     encode_outcome,
     encode_packed,
-    join_frames,
     pack_each,
 )
 from pyrmute_tasks.errors import ConfigurationError, FrameError, UnsupportedValueError

@@ -6,6 +6,8 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import pydantic.json_schema
+import pyrmute.types
 import pytest
 
 import pyrmute_tasks
@@ -104,3 +106,39 @@ def test_values_and_aliases_are_known_to_typing() -> None:
     for name in others:
         found = getattr(pyrmute_tasks, name)
         assert typing.get_origin(found) is not None or typing.get_args(found), name
+
+
+# --- types --------------------------------------------------------------------------------
+
+
+def classes_in(annotation: object) -> Iterator[type]:
+    """Yield the classes of this package that an annotation names."""
+    if isinstance(annotation, type) and annotation.__module__.startswith("pyrmute_tasks"):
+        yield typing.get_origin(annotation) or annotation
+    for part in typing.get_args(annotation):
+        for each in part if isinstance(part, list) else [part]:
+            yield from classes_in(each)
+
+
+def returned() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Yield every public function, method and property; a plan is not taken apart by users."""
+    for name in CLASSES:
+        for key, member in vars(getattr(pyrmute_tasks, name)).items():
+            getter = member.fget if isinstance(member, property) else None
+            if getter is not None and not key.startswith("_"):
+                yield f"{name}.{key}", getter
+    yield from FUNCTIONS.items()
+
+
+# Names of other libraries that only type checkers import.
+PYRMUTES: Final = {"pyrmute": pyrmute, **vars(pyrmute.types), **vars(pydantic.json_schema)}
+RETURNED: Final = {name: each for name, each in returned() if not name.startswith("MigrationPlan.")}
+
+
+@pytest.mark.parametrize("name", RETURNED)
+def test_what_public_calls_return_is_exported(name: str) -> None:
+    function = RETURNED[name]
+    known = {key: getattr(pyrmute_tasks, key) for key in pyrmute_tasks.__all__}
+    hints = typing.get_type_hints(function, function.__globals__, known | PYRMUTES)
+    exported = set(known.values())
+    assert [each for each in classes_in(hints.get("return")) if each not in exported] == []

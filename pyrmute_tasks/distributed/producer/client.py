@@ -1,6 +1,7 @@
 """A producer's side of Celery: its application, and the executors that send tasks through it."""
 
 import threading
+from collections.abc import Callable
 
 from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
@@ -41,6 +42,7 @@ class Client:
         code: FingerprintTree,
         over: threading.Event,
         fleet: EmbeddedFleet | None,
+        check_job: Callable[[], None] = lambda: None,
     ) -> CeleryExecutor:
         """Return where a job's chunks run.
 
@@ -49,9 +51,15 @@ class Client:
             code: What decides its results here.
             over: Set when nothing is to be retried any more.
             fleet: The embedded fleet, which is looked after while the job runs.
+            check_job: Called about every second; may raise.
         """
         check = fleet.check_server if fleet else lambda: None
-        supervise = fleet.supervise if fleet else lambda: None
+
+        def supervise() -> None:
+            check_job()
+            if fleet is not None:
+                fleet.supervise()
+
         broker = Broker(self._app, self._settings, over, check)
         return CeleryExecutor(broker, self._store, spec, self._settings, supervise, code=code)
 

@@ -272,10 +272,10 @@ class CeleryExecutor:
         for key, data in found:
             self._received.append(key)
             if key in self._deliveries:
-                self._recovery.liveness.settled(self._recovery.watched_s)
-                outcome = self._deliveries.settle(key, self._decode(key, data))
-                if outcome is not None:
-                    outcomes.append(outcome)
+                outcome = self._decode(key, data)
+                self._recovery.settled_by(outcome.worker)
+                if (whole := self._deliveries.settle(key, outcome)) is not None:
+                    outcomes.append(whole)
         return outcomes
 
     def _decode(self, key: str, data: bytes | memoryview) -> Outcome[Frame]:

@@ -141,6 +141,7 @@ class Liveness:
         self._judged_at = 0.0
         self._declined_since: float | None = None  # with nobody at work since
         self._declined: Collection[str] = ()
+        self._decline_patience_s = deadlines.code_wait_s
         self._moved_at = self._still_since = 0.0
         self._last = ""
         self._begins: dict[str, _Begins] = {}
@@ -162,9 +163,18 @@ class Liveness:
         """A chunk was sent when none was on its way."""
         self._still_since = now
 
-    def declined(self, now: float, workers: Collection[str]) -> None:
-        """A part came back from a worker with other code; `workers` are all that hold such."""
+    def declined(
+        self, now: float, workers: Collection[str], patience_s: float | None = None
+    ) -> None:
+        """A part came back from a worker that cannot run it.
+
+        Args:
+            now: For how long somebody has looked.
+            workers: All that cannot run the job's parts.
+            patience_s: How long to wait for another worker; None for that with other code.
+        """
         self._declined = workers
+        self._decline_patience_s = self._deadlines.code_wait_s if patience_s is None else patience_s
         if self._declined_since is None:
             self._declined_since = now
 
@@ -212,7 +222,7 @@ class Liveness:
         if ({claim.worker for claim in seen.claims.values()} & there) - set(self._declined):
             self._declined_since = None  # somebody with the right code is there
             return None
-        patience_s = self._deadlines.code_wait_s
+        patience_s = self._decline_patience_s
         serving = {worker.name for worker in seen.workers if worker.slots > 0}
         if serving - set(self._declined):
             patience_s *= _BUSY_FACTOR  # one has not been asked: it may be busy with other jobs

@@ -15,7 +15,13 @@ from pyrmute_tasks.distributed.producer.liveness import (
 )
 from pyrmute_tasks.distributed.producer.parts import AfterCrash, Ignored, Part, Resend, Settled
 from pyrmute_tasks.distributed.producer.redelivery import Deliveries, FleetSnapshot, Loss
-from pyrmute_tasks.distributed.protocol import Decline, Rejection, Survey
+from pyrmute_tasks.distributed.protocol import (
+    STORAGE_NOW,
+    Decline,
+    Rejection,
+    Survey,
+    storage_trouble,
+)
 from pyrmute_tasks.distributed.task_arguments import TaskArguments
 from pyrmute_tasks.engine.chunks import Outcome
 from pyrmute_tasks.engine.job_spec import JobSpec
@@ -79,6 +85,7 @@ class Recovery:
         self._broker = broker
         self._store = store
         self._spec = spec
+        self._settings = settings
         self._errors = JobErrors(spec, settings)
         self._clock = clock
         self._code = code
@@ -117,7 +124,8 @@ class Recovery:
 
     def _message(self, part: Part) -> Message:
         chunk = part.chunk
-        label = task_label(str(self._spec), chunk.index, chunk.start, chunk.count)
+        unit = "bytes" if chunk.is_range else "records"
+        label = task_label(str(self._spec), chunk.index, chunk.start, chunk.count, unit)
         asked = TaskArguments(self._spec.id, part.key, chunk.start, self._spec.fingerprint)
         return Message(part.task, asked, label)
 
@@ -150,23 +158,44 @@ class Recovery:
         """Let other workers have what some with other code did not take."""
         again = []
         for decline in declines:
-            if decline.worker not in self._codes:
-                held = self._codes[decline.worker] = describe_held(self._code, decline.code)
-                log(
-                    logging.WARNING,
-                    "code_declined",
-                    "a worker holds other migrations and declines",
-                    job=self._spec.id,
-                    worker=decline.worker,
-                    code=held,
-                    wanted=self._spec.fingerprint,
-                )
+            self._note_decline(decline)
             part = self.deliveries.declined(decline.part, decline.task)
             if part is not None:
-                self.liveness.declined(self.watched_s, self._codes.keys())
+                self.liveness.declined(self.watched_s, self._codes.keys(), self._patience_s)
                 again.append(part)
         if again:
             self._send_again(again, logging.DEBUG)
+
+    def _note_decline(self, decline: Decline) -> None:
+        held = describe_held(self._code, decline.code)
+        known = self._codes.get(decline.worker)
+        if known == held or (known is not None and not storage_trouble(held)):
+            return  # its tree is told once
+        self._codes[decline.worker] = held
+        by_reference = bool(storage_trouble(held))
+        log(
+            logging.WARNING,
+            "range_declined" if by_reference else "code_declined",
+            "a worker cannot run a range by reference and declines"
+            if by_reference
+            else "a worker holds other migrations and declines",
+            job=self._spec.id,
+            worker=decline.worker,
+            code=held,
+            wanted=self._spec.fingerprint,
+        )
+
+    @property
+    def _patience_s(self) -> float:
+        """How long to wait for a worker that takes parts; a fault of storage may pass."""
+        settings = self._settings
+        passes = any(held.startswith(STORAGE_NOW) for held in self._codes.values())
+        return max(settings.outage_s if passes else 0.0, settings.code_wait_s)
+
+    def settled_by(self, worker: str) -> None:
+        """A worker settled a part: it declines no more, and the job moves."""
+        self.liveness.settled(self.watched_s)
+        self._codes.pop(worker, None)
 
     def after_rejections(self, rejections: list[Rejection]) -> None:
         """Send again what somebody without the secret has written over.

@@ -18,11 +18,16 @@ from typing import Final
 
 from pyrmute_tasks.distributed.producer.parts import AfterCrash, Ignored, Part, Resend, Settled
 from pyrmute_tasks.distributed.protocol import TOO_LARGE, ClaimInfo
-from pyrmute_tasks.engine.chunks import Chunk, Outcome, check_outcome, join_frames, split_frame
+from pyrmute_tasks.engine.chunk_parts import (
+    given_up_outcome,
+    join_failures,
+    join_frames,
+    split_chunk,
+)
+from pyrmute_tasks.engine.chunks import Chunk, Outcome, check_outcome
 from pyrmute_tasks.errors import ProcessDiedError, SignatureError
-from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookCounts
-from pyrmute_tasks.wire.frames import Frame, decode_frame
+from pyrmute_tasks.wire.frames import Frame, FrameKind
 
 __all__ = ["Deliveries", "FleetSnapshot", "Loss"]
 
@@ -207,13 +212,13 @@ class Deliveries:
         part = self._parts.get(key)
         if part is None:
             return Ignored()
-        if how == TOO_LARGE and part.chunk.count > 1:
-            return self._halve(part, part.may_kill)  # no process died of it
+        if how == TOO_LARGE and (halved := self._halve(part, part.may_kill)):
+            return halved  # no process died of it
         part.crashes.append(how)
         if len(part.crashes) < part.may_kill:
             return Resend((part,))
-        if part.chunk.count > 1:
-            return self._halve(part, _DEATHS_OF_A_HALF)
+        if halved := self._halve(part, _DEATHS_OF_A_HALF):
+            return halved
         if len(part.crashes) == len(part.gone) < _DISAPPEARANCES:
             return Resend((part,))
         return self._give_up(part)
@@ -241,21 +246,19 @@ class Deliveries:
     def _give_up(self, part: Part) -> Settled:
         del self._parts[part.key]
         error = ProcessDiedError(part.crashes[-1], len(part.crashes))
-        failure = RecordFailure(part.chunk.start, Stage.STEP, "", error)
-        empty = join_frames(decode_frame(part.chunk.payload).kind, [])
-        outcome = Outcome(part.chunk.index, 0, empty, (failure,))
+        outcome = given_up_outcome(part.chunk, error)
         return Settled(part.key, self._complete(part, outcome))
 
-    def _halve(self, part: Part, may_kill: int) -> Resend:
-        del self._parts[part.key]
+    def _halve(self, part: Part, may_kill: int) -> Resend | None:
+        """Send the halves of a part instead; None if it holds one record."""
         chunk = part.chunk
-        halves = []
-        start = chunk.start
-        for frame, count in split_frame(chunk.payload):
-            half = Chunk(chunk.index, start, count, frame, len(frame), chunk.origin)
-            key = f"{chunk.index}:{start}+{count}"
-            halves.append(Part(key, half, may_kill))
-            start += count
+        halves = [
+            Part(f"{half.index}:{half.start}+{half.count}", half, may_kill)
+            for half in split_chunk(chunk)
+        ]
+        if not halves:
+            return None
+        del self._parts[part.key]
         siblings = self._chunks[chunk.index].parts
         at = siblings.index(part)
         siblings[at : at + 1] = halves
@@ -340,13 +343,15 @@ class Deliveries:
 
 def _joined(index: int, outcomes: list[Outcome[Frame]]) -> Outcome[Frame]:
     """Return the outcome of a chunk whose parts, up to a failure, have these."""
-    frame = join_frames(outcomes[0].outputs.kind, [outcome.outputs for outcome in outcomes])
+    kinds = {outcome.outputs.kind for outcome in outcomes}
+    kind = FrameKind.RANGES if FrameKind.RANGES in kinds else outcomes[0].outputs.kind
+    frame = join_frames(kind, [outcome.outputs for outcome in outcomes])
     counts = HookCounts()
     for outcome in outcomes:
         if outcome.counts is not None:
             counts.migrations.update(outcome.counts.migrations)
             counts.errors.update(outcome.counts.errors)
-    failures = tuple(failure for outcome in outcomes for failure in outcome.failures)
+    failures = join_failures(outcomes)
     last = outcomes[-1]
     seconds = sum(outcome.seconds for outcome in outcomes)
     size_bytes = len(frame.payload)

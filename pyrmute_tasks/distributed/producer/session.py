@@ -10,8 +10,9 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -21,6 +22,7 @@ from pyrmute_tasks.engine.chunks import Chunk, Outcome
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import FleetError, MigratorClosedError
 from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
+from pyrmute_tasks.ranges.roots import allow
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.wire.frames import Frame
 
@@ -115,17 +117,38 @@ class Session:
                 "and not all: take the outputs before close(), or before the with block ends"
             )
 
-    def job(self, spec: JobSpec, code: FingerprintTree) -> "JobExecutor":
+    def job(
+        self,
+        spec: JobSpec,
+        code: FingerprintTree,
+        check: Callable[[], None] = lambda: None,
+    ) -> "JobExecutor":
         """Return where a job's chunks run; entering it makes the job known.
+
+        Args:
+            spec: The job.
+            code: What decides its results here.
+            check: Called about every second while it runs; may raise.
 
         Raises:
             FleetError: If the session cannot be used.
         """
         self.check()
-        executor = self._client.executor(spec, code, self._over, self.fleet)
+        executor = self._client.executor(spec, code, self._over, self.fleet, check)
         with self._closing:  # which lists them
             self._jobs.add(executor)
         return JobExecutor(self, executor)
+
+    def allow(self, folders: Iterable[Path]) -> None:
+        """Let the workers of an embedded fleet read and write in folders."""
+        if self.settings.roots_file:
+            allow(self.settings.roots_file, folders)
+
+    def takes_ranges(self) -> bool:
+        """Return whether workers take ranges by reference, as far as one can tell from here."""
+        if self.settings.roots_file:
+            return True
+        return any(worker.has_roots and worker.is_serving for worker in self.store.workers())
 
     def close_dropped(self) -> None:
         """Close the session of a `Migrator` that was garbage-collected open."""

@@ -100,7 +100,9 @@ class WorkerStore(StoreConnection):
         """Send a heartbeat, with the tasks that the worker runs."""
         every_s = float(self._settings.heartbeat_s)
         queue = self._settings.queue
-        told = pack_heartbeat(slots, running, every_s, self._now() if self._signer.is_on else None)
+        seen_at = self._now() if self._signer.is_on else None
+        has_roots = bool(self._settings.roots)
+        told = pack_heartbeat(slots, running, every_s, seen_at, has_roots=has_roots)
         sealed = self._signer.seal(Sealed.HEARTBEAT, queue, worker, told)
         seen: Any = self._beat(keys=[workers_key(queue)], args=[worker, sealed])
         self._ahead_s = float(seen) - time.monotonic()

@@ -9,7 +9,14 @@ from typing import Final
 import redis
 
 from pyrmute_tasks.distributed.internals.celery_worker import requeue_task
-from pyrmute_tasks.distributed.protocol import TOO_LARGE, Claim, ClaimState
+from pyrmute_tasks.distributed.protocol import (
+    STORAGE,
+    STORAGE_NOW,
+    TOO_LARGE,
+    Claim,
+    ClaimState,
+    storage_trouble,
+)
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.outcomes import (
     Assignment,
@@ -20,6 +27,7 @@ from pyrmute_tasks.distributed.worker.outcomes import (
     too_large_outcome,
     with_worker,
 )
+from pyrmute_tasks.distributed.worker.range_runner import RangeRunner, UnreachableError
 from pyrmute_tasks.engine.chunks import Outcome
 from pyrmute_tasks.engine.job_spec import JobSpec, OnCodeMismatch
 from pyrmute_tasks.errors import (
@@ -30,13 +38,14 @@ from pyrmute_tasks.errors import (
     PyrmuteTasksError,
     SignatureError,
 )
-from pyrmute_tasks.failures import Stage
+from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookCounts, use_hooks
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.plans.codegen_helpers import Interruption
 from pyrmute_tasks.plans.fingerprint.differences import root_of
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.pyrmute_adapter import FleetManager
+from pyrmute_tasks.ranges.roots import Roots
 from pyrmute_tasks.wire.frames import Frame, FrameKind, decode_frame, encode_frame
 
 __all__ = ["ChunkRunner", "Declined", "Terminated", "TimeIsUp"]
@@ -49,13 +58,16 @@ _NO_INPUTS: Final = Frame(FrameKind.OBJECTS, 0, b"")
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """A chunk that this worker cannot or must not run, as its code differs.
+    """A chunk that this worker cannot or must not run, for its code or its storage.
 
     Attributes:
-        held: What it holds instead: `FingerprintTree.to_wire`, or what is missing.
+        held: What it holds instead: `FingerprintTree.to_wire`, or what is missing; or why it
+            cannot run a range by reference.
+        is_lasting: It declines the job's other chunks, too.
     """
 
     held: str
+    is_lasting: bool = True
 
     @property
     def root(self) -> str:
@@ -63,6 +75,7 @@ class Declined:
         return root_of(self.held)
 
 
+# Above 250 lines: from claim to settling, each way a chunk can end.
 class ChunkRunner:
     """Runs chunks of any job against one manager.
 
@@ -70,12 +83,20 @@ class ChunkRunner:
         manager: The models and steps this worker holds.
         store: Where chunks come from and outcomes go to.
         soft_time_limit_s: How long a chunk may take, for messages.
+        roots: Where it may read and write by reference; by default nowhere.
     """
 
-    def __init__(self, manager: FleetManager, store: Store, soft_time_limit_s: float) -> None:
+    def __init__(
+        self,
+        manager: FleetManager,
+        store: Store,
+        soft_time_limit_s: float,
+        roots: Roots | None = None,
+    ) -> None:
         self._manager = manager
         self._store = store
         self._limit_s = soft_time_limit_s
+        self._ranges = RangeRunner(roots or Roots())
         self._prepared: dict[bytes, tuple[JobSpec, MigrationPlan]] = {}
         self._declined: dict[str, Declined] = {}  # by job
         self._is_running = False
@@ -187,13 +208,17 @@ class ChunkRunner:
 
     def _decline_job(self, asked: Assignment, declined: Declined) -> None:
         """Decline a job's first chunk with all that this worker holds; later ones by its root."""
-        if len(self._declined) >= _MAX_PREPARED:
-            self._declined.clear()
-        self._declined[asked.job] = Declined(declined.root)
+        if declined.is_lasting:
+            if len(self._declined) >= _MAX_PREPARED:
+                self._declined.clear()
+            self._declined[asked.job] = Declined(declined.root)
+        by_reference = bool(storage_trouble(declined.held))
         log(
             logging.WARNING,
-            "code_declined",
-            "this worker's migrations differ from the producer's: its chunks are declined",
+            "range_declined" if by_reference else "code_declined",
+            "this worker cannot run a range by reference"
+            if by_reference
+            else "this worker's migrations differ from the producer's: its chunks are declined",
             job=asked.job,
             worker=asked.worker,
             code=declined.root,
@@ -224,13 +249,18 @@ class ChunkRunner:
             outcome = self._migrate(asked, spec, plan, inputs)
         except (MemoryError, _ForeignTaskError):
             raise
+        except UnreachableError as error:
+            begin = STORAGE if error.is_lasting else STORAGE_NOW
+            return Declined(f"{begin}{error.reason}", error.is_lasting)
         except FrameTooLargeError as error:
             outcome = too_large_outcome(asked, inputs, error)
         except PyrmuteTasksError as error:
-            outcome = failed_outcome(asked, Stage.DECODE, error)
+            outcome = failed_outcome(asked, Stage.DECODE, error, inputs.kind)
         except Exception as error:
-            outcome = failed_outcome(asked, Stage.STEP, error)
-        if inputs.count > 1 and any(ran_out_of_memory(bad.error) for bad in outcome.failures):
+            outcome = failed_outcome(asked, Stage.STEP, error, inputs.kind)
+        # A range has seen to that: its count is no number of records.
+        is_many = inputs.count > 1 and inputs.kind is not FrameKind.RANGES
+        if is_many and any(ran_out_of_memory(bad.error) for bad in outcome.failures):
             raise MemoryError  # the record is found by halving; its own it may keep
         seconds = time.perf_counter() - began
         try:
@@ -244,13 +274,20 @@ class ChunkRunner:
     ) -> Outcome[bytes]:
         counts = HookCounts(hooks=self._manager.hooks) if spec.count_hooks else None
         hooks = self._manager.hooks.live
+        found: tuple[RecordFailure, ...]
         with use_hooks(hooks if counts is None else (counts, *hooks)):
-            outputs, count, failures = run_plan(
-                plan, spec.kind, inputs, asked.arguments.start, skips=spec.skips
-            )
-        framed = encode_frame(spec.kind, count, outputs, spec.compression)
-        found = tuple(failures.found)
-        return Outcome(asked.chunk, count, framed, found, counts=counts, is_final=failures.ended)
+            if spec.kind is FrameKind.RANGES:
+                framed, count, failure = self._ranges.run(plan, asked.part, inputs)
+                has_ended = failure is not None
+                found = (failure,) if failure is not None else ()
+            else:
+                outputs, count, failures = run_plan(
+                    plan, spec.kind, inputs, asked.arguments.start, skips=spec.skips
+                )
+                framed = encode_frame(spec.kind, count, outputs, spec.compression)
+                has_ended = failures.ended
+                found = tuple(failures.found)
+        return Outcome(asked.chunk, count, framed, found, counts=counts, is_final=has_ended)
 
     def _prepare(self, asked: Assignment, data: bytes) -> tuple[JobSpec, MigrationPlan] | Declined:
         found = self._prepared.get(data)

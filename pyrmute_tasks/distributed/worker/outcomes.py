@@ -66,10 +66,18 @@ class Assignment:
         return int(self.part.partition(":")[0])
 
 
-def failed_outcome(asked: Assignment, stage: Stage, error: Exception) -> Outcome[bytes]:
+def failed_outcome(
+    asked: Assignment, stage: Stage, error: Exception, kind: FrameKind = FrameKind.OBJECTS
+) -> Outcome[bytes]:
     """Return the outcome of a part that cannot be run: its first record fails with `error`.
 
     That ends the job, also one that skips records that fail.
+
+    Args:
+        asked: What was to be run.
+        stage: What was being done.
+        error: What went wrong.
+        kind: What its frame holds; records of ranges are counted from the range's first one.
     """
     log(
         logging.ERROR,
@@ -79,7 +87,8 @@ def failed_outcome(asked: Assignment, stage: Stage, error: Exception) -> Outcome
         part=asked.part,
         error=describe_safely(error),
     )
-    failure = RecordFailure.of(asked.arguments.start, stage, "", error)
+    start = 0 if kind is FrameKind.RANGES else asked.arguments.start
+    failure = RecordFailure.of(start, stage, "", error)
     return Outcome(asked.chunk, 0, _EMPTY_OUTPUTS, (failure,), is_final=True)
 
 
@@ -93,7 +102,7 @@ def too_large_outcome(
     """
     if inputs.count > 1:
         raise error
-    return replace(failed_outcome(asked, Stage.ENCODE, error), is_final=False)
+    return replace(failed_outcome(asked, Stage.ENCODE, error, inputs.kind), is_final=False)
 
 
 def with_worker(outcome: Outcome[bytes], worker: str, seconds: float) -> Outcome[bytes]:

@@ -15,6 +15,7 @@ from pyrmute_tasks.distributed.internals.billiard_pool import (
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.chunk_runner import ChunkRunner, Terminated, TimeIsUp
 from pyrmute_tasks.pyrmute_adapter import FleetManager
+from pyrmute_tasks.ranges.roots import Roots
 from pyrmute_tasks.settings import Settings
 
 __all__ = ["RunnerSource"]
@@ -58,7 +59,8 @@ class RunnerSource:
     def _begin(self) -> ChunkRunner:
         settings = self._settings
         allow_processes()
-        runner = ChunkRunner(self._manager, Store(settings), settings.soft_time_limit_s)
+        roots = Roots(settings.root_paths, settings.roots_file)
+        runner = ChunkRunner(self._manager, Store(settings), settings.soft_time_limit_s, roots)
         # The pool sends this signal at the soft limit. Its own handler raises what a step
         # may catch, and what would be taken for the step's error.
         self._handlers = {SOFT_LIMIT_SIGNAL: lambda *_: runner.interrupt(TimeIsUp())}
