@@ -369,7 +369,7 @@ class Migrator(BatchCalls):
             from_version: Version of the records.
             to_version: Version of the outputs.
             chunk_size: Records a chunk; by default about 1 MiB of lines.
-            overwrite: Replace `target` if it exists; by default that is an error.
+            overwrite: Replace `target` if it exists, as by default; False makes that an error.
             keep_partial: On failure, keep the output before it; ``last_report.partial_path`` says
                 where: ``<target>.partial`` unless that exists.
             by_reference: Whether workers read and write the files themselves: ``"auto"`` (if they

@@ -39,7 +39,7 @@ class OnError(enum.StrEnum):
     SKIP = "skip"  # the record is left out of the output, and the job goes on
 
     @classmethod
-    def of(cls, on_error: object) -> Self:
+    def of(cls, on_error: str) -> Self:
         """Return the member that a value means.
 
         Raises:
