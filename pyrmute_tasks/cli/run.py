@@ -34,6 +34,7 @@ from pyrmute_tasks.settings import Settings
 
 __all__ = ["run"]
 
+_STDIN: Final = "/dev/stdin"
 _STDOUT: Final = "/dev/stdout"
 _FINISHED_WITH_REJECTS: Final = 3
 _MOST_CAUSES: Final = 5
@@ -142,14 +143,16 @@ def run(
 
     Without --broker a Valkey server and workers are started for this run and stopped after it.
     OUT may also be a pipe or a device such as /dev/stdout or -, which gets the lines as they are
-    ready.
+    ready; so may the file of rejects.
 
     By reference, IN may also be a folder or a pattern, whose files are read in sorted order, and
     OUT a folder, named with a slash at the end, which gets files part-00000.jsonl and so on.
 
     Exit status: 0 for success, 1 for failure, 2 for wrong usage, 3 if records were skipped.
     """
+    source = _STDIN if source == "-" else source
     target = _STDOUT if target == "-" else target
+    rejects = _STDOUT if rejects == "-" else rejects
     is_streamed = is_stream(target)
     leaves_something = keep_partial or is_streamed
     interrupts = Interrupts(target, leaves_something)
@@ -175,7 +178,8 @@ def run(
             settings=_fleet_settings(broker, store, queue, wait_s, stall_s),
             retry=_retry(retry_on, attempts),
         )
-        reported = _reported(migrator, target, rejects, quiet, on_stderr=is_streamed)
+        stdout_is_taken = is_streamed or (rejects is not None and is_stream(rejects))
+        reported = _reported(migrator, target, rejects, quiet, on_stderr=stdout_is_taken)
         # Not entered: `run_file` starts the fleet once it holds the lock of the output.
         with closing(migrator), reported:
             report = migrator.run_file(
