@@ -261,15 +261,19 @@ def _reported(
             if report.state is JobState.SUCCEEDED:
                 _print_report(report, target, rejects, on_stderr)
             else:
-                wasted = report.wasted_chunks
-                later = "1 later chunk" if wasted == 1 else f"{wasted} later chunks"
+                done = _counted(report.records, "record")
+                later = _counted(report.wasted_chunks, "later chunk")
                 skipped = f"{report.rejected:,} rejected; " if report.rejected else ""
                 tell(
-                    f"{report.state} after {report.seconds:.2f} s and {report.records:,} records; "
+                    f"{report.state} after {report.seconds:.2f} s and {done}; "
                     f"{skipped}{later} discarded"
                 )
         if report is not None and report.partial_path:
             tell(f"kept the output until then: {report.partial_path}")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _print_report(report: JobReport, target: str, rejects: str | None, on_stderr: bool) -> None:
@@ -279,7 +283,7 @@ def _print_report(report: JobReport, target: str, rejects: str | None, on_stderr
         f"records  {report.records:,}",
         f"rate     {report.records_per_s:,.0f} records/s",
         f"time     {report.seconds:.2f} s",
-        f"workers  {workers} ({report.chunks} chunks, job {report.job})",
+        f"workers  {workers} ({_counted(report.chunks, 'chunk')}, job {report.job})",
     ]
     if report.rejected:
         lines.append(f"rejected {report.rejected:,}" + (f" (see {rejects})" if rejects else ""))

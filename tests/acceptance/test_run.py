@@ -313,12 +313,13 @@ def test_rejects_on_standard_output_are_alone_there(
     source_with_bad_lines: Path, tmp_path: Path, on_fleet: Options
 ) -> None:
     target = tmp_path / "out.jsonl"
-    skip = ("--on-error", "skip", "--rejects", "-")
+    skip = ("--on-error", "skip", "--rejects", "-", "--chunk-size", 1000)
     result = call("run", *MANAGER, *HOP, *on_fleet, *skip, source_with_bad_lines, target)
     assert result.returncode == 3, result.stderr
     rejects = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(rejects) == len(BAD_LINES)
     assert f"rejected {len(rejects)}" in result.stderr
+    assert "(1 chunk, job " in result.stderr
 
 
 @pytest.mark.parametrize(
