@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from pyrmute_tasks.cli.errors import errors_printed, fail, tell
+from pyrmute_tasks.cli.errors import errors_printed, fail, show_warnings, tell
 from pyrmute_tasks.cli.interrupts import Interrupts
 from pyrmute_tasks.cli.options import (
     BROKER_HELP,
@@ -150,6 +150,7 @@ def run(
 
     Exit status: 0 for success, 1 for failure, 2 for wrong usage, 3 if records were skipped.
     """
+    show_warnings()
     source = _STDIN if source == "-" else source
     target = _STDOUT if target == "-" else target
     rejects = _STDOUT if rejects == "-" else rejects
