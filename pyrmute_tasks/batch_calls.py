@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pyrmute_tasks.batch_migrator import BatchMigrator, Model
-from pyrmute_tasks.engine.batch_arguments import check_chunk_size
+from pyrmute_tasks.engine.batch_arguments import check_chunk_size, check_observers, check_records
 from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling, OnErrorLike, OnReject
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.stream import Stream
@@ -40,7 +40,8 @@ class Batch:
         errors: The handling of records that fail.
 
     Raises:
-        ConfigurationError: If `chunk_size` is not a positive integer.
+        ConfigurationError: If `chunk_size` is not a positive integer, `records` is a single
+            record or a text, or `watchers` are no functions.
     """
 
     records: Iterable[Any]
@@ -56,6 +57,8 @@ class Batch:
     def __post_init__(self) -> None:
         if self.chunk_size is not None:
             check_chunk_size(self.chunk_size)
+        check_records(self.records)
+        check_observers(self.watchers)
 
     def observers(self) -> tuple[Observer, ...]:
         """Return the observers of the call, with a progress bar if one is wanted."""

@@ -99,7 +99,7 @@ class RecordFailure:
     @property
     def type_name(self) -> str:
         """Name of the exception's class; of what a step raised, not of the `MigrationError`."""
-        return _type_name(_raised(self.error))
+        return _type_name(_unwrapped(self.error)[1])
 
     @property
     def field(self) -> str:
@@ -124,7 +124,7 @@ class RecordFailure:
             The description.
         """
         described = _described(self.error, self.raised_at)
-        text = " ".join(_text_of(_raised(self.error)).split()) if with_text else ""
+        text = " ".join(_text_of(_unwrapped(self.error)[1]).split()) if with_text else ""
         return f"{described}: {text}" if text and text not in described else described
 
     def exception(self) -> BaseException:
@@ -216,9 +216,10 @@ def _described(error: BaseException, raised_at: str) -> str:
     place = f" at {raised_at}" if raised_at else ""
     if isinstance(error, ValidationError):
         return f"the migrated record is not a valid {error.title} ({_fields(error)})"
-    if isinstance(error, MigrationError) and error.__cause__ is not None:
-        step = f"{error.name} {error.from_version} → {error.to_version}"
-        return f"step {step} raised {_type_name(error.__cause__)}{place}"
+    steps, raised = _unwrapped(error)
+    if steps:
+        shown = (f"step {step.name} {step.from_version} → {step.to_version}" for step in steps)
+        return f"{', in it '.join(shown)} raised {_type_name(raised)}{place}"
     if isinstance(error, RemoteError) or not isinstance(error, PyrmuteTasksError):
         return f"{_type_name(error)}{place}"
     return " ".join(str(error).splitlines())
@@ -231,10 +232,18 @@ def _text_of(error: BaseException) -> str:
         return ""
 
 
-def _raised(error: BaseException) -> BaseException:
-    """Return what a step raised, of an error that says which step did."""
-    is_step = isinstance(error, MigrationError) and error.__cause__ is not None
-    return error.__cause__ or error if is_step else error
+def _unwrapped(error: BaseException) -> tuple[list[MigrationError], BaseException]:
+    """Return the steps that failed, each in the one before it, and what the last one raised.
+
+    A nested model's step fails in the step of the model that holds it.
+    """
+    steps: list[MigrationError] = []
+    *outer, innermost = causes_of(error)
+    for cause in outer:
+        if not isinstance(cause, MigrationError):
+            return steps, cause
+        steps.append(cause)
+    return steps, innermost
 
 
 def _type_name(error: BaseException) -> str:

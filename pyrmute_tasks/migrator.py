@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pyrmute_tasks.batch_calls import Batch, BatchCalls
-from pyrmute_tasks.engine.batch_arguments import usable_cpus
+from pyrmute_tasks.engine.batch_arguments import check_observers, usable_cpus
 from pyrmute_tasks.engine.error_policy import ErrorHandling, OnErrorLike, OnReject
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job import Job, Source
@@ -118,8 +118,8 @@ class Migrator(BatchCalls):
             raise ConfigurationError(
                 "workers is the size of the embedded fleet; a fleet that is running has its own"
             )
-        if workers is not None and workers < 1:
-            raise ConfigurationError(f"workers must be 1 or more, not {workers}")
+        if workers is not None and (type(workers) is not int or workers < 1):
+            raise ConfigurationError(f"workers must be 1 or more, not {workers!r}")
         self._settings = settings or Settings()
         if broker_url is not None:
             store_url = self._settings.store_url if store_url is None else store_url
@@ -369,7 +369,7 @@ class Migrator(BatchCalls):
             from_version: Version of the records.
             to_version: Version of the outputs.
             chunk_size: Records a chunk; by default about 1 MiB of lines.
-            overwrite: Replace `target` if it exists; by default that is an error.
+            overwrite: Replace `target` if it exists, as by default; False makes that an error.
             keep_partial: On failure, keep the output before it; ``last_report.partial_path`` says
                 where: ``<target>.partial`` unless that exists.
             by_reference: Whether workers read and write the files themselves: ``"auto"`` (if they
@@ -482,6 +482,7 @@ class Migrator(BatchCalls):
             overwrite=overwrite,
             with_records=rejects_with_records,
         )
+        check_observers(observers)
         plan = self._manager.plan(name, from_version, to_version)
         plan.target  # noqa: B018  # raise for a missing target before anything is started
         options = FileOptions(

@@ -65,12 +65,20 @@ class Registry:
         """Register `model` as `version` of `name`.
 
         Raises:
-            RegistrationError: If another class is registered for that version, or the name holds
-                control characters, since it goes into logs. The same class defined again (a
+            RegistrationError: If `model` is no class of a pydantic model, another class is
+                registered for that version, or the name holds control characters, since it goes
+                into logs. The same class defined again (a
                 notebook cell run twice) replaces the earlier one.
         """
         check_name(name)
         version = ModelVersion.of(version)
+        given: Any = model  # no type checker has looked at every caller
+        if not (isinstance(given, type) and issubclass(given, BaseModel)):
+            shown = getattr(given, "__qualname__", type(given).__name__)
+            raise RegistrationError(
+                f"'{name}' version '{version}' is registered with {shown}, which is no class of "
+                "a pydantic model; derive it from pydantic.BaseModel"
+            )
         versions = self._models.setdefault(name, {})
         earlier = versions.get(version)
         if earlier is not None and _import_name(earlier) != _import_name(model):

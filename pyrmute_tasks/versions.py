@@ -37,6 +37,8 @@ class ModelVersion:
         Raises:
             InvalidVersionError: If it is anything else.
         """
+        if not isinstance(version_str, str):  # 1.0 for "1.0.0"
+            raise InvalidVersionError(str(version_str), "Version must be text, as '1.0.0'")
         if not version_str.isprintable():  # int() would accept a newline
             raise InvalidVersionError(version_str, "Version must not hold control characters")
         parts = version_str.split(".")

@@ -77,15 +77,9 @@ class LazyGroup(click.Group):
         return None if found is None else found.load()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands with their summaries, as click does."""
-        limit = formatter.width - 6 - max(map(len, COMMANDS))
+        """Write the commands with their summaries, which click would cut off."""
         with formatter.section("Commands"):
-            formatter.write_dl(
-                [
-                    (name, click.Command(name, help=lazy.summary).get_short_help_str(limit))
-                    for name, lazy in sorted(COMMANDS.items())
-                ]
-            )
+            formatter.write_dl([(name, lazy.summary) for name, lazy in sorted(COMMANDS.items())])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

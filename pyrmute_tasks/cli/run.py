@@ -34,6 +34,7 @@ from pyrmute_tasks.settings import Settings
 
 __all__ = ["run"]
 
+_STDIN: Final = "/dev/stdin"
 _STDOUT: Final = "/dev/stdout"
 _FINISHED_WITH_REJECTS: Final = 3
 _MOST_CAUSES: Final = 5
@@ -142,7 +143,7 @@ def run(
 
     Without --broker a Valkey server and workers are started for this run and stopped after it.
     OUT may also be a pipe or a device such as /dev/stdout or -, which gets the lines as they are
-    ready.
+    ready; so may the file of rejects.
 
     By reference, IN may also be a folder or a pattern, whose files are read in sorted order, and
     OUT a folder, named with a slash at the end, which gets files part-00000.jsonl and so on.
@@ -150,7 +151,9 @@ def run(
     Exit status: 0 for success, 1 for failure, 2 for wrong usage, 3 if records were skipped.
     """
     show_warnings()
+    source = _STDIN if source == "-" else source
     target = _STDOUT if target == "-" else target
+    rejects = _STDOUT if rejects == "-" else rejects
     is_streamed = is_stream(target)
     leaves_something = keep_partial or is_streamed
     interrupts = Interrupts(target, leaves_something)
@@ -176,7 +179,8 @@ def run(
             settings=_fleet_settings(broker, store, queue, wait_s, stall_s),
             retry=_retry(retry_on, attempts),
         )
-        reported = _reported(migrator, target, rejects, quiet, on_stderr=is_streamed)
+        stdout_is_taken = is_streamed or (rejects is not None and is_stream(rejects))
+        reported = _reported(migrator, target, rejects, quiet, on_stderr=stdout_is_taken)
         # Not entered: `run_file` starts the fleet once it holds the lock of the output.
         with closing(migrator), reported:
             report = migrator.run_file(
@@ -258,15 +262,19 @@ def _reported(
             if report.state is JobState.SUCCEEDED:
                 _print_report(report, target, rejects, on_stderr)
             else:
-                wasted = report.wasted_chunks
-                later = "1 later chunk" if wasted == 1 else f"{wasted} later chunks"
+                done = _counted(report.records, "record")
+                later = _counted(report.wasted_chunks, "later chunk")
                 skipped = f"{report.rejected:,} rejected; " if report.rejected else ""
                 tell(
-                    f"{report.state} after {report.seconds:.2f} s and {report.records:,} records; "
+                    f"{report.state} after {report.seconds:.2f} s and {done}; "
                     f"{skipped}{later} discarded"
                 )
         if report is not None and report.partial_path:
             tell(f"kept the output until then: {report.partial_path}")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _print_report(report: JobReport, target: str, rejects: str | None, on_stderr: bool) -> None:
@@ -276,7 +284,7 @@ def _print_report(report: JobReport, target: str, rejects: str | None, on_stderr
         f"records  {report.records:,}",
         f"rate     {report.records_per_s:,.0f} records/s",
         f"time     {report.seconds:.2f} s",
-        f"workers  {workers} ({report.chunks} chunks, job {report.job})",
+        f"workers  {workers} ({_counted(report.chunks, 'chunk')}, job {report.job})",
     ]
     if report.rejected:
         lines.append(f"rejected {report.rejected:,}" + (f" (see {rejects})" if rejects else ""))

@@ -10,6 +10,7 @@ from pyrmute_tasks.distributed.broker_profile import (
 from pyrmute_tasks.distributed.internals.celery_app import IsolatedCelery
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.urls import hide_password
 
 __all__ = ["TASK_NAME", "FleetApp", "create_app"]
 
@@ -26,6 +27,7 @@ class FleetApp(IsolatedCelery):
     Attributes:
         profile: The properties of that kind of broker.
         outage_s: How long the broker may be out of reach.
+        broker_address: The broker's URL without its password, for messages.
 
     Raises:
         ConfigurationError: If the settings name an option of Celery's that it has not.
@@ -34,6 +36,7 @@ class FleetApp(IsolatedCelery):
     def __init__(self, settings: Settings, *, is_worker: bool = False) -> None:
         self.profile: BrokerProfile = broker_profile(settings)
         self.outage_s: float = settings.outage_s
+        self.broker_address: str = hide_password(settings.broker_url)
         configuration = _configuration(settings, self.profile)
         url = settings.celery_broker_url
         super().__init__("pyrmute_tasks", url, configuration, is_worker=is_worker)

@@ -1,10 +1,19 @@
 """Checks and defaults of the arguments shared by the batch calls."""
 
 import os
+from collections.abc import Collection, Mapping
+
+from pydantic import BaseModel, RootModel
 
 from pyrmute_tasks.errors import ConfigurationError
 
-__all__ = ["check_chunk_size", "check_workers", "usable_cpus"]
+__all__ = [
+    "check_chunk_size",
+    "check_observers",
+    "check_records",
+    "check_workers",
+    "usable_cpus",
+]
 
 
 def usable_cpus() -> int:
@@ -36,3 +45,29 @@ def check_chunk_size(chunk_size: int) -> int:
     if type(chunk_size) is not int or chunk_size < 1:
         raise ConfigurationError(f"chunk_size must be a positive integer, not {chunk_size!r}")
     return chunk_size
+
+
+def check_records(records: object) -> None:
+    """Refuse what can be iterated over, but yields no records: a single record, or a text.
+
+    Raises:
+        ConfigurationError: If `records` is one of these.
+    """
+    if isinstance(records, (Mapping, BaseModel, str, bytes)) and not isinstance(records, RootModel):
+        raise ConfigurationError(
+            "a batch takes an iterable of records, as a list of dicts, and got a single "
+            f"{type(records).__name__}; migrate() takes one record, and migrate_file() of a "
+            "Migrator the path of a file"
+        )
+
+
+def check_observers(observers: object) -> None:
+    """Refuse observers that cannot be called, of which a job would only log errors.
+
+    Raises:
+        ConfigurationError: If `observers` are no functions.
+    """
+    if not isinstance(observers, Collection) or not all(map(callable, observers)):
+        raise ConfigurationError(
+            "observers must be a list of functions that take an event, as [print]"
+        )

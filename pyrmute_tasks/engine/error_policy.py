@@ -38,6 +38,20 @@ class OnError(enum.StrEnum):
     RAISE = "raise"  # the job ends with its error
     SKIP = "skip"  # the record is left out of the output, and the job goes on
 
+    @classmethod
+    def of(cls, on_error: str) -> Self:
+        """Return the member that a value means.
+
+        Raises:
+            ConfigurationError: If it means none.
+        """
+        try:
+            return cls(on_error)
+        except ValueError:
+            raise ConfigurationError(
+                f"on_error must be 'raise', 'skip' or an ErrorPolicy, not {on_error!r}"
+            ) from None
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorPolicy:
@@ -54,8 +68,8 @@ class ErrorPolicy:
         max_crashes: Most records to skip that ended the process that ran them.
 
     Raises:
-        ConfigurationError: If `max_errors` or `max_crashes` cannot be understood, or limits
-            failures that are not skipped.
+        ConfigurationError: If a value cannot be understood, or `max_errors` limits failures that
+            are not skipped.
     """
 
     on_error: OnError = OnError.RAISE
@@ -63,6 +77,8 @@ class ErrorPolicy:
     max_crashes: int = _MAX_CRASHES
 
     def __post_init__(self) -> None:
+        # A plain "skip" equals the member and is not it.
+        object.__setattr__(self, "on_error", OnError.of(self.on_error))
         if self.max_errors is not None:
             _read_limit(self.max_errors)
             if not self.skips:
@@ -104,12 +120,7 @@ class ErrorPolicy:
         """
         if isinstance(on_error, ErrorPolicy):
             return on_error
-        try:
-            return ErrorPolicy(OnError(on_error))
-        except ValueError:
-            raise ConfigurationError(
-                f"on_error must be 'raise', 'skip' or an ErrorPolicy, not {on_error!r}"
-            ) from None
+        return ErrorPolicy(OnError.of(on_error))
 
     @property
     def skips(self) -> bool:
@@ -205,13 +216,20 @@ class ErrorHandling:
         on_reject: Called with the failure of each record that is skipped, in order.
 
     Raises:
-        ConfigurationError: If no record is ever skipped of which `on_reject` could be told.
+        ConfigurationError: If `on_reject` is no function, or no record is ever skipped of which
+            it could be told.
     """
 
     policy: ErrorPolicy = RAISE
     on_reject: OnReject | None = None
 
     def __post_init__(self) -> None:
+        if self.on_reject is not None and not callable(self.on_reject):
+            # Now, and not at the first record that fails, hours later.
+            raise ConfigurationError(
+                "on_reject must be a function that takes a RecordFailure, as list.append is, not "
+                f"{type(self.on_reject).__name__}; files of rejects are written by migrate_file"
+            )
         if self.on_reject is not None and not self.policy.skips:
             raise ConfigurationError(
                 "on_reject is called with records that are skipped; add on_error='skip'"

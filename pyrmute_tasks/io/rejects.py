@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +14,7 @@ from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile, refuse_same_file
 from pyrmute_tasks.io.output_file import Output, open_output
-from pyrmute_tasks.io.output_place import check_output
+from pyrmute_tasks.io.output_place import Place, check_output
 
 __all__ = ["RejectsFile", "check_rejects", "rejects_to_lines"]
 
@@ -47,12 +48,19 @@ def check_rejects(
     if source_path is None:
         refuse_same_file(source, path)
     place = check_output(path, source=source_path, overwrite=overwrite)
-    if place.is_stream or not isinstance(target, (str, os.PathLike)):
-        return
-    if place.path == check_output(target).path:
+    if isinstance(target, (str, os.PathLike)) and _is_one(place, check_output(target)):
         raise ConfigurationError(
             f"cannot write the rejects to {os.fspath(path)}: it is the output; name another file"
         )
+
+
+def _is_one(place: Place, other: Place) -> bool:
+    """Return whether what is written to two places would be mixed, as in one pipe."""
+    if not place.is_stream or place.found is None:
+        return place.path == other.path
+    is_device = stat.S_ISCHR(place.found.st_mode)  # a terminal, or /dev/null
+    is_same = other.found is not None and os.path.samestat(place.found, other.found)
+    return is_same and not is_device
 
 
 class RejectsFile:

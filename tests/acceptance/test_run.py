@@ -310,6 +310,19 @@ def test_a_run_without_bad_records_has_an_empty_file_of_rejects(
     assert "rejected" not in result.stdout
 
 
+def test_rejects_on_standard_output_are_alone_there(
+    source_with_bad_lines: Path, tmp_path: Path, on_fleet: Options
+) -> None:
+    target = tmp_path / "out.jsonl"
+    skip = ("--on-error", "skip", "--rejects", "-", "--chunk-size", 1000)
+    result = call("run", *MANAGER, *HOP, *on_fleet, *skip, source_with_bad_lines, target)
+    assert result.returncode == 3, result.stderr
+    rejects = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(rejects) == len(BAD_LINES)
+    assert f"rejected {len(rejects)}" in result.stderr
+    assert "(1 chunk, job " in result.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -333,6 +346,23 @@ def test_options_for_rejects_that_make_no_sense(
     assert result.returncode == 1
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--on-error", "skip", "--rejects", "-", "in.jsonl", "-"), "stdout: it is the output"),
+        (("-", "out.jsonl"), "cannot read /dev/stdin: it is a pipe or a device"),
+    ],
+)
+def test_dashes_that_cannot_be_used_are_reported(
+    tmp_path: Path, source: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    people = f"{ROOT / 'tests' / 'people.py'}:manager"
+    result = call("run", "--manager", people, *HOP, *arguments, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert message in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl"]
 
 

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -314,8 +314,9 @@ def test_contradicting_options_are_reported() -> None:
         Migrator(manager, store_url="redis://h")
     with pytest.raises(ConfigurationError, match="workers is the size of the embedded fleet"):
         Migrator(manager, broker_url="redis://h", workers=2)
-    with pytest.raises(ConfigurationError, match="workers must be 1 or more"):
-        Migrator(manager, workers=0)
+    for workers in (0, "2"):
+        with pytest.raises(ConfigurationError, match=f"workers must be 1 or more, not {workers!r}"):
+            Migrator(manager, workers=cast("int", workers))
     with pytest.raises(ManagerImportError, match="not an attribute of any module"):
         Migrator(ModelManager())
     with pytest.raises(ManagerImportError, match="is a function and not a ModelManager"):

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from pydantic import RootModel
 
 from pyrmute_tasks import (
     BatchMigrator,
     ChunkDelivered,
+    ConfigurationError,
     Event,
     JobEnded,
     JobReport,
@@ -179,6 +181,29 @@ def test_observer_that_raises_is_dropped(caplog: pytest.LogCaptureFixture) -> No
 
     assert len(manager.migrate_batch([person(0)], *HOP, observers=[broken])) == 1
     assert "an observer raised and was dropped" in caplog.text
+
+
+@pytest.mark.parametrize("observers", [print, "x", [3]])
+@pytest.mark.parametrize("call", ["migrate_batch", "migrate_batch_streaming"])
+def test_observers_that_are_no_functions_are_reported(call: str, observers: Any) -> None:
+    with pytest.raises(ConfigurationError, match="observers must be a list of functions"):
+        getattr(manager, call)([person(0)], *HOP, observers=observers)
+
+
+@pytest.mark.parametrize("one", [person(0), manager.migrate(person(0), *HOP), "in.jsonl", b"{}"])
+@pytest.mark.parametrize("call", ["migrate_batch", "migrate_batch_streaming"])
+def test_single_record_is_no_batch(call: str, one: Any) -> None:
+    """Skipping would silently reject each of its fields."""
+    with pytest.raises(ConfigurationError, match="takes an iterable of records"):
+        getattr(manager, call)(one, *HOP, on_error="skip")
+
+
+def test_root_model_that_iterates_over_records_is_a_batch() -> None:
+    class People(RootModel[list[dict[str, Any]]]):
+        def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # as pydantic's guide shows
+            return iter(self.root)
+
+    assert len(manager.migrate_batch(People([person(0)]), *HOP)) == 1
 
 
 # --- the progress bar ---------------------------------------------------------------------

@@ -8,7 +8,9 @@ from pyrmute_tasks.distributed.broker_profile import (
     RedisProfile,
     broker_profile,
 )
+from pyrmute_tasks.distributed.internals.kombu_redis import PromptTransport
 from pyrmute_tasks.distributed.queue_depth import AmqpDepth, RedisDepth, depth_of, queue_lists
+from pyrmute_tasks.distributed.worker.broker_connections import BrokerConnections
 from pyrmute_tasks.settings import Settings
 
 STORE = "redis://127.0.0.1:1/0"
@@ -47,3 +49,21 @@ def test_keepalive_is_not_asked_of_a_unix_socket() -> None:
     tcp = RedisProfile().transport_options(Settings(broker_url=STORE))
     socket = RedisProfile().transport_options(Settings(broker_url="unix:///tmp/no.sock"))
     assert tcp.keys() - socket.keys() == {"socket_keepalive", "socket_keepalive_options"}
+
+
+@pytest.mark.parametrize("url", ["redis://queue:6379/0", "valkey://me:secret@queue/1"])
+def test_broker_out_of_reach_is_named_by_its_url(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    connections = BrokerConnections(create_app(Settings(broker_url=url)))
+    connections.attempt_failed(ConnectionRefusedError("nobody listens"), 3.0)
+    assert f"broker={url.replace('secret', '***')} " in caplog.text
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_transport_of_workers_is_shown_as_a_scheme(scheme: str) -> None:
+    app = create_app(Settings(broker_url=f"{scheme}://queue/0"))
+    app.read_transport = PromptTransport
+    connection = app.connection_for_read()
+    assert connection.transport_cls is PromptTransport
+    assert connection.as_uri().startswith(f"{scheme}://")

@@ -111,3 +111,26 @@ def test_values_of_on_error() -> None:
     unknown: Any = "ignore"
     with pytest.raises(ConfigurationError, match="on_error must be 'raise', 'skip'"):
         ModelManager().migrate_batch([], "User", "1.0.0", "2.0.0", on_error=unknown)
+
+
+def test_plain_word_is_the_member() -> None:
+    """A caller that no type checker looks at must not get a policy that silently raises."""
+    word: Any = "skip"
+    policy = ErrorPolicy(word, 3)
+    assert policy == ErrorPolicy.skip(3)
+    assert policy.skips
+    assert policy.on_error is OnError.SKIP
+
+
+@pytest.mark.parametrize("word", ["skp", None, 1])
+def test_unknown_word_is_reported(word: Any) -> None:
+    with pytest.raises(ConfigurationError, match="on_error must be 'raise', 'skip' or an"):
+        ErrorPolicy(word)
+
+
+@pytest.mark.parametrize("reject", ["rejects.jsonl", []])
+def test_on_reject_that_is_no_function_is_reported_at_once(reject: Any) -> None:
+    with pytest.raises(ConfigurationError, match="on_reject must be a function"):
+        ModelManager().migrate_batch(
+            [], "User", "1.0.0", "2.0.0", on_error="skip", on_reject=reject
+        )

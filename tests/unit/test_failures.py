@@ -162,6 +162,19 @@ def caught_in_a_step(cause: Exception) -> MigrationError:
     raise AssertionError("it did not raise")
 
 
+def test_step_of_a_nested_model_is_named_with_what_it_raised() -> None:
+    nested = caught_in_a_step(KeyError(SECRET))
+    error = MigrationError("Order", "3.0.0", "4.0.0", "it failed")
+    error.__cause__ = nested
+    failure = travel(RecordFailure.of(5, Stage.STEP, "3.0.0 → 4.0.0", error))
+    assert failure.cause == "step 3.0.0 → 4.0.0: KeyError"
+    assert failure.describe().startswith(
+        "step Order 3.0.0 → 4.0.0, in it step User 1.0.0 → 2.0.0 raised KeyError at test_failures"
+    )
+    assert SECRET not in failure.describe()
+    assert SECRET in failure.describe(with_text=True)
+
+
 def test_a_migration_error_travels_with_attributes_message_and_cause() -> None:
     error = caught_in_a_step(KeyError("name"))
     failure = RecordFailure.of(5, Stage.STEP, "1.0.0 → 2.0.0", error)

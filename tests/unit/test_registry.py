@@ -3,12 +3,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any, cast
 
 import pyrmute
 import pytest
+from pydantic import BaseModel
 
 import tests.people
-from pyrmute_tasks import ModelManager
+from pyrmute_tasks import ModelManager, ModelVersion
 from pyrmute_tasks.errors import (
     InvalidVersionError,
     ManagerImportError,
@@ -147,6 +149,17 @@ def test_a_version_with_control_characters_is_refused(version: str) -> None:
         manager.model("Person", version)(tests.people.PersonV1)
     assert all(line.isprintable() for line in str(caught.value).split("\n", 1))
     assert manager.list_models() == []
+
+
+def test_class_that_is_no_model_is_refused() -> None:
+    with pytest.raises(RegistrationError, match="with Path, which is no class of a pydantic model"):
+        ModelManager().model("User", "1.0.0")(cast("type[BaseModel]", Path))
+
+
+def test_version_that_is_no_text_is_refused() -> None:
+    version: Any = 1.0
+    with pytest.raises(InvalidVersionError, match=r"Version must be text, as '1\.0\.0'"):
+        ModelVersion.of(version)
 
 
 def test_names_in_any_language_are_names() -> None:

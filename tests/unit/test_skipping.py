@@ -22,11 +22,13 @@ from pyrmute_tasks import (
     RecordFailure,
     Stage,
 )
+from pyrmute_tasks.distributed.worker.outcomes import run_plan
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
 from pyrmute_tasks.engine.error_policy import ChunkFailures
 from pyrmute_tasks.engine.results import ResultConverter
 from pyrmute_tasks.plans.codegen import Output, OutputKind
 from pyrmute_tasks.plans.plan import DATA, Wanted
+from pyrmute_tasks.wire.frames import FrameKind, decode_frame, encode_frame
 from tests.people import PersonV3, broken_step, invalid, manager, person
 
 HOP = ("Person", "1.0.0", "3.0.0")
@@ -290,6 +292,17 @@ def test_lines_equal_records(kinds: str, ends: bool, start: int) -> None:
     assert (count, last) == (len(good), None)
     bad = [start + index for index, kind in enumerate(kinds) if kind != "g"]
     assert [failure.index for failure in failures] == bad
+
+
+@pytest.mark.parametrize("lines", [b"3\n", b"[\n]\n", b"\0\n" * 7])
+def test_lines_of_one_character_are_bad_records(lines: bytes) -> None:
+    """A worker must not take their chunk for a damaged message, which would end the job."""
+    count = lines.count(b"\n")
+    chunk = decode_frame(encode_frame(FrameKind.LINES, count, lines))
+    outputs, made, failures = run_plan(PLAN, FrameKind.LINES, chunk, 0, skips=True)
+    assert (outputs, made, failures.ended) == (b"", 0, False)
+    assert [failure.index for failure in failures.found] == list(range(count))
+    assert {type(failure.error) for failure in failures.found} == {InvalidRecordError}
 
 
 @given(kinds=st.text("gggbinx", max_size=30), ends=st.booleans(), most=st.integers(0, 5))

@@ -60,6 +60,9 @@ class IsolatedCelery(Celery):
         """Return a connection to the broker of the settings, if no `url` is given."""
         connection: Any = super().connection_for_read(url or self.broker_url, **options)
         if self.read_transport is not None:
+            # In logs, the class is shown as what it replaces: redis://host, not <class …>://host.
+            shown = {self.read_transport: connection.transport_cls}
+            connection.resolve_aliases = connection.resolve_aliases | shown
             connection.transport_cls = self.read_transport
         return connection
 

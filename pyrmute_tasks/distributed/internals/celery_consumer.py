@@ -102,7 +102,7 @@ class ConnectionPolicy(Protocol):
     def accepted(self) -> None:
         """Take note that the broker has accepted the worker."""
 
-    def attempt_failed(self, error: Exception, broker: str, pause_s: float) -> None:
+    def attempt_failed(self, error: Exception, pause_s: float) -> None:
         """Handle an attempt to connect that failed; it may raise to end the worker."""
 
     def connection_failed(self, error: Exception) -> None:
@@ -121,7 +121,7 @@ class _PolicyConsumer(_Base):  # type: ignore[misc]  # it is a class
         """Connect as Celery does, but after pauses that stay short."""
         policy = self.connections
         connected = conn.ensure_connection(
-            lambda error, pause_s: policy.attempt_failed(error, conn.as_uri(), pause_s),
+            policy.attempt_failed,
             self.app.conf.broker_connection_max_retries,
             interval_start=policy.pause_s,
             interval_step=policy.pause_s,

@@ -47,14 +47,14 @@ class BrokerConnections:
         """Handle the broker's accepting this worker."""
         self._was_ready = True
 
-    def attempt_failed(self, error: Exception, broker: str, pause_s: float) -> None:
+    def attempt_failed(self, error: Exception, pause_s: float) -> None:
         """Log that the broker cannot be reached; see `connection_failed`."""
         self.connection_failed(error)
         log(
             logging.ERROR,
             "broker_away",
             "the broker cannot be reached",
-            broker=broker,
+            broker=self._app.broker_address,
             error=reason_of(error),
             again_in_s=pause_s,
         )
@@ -77,7 +77,7 @@ class BrokerConnections:
             log(
                 logging.CRITICAL,
                 "broker_refused",
-                f"the broker at {self._app.connection_for_read().as_uri()} refused {what} "
+                f"the broker at {self._app.broker_address} refused {what} "
                 f"({reason_of(error)}); this worker ends",
             )
             end_worker(1)

@@ -31,7 +31,7 @@ __all__ = [
     "with_worker",
 ]
 
-_LEAST_LINE: Final = 3
+_LEAST_LINE: Final = 2
 _EMPTY_OUTPUTS: Final = encode_frame(FrameKind.OBJECTS, 0, pack([]))
 _PACKED: Final = Output(OutputKind.PACKED, pack=pack_record)
 
@@ -161,7 +161,7 @@ def run_plan(
     failures = ChunkFailures(skips)
     if kind is FrameKind.LINES:
         lines = bytes(inputs.payload)
-        # A line holds {} at least. A bomb of empty ones would become a list many times its size.
+        # No line is blank. A bomb of empty ones would become a list many times its size.
         if lines.count(b"\n") != inputs.count or len(lines) < _LEAST_LINE * inputs.count:
             raise FrameError("a frame does not hold the records it announces")
         outputs, count, _ = plan.migrate_lines(lines, start, failures)

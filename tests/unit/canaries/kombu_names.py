@@ -318,8 +318,8 @@ def check_inequivalent() -> None:
 @internal(
     "kombu",
     "`transport.redis.QoS`: `pipe_or_acquire`, `restore_by_tag`, `restore_unacked_once`; "
-    "`Channel.QoS`, `Transport.Channel`, `Connection.transport_cls`",
-    r"kombu\.transport\.redis|pipe_or_acquire|\.transport_cls",
+    "`Channel.QoS`, `Transport.Channel`, `Connection.transport_cls`, `Connection.resolve_aliases`",
+    r"kombu\.transport\.redis|pipe_or_acquire|\.transport_cls|\.resolve_aliases",
     purpose="Workers note and acknowledge messages without waiting for the server's answer, which "
     "costs a worker two round trips a chunk in its event loop.",
     until="when kombu acknowledges without waiting on Redis",
@@ -354,5 +354,9 @@ def check_qos() -> None:
     connection: Any = Connection("redis://host/0")
     connection.transport_cls = type("Ours", (redis.Transport,), {})
     assert isinstance(connection.transport, connection.transport_cls)
+    assert connection.as_uri().startswith("<class")
+    connection.resolve_aliases = connection.resolve_aliases | {connection.transport_cls: "redis"}
+    assert connection.as_uri().startswith("redis://")
+    assert isinstance(connection.clone().transport, connection.transport_cls)
     assert callable(qos.restore_by_tag)
     assert callable(qos.restore_unacked_once)
