@@ -179,6 +179,7 @@ def run_ordered(
     sink: Sink[Out, Delivered],
     observers: Observers | None = None,
     policy: ErrorPolicy = RAISE,
+    judge: FailureJudge | None = None,
 ) -> Generator[ChunkResult[Delivered], None, None]:
     """Run `chunks` through `executor` and yield their results in order.
 
@@ -189,6 +190,7 @@ def run_ordered(
         sink: Converts each outcome in order, right before delivery, in this thread.
         observers: Called with the job's events.
         policy: Which failures of records the job survives.
+        judge: Judges them; one that goes on from an earlier run, by default a new one.
 
     Yields:
         Results in order. Only the last one may have a failure: that of the first record in the
@@ -198,7 +200,7 @@ def run_ordered(
         Exception: The source's, after everything read before it is delivered.
     """
     flow = _Flow(chunks, executor, window, observers or Observers(), skips=policy.skips)
-    judge = FailureJudge(policy)
+    judge = judge or FailureJudge(policy)
     try:
         while True:
             flow.fill()

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 
 from pyrmute_tasks.engine.batch_arguments import check_chunk_size
 from pyrmute_tasks.engine.chunk_sizes import ChunkSizer
@@ -22,7 +22,7 @@ from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io.open_files import OpenSource, SourceFile
 from pyrmute_tasks.wire.frames import Compression, Frame, FrameKind, decode_frame, encode_frame
 
-__all__ = ["JsonlSink", "JsonlSource", "check_source"]
+__all__ = ["JsonlSink", "JsonlSource", "Position", "check_source"]
 
 _FIRST_BYTES: Final = 512 * 1024
 _MOST_BYTES: Final = 1024 * 1024  # a window of them must fit into memory, twice as outputs
@@ -52,6 +52,26 @@ def check_source(path: str | os.PathLike[str]) -> int:
     )
 
 
+class Position(NamedTuple):
+    """A place between two lines of a file.
+
+    Attributes:
+        byte: Bytes before it.
+        record: Records before it.
+        line: Number of the line behind it.
+    """
+
+    byte: int = 0
+    record: int = 0
+    line: int = 1
+
+    @classmethod
+    def behind(cls, chunk: Chunk[Any], origin: Origin) -> "Position":
+        """Return the place behind a chunk's last line."""
+        lines = chunk.count + len(origin.blank_lines)
+        return cls(origin.end_byte, chunk.start + chunk.count, origin.first_line + lines)
+
+
 class JsonlSource:
     """A file of JSON lines, cut into chunks of whole lines.
 
@@ -67,6 +87,9 @@ class JsonlSource:
 
     Raises:
         ConfigurationError: If the file does not exist, cannot be read or is no regular file.
+
+    Attributes:
+        position: Where reading stands.
     """
 
     kind: Final = FrameKind.LINES
@@ -90,9 +113,15 @@ class JsonlSource:
         self._compression = compression
         self._long_line = b""  # read, and not handed out yet
         self.bytes_read: int = 0
+        self.position = Position()
         self.size_bytes: int | None = (
             self._open.left_bytes if self._open else check_source(self._name)
         )
+
+    def begin_at(self, position: Position) -> None:
+        """Read from a place on: what is before it was read by an earlier run of the job."""
+        self.position = position
+        self.bytes_read = position.byte
 
     def chunks(self) -> Generator[Chunk[bytes], None, None] | ConvertedReader[Chunk[bytes]]:
         """Return the file's chunks, read no further than asked.
@@ -109,9 +138,8 @@ class JsonlSource:
         Raises:
             ConfigurationError: If the file cannot be read any more.
         """
-        start = index = 0
-        line = 1
-        first_byte = 0
+        index = 0
+        first_byte, start, line = self.position
         with _errors_told(self._name), self._opened() as file:
             while block := self._read(file):
                 if not self.bytes_read and block.startswith(_BOM):
@@ -126,7 +154,8 @@ class JsonlSource:
                 count = lines - len(blank)
                 if count:
                     at, sizes = zip(*blank, strict=True) if blank else ((), ())
-                    origin = Origin(self._name, line, at, first_byte, sizes)
+                    end_byte = first_byte + size_bytes
+                    origin = Origin(self._name, line, at, first_byte, sizes, end_byte)
                     frame = self._framed(kept, start, count, origin)
                     self._sizer.cut(index, len(kept))
                     yield Chunk(index, start, count, frame, len(frame), origin)
@@ -134,6 +163,7 @@ class JsonlSource:
                 start += count
                 line += lines
                 first_byte += size_bytes
+                self.position = Position(first_byte, start, line)
 
     def __call__(self, event: Event, /) -> None:
         """Learn how large the next chunks are to be."""
@@ -152,7 +182,13 @@ class JsonlSource:
     def _opened(self) -> contextlib.AbstractContextManager[IO[bytes] | OpenSource]:
         if self._open is not None:
             return contextlib.nullcontext(self._open)
-        return open(self._name, "rb")
+        return self._opened_at(self.position.byte)
+
+    @contextlib.contextmanager
+    def _opened_at(self, byte: int) -> Iterator[IO[bytes]]:
+        with open(self._name, "rb") as file:
+            file.seek(byte)
+            yield file
 
     def _read(self, file: IO[bytes] | OpenSource) -> bytes:
         if self._chunk_size is None:
