@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pyrmute_tasks.batch_calls import Batch, BatchCalls
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
-from pyrmute_tasks.engine.error_policy import ErrorHandling, OnErrorLike, OnReject
+from pyrmute_tasks.engine.error_policy import (
+    ErrorHandling,
+    ErrorPolicy,
+    FailureJudge,
+    OnErrorLike,
+    OnReject,
+)
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job import Job, Source
 from pyrmute_tasks.engine.job_report import JobReport
@@ -30,9 +36,10 @@ from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
+from pyrmute_tasks.io.logged_output import LoggedOutput, LogOptions, logged_output
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.io.output_file import Output, open_output
-from pyrmute_tasks.io.rejects import RejectsFile, check_rejects
+from pyrmute_tasks.io.rejects import RejectsFile, check_rejects, rejects_to_log, restored_from
 from pyrmute_tasks.local.batches import Parallelism
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.plans.retry import Retry
@@ -346,6 +353,10 @@ class Migrator(BatchCalls):
         on_reject: OnReject | None = None,
         rejects: str | os.PathLike[str] | None = None,
         rejects_with_records: bool = False,
+        resume: bool = False,
+        restart: bool = False,
+        accept_code: bool = False,
+        log: bool = True,
     ) -> JobReport:
         """Migrate a file of JSON lines into another.
 
@@ -374,6 +385,13 @@ class Migrator(BatchCalls):
             rejects: A file for the records that are skipped, as JSON lines; it is also written if
                 too many failed.
             rejects_with_records: Write these records to it, and what errors quote from them.
+            resume: Go on with an earlier run with the same arguments that was killed, interrupted
+                or failed, from the log that it left in ``.<target>.job``; begin if it left none.
+                `on_reject` is not called again for records that it has skipped.
+            restart: Discard such a log. Without either argument, finding one is an error.
+            accept_code: Resume although models or steps have changed.
+            log: Keep a log while this runs. It is gone at the end, unless the run fails or is
+                interrupted after ten seconds. Only files have one.
 
         Returns:
             The job's report.
@@ -381,6 +399,9 @@ class Migrator(BatchCalls):
         Raises:
             ConfigurationError: If a file cannot be read or written, or two are the same.
             OutputInUseError: If another run is writing `target`.
+            JobExistsError: If an earlier run has left its log.
+            JobChangedError: If what is to be resumed had another source, other code or arguments.
+            ProofError: If the output is not whole.
             InvalidRecordError: If a line is not a JSON object.
             ModelNotFoundError: If the model or a version is not registered.
             MigrationError: If there is no path, or a step raises.
@@ -408,6 +429,10 @@ class Migrator(BatchCalls):
             on_reject=on_reject,
             rejects=rejects,
             rejects_with_records=rejects_with_records,
+            resume=resume,
+            restart=restart,
+            accept_code=accept_code,
+            log=log,
         )
         if report.failure is not None:
             raise report.failure.exception()
@@ -430,6 +455,10 @@ class Migrator(BatchCalls):
         on_reject: OnReject | None = None,
         rejects: str | os.PathLike[str] | None = None,
         rejects_with_records: bool = False,
+        resume: bool = False,
+        restart: bool = False,
+        accept_code: bool = False,
+        log: bool = True,
     ) -> JobReport:
         """Migrate a file like `migrate_file`, but return a record's failure instead of raising it.
 
@@ -449,6 +478,10 @@ class Migrator(BatchCalls):
             on_reject: Called with the failure of each record that is skipped, in order.
             rejects: A file for the records that are skipped.
             rejects_with_records: Write these records to it, too.
+            resume: Go on with an earlier run that left a log.
+            restart: Discard such a log.
+            accept_code: Resume although models or steps have changed.
+            log: Keep a log while this runs.
 
         Returns:
             The job's report, with the ``failure`` of the record that ended it, if one did.
@@ -457,45 +490,58 @@ class Migrator(BatchCalls):
             PyrmuteTasksError: As `migrate_file`, except for failures of records.
         """
         errors = ErrorHandling.of(on_error, on_reject)
+        options = LogOptions(resume, restart, accept_code, log)
         check_rejects(
             rejects,
             errors.policy,
             source=source,
             target=target,
-            overwrite=overwrite,
+            overwrite=overwrite or resume,  # whether it is the job's is known below
             with_records=rejects_with_records,
         )
         plan = self._manager.plan(name, from_version, to_version)
         plan.target  # noqa: B018  # raise for a missing target before anything is started
         lines = JsonlSource(source, chunk_size, self._window_bytes, compression_of(self._settings))
         sink = JsonlSink(self._manager.hooks, with_text=rejects_with_records)
-        if progress:
-            from pyrmute_tasks.engine.progress import ProgressBar  # calls without do without
-
-            observers = (*observers, ProgressBar(lines.size_bytes, by_bytes=True))
         run = self._new_run(observers)
-        output = open_output(
+        output = logged_output(
+            source,
+            target,
+            lines,
+            options,
+            job=run.tally.job,
+            plan=plan,
+            policy=_result_options(errors.policy, rejects, with_records=rejects_with_records),
+            overwrite=overwrite,
+            keep_partial=keep_partial,
+        ) or open_output(
             target, job=run.tally.job, source=source, overwrite=overwrite, keep_partial=keep_partial
         )
         rejected = None
         if rejects is not None:
+            is_whole = isinstance(output, LoggedOutput) and output.is_whole
             rejected = RejectsFile(
                 rejects,
                 job=run.tally.job,
                 source=source,
-                overwrite=overwrite,
+                overwrite=overwrite or is_whole,
                 keep_partial=keep_partial,
                 with_records=rejects_with_records,
             )
+        judge = FailureJudge(errors.policy)
         try:
             # The files first: if another run has one, no fleet is started.
-            with (
-                run,
-                output,
-                rejected or nullcontext(),
-                self._job(plan, lines, sink, run, errors) as job,
-            ):
-                _write_results(job, output, rejected, errors)
+            with run, output, rejected or nullcontext():
+                if isinstance(output, LoggedOutput):
+                    _restore(output, run, judge, rejected)
+                if progress:
+                    from pyrmute_tasks.engine.progress import (
+                        ProgressBar,
+                    )  # calls without do without
+
+                    run.watch(ProgressBar(lines.left_bytes, by_bytes=True))
+                with self._job(plan, lines, sink, run, errors, judge) as job:
+                    _write_results(job, output, rejected, errors, rejects_with_records)
         finally:
             report = self._with_partial(run.report, output.kept_path)
         return report
@@ -597,6 +643,7 @@ class Migrator(BatchCalls):
         sink: Sink[Frame, Delivered],
         run: Run,
         errors: ErrorHandling,
+        judge: FailureJudge | None = None,
     ) -> Job[bytes, Frame, Delivered]:
         spec = JobSpec(
             run.tally.job,
@@ -612,7 +659,9 @@ class Migrator(BatchCalls):
             skips=errors.policy.skips,
         )
         executor = self._open().job(spec, plan.fingerprint_tree)
-        return Job(run, source, sink, executor, window=self._window, policy=errors.policy)
+        return Job(
+            run, source, sink, executor, window=self._window, policy=errors.policy, judge=judge
+        )
 
     def _note(self, report: JobReport) -> None:
         self._last_report = report
@@ -622,18 +671,43 @@ class Migrator(BatchCalls):
         return (self._window or Window()).size_bytes
 
 
+def _restore(
+    output: LoggedOutput, run: Run, judge: FailureJudge, rejects: RejectsFile | None
+) -> None:
+    """Go on from what earlier runs of the job have done."""
+    restored = restored_from(output.restored_rejects(), rejects)
+    judge.restore(restored.by_cause.total(), restored.crashes)
+    run.tally.restore(output.restored_outputs, restored.by_cause)
+
+
+def _result_options(
+    policy: ErrorPolicy, rejects: str | os.PathLike[str] | None, *, with_records: bool
+) -> dict[str, str | int | bool | None]:
+    """Return the options that decide what a run writes; it is resumed with the same ones."""
+    return {
+        "on_error": policy.on_error.value,
+        "max_errors": policy.max_errors,
+        "max_crashes": policy.max_crashes,
+        "rejects": None if rejects is None else os.path.abspath(rejects),
+        "rejects_with_records": with_records,
+    }
+
+
 def _write_results(
     job: Job[bytes, Frame, Frame],
-    output: Output,
+    output: Output | LoggedOutput,
     rejects: RejectsFile | None,
     errors: ErrorHandling,
+    with_records: bool,
 ) -> None:
     """Write what a job delivers, and let its files appear."""
     for result in job.results():
-        if result.count:  # an empty frame may hold no lines
-            output.write(result.outputs.payload)
         if rejects is not None:
             rejects.write(result.rejects)
+        if isinstance(output, LoggedOutput):
+            output.deliver(result, rejects_to_log(result.rejects, with_records=with_records))
+        elif result.count:  # an empty frame may hold no lines
+            output.write(result.outputs.payload)
         for reject in result.rejects:
             errors.tell(reject)
     if rejects is not None:

@@ -123,6 +123,11 @@ class JsonlSource:
         self.position = position
         self.bytes_read = position.byte
 
+    @property
+    def left_bytes(self) -> int | None:
+        """Bytes not read yet; None if that is unknown."""
+        return None if self.size_bytes is None else max(0, self.size_bytes - self.bytes_read)
+
     def chunks(self) -> Generator[Chunk[bytes], None, None] | ConvertedReader[Chunk[bytes]]:
         """Return the file's chunks, read no further than asked.
 
@@ -207,8 +212,7 @@ class JsonlSource:
         if self._long_line:
             block, self._long_line = self._long_line, b""
             return block
-        left = None if self.size_bytes is None else max(0, self.size_bytes - self.bytes_read)
-        block = file.read(self._sizer.next_bytes(left))
+        block = file.read(self._sizer.next_bytes(self.left_bytes))
         # Whole lines of a pipe must not wait for the next one.
         is_whole = self._may_block and block.endswith(b"\n")
         rest = b"" if is_whole else file.readline()

@@ -287,9 +287,7 @@ class OutputStream:
         os.close(self._descriptor)
 
 
-def take_after(
-    descriptor: int, found: os.stat_result, target: str | os.PathLike[str]
-) -> None:
+def take_after(descriptor: int, found: os.stat_result, target: str | os.PathLike[str]) -> None:
     """Give a new file the mode and the owner of the file that it will replace.
 
     Raises:
