@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -347,6 +347,8 @@ class LoggedOutput:
                 return
             described = log.put_rejects(rejects) if rejects else None
             end = Position.behind(result.chunk, result.chunk.origin)
+            if end.byte > self._folder.spec.sources[0].size_bytes:
+                self._check_source()  # it grows, perhaps for ever
             self._settle(
                 end,
                 Settled(
@@ -400,14 +402,7 @@ class LoggedOutput:
 
     def _check_source(self) -> None:
         spec = self._folder.spec
-        now = Spec(
-            spec.job,
-            (SourceFile.of(spec.sources[0].path),),
-            spec.target,
-            spec.plan,
-            spec.fingerprint,
-            options=spec.options,
-        )
+        now = replace(spec, sources=(SourceFile.of(spec.sources[0].path),))
         changed = differences(spec, now)
         if changed:
             raise JobChangedError(f"the source was changed while it was read: {changed[0]}")
