@@ -35,8 +35,9 @@ from pyrmute_tasks.engine.results import ResultConverter
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
+from pyrmute_tasks.io.earlier_runs import LogOptions
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
-from pyrmute_tasks.io.logged_output import LoggedOutput, LogOptions, logged_output
+from pyrmute_tasks.io.logged_output import LoggedOutput, logged_output
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.io.output_file import Output, open_output
 from pyrmute_tasks.io.rejects import RejectsFile, check_rejects, rejects_to_log, restored_from
@@ -524,16 +525,14 @@ class Migrator(BatchCalls):
                 rejects,
                 job=run.tally.job,
                 source=source,
-                overwrite=overwrite or is_whole,
+                overwrite=overwrite or is_whole,  # it may have been published, too
                 keep_partial=keep_partial,
                 with_records=rejects_with_records,
             )
-        judge = FailureJudge(errors.policy)
         try:
             # The files first: if another run has one, no fleet is started.
             with run, output, rejected or nullcontext():
-                if isinstance(output, LoggedOutput):
-                    _restore(output, run, judge, rejected)
+                judge = _judge(errors.policy, output, run, rejected)
                 if progress:
                     from pyrmute_tasks.engine.progress import (
                         ProgressBar,
@@ -671,13 +670,16 @@ class Migrator(BatchCalls):
         return (self._window or Window()).size_bytes
 
 
-def _restore(
-    output: LoggedOutput, run: Run, judge: FailureJudge, rejects: RejectsFile | None
-) -> None:
-    """Go on from what earlier runs of the job have done."""
-    restored = restored_from(output.restored_rejects(), rejects)
-    judge.restore(restored.by_cause.total(), restored.crashes)
-    run.tally.restore(output.restored_outputs, restored.by_cause)
+def _judge(
+    policy: ErrorPolicy, output: Output | LoggedOutput, run: Run, rejects: RejectsFile | None
+) -> FailureJudge:
+    """Return the judge of failures; it and the run go on from earlier runs of the job."""
+    judge = FailureJudge(policy)
+    if isinstance(output, LoggedOutput):
+        restored = restored_from(output.restored_rejects(), rejects)
+        judge.restore(restored.by_cause.total(), restored.crashes)
+        run.tally.restore(output.restored_outputs, restored.by_cause)
+    return judge
 
 
 def _result_options(

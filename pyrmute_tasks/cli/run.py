@@ -23,8 +23,8 @@ from pyrmute_tasks.engine.batch_arguments import usable_cpus
 from pyrmute_tasks.engine.error_policy import ErrorPolicy, OnError
 from pyrmute_tasks.engine.job_report import JobReport, JobState
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.io.earlier_runs import LogOptions, kept_job
 from pyrmute_tasks.io.jsonl import check_source
-from pyrmute_tasks.io.logged_output import LogOptions, kept_job
 from pyrmute_tasks.io.output_place import check_output, is_stream
 from pyrmute_tasks.io.rejects import check_rejects
 from pyrmute_tasks.migrator import Migrator

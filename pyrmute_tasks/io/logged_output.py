@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -18,13 +18,16 @@ from typing import Final, Self
 from pyrmute_tasks.engine.pipeline import ChunkResult
 from pyrmute_tasks.errors import (
     ConfigurationError,
-    FrameError,
     JobChangedError,
     JobError,
-    JobExistsError,
-    JobLogError,
     OutputInUseError,
-    printable,
+)
+from pyrmute_tasks.io.earlier_runs import (
+    LogOptions,
+    earlier_job,
+    end_of_prefix,
+    has_succeeded,
+    refuse_other,
 )
 from pyrmute_tasks.io.jsonl import JsonlSource, Position
 from pyrmute_tasks.io.open_files import SourceFile as OpenedSource
@@ -38,68 +41,15 @@ from pyrmute_tasks.jobs.fold import Fold
 from pyrmute_tasks.jobs.folder import JobFolder, beside, remove_leftovers
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.publish import Output, digest_of, publish
-from pyrmute_tasks.jobs.spec import SourceFile, Spec, check_same, differences
+from pyrmute_tasks.jobs.spec import SourceFile, Spec, differences
 from pyrmute_tasks.jobs.storage import NO_LINKS
-from pyrmute_tasks.plans.fingerprint.differences import compare_trees
-from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.wire.frames import Frame
 
-__all__ = ["LogOptions", "LoggedOutput", "kept_job", "logged_output"]
+__all__ = ["LoggedOutput", "logged_output"]
 
 _WORTH_KEEPING_S: Final = 10.0
-_MOST_DIFFERENCES: Final = 3
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-@dataclass(frozen=True, slots=True)
-class LogOptions:
-    """What becomes of the log of an earlier run, and whether this one has one.
-
-    Attributes:
-        resume: Go on with an earlier run; begin if there is none.
-        restart: Discard it.
-        accept_code: Go on although models or steps have changed.
-        log: Keep a log.
-
-    Raises:
-        ConfigurationError: If these contradict each other.
-    """
-
-    resume: bool = False
-    restart: bool = False
-    accept_code: bool = False
-    log: bool = True
-
-    def __post_init__(self) -> None:
-        if self.resume and self.restart:
-            raise ConfigurationError("resume and restart exclude each other: go on, or begin again")
-        if self.accept_code and not self.resume:
-            raise ConfigurationError("accept_code is for a run that goes on: add resume")
-        if self.resume and not self.log:
-            raise ConfigurationError("a run without a log cannot resume another one")
-
-    def refuse_streams(self) -> None:
-        """Refuse to go on where there is no log.
-
-        Raises:
-            ConfigurationError: If this was asked for.
-        """
-        if self.resume or self.restart:
-            raise ConfigurationError(
-                "only a run from a file to a file has a log that can be resumed; a pipe, a device "
-                "or an open file has none: leave out --resume and --restart"
-            )
-
-
-def kept_job(target: str | os.PathLike[str]) -> Path | None:
-    """Return where an earlier run to a target has left its log; None if there is none."""
-    try:
-        place = check_output(target)
-    except ConfigurationError:
-        return None
-    path = beside(place.path)
-    return path if not place.is_stream and path.is_dir() else None
 
 
 def logged_output(
@@ -244,7 +194,7 @@ class LoggedOutput:
     def _open(self) -> None:
         remove_leftovers(self._path)
         code = self._spec.fingerprint
-        earlier = self._earlier()
+        earlier = earlier_job(self._path, self._target, self._options)
         if earlier is None:
             self._folder = JobFolder.create(self._path, self._spec)
             try:
@@ -254,53 +204,10 @@ class LoggedOutput:
                 raise
             return
         self._folder = earlier
-        end = earlier.end()
-        if end is not None and end.ended.result != "failed":
-            self._restore(earlier.view().fold)  # killed between the end and the discarding
-            return
-        self._check_same(earlier.spec)
-        self._lease = earlier.take(this_process(), code)
-        self._restore(self._lease.fold)
-
-    def _earlier(self) -> JobFolder | None:
-        """Return the job of an earlier run that is to go on."""
-        if not self._path.exists():
-            return None
-        options = self._options
-        earlier = JobFolder(self._path)
-        end = None if options.resume or options.restart else earlier.end()
-        if options.restart or (end is not None and end.ended.result != "failed"):
-            earlier.discard()
-            return None
-        if not options.resume:
-            raise JobExistsError(
-                f"an earlier run to {os.fspath(self._target)} has left its log in {self._path}: "
-                "--resume goes on with it, --restart begins again (resume=True or restart=True in "
-                "Python)"
-            )
-        return earlier
-
-    def _check_same(self, spec: Spec) -> None:
-        try:
-            check_same(spec, self._spec, accept_code=self._options.accept_code)
-        except JobChangedError as error:
-            hint = "--restart begins again"
-            if spec.fingerprint != self._spec.fingerprint:
-                told = _code_differences(spec.code, self._spec.code)
-                hint = f"{told}--accept-code goes on with the new code; {hint}"
-            raise JobChangedError(f"{error}. {hint}") from None
-
-    def _restore(self, fold: Fold) -> None:
-        wanted = self._folder.spec.wanted
-        gaps = list(fold.gaps(wanted))
-        if len(gaps) > 1 or (gaps and gaps[0].end != wanted[-1].end):
-            raise JobLogError(
-                f"the log in {self._path} has gaps in the middle, which this way of running cannot "
-                "fill; begin again with --restart"
-            )
-        byte = gaps[0].start if gaps else sum(each.end for each in wanted)
-        lines = sum(span.lines for span in fold.spans())
-        self._at = self._began_at = Position(byte, fold.records, 1 + lines)
+        refuse_other(earlier.spec, self._spec, self._options)
+        if not has_succeeded(earlier):  # or killed between the end and the discarding
+            self._lease = earlier.take(this_process(), code)
+        self._at = self._began_at = end_of_prefix(self._fold, earlier.spec.wanted)
         self._source.begin_at(self._at)
 
     # --- what earlier runs have done --------------------------------------------------------
@@ -444,18 +351,17 @@ class LoggedOutput:
         try:
             if self._keep_partial:
                 with output_errors(self._target):
-                    self._keep_outputs(lease)
+                    self._keep_outputs(f"stream.{lease.epoch}")
         finally:
             if not keeps:
                 self._folder.discard()
 
-    def _keep_outputs(self, lease: Lease) -> None:
+    def _keep_outputs(self, stream: str) -> None:
         """Keep what was written as ``<target>.partial``."""
         partial = self._lock.path_of("partial")
-        stream = self._folder.path / f"stream.{lease.epoch}"
         try:
-            if self._began_at.byte or not _linked(stream, partial):
-                self._copy_outputs(stream, partial)
+            if self._began_at.byte or not _linked(self._folder.path / stream, partial):
+                _copy_outputs(self._folder, stream, partial)
             descriptor = os.open(partial, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 self._prepare(descriptor)
@@ -468,27 +374,18 @@ class LoggedOutput:
                 partial.unlink()
             raise
 
-    def _copy_outputs(self, stream: Path, partial: Path) -> None:
-        """Write the settled ranges, and of the last stream what stands behind them."""
-        descriptor = os.open(partial, _CREATE, 0o666)
-        with open(descriptor, "ab") as file:
-            output = Output(self._folder)
-            output.join(descriptor)
-            puts = (entry.put for _, entry in output.ranges())
-            ends = (put.offset + put.length for put in puts if put and put.name == stream.name)
-            with contextlib.suppress(FileNotFoundError), stream.open("rb") as rest:
-                rest.seek(max(ends, default=0))
-                shutil.copyfileobj(rest, file)
 
-
-def _code_differences(before: str, now: str) -> str:
-    """Name the first differences between two trees of fingerprints, as sentences."""
-    try:
-        then, today = (FingerprintTree.from_dict(json.loads(text)) for text in (before, now))
-    except (ValueError, FrameError):  # of another release
-        return ""
-    told = [printable(each) for each in compare_trees(today, then)[:_MOST_DIFFERENCES]]
-    return "".join(f"{each}. " for each in told)
+def _copy_outputs(folder: JobFolder, stream: str, partial: Path) -> None:
+    """Write the settled ranges, and of the last stream what stands behind them."""
+    descriptor = os.open(partial, _CREATE, 0o666)
+    with open(descriptor, "ab") as file:
+        output = Output(folder)
+        output.join(descriptor)
+        puts = (entry.put for _, entry in output.ranges())
+        ends = (put.offset + put.length for put in puts if put and put.name == stream)
+        with contextlib.suppress(FileNotFoundError), (folder.path / stream).open("rb") as rest:
+            rest.seek(max(ends, default=0))
+            shutil.copyfileobj(rest, file)
 
 
 def _linked(stream: Path, partial: Path) -> bool:

@@ -35,6 +35,7 @@ __all__ = [
     "End",
     "JobFolder",
     "beside",
+    "discard",
     "find_jobs",
     "prune",
     "remove_leftovers",
@@ -211,10 +212,22 @@ class JobFolder:
 
     def discard(self) -> None:
         """Remove the job and all its files; from its first moment on it is no job any more."""
-        gone = _sibling(self.path, "gone")
-        self.path.rename(gone)
-        FolderStorage(self.path.parent).sync_folder()
-        shutil.rmtree(gone)
+        discard(self.path)
+
+
+def discard(path: Path) -> None:
+    """Remove a job's directory, whatever can be read of it.
+
+    Raises:
+        JobNotFoundError: If it is none.
+        OSError: If it cannot be removed.
+    """
+    if not (path / SPEC).is_file():
+        raise JobNotFoundError(f"there is no job in {path}")
+    gone = _sibling(path, "gone")
+    path.rename(gone)
+    FolderStorage(path.parent).sync_folder()
+    shutil.rmtree(gone)
 
 
 def remove_leftovers(path: Path) -> None:

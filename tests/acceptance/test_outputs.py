@@ -68,7 +68,7 @@ def test_a_second_run_ends_at_once_and_harms_nothing(
     if not first_is_killed:
         assert first.returncode == 0
         assert len(target.read_text().splitlines()) == len(rows)
-    third = call(*RUN, *on_fleet, "--overwrite", source, target)
+    third = call(*RUN, *on_fleet, "--overwrite", "--restart", source, target)
     assert third.returncode == 0, third.stderr
     assert target.read_text() == OUTPUT
     go_on.unlink(missing_ok=True)
@@ -206,20 +206,21 @@ def test_a_reader_that_goes_away_ends_the_run(source: Path, on_fleet: Options) -
     assert "Traceback" not in process.stderr
 
 
-def test_a_killed_run_s_partial_file_is_removed_by_the_next_one(
-    source: Path, tmp_path: Path, private_tmp: Path, on_fleet: Options
+@pytest.mark.parametrize("log", ["--restart", "--no-log"])
+def test_files_of_a_killed_run_are_removed_by_the_next_one(
+    source: Path, tmp_path: Path, private_tmp: Path, on_fleet: Options, log: str
 ) -> None:
     target = tmp_path / "out.jsonl"
     slow = tmp_path / "slow.jsonl"
     slow.write_text('{"name": "sleep:0.01", "age": 1}\n' * 10_000)
     with running(
-        "run", *MANAGER, *HOP, "--workers", 1, "--chunk-size", 10, slow, target
+        "run", *MANAGER, *HOP, log, "--workers", 1, "--chunk-size", 10, slow, target
     ) as process:
         wait_until(lambda: size_of_partial(target), "it has written")
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert size_of_partial(target)
-    result = call(*RUN, *on_fleet, source, target)
+    result = call(*RUN, *on_fleet, log, source, target)
     assert result.returncode == 0, result.stderr
     assert target.read_text() == OUTPUT
     assert sorted(tmp_path.iterdir()) == [source, target, slow]

@@ -358,7 +358,11 @@ def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
 
 
 def size_of_partial(target: Path) -> int:
-    return sum(path.stat().st_size for path in target.parent.glob(f".{target.name}.job/stream.*"))
+    found = [
+        *target.parent.glob(f".{target.name}.job/stream.*"),
+        *target.parent.glob(f".{target.name}.*.partial"),
+    ]
+    return sum(path.stat().st_size for path in found)
 
 
 @pytest.mark.parametrize(

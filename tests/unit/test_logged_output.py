@@ -15,14 +15,16 @@ from pyrmute_tasks.errors import (
     ConfigurationError,
     JobChangedError,
     JobExistsError,
+    JobLogError,
     JobNotFoundError,
     ProofError,
 )
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io import logged_output as logged
+from pyrmute_tasks.io.earlier_runs import LogOptions, kept_job
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
-from pyrmute_tasks.io.logged_output import LoggedOutput, LogOptions, kept_job, logged_output
+from pyrmute_tasks.io.logged_output import LoggedOutput, logged_output
 from pyrmute_tasks.io.open_files import TargetFile
 from pyrmute_tasks.io.rejects import RejectsFile, rejects_to_log, restored_from
 from pyrmute_tasks.jobs import log as job_log
@@ -391,6 +393,18 @@ def test_run_killed_behind_its_end_has_nothing_left_to_do(
     assert place.beside == ["bad.jsonl", "out.jsonl"]
 
 
+def test_published_output_that_is_gone_is_made_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(JobFolder, "discard", lambda _: os._exit(9))
+        place.die(after=99)
+    place.target.unlink()
+    place.rejects.unlink()
+    place.run(RESUME)
+    assert place.target.read_text() == expected(place)
+
+
 def test_target_that_appears_meanwhile_is_kept_and_so_is_the_work(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -448,10 +462,24 @@ def test_leftovers_of_a_killed_beginning_are_removed(place: Place) -> None:
     assert other.exists()
 
 
+@pytest.mark.parametrize("name", ["spec.json", "log.1"])
+def test_damaged_log_can_be_discarded(place: Place, name: str) -> None:
+    place.die()
+    (beside(place.target) / name).write_text("{\n{\n{\n")
+    with pytest.raises(JobLogError, match="begin the job again"):
+        place.run(RESUME)
+    with pytest.raises(JobExistsError):
+        place.run()
+    place.run(LogOptions(restart=True))
+    assert place.target.read_text() == expected(place)
+
+
 def test_folder_that_is_no_job_is_told(place: Place) -> None:
     beside(place.target).mkdir()
-    with pytest.raises(JobNotFoundError):
-        place.run()
+    for options in [BEGIN, RESUME, LogOptions(restart=True)]:
+        with pytest.raises(JobNotFoundError):
+            place.run(options)
+    assert beside(place.target).is_dir()
 
 
 def test_mode_of_a_target_and_its_link_are_kept(place: Place) -> None:
