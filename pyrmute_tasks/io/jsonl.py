@@ -22,7 +22,7 @@ from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io.open_files import OpenSource, SourceFile
 from pyrmute_tasks.wire.frames import Compression, Frame, FrameKind, decode_frame, encode_frame
 
-__all__ = ["JsonlSink", "JsonlSource", "Position", "check_source"]
+__all__ = ["JsonlSink", "JsonlSource", "Position", "check_source", "source_errors"]
 
 _FIRST_BYTES: Final = 512 * 1024
 _MOST_BYTES: Final = 1024 * 1024  # a window of them must fit into memory, twice as outputs
@@ -40,7 +40,7 @@ def check_source(path: str | os.PathLike[str]) -> int:
     Raises:
         ConfigurationError: If it cannot be read, or is no regular file.
     """
-    with _errors_told(path):
+    with source_errors(path):
         if stat.S_ISREG(os.stat(path).st_mode):
             with open(path, "rb") as file:
                 return os.fstat(file.fileno()).st_size
@@ -145,7 +145,7 @@ class JsonlSource:
         """
         index = 0
         first_byte, start, line = self.position
-        with _errors_told(self._name), self._opened() as file:
+        with source_errors(self._name), self._opened() as file:
             while block := self._read(file):
                 if not self.bytes_read and block.startswith(_BOM):
                     first_byte = len(_BOM)
@@ -224,7 +224,12 @@ class JsonlSource:
 
 
 @contextlib.contextmanager
-def _errors_told(path: str | os.PathLike[str]) -> Iterator[None]:
+def source_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise the system's errors as errors that name the source.
+
+    Raises:
+        ConfigurationError: In place of an `OSError`.
+    """
     try:
         yield
     except OSError as error:

@@ -29,7 +29,7 @@ from pyrmute_tasks.io.earlier_runs import (
     has_succeeded,
     refuse_other,
 )
-from pyrmute_tasks.io.jsonl import JsonlSource, Position
+from pyrmute_tasks.io.jsonl import JsonlSource, Position, source_errors
 from pyrmute_tasks.io.open_files import SourceFile as OpenedSource
 from pyrmute_tasks.io.open_files import TargetFile
 from pyrmute_tasks.io.output_file import cut_to_whole_lines, keep_partial_file, take_after
@@ -91,9 +91,11 @@ def logged_output(
         return None
     names = (plan.name, str(plan.from_version), str(plan.to_version))
     me = this_process()
+    with source_errors(source):
+        found = SourceFile.of(source)
     spec = Spec(
         job,
-        (SourceFile.of(source),),
+        (found,),
         str(place.path),
         names,
         plan.fingerprint,
@@ -247,7 +249,7 @@ class LoggedOutput:
         assert result.chunk.origin is not None
         self._lock.check()
         log = self._lease.log
-        with output_errors(self._target):
+        with self._writing():
             data = result.outputs.payload if result.count else b""
             put = log.put(data) if result.count else None
             if result.failure is not None:
@@ -288,28 +290,34 @@ class LoggedOutput:
         if self._lease is None:
             self._is_committed = True
             return
-        with output_errors(self._target):
+        with self._writing():
             self._check_source()
             size_bytes = self._folder.spec.sources[0].size_bytes
             if self._at.byte < size_bytes:  # blank lines at the end
                 end = self._source.position._replace(byte=size_bytes)
                 self._settle(end, Settled(0, self._at.byte, size_bytes, 0, 0))
             self._lock.confirm()
-            overwrite = self._overwrite
-            path = self._place.path
-            if not overwrite and self._appeared():
+            path, overwrite = self._place.path, self._overwrite
+            if not overwrite and os.path.lexists(path):
                 self._must_keep = True  # all work is done
-            publish(
-                Output(self._folder), self._lease, path, overwrite=overwrite, prepare=self._prepare
-            )
+            output = Output(self._folder)
+            publish(output, self._lease, path, overwrite=overwrite, prepare=self._prepare)
             self._is_committed = True
 
-    def _appeared(self) -> bool:
-        return os.path.lexists(self._place.path)
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raise the system's errors as errors that name the output, or say that it was lost."""
+        with output_errors(self._target):
+            try:
+                yield
+            except OSError:
+                self._lock.confirm()
+                raise
 
     def _check_source(self) -> None:
         spec = self._folder.spec
-        now = replace(spec, sources=(SourceFile.of(spec.sources[0].path),))
+        with source_errors(spec.sources[0].path):
+            now = replace(spec, sources=(SourceFile.of(spec.sources[0].path),))
         changed = differences(spec, now)
         if changed:
             raise JobChangedError(f"the source was changed while it was read: {changed[0]}")

@@ -164,7 +164,7 @@ def test_a_directory_that_is_gone_is_told(tmp_path: Path, on_fleet: Options) -> 
     directory.mkdir()
     source.write_text(f'{{"name": "wait-for:{go_on} 0", "age": 1}}\n')
     with running(*RUN, *on_fleet, source, directory / "out.jsonl") as process:
-        wait_until(lambda: list(directory.glob(".*.partial")), "the job has begun")
+        wait_until(lambda: list(directory.glob(".*.job")), "the job has begun")
         directory.rename(tmp_path / "gone")
         go_on.touch()
         _, err = process.communicate(timeout=30)

@@ -427,6 +427,20 @@ def test_target_that_appears_meanwhile_is_kept_and_so_is_the_work(
     assert place.target.read_text() == expected(place)
 
 
+def test_source_that_is_removed_meanwhile_is_told(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = LoggedOutput._check_source
+
+    def remove(output: LoggedOutput) -> None:
+        place.source.unlink()
+        check(output)
+
+    monkeypatch.setattr(LoggedOutput, "_check_source", remove)
+    with pytest.raises(ConfigurationError, match=r"cannot read .*in\.jsonl: No such file"):
+        place.run()
+
+
 def test_stream_that_was_damaged_is_not_published(place: Place) -> None:
     place.die()
     stream = beside(place.target) / "stream.1"
