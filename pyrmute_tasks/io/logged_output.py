@@ -20,6 +20,7 @@ from pyrmute_tasks.errors import (
     ConfigurationError,
     JobChangedError,
     JobError,
+    JobNotFoundError,
     OutputInUseError,
 )
 from pyrmute_tasks.io.earlier_runs import (
@@ -185,7 +186,8 @@ class LoggedOutput:
         with output_errors(self._target):
             self._lock.acquire()
             try:
-                self._open()
+                with self._writing():
+                    self._open()
             except BaseException:
                 if self._lease is not None:
                     self._lease.log.close()
@@ -202,7 +204,8 @@ class LoggedOutput:
             try:
                 self._lease = self._folder.take(this_process(), code)
             except BaseException:
-                self._folder.discard()
+                with contextlib.suppress(OSError, JobError):
+                    self._folder.discard()
                 raise
             return
         self._folder = earlier
@@ -310,7 +313,7 @@ class LoggedOutput:
         with output_errors(self._target):
             try:
                 yield
-            except OSError:
+            except (OSError, JobNotFoundError):
                 self._lock.confirm()
                 raise
 
