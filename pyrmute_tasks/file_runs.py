@@ -9,21 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeGuard
 
-from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling
+from pyrmute_tasks import logs
+from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling, FailureJudge
 from pyrmute_tasks.engine.job import Job
 from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.errors import ConfigurationError, StorageUnreachableError
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io.attempt_folder import AttemptFolder
+from pyrmute_tasks.io.earlier_runs import WITH_LOG, LogOptions
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource, check_source
+from pyrmute_tasks.io.logged_output import LoggedOutput, logged_output
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.io.output_file import Output, OutputFile, open_output
 from pyrmute_tasks.io.output_parts import OutputParts, is_parts
-from pyrmute_tasks.io.output_place import check_output
+from pyrmute_tasks.io.output_place import check_output, is_stream
 from pyrmute_tasks.io.range_source import RangeSink, RangeSource, find_sources
-from pyrmute_tasks.io.rejects import RejectsFile
-from pyrmute_tasks.logs import log
+from pyrmute_tasks.io.rejects import RejectsFile, rejects_to_log, restored_from
+from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.wire.frames import MAX_FRAME_BYTES, Compression, Frame
 
@@ -59,6 +62,7 @@ class FileOptions:
         errors: What becomes of records that fail.
         rejects: A file for those that are skipped; None for none.
         rejects_with_records: Write the records to it.
+        log: Whether the run keeps a log, and what becomes of an earlier one.
     """
 
     source: SourceFile
@@ -71,6 +75,7 @@ class FileOptions:
     errors: ErrorHandling = RAISING
     rejects: str | os.PathLike[str] | None = None
     rejects_with_records: bool = False
+    log: LogOptions = WITH_LOG
 
     def __post_init__(self) -> None:
         if self.max_line_bytes is not None and self.max_line_bytes < 1:
@@ -97,10 +102,13 @@ class Jobs:
         window_bytes: Size of a job's window.
         compression: How frames are compressed.
         is_embedded: The fleet is started for this.
-        new_run: Returns a new run over so many bytes; None if nobody knows how many.
+        plan: The migration.
+        new_run: Returns a new run.
+        shows_progress: Show a progress bar on stderr.
         fleet: Returns the fleet, started.
         start: Returns the job of a source, a sink, a run and what becomes of failures, to be
-            entered. What it is given as `check` is called about every second, and may raise.
+            entered. What it is given as `check` is called about every second, and may raise; a
+            `judge` goes on from an earlier run.
     """
 
     settings: Settings
@@ -108,7 +116,9 @@ class Jobs:
     window_bytes: int
     compression: Compression
     is_embedded: bool
-    new_run: Callable[[int | None], Run]
+    plan: MigrationPlan
+    new_run: Callable[[], Run]
+    shows_progress: bool
     fleet: Callable[[], RangeFleet]
     start: Callable[..., Job[bytes, Frame, Any]]
 
@@ -136,7 +146,7 @@ class FileRun:
         )
         self._lines: JsonlSource | None = None
         self.size_bytes = self._size_bytes()
-        self._run = jobs.new_run(self.size_bytes)
+        self._run = jobs.new_run()
 
     def _size_bytes(self) -> int | None:
         if self._names:
@@ -155,8 +165,7 @@ class FileRun:
         Raises:
             PyrmuteTasksError: If it cannot be run.
         """
-        output = self._output()
-        why_not = self._why_not(output)
+        why_not = self._why_not()
         if why_not and self._is_forced:
             what = (
                 "several files, or a folder of parts, go"
@@ -164,10 +173,12 @@ class FileRun:
                 else "this run cannot go"
             )
             raise ConfigurationError(f"{what} by reference{' only' * self._must_refer}: {why_not}")
-        may_refer = not why_not and (self._is_forced or (self.size_bytes or 0) >= _LEAST_BYTES)
+        is_large = (self.size_bytes or 0) >= _LEAST_BYTES
+        may_refer = not why_not and (self._is_forced or is_large)
+        output = self._output(has_log=not may_refer)
         try:
-            # The output first: if another run has it, no fleet is started.
-            with self._run, output, self._rejects() as rejects:
+            # The files first: if another run has one, no fleet is started.
+            with self._run, output, self._rejects(output) as rejects:
                 if isinstance(output, (OutputFile, OutputParts)) and (
                     may_refer and self._takes_ranges()
                 ):
@@ -179,7 +190,7 @@ class FileRun:
 
     # --- which way --------------------------------------------------------------------------
 
-    def _output(self) -> Output | OutputParts:
+    def _output(self, *, has_log: bool) -> Output | OutputParts | LoggedOutput:
         options, job = self._options, self._run.tally.job
         if is_path(options.target) and self._into_parts:
             return OutputParts(
@@ -188,10 +199,26 @@ class FileRun:
         if is_path(options.target):
             for name in self._names[1:]:
                 check_output(options.target, source=name, overwrite=options.overwrite)
-        return open_output(
+        logged = self._logged_output() if has_log else None
+        return logged or open_output(
             options.target,
             job=job,
             source=self._names[0] if self._names else options.source,
+            overwrite=options.overwrite,
+            keep_partial=options.keep_partial,
+        )
+
+    def _logged_output(self) -> LoggedOutput | None:
+        options = self._options
+        self._lines = self._lines or self._line_source()
+        return logged_output(
+            options.source,
+            options.target,
+            self._lines,
+            options.log,
+            job=self._run.tally.job,
+            plan=self._jobs.plan,
+            policy=_result_options(options),
             overwrite=options.overwrite,
             keep_partial=options.keep_partial,
         )
@@ -200,7 +227,7 @@ class FileRun:
     def _is_forced(self) -> bool:
         return self._must_refer or self._options.by_reference is ByReference.ALWAYS
 
-    def _why_not(self, output: Output | OutputParts) -> str:
+    def _why_not(self) -> str:
         """Return why nothing can go by reference; empty if it can."""
         options, settings = self._options, self._jobs.settings
         if options.by_reference is ByReference.NEVER:
@@ -209,8 +236,11 @@ class FileRun:
             return "a chunk size counts records, and nobody has counted those of a range of bytes"
         if not self._names or not is_path(options.target):
             return "only files that are given by their paths can"
-        if not isinstance(output, (OutputFile, OutputParts)):
+        if is_stream(options.target):
             return f"{os.fspath(options.target)} is a pipe or a device"
+        log = options.log
+        if log.resume or log.restart or (log.log and not self._is_forced):
+            return "runs by reference keep no log, and cannot be resumed"
         if options.errors.policy.skips:
             return "records that fail can be skipped only if they travel through the producer"
         if not (self._jobs.is_embedded or settings.roots_file or settings.secret):
@@ -229,36 +259,62 @@ class FileRun:
         jobs, options = self._jobs, self._options
         return JsonlSource(options.source, options.chunk_size, jobs.window_bytes, jobs.compression)
 
-    def _rejects(self) -> AbstractContextManager[RejectsFile | None]:
+    def _rejects(
+        self, output: Output | OutputParts | LoggedOutput
+    ) -> AbstractContextManager[RejectsFile | None]:
         options = self._options
         if options.rejects is None:
             return nullcontext()
+        is_whole = isinstance(output, LoggedOutput) and output.is_whole
         return RejectsFile(
             options.rejects,
             job=self._run.tally.job,
             source=options.source,
-            overwrite=options.overwrite,
+            overwrite=options.overwrite or is_whole,  # it may have been published, too
             keep_partial=options.keep_partial,
             with_records=options.rejects_with_records,
         )
 
-    def _through_producer(self, output: Output | OutputParts, rejects: RejectsFile | None) -> None:
+    def _watch(self, size_bytes: int | None) -> None:
+        if self._jobs.shows_progress:
+            from pyrmute_tasks.engine.progress import ProgressBar  # calls without do without
+
+            self._run.watch(ProgressBar(size_bytes, by_bytes=True))
+
+    def _through_producer(
+        self, output: Output | OutputParts | LoggedOutput, rejects: RejectsFile | None
+    ) -> None:
         assert not isinstance(output, OutputParts)
-        errors = self._options.errors
+        errors, with_records = self._options.errors, self._options.rejects_with_records
         lines = self._lines or self._line_source()
-        sink = JsonlSink(self._jobs.hooks, with_text=self._options.rejects_with_records)
-        with self._jobs.start(lines, sink, self._run, errors) as job:
+        sink = JsonlSink(self._jobs.hooks, with_text=with_records)
+        judge = self._judge(output, rejects)
+        self._watch(lines.left_bytes)
+        with self._jobs.start(lines, sink, self._run, errors, judge=judge) as job:
             for result in job.results():
-                if result.count:  # an empty frame may hold no lines
-                    output.write(result.outputs.payload)
                 if rejects is not None:
                     rejects.write(result.rejects)
+                if isinstance(output, LoggedOutput):
+                    output.deliver(
+                        result, rejects_to_log(result.rejects, with_records=with_records)
+                    )
+                elif result.count:  # an empty frame may hold no lines
+                    output.write(result.outputs.payload)
                 for reject in result.rejects:
                     errors.tell(reject)
             if rejects is not None:
                 rejects.commit()  # before the output: who finds that one finds both
             if self.report.failure is None:
                 output.commit()
+
+    def _judge(self, output: Output | LoggedOutput, rejects: RejectsFile | None) -> FailureJudge:
+        """Return the judge of failures; it and the run go on from earlier runs of the job."""
+        judge = FailureJudge(self._options.errors.policy)
+        if isinstance(output, LoggedOutput):
+            restored = restored_from(output.restored_rejects(), rejects)
+            judge.restore(restored.by_cause.total(), restored.crashes)
+            self._run.tally.restore(output.restored_outputs, restored.by_cause)
+        return judge
 
     def _by_reference(self, output: OutputFile | OutputParts) -> None:
         jobs, longest = self._jobs, self._options.max_line_bytes
@@ -267,6 +323,7 @@ class FileRun:
             source = RangeSource(self._names, folder.path, folder.nonce, longest or MAX_FRAME_BYTES)
             jobs.fleet().allow([folder.path.parent, *source.folders])
             sink = RangeSink(jobs.hooks)
+            self._watch(self.size_bytes)
             job = jobs.start(source, sink, self._run, self._options.errors, check=source.check)
             try:
                 with job:
@@ -279,10 +336,12 @@ class FileRun:
             except StorageUnreachableError as error:
                 if self._is_forced or self.report.chunks_by_worker:
                     raise
-                log(logging.WARNING, "not_by_reference", f"through the producer instead: {error}")
+                logs.log(
+                    logging.WARNING, "not_by_reference", f"through the producer instead: {error}"
+                )
             else:
                 return
-        self._run = jobs.new_run(self.size_bytes)
+        self._run = jobs.new_run()
         with self._run:
             self._through_producer(output, None)
 
@@ -290,6 +349,18 @@ class FileRun:
 def is_path(file: SourceFile | TargetFile) -> TypeGuard[str | os.PathLike[str]]:
     """Return whether a file is given by its path, and not open."""
     return isinstance(file, (str, os.PathLike))
+
+
+def _result_options(options: FileOptions) -> dict[str, str | int | bool | None]:
+    """Return the options that decide what a run writes; it is resumed with the same ones."""
+    policy, rejects = options.errors.policy, options.rejects
+    return {
+        "on_error": policy.on_error.value,
+        "max_errors": policy.max_errors,
+        "max_crashes": policy.max_crashes,
+        "rejects": None if rejects is None else os.path.abspath(rejects),
+        "rejects_with_records": options.rejects_with_records,
+    }
 
 
 def _names_of(options: FileOptions) -> list[str]:

@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pyrmute_tasks.batch_calls import Batch, BatchCalls
 from pyrmute_tasks.engine.batch_arguments import check_observers, usable_cpus
-from pyrmute_tasks.engine.error_policy import ErrorHandling, OnErrorLike, OnReject
+from pyrmute_tasks.engine.error_policy import (
+    ErrorHandling,
+    FailureJudge,
+    OnErrorLike,
+    OnReject,
+)
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job import Job, Source
 from pyrmute_tasks.engine.job_report import JobReport
@@ -31,6 +36,7 @@ from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
 from pyrmute_tasks.file_runs import ByReference, FileOptions, FileRun, Jobs
+from pyrmute_tasks.io.earlier_runs import LogOptions
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.io.rejects import check_rejects
 from pyrmute_tasks.local.batches import Parallelism
@@ -348,6 +354,10 @@ class Migrator(BatchCalls):
         on_reject: OnReject | None = None,
         rejects: str | os.PathLike[str] | None = None,
         rejects_with_records: bool = False,
+        resume: bool = False,
+        restart: bool = False,
+        accept_code: bool = False,
+        log: bool = True,
     ) -> JobReport:
         """Migrate a file of JSON lines into another.
 
@@ -385,6 +395,13 @@ class Migrator(BatchCalls):
             rejects: A file for the records that are skipped, as JSON lines; it is also written if
                 too many failed.
             rejects_with_records: Write these records to it, and what errors quote from them.
+            resume: Go on with an earlier run with the same arguments that was killed, interrupted
+                or failed, from the log that it left in ``.<target>.job``; begin if it left none.
+                `on_reject` is not called again for records that it has skipped.
+            restart: Discard such a log. Without either argument, finding one is an error.
+            accept_code: Resume although models or steps have changed.
+            log: Keep a log while this runs. It is gone at the end, unless the run fails or is
+                interrupted after ten seconds. Only files have one.
 
         Returns:
             The job's report.
@@ -392,6 +409,9 @@ class Migrator(BatchCalls):
         Raises:
             ConfigurationError: If a file cannot be read or written, or two are the same.
             OutputInUseError: If another run is writing `target`.
+            JobExistsError: If an earlier run has left its log.
+            JobChangedError: If what is to be resumed had another source, other code or arguments.
+            ProofError: If the output is not whole.
             InvalidRecordError: If a line is not a JSON object.
             ModelNotFoundError: If the model or a version is not registered.
             MigrationError: If there is no path, or a step raises.
@@ -421,6 +441,10 @@ class Migrator(BatchCalls):
             on_reject=on_reject,
             rejects=rejects,
             rejects_with_records=rejects_with_records,
+            resume=resume,
+            restart=restart,
+            accept_code=accept_code,
+            log=log,
         )
         if report.failure is not None:
             raise report.failure.exception()
@@ -445,6 +469,10 @@ class Migrator(BatchCalls):
         on_reject: OnReject | None = None,
         rejects: str | os.PathLike[str] | None = None,
         rejects_with_records: bool = False,
+        resume: bool = False,
+        restart: bool = False,
+        accept_code: bool = False,
+        log: bool = True,
     ) -> JobReport:
         """Migrate a file like `migrate_file`, but return a record's failure instead of raising it.
 
@@ -466,6 +494,10 @@ class Migrator(BatchCalls):
             on_reject: Called with the failure of each record that is skipped, in order.
             rejects: A file for the records that are skipped.
             rejects_with_records: Write these records to it, too.
+            resume: Go on with an earlier run that left a log.
+            restart: Discard such a log.
+            accept_code: Resume although models or steps have changed.
+            log: Keep a log while this runs.
 
         Returns:
             The job's report, with the ``failure`` of the record that ended it, if one did.
@@ -474,18 +506,19 @@ class Migrator(BatchCalls):
             PyrmuteTasksError: As `migrate_file`, except for failures of records.
         """
         errors = ErrorHandling.of(on_error, on_reject)
+        options = LogOptions(resume, restart, accept_code, log)
         check_rejects(
             rejects,
             errors.policy,
             source=source,
             target=target,
-            overwrite=overwrite,
+            overwrite=overwrite or resume,  # whether it is the job's is known below
             with_records=rejects_with_records,
         )
         check_observers(observers)
         plan = self._manager.plan(name, from_version, to_version)
         plan.target  # noqa: B018  # raise for a missing target before anything is started
-        options = FileOptions(
+        file_options = FileOptions(
             source=source,
             target=target,
             chunk_size=chunk_size,
@@ -496,6 +529,7 @@ class Migrator(BatchCalls):
             errors=errors,
             rejects=rejects,
             rejects_with_records=rejects_with_records,
+            log=options,
         )
         jobs = Jobs(
             settings=self._settings,
@@ -503,25 +537,18 @@ class Migrator(BatchCalls):
             window_bytes=self._window_bytes,
             compression=compression_of(self._settings),
             is_embedded=self._embed,
-            new_run=partial(self._new_file_run, observers, progress),
+            plan=plan,
+            new_run=partial(self._new_run, observers),
+            shows_progress=progress,
             fleet=self._open,
             start=partial(self._job, plan),
         )
-        file_run = FileRun(options, jobs)
+        file_run = FileRun(file_options, jobs)
         try:
             file_run.run()
         finally:
             report = self._with_partial(file_run.report, file_run.kept_path)
         return report
-
-    def _new_file_run(
-        self, observers: Sequence[Observer], progress: bool, size_bytes: int | None
-    ) -> Run:
-        if progress:
-            from pyrmute_tasks.engine.progress import ProgressBar  # calls without do without
-
-            observers = (*observers, ProgressBar(size_bytes, by_bytes=True))
-        return self._new_run(observers)
 
     def _with_partial(self, report: JobReport, path: Path | None) -> JobReport:
         """Return the report with the path of the partial output, also as `last_report`."""
@@ -621,6 +648,7 @@ class Migrator(BatchCalls):
         run: Run,
         errors: ErrorHandling,
         check: Callable[[], None] = lambda: None,
+        judge: FailureJudge | None = None,
     ) -> Job[bytes, Frame, Delivered]:
         spec = JobSpec(
             run.tally.job,
@@ -636,7 +664,9 @@ class Migrator(BatchCalls):
             skips=errors.policy.skips,
         )
         executor = self._open().job(spec, plan.fingerprint_tree, check)
-        return Job(run, source, sink, executor, window=self._window, policy=errors.policy)
+        return Job(
+            run, source, sink, executor, window=self._window, policy=errors.policy, judge=judge
+        )
 
     def _note(self, report: JobReport) -> None:
         self._last_report = report

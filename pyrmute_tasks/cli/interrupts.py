@@ -5,6 +5,7 @@ import signal
 from typing import Final, Self
 
 from pyrmute_tasks.engine.events import Event
+from pyrmute_tasks.io.earlier_runs import kept_job
 
 __all__ = ["Interrupts"]
 
@@ -38,7 +39,8 @@ class Interrupts:
         """The state of the output after the interrupt, for the message."""
         if _file_at(self._target) != self._found:  # it came when the file was there already
             return f"; {self._target} is whole"
-        return "" if self._leaves_something else "; nothing was left behind"
+        leaves_something = self._leaves_something or kept_job(self._target) is not None
+        return "" if leaves_something else "; nothing was left behind"
 
     def __enter__(self) -> Self:
         self._earlier = {number: signal.getsignal(number) for number in self._SIGNALS}

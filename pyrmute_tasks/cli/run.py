@@ -2,8 +2,9 @@
 
 import contextlib
 import os
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Final
 
@@ -23,6 +24,7 @@ from pyrmute_tasks.engine.error_policy import ErrorPolicy, OnError
 from pyrmute_tasks.engine.job_report import JobReport, JobState
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.file_runs import ByReference
+from pyrmute_tasks.io.earlier_runs import LogOptions, kept_job
 from pyrmute_tasks.io.jsonl import check_source
 from pyrmute_tasks.io.output_parts import is_parts
 from pyrmute_tasks.io.output_place import check_output, is_stream
@@ -31,6 +33,7 @@ from pyrmute_tasks.io.rejects import check_rejects
 from pyrmute_tasks.migrator import Migrator
 from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.urls import hide_password
 
 __all__ = ["run"]
 
@@ -110,6 +113,12 @@ _MOST_CAUSES: Final = 5
     metavar="N|SHARE",
     help="Most records to skip: a number, or a share as 0.1%, from 1,000 records on.",
 )
+@click.option(
+    "--resume", is_flag=True, help="Go on with the run that was killed, interrupted or failed."
+)
+@click.option("--restart", is_flag=True, help="Discard what an earlier run has left, and begin.")
+@click.option("--accept-code", is_flag=True, help="Resume although models or steps have changed.")
+@click.option("--no-log", is_flag=True, help="Keep no log; the run cannot be resumed then.")
 @click.option("--include-records", is_flag=True, help="Let error messages quote records.")
 @click.option("--quiet", "-q", is_flag=True, help="Print no progress bar and no report.")
 def run(
@@ -136,6 +145,10 @@ def run(
     rejects: str | None,
     rejects_with_records: bool,
     max_errors: str | None,
+    resume: bool,
+    restart: bool,
+    accept_code: bool,
+    no_log: bool,
     include_records: bool,
     quiet: bool,
 ) -> None:
@@ -147,6 +160,9 @@ def run(
 
     By reference, IN may also be a folder or a pattern, whose files are read in sorted order, and
     OUT a folder, named with a slash at the end, which gets files part-00000.jsonl and so on.
+
+    From a file to a file the run keeps a log in .OUT.jsonl.job until it has succeeded: if it is
+    killed, or fails after ten seconds, the same command with --resume goes on.
 
     Exit status: 0 for success, 1 for failure, 2 for wrong usage, 3 if records were skipped.
     """
@@ -161,17 +177,22 @@ def run(
         names = find_sources(source)
         for path in names:
             check_source(path)
+        options = LogOptions(resume, restart, accept_code, not no_log)
+        if is_streamed:
+            options.refuse_streams()
         if not is_parts(target):
-            check_output(target, source=names[0], overwrite=overwrite)
+            check_output(target, source=names[0], overwrite=overwrite or resume)
         policy = ErrorPolicy(OnError(on_error), max_errors)
         check_rejects(
             rejects,
             policy,
             source=names[0],
             target=target,
-            overwrite=overwrite,
+            overwrite=overwrite or resume,
             with_records=rejects_with_records,
         )
+        if resume and kept_job(target) is None:
+            tell(f"there is nothing to resume for {target}: the run begins")
         migrator = Migrator(
             manager,
             workers=_workers(workers, broker),
@@ -199,6 +220,10 @@ def run(
                 on_error=policy,
                 rejects=rejects,
                 rejects_with_records=rejects_with_records,
+                resume=resume,
+                restart=restart,
+                accept_code=accept_code,
+                log=not no_log,
             )
         if report.failure is not None:
             if report.exceeded:
@@ -271,6 +296,15 @@ def _reported(
                 )
         if report is not None and report.partial_path:
             tell(f"kept the output until then: {report.partial_path}")
+        if report is not None and kept_job(target) is not None:
+            tell(f"to go on: {_command_to_resume(sys.argv)}")
+
+
+def _command_to_resume(argv: Sequence[str]) -> str:
+    """Return the command that goes on with this run, without passwords."""
+    given = [word for word in argv[1:] if word not in ("--resume", "--restart")]
+    words = [hide_password(word) if "://" in word else word for word in given]
+    return shlex.join([os.path.basename(argv[0]), *words, "--resume"])
 
 
 def _counted(number: int, what: str) -> str:
@@ -281,7 +315,8 @@ def _print_report(report: JobReport, target: str, rejects: str | None, on_stderr
     workers = len(report.chunks_by_worker)
     lines = [
         f"output   {target}",
-        f"records  {report.records:,}",
+        f"records  {report.records:,}"
+        + (f" ({report.restored:,} of them by earlier runs)" if report.restored else ""),
         f"rate     {report.records_per_s:,.0f} records/s",
         f"time     {report.seconds:.2f} s",
         f"workers  {workers} ({_counted(report.chunks, 'chunk')}, job {report.job})",

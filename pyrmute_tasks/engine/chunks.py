@@ -61,6 +61,7 @@ class Origin:
         blank_lines: Offsets of blank lines from `first_line`.
         first_byte: The byte at which that line begins, counted from 0.
         blank_bytes: Sizes of the blank lines, with their newlines.
+        end_byte: The byte behind its last line.
     """
 
     path: str
@@ -68,6 +69,7 @@ class Origin:
     blank_lines: tuple[int, ...] = ()
     first_byte: int = 0
     blank_bytes: tuple[int, ...] = ()
+    end_byte: int = 0
 
     def line_of(self, position: int) -> int:
         """Return the line number of the chunk's record at `position`."""

@@ -153,6 +153,15 @@ class FailureJudge:
         self._limit = _read_limit(policy.max_errors)
         self._errors = self._crashes = 0
 
+    def restore(self, errors: int, crashes: int) -> None:
+        """Go on from records that an earlier run of the job has skipped.
+
+        Args:
+            errors: How many there were.
+            crashes: How many of them ended the process that ran them.
+        """
+        self._errors, self._crashes = errors, crashes
+
     def __call__(self, failure: RecordFailure) -> bool:
         """Return whether to skip the record; a False ends the job."""
         if not _may_skip(self._policy.skips, failure):

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 from pyrmute_tasks.engine.chunks import Chunk
-from pyrmute_tasks.engine.error_policy import RAISE, ErrorPolicy
+from pyrmute_tasks.engine.error_policy import RAISE, ErrorPolicy, FailureJudge
 from pyrmute_tasks.engine.events import Event, SlotsChanged
 from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.pipeline import ChunkExecutor, ChunkResult, Sink, Window, run_ordered
@@ -77,6 +77,7 @@ class Job(Generic[In, Out, Delivered]):
         window: Upper bound of what is in flight; None for the default for the slots, shared by
             the jobs of a queue.
         policy: Which failures of records the job survives.
+        judge: Judges them; by default a new one.
     """
 
     def __init__(
@@ -88,13 +89,14 @@ class Job(Generic[In, Out, Delivered]):
         *,
         window: Window | None = None,
         policy: ErrorPolicy = RAISE,
+        judge: FailureJudge | None = None,
     ) -> None:
         self._run = run
         run.tell.add(source)
         self._executor = executor
         self._window = window
         self._slots = 0
-        self._policy = policy
+        self._policy, self._judge = policy, judge
         self._source, self._sink = source, sink
         self._stream = self._delivered()
         self._pid = os.getpid()
@@ -138,6 +140,7 @@ class Job(Generic[In, Out, Delivered]):
             observers=self._run.tell,
             policy=self._policy,
             stop=current_stop(),
+            judge=self._judge,
         )
         with closing(stream):
             for delivered in stream:

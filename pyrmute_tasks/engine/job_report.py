@@ -65,6 +65,8 @@ class JobReport:
         rejected: Records skipped.
         rejected_by_cause: Records skipped, by what failed: ``"step 1.0.0 → 2.0.0: KeyError"``.
         exceeded: The limit of skipped records that ended it, in words; empty if none did.
+        restored: Records delivered by the earlier runs that this one resumed; they are among
+            `records`.
     """
 
     job: str
@@ -79,8 +81,9 @@ class JobReport:
     rejected: int = 0
     rejected_by_cause: Mapping[str, int] = field(default_factory=dict)
     exceeded: str = ""
+    restored: int = 0
 
     @property
     def records_per_s(self) -> float:
-        """Records delivered per second of wall time."""
-        return self.records / self.seconds if self.seconds else 0.0
+        """Records delivered by this run per second of wall time."""
+        return (self.records - self.restored) / self.seconds if self.seconds else 0.0

@@ -42,6 +42,7 @@ class JobTally:
         failure: The record that ended it, if one did.
         exceeded: The limit of skipped records that ended it, in words.
         rejected_by_cause: Records skipped, by what failed.
+        restored: Records delivered by earlier runs of the job.
     """
 
     job: str
@@ -56,6 +57,7 @@ class JobTally:
     failure: RecordFailure | None = None
     exceeded: str = ""
     rejected_by_cause: Counter[str] = field(default_factory=Counter)
+    restored: int = 0
     _began: float = 0.0
     _ended: float = 0.0
 
@@ -82,6 +84,17 @@ class JobTally:
                 self.delivered_bytes += size_bytes
             case ChunkDiscarded():
                 self.wasted_chunks += 1
+
+    def restore(self, records: int, rejected_by_cause: Counter[str]) -> None:
+        """Count what earlier runs of the job have done.
+
+        Args:
+            records: Records delivered.
+            rejected_by_cause: Records skipped, by what failed.
+        """
+        self.restored = records
+        self.records += records
+        self.rejected_by_cause.update(rejected_by_cause)
 
     def judged(
         self, rejects: Iterable[RecordFailure], failure: RecordFailure | None, exceeded: str
@@ -112,4 +125,5 @@ class JobTally:
             rejected=self.rejected_by_cause.total(),
             rejected_by_cause=MappingProxyType(dict(self.rejected_by_cause.most_common())),
             exceeded=self.exceeded,
+            restored=self.restored,
         )

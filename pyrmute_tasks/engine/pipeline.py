@@ -186,6 +186,7 @@ def run_ordered(
     observers: Observers | None = None,
     policy: ErrorPolicy = RAISE,
     stop: Stop | None = None,
+    judge: FailureJudge | None = None,
 ) -> Generator[ChunkResult[Delivered], None, None]:
     """Run `chunks` through `executor` and yield their results in order.
 
@@ -197,6 +198,7 @@ def run_ordered(
         observers: Called with the job's events.
         policy: Which failures of records the job survives.
         stop: Ends the run from another thread.
+        judge: Judges failures; one that goes on from an earlier run, by default a new one.
 
     Yields:
         Results in order. Only the last one may have a failure: that of the first record in the
@@ -208,7 +210,7 @@ def run_ordered(
     """
     notify = observers or Observers()
     flow = _Flow(chunks, executor, window, notify, stop or Stop(), skips=policy.skips)
-    judge = FailureJudge(policy)
+    judge = judge or FailureJudge(policy)
     try:
         while True:
             flow.fill()

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 
 from pyrmute_tasks.engine.batch_arguments import check_chunk_size
 from pyrmute_tasks.engine.chunk_sizes import ChunkSizer
@@ -22,7 +22,7 @@ from pyrmute_tasks.io.open_files import OpenSource, SourceFile
 from pyrmute_tasks.ranges.lines import BOM, drop_blank_lines, is_blank
 from pyrmute_tasks.wire.frames import Compression, Frame, FrameKind, decode_frame, encode_frame
 
-__all__ = ["JsonlSink", "JsonlSource", "check_source"]
+__all__ = ["JsonlSink", "JsonlSource", "Position", "check_source", "source_errors"]
 
 _FIRST_BYTES: Final = 512 * 1024
 _MOST_BYTES: Final = 1024 * 1024  # a window of them must fit into memory, twice as outputs
@@ -38,7 +38,7 @@ def check_source(path: str | os.PathLike[str]) -> int:
     Raises:
         ConfigurationError: If it cannot be read, or is no regular file.
     """
-    with _errors_told(path):
+    with source_errors(path):
         if stat.S_ISREG(os.stat(path).st_mode):
             with open(path, "rb") as file:
                 return os.fstat(file.fileno()).st_size
@@ -48,6 +48,26 @@ def check_source(path: str | os.PathLike[str]) -> int:
         f"cannot read {os.fspath(path)}: it is a pipe or a device, and a file is read more than "
         "once; write it to a file first"
     )
+
+
+class Position(NamedTuple):
+    """A place between two lines of a file.
+
+    Attributes:
+        byte: Bytes before it.
+        record: Records before it.
+        line: Number of the line behind it.
+    """
+
+    byte: int = 0
+    record: int = 0
+    line: int = 1
+
+    @classmethod
+    def behind(cls, chunk: Chunk[Any], origin: Origin) -> "Position":
+        """Return the place behind a chunk's last line."""
+        lines = chunk.count + len(origin.blank_lines)
+        return cls(origin.end_byte, chunk.start + chunk.count, origin.first_line + lines)
 
 
 class JsonlSource:
@@ -65,6 +85,9 @@ class JsonlSource:
 
     Raises:
         ConfigurationError: If the file does not exist, cannot be read or is no regular file.
+
+    Attributes:
+        position: Where reading stands.
     """
 
     kind: Final = FrameKind.LINES
@@ -88,9 +111,20 @@ class JsonlSource:
         self._compression = compression
         self._long_line = b""  # read, and not handed out yet
         self.bytes_read: int = 0
+        self.position = Position()
         self.size_bytes: int | None = (
             self._open.left_bytes if self._open else check_source(self._name)
         )
+
+    def begin_at(self, position: Position) -> None:
+        """Read from a place on: what is before it was read by an earlier run of the job."""
+        self.position = position
+        self.bytes_read = position.byte
+
+    @property
+    def left_bytes(self) -> int | None:
+        """Bytes not read yet; None if that is unknown."""
+        return None if self.size_bytes is None else max(0, self.size_bytes - self.bytes_read)
 
     def chunks(self) -> Generator[Chunk[bytes], None, None] | ConvertedReader[Chunk[bytes]]:
         """Return the file's chunks, read no further than asked.
@@ -107,10 +141,9 @@ class JsonlSource:
         Raises:
             ConfigurationError: If the file cannot be read any more.
         """
-        start = index = 0
-        line = 1
-        first_byte = 0
-        with _errors_told(self._name), self._opened() as file:
+        index = 0
+        first_byte, start, line = self.position
+        with source_errors(self._name), self._opened() as file:
             while block := self._read(file):
                 if not self.bytes_read and block.startswith(BOM):
                     first_byte = len(BOM)
@@ -124,7 +157,8 @@ class JsonlSource:
                 count = lines - len(blank)
                 if count:
                     at, sizes = zip(*blank, strict=True) if blank else ((), ())
-                    origin = Origin(self._name, line, at, first_byte, sizes)
+                    end_byte = first_byte + size_bytes
+                    origin = Origin(self._name, line, at, first_byte, sizes, end_byte)
                     frame = self._framed(kept, start, count, origin)
                     self._sizer.cut(index, len(kept))
                     yield Chunk(index, start, count, frame, len(frame), origin)
@@ -132,6 +166,7 @@ class JsonlSource:
                 start += count
                 line += lines
                 first_byte += size_bytes
+                self.position = Position(first_byte, start, line)
 
     def __call__(self, event: Event, /) -> None:
         """Learn how large the next chunks are to be."""
@@ -150,7 +185,13 @@ class JsonlSource:
     def _opened(self) -> contextlib.AbstractContextManager[IO[bytes] | OpenSource]:
         if self._open is not None:
             return contextlib.nullcontext(self._open)
-        return open(self._name, "rb")
+        return self._opened_at(self.position.byte)
+
+    @contextlib.contextmanager
+    def _opened_at(self, byte: int) -> Iterator[IO[bytes]]:
+        with open(self._name, "rb") as file:
+            file.seek(byte)
+            yield file
 
     def _read(self, file: IO[bytes] | OpenSource) -> bytes:
         if self._chunk_size is None:
@@ -169,8 +210,7 @@ class JsonlSource:
         if self._long_line:
             block, self._long_line = self._long_line, b""
             return block
-        left = None if self.size_bytes is None else max(0, self.size_bytes - self.bytes_read)
-        block = file.read(self._sizer.next_bytes(left))
+        block = file.read(self._sizer.next_bytes(self.left_bytes))
         # Whole lines of a pipe must not wait for the next one.
         is_whole = self._may_block and block.endswith(b"\n")
         rest = b"" if is_whole else file.readline()
@@ -182,7 +222,12 @@ class JsonlSource:
 
 
 @contextlib.contextmanager
-def _errors_told(path: str | os.PathLike[str]) -> Iterator[None]:
+def source_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise the system's errors as errors that name the source.
+
+    Raises:
+        ConfigurationError: In place of an `OSError`.
+    """
     try:
         yield
     except OSError as error:

@@ -30,7 +30,15 @@ from pyrmute_tasks.io.output_place import (
 )
 from pyrmute_tasks.ranges.frames import Piece
 
-__all__ = ["Output", "OutputFile", "OutputStream", "open_output"]
+__all__ = [
+    "Output",
+    "OutputFile",
+    "OutputStream",
+    "cut_to_whole_lines",
+    "keep_partial_file",
+    "open_output",
+    "take_after",
+]
 
 _SYNC_BYTES: Final = 8 * 1024 * 1024
 _TAIL_BYTES: Final = 64 * 1024
@@ -205,25 +213,11 @@ class OutputFile:
         descriptor = os.open(self._partial, _CREATE, 0o666 if found is None else 0o600)
         try:
             if found is not None:
-                self._take_after(descriptor, found)
+                take_after(descriptor, found, self._target)
             return os.fdopen(descriptor, "wb")
         except BaseException:
             os.close(descriptor)
             raise
-
-    def _take_after(self, descriptor: int, found: os.stat_result) -> None:
-        """Give the partial file the mode and the owner of the file that it will replace."""
-        mine = os.fstat(descriptor)
-        if (mine.st_uid, mine.st_gid) != (found.st_uid, found.st_gid):
-            try:
-                os.fchown(descriptor, found.st_uid, found.st_gid)
-            except PermissionError:
-                raise ConfigurationError(
-                    f"cannot write {os.fspath(self._target)}: it belongs to user {found.st_uid} "
-                    f"and group {found.st_gid}, which a new file of this process cannot; run as "
-                    "that user, or write to another file"
-                ) from None
-        os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
 
     def _sync_ahead(self, file: IO[bytes]) -> None:
         """Sync written data in another thread, so that the final sync is quick."""
@@ -265,12 +259,8 @@ class OutputFile:
         with output_errors(self._target):
             with contextlib.suppress(OSError):  # of a full disk, what is there already
                 file.flush()
-            _cut_to_whole_lines(file.fileno())
-            kept = self._path.with_name(f"{self._path.name}.partial")
-            if _is_in_the_way(kept):
-                kept = self._path.with_name(f"{self._path.name}.{self._lock.token}.partial")
-            self._partial.replace(kept)
-            self.kept_path = kept
+            cut_to_whole_lines(file.fileno())
+            self.kept_path = keep_partial_file(self._partial, self._path, self._lock.token)
 
     def _remove_partial(self) -> None:
         with contextlib.suppress(OSError):
@@ -327,11 +317,39 @@ class OutputStream:
         os.close(self._descriptor)
 
 
+def take_after(descriptor: int, found: os.stat_result, target: str | os.PathLike[str]) -> None:
+    """Give a new file the mode and the owner of the file that it will replace.
+
+    Raises:
+        ConfigurationError: If this process may not give it to that owner.
+    """
+    mine = os.fstat(descriptor)
+    if (mine.st_uid, mine.st_gid) != (found.st_uid, found.st_gid):
+        try:
+            os.fchown(descriptor, found.st_uid, found.st_gid)
+        except PermissionError:
+            raise ConfigurationError(
+                f"cannot write {os.fspath(target)}: it belongs to user {found.st_uid} "
+                f"and group {found.st_gid}, which a new file of this process cannot; run as "
+                "that user, or write to another file"
+            ) from None
+    os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
+
+
+def keep_partial_file(partial: Path, target: Path, token: str) -> Path:
+    """Rename a partial output to ``<target>.partial``, and return its path."""
+    kept = target.with_name(f"{target.name}.partial")
+    if _is_in_the_way(kept):
+        kept = target.with_name(f"{target.name}.{token}.partial")
+    partial.replace(kept)
+    return kept
+
+
 Output: TypeAlias = OutputFile | OutputStream | OpenOutput
 """Where the lines of a job go."""
 
 
-def _cut_to_whole_lines(descriptor: int) -> None:
+def cut_to_whole_lines(descriptor: int) -> None:
     """Remove what stands behind the last newline: a disk that is full takes half a line."""
     end = os.fstat(descriptor).st_size
     newline = -1

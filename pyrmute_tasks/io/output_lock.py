@@ -12,7 +12,6 @@ looks at it again, so that nobody removes the lock of a run that was quicker.
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import re
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from pyrmute_tasks.errors import ConfigurationError, OutputInUseError, printable
+from pyrmute_tasks.jobs.folder import short_name
 from pyrmute_tasks.processes import is_alive, place_here, start_of
 
 __all__ = ["BEAT_EVERY_S", "SILENT_S", "OutputLock"]
@@ -35,7 +35,6 @@ BEAT_EVERY_S: Final = 5.0
 SILENT_S: Final = 60.0
 
 _TOKEN_BYTES: Final = 8
-_LONGEST_NAME_BYTES: Final = 180  # file systems allow 255, and a token and endings are added
 _MOST_BYTES: Final = 4096
 _TRIES: Final = 50
 _TRY_EVERY_S: Final = 0.01
@@ -105,7 +104,7 @@ class OutputLock:
     def __init__(self, target: Path, job: str) -> None:
         self.token: str = secrets.token_hex(_TOKEN_BYTES)
         self._directory = target.parent
-        self._stem = _stem(target.name)
+        self._stem = short_name(target.name)
         self._path = self._directory / f".{self._stem}.lock"
         self._name = str(target)
         self._job = job
@@ -316,15 +315,6 @@ class OutputLock:
                 # Who is being turned away right now has one of the other two.
                 elif match[2] == "partial" or (match[2] in _BRIEF and _is_old(path, now_ns)):
                     path.unlink()
-
-
-def _stem(name: str) -> str:
-    """Return how the names of all files beside an output begin."""
-    raw = os.fsencode(name)
-    if len(raw) <= _LONGEST_NAME_BYTES:
-        return name
-    digest = hashlib.blake2b(raw, digest_size=8).hexdigest()
-    return os.fsdecode(raw[: _LONGEST_NAME_BYTES - len(digest)]) + digest
 
 
 def _is_old(path: Path, now_ns: int) -> bool:

@@ -5,6 +5,8 @@ job when it has a ``spec.json``; it appears with it, by being renamed, and cease
 step, too.
 """
 
+import contextlib
+import hashlib
 import os
 import re
 import secrets
@@ -28,7 +30,17 @@ from pyrmute_tasks.jobs.spec import SPEC, Spec, read_spec, write_spec
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.view import JobView
 
-__all__ = ["KEEP_HISTORY_S", "End", "JobFolder", "beside", "find_jobs", "prune"]
+__all__ = [
+    "KEEP_HISTORY_S",
+    "End",
+    "JobFolder",
+    "beside",
+    "discard",
+    "find_jobs",
+    "prune",
+    "remove_leftovers",
+    "short_name",
+]
 
 KEEP_HISTORY_S: Final = 30 * 86400.0
 """How long an ended job is kept in a jobs root."""
@@ -37,6 +49,7 @@ _PARTS: Final = "parts"
 _REJECTS: Final = "rejects"
 _TOKEN_BYTES: Final = 8
 _LAST_LINE_BYTES: Final = 4096
+_LONGEST_NAME_BYTES: Final = 180  # file systems allow 255, and a token and endings are added
 _JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _ATTEMPT: Final = re.compile(r"(\d+)-(\d+)-(\d+)\.(\d+)\.(\d+)")
 _GROWING: Final = re.compile(r"(?:stream|rejects)\.(\d+)")
@@ -57,7 +70,16 @@ class End(NamedTuple):
 def beside(target: str | os.PathLike[str]) -> Path:
     """Return the job folder of a local target."""
     path = Path(target)
-    return path.with_name(f".{path.name}.job")
+    return path.with_name(f".{short_name(path.name)}.job")
+
+
+def short_name(name: str) -> str:
+    """Return how the names of all files beside an output begin."""
+    raw = os.fsencode(name)
+    if len(raw) <= _LONGEST_NAME_BYTES:
+        return name
+    digest = hashlib.blake2b(raw, digest_size=8).hexdigest()
+    return os.fsdecode(raw[: _LONGEST_NAME_BYTES - len(digest)]) + digest
 
 
 class JobFolder:
@@ -95,7 +117,7 @@ class JobFolder:
         """
         if not _JOB.fullmatch(spec.job):
             raise ConfigurationError(f"a job cannot have the id {printable(spec.job)!r}")
-        candidate = path.with_name(f".{secrets.token_hex(_TOKEN_BYTES)}.new")
+        candidate = _sibling(path, "new")
         candidate.mkdir(mode=0o700)
         try:
             candidate.chmod(mode)
@@ -190,10 +212,34 @@ class JobFolder:
 
     def discard(self) -> None:
         """Remove the job and all its files; from its first moment on it is no job any more."""
-        gone = self.path.with_name(f".{secrets.token_hex(_TOKEN_BYTES)}.gone")
-        self.path.rename(gone)
-        FolderStorage(self.path.parent).sync_folder()
-        shutil.rmtree(gone)
+        discard(self.path)
+
+
+def discard(path: Path) -> None:
+    """Remove a job's directory, whatever can be read of it.
+
+    Raises:
+        JobNotFoundError: If it is none.
+        OSError: If it cannot be removed.
+    """
+    if not (path / SPEC).is_file():
+        raise JobNotFoundError(f"there is no job in {path}")
+    gone = _sibling(path, "gone")
+    path.rename(gone)
+    FolderStorage(path.parent).sync_folder()
+    shutil.rmtree(gone)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what creating or discarding a job left when it was killed.
+
+    Only for who alone may create the job.
+    """
+    name = re.compile(rf"{re.escape(_hidden(path))}\.[0-9a-f]+\.(?:new|gone)")
+    with contextlib.suppress(OSError):  # one may be allowed to write into a folder, not to read it
+        for each in list(path.parent.iterdir()):
+            if name.fullmatch(each.name):
+                shutil.rmtree(each, ignore_errors=True)
 
 
 def find_jobs(root: Path) -> Iterator[JobFolder]:
@@ -220,6 +266,14 @@ def prune(root: Path, keep_s: float = KEEP_HISTORY_S, now: float | None = None) 
             folder.discard()
             gone.append(folder.spec.job)
     return gone
+
+
+def _sibling(path: Path, kind: str) -> Path:
+    return path.with_name(f"{_hidden(path)}.{secrets.token_hex(_TOKEN_BYTES)}.{kind}")
+
+
+def _hidden(path: Path) -> str:
+    return path.name if path.name.startswith(".") else f".{path.name}"
 
 
 def _attempt(range_: Range, epoch: int, number: int) -> str:

@@ -13,6 +13,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,7 @@ from pyrmute_tasks.jobs.entries import (
     Settled,
     decode,
 )
-from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.folder import JobFolder, short_name
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.log import History, log_name
 from pyrmute_tasks.jobs.storage import NO_LINKS, FolderStorage, Storage
@@ -209,8 +210,9 @@ def publish(
     if not was_published:
         if not overwrite and os.path.lexists(target):
             raise ConfigurationError(f"cannot write {target}: it exists")
-        _write(output, temp, prepare)
-        output.compare(proof, temp)
+        if not _link(output, lease, proof, temp, prepare):
+            _write(output, temp, prepare)
+            output.compare(proof, temp)
     lease.log.log(Publishing(proof.length, proof.digest, temp.name))
     lease.log.commit()
     if not was_published:
@@ -236,15 +238,58 @@ def _is_published(output: Output, lease: Lease, proof: Proof, target: Path) -> b
 
 
 def _prefix(output: Output, target: Path) -> str:
-    return f".{target.name}.{output.folder.spec.job}.joined."
+    return f".{short_name(target.name)}.{output.folder.spec.job}.joined."
 
 
 def _remove_temps(output: Output, target: Path) -> None:
     """Remove joined files of earlier epochs, so that a frozen one finds nothing to rename."""
     prefix = _prefix(output, target)
-    for path in target.parent.iterdir():
-        if path.name.startswith(prefix):
-            path.unlink(missing_ok=True)
+    with contextlib.suppress(PermissionError):  # one may write into a folder, and not read it
+        for path in target.parent.iterdir():
+            if path.name.startswith(prefix):
+                path.unlink(missing_ok=True)
+
+
+def _link(
+    output: Output,
+    lease: Lease,
+    proof: Proof,
+    temp: Path,
+    prepare: Callable[[int], None] | None,
+) -> bool:
+    """Name the lease's own stream if that is the whole output; it is not read again.
+
+    Nobody else has written it, unlike the streams of older epochs, whose writers may be frozen.
+    """
+    stream = f"stream.{lease.epoch}"
+    pieces = list(islice(_merged(output.ranges()), 2))
+    is_whole = pieces == [(output.folder, Piece(stream, 0, proof.length))]
+    if not is_whole or output.folder.storage.size(stream) != proof.length:
+        return False
+    try:
+        os.link(output.folder.path / stream, temp, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return False
+    try:
+        _prepare(temp, prepare)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temp.unlink()
+        raise
+    return True
+
+
+def _prepare(path: Path, prepare: Callable[[int], None] | None) -> None:
+    if prepare is None:
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        prepare(descriptor)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write(output: Output, temp: Path, prepare: Callable[[int], None] | None) -> None:

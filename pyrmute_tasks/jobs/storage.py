@@ -151,7 +151,10 @@ class FolderStorage:
 
     def sync_folder(self, folder: str = "", /) -> None:
         """Sync a directory, where the file system can."""
-        descriptor = os.open(self.path / folder, _FOLDER)
+        try:
+            descriptor = os.open(self.path / folder, _FOLDER)
+        except PermissionError:  # one may be allowed to write into a folder, and not to read it
+            return
         try:
             with contextlib.suppress(OSError):  # those that cannot keep names in order themselves
                 os.fsync(descriptor)

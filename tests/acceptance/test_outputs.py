@@ -70,7 +70,7 @@ def test_second_run_on_an_output_is_refused(
     if not first_is_killed:
         assert first.returncode == 0
         assert len(target.read_text().splitlines()) == len(rows)
-    third = call_here(*RUN, *on_fleet, "--overwrite", source, target)
+    third = call_here(*RUN, *on_fleet, "--overwrite", "--restart", source, target)
     assert third.returncode == 0, third.stderr
     assert target.read_text() == OUTPUT
     go_on.unlink(missing_ok=True)
@@ -166,7 +166,7 @@ def test_missing_directory_is_reported(tmp_path: Path, on_fleet: Options) -> Non
     directory.mkdir()
     source.write_text(f'{{"name": "wait-for:{go_on} 0", "age": 1}}\n')
     with running(*RUN, *on_fleet, source, directory / "out.jsonl") as process:
-        wait_until(lambda: list(directory.glob(".*.partial")), "the job has begun")
+        wait_until(lambda: list(directory.glob(".*.job")), "the job has begun")
         directory.rename(tmp_path / "gone")
         go_on.touch()
         _, err = process.communicate(timeout=30)
@@ -208,20 +208,21 @@ def test_closed_output_pipe_ends_the_run(source: Path, on_fleet: Options) -> Non
     assert "Traceback" not in process.stderr
 
 
-def test_a_killed_run_s_partial_file_is_removed_by_the_next_one(
-    source: Path, tmp_path: Path, private_tmp: Path, on_fleet: Options
+@pytest.mark.parametrize("log", ["--restart", "--no-log"])
+def test_files_of_a_killed_run_are_removed_by_the_next_one(
+    source: Path, tmp_path: Path, private_tmp: Path, on_fleet: Options, log: str
 ) -> None:
     target = tmp_path / "out.jsonl"
     slow = tmp_path / "slow.jsonl"
     slow.write_text('{"name": "sleep:0.01", "age": 1}\n' * 10_000)
     with running(
-        "run", *MANAGER, *HOP, "--workers", 1, "--chunk-size", 10, slow, target
+        "run", *MANAGER, *HOP, log, "--workers", 1, "--chunk-size", 10, slow, target
     ) as process:
         wait_until(lambda: size_of_partial(target), "it has written")
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert size_of_partial(target)
-    result = call_here(*RUN, *on_fleet, source, target)
+    result = call_here(*RUN, *on_fleet, log, source, target)
     assert result.returncode == 0, result.stderr
     assert target.read_text() == OUTPUT
     assert sorted(tmp_path.iterdir()) == [source, target, slow]

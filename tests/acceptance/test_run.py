@@ -385,7 +385,11 @@ def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
 
 
 def size_of_partial(target: Path) -> int:
-    return sum(path.stat().st_size for path in target.parent.glob(f".{target.name}.*.partial"))
+    found = [
+        *target.parent.glob(f".{target.name}.job/stream.*"),
+        *target.parent.glob(f".{target.name}.*.partial"),
+    ]
+    return sum(path.stat().st_size for path in found)
 
 
 @pytest.mark.parametrize(
@@ -429,7 +433,7 @@ def test_a_signal_that_was_ignored_stays_ignored(
     nohup = f"{ignore}; os.execv(sys.argv[1], sys.argv[1:])"
     process = subprocess.Popen([sys.executable, "-c", nohup, *command(*arguments)], cwd=ROOT)
     try:
-        wait_until(lambda: list(tmp_path.glob(".*.partial")), "the job has begun")
+        wait_until(lambda: list(tmp_path.glob(".*.job")), "the job has begun")
         process.send_signal(signal.SIGHUP)
         go_on.touch()
         assert process.wait(timeout=30) == 0

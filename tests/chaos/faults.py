@@ -556,7 +556,8 @@ def _kill_producer(
 def kill_producer(fleet: Fleet, source: Path, target: Path) -> None:
     """Start a job with a producer of its own, and kill it in the middle."""
     options = ["--model", HOP[0], "--from", HOP[1], "--to", HOP[2], "--chunk-size", str(CHUNK)]
-    command = [sys.executable, "-m", "pyrmute_tasks", "run", "--quiet", str(source), str(target)]
+    command = [sys.executable, "-m", "pyrmute_tasks", "run", "--quiet"]
+    command += ["--no-log", str(source), str(target)]  # the source grows while it is read
     process = fleet.start_process("producer", [*command, *options])
     wait_until(
         # It may end by itself, if it is started while another fault keeps it from beginning.

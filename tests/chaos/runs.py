@@ -315,6 +315,7 @@ class Run:
                     chunk_size=self.chunk_size,
                     keep_partial=True,
                     observers=(self.observe,),
+                    log=False,  # the source grows while it is read
                 )
             except Exception as error:
                 return error

@@ -1,0 +1,178 @@
+"""Earlier runs to the same target: finding their log, and refusing what cannot go on."""
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pyrmute_tasks.errors import (
+    ConfigurationError,
+    FrameError,
+    JobChangedError,
+    JobExistsError,
+    JobLogError,
+    printable,
+)
+from pyrmute_tasks.io.jsonl import Position
+from pyrmute_tasks.io.output_place import check_output
+from pyrmute_tasks.jobs.entries import Range
+from pyrmute_tasks.jobs.fold import Fold
+from pyrmute_tasks.jobs.folder import JobFolder, beside, discard
+from pyrmute_tasks.jobs.spec import Spec, check_same
+from pyrmute_tasks.plans.fingerprint.differences import compare_trees
+from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
+
+__all__ = [
+    "WITH_LOG",
+    "LogOptions",
+    "earlier_job",
+    "end_of_prefix",
+    "has_succeeded",
+    "kept_job",
+    "refuse_other",
+]
+
+_MOST_DIFFERENCES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """What becomes of the log of an earlier run, and whether this one has one.
+
+    Attributes:
+        resume: Go on with an earlier run; begin if there is none.
+        restart: Discard it.
+        accept_code: Go on although models or steps have changed.
+        log: Keep a log.
+
+    Raises:
+        ConfigurationError: If these contradict each other.
+    """
+
+    resume: bool = False
+    restart: bool = False
+    accept_code: bool = False
+    log: bool = True
+
+    def __post_init__(self) -> None:
+        if self.resume and self.restart:
+            raise ConfigurationError("resume and restart exclude each other: go on, or begin again")
+        if self.accept_code and not self.resume:
+            raise ConfigurationError("accept_code is for a run that goes on: add resume")
+        if self.resume and not self.log:
+            raise ConfigurationError("a run without a log cannot resume another one")
+
+    def refuse_streams(self) -> None:
+        """Refuse to go on where there is no log.
+
+        Raises:
+            ConfigurationError: If this was asked for.
+        """
+        if self.resume or self.restart:
+            raise ConfigurationError(
+                "only a run from a file to a file has a log that can be resumed; a pipe, a device "
+                "or an open file has none: leave out --resume and --restart"
+            )
+
+
+WITH_LOG: Final = LogOptions()
+"""A log is kept, and that of an earlier run is refused."""
+
+
+def kept_job(target: str | os.PathLike[str]) -> Path | None:
+    """Return where an earlier run to a target has left its log; None if there is none."""
+    try:
+        place = check_output(target)
+    except ConfigurationError:
+        return None
+    path = beside(place.path)
+    return path if not place.is_stream and path.is_dir() else None
+
+
+def has_succeeded(folder: JobFolder) -> bool:
+    """Whether a job's output was published, so that only its folder is left."""
+    end = folder.end()
+    return end is not None and end.ended.result != "failed"
+
+
+def earlier_job(
+    path: Path, target: str | os.PathLike[str], options: LogOptions
+) -> JobFolder | None:
+    """Return the job of an earlier run that is to go on; what is not to is discarded.
+
+    Only for who has the target's lock.
+
+    Args:
+        path: The job's folder.
+        target: The target, as the user named it.
+        options: What becomes of it.
+
+    Raises:
+        JobExistsError: If there is one, and nobody said what becomes of it.
+        JobNotFoundError: If the folder is something else.
+        JobLogError: If its log is damaged.
+    """
+    if not path.exists():
+        return None
+    if options.restart:
+        discard(path)
+        return None
+    if options.resume:
+        earlier = JobFolder(path)
+        if not has_succeeded(earlier) or os.path.lexists(earlier.spec.target):
+            return earlier
+        discard(path)  # it was published, and the output is gone since
+        return None
+    with contextlib.suppress(JobLogError):
+        if has_succeeded(JobFolder(path)):
+            discard(path)
+            return None
+    raise JobExistsError(
+        f"an earlier run to {os.fspath(target)} has left its log in {path}: --resume goes on with "
+        "it, --restart begins again (resume=True or restart=True in Python)"
+    )
+
+
+def refuse_other(spec: Spec, now: Spec, options: LogOptions) -> None:
+    """Refuse to go on with a job whose source, code or options were others.
+
+    Raises:
+        JobChangedError: If one was; it names the difference.
+    """
+    try:
+        check_same(spec, now, accept_code=options.accept_code)
+    except JobChangedError as error:
+        hint = "--restart begins again"
+        if spec.fingerprint != now.fingerprint and not options.accept_code:
+            told = _code_differences(spec.code, now.code)
+            hint = f"{told}--accept-code goes on with the new code; {hint}"
+        raise JobChangedError(f"{error}. {hint}") from None
+
+
+def end_of_prefix(fold: Fold, wanted: Sequence[Range]) -> Position:
+    """Return up to where the source is settled.
+
+    Raises:
+        JobLogError: If something behind the first gap is settled.
+    """
+    gaps = list(fold.gaps(wanted))
+    if len(gaps) > 1 or (gaps and gaps[0].end != wanted[-1].end):
+        raise JobLogError(
+            "the log of the earlier run has gaps in the middle, which this way of running cannot "
+            "fill; begin again with --restart"
+        )
+    byte = gaps[0].start if gaps else sum(each.end for each in wanted)
+    return Position(byte, fold.records, 1 + sum(span.lines for span in fold.spans()))
+
+
+def _code_differences(before: str, now: str) -> str:
+    """Name the first differences between two trees of fingerprints, as sentences."""
+    try:
+        then, today = (FingerprintTree.from_dict(json.loads(text)) for text in (before, now))
+    except (ValueError, FrameError):  # of another release
+        return ""
+    told = [printable(each) for each in compare_trees(today, then)[:_MOST_DIFFERENCES]]
+    return "".join(f"{each}. " for each in told)

@@ -1,0 +1,534 @@
+"""Outputs with a log, without a fleet: lines are migrated here, and processes die in forks."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from pyrmute_tasks.engine.chunks import Chunk, Outcome
+from pyrmute_tasks.engine.error_policy import ErrorPolicy, FailureJudge
+from pyrmute_tasks.engine.pipeline import ChunkResult, Window, run_ordered
+from pyrmute_tasks.errors import (
+    ConfigurationError,
+    JobChangedError,
+    JobExistsError,
+    JobLogError,
+    JobNotFoundError,
+    ProofError,
+)
+from pyrmute_tasks.failures import RecordFailure, Stage
+from pyrmute_tasks.hooks import HookSet
+from pyrmute_tasks.io import logged_output as logged
+from pyrmute_tasks.io.earlier_runs import LogOptions, kept_job
+from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
+from pyrmute_tasks.io.logged_output import LoggedOutput, logged_output
+from pyrmute_tasks.io.open_files import TargetFile
+from pyrmute_tasks.io.rejects import RejectsFile, rejects_to_log, restored_from
+from pyrmute_tasks.jobs import log as job_log
+from pyrmute_tasks.jobs import publish as publishing
+from pyrmute_tasks.jobs.folder import JobFolder, beside
+from pyrmute_tasks.jobs.publish import Output
+from pyrmute_tasks.jobs.spec import Spec
+from pyrmute_tasks.plans.plan import MigrationPlan
+from pyrmute_tasks.wire.frames import Frame, decode_frame
+from tests.people import manager
+
+LINES: Final = 40
+SKIP: Final = ErrorPolicy.skip()
+RESUME: Final = LogOptions(resume=True)
+BEGIN: Final = LogOptions()
+
+
+class UpperCase:
+    """Executes chunks at once: lines in capitals; those with "bad" fail."""
+
+    def __init__(self, skips: bool) -> None:
+        self._skips = skips
+        self._done: list[Outcome[Frame]] = []
+
+    def submit(self, chunk: Chunk[bytes], /) -> None:
+        frame = decode_frame(chunk.payload)
+        outputs: list[bytes] = []
+        failures: list[RecordFailure] = []
+        for at, line in enumerate(bytes(frame.payload).splitlines(keepends=True)):
+            if b"bad" not in line:
+                outputs.append(line.upper())
+                continue
+            failures.append(
+                RecordFailure.of(chunk.start + at, Stage.STEP, "1 → 2", ValueError("b"))
+            )
+            if not self._skips:
+                break
+        data = Frame(frame.kind, len(outputs), b"".join(outputs))
+        self._done.append(Outcome(chunk.index, len(outputs), data, tuple(failures)))
+
+    def collect(self, *, wait: bool) -> list[Outcome[Frame]]:
+        done, self._done = self._done, []
+        return done
+
+    def cancel(self, first: int) -> None:
+        """Nothing runs."""
+
+
+@dataclass
+class Place:
+    """The files of a run, and what its plan is."""
+
+    source: Path
+    target: Path
+    rejects: Path
+    plan: MigrationPlan
+    told: list[ChunkResult[Frame]] = field(default_factory=list)
+
+    def run(
+        self,
+        options: LogOptions = BEGIN,
+        *,
+        policy: ErrorPolicy = SKIP,
+        die_after: int = -1,
+        overwrite: bool = False,
+        keep_partial: bool = False,
+        option: str = "",
+    ) -> LoggedOutput:
+        lines = JsonlSource(self.source, 3)
+        output = logged_output(
+            self.source,
+            self.target,
+            lines,
+            options,
+            job="job",
+            plan=self.plan,
+            policy={"option": option},
+            overwrite=overwrite,
+            keep_partial=keep_partial,
+        )
+        assert output is not None
+        rejects = RejectsFile(
+            self.rejects,
+            job="job",
+            source=self.source,
+            overwrite=output.is_whole or overwrite,
+        )
+        judge = FailureJudge(policy)
+        with output, rejects:
+            restored = restored_from(output.restored_rejects(), rejects)
+            judge.restore(restored.by_cause.total(), restored.crashes)
+            self._write(output, rejects, lines, judge, policy, die_after)
+        return output
+
+    def _write(
+        self,
+        output: LoggedOutput,
+        rejects: RejectsFile,
+        lines: JsonlSource,
+        judge: FailureJudge,
+        policy: ErrorPolicy,
+        die_after: int,
+    ) -> None:
+        chunks = lines.chunks()
+        assert isinstance(chunks, Iterator)
+        failed = False
+        results = run_ordered(
+            chunks,
+            UpperCase(policy.skips),
+            lambda: Window(2),
+            sink=JsonlSink(HookSet()),
+            policy=policy,
+            judge=judge,
+        )
+        for number, result in enumerate(results):
+            if number == die_after:
+                os._exit(9)
+            self.told.append(result)
+            rejects.write(result.rejects)
+            output.deliver(result, rejects_to_log(result.rejects))
+            failed = result.failure is not None
+        rejects.commit()
+        if not failed:
+            output.commit()
+
+    def die(self, options: LogOptions = BEGIN, after: int = 4, **how: Any) -> None:
+        """Run until a process dies as if it had been killed."""
+        child = os.fork()
+        if not child:
+            try:
+                self.run(options, die_after=after, **how)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+    @property
+    def beside(self) -> list[str]:
+        """What there is but for the source."""
+        return sorted({each.name for each in self.source.parent.iterdir()} - {self.source.name})
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setattr(job_log, "COMMIT_EVERY_S", 0.0)
+    source = tmp_path / "in.jsonl"
+    write_source(source)
+    plan = manager.plan("Person", "1.0.0", "3.0.0")
+    return Place(source, tmp_path / "out.jsonl", tmp_path / "bad.jsonl", plan)
+
+
+def write_source(path: Path, bad: range | tuple[int, ...] = range(5, LINES, 7)) -> None:
+    text = "".join(
+        f'{{"line": {at}{", bad" if at in bad else ""}}}\n' + "\n" * (at % 4 == 1)
+        for at in range(LINES)
+    )
+    path.write_text("\ufeff\n" + text + "\n \n")
+
+
+def expected(place: Place) -> str:
+    lines = place.source.read_text().removeprefix("\ufeff").splitlines()
+    return "".join(line.upper() + "\n" for line in lines if line.strip() and "bad" not in line)
+
+
+def test_output_written_in_one_go_is_not_read_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compare(*_: object) -> None:
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr(Output, "compare", compare)
+    place.run()
+    assert place.target.read_text() == expected(place)
+    assert place.target.stat().st_nlink == 1
+    assert place.beside == ["bad.jsonl", "out.jsonl"]
+
+
+@pytest.mark.parametrize("after", [0, 1, 5, 13])
+def test_run_goes_on_where_it_was_killed(place: Place, tmp_path: Path, after: int) -> None:
+    whole = replace(place, target=tmp_path / "whole", rejects=tmp_path / "whole.bad", told=[])
+    whole.run()
+    place.die(after=after)
+    assert beside(place.target).is_dir()
+    output = place.run(RESUME)
+    assert place.target.read_bytes() == whole.target.read_bytes()
+    assert place.rejects.read_bytes() == whole.rejects.read_bytes()
+    assert [result.chunk.start for result in whole.told][after] == place.told[0].chunk.start
+    assert output.kept_path is None
+    assert place.beside == ["bad.jsonl", "out.jsonl", "whole", "whole.bad"]
+
+
+def test_run_goes_on_after_every_chunk(place: Place) -> None:
+    place.die(after=1)
+    for _ in range(11):
+        place.die(RESUME, after=1)
+    place.run(RESUME)
+    assert place.target.read_text() == expected(place)
+    assert len(place.rejects.read_text().splitlines()) == 5
+
+
+def test_rejects_of_the_whole_job_are_limited(place: Place) -> None:
+    policy = ErrorPolicy.skip(max_errors=3)
+    place.die(after=6, policy=policy)
+    place.run(RESUME, policy=policy)
+    failure = place.told[-1].failure
+    assert failure is not None
+    assert failure.index == 5 + 7 * 3
+    assert "more than 3 records" in place.told[-1].exceeded
+    assert not place.target.exists()
+
+
+def test_failure_after_resuming_names_its_record_and_line(place: Place, tmp_path: Path) -> None:
+    write_source(place.source, (33,))
+    whole = replace(place, target=tmp_path / "whole", rejects=tmp_path / "whole.bad", told=[])
+    whole.run(policy=ErrorPolicy())
+    place.die(after=6, policy=ErrorPolicy())
+    place.run(RESUME, policy=ErrorPolicy(), overwrite=True)
+    want, got = whole.told[-1].failure, place.told[-1].failure
+    assert want is not None
+    assert got is not None
+    assert (got.index, got.source) == (want.index, want.source)
+    line = place.source.read_text().splitlines()[int(got.source.rpartition(" ")[2]) - 1]
+    assert '"line": 33,' in line
+
+
+def test_log_that_is_found_needs_a_word(place: Place) -> None:
+    place.die()
+    with pytest.raises(JobExistsError, match="--resume goes on with it, --restart begins again"):
+        place.run()
+    place.run(LogOptions(restart=True))
+    assert place.told[0].chunk.start == 0
+    assert place.target.read_text() == expected(place)
+    assert place.beside == ["bad.jsonl", "out.jsonl"]
+
+
+def test_resuming_without_a_log_begins(place: Place) -> None:
+    assert kept_job(place.target) is None
+    place.run(RESUME)
+    assert place.target.read_text() == expected(place)
+
+
+def touch(place: Place) -> None:
+    os.utime(place.source, ns=(1, 1))
+
+
+def append(place: Place) -> None:
+    with place.source.open("a") as file:
+        file.write("{}\n")
+
+
+def other_plan(place: Place) -> None:
+    place.plan = manager.plan("Person", "2.0.0", "3.0.0")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (touch, "in.jsonl has been written since"),
+        (append, r"had \d+ bytes, and has \d+"),
+        (other_plan, "the plan was Person 1.0.0 3.0.0, and is Person 2.0.0 3.0.0"),
+    ],
+)
+def test_other_source_or_plan_is_refused(
+    place: Place, change: Callable[[Place], None], told: str
+) -> None:
+    place.die()
+    change(place)
+    with pytest.raises(JobChangedError, match=told):
+        place.run(LogOptions(resume=True))
+    assert JobFolder(beside(place.target)).view().epoch == 1
+
+
+def test_other_options_are_refused(place: Place) -> None:
+    place.die(option="a")
+    with pytest.raises(JobChangedError, match="option was a, and is b"):
+        place.run(RESUME, option="b")
+
+
+def test_other_code_is_refused_unless_accepted(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.die()
+
+    def spec(*arguments: Any, **named: Any) -> Spec:
+        return replace(Spec(*arguments, **named), fingerprint="other")
+
+    monkeypatch.setattr(logged, "Spec", spec)
+    with pytest.raises(JobChangedError, match=r"the code of models or steps has changed.*accept-c"):
+        place.run(RESUME)
+    monkeypatch.setattr(Output, "compare", lambda *_: None)
+    place.run(LogOptions(resume=True, accept_code=True))
+    assert place.target.read_text() == expected(place)
+
+
+@pytest.mark.parametrize("write", [touch, append])
+def test_source_that_is_written_meanwhile_is_not_published(
+    place: Place, monkeypatch: pytest.MonkeyPatch, write: Callable[[Place], None]
+) -> None:
+    deliver = LoggedOutput.deliver
+
+    def deliver_and_write(*arguments: Any) -> None:
+        deliver(*arguments)
+        write(place)
+
+    monkeypatch.setattr(LoggedOutput, "deliver", deliver_and_write)
+    with pytest.raises(JobChangedError, match=r"changed while it was read: .*in\.jsonl ha"):
+        place.run()
+    assert not place.target.exists()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 11.0])
+@pytest.mark.parametrize("resumes", [False, True])
+def test_failed_run_is_kept_if_it_ran_long(
+    place: Place, monkeypatch: pytest.MonkeyPatch, seconds: float, resumes: bool
+) -> None:
+    monkeypatch.setattr(logged, "_WORTH_KEEPING_S", 10.0 - seconds)
+    place.run(LogOptions(resume=resumes), policy=ErrorPolicy())
+    kept = seconds > 10 or resumes
+    assert (kept_job(place.target) is not None) == kept
+    assert not place.target.exists()
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_partial_output_is_kept(place: Place, dies: bool) -> None:
+    write_source(place.source, (25,))
+    if dies:
+        place.die(after=3, policy=ErrorPolicy())
+    options = RESUME if dies else LogOptions()
+    output = place.run(options, policy=ErrorPolicy(), keep_partial=True)
+    assert output.kept_path == place.target.with_name("out.jsonl.partial")
+    good = [f'{{"LINE": {at}}}\n' for at in range(25)]
+    assert output.kept_path.read_text() == "".join(good)
+
+
+@pytest.mark.parametrize("step", ["_link", "_appear"])
+def test_run_killed_while_it_publishes_goes_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    real = getattr(publishing, step)
+
+    def die(*arguments: Any, **named: Any) -> None:
+        real(*arguments, **named)
+        os._exit(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publishing, step, die)
+        place.die(after=99)
+    assert place.target.exists() == (step == "_appear")
+    assert len(place.beside) > 2
+    place.run(RESUME)
+    assert place.target.read_text() == expected(place)
+    assert place.told == []
+    assert place.beside == ["bad.jsonl", "out.jsonl"]
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_run_killed_behind_its_end_has_nothing_left_to_do(
+    place: Place, monkeypatch: pytest.MonkeyPatch, resumes: bool
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(JobFolder, "discard", lambda _: os._exit(9))
+        place.die(after=99)
+    inode = place.target.stat().st_ino
+    place.run(LogOptions(resume=resumes), overwrite=not resumes)
+    assert (place.target.stat().st_ino == inode) == resumes
+    assert place.target.read_text() == expected(place)
+    assert place.beside == ["bad.jsonl", "out.jsonl"]
+
+
+def test_published_output_that_is_gone_is_made_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(JobFolder, "discard", lambda _: os._exit(9))
+        place.die(after=99)
+    place.target.unlink()
+    place.rejects.unlink()
+    place.run(RESUME)
+    assert place.target.read_text() == expected(place)
+
+
+def test_target_that_appears_meanwhile_is_kept_and_so_is_the_work(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    confirm = LoggedOutput._check_source
+
+    def appear(output: LoggedOutput) -> None:
+        confirm(output)
+        place.target.write_text("other")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LoggedOutput, "_check_source", appear)
+        with pytest.raises(ConfigurationError, match="exists"):
+            place.run()
+    assert place.target.read_text() == "other"
+    with pytest.raises(ConfigurationError, match="add --overwrite"):
+        place.run(RESUME)
+    place.told.clear()
+    place.run(RESUME, overwrite=True)
+    assert place.told == []
+    assert place.target.read_text() == expected(place)
+
+
+def test_source_that_is_removed_meanwhile_is_told(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = LoggedOutput._check_source
+
+    def remove(output: LoggedOutput) -> None:
+        place.source.unlink()
+        check(output)
+
+    monkeypatch.setattr(LoggedOutput, "_check_source", remove)
+    with pytest.raises(ConfigurationError, match=r"cannot read .*in\.jsonl: No such file"):
+        place.run()
+
+
+def test_stream_that_was_damaged_is_not_published(place: Place) -> None:
+    place.die()
+    stream = beside(place.target) / "stream.1"
+    stream.write_bytes(stream.read_bytes().replace(b"LINE", b"LIME", 1))
+    with pytest.raises(ProofError, match="not the outputs of file 0"):
+        place.run(RESUME)
+    assert not place.target.exists()
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "\ufeff", '{"a": 1}', "\ufeff\n{}\n\n{}"])
+def test_small_sources(place: Place, text: str) -> None:
+    place.source.write_text(text)
+    place.run()
+    assert place.target.read_text() == expected(place)
+    assert place.beside == ["bad.jsonl", "out.jsonl"]
+
+
+def test_long_names_have_a_log(place: Place) -> None:
+    place.target = place.target.with_name("o" * 250)
+    place.die()
+    place.run(RESUME)
+    assert place.target.read_text() == expected(place)
+    assert place.beside == ["bad.jsonl", place.target.name]
+
+
+def test_leftovers_of_a_killed_beginning_are_removed(place: Place) -> None:
+    left = place.source.with_name(".out.jsonl.job.0123456789abcdef.new")
+    left.mkdir()
+    other = place.source.with_name(".other.jsonl.job.0123456789abcdef.new")
+    other.mkdir()
+    place.run()
+    assert not left.exists()
+    assert other.exists()
+
+
+@pytest.mark.parametrize("name", ["spec.json", "log.1"])
+def test_damaged_log_can_be_discarded(place: Place, name: str) -> None:
+    place.die()
+    (beside(place.target) / name).write_text("{\n{\n{\n")
+    with pytest.raises(JobLogError, match="begin the job again"):
+        place.run(RESUME)
+    with pytest.raises(JobExistsError):
+        place.run()
+    place.run(LogOptions(restart=True))
+    assert place.target.read_text() == expected(place)
+
+
+def test_folder_that_is_no_job_is_told(place: Place) -> None:
+    beside(place.target).mkdir()
+    for options in [BEGIN, RESUME, LogOptions(restart=True)]:
+        with pytest.raises(JobNotFoundError):
+            place.run(options)
+    assert beside(place.target).is_dir()
+
+
+def test_mode_of_a_target_and_its_link_are_kept(place: Place) -> None:
+    place.target.write_text("old")
+    place.target.chmod(0o640)
+    link = place.target.with_name("link")
+    link.symlink_to(place.target)
+    real, place.target = place.target, link
+    place.die(overwrite=True)
+    place.run(RESUME, overwrite=True)
+    assert link.is_symlink()
+    assert real.read_text() == expected(place)
+    assert real.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("target", ["/dev/null", None])
+@pytest.mark.parametrize("options", [RESUME, LogOptions(restart=True)])
+def test_streams_have_no_log(place: Place, target: str | None, options: LogOptions) -> None:
+    lines = JsonlSource(place.source)
+    with place.source.with_name("open").open("wb") as file:
+        where: TargetFile = target or file
+        arguments: dict[str, Any] = {"job": "job", "plan": place.plan, "policy": {}}
+        with pytest.raises(ConfigurationError, match="leave out --resume and --restart"):
+            logged_output(place.source, where, lines, options, **arguments)
+        assert logged_output(place.source, where, lines, LogOptions(), **arguments) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ({"resume": True, "restart": True}, "exclude each other"),
+        ({"accept_code": True}, "add resume"),
+        ({"resume": True, "log": False}, "without a log"),
+    ],
+)
+def test_options_that_contradict_each_other(words: dict[str, bool], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        LogOptions(**words)
