@@ -31,7 +31,7 @@ __all__ = [
     "with_worker",
 ]
 
-_LEAST_LINE: Final = 3
+_LEAST_LINE_BYTES: Final = 2  # blank lines are not sent
 _EMPTY_OUTPUTS: Final = encode_frame(FrameKind.OBJECTS, 0, pack([]))
 _PACKED: Final = Output(OutputKind.PACKED, pack=pack_record)
 
@@ -161,8 +161,8 @@ def run_plan(
     failures = ChunkFailures(skips)
     if kind is FrameKind.LINES:
         lines = bytes(inputs.payload)
-        # A line holds {} at least. A bomb of empty ones would become a list many times its size.
-        if lines.count(b"\n") != inputs.count or len(lines) < _LEAST_LINE * inputs.count:
+        # A bomb of empty ones would become a list many times its size.
+        if lines.count(b"\n") != inputs.count or len(lines) < _LEAST_LINE_BYTES * inputs.count:
             raise FrameError("a frame does not hold the records it announces")
         outputs, count, _ = plan.migrate_lines(lines, start, failures)
         return outputs, count, failures
