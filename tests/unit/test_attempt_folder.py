@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.io import attempt_folder
 from pyrmute_tasks.io.attempt_folder import AttemptFolder
 from pyrmute_tasks.ranges.frames import Piece
 
@@ -33,9 +32,10 @@ def test_folder_whose_nonce_cannot_be_written_is_removed(
     def no_space(*_: object) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(attempt_folder.os, "fdopen", no_space)
-    with pytest.raises(ConfigurationError, match="No space left"):
-        AttemptFolder(tmp_path / "job").__enter__()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdopen", no_space)
+        with pytest.raises(ConfigurationError, match="No space left"):
+            AttemptFolder(tmp_path / "job").__enter__()
     assert not list(tmp_path.iterdir())
 
 
