@@ -31,7 +31,8 @@ class Run:
         on_end: Callable[[JobReport], None] | None = None,
     ) -> None:
         self.tally: JobTally = JobTally(job_id)
-        self.tell: Observers = Observers((self.tally, *observers))
+        self._watchers = Observers(observers)  # one that raises is dropped from both
+        self.tell: Observers = Observers((self.tally, self._watchers))
         self._is_watched = bool(observers)
         self._on_end = on_end
 

@@ -19,6 +19,8 @@ __all__ = ["AttemptFolder"]
 
 _NONCE_BYTES: Final = 16
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _TRIES: Final = 10  # of removing it, while a worker may create one more file
 
 
@@ -38,6 +40,8 @@ class AttemptFolder:
         self.path = path
         self._mode = 0o700 if is_private else 0o777
         self.nonce: str = secrets.token_hex(_NONCE_BYTES)
+        self._pid = os.getpid()
+        self._folder = -1  # the one that was made, whatever has its name by now
 
     def __enter__(self) -> Self:
         """Create the folder.
@@ -47,7 +51,14 @@ class AttemptFolder:
         """
         with output_errors(self.path):
             self.path.mkdir(self._mode)
-            (self.path / NONCE).write_text(self.nonce, encoding="ascii")
+            try:
+                self._folder = os.open(self.path, _FOLDER)
+                descriptor = os.open(NONCE, _CREATE, 0o644, dir_fd=self._folder)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(self.nonce.encode("ascii"))
+            except BaseException:  # nobody leaves what was not entered; as on a full disk
+                self._remove()
+                raise
         return self
 
     def __exit__(
@@ -56,6 +67,14 @@ class AttemptFolder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._remove()
+
+    def _remove(self) -> None:
+        if os.getpid() != self._pid:
+            return  # a fork owns nothing
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
         for _ in range(_TRIES):
             shutil.rmtree(self.path, ignore_errors=True)
             if not self.path.exists():
@@ -74,21 +93,23 @@ class AttemptFolder:
         """
         path = self.path_of(piece)
         with output_errors(path):
-            descriptor = os.open(path, _READ)
+            descriptor = os.open(piece.attempt, _READ, dir_fd=self._folder)
             try:
                 self._check(os.fstat(descriptor), piece)
                 yield descriptor
             finally:
                 os.close(descriptor)
 
-    def check(self, piece: Piece) -> None:
-        """Check that a piece's attempt is as its worker reported it.
+    def move(self, piece: Piece, target: Path) -> None:
+        """Move a piece's attempt, if it is as its worker reported it.
 
         Raises:
             ConfigurationError: If it is not.
+            OSError: If it cannot be moved.
         """
-        with output_errors(self.path_of(piece)):
-            self._check(self.path_of(piece).lstat(), piece)
+        found = os.stat(piece.attempt, dir_fd=self._folder, follow_symlinks=False)
+        self._check(found, piece)
+        os.rename(piece.attempt, target, src_dir_fd=self._folder)
 
     def _check(self, found: os.stat_result, piece: Piece) -> None:
         if not stat.S_ISREG(found.st_mode) or found.st_size != piece.size_bytes:
@@ -100,4 +121,4 @@ class AttemptFolder:
     def remove(self, piece: Piece) -> None:
         """Remove a piece's attempt, which is no longer needed."""
         with suppress(OSError):
-            self.path_of(piece).unlink()
+            os.unlink(piece.attempt, dir_fd=self._folder)

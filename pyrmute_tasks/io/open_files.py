@@ -4,6 +4,7 @@ Binary and text files of any kind will do, also compressed ones, pipes and files
 """
 
 import contextlib
+import errno
 import io
 import os
 import stat
@@ -12,6 +13,11 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeAlias
 
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.io.nonblocking import (
+    WaitingReader,
+    nonblocking_descriptor,
+    wait_until_writable,
+)
 from pyrmute_tasks.io.output_place import output_errors
 
 __all__ = [
@@ -83,11 +89,14 @@ class OpenSource:
         name: Its name, for messages.
         left_bytes: Bytes left in it; None if unknown.
         may_block: Whether reading may wait for somebody who writes.
+
+    Raises:
+        ConfigurationError: If it is a text file over a descriptor that does not block.
     """
 
     def __init__(self, file: ReadableFile) -> None:
-        self._file = file
         self.name: str = _name_of(file)
+        self._file = file = _blocking(file)
         self.left_bytes: int | None = _left_bytes(file)
         self.may_block: bool = _may_block(file)
         read_what_is_there = getattr(file, "read1", None) if self.may_block else None
@@ -130,12 +139,11 @@ class OpenOutput:
         """
         with output_errors(self._name):
             if _is_text(self._file):
-                self._file.write(bytes(lines).decode())
+                self._write_text(bytes(lines).decode())
                 return
             left = memoryview(lines)
             while left:
-                written = self._file.write(left)
-                left = left[written if isinstance(written, int) else len(left) :]
+                left = left[self._write_some(left) :]
 
     def commit(self) -> None:
         """Flush the file.
@@ -146,10 +154,46 @@ class OpenOutput:
         flush = getattr(self._file, "flush", None)
         if flush is not None:
             with output_errors(self._name):
-                flush()
+                self._flush(flush)
 
     def __exit__(self, *_: object) -> None:
         """Leave the file open."""
+
+    def _write_text(self, text: str) -> None:
+        try:
+            self._file.write(text)
+        except UnicodeEncodeError as error:  # which holds the records
+            raise ConfigurationError(
+                f"cannot write {self._name}: its encoding, {error.encoding}, lacks a character of "
+                "the outputs; open it with encoding='utf-8'"
+            ) from None
+
+    def _write_some(self, data: memoryview) -> int:
+        try:
+            written = self._file.write(data)
+        except BlockingIOError as error:  # of a buffered file, which has taken a part
+            written = error.characters_written or None
+        if written is None:
+            descriptor = nonblocking_descriptor(self._file)
+            if descriptor is None:
+                return len(data)  # it does not tell
+            wait_until_writable(descriptor)
+            return 0
+        if written == 0:
+            raise OSError(errno.EIO, "it takes nothing")
+        return written if isinstance(written, int) else len(data)
+
+    def _flush(self, flush: Callable[[], object]) -> None:
+        while True:
+            try:
+                flush()
+            except BlockingIOError:
+                descriptor = nonblocking_descriptor(self._file)
+                if descriptor is None:
+                    raise
+                wait_until_writable(descriptor)
+            else:
+                return
 
 
 def refuse_same_file(source: SourceFile, target: TargetFile) -> None:
@@ -193,12 +237,25 @@ def _may_block(file: object) -> bool:
     return found is None or not stat.S_ISREG(found.st_mode)
 
 
+def _blocking(file: ReadableFile) -> ReadableFile:
+    descriptor = nonblocking_descriptor(file)
+    if descriptor is None:
+        return file
+    if _is_text(file):  # which takes a moment without data for the end
+        raise ConfigurationError(
+            f"cannot read {_name_of(file)}: its descriptor does not block; give the binary file, "
+            f"or call os.set_blocking({descriptor}, True) first"
+        )
+    return io.BufferedReader(WaitingReader(file, descriptor))
+
+
 def _is_text(file: object) -> bool:
     return hasattr(file, "encoding")
 
 
 def _encoded(read: bytes | str) -> bytes:
-    return read.encode() if isinstance(read, str) else bytes(read)
+    # What a text file could not decode is told by the record that holds it, with its line.
+    return read.encode("utf-8", "surrogateescape") if isinstance(read, str) else bytes(read)
 
 
 def _name_of(file: object) -> str:

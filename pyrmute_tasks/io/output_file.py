@@ -10,7 +10,6 @@ and is written to in order, without a lock.
 import contextlib
 import errno
 import os
-import select
 import stat
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import IO, Final, Self, TypeAlias
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.io.attempt_folder import AttemptFolder
 from pyrmute_tasks.io.copying import append
+from pyrmute_tasks.io.nonblocking import wait_until_writable
 from pyrmute_tasks.io.open_files import OpenOutput, SourceFile, TargetFile, refuse_same_file
 from pyrmute_tasks.io.output_lock import OutputLock
 from pyrmute_tasks.io.output_place import (
@@ -308,7 +308,7 @@ class OutputStream:
                 try:
                     left = left[os.write(self._descriptor, left) :]
                 except BlockingIOError:  # it was opened so
-                    select.select([], [self._descriptor], [])
+                    wait_until_writable(self._descriptor)
 
     def commit(self) -> None:
         """Do nothing: every line has been written."""

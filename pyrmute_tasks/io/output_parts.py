@@ -101,9 +101,8 @@ class OutputParts:
             return
         self._lock.check()
         name = f"part-{len(self._parts):05d}.jsonl"
-        folder.check(piece)
         with output_errors(self._target):
-            folder.path_of(piece).rename(self._staged / name)
+            folder.move(piece, self._staged / name)
         self._parts.append(
             {
                 "name": name,

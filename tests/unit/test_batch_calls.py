@@ -180,7 +180,7 @@ def test_observer_that_raises_is_dropped(caplog: pytest.LogCaptureFixture) -> No
         raise RuntimeError
 
     assert len(manager.migrate_batch([person(0)], *HOP, observers=[broken])) == 1
-    assert "an observer raised and was dropped" in caplog.text
+    assert caplog.text.count("an observer raised and was dropped") == 1  # told nothing more
 
 
 @pytest.mark.parametrize("observers", [print, "x", [3]])

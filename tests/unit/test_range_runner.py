@@ -142,6 +142,24 @@ def test_folder_of_another_file_system_is_declined_for_the_job(
     assert error.is_lasting
 
 
+@pytest.mark.parametrize("is_link", [False, True])
+def test_folder_that_was_replaced_gets_no_attempt(
+    storage: Storage, tmp_path_factory: pytest.TempPathFactory, is_link: bool
+) -> None:
+    storage.run(storage.range())
+    storage.folder.path.rename(storage.path / "away")
+    other = tmp_path_factory.mktemp("outside")
+    if is_link:
+        storage.folder.path.symlink_to(other)
+    else:
+        storage.folder.path.mkdir()
+        other = storage.folder.path
+    error = declines(storage, storage.range())
+    assert error.is_lasting is is_link
+    assert ("none of its roots" if is_link else "is not the folder") in error.reason
+    assert not list(other.iterdir())
+
+
 @pytest.mark.parametrize("changed", [{"size_bytes": 10_000}, {"mtime_ns": 5}])
 def test_file_that_is_not_as_it_was_is_declined(storage: Storage, changed: dict[str, int]) -> None:
     error = declines(storage, storage.range(**changed))

@@ -28,7 +28,7 @@ from pyrmute_tasks.engine.error_policy import ChunkFailures
 from pyrmute_tasks.engine.results import ResultConverter
 from pyrmute_tasks.plans.codegen import Output, OutputKind
 from pyrmute_tasks.plans.plan import DATA, Wanted
-from pyrmute_tasks.wire.frames import FrameKind, decode_frame, encode_frame
+from pyrmute_tasks.wire.frames import Frame, FrameKind, decode_frame, encode_frame
 from tests.people import PersonV3, broken_step, invalid, manager, person
 
 HOP = ("Person", "1.0.0", "3.0.0")
@@ -417,3 +417,15 @@ def test_report_counts_rejects(way: str, streams: bool) -> None:
     assert ended.failure is not None
     assert ended.failure.index == 3
     assert ended.exceeded == "more than 3 records failed, the limit of max_errors"
+
+
+@pytest.mark.parametrize("lines", [b"]\n", b"[\n]\n,\n"])
+def test_chunk_of_lines_with_one_byte_each_is_skipped(lines: bytes) -> None:
+    count = lines.count(b"\n")
+    outputs, migrated, failures = run_plan(
+        PLAN, FrameKind.LINES, Frame(FrameKind.LINES, count, lines), 7, skips=True
+    )
+    assert (outputs, migrated, failures.ended) == (b"", 0, False)
+    assert [(each.index, type(each.error)) for each in failures.found] == [
+        (7 + number, InvalidRecordError) for number in range(count)
+    ]

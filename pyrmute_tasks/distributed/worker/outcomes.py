@@ -31,7 +31,7 @@ __all__ = [
     "with_worker",
 ]
 
-_LEAST_LINE: Final = 2
+_LEAST_LINE_BYTES: Final = 2  # blank lines are not sent
 _EMPTY_OUTPUTS: Final = encode_frame(FrameKind.OBJECTS, 0, pack([]))
 _PACKED: Final = Output(OutputKind.PACKED, pack=pack_record)
 
@@ -162,7 +162,7 @@ def run_plan(
     if kind is FrameKind.LINES:
         lines = bytes(inputs.payload)
         # No line is blank. A bomb of empty ones would become a list many times its size.
-        if lines.count(b"\n") != inputs.count or len(lines) < _LEAST_LINE * inputs.count:
+        if lines.count(b"\n") != inputs.count or len(lines) < _LEAST_LINE_BYTES * inputs.count:
             raise FrameError("a frame does not hold the records it announces")
         outputs, count, _ = plan.migrate_lines(lines, start, failures)
         return outputs, count, failures

@@ -131,8 +131,14 @@ class RangeRunner:
                 )
             else:
                 time.sleep(_LOOK_EVERY_S)
-        with self._roots.open_folder(wanted.folder) as folder:
-            yield folder
+        try:
+            with self._roots.open_folder(wanted.folder) as folder:
+                if read_nonce(folder) != wanted.nonce:  # something else got its name
+                    self._proven.discard(key)
+                    raise _replaced(wanted.folder)
+                yield folder
+        except OutsideRootsError:
+            raise _outside(wanted.folder) from None
 
     @contextmanager
     def _source(self, wanted: Range) -> Iterator[BufferedReader]:
@@ -254,6 +260,12 @@ def _told(path: bytes, what: str) -> Iterator[None]:
 
 def _outside(path: bytes) -> UnreachableError:
     return UnreachableError(f"none of its roots holds {os.fsdecode(path)}", is_lasting=True)
+
+
+def _replaced(folder: bytes) -> UnreachableError:
+    return UnreachableError(
+        f"{os.fsdecode(folder)} is not the folder that it saw there before", is_lasting=False
+    )
 
 
 def _changed(path: bytes) -> UnreachableError:
