@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, TypeGuard
 from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling
 from pyrmute_tasks.engine.job import Job
 from pyrmute_tasks.engine.job_report import JobReport
+from pyrmute_tasks.engine.pipeline import ChunkResult
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.errors import ConfigurationError, StorageUnreachableError
 from pyrmute_tasks.hooks import HookSet
@@ -171,7 +172,7 @@ class FileRun:
                 if isinstance(output, (OutputFile, OutputParts)) and (
                     may_refer and self._takes_ranges()
                 ):
-                    self._by_reference(output)
+                    self._by_reference(output, rejects)
                 else:
                     self._through_producer(output, rejects)
         finally:
@@ -211,8 +212,6 @@ class FileRun:
             return "only files that are given by their paths can"
         if not isinstance(output, (OutputFile, OutputParts)):
             return f"{os.fspath(options.target)} is a pipe or a device"
-        if options.errors.policy.skips:
-            return "records that fail can be skipped only if they travel through the producer"
         if not (self._jobs.is_embedded or settings.roots_file or settings.secret):
             return (
                 "workers need --root DIR and, as this producer, a secret in PYRMUTE_TASKS_SECRET, "
@@ -244,36 +243,42 @@ class FileRun:
 
     def _through_producer(self, output: Output | OutputParts, rejects: RejectsFile | None) -> None:
         assert not isinstance(output, OutputParts)
-        errors = self._options.errors
         lines = self._lines or self._line_source()
         sink = JsonlSink(self._jobs.hooks, with_text=self._options.rejects_with_records)
-        with self._jobs.start(lines, sink, self._run, errors) as job:
+        with self._jobs.start(lines, sink, self._run, self._options.errors) as job:
             for result in job.results():
                 if result.count:  # an empty frame may hold no lines
                     output.write(result.outputs.payload)
-                if rejects is not None:
-                    rejects.write(result.rejects)
-                for reject in result.rejects:
-                    errors.tell(reject)
+                self._tell(result, rejects)
             if rejects is not None:
                 rejects.commit()  # before the output: who finds that one finds both
             if self.report.failure is None:
                 output.commit()
 
-    def _by_reference(self, output: OutputFile | OutputParts) -> None:
+    def _tell(self, result: ChunkResult[Any], rejects: RejectsFile | None) -> None:
+        """Tell of a chunk's records that are skipped."""
+        if rejects is not None:
+            rejects.write(result.rejects)
+        for reject in result.rejects:
+            self._options.errors.tell(reject)
+
+    def _by_reference(self, output: OutputFile | OutputParts, rejects: RejectsFile | None) -> None:
         jobs, longest = self._jobs, self._options.max_line_bytes
         is_private = jobs.is_embedded or bool(jobs.settings.roots_file)
         with AttemptFolder(output.attempts_path, is_private=is_private) as folder:
             source = RangeSource(self._names, folder.path, folder.nonce, longest or MAX_FRAME_BYTES)
             jobs.fleet().allow([folder.path.parent, *source.folders])
-            sink = RangeSink(jobs.hooks)
+            sink = RangeSink(jobs.hooks, with_text=self._options.rejects_with_records)
             job = jobs.start(source, sink, self._run, self._options.errors, check=source.check)
             try:
                 with job:
                     for result in job.results():
                         for piece in result.outputs:
                             output.add(folder, piece)
+                        self._tell(result, rejects)
                     source.check_all()
+                    if rejects is not None:
+                        rejects.commit()
                     if self.report.failure is None:
                         output.commit()
             except StorageUnreachableError as error:
@@ -284,7 +289,7 @@ class FileRun:
                 return
         self._run = jobs.new_run(self.size_bytes)
         with self._run:
-            self._through_producer(output, None)
+            self._through_producer(output, rejects)
 
 
 def is_path(file: SourceFile | TargetFile) -> TypeGuard[str | os.PathLike[str]]:
