@@ -263,13 +263,15 @@ class FileRun:
             self._options.errors.tell(reject)
 
     def _by_reference(self, output: OutputFile | OutputParts, rejects: RejectsFile | None) -> None:
-        jobs, longest = self._jobs, self._options.max_line_bytes
+        jobs, options = self._jobs, self._options
+        longest = options.max_line_bytes or MAX_FRAME_BYTES
+        skips = options.errors.policy.skips
         is_private = jobs.is_embedded or bool(jobs.settings.roots_file)
         with AttemptFolder(output.attempts_path, is_private=is_private) as folder:
-            source = RangeSource(self._names, folder.path, folder.nonce, longest or MAX_FRAME_BYTES)
+            source = RangeSource(self._names, folder.path, folder.nonce, longest, skips=skips)
             jobs.fleet().allow([folder.path.parent, *source.folders])
-            sink = RangeSink(jobs.hooks, with_text=self._options.rejects_with_records)
-            job = jobs.start(source, sink, self._run, self._options.errors, check=source.check)
+            sink = RangeSink(jobs.hooks, with_text=options.rejects_with_records)
+            job = jobs.start(source, sink, self._run, options.errors, check=source.check)
             try:
                 with job:
                     for result in job.results():

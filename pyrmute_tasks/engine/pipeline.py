@@ -8,8 +8,8 @@ The rules:
 
 * A slot of the window is taken when a chunk is submitted and freed when it has been *delivered
   in order*, so one slow chunk cannot make the buffer behind it grow.
-* A range takes its slot only until it has settled: its outcome is some hundred bytes, and a
-  straggler must not keep others from running. Failures in it are charged to the window.
+* A range takes its slot only until it has settled: its outcome is some hundred bytes unless
+  records failed, and a straggler must not keep others from running.
 * Nothing is read from the source unless a slot is free; the consumer's pull drives it all.
 * After a failure in chunk *k* nothing behind *k* is submitted, and pending chunks behind it are
   cancelled; everything before it is awaited and delivered, then the outputs before the failing
@@ -226,10 +226,7 @@ def run_ordered(
 
 
 def _judged(
-    chunk: Chunk[Any],
-    outcome: Outcome[Delivered],
-    judge: FailureJudge,
-    sink: Sink[Any, Delivered],
+    chunk: Chunk[Any], outcome: Outcome[Delivered], judge: FailureJudge, sink: Sink[Any, Delivered]
 ) -> ChunkResult[Delivered]:
     """Return what to deliver of a chunk: all of it, or what is before the end of the job."""
     bare = chunk.without_payload()
@@ -238,11 +235,10 @@ def _judged(
     survivable = len(failures) - outcome.ends_early(chunk)
     for number, failure in enumerate(failures):
         if not judge(failure) or number == survivable:
-            count = failure.index - start - number
+            count, failures = failure.index - start - number, failures[:number]
             if count < outcome.count:
                 outputs = sink.cut(outputs, count)
-            rejects = failures[:number]
-            return ChunkResult(bare, start, count, outputs, rejects, failure, judge.exceeded)
+            return ChunkResult(bare, start, count, outputs, failures, failure, judge.exceeded)
     return ChunkResult(bare, start, outcome.count, outputs, failures)
 
 
@@ -352,11 +348,10 @@ class _Flow(Generic[In, Out]):
             self.held[index] = chunk.without_payload()
         if chunk.is_range:
             self._aside.add(index)
-            self._charge(index, outcome.size_bytes if failed_records else 0)
             input_bytes = 0
-        elif keeps_payload:
+        if keeps_payload:
             self._charge(index, input_bytes + outcome.size_bytes)
-        else:
+        elif not chunk.is_range:
             self._charge(index, max(input_bytes, outcome.size_bytes))
         if failed:
             self.stop_behind(index)

@@ -98,6 +98,7 @@ class RangeSource:
         folder: Where workers write attempts.
         nonce: What they find there.
         max_line_bytes: Longest line.
+        skips: Whether records that fail are skipped.
 
     Attributes:
         size_bytes: Of all files.
@@ -108,12 +109,20 @@ class RangeSource:
 
     kind: Final = FrameKind.RANGES
 
-    def __init__(self, names: Iterable[str], folder: Path, nonce: str, max_line_bytes: int) -> None:
+    def __init__(
+        self,
+        names: Iterable[str],
+        folder: Path,
+        nonce: str,
+        max_line_bytes: int,
+        *,
+        skips: bool = False,
+    ) -> None:
         self._files = [_Planned.of(name) for name in names]
         self._folder = os.fsencode(folder)
         self._nonce = nonce
         self._longest = max_line_bytes
-        self._sizer = RangeSizer()
+        self._sizer = RangeSizer(skips=skips)
         self._underway: dict[int, _Planned] = {}  # by chunk
         self.size_bytes: int = sum(planned.file.size_bytes for planned in self._files)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pyrmute_tasks.distributed.worker import range_runner
 from pyrmute_tasks.distributed.worker.range_runner import RangeRunner, UnreachableError
-from pyrmute_tasks.errors import FrameError, InvalidRecordError
+from pyrmute_tasks.errors import FrameError, FrameTooLargeError, InvalidRecordError
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.io.attempt_folder import AttemptFolder
 from pyrmute_tasks.ranges import lines as range_lines
@@ -200,6 +200,19 @@ def test_record_without_memory_is_left_to_halving_unless_it_is_alone(storage: St
     assert "MemoryError" in str(failure.error)
     assert piece.records_out == 0
     assert storage.attempts() == []
+
+
+def test_range_with_too_many_failures_is_left_to_halving(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.write([broken_step(index) for index in range(30)] + [person(30)])
+    monkeypatch.setattr(range_runner, "_MOST_FAILURES", 29)
+    with pytest.raises(FrameTooLargeError):
+        storage.run_skipping(storage.range())
+    assert storage.attempts() == []
+    monkeypatch.setattr(range_runner, "_MOST_FAILURES", 30)
+    _, failures = storage.run_skipping(storage.range())
+    assert len(failures) == 30
 
 
 def declines(storage: Storage, wanted: Range) -> UnreachableError:

@@ -12,7 +12,7 @@ from typing import Final
 
 from pyrmute_tasks.distributed.worker.outcomes import ran_out_of_memory
 from pyrmute_tasks.engine.error_policy import ChunkFailures
-from pyrmute_tasks.errors import InvalidRecordError
+from pyrmute_tasks.errors import FrameTooLargeError, InvalidRecordError
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.ranges.attempts import Attempt, read_nonce
@@ -32,6 +32,7 @@ __all__ = ["RangeRunner", "UnreachableError"]
 _PROOF_S: Final = 60.0  # network file systems cache for as long what is there and what is not
 _LOOK_EVERY_S: Final = 0.1
 _MOST_PROVEN: Final = 64
+_MOST_FAILURES: Final = 20_000  # some kilobytes each, here and at the coordinator
 
 
 class UnreachableError(Exception):
@@ -78,6 +79,7 @@ class RangeRunner:
             FrameError: If the frame holds no range.
             UnreachableError: If this worker cannot read or write it.
             MemoryError: If a record ran out of memory that is not the range's only one.
+            FrameTooLargeError: If so many records failed that the range is to be halved.
         """
         wanted = Range.from_frame(inputs)
         with (
@@ -198,6 +200,8 @@ class _Work:
                     self._leave_out(block)
             if self.failures.ended:
                 return
+            if len(self.failures.found) > _MOST_FAILURES:
+                raise FrameTooLargeError(self._in, self.attempt.size_bytes, 0)  # so it is halved
 
     def _migrate(self, block: LineBlock) -> None:
         lines, blank = drop_blank_lines(block.text)
