@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pyrmute_tasks.distributed.producer.parts import Resend, Settled
 from pyrmute_tasks.distributed.producer.redelivery import Deliveries
 from pyrmute_tasks.engine.chunk_parts import given_up_outcome, split_chunk
-from pyrmute_tasks.engine.chunks import Chunk, Origin, Outcome
+from pyrmute_tasks.engine.chunks import Chunk, Origin, Outcome, check_outcome
 from pyrmute_tasks.errors import ConfigurationError, FrameError, ProcessDiedError
 from pyrmute_tasks.failures import RecordFailure, RecordPlace, Stage
 from pyrmute_tasks.hooks import HookSet
@@ -355,6 +355,20 @@ def test_outcome_of_other_bytes_is_refused(tmp_path: Path) -> None:
     other = chunk_of(range_of(path, 16, 32))
     with pytest.raises(FrameError, match="not about its records"):
         deliveries.settle(part.key, settled(other))
+
+
+def test_outcome_that_ended_before_its_last_record_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"x\n" * 16)
+    chunk = chunk_of(range_of(path, 0, 16))
+    place = Place(2, 2, 4, 1, SHA256)
+    piece = Piece(0, 16, "a", 4, 3, 2, 3, "0" * 32, (place,))
+    failure = RecordFailure.of(2, Stage.STEP, "", ValueError())
+    ended = Outcome(0, 2, to_frame([piece]), (failure,), is_final=True)
+    assert check_outcome(ended, chunk) is ended
+    more = replace(piece, records_in=4, records_out=3, lines=4)
+    with pytest.raises(FrameError, match="not about its records"):
+        check_outcome(replace(ended, count=3, outputs=to_frame([more])), chunk)
 
 
 def test_line_alone_is_not_split(tmp_path: Path) -> None:
