@@ -124,8 +124,8 @@ POLICIES = st.sampled_from([ErrorPolicy.skip(limit) for limit in (None, 0, 1, 4,
 
 
 @given(
-    kinds=st.lists(st.sampled_from([*KINDS, "good", "good"]), max_size=60),
-    repeated=st.integers(1, 4),
+    kinds=st.lists(st.sampled_from([*KINDS, *["good"] * 6]), min_size=8, max_size=60),
+    repeated=st.integers(0, 4),
     policy=POLICIES,
     bom=st.booleans(),
     ending=st.sampled_from([b"\n", b"\r\n"]),
@@ -200,6 +200,21 @@ def test_rejects_name_the_bytes_of_their_lines(migrator: Migrator, tmp_path: Pat
         text = whole[row["offset"] : row["offset"] + row["length"]]
         assert json.loads(text) == row["record"] == records[row["index"]]
     assert result.files["out"] == loop([each for at, each in enumerate(records) if at not in bad])
+
+
+def test_file_is_named_as_through_the_producer(
+    migrator: Migrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "in.jsonl", [person(0), broken_step(1)])
+    monkeypatch.chdir(tmp_path)
+    rejects = []
+    for way in WAYS:
+        migrator.migrate_file(
+            "./in.jsonl", way, *HOP, by_reference=way, on_error="skip", rejects=f"{way}-rejects"
+        )
+        rejects.append(Path(f"{way}-rejects").read_bytes())
+    assert rejects[0] == rejects[1]
+    assert rows_of(rejects[0])[0]["file"] == "in.jsonl"
 
 
 def test_lines_that_are_too_long_are_skipped(migrator: Migrator, tmp_path: Path) -> None:
