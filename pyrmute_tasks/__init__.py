@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pyrmute import TypeScriptConfig as TypeScriptConfig
     from pyrmute import TypeScriptExporter as TypeScriptExporter
 
+    from pyrmute_tasks.aio import AsyncMigrator, AsyncStream
     from pyrmute_tasks.audit import AuditReport
     from pyrmute_tasks.batch_migrator import BatchMigrator
     from pyrmute_tasks.engine.error_policy import ErrorPolicy, OnError
@@ -96,6 +97,8 @@ if TYPE_CHECKING:
     from pyrmute_tasks.versions import ModelVersion, VersionLike
 
 __all__ = [
+    "AsyncMigrator",
+    "AsyncStream",
     "AuditReport",
     "BatchMigrator",
     "BrokerUnavailableError",
@@ -180,6 +183,8 @@ __all__ = [
 # Where each name is. It is imported when it is first used, so that a program loads no more than
 # it needs: Celery, kombu and redis take longer than all the rest together.
 _MODULE_OF: Final = {
+    "AsyncMigrator": "aio",
+    "AsyncStream": "aio",
     "AuditReport": "audit",
     "BatchMigrator": "batch_migrator",
     "BrokerUnavailableError": "errors",

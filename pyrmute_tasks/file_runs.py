@@ -47,7 +47,7 @@ class ByReference(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileOptions:
-    """What a run of files is to do.
+    """Options of a run of files.
 
     Attributes:
         source: The file, or an open one; by reference also a folder or a pattern.
@@ -79,13 +79,13 @@ class FileOptions:
 
 
 class RangeFleet(Protocol):
-    """What a run needs to know of its fleet; see `Session`."""
+    """The part of a fleet that a run needs; see `Session`."""
 
     def allow(self, folders: Iterable[Path]) -> None:
         """Let the workers of an embedded fleet read and write in folders."""
 
     def takes_ranges(self) -> bool:
-        """Return whether workers take ranges by reference, as far as one can tell from here."""
+        """Return whether workers take ranges by reference, by settings or heartbeats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,11 +147,11 @@ class FileRun:
 
     @property
     def report(self) -> JobReport:
-        """Its report; of the last job, if it took two."""
+        """The report; of the last job, if the run took two."""
         return self._run.report
 
     def run(self) -> None:
-        """Run it; what came of it is in the report.
+        """Run the job; its report holds the result.
 
         Raises:
             PyrmuteTasksError: If it cannot be run.
@@ -202,7 +202,7 @@ class FileRun:
         return self._must_refer or self._options.by_reference is ByReference.ALWAYS
 
     def _why_not(self, output: Output | OutputParts) -> str:
-        """Say why nothing of this can go by reference; empty if it can."""
+        """Return why nothing can go by reference; empty if it can."""
         options, settings = self._options, self._jobs.settings
         if options.by_reference is ByReference.NEVER:
             return "--by-reference is never"

@@ -8,6 +8,7 @@ from pyrmute_tasks.urls import hide_password
 __all__ = ["hide_password", "log", "task_label"]
 
 _logger: Final = logging.getLogger("pyrmute_tasks")
+_logger.addHandler(logging.NullHandler())  # the program that uses the library decides
 
 
 def task_label(job: str, chunk: int, start: int, count: int, unit: str = "records") -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from pyrmute_tasks.cli.errors import errors_printed, fail, tell
+from pyrmute_tasks.cli.errors import errors_printed, fail, show_warnings, tell
 from pyrmute_tasks.cli.interrupts import Interrupts
 from pyrmute_tasks.cli.options import (
     BROKER_HELP,
@@ -149,6 +149,7 @@ def run(
 
     Exit status: 0 for success, 1 for failure, 2 for wrong usage, 3 if records were skipped.
     """
+    show_warnings()
     target = _STDOUT if target == "-" else target
     is_streamed = is_stream(target)
     leaves_something = keep_partial or is_streamed

@@ -12,7 +12,7 @@ from pyrmute_tasks.cli.options import (
     STORE_HELP,
     overridden,
 )
-from pyrmute_tasks.distributed.worker.arguments import worker_arguments
+from pyrmute_tasks.distributed.worker.command_line import worker_arguments
 from pyrmute_tasks.distributed.worker.service import create_worker_app
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
 from pyrmute_tasks.settings import Settings

@@ -51,7 +51,7 @@ _MISSED_BEATS: Final = 3  # after which a worker counts as gone
 
 
 class ClaimState(enum.StrEnum):
-    """What a worker learns when it asks for a chunk."""
+    """A chunk's state, in answer to a worker's claim."""
 
     CLAIMED = "claimed"
     SETTLED = "settled"  # another delivery of it was faster, or it was cancelled
@@ -70,15 +70,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """A worker as its heartbeat tells.
+    """A worker, as described by its heartbeat.
 
     Attributes:
         name: Its Celery node name, its process id and a token of this start of it.
         slots: How many chunks it runs at a time; 0 once it is leaving.
         running: Ids of the tasks it runs.
         silent_s: Seconds since it last said that it lives, by the store's clock.
-        beats_every_s: How often it says so.
-        has_roots: It takes ranges by reference, in some folders.
+        beats_every_s: Interval of its heartbeats.
+        has_roots: Whether it takes ranges by reference, in some folders.
     """
 
     name: str
@@ -90,21 +90,21 @@ class WorkerInfo:
 
     @property
     def is_serving(self) -> bool:
-        """Whether it takes chunks, or has some to finish."""
+        """Whether the worker takes chunks, or has some to finish."""
         return self.slots > 0 or bool(self.running)
 
     @property
     def is_fresh(self) -> bool:
-        """Whether it said so lately enough to count as alive.
+        """Whether the heartbeat is recent enough for the worker to count as alive.
 
-        What was said in the future was said before the store's clock was set back.
+        A time in the future is from before the store's clock was set back.
         """
         return abs(self.silent_s) < _MISSED_BEATS * self.beats_every_s
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimInfo:
-    """Who has taken a part.
+    """The claim of a part: its worker and time.
 
     Attributes:
         worker: The worker's name, as its heartbeat has it.
@@ -121,12 +121,12 @@ class ClaimInfo:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What store and broker told of a job and its fleet at one moment.
+    """The state of a job and its fleet at one moment, from store and broker.
 
     Attributes:
         is_known: The store knows the job.
         waiting: How many tasks wait in the queue, of any job; None if the broker is away.
-        claims: Who has taken which parts.
+        claims: The claims of parts.
         workers: The workers whose heartbeat is fresh.
         settled: The parts whose outcomes are in the store.
         others: How many other jobs of the queue have chunks under way.
@@ -142,13 +142,13 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """What the collector found.
+    """The notices and outcomes that the collector has received.
 
     Attributes:
         outcomes: Parts and their outcomes.
         crashes: Parts and how a process died that ran them.
-        declines: Who did not want which parts.
-        rejections: What is not signed as it must be.
+        declines: Parts that workers declined.
+        rejections: Parts without a valid signature.
     """
 
     outcomes: list[tuple[str, bytes | memoryview]]
@@ -159,13 +159,13 @@ class Arrivals:
 
 @dataclass(frozen=True, slots=True)
 class Decline:
-    """A worker did not take a part: it holds other code than the producer, or cannot reach it.
+    """Notice of a worker that did not take a part: its code differs, or it cannot reach a file.
 
     Attributes:
         part: The part's key.
         task: Id of the task that brought it.
         worker: The worker's name.
-        code: What it holds: the fingerprint, or what is missing; or, behind `STORAGE` or
+        code: Its code: the fingerprint, or a text about a missing model; or, behind `STORAGE` or
             `STORAGE_NOW`, why it cannot read or write the part's range.
     """
 
@@ -177,11 +177,11 @@ class Decline:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A part whose input, or whose outcome, is not signed as it must be.
+    """Notice of a part whose input or outcome has no valid signature.
 
     Attributes:
         part: The part's key.
-        why: What is wrong with it.
+        why: The fault.
         task: Id of the task that brought it, if a worker rejected it; else empty.
     """
 
@@ -207,22 +207,22 @@ def crash_notice(part: str, task: str, how: str) -> str:
 
 
 def decline_notice(decline: Decline) -> str:
-    """Return the notice of a worker that does not take a part."""
+    """Return the notice of a worker that declines a part."""
     return f"?{decline.part} {decline.task} {decline.worker} {decline.code}"
 
 
 def rejection_notice(rejection: Rejection) -> str:
-    """Return the notice of an input that is not signed as it must be."""
+    """Return the notice of an input without a valid signature."""
     return f"~{rejection.part} {rejection.task} {rejection.why}"
 
 
 def tells_of_outcome(notice: bytes) -> bool:
-    """Whether a notice tells that a part was settled; ``settle.lua`` writes those."""
+    """Return whether a notice reports a settled part; ``settle.lua`` writes those."""
     return notice[:1].isdigit()
 
 
 def sort_notice(notice: str, settled: list[tuple[str, int]], arrived: Arrivals) -> None:
-    """Put a notice where it belongs.
+    """Add a notice to the arrivals of its kind.
 
     Raises:
         ValueError: If it is none.
@@ -245,12 +245,12 @@ def sort_notice(notice: str, settled: list[tuple[str, int]], arrived: Arrivals) 
 
 
 def claimant(task: str, worker: str) -> bytes:
-    """Return who claims a part; ``claim.lua`` puts the time in front of it."""
+    """Return the claimant of a part as bytes; ``claim.lua`` prepends the time."""
     return f"{task} {worker}".encode()
 
 
 def split_claim(value: bytes) -> tuple[int, bytes]:
-    """Return when a part was claimed, and the `claimant`, which may be sealed.
+    """Return the time of a claim, and its `claimant`, which may be sealed.
 
     Raises:
         ValueError: If no worker wrote it.
@@ -264,7 +264,7 @@ def read_claim(when: int, who: bytes, now: int) -> ClaimInfo:
 
     Args:
         when: When the part was claimed, by the store's clock.
-        who: What `claimant` returned.
+        who: The return value of `claimant`.
         now: The store's clock.
 
     Raises:
@@ -283,12 +283,12 @@ def pack_heartbeat(
     *,
     has_roots: bool = False,
 ) -> bytes:
-    """Return what a worker tells; ``beat.lua`` puts the time in front of it.
+    """Return a heartbeat as bytes; ``beat.lua`` prepends the time.
 
     Args:
         slots: How many chunks it runs at a time.
         running: Ids of its tasks.
-        every_s: How often it tells.
+        every_s: Interval of its heartbeats.
         seen: The store's clock, to be signed with the rest; None without a secret.
         has_roots: Whether it takes ranges by reference.
     """
@@ -301,11 +301,11 @@ def pack_heartbeat(
 
 
 def read_heartbeat(name: bytes, value: bytes, now: float) -> WorkerInfo:
-    """Read what a worker told.
+    """Read a heartbeat.
 
     Args:
         name: The worker's name.
-        value: When it said so, by the store's clock, and what.
+        value: The time by the store's clock, and the heartbeat.
         now: The store's clock.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Parts of a chunk: splitting it, joining the outcomes of its parts, giving one record up."""
+"""Parts of a chunk: splitting it, joining its parts' outcomes, giving up a single record."""
 
 from collections.abc import Iterable
 from dataclasses import replace

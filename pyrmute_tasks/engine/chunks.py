@@ -293,7 +293,7 @@ def encode_outcome(outcome: Outcome[bytes]) -> bytes:
 
 
 def decode_outcome(data: bytes | memoryview) -> Outcome[Frame]:
-    """Read what `encode_outcome` wrote; checks the outputs without decoding them.
+    """Decode an outcome from `encode_outcome`; checks the outputs without decoding them.
 
     Raises:
         FrameError: If it is damaged.

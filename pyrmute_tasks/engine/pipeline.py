@@ -1,3 +1,4 @@
+# Above 400 lines: the rules of a job's flow, which are read together.
 """The pipeline: chunks run in any order and are delivered in theirs, within a window.
 
 `run_ordered` alone knows about the window, the reorder buffer, failing fast and cancelling. It
@@ -23,6 +24,8 @@ The rules:
 * A source is read in the consumer's thread and may block it. A source with a thread of its own
   (`threaded_sources`) is asked for one chunk when the window has room; outcomes that arrive
   meanwhile are delivered at once.
+* Whenever it waits, it looks about once a second whether another thread has asked it to stop
+  (`stopping`).
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -38,6 +41,7 @@ from pyrmute_tasks.engine.events import (
     ChunkSubmitted,
     Observers,
 )
+from pyrmute_tasks.engine.stopping import Stop
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.failures import RecordFailure
@@ -167,8 +171,8 @@ class ChunkExecutor(Protocol[In, Out]):
         Repeated ones are ignored.
 
         Args:
-            wait: Block until there is at least one. Otherwise this is a quick look between two
-                reads of the source, and may always return nothing.
+            wait: Block until there is at least one, or for about a second. Otherwise this is a
+                quick look between two reads of the source, and may always return nothing.
         """
 
     def cancel(self, first: int) -> None:
@@ -183,6 +187,7 @@ def run_ordered(
     sink: Sink[Out, Delivered],
     observers: Observers | None = None,
     policy: ErrorPolicy = RAISE,
+    stop: Stop | None = None,
 ) -> Generator[ChunkResult[Delivered], None, None]:
     """Run `chunks` through `executor` and yield their results in order.
 
@@ -193,6 +198,7 @@ def run_ordered(
         sink: Converts each outcome in order, right before delivery, in this thread.
         observers: Called with the job's events.
         policy: Which failures of records the job survives.
+        stop: Ends the run from another thread.
 
     Yields:
         Results in order. Only the last one may have a failure: that of the first record in the
@@ -200,8 +206,10 @@ def run_ordered(
 
     Raises:
         Exception: The source's, after everything read before it is delivered.
+        JobStopped: If `stop` was requested; pending chunks are cancelled.
     """
-    flow = _Flow(chunks, executor, window, observers or Observers(), skips=policy.skips)
+    notify = observers or Observers()
+    flow = _Flow(chunks, executor, window, notify, stop or Stop(), skips=policy.skips)
     judge = FailureJudge(policy)
     try:
         while True:
@@ -251,6 +259,7 @@ class _Flow(Generic[In, Out]):
         executor: ChunkExecutor[In, Out],
         window: Callable[[], Window],
         notify: Observers,
+        stop: Stop,
         *,
         skips: bool,
     ) -> None:
@@ -272,6 +281,7 @@ class _Flow(Generic[In, Out]):
         self._executor = executor
         self._window = window
         self._notify = notify
+        self._stop = stop
 
     def fill(self) -> None:
         """Submit chunks while the window has room.
@@ -315,6 +325,7 @@ class _Flow(Generic[In, Out]):
     def _wait_for_source(self, reader: ConvertedReader[Chunk[In]]) -> Chunk[In] | None:
         """Return the next chunk, or None once an outcome can be delivered."""
         while True:
+            self._stop.check()
             chunk = reader.poll(_POLL_S)
             if chunk is not None:
                 return chunk
@@ -326,6 +337,7 @@ class _Flow(Generic[In, Out]):
     def next_in_order(self) -> tuple[Chunk[Any], Outcome[Out]] | None:
         """Wait for the outcome of the earliest undelivered chunk; None if slots were freed."""
         while self._next not in self._arrived:
+            self._stop.check()
             aside = len(self._aside)
             for outcome in self._executor.collect(wait=True):
                 self._accept(outcome)

@@ -23,7 +23,7 @@ _TRIES: Final = 10  # of removing it, while a worker may create one more file
 
 
 class AttemptFolder:
-    """A folder of attempts; a context manager, which makes it and removes it with all of them.
+    """A folder of attempts, created and removed by its context, with all of them.
 
     Args:
         path: Where; nothing may be there.
@@ -40,7 +40,7 @@ class AttemptFolder:
         self.nonce: str = secrets.token_hex(_NONCE_BYTES)
 
     def __enter__(self) -> Self:
-        """Make it.
+        """Create the folder.
 
         Raises:
             ConfigurationError: If it cannot be made.
@@ -82,7 +82,7 @@ class AttemptFolder:
                 os.close(descriptor)
 
     def check(self, piece: Piece) -> None:
-        """Make sure that a piece's attempt is what its worker told.
+        """Check that a piece's attempt is as its worker reported it.
 
         Raises:
             ConfigurationError: If it is not.
@@ -98,6 +98,6 @@ class AttemptFolder:
             )
 
     def remove(self, piece: Piece) -> None:
-        """Remove a piece's attempt, which is not needed any more."""
+        """Remove a piece's attempt, which is no longer needed."""
         with suppress(OSError):
             self.path_of(piece).unlink()

@@ -1,4 +1,4 @@
-"""Appending a file to another without its bytes passing through this process."""
+"""Appending one file to another within the kernel, where possible."""
 
 import errno
 import os

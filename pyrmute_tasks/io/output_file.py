@@ -1,4 +1,4 @@
-"""Outputs: files that appear when they are whole, and streams that are written as it goes.
+"""Outputs: files that appear when they are whole, and streams that are written at once.
 
 A file has one writer (see `output_lock`). Its lines go to a partial file beside it, whose name
 nobody can guess and which is opened so that no link is followed; it takes the file's name at the
@@ -48,7 +48,7 @@ def open_output(
     """Return the output at `target`, to be entered before the job begins.
 
     Args:
-        target: Where to write: a path, or an open file.
+        target: A path, or an open file.
         job: The job's id, for other runs that want to write there.
         source: The file that is read, which must be another one.
         overwrite: Replace a file that exists.
@@ -82,7 +82,7 @@ class OutputFile:
         keep_partial: Keep what was written when the job fails.
 
     Attributes:
-        kept_path: Where what was written has been kept, once that is known; else None.
+        kept_path: The path of a kept partial output, once it is known; else None.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class OutputFile:
         folder.remove(piece)
 
     def commit(self) -> None:
-        """Give the file its name: it is whole.
+        """Move the partial file to its final name.
 
         Raises:
             ConfigurationError: If it cannot be written, or must not be any more.
@@ -227,7 +227,7 @@ class OutputFile:
         os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
 
     def _sync_ahead(self, file: IO[bytes]) -> None:
-        """Sync what is written in another thread, so that the end need not wait for all of it."""
+        """Sync written data in another thread, so that the final sync is quick."""
         if self._sync is not None:
             if not self._sync.done():
                 return
@@ -282,7 +282,7 @@ class OutputStream:
     """A pipe, a terminal or another device that takes lines as they come; a context manager.
 
     Args:
-        target: What it is, as the user named it.
+        target: The output as the user named it.
         place: Where it is.
     """
 
@@ -294,7 +294,7 @@ class OutputStream:
         self._descriptor = -1
 
     def __enter__(self) -> Self:
-        """Open it; a named pipe is waited for until somebody reads it.
+        """Open the stream; waits for a reader of a named pipe.
 
         Raises:
             ConfigurationError: If it cannot be opened.
@@ -322,7 +322,7 @@ class OutputStream:
                     select.select([], [self._descriptor], [])
 
     def commit(self) -> None:
-        """Do nothing: everything is written."""
+        """Do nothing: every line has been written."""
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
@@ -344,7 +344,7 @@ def _cut_to_whole_lines(descriptor: int) -> None:
 
 
 def _is_in_the_way(path: Path) -> bool:
-    """Whether something is there that an earlier run has not left."""
+    """Return whether a file exists that no earlier run has left."""
     try:
         return not stat.S_ISREG(path.lstat().st_mode)
     except OSError:

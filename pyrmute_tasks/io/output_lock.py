@@ -1,4 +1,4 @@
-"""A lock file beside an output, which says who is writing it.
+"""A lock file beside an output, which names its writer.
 
 The file `.<OUT>.lock` belongs to the run whose token it holds. It appears with its contents in
 one atomic step (a hard link; where there are none, an exclusive creation), which holds on local
@@ -48,13 +48,13 @@ _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class _Holder:
-    """Who holds a lock.
+    """The holder of a lock.
 
     Attributes:
-        token: Of the run; nobody else knows it before.
+        token: A token of the run, unknown to others before.
         job: Its job's id.
         host: Name of its host, for people.
-        place: Where its process id means something: one boot, one namespace.
+        place: The boot and namespace of its process id.
         pid: Its process id there.
         started: When that process started, by the kernel's count.
         since: When the lock was taken, for people.
@@ -79,7 +79,7 @@ class _Holder:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A lock file as it was when it was looked at."""
+    """A lock file as found at one moment."""
 
     holder: _Holder | None  # None if it cannot be read
     inode: int
@@ -92,14 +92,14 @@ class _Found:
 
 
 class OutputLock:
-    """The right to write one output file.
+    """The exclusive right to write one output file.
 
     Args:
         target: The output, no link.
         job: The job's id, for the message to other runs.
 
     Attributes:
-        token: What nobody else can guess; for the names of files that belong to the run.
+        token: Cannot be guessed; for the names of the run's files.
     """
 
     def __init__(self, target: Path, job: str) -> None:
@@ -120,7 +120,7 @@ class OutputLock:
         return self._directory / f".{self._stem}.{self.token}.{kind}"
 
     def acquire(self) -> None:
-        """Take the lock, and remove what earlier runs left that were killed.
+        """Take the lock, and remove the files of killed runs.
 
         Raises:
             OutputInUseError: If another run holds it; at once.
@@ -143,25 +143,25 @@ class OutputLock:
         self._beating.start()
 
     def check(self) -> None:
-        """Make sure that nobody has taken the lock over since it was last looked at.
+        """Check that nobody has taken the lock over since the last check.
 
         Raises:
-            OutputInUseError: If somebody has.
+            OutputInUseError: If another run has.
         """
         if self._lost:
             raise OutputInUseError(f"cannot write {self._name} any more: {self._lost}")
 
     def confirm(self) -> None:
-        """Make sure that nobody has taken the lock over.
+        """Check that nobody has taken the lock over.
 
         Raises:
-            OutputInUseError: If somebody has.
+            OutputInUseError: If another run has.
         """
         self._lost = self._lost or self._why_lost()
         self.check()
 
     def release(self) -> None:
-        """Give the lock back; does nothing in a fork of the process that took it."""
+        """Release the lock; does nothing in a fork of the process that took it."""
         if os.getpid() != self._pid:
             return
         self._stop.set()
@@ -236,7 +236,7 @@ class OutputLock:
         return self._is_ours()
 
     def _remove_stale(self, found: _Found, now_ns: int) -> None:
-        """Remove a lock that belongs to nobody; only one run at a time may remove this one."""
+        """Remove an abandoned lock; only one run at a time may remove this one."""
         marker = self._directory / f".{self._stem}.{found.inode:x}{found.touched_ns:x}.stale"
         try:
             os.close(os.open(marker, _CREATE, 0o644))
@@ -299,7 +299,7 @@ class OutputLock:
                 self._lost = self._lost or self._why_lost()
 
     def _remove_leftovers(self) -> None:
-        """Remove the files of runs that were killed: while the lock is held, nobody has any."""
+        """Remove the files of killed runs: nobody else has any while the lock is held."""
         now_ns = os.fstat(self._descriptor).st_mtime_ns
         name = re.compile(rf"\.{re.escape(self._stem)}\.([0-9a-f]+)\.(\w+)")
         try:

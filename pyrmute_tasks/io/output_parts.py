@@ -72,7 +72,7 @@ class OutputParts:
 
     @property
     def attempts_path(self) -> Path:
-        """Where attempts may be written that are to be added; removed by the next run."""
+        """The folder for attempts to be added; removed by the next run."""
         return self._lock.path_of("parts")
 
     def __enter__(self) -> Self:
@@ -92,7 +92,7 @@ class OutputParts:
         return self
 
     def add(self, folder: AttemptFolder, piece: Piece) -> None:
-        """Take the attempt that a piece names as the next part.
+        """Add a piece's attempt as the next part.
 
         Raises:
             ConfigurationError: If that fails, or it is not what its worker told.
@@ -115,7 +115,7 @@ class OutputParts:
         self._records += piece.records_out
 
     def commit(self) -> None:
-        """Let the folder appear: it is whole.
+        """Move the folder to its final name.
 
         Raises:
             ConfigurationError: If it cannot be written, or must not be any more.

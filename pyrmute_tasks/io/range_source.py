@@ -71,7 +71,7 @@ class _Planned:
         return cls(name, SourceFile(os.fsencode(real), found.st_size, found.st_mtime_ns))
 
     def check(self) -> None:
-        """Make sure that the file is as it was.
+        """Check that the file is unchanged.
 
         Raises:
             ConfigurationError: If it is not.
@@ -154,13 +154,13 @@ class RangeSource:
                 index, done, start = index + 1, done + length, stop
 
     def __call__(self, event: Event, /) -> None:
-        """Learn how long ranges take, and which are done."""
+        """Learn the durations of ranges, and which are settled."""
         self._sizer(event)
         if isinstance(event, ChunkDelivered):
             self._underway.pop(event.chunk, None)
 
     def check(self) -> None:
-        """Make sure that the files whose ranges are on their way are as they were.
+        """Check that the files with ranges under way are unchanged.
 
         Raises:
             ConfigurationError: If one is not.
@@ -169,7 +169,7 @@ class RangeSource:
             planned.check()
 
     def check_all(self) -> None:
-        """Make sure that all files are as they were.
+        """Check that all files are unchanged.
 
         Raises:
             ConfigurationError: If one is not.

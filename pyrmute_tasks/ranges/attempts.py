@@ -19,7 +19,7 @@ _MOST_NONCE_BYTES: Final = 64
 
 
 def attempt_name(part: str) -> str:
-    """Return a name that nobody else can guess for an attempt of a part."""
+    """Return an unguessable name for an attempt of a part."""
     return f"{part.replace(':', '.')}-{secrets.token_hex(_TOKEN_BYTES)}"
 
 
@@ -38,7 +38,7 @@ def read_nonce(folder: int) -> str:
 
 
 class Attempt:
-    """One try to write a range's outputs; it counts only if the settled outcome names it.
+    """An attempt to write a range's outputs; it counts only if the settled outcome names it.
 
     The file is created with the first outputs.
 
@@ -61,7 +61,7 @@ class Attempt:
 
     @property
     def digest(self) -> str:
-        """Digest of what was written; empty as long as there are no outputs."""
+        """Digest of the written outputs; empty as long as there are none."""
         return self._digest.hexdigest() if self._file is not None else ""
 
     def write(self, lines: bytes) -> None:
@@ -93,7 +93,7 @@ class Attempt:
             os.fsync(self._folder)
 
     def discard(self) -> None:
-        """Remove the file, which nobody has been told of."""
+        """Remove the file, whose name has not been reported."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()

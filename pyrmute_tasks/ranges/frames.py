@@ -1,4 +1,4 @@
-"""What travels instead of records: a range of a file, and the pieces that came of it.
+"""Frames by reference: a range of a file, and the pieces written for it.
 
 Both are small msgpack lists in frames of the kind `RANGES`. What a worker tells is checked before
 it is used: a piece's attempt is a name in the job's folder, and no path.
@@ -60,7 +60,7 @@ class Range:
     max_line_bytes: int
 
     def to_frame(self) -> bytes:
-        """Return it as a frame, whose count is its length."""
+        """Return the range as a frame, whose count is its length."""
         source = self.source
         return encode_frame(
             FrameKind.RANGES,
@@ -80,12 +80,12 @@ class Range:
         )
 
     def part(self, start: int, stop: int) -> Self:
-        """Return the part of it between two bytes."""
+        """Return the part of the range between two bytes."""
         return replace(self, start=start, stop=stop)
 
     @classmethod
     def from_frame(cls, frame: Frame | bytes) -> Self:
-        """Read what `to_frame` wrote.
+        """Decode a range from `to_frame`.
 
         Raises:
             FrameError: If it is something else.
@@ -124,7 +124,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a record that failed stands.
+    """The place of a record that failed.
 
     Attributes:
         record: Its position among the piece's records.
@@ -143,7 +143,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What came of an interval of a file: an attempt, and how many records it stands for.
+    """The result of an interval of a file: an attempt, and the number of its records.
 
     Attributes:
         start: First byte of the interval.
@@ -179,7 +179,7 @@ class Piece:
 
     @classmethod
     def from_values(cls, values: Any) -> Self:
-        """Return a piece from the values that a worker sent.
+        """Return a piece from a worker's values.
 
         Raises:
             FrameError: If it contradicts itself, or its attempt is no plain file name.

@@ -1,4 +1,4 @@
-"""Halving a range that kills its worker, and the piece of the line that is left in the end."""
+"""Halving a range that kills its worker, down to the piece of a single line."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Folders that a worker may touch, and opening what is in them without following links."""
+"""Folders that a worker may touch, and opening their files without following links."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_
 
 
 class OutsideRootsError(Exception):
-    """A path lies in no root."""
+    """A path is in no root."""
 
 
 def allow(listed_in: str, folders: Iterable[Path]) -> None:
@@ -59,7 +59,7 @@ class Roots:
             os.close(descriptor)
 
     def open_file(self, path: bytes) -> int:
-        """Open a file for reading; one that is no regular file does not block.
+        """Open a file for reading, without blocking on one that is not regular.
 
         Raises:
             OutsideRootsError: If it lies in no root.
@@ -82,7 +82,7 @@ class Roots:
 
 
 def _open_below(base: bytes, parts: list[bytes], flags: int) -> int:
-    """Open a resolved path part by part: a link that was put in its way since leads nowhere."""
+    """Open a resolved path part by part, so that a link swapped in since is not followed."""
     *folders, name = parts
     at = os.open(base, _FOLDER)
     try:

@@ -1,4 +1,4 @@
-"""`pyrmute-tasks run` by reference: folders, interrupts, and what cannot be."""
+"""`pyrmute-tasks run` by reference: folders, interrupts, and unsupported uses."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""One body for every executor: what `run_ordered` relies on."""
+"""The contract of every executor, on which `run_ordered` relies."""
 
 import json
 import multiprocessing
@@ -50,7 +50,7 @@ def begin_here(_: object) -> Callable[[Chunk[list[Any]]], Outcome[list[bytes]]]:
 
 
 class Packed:
-    """The executor of processes, which takes packed records, over records."""
+    """The executor of processes, which takes packed records, adapted to records."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -71,7 +71,7 @@ class Packed:
 
 
 class Framed:
-    """The Celery executor, which takes and gives frames, over records."""
+    """The Celery executor, which takes and returns frames, adapted to records."""
 
     def __init__(self, executor: CeleryExecutor) -> None:
         self._executor = executor
@@ -219,7 +219,7 @@ def test_a_failure_comes_with_the_outputs_before_it(opened: Opened) -> None:
     assert isinstance(outcome.failure.error.__cause__, LookupError)
 
 
-def test_looking_in_passing_does_not_wait(opened: Opened) -> None:
+def test_poll_without_timeout_does_not_wait(opened: Opened) -> None:
     with opened() as executor:
         assert list(executor.collect(wait=False)) == []
 
@@ -234,7 +234,7 @@ def test_cancelled_chunks_have_no_outcome(opened: Opened) -> None:
         assert list(executor.collect(wait=False)) == []
 
 
-def test_values_survive_the_way(opened: Opened) -> None:
+def test_values_survive_the_wire(opened: Opened) -> None:
     record = {**person(1), "age": 2**40}
     with opened() as executor:
         if isinstance(executor, Referred):
@@ -245,7 +245,7 @@ def test_values_survive_the_way(opened: Opened) -> None:
     assert json.dumps(data) == json.dumps(manager.migrate_data(record, *HOP))
 
 
-def test_text_survives_the_way(opened: Opened) -> None:
+def test_text_survives_the_wire(opened: Opened) -> None:
     record = {**person(1), "name": "Zoë \u2028 💡"}
     with opened() as executor:
         executor.submit(chunk_of(0, [record]))
@@ -253,7 +253,7 @@ def test_text_survives_the_way(opened: Opened) -> None:
     assert outcome.outputs == [manager.migrate_data(record, *HOP)]
 
 
-def test_a_process_that_dies_is_told() -> None:
+def test_dead_process_is_reported() -> None:
     with Packed() as executor:
         executor.submit(chunk_of(0, [{"name": "kill:", "age": 1}]))
         with pytest.raises(JobError, match="a process that ran a chunk was killed"):

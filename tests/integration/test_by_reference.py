@@ -394,7 +394,7 @@ def test_forged_range_is_not_read(tmp_path: Path) -> None:
         forged = 0
 
         def forge(event: Event, /) -> None:
-            """Let the ranges that wait name another file, as whoever can write to the store may."""
+            """Let the waiting ranges name another file, as anyone may who writes to the store."""
             nonlocal forged
             if not isinstance(event, ChunkSettled) or event.chunk != 2:
                 return

@@ -146,7 +146,7 @@ def test_a_damaged_outcome_is_refused(cut: int) -> None:
 
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0])
-def test_an_outcome_that_took_no_time_there_is_is_refused(seconds: float) -> None:
+def test_outcome_with_an_impossible_duration_is_refused(seconds: float) -> None:
     frame = encode_frame(FrameKind.LINES, 0, b"")
     with pytest.raises(FrameError, match="contradict"):
         decode_outcome(encode_outcome(Outcome(0, 0, frame, seconds=seconds)))

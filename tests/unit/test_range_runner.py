@@ -1,4 +1,4 @@
-"""A worker's side of a range: what it writes, and what it declines."""
+"""A worker's side of a range: the written attempts, and declined ranges."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""Ranges of files: every line in exactly one of them, and only what the roots allow."""
+"""Ranges of files: every line is in exactly one of them, and only files in roots are read."""
 
 import hashlib
 import itertools
@@ -235,7 +235,7 @@ def test_damaged_piece_is_refused(at: int, value: object) -> None:
 
 
 def settled(chunk: Chunk[bytes], failure: RecordFailure | None = None) -> Outcome[Frame]:
-    """The outcome of a range of lines ``x\\n``, or of those before a failure."""
+    """Return the outcome of a range of lines ``x\n``, or of those before a failure."""
     wanted = Range.from_frame(chunk.payload)
     count = (wanted.stop - wanted.start) // 2 if failure is None else failure.index
     size = 2 * count

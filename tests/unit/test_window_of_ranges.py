@@ -1,4 +1,4 @@
-"""The window counts ranges that have not settled: a straggler keeps nobody from running."""
+"""The window counts unsettled ranges: a straggler keeps no other range from running."""
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ WINDOW = Window(chunks=4, size_bytes=100)
 
 @dataclass
 class AllButFirst:
-    """Settles whatever it is given at once, except the first chunk, which comes last."""
+    """Settles everything at once, except the first chunk, which comes last."""
 
     fails: int | None = None
     all_have_rejects: bool = False
@@ -64,7 +64,7 @@ def chunks(*, is_range: bool) -> Generator[Chunk[None], None, None]:
 def run(
     executor: AllButFirst, *, is_range: bool, policy: ErrorPolicy = RAISE
 ) -> tuple[list[int], int]:
-    """Return what is delivered, and how many chunks were submitted before the first of it."""
+    """Return the deliveries, and the number of chunks submitted before the first."""
     submitted = 0
     before = -1
 

@@ -1,4 +1,4 @@
-"""A producer's side of Celery: its application, and the executors that send tasks through it."""
+"""A producer's Celery application, and the executors that send tasks through it."""
 
 import threading
 from collections.abc import Callable
@@ -19,7 +19,7 @@ class Client:
     """Sends tasks to a fleet.
 
     Args:
-        settings: How to reach the fleet.
+        settings: Settings for connecting to the fleet.
         store: Its store.
     """
 
@@ -29,10 +29,10 @@ class Client:
         self._app = create_app(settings)
 
     def check(self) -> None:
-        """Connect to the broker once; importing what that needs takes a while.
+        """Connect to the broker once; the imports for that take a while.
 
         Raises:
-            BrokerUnavailableError: If nobody answers.
+            BrokerUnavailableError: If no broker answers.
         """
         Broker(self._app, self._settings).check()
 
@@ -44,11 +44,11 @@ class Client:
         fleet: EmbeddedFleet | None,
         check_job: Callable[[], None] = lambda: None,
     ) -> CeleryExecutor:
-        """Return where a job's chunks run.
+        """Return the executor of a job's chunks.
 
         Args:
             spec: The job.
-            code: What decides its results here.
+            code: The fingerprint tree of its plan here.
             over: Set when nothing is to be retried any more.
             fleet: The embedded fleet, which is looked after while the job runs.
             check_job: Called about every second; may raise.

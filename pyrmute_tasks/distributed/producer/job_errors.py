@@ -1,4 +1,4 @@
-"""The errors of jobs that a fleet cannot run: what was seen, and what to do about it."""
+"""The errors of jobs that a fleet cannot run: the observation, and what to do about it."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -31,7 +31,7 @@ _START_ONE: Final = "start one with: pyrmute-tasks worker --manager … --broker
 
 
 class JobErrors:
-    """Makes the errors of a job that its fleet cannot run.
+    """Builds the errors of a job that its fleet cannot run.
 
     Args:
         spec: The job.
@@ -54,9 +54,9 @@ class JobErrors:
         """Return the error of a job that is given up.
 
         Args:
-            verdict: What was judged.
+            verdict: The judgement.
             rejected: Why workers that are there do not count; empty if all do.
-            held: What the workers hold that declined, by their names.
+            held: The code of the workers that declined, by their names.
         """
         match verdict:
             case NoWorkers(idle):

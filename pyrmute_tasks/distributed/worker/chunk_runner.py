@@ -18,6 +18,7 @@ from pyrmute_tasks.distributed.protocol import (
     storage_trouble,
 )
 from pyrmute_tasks.distributed.store import Store
+from pyrmute_tasks.distributed.worker.bad_records import BadRecord
 from pyrmute_tasks.distributed.worker.outcomes import (
     Assignment,
     encode_safely,
@@ -101,15 +102,20 @@ class ChunkRunner:
         self._declined: dict[str, Declined] = {}  # by job
         self._is_running = False
         self._interruption: Interruption | None = None
+        self._bad_records: list[BadRecord] = []  # of the chunk that runs
 
-    def run(self, asked: Assignment) -> None:
+    def run(self, asked: Assignment) -> list[BadRecord]:
         """Claim a chunk, run it and settle it; returns quickly if nobody wants it any more.
 
         Two round trips to the store.
 
+        Returns:
+            The records that failed, if the chunk was settled.
+
         Raises:
             Reject: If the store cannot be reached, so that the chunk is delivered again.
         """
+        self._bad_records = []
         try:
             if asked.job in self._declined:
                 self._decline(asked, self._declined[asked.job])
@@ -129,10 +135,13 @@ class ChunkRunner:
                 part=asked.part,
                 error=type(error).__name__,
             )
-            if "WRONGTYPE" in str(error):
-                return  # it will never be right: no worker of ours wrote that key
-            time.sleep(_STORE_PAUSE_S)
-            requeue_task("the store failed")
+            if "WRONGTYPE" not in str(error):
+                time.sleep(_STORE_PAUSE_S)
+                requeue_task("the store failed")
+            # Else it will never be right: no worker of ours wrote that key.
+        else:
+            return self._bad_records
+        return []
 
     def _claim_and_run(self, asked: Assignment) -> None:
         claim = self._store.claim(asked.job, asked.part, asked.task, asked.worker)
@@ -203,6 +212,7 @@ class ChunkRunner:
 
     def _give_up(self, asked: Assignment, why: str) -> None:
         """The chunk did not kill this process, but might as well have."""
+        self._bad_records = []
         log(logging.WARNING, "chunk_given_up", why, job=asked.job, part=asked.part)
         self._store.note_crash(asked.job, asked.part, why, asked.task)
 
@@ -262,6 +272,7 @@ class ChunkRunner:
         is_many = inputs.count > 1 and inputs.kind is not FrameKind.RANGES
         if is_many and any(ran_out_of_memory(bad.error) for bad in outcome.failures):
             raise MemoryError  # the record is found by halving; its own it may keep
+        self._note_bad_records(asked, claim, outcome)
         seconds = time.perf_counter() - began
         try:
             return encode_safely(with_worker(outcome, asked.worker, seconds))
@@ -292,6 +303,13 @@ class ChunkRunner:
             counts=counts,
             is_final=failures.ended,
         )
+
+    def _note_bad_records(self, asked: Assignment, claim: Claim, outcome: Outcome[bytes]) -> None:
+        spec = _spec(claim.spec) if outcome.failures else None
+        if isinstance(spec, JobSpec):
+            self._bad_records = [
+                BadRecord.of(spec, failure, asked.worker) for failure in outcome.failures
+            ]
 
     def _prepare(self, asked: Assignment, data: bytes) -> tuple[JobSpec, MigrationPlan] | Declined:
         found = self._prepared.get(data)

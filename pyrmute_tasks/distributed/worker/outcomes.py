@@ -1,4 +1,4 @@
-"""A chunk's outcome: what its plan returns, or a failure if it cannot be run."""
+"""A chunk's outcome: the outputs of its plan, or a failure if it cannot be run."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ _PACKED: Final = Output(OutputKind.PACKED, pack=pack_record)
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What a task asks for.
+    """A task's part of a job, to be run.
 
     Attributes:
         arguments: The task's arguments.
@@ -122,7 +122,7 @@ def encode_safely(outcome: Outcome[bytes]) -> bytes:
     except Exception:
         if not outcome.failures:
             raise
-        # A step's exception is somebody's code, and may not even let itself be looked at.
+        # A step's exception is the user's code, and may raise even when inspected.
         failures = tuple(map(_stood_in_for, outcome.failures))
         return encode_outcome(replace(outcome, failures=failures))
 
@@ -134,7 +134,7 @@ def _stood_in_for(failure: RecordFailure) -> RecordFailure:
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is a `MemoryError`, or was caused by one."""
+    """Return whether an error is a `MemoryError`, or was caused by one."""
     return any(isinstance(cause, MemoryError) for cause in causes_of(error))
 
 

@@ -36,7 +36,7 @@ _MOST_FAILURES: Final = 20_000  # some kilobytes each, here and at the coordinat
 
 
 class UnreachableError(Exception):
-    """A range that this worker cannot read or write, and another one may.
+    """A range is out of this worker's reach; another worker may be able to run it.
 
     Args:
         reason: What is wrong.
@@ -50,7 +50,7 @@ class UnreachableError(Exception):
 
 
 class RangeRunner:
-    """Runs ranges of files in its roots.
+    """Runs ranges of the files in its roots.
 
     Args:
         roots: Where it may read and write.
@@ -106,7 +106,7 @@ class RangeRunner:
 
     @contextmanager
     def _proven_folder(self, wanted: Range) -> Iterator[int]:
-        """Open the job's folder, once this worker has seen in it what the coordinator wrote."""
+        """Open the job's folder, once the worker has found the coordinator's nonce in it."""
         key = (wanted.folder, wanted.nonce)
         deadline = time.monotonic() + _PROOF_S
         while key not in self._proven:
@@ -155,7 +155,7 @@ class RangeRunner:
 
 @dataclass(slots=True)
 class _Work:
-    """One range on its way.
+    """One range under way.
 
     Attributes:
         plan: What is run.
@@ -175,7 +175,7 @@ class _Work:
 
     @property
     def piece(self) -> Piece:
-        """What came of it."""
+        """The piece that the run yields."""
         return Piece(
             self.wanted.start,
             self.wanted.stop,
@@ -263,7 +263,7 @@ def _too_long(index: int, length: int, longest: int) -> RecordFailure:
 
 @contextmanager
 def _told(path: bytes, what: str) -> Iterator[None]:
-    """Turn faults of storage into what a worker tells when it declines."""
+    """Convert faults of storage into the reason with which the worker declines."""
     try:
         yield
     except FileChangedError:
@@ -292,7 +292,7 @@ def _check_unchanged(file: BufferedReader, wanted: Range) -> None:
 
 
 def _may_be_cached(file: BufferedReader, wanted: Range) -> bool:
-    """Whether what is known of the file may be from before the producer looked at it."""
+    """Return whether the file's attributes may be cached from before the producer looked at it."""
     is_older = os.fstat(file.fileno()).st_mtime_ns <= wanted.source.mtime_ns
     return is_older and not _is_as_planned(file, wanted)
 

@@ -1,4 +1,4 @@
-"""Chunk sizes in a closed loop: a simulated worker measures what the sizer chose."""
+"""Chunk sizes in a closed loop: a simulated worker measures the sizer's choices."""
 
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ OVERHEAD_S = 0.003
 
 
 class SimulatedFleet:
-    """Takes chunks in order with a window of some; each takes as long as its bytes say."""
+    """Runs chunks in order within a window; each takes as long as its bytes say."""
 
     def __init__(self, sizer: ChunkSizer, s_per_mib: float, window: int = 8) -> None:
         self.sizer = sizer
