@@ -240,7 +240,7 @@ class _Work:
             self._places.append(Place(failure.index, self._lines + line, offset, len(text), digest))
 
     def _leave_out(self, line: Line) -> None:
-        """A line that is too long is a record that fails."""
+        """Note a line that is too long as a record that fails."""
         longest = self.wanted.max_line_bytes
         self.failures(_too_long(self._in, line.stop - line.offset, longest))
         self._places.append(Place(self._in, self._lines, line.offset, line.length, line.digest))
