@@ -13,6 +13,7 @@ from pyrmute_tasks import logs
 from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling, FailureJudge
 from pyrmute_tasks.engine.job import Job
 from pyrmute_tasks.engine.job_report import JobReport
+from pyrmute_tasks.engine.pipeline import ChunkResult
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.errors import ConfigurationError, StorageUnreachableError
 from pyrmute_tasks.hooks import HookSet
@@ -182,7 +183,7 @@ class FileRun:
                 if isinstance(output, (OutputFile, OutputParts)) and (
                     may_refer and self._takes_ranges()
                 ):
-                    self._by_reference(output)
+                    self._by_reference(output, rejects)
                 else:
                     self._through_producer(output, rejects)
         finally:
@@ -241,8 +242,6 @@ class FileRun:
         log = options.log
         if log.resume or log.restart or (log.log and not self._is_forced):
             return "runs by reference keep no log, and cannot be resumed"
-        if options.errors.policy.skips:
-            return "records that fail can be skipped only if they travel through the producer"
         if not (self._jobs.is_embedded or settings.roots_file or settings.secret):
             return (
                 "workers need --root DIR and, as this producer, a secret in PYRMUTE_TASKS_SECRET, "
@@ -285,23 +284,20 @@ class FileRun:
         self, output: Output | OutputParts | LoggedOutput, rejects: RejectsFile | None
     ) -> None:
         assert not isinstance(output, OutputParts)
-        errors, with_records = self._options.errors, self._options.rejects_with_records
+        with_records = self._options.rejects_with_records
         lines = self._lines or self._line_source()
         sink = JsonlSink(self._jobs.hooks, with_text=with_records)
         judge = self._judge(output, rejects)
         self._watch(lines.left_bytes)
-        with self._jobs.start(lines, sink, self._run, errors, judge=judge) as job:
+        with self._jobs.start(lines, sink, self._run, self._options.errors, judge=judge) as job:
             for result in job.results():
-                if rejects is not None:
-                    rejects.write(result.rejects)
                 if isinstance(output, LoggedOutput):
                     output.deliver(
                         result, rejects_to_log(result.rejects, with_records=with_records)
                     )
                 elif result.count:  # an empty frame may hold no lines
                     output.write(result.outputs.payload)
-                for reject in result.rejects:
-                    errors.tell(reject)
+                self._tell(result, rejects)
             if rejects is not None:
                 rejects.commit()  # before the output: who finds that one finds both
             if self.report.failure is None:
@@ -316,21 +312,33 @@ class FileRun:
             self._run.tally.restore(output.restored_outputs, restored.by_cause)
         return judge
 
-    def _by_reference(self, output: OutputFile | OutputParts) -> None:
-        jobs, longest = self._jobs, self._options.max_line_bytes
+    def _tell(self, result: ChunkResult[Any], rejects: RejectsFile | None) -> None:
+        """Report the records of a chunk that were skipped."""
+        if rejects is not None:
+            rejects.write(result.rejects)
+        for reject in result.rejects:
+            self._options.errors.tell(reject)
+
+    def _by_reference(self, output: OutputFile | OutputParts, rejects: RejectsFile | None) -> None:
+        jobs, options = self._jobs, self._options
+        longest = options.max_line_bytes or MAX_FRAME_BYTES
+        skips = options.errors.policy.skips
         is_private = jobs.is_embedded or bool(jobs.settings.roots_file)
         with AttemptFolder(output.attempts_path, is_private=is_private) as folder:
-            source = RangeSource(self._names, folder.path, folder.nonce, longest or MAX_FRAME_BYTES)
+            source = RangeSource(self._names, folder.path, folder.nonce, longest, skips=skips)
             jobs.fleet().allow([folder.path.parent, *source.folders])
-            sink = RangeSink(jobs.hooks)
+            sink = RangeSink(jobs.hooks, with_text=options.rejects_with_records)
             self._watch(self.size_bytes)
-            job = jobs.start(source, sink, self._run, self._options.errors, check=source.check)
+            job = jobs.start(source, sink, self._run, options.errors, check=source.check)
             try:
                 with job:
                     for result in job.results():
                         for piece in result.outputs:
                             output.add(folder, piece)
+                        self._tell(result, rejects)
                     source.check_all()
+                    if rejects is not None:
+                        rejects.commit()
                     if self.report.failure is None:
                         output.commit()
             except StorageUnreachableError as error:
@@ -343,7 +351,7 @@ class FileRun:
                 return
         self._run = jobs.new_run()
         with self._run:
-            self._through_producer(output, None)
+            self._through_producer(output, rejects)
 
 
 def is_path(file: SourceFile | TargetFile) -> TypeGuard[str | os.PathLike[str]]:

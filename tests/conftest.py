@@ -13,6 +13,8 @@ import pytest
 from hypothesis import settings
 from packaging.version import Version
 
+from pyrmute_tasks.engine import chunk_sizes
+
 if TYPE_CHECKING:
     from tests.fleets import RabbitMQ
 
@@ -143,3 +145,10 @@ def private_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     left = list(directory.iterdir())
     assert left == []
     directory.rmdir()
+
+
+def shorten_ranges(patch: pytest.MonkeyPatch, size_bytes: int) -> None:
+    """Let files be cut into short ranges, so that small ones have several."""
+    for name in ("_FIRST_RANGE_BYTES", "_LEAST_RANGE_BYTES", "_MOST_RANGE_BYTES"):
+        patch.setattr(chunk_sizes, name, size_bytes)
+    patch.setattr(chunk_sizes.RangeSizer, "_least_share", size_bytes)

@@ -69,13 +69,20 @@ def join_frames(kind: FrameKind, frames: list[Frame]) -> Frame:
 
 
 def given_up_outcome(chunk: Chunk[bytes], error: BaseException) -> Outcome[Frame]:
-    """Return the outcome of a chunk of one record that failed with `error` and has no output."""
+    """Return the outcome of a chunk of one record that failed with `error` and has no output.
+
+    A range may turn out to hold none: then it is done.
+
+    Raises:
+        ConfigurationError: If it is a range of a file that cannot be read any more.
+    """
     frame = decode_frame(chunk.payload)
-    if frame.kind is FrameKind.RANGES:
-        outputs, index = given_up(Range.from_frame(frame)), 0
-    else:
-        outputs, index = join_frames(frame.kind, []), chunk.start
-    return Outcome(chunk.index, 0, outputs, (RecordFailure(index, Stage.STEP, "", error),))
+    if frame.kind is not FrameKind.RANGES:
+        failure = RecordFailure(chunk.start, Stage.STEP, "", error)
+        return Outcome(chunk.index, 0, join_frames(frame.kind, []), (failure,))
+    piece = given_up(Range.from_frame(frame))
+    failures = tuple(RecordFailure(0, Stage.STEP, "", error) for _ in piece.places)
+    return Outcome(chunk.index, 0, to_frame([piece]), failures)
 
 
 def join_failures(outcomes: Iterable[Outcome[Frame]]) -> tuple[RecordFailure, ...]:

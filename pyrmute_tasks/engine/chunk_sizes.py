@@ -21,6 +21,7 @@ _LEAST_SHARE_BYTES: Final = 64 * 1024
 _FIRST_RANGE_BYTES: Final = 512 * 1024  # a step may take long
 _LEAST_RANGE_BYTES: Final = 1024 * 1024  # each is synced to its disk
 _MOST_RANGE_BYTES: Final = 512 * 1024 * 1024
+_MOST_SKIPPING_BYTES: Final = 8 * 1024 * 1024  # every record of a range may fail
 _LARGE_FLEET_SLOTS: Final = 100
 _MOST_TARGET_S: Final = 10.0
 
@@ -93,14 +94,18 @@ class RangeSizer(ChunkSizer):
     """Chooses the lengths of ranges, which take no memory: only time decides.
 
     Towards a second of work, and towards ten on large fleets, so that one coordinator keeps up.
+
+    Args:
+        skips: Whether records that fail are skipped. Their failures do take memory.
     """
 
     _growth = 4.0
     _shares = 1  # halves of halves: as even at the end, with half as many ranges
     _least_share = _LEAST_RANGE_BYTES
 
-    def __init__(self) -> None:
-        super().__init__(_FIRST_RANGE_BYTES, _MOST_RANGE_BYTES)
+    def __init__(self, *, skips: bool = False) -> None:
+        most = min(_MOST_RANGE_BYTES, _MOST_SKIPPING_BYTES) if skips else _MOST_RANGE_BYTES
+        super().__init__(_FIRST_RANGE_BYTES, most)
 
     @property
     def _target_s(self) -> float:

@@ -132,6 +132,8 @@ class Outcome(Generic[Payload]):
         worker: The worker; empty for this process.
         counts: Counts for hooks; None if not requested.
         size_bytes: Size in memory or on the wire; 0 if unknown.
+        start: Index of its first record in the whole input, if its chunk does not tell: of a
+            range, once it is received.
     """
 
     index: int
@@ -143,6 +145,7 @@ class Outcome(Generic[Payload]):
     counts: HookCounts | None = field(default=None, compare=False)
     size_bytes: int = field(default=0, compare=False)
     is_final: bool = False
+    start: int | None = None
 
     def ends_early(self, chunk: "Chunk[Any]") -> bool:
         """Return whether the last failure ended the run of the chunk."""
@@ -350,6 +353,8 @@ def _check_pieces(outcome: Outcome[Frame], chunk: Chunk[bytes]) -> Outcome[Frame
         wanted = Range.from_frame(chunk.payload)
         fits = fits and [(wanted.start, wanted.stop)] == [(one.start, one.stop) for one in pieces]
         fits = fits and failed == [place.record for place in pieces[0].places]
+        if outcome.is_final:
+            fits = fits and failed[-1:] == [pieces[0].records_in - 1]
     else:
         fits = fits and failed == [0]  # what could not be run at all
     if not fits:

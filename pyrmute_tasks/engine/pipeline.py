@@ -9,8 +9,8 @@ The rules:
 
 * A slot of the window is taken when a chunk is submitted and freed when it has been *delivered
   in order*, so one slow chunk cannot make the buffer behind it grow.
-* A range takes its slot only until it has settled: its outcome is some hundred bytes, and a
-  straggler must not keep others from running.
+* A range takes its slot only until it has settled: its outcome is some hundred bytes unless
+  records failed, and a straggler must not keep others from running.
 * Nothing is read from the source unless a slot is free; the consumer's pull drives it all.
 * After a failure in chunk *k* nothing behind *k* is submitted, and pending chunks behind it are
   cancelled; everything before it is awaited and delivered, then the outputs before the failing
@@ -118,6 +118,7 @@ class ChunkResult(Generic[Delivered]):
 
     Attributes:
         chunk: The chunk, without its payload.
+        start: Index of its first record in the whole input.
         count: How many outputs there are.
         outputs: The outputs, in order.
         rejects: The records that were skipped, in order.
@@ -126,6 +127,7 @@ class ChunkResult(Generic[Delivered]):
     """
 
     chunk: Chunk[None]
+    start: int
     count: int
     outputs: Delivered
     rejects: tuple[RecordFailure, ...] = ()
@@ -139,7 +141,7 @@ class ChunkResult(Generic[Delivered]):
 
     def position_of(self, number: int) -> int:
         """Return how many of the outputs stand before the reject of that number, from 0."""
-        return self.rejects[number].index - self.chunk.start - number
+        return self.rejects[number].index - self.start - number
 
 
 class Sink(Protocol[Out, Delivered]):
@@ -154,7 +156,7 @@ class Sink(Protocol[Out, Delivered]):
         """
 
     def cut(self, outputs: Delivered, count: int, /) -> Delivered:
-        """Return the first `count` outputs of a chunk, in which the job ends."""
+        """Return the first `count` outputs of a chunk, in which the job ends; fewer than all."""
 
 
 class ChunkExecutor(Protocol[In, Out]):
@@ -234,23 +236,20 @@ def run_ordered(
 
 
 def _judged(
-    chunk: Chunk[Any],
-    outcome: Outcome[Delivered],
-    judge: FailureJudge,
-    sink: Sink[Any, Delivered],
+    chunk: Chunk[Any], outcome: Outcome[Delivered], judge: FailureJudge, sink: Sink[Any, Delivered]
 ) -> ChunkResult[Delivered]:
     """Return what to deliver of a chunk: all of it, or what is before the end of the job."""
     bare = chunk.without_payload()
+    start = chunk.start if outcome.start is None else outcome.start
     failures, outputs = outcome.failures, outcome.outputs
     survivable = len(failures) - outcome.ends_early(chunk)
     for number, failure in enumerate(failures):
         if not judge(failure) or number == survivable:
-            # A range stops at its first failure; nobody knows the index of its first record.
-            count = outcome.count if chunk.is_range else failure.index - chunk.start - number
+            count, failures = failure.index - start - number, failures[:number]
             if count < outcome.count:
                 outputs = sink.cut(outputs, count)
-            return ChunkResult(bare, count, outputs, failures[:number], failure, judge.exceeded)
-    return ChunkResult(bare, outcome.count, outputs, failures)
+            return ChunkResult(bare, start, count, outputs, failures, failure, judge.exceeded)
+    return ChunkResult(bare, start, outcome.count, outputs, failures)
 
 
 class _Flow(Generic[In, Out]):
@@ -364,9 +363,9 @@ class _Flow(Generic[In, Out]):
         if chunk.is_range:
             self._aside.add(index)
             input_bytes = 0
-        elif keeps_payload:
+        if keeps_payload:
             self._charge(index, input_bytes + outcome.size_bytes)
-        else:
+        elif not chunk.is_range:
             self._charge(index, max(input_bytes, outcome.size_bytes))
         if failed:
             self.stop_behind(index)

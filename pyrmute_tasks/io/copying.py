@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["append"]
+__all__ = ["append", "size_of_lines"]
 
 _BLOCK_BYTES: Final = 1024 * 1024
 # Of calls that this system, or these two file systems, do not have.
@@ -44,6 +44,29 @@ def append(target: int, source: int, size_bytes: int) -> None:
         if done == size_bytes:
             return
     raise OSError(errno.EIO, "a file was truncated while it was copied")
+
+
+def size_of_lines(source: int, count: int) -> int:
+    """Return the size of the first `count` lines of a file.
+
+    Raises:
+        OSError: If it cannot be read, or holds fewer.
+    """
+    begin = 0
+    while count:
+        block = os.pread(source, _BLOCK_BYTES, begin)
+        if not block:
+            raise OSError(errno.EIO, "a file was truncated while it was copied")
+        lines = block.count(b"\n")
+        if lines < count:
+            count -= lines
+            begin += len(block)
+            continue
+        end = 0
+        for _ in range(count):
+            end = block.index(b"\n", end) + 1
+        return begin + end
+    return 0
 
 
 def _ways() -> list[Callable[[int, int, int, int], int]]:

@@ -18,7 +18,7 @@ from typing import IO, Final, Self, TypeAlias
 
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.io.attempt_folder import AttemptFolder
-from pyrmute_tasks.io.copying import append
+from pyrmute_tasks.io.copying import append, size_of_lines
 from pyrmute_tasks.io.nonblocking import wait_until_writable
 from pyrmute_tasks.io.open_files import OpenOutput, SourceFile, TargetFile, refuse_same_file
 from pyrmute_tasks.io.output_lock import OutputLock
@@ -155,7 +155,7 @@ class OutputFile:
         return self._lock.path_of("parts")
 
     def add(self, folder: AttemptFolder, piece: Piece) -> None:
-        """Append the attempt that a piece names, which is then removed.
+        """Append the attempt that a piece names, or what counts of it; it is then removed.
 
         Raises:
             ConfigurationError: As `write`, or if the attempt is not what its worker told.
@@ -165,8 +165,9 @@ class OutputFile:
             return
         self._lock.check()
         with folder.opened(piece) as attempt, output_errors(self._target):
-            append(self._file.fileno(), attempt, piece.size_bytes)
-            self._unsynced_bytes += piece.size_bytes
+            size = size_of_lines(attempt, piece.records_out) if piece.is_cut else piece.size_bytes
+            append(self._file.fileno(), attempt, size)
+            self._unsynced_bytes += size
             if self._unsynced_bytes >= _SYNC_BYTES:
                 self._sync_ahead(self._file)
         folder.remove(piece)

@@ -97,7 +97,7 @@ class OutputParts:
         Raises:
             ConfigurationError: If that fails, or it is not what its worker told.
         """
-        if not piece.size_bytes:
+        if not piece.size_bytes or piece.is_cut:  # a job that ends inside of it publishes nothing
             return
         self._lock.check()
         name = f"part-{len(self._parts):05d}.jsonl"

@@ -2,8 +2,10 @@
 
 import glob
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,9 +13,10 @@ from pyrmute_tasks.engine.chunk_sizes import RangeSizer
 from pyrmute_tasks.engine.chunks import Chunk, Origin, Outcome
 from pyrmute_tasks.engine.events import ChunkDelivered, Event
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.failures import RecordFailure, RecordPlace
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io.jsonl import check_source
-from pyrmute_tasks.ranges.frames import Piece, Range, SourceFile, read_pieces
+from pyrmute_tasks.ranges.frames import Piece, Place, Range, SourceFile, read_pieces
 from pyrmute_tasks.wire.frames import Frame, FrameKind
 
 __all__ = ["RangeSink", "RangeSource", "find_sources"]
@@ -95,6 +98,7 @@ class RangeSource:
         folder: Where workers write attempts.
         nonce: What they find there.
         max_line_bytes: Longest line.
+        skips: Whether records that fail are skipped.
 
     Attributes:
         size_bytes: Of all files.
@@ -105,12 +109,20 @@ class RangeSource:
 
     kind: Final = FrameKind.RANGES
 
-    def __init__(self, names: Iterable[str], folder: Path, nonce: str, max_line_bytes: int) -> None:
+    def __init__(
+        self,
+        names: Iterable[str],
+        folder: Path,
+        nonce: str,
+        max_line_bytes: int,
+        *,
+        skips: bool = False,
+    ) -> None:
         self._files = [_Planned.of(name) for name in names]
         self._folder = os.fsencode(folder)
         self._nonce = nonce
         self._longest = max_line_bytes
-        self._sizer = RangeSizer()
+        self._sizer = RangeSizer(skips=skips)
         self._underway: dict[int, _Planned] = {}  # by chunk
         self.size_bytes: int = sum(planned.file.size_bytes for planned in self._files)
 
@@ -136,7 +148,7 @@ class RangeSource:
                     length,
                     wanted.to_frame(),
                     length,
-                    Origin(planned.name, 1),
+                    Origin(str(Path(planned.name)), 1),
                     is_range=True,
                 )
                 index, done, start = index + 1, done + length, stop
@@ -171,46 +183,97 @@ class RangeSink:
 
     Args:
         hooks: The manager's, for what workers counted.
+        with_text: Whether places hold the text of the record's line.
     """
 
-    def __init__(self, hooks: HookSet) -> None:
+    def __init__(self, hooks: HookSet, *, with_text: bool = False) -> None:
         self._hooks = hooks
+        self._with_text = with_text
         self._records = 0  # before the next piece, in all files
         self._lines = 0  # before it, in its file
         self._name = ""
 
     def receive(self, chunk: Chunk[Any], outcome: Outcome[Frame], /) -> Outcome[Sequence[Piece]]:
-        """Tell failures where their records stand in the source."""
+        """Tell failures where their records stand in the source.
+
+        Raises:
+            ConfigurationError: If the text of a record is wanted and cannot be read.
+        """
         self._hooks.merge(outcome.counts)
         assert chunk.origin is not None
         if chunk.origin.path != self._name:
             self._name, self._lines = chunk.origin.path, 0
         pieces = read_pieces(outcome.outputs)
-        lines: dict[int, int] = {}  # of the records that failed, by their place in the chunk
-        before = self._records
+        start = self._records
+        places: list[RecordPlace] = []
         for piece in pieces:
-            first = self._records - before
-            lines |= {first + place.record: self._lines + place.line for place in piece.places}
+            places += [self._place(place) for place in piece.places]
             self._records += piece.records_in
             self._lines += piece.lines
-        failures = tuple(
-            replace(each, index=before + each.index, source=self._place(lines.get(each.index)))
-            for each in outcome.failures
-        )
+        failures = self._located(outcome.failures, places, start)
+        if places and chunk.payload is not None:  # the policy may skip them
+            if self._with_text:
+                places = list(_with_text(places, Range.from_frame(chunk.payload)))
+            failures = [
+                replace(each, place=place)
+                for each, place in zip(failures, chain(places, [None]), strict=False)
+            ]
         return Outcome(
             outcome.index,
             outcome.count,
             pieces,
-            failures,
+            tuple(failures),
             counts=outcome.counts,
             is_final=outcome.is_final,
+            start=start,
         )
 
     def cut(self, outputs: Sequence[Piece], count: int, /) -> Sequence[Piece]:
-        """Return the pieces as they are: a range stops at its first failure."""
-        return outputs
+        """Return the pieces of the first outputs; of the last one maybe a part."""
+        kept: list[Piece] = []
+        for piece in outputs:
+            if count < piece.records_out:
+                return [*kept, piece.cut(count)] if count else kept
+            kept.append(piece)
+            count -= piece.records_out
+        return kept
 
-    def _place(self, line: int | None) -> str:
-        # Without a line, what failed is the range itself: it could not be run.
-        at = self._lines if line is None else line
-        return f"{self._name}, line {at + 1}"
+    def _place(self, place: Place) -> RecordPlace:
+        line = self._lines + place.line + 1
+        digest = f"sha256:{place.digest}"
+        return RecordPlace(self._name, line, place.offset, place.length, digest)
+
+    def _located(
+        self, failures: Sequence[RecordFailure], places: Sequence[RecordPlace], start: int
+    ) -> list[RecordFailure]:
+        """Return failures with the indexes and lines of their records in the whole source."""
+        # Without a place, what failed is the range itself, or a part of it: it could not be run.
+        lines = chain((place.line for place in places), [self._lines + 1])
+        return [
+            replace(each, index=start + each.index, source=f"{self._name}, line {line}")
+            for each, line in zip(failures, lines, strict=False)
+        ]
+
+
+def _with_text(places: Iterable[RecordPlace], wanted: Range) -> Iterator[RecordPlace]:
+    """Yield places with the text of their lines, which did not travel and is read here.
+
+    Raises:
+        ConfigurationError: If the file cannot be read, or holds something else now.
+    """
+    path = wanted.source.path
+    try:
+        with open(path, "rb") as file:
+            for place in places:
+                file.seek(place.offset)
+                text = file.read(place.length)
+                if place.digest != f"sha256:{sha256(text).hexdigest()}":
+                    raise ConfigurationError(
+                        f"{place.file} has changed while it was read, at line {place.line}; "
+                        "nothing was published: migrate a copy that nobody writes to"
+                    )
+                yield replace(place, text=text)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read {os.fsdecode(path)} any more: {error.strerror or error}"
+        ) from None

@@ -5,6 +5,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -15,7 +16,9 @@ from pyrmute_tasks.errors import ConfigurationError, ProcessDiedError
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile, refuse_same_file
 from pyrmute_tasks.io.output_file import Output, open_output
+from pyrmute_tasks.io.output_parts import is_parts
 from pyrmute_tasks.io.output_place import Place, check_output
+from pyrmute_tasks.io.range_source import find_sources
 
 __all__ = [
     "RejectsFile",
@@ -39,8 +42,9 @@ def check_rejects(
     """Check that a file can take the rejects of a job, if one is given.
 
     Raises:
-        ConfigurationError: If it cannot be written, is the job's source or target, or there will
-            be no rejects; or if records are to be written to no file.
+        ConfigurationError: If it cannot be written, is a source or the target of the job or in
+            its folder of parts, or there will be no rejects; or if records are to be written to
+            no file.
     """
     if path is None:
         if with_records:
@@ -52,11 +56,21 @@ def check_rejects(
         raise ConfigurationError(
             "rejects are records that are skipped; add --on-error skip (on_error='skip' in Python)"
         )
-    source_path = source if isinstance(source, (str, os.PathLike)) else None
-    if source_path is None:
+    if isinstance(source, (str, os.PathLike)):
+        for name in find_sources(source):
+            check_output(path, source=name)
+    else:
         refuse_same_file(source, path)
-    place = check_output(path, source=source_path, overwrite=overwrite)
-    if isinstance(target, (str, os.PathLike)) and _is_one(place, check_output(target)):
+    place = check_output(path, overwrite=overwrite)
+    if not isinstance(target, (str, os.PathLike)):
+        return
+    if is_parts(target):
+        if Path(os.path.realpath(target)) in place.path.parents:
+            raise ConfigurationError(
+                f"cannot write the rejects to {os.fspath(path)}: it is in the output's folder, "
+                "which is replaced; name a file elsewhere"
+            )
+    elif _is_one(place, check_output(target)):
         raise ConfigurationError(
             f"cannot write the rejects to {os.fspath(path)}: it is the output; name another file"
         )

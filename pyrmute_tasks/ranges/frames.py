@@ -20,6 +20,7 @@ MAX_RANGE_BYTES: Final = 1024 * 1024 * 1024
 _NAME: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,199}")
 _NONCE: Final = re.compile(r"[0-9a-f]{32}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{32}|")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _MAX: Final = 2**62
 
 
@@ -129,13 +130,15 @@ class Place:
         record: Its position among the piece's records.
         line: Its line, counted from the first one that begins in the piece.
         offset: Its first byte in the file.
-        length: Bytes of its line.
+        length: Bytes of its line, without the newline.
+        digest: SHA-256 of these bytes, hexadecimal.
     """
 
     record: int
     line: int
     offset: int
     length: int
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,18 +168,14 @@ class Piece:
     digest: str = ""
     places: tuple[Place, ...] = ()
 
-    @classmethod
-    def of_line(cls, start: int, stop: int, begin: int, end: int) -> Self:
-        """Return the piece of an interval with one line, which has no output.
+    @property
+    def is_cut(self) -> bool:
+        """Whether only its first outputs count, since the job ends inside of it."""
+        return self.records_out + len(self.places) < self.records_in
 
-        Args:
-            start: First byte of the interval.
-            stop: The byte after the last one.
-            begin: First byte of the line.
-            end: The byte after it.
-        """
-        place = Place(0, 0, begin, end - begin)
-        return cls(start, stop, records_in=1, lines=1, places=(place,))
+    def cut(self, count: int) -> Self:
+        """Return it with only its first `count` outputs; its attempt holds all of them."""
+        return replace(self, records_out=count)
 
     @classmethod
     def from_values(cls, values: Any) -> Self:
@@ -199,7 +198,7 @@ class Piece:
         numbers = [
             *(self.start, self.stop, self.size_bytes, self.records_in, self.records_out),
             self.lines,
-            *(number for place in self.places for number in astuple(place)),
+            *(number for place in self.places for number in astuple(place)[:-1]),
         ]
         failed = [place.record for place in self.places]
         return (
@@ -212,6 +211,7 @@ class Piece:
             and bool(self.size_bytes) == bool(self.records_out)
             and failed == sorted(set(failed))
             and all(record < self.records_in for record in failed)
+            and all(_SHA256.fullmatch(place.digest) for place in self.places)
         )
 
 

@@ -3,9 +3,8 @@
 import os
 
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.ranges.frames import Piece, Range, to_frame
+from pyrmute_tasks.ranges.frames import Piece, Place, Range
 from pyrmute_tasks.ranges.lines import FileChangedError, line_at, middle_line
-from pyrmute_tasks.wire.frames import Frame
 
 __all__ = ["given_up", "halves_of"]
 
@@ -26,18 +25,21 @@ def halves_of(whole: Range) -> list[Range]:
     return [whole.part(whole.start, middle), whole.part(middle, whole.stop)]
 
 
-def given_up(whole: Range) -> Frame:
-    """Return the outputs of a range of one line, whose record has none: its place alone.
+def given_up(whole: Range) -> Piece:
+    """Return the piece of a range of one line: the place of its record, if it holds one.
 
     Raises:
         ConfigurationError: If its file cannot be read any more.
     """
     try:
         with open(whole.source.path, "rb") as file:
-            begin, end = line_at(file, whole.start, whole.stop)
+            line = line_at(file, whole.start, whole.stop)
     except (OSError, FileChangedError) as error:
         raise _unreadable(whole, error) from None
-    return to_frame([Piece.of_line(whole.start, whole.stop, begin, end)])
+    if line is None or not line.holds_record:
+        return Piece(whole.start, whole.stop, lines=int(line is not None))
+    place = Place(0, 0, line.offset, line.length, line.digest)
+    return Piece(whole.start, whole.stop, records_in=1, lines=1, places=(place,))
 
 
 def _unreadable(whole: Range, error: Exception) -> ConfigurationError:

@@ -3,14 +3,15 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from io import BufferedReader
 from typing import Final
 
 __all__ = [
     "BOM",
     "FileChangedError",
+    "Line",
     "LineBlock",
-    "LongLine",
     "drop_blank_lines",
     "is_blank",
     "line_at",
@@ -43,23 +44,30 @@ class LineBlock:
 
 
 @dataclass(frozen=True, slots=True)
-class LongLine:
-    """A line that is longer than allowed, and was not read.
+class Line:
+    """A line without its text, as one that is longer than allowed.
 
     Attributes:
         offset: Where it begins in the file.
-        length: Its bytes, with the newline.
+        stop: The byte after its newline.
+        length: Its bytes, without the newline.
+        digest: SHA-256 of these bytes, hexadecimal.
+        holds_record: It is not blank.
     """
 
     offset: int
+    stop: int
     length: int
+    digest: str
+    holds_record: bool = True
 
 
 def read_lines(
     file: BufferedReader, start: int, stop: int, size_bytes: int, max_line_bytes: int
-) -> Iterator[LineBlock | LongLine]:
+) -> Iterator[LineBlock | Line]:
     """Read the lines that begin in an interval of a file, block by block.
 
+    One that is too long comes alone and without its text.
     A byte order mark at the file's start is left out; a last line without a newline gets one.
 
     Args:
@@ -94,8 +102,9 @@ def read_lines(
         else:
             if begun:
                 yield LineBlock(at, text[:begun])
-            at_end = _skip_line(file, at_end)
-            yield LongLine(at + begun, at_end - at - begun)
+            long_line = _measure_line(file, at + begun)
+            at_end = long_line.stop
+            yield long_line
         at = at_end
 
 
@@ -157,10 +166,28 @@ def _last_line_before(file: BufferedReader, first: int, middle: int) -> int | No
     return None
 
 
-def line_at(file: BufferedReader, start: int, stop: int) -> tuple[int, int]:
-    """Return where the first line of an interval begins and ends."""
+def line_at(file: BufferedReader, start: int, stop: int) -> Line | None:
+    """Return the first line that begins in an interval; None if none does."""
     begin = _first_line(file, start, stop)
-    return begin, _skip_line(file, begin)
+    if begin >= stop and start:
+        return None
+    line = _measure_line(file, begin)
+    return line if line.stop > begin else None
+
+
+def _measure_line(file: BufferedReader, begin: int) -> Line:
+    """Read a line in little memory."""
+    file.seek(begin)
+    digest, stop, length, holds_record = sha256(), begin, 0, False
+    while text := file.readline(_SKIP_BYTES):
+        stop += len(text)
+        line = text.removesuffix(b"\n")
+        length += len(line)
+        digest.update(line)
+        holds_record = holds_record or not is_blank(line)
+        if len(line) < len(text):
+            break
+    return Line(begin, stop, length, digest.hexdigest(), holds_record)
 
 
 def drop_blank_lines(block: bytes) -> tuple[bytes, list[tuple[int, int]]]:

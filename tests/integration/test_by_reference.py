@@ -23,10 +23,9 @@ from pyrmute_tasks import (
 )
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.distributed.protocol import STORAGE
-from pyrmute_tasks.engine import chunk_sizes
 from pyrmute_tasks.engine.events import ChunkDelivered, ChunkSettled, ChunkSubmitted, Event
 from pyrmute_tasks.settings import Settings
-from tests.conftest import wait_until
+from tests.conftest import shorten_ranges, wait_until
 from tests.fleets import private_fleet
 from tests.people import broken_step, invalid, manager, person
 
@@ -50,9 +49,7 @@ def migrator(fleet: EmbeddedFleet) -> Iterator[Migrator]:
 
 @pytest.fixture(autouse=True)
 def _short_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_FIRST_RANGE_BYTES", "_LEAST_RANGE_BYTES", "_MOST_RANGE_BYTES"):
-        monkeypatch.setattr(chunk_sizes, name, RANGE_BYTES)
-    monkeypatch.setattr(chunk_sizes.RangeSizer, "_least_share", RANGE_BYTES)
+    shorten_ranges(monkeypatch, RANGE_BYTES)
 
 
 def write(path: Path, records: list[Any]) -> Path:
@@ -345,18 +342,6 @@ def test_a_chunk_size_and_pipes_go_through_the_producer(
         return
     report = migrator.migrate_file(source, tmp_path / "o", *HOP, chunk_size=7, by_reference=way)
     assert report.chunks == 15
-
-
-def test_records_are_skipped_through_the_producer_only(migrator: Migrator, tmp_path: Path) -> None:
-    records = [person(number) for number in range(400)]
-    records[250] = broken_step(250)
-    source, target = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
-    with pytest.raises(ConfigurationError, match="skipped only if they travel through the prod"):
-        migrator.migrate_file(source, target, *HOP, by_reference="always", on_error="skip")
-    report = migrator.migrate_file(source, target, *HOP, on_error="skip")
-    assert (report.records, report.rejected) == (399, 1)
-    del records[250]
-    assert target.read_bytes() == loop(records)
 
 
 def test_unknown_way_is_refused(migrator: Migrator, tmp_path: Path) -> None:

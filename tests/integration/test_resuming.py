@@ -65,8 +65,9 @@ class Resumed:
 
     def end(self, *options: str) -> subprocess.CompletedProcess[str]:
         command = self.command(*options)
+        work_s = self.records * SECONDS  # of one worker, if nothing was settled before
         return subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+            command, cwd=ROOT, capture_output=True, text=True, timeout=60 + work_s, check=False
         )
 
     @property

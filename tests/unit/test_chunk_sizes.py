@@ -101,6 +101,16 @@ def test_ranges_are_few_and_end_together() -> None:
     assert max(fleet.sizes[-4:]) <= 4 * MIB
 
 
+def test_ranges_whose_failures_must_fit_into_memory_are_shorter() -> None:
+    longest = []
+    for skips in (False, True):
+        sizer = RangeSizer(skips=skips)
+        sizer(SlotsChanged(2))
+        longest.append(max(SimulatedFleet(sizer, 0.001).run(4096 * MIB).sizes))
+    assert longest[0] > 100 * MIB
+    assert longest[1] == 8 * MIB
+
+
 def test_failed_chunks_do_not_change_sizes() -> None:
     sizer = ChunkSizer(1000, 10_000)
     sizer.cut(0, 1000)

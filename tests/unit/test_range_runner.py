@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pyrmute_tasks.distributed.worker import range_runner
 from pyrmute_tasks.distributed.worker.range_runner import RangeRunner, UnreachableError
-from pyrmute_tasks.errors import FrameError, InvalidRecordError
+from pyrmute_tasks.errors import FrameError, FrameTooLargeError, InvalidRecordError
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.io.attempt_folder import AttemptFolder
+from pyrmute_tasks.ranges import lines as range_lines
 from pyrmute_tasks.ranges.attempts import NONCE, Attempt
 from pyrmute_tasks.ranges.frames import Piece, Place, Range, SourceFile, read_pieces
 from pyrmute_tasks.ranges.roots import Roots
 from pyrmute_tasks.wire.frames import Frame, FrameKind, decode_frame
-from tests.people import broken_step, manager, person
+from tests.people import broken_step, invalid, manager, person
 
 PLAN = manager.plan("Person", "1.0.0", "3.0.0")
 
@@ -56,11 +59,20 @@ class Storage:
         source = SourceFile(values.pop("path"), values.pop("size_bytes"), values.pop("mtime_ns"))
         return Range(source, **values)
 
-    def run(self, wanted: Range) -> tuple[Piece, RecordFailure | None]:
-        frame, count, failure = self.runner.run(PLAN, "0", decode_frame(wanted.to_frame()))
+    def run_skipping(
+        self, wanted: Range, *, skips: bool = True
+    ) -> tuple[Piece, list[RecordFailure]]:
+        inputs = decode_frame(wanted.to_frame())
+        frame, count, failures = self.runner.run(PLAN, "0", inputs, skips=skips)
         [piece] = read_pieces(decode_frame(frame))
         assert piece.records_out == count
-        return piece, failure
+        assert [bad.index for bad in failures.found] == [place.record for place in piece.places]
+        return piece, failures.found
+
+    def run(self, wanted: Range) -> tuple[Piece, RecordFailure | None]:
+        piece, failures = self.run_skipping(wanted, skips=False)
+        assert len(failures) <= 1
+        return piece, failures[0] if failures else None
 
     def attempts(self) -> list[str]:
         return sorted({path.name for path in self.folder.path.iterdir()} - {NONCE})
@@ -104,7 +116,8 @@ def test_failure_is_told_with_its_place(storage: Storage) -> None:
     assert failure is not None
     assert failure.index == 2
     offset = sum(len(text) + 1 for text in texts[:3])
-    assert piece.places == (Place(2, 3, offset, len(texts[3]) + 1),)
+    digest = hashlib.sha256(texts[3]).hexdigest()
+    assert piece.places == (Place(2, 3, offset, len(texts[3]), digest),)
     assert (piece.records_in, piece.records_out, piece.lines) == (3, 2, 4)
     assert storage.folder.path_of(piece).read_bytes() == lines(2)
 
@@ -116,6 +129,90 @@ def test_long_line_fails_without_being_read(storage: Storage) -> None:
     assert isinstance(failure.error, InvalidRecordError)
     assert "the limit is 1000 (max_line_bytes)" in str(failure.error)
     assert (failure.index, piece.places[0].line, piece.records_out) == (1, 1, 1)
+
+
+def test_long_line_is_skipped_with_its_digest(storage: Storage) -> None:
+    records = [person(0), {"name": "x" * 5000, "age": 1}, person(2)]
+    storage.write(records)
+    piece, failures = storage.run_skipping(storage.range(max_line_bytes=1000))
+    assert [type(bad.error) for bad in failures] == [InvalidRecordError]
+    texts = [json.dumps(record).encode() for record in records]
+    digest = hashlib.sha256(texts[1]).hexdigest()
+    assert piece.places == (Place(1, 1, len(texts[0]) + 1, len(texts[1]), digest),)
+    assert (piece.records_in, piece.records_out, piece.lines) == (3, 2, 3)
+
+
+@given(lines=st.lists(st.sampled_from("gbi- "), max_size=30), data=st.data())
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_failures_are_found_where_a_loop_would(
+    storage: Storage, lines: list[str], data: st.DataObject
+) -> None:
+    """Good, broken and invalid records, lines that are no record, and blank ones."""
+    made: dict[str, Callable[[int], bytes]] = {
+        "g": lambda at: json.dumps(person(at)).encode(),
+        "b": lambda at: json.dumps(broken_step(at)).encode(),
+        "i": lambda at: json.dumps(invalid(at)).encode() + b"\r",
+        "-": lambda _: b"\xff",
+        " ": lambda _: b" \t",
+    }
+    texts = [made[kind](at) for at, kind in enumerate(["g", *lines])]
+    content = b"\n".join(texts) + b"\n" * data.draw(st.booleans())
+    storage.source.write_bytes(content)
+    expected = []
+    record = offset = 0
+    for at, (kind, text) in enumerate(zip("g" + "".join(lines), texts, strict=True)):
+        if kind in "bi-":
+            digest = hashlib.sha256(text).hexdigest()
+            expected.append(Place(record, at, offset, len(text), digest))
+        record += kind != " "
+        offset += len(text) + 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(range_lines, "_BLOCK_BYTES", data.draw(st.integers(1, 500)))
+        piece, failures = storage.run_skipping(storage.range())
+    assert piece.places == tuple(expected)
+    assert len(failures) == len(expected)
+    assert (piece.records_in, piece.records_out) == (record, record - len(expected))
+    assert piece.lines == content.count(b"\n") + (not content.endswith(b"\n"))
+    good = [at for at, kind in enumerate(["g", *lines]) if kind == "g"]
+    models = (manager.migrate(person(at), "Person", "1.0.0", "3.0.0") for at in good)
+    written = b"".join(model.model_dump_json().encode() + b"\n" for model in models)
+    assert storage.folder.path_of(piece).read_bytes() == written
+
+
+def test_step_that_exits_ends_the_range(storage: Storage) -> None:
+    storage.write([broken_step(0), person(1), {"name": "leave:", "age": 1}, broken_step(3)])
+    inputs = decode_frame(storage.range().to_frame())
+    frame, count, failures = storage.runner.run(PLAN, "0", inputs, skips=True)
+    [piece] = read_pieces(decode_frame(frame))
+    assert failures.ended
+    assert [bad.index for bad in failures.found] == [0, 2]
+    assert (count, piece.records_in, piece.lines) == (1, 3, 3)
+
+
+def test_record_without_memory_is_left_to_halving_unless_it_is_alone(storage: Storage) -> None:
+    big = {"name": f"allocate:{2**62}", "age": 1}
+    for records in ([broken_step(0), big], [big, person(1)]):
+        storage.write(records)
+        with pytest.raises(MemoryError):
+            storage.run_skipping(storage.range())
+    storage.write([big])
+    piece, [failure] = storage.run_skipping(storage.range())
+    assert "MemoryError" in str(failure.error)
+    assert piece.records_out == 0
+    assert storage.attempts() == []
+
+
+def test_range_with_too_many_failures_is_left_to_halving(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.write([broken_step(index) for index in range(30)] + [person(30)])
+    monkeypatch.setattr(range_runner, "_MOST_FAILURES", 29)
+    with pytest.raises(FrameTooLargeError):
+        storage.run_skipping(storage.range())
+    assert storage.attempts() == []
+    monkeypatch.setattr(range_runner, "_MOST_FAILURES", 30)
+    _, failures = storage.run_skipping(storage.range())
+    assert len(failures) == 30
 
 
 def declines(storage: Storage, wanted: Range) -> UnreachableError:

@@ -1,7 +1,9 @@
 """Ranges of files: every line is in exactly one of them, and only files in roots are read."""
 
+import hashlib
 import itertools
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +13,24 @@ from hypothesis import strategies as st
 
 from pyrmute_tasks.distributed.producer.parts import Resend, Settled
 from pyrmute_tasks.distributed.producer.redelivery import Deliveries
-from pyrmute_tasks.engine.chunk_parts import split_chunk
-from pyrmute_tasks.engine.chunks import Chunk, Origin, Outcome
-from pyrmute_tasks.errors import FrameError, ProcessDiedError
-from pyrmute_tasks.failures import RecordFailure, Stage
+from pyrmute_tasks.engine.chunk_parts import given_up_outcome, split_chunk
+from pyrmute_tasks.engine.chunks import Chunk, Origin, Outcome, check_outcome
+from pyrmute_tasks.errors import ConfigurationError, FrameError, ProcessDiedError
+from pyrmute_tasks.failures import RecordFailure, RecordPlace, Stage
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io.range_source import RangeSink
 from pyrmute_tasks.ranges import lines as range_lines
 from pyrmute_tasks.ranges.attempts import Attempt
 from pyrmute_tasks.ranges.frames import Piece, Place, Range, SourceFile, read_pieces, to_frame
 from pyrmute_tasks.ranges.halving import halves_of
-from pyrmute_tasks.ranges.lines import FileChangedError, LineBlock, LongLine, read_lines
+from pyrmute_tasks.ranges.lines import FileChangedError, Line, LineBlock, read_lines
 from pyrmute_tasks.ranges.roots import OutsideRootsError, Roots, allow
 from pyrmute_tasks.wire.frames import Frame, FrameKind, decode_frame, pack
 
 BOM = b"\xef\xbb\xbf"
 TEXTS = st.sampled_from([b'{"a":1}', b'{"b": 2}\r', b"", b"  ", b"\r", b"x" * 40, b"\xff\xfe"])
 NONCE = "0" * 32
+SHA256 = "0" * 64
 
 
 def range_of(path: Path, start: int, stop: int, longest: int = 1_000_000) -> Range:
@@ -43,12 +46,12 @@ def chunk_of(wanted: Range, index: int = 0) -> Chunk[bytes]:
 
 
 def lines_in(path: Path, start: int, stop: int, longest: int = 1_000_000) -> list[Any]:
-    """Return the lines of a range, each with its place; of one that is too long its length."""
+    """Return the lines of a range, each with its place; of one that is too long its measures."""
     found: list[Any] = []
     with path.open("rb") as file:
         for block in read_lines(file, start, stop, path.stat().st_size, longest):
-            if isinstance(block, LongLine):
-                found.append((block.offset, block.length))
+            if isinstance(block, Line):
+                found.append((block.offset, block.stop, block.length, block.digest))
                 continue
             assert block.text.endswith(b"\n")
             at = block.offset
@@ -114,10 +117,15 @@ def test_long_line_is_told_and_the_others_are_read(
     content = b"".join(text + b"\n" for text in texts)
     path.write_bytes(content)
     cut = min(cut, len(content))
-    found = lines_in(path, 0, cut, longest)
-    found += lines_in(path, cut, len(content), longest) if cut < len(content) else []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(range_lines, "_SKIP_BYTES", 7)
+        found = lines_in(path, 0, cut, longest)
+        found += lines_in(path, cut, len(content), longest) if cut < len(content) else []
     expected = [
-        (at, line) if len(line) < longest else (at, len(line) + 1) for at, line in lines_of(content)
+        (at, line)
+        if len(line) < longest
+        else (at, at + len(line) + 1, len(line), hashlib.sha256(line).hexdigest())
+        for at, line in lines_of(content)
     ]
     assert found == expected
 
@@ -188,7 +196,7 @@ def test_damaged_range_is_refused(tmp_path: Path, at: int, value: object) -> Non
         Range.from_frame(Frame(FrameKind.RANGES, 1, pack(values)))
 
 
-PIECE = Piece(3, 70, "0-ab", 50, 5, 4, 6, "0" * 32, (Place(2, 3, 20, 8),))
+PIECE = Piece(3, 70, "0-ab", 50, 5, 4, 6, "0" * 32, (Place(2, 3, 20, 8, SHA256),))
 
 
 def test_pieces_survive_their_frame() -> None:
@@ -208,13 +216,15 @@ def test_pieces_survive_their_frame() -> None:
         (5, -1),
         (6, 2),
         (7, "digest"),
-        (8, [[7, 0, 0, 1]]),
+        (8, [[7, 0, 0, 1, SHA256]]),
+        (8, [[2, 3, 20, 8, "sha256"]]),
+        (8, [[2, 3, 20, 8, None]]),
         (8, [[1, 2]]),
         (8, 5),
     ],
 )
 def test_damaged_piece_is_refused(at: int, value: object) -> None:
-    values: list[object] = [3, 70, "0-ab", 50, 5, 4, 6, "0" * 32, [[2, 3, 20, 8]]]
+    values: list[object] = [3, 70, "0-ab", 50, 5, 4, 6, "0" * 32, [[2, 3, 20, 8, SHA256]]]
     assert Piece.from_values(values) == PIECE
     values[at] = value
     with pytest.raises(FrameError):
@@ -231,7 +241,7 @@ def settled(chunk: Chunk[bytes], failure: RecordFailure | None = None) -> Outcom
     size = 2 * count
     places: tuple[Place, ...] = ()
     if failure is not None:
-        places = (Place(count, count, wanted.start + size, 2),)
+        places = (Place(count, count, wanted.start + size, 1, SHA256),)
     piece = Piece(
         wanted.start,
         wanted.stop,
@@ -280,7 +290,43 @@ def test_range_that_kills_is_halved_to_its_line_and_joined(tmp_path: Path) -> No
     assert next(piece.attempt for piece in finished.outputs if piece.attempt) == "a8"
     assert sum(piece.size_bytes for piece in finished.outputs) == 12
     place = finished.outputs[-1].places[0]
-    assert (place.offset, place.length) == (20, 2)
+    digest = hashlib.sha256(b"x").hexdigest()
+    assert (place.offset, place.length, place.digest) == (20, 1, digest)
+
+
+@pytest.mark.parametrize(("start", "lines"), [(2, 1), (12, 0)])
+def test_range_without_a_record_that_is_given_up_is_done(
+    tmp_path: Path, start: int, lines: int
+) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"x\n \t\n" + b"y" * 20 + b"\n")  # a blank line, and the middle of another
+    outcome = given_up_outcome(chunk_of(range_of(path, start, start + 3)), ProcessDiedError("", 2))
+    assert outcome.failures == ()
+    [piece] = read_pieces(outcome.outputs)
+    assert (piece.records_in, piece.lines) == (0, lines)
+
+
+def test_job_that_ends_inside_of_a_range_keeps_what_is_before(tmp_path: Path) -> None:
+    pieces = [
+        Piece(0, 9, "a", 6, 3, 3, 3, "0" * 32),
+        Piece(9, 18, "b", 6, 4, 3, 4, "0" * 32, (Place(1, 1, 11, 1, SHA256),)),
+        Piece(18, 27, "", 0, 0, 0, 3),
+        Piece(27, 36, "c", 2, 1, 1, 1, "0" * 32),
+    ]
+    sink = RangeSink(HookSet())
+    kept = [
+        [(piece.attempt, piece.records_out, piece.is_cut) for piece in sink.cut(pieces, count)]
+        for count in range(7)
+    ]
+    assert kept == [
+        [],
+        [("a", 1, True)],
+        [("a", 2, True)],
+        [("a", 3, False)],
+        [("a", 3, False), ("b", 1, True)],
+        [("a", 3, False), ("b", 2, True)],
+        [("a", 3, False), ("b", 3, False), ("", 0, False)],
+    ]
 
 
 def test_failure_in_a_later_part_is_counted_from_the_first(tmp_path: Path) -> None:
@@ -311,12 +357,51 @@ def test_outcome_of_other_bytes_is_refused(tmp_path: Path) -> None:
         deliveries.settle(part.key, settled(other))
 
 
+def test_outcome_that_ended_before_its_last_record_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"x\n" * 16)
+    chunk = chunk_of(range_of(path, 0, 16))
+    place = Place(2, 2, 4, 1, SHA256)
+    piece = Piece(0, 16, "a", 4, 3, 2, 3, "0" * 32, (place,))
+    failure = RecordFailure.of(2, Stage.STEP, "", ValueError())
+    ended = Outcome(0, 2, to_frame([piece]), (failure,), is_final=True)
+    assert check_outcome(ended, chunk) is ended
+    more = replace(piece, records_in=4, records_out=3, lines=4)
+    with pytest.raises(FrameError, match="not about its records"):
+        check_outcome(replace(ended, count=3, outputs=to_frame([more])), chunk)
+
+
 def test_line_alone_is_not_split(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_bytes(b"x" * 50 + b"\n" + b"y" * 50)
     assert split_chunk(chunk_of(range_of(path, 0, 51))) == []
     assert split_chunk(chunk_of(range_of(path, 7, 80))) == []
     assert [half.start for half in split_chunk(chunk_of(range_of(path, 0, 80)))] == [0, 51]
+
+
+def test_records_that_are_skipped_have_their_text(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"x\nyy\nz\n")
+    chunk = chunk_of(range_of(path, 0, 7))
+    failure = RecordFailure.of(1, Stage.STEP, "", ValueError())
+    place = Place(1, 1, 2, 2, hashlib.sha256(b"yy").hexdigest())
+    piece = Piece(0, 7, "a", 4, 3, 2, 3, "0" * 32, (place,))
+    outcome = Outcome(0, 2, to_frame([piece]), (failure,))
+
+    def places(chunk: Chunk[Any], *, with_text: bool = False) -> RecordPlace | None:
+        [failure] = RangeSink(HookSet(), with_text=with_text).receive(chunk, outcome).failures
+        return failure.place
+
+    found = RecordPlace(str(path), 2, 2, 2, f"sha256:{place.digest}")
+    assert places(chunk) == found
+    assert places(chunk, with_text=True) == replace(found, text=b"yy")
+    assert places(chunk.without_payload(), with_text=True) is None  # it ends the job
+    path.write_bytes(b"x\nyz\nz\n")
+    with pytest.raises(ConfigurationError, match=r"in\.jsonl has changed .* at line 2; nothing"):
+        places(chunk, with_text=True)
+    path.unlink()
+    with pytest.raises(ConfigurationError, match=r"cannot read .*in\.jsonl any more: No such"):
+        places(chunk, with_text=True)
 
 
 def test_line_numbers_begin_anew_with_each_file(tmp_path: Path) -> None:

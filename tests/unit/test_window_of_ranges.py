@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
+from pyrmute_tasks.engine.error_policy import RAISE, ErrorPolicy
 from pyrmute_tasks.engine.events import ChunkSubmitted, Event, Observers
 from pyrmute_tasks.engine.pipeline import Window, run_ordered
 from pyrmute_tasks.failures import RecordFailure, Stage
@@ -17,6 +18,7 @@ class AllButFirst:
     """Settles everything at once, except the first chunk, which comes last."""
 
     fails: int | None = None
+    all_have_rejects: bool = False
     held: list[int] = field(default_factory=list)
     most_underway: int = 0
     cancelled_from: int | None = None
@@ -34,10 +36,12 @@ class AllButFirst:
         return map(self._outcome, found)
 
     def _outcome(self, index: int) -> Outcome[int]:
-        if index != self.fails:
-            return Outcome(index, 1, index, size_bytes=1000)
-        failure = RecordFailure.of(0, Stage.STEP, "", ValueError())
-        return Outcome(index, 0, index, (failure,))
+        failure = RecordFailure.of(index, Stage.STEP, "", ValueError())
+        if index == self.fails:
+            return Outcome(index, 0, index, (failure,), start=index)
+        if self.all_have_rejects:
+            return Outcome(index, 0, index, (failure,), size_bytes=30, start=index)
+        return Outcome(index, 1, index, size_bytes=1000)
 
     def cancel(self, first: int) -> None:
         self.cancelled_from = first
@@ -57,7 +61,9 @@ def chunks(*, is_range: bool) -> Generator[Chunk[None], None, None]:
         yield Chunk(index, index * 1000, 1000, None, 1000, is_range=is_range)
 
 
-def run(executor: AllButFirst, *, is_range: bool) -> tuple[list[int], int]:
+def run(
+    executor: AllButFirst, *, is_range: bool, policy: ErrorPolicy = RAISE
+) -> tuple[list[int], int]:
     """Return the deliveries, and the number of chunks submitted before the first."""
     submitted = 0
     before = -1
@@ -73,6 +79,7 @@ def run(executor: AllButFirst, *, is_range: bool) -> tuple[list[int], int]:
         lambda: WINDOW,
         sink=Keep(),
         observers=Observers((count,)),
+        policy=policy,
     ):
         before = submitted if before < 0 else before
         delivered.append(outcome.outputs)
@@ -85,6 +92,14 @@ def test_straggler_keeps_no_range_from_running() -> None:
     assert delivered == list(range(CHUNKS))
     assert before == CHUNKS
     assert executor.most_underway == WINDOW.chunks
+
+
+def test_failures_that_wait_for_a_straggler_take_room() -> None:
+    executor = AllButFirst(all_have_rejects=True)
+    delivered, before = run(executor, is_range=True, policy=ErrorPolicy.skip())
+    assert delivered == list(range(CHUNKS))
+    # The fourth that has settled fills the window of 100 bytes; with it three others run.
+    assert 5 <= before <= 4 + WINDOW.chunks
 
 
 def test_straggler_holds_back_chunks_whose_bytes_are_kept() -> None:

@@ -354,7 +354,7 @@ def _joined(index: int, outcomes: list[Outcome[Frame]]) -> Outcome[Frame]:
     failures = join_failures(outcomes)
     last = outcomes[-1]
     seconds = sum(outcome.seconds for outcome in outcomes)
-    size_bytes = len(frame.payload)
+    size_bytes = max(len(frame.payload), sum(outcome.size_bytes for outcome in outcomes))
     return Outcome(
         index,
         frame.count,

@@ -39,7 +39,7 @@ from pyrmute_tasks.errors import (
     PyrmuteTasksError,
     SignatureError,
 )
-from pyrmute_tasks.failures import RecordFailure, Stage
+from pyrmute_tasks.failures import Stage
 from pyrmute_tasks.hooks import HookCounts, use_hooks
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.plans.codegen_helpers import Interruption
@@ -285,20 +285,24 @@ class ChunkRunner:
     ) -> Outcome[bytes]:
         counts = HookCounts(hooks=self._manager.hooks) if spec.count_hooks else None
         hooks = self._manager.hooks.live
-        found: tuple[RecordFailure, ...]
         with use_hooks(hooks if counts is None else (counts, *hooks)):
             if spec.kind is FrameKind.RANGES:
-                framed, count, failure = self._ranges.run(plan, asked.part, inputs)
-                has_ended = failure is not None
-                found = (failure,) if failure is not None else ()
+                framed, count, failures = self._ranges.run(
+                    plan, asked.part, inputs, skips=spec.skips
+                )
             else:
                 outputs, count, failures = run_plan(
                     plan, spec.kind, inputs, asked.arguments.start, skips=spec.skips
                 )
                 framed = encode_frame(spec.kind, count, outputs, spec.compression)
-                has_ended = failures.ended
-                found = tuple(failures.found)
-        return Outcome(asked.chunk, count, framed, found, counts=counts, is_final=has_ended)
+        return Outcome(
+            asked.chunk,
+            count,
+            framed,
+            tuple(failures.found),
+            counts=counts,
+            is_final=failures.ended,
+        )
 
     def _note_bad_records(self, asked: Assignment, claim: Claim, outcome: Outcome[bytes]) -> None:
         spec = _spec(claim.spec) if outcome.failures else None

@@ -3,24 +3,25 @@
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from io import BufferedReader
 from typing import Final
 
 from pyrmute_tasks.distributed.worker.outcomes import ran_out_of_memory
-from pyrmute_tasks.errors import InvalidRecordError
+from pyrmute_tasks.engine.error_policy import ChunkFailures
+from pyrmute_tasks.errors import FrameTooLargeError, InvalidRecordError
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.ranges.attempts import Attempt, read_nonce
 from pyrmute_tasks.ranges.frames import Piece, Place, Range, to_frame
 from pyrmute_tasks.ranges.lines import (
     FileChangedError,
+    Line,
     LineBlock,
-    LongLine,
     drop_blank_lines,
-    line_of,
     read_lines,
 )
 from pyrmute_tasks.ranges.roots import OutsideRootsError, Roots
@@ -31,6 +32,7 @@ __all__ = ["RangeRunner", "UnreachableError"]
 _PROOF_S: Final = 60.0  # network file systems cache for as long what is there and what is not
 _LOOK_EVERY_S: Final = 0.1
 _MOST_PROVEN: Final = 64
+_MOST_FAILURES: Final = 20_000  # some kilobytes each, here and at the coordinator
 
 
 class UnreachableError(Exception):
@@ -59,23 +61,25 @@ class RangeRunner:
         self._proven: set[tuple[bytes, str]] = set()
 
     def run(
-        self, plan: MigrationPlan, part: str, inputs: Frame
-    ) -> tuple[bytes, int, RecordFailure | None]:
+        self, plan: MigrationPlan, part: str, inputs: Frame, *, skips: bool = False
+    ) -> tuple[bytes, int, ChunkFailures]:
         """Run a plan over a range and write an attempt of its outputs.
 
         Args:
             plan: The plan.
             part: The part's key.
             inputs: The range.
+            skips: Whether to go on behind a record that fails.
 
         Returns:
-            What was written, as a frame; how many outputs; and the failure of the record that
-            stopped it, counted from the range's first one.
+            What was written, as a frame; how many outputs; and the failures of records, which
+            are counted from the range's first one.
 
         Raises:
             FrameError: If the frame holds no range.
             UnreachableError: If this worker cannot read or write it.
             MemoryError: If a record ran out of memory that is not the range's only one.
+            FrameTooLargeError: If so many records failed that the range is to be halved.
         """
         wanted = Range.from_frame(inputs)
         with (
@@ -84,7 +88,7 @@ class RangeRunner:
             self._source(wanted) as file,
         ):
             attempt = Attempt(folder, part)
-            work = _Work(plan, wanted, attempt)
+            work = _Work(plan, wanted, attempt, ChunkFailures(skips))
             try:
                 work.run(file)
                 _check_unchanged(file, wanted)
@@ -97,7 +101,7 @@ class RangeRunner:
         return (
             encode_frame(frame.kind, frame.count, bytes(frame.payload)),
             frame.count,
-            work.failure,
+            work.failures,
         )
 
     @contextmanager
@@ -163,13 +167,13 @@ class _Work:
         plan: What is run.
         wanted: The range.
         attempt: Where outputs go.
-        failure: Of the record that stopped it.
+        failures: Of its records; the last one may have ended it.
     """
 
     plan: MigrationPlan
     wanted: Range
     attempt: Attempt
-    failure: RecordFailure | None = None
+    failures: ChunkFailures
     _in: int = 0
     _out: int = 0
     _lines: int = 0
@@ -191,51 +195,69 @@ class _Work:
         )
 
     def run(self, file: BufferedReader) -> None:
-        """Run it, up to the first failure."""
+        """Run it, up to a failure that ends it."""
         wanted = self.wanted
         size, longest = wanted.source.size_bytes, wanted.max_line_bytes
         for block in read_lines(file, wanted.start, wanted.stop, size, longest):
             match block:
                 case LineBlock():
                     self._migrate(block)
-                case LongLine(offset, length):
-                    self._fail(_too_long(self._in, length, longest), 0, offset, length)
-            if self.failure is not None:
+                case Line():
+                    self._leave_out(block)
+            if self.failures.ended:
                 return
+            if len(self.failures.found) > _MOST_FAILURES:
+                raise FrameTooLargeError(self._in, self.attempt.size_bytes, 0)  # so it is halved
 
     def _migrate(self, block: LineBlock) -> None:
         lines, blank = drop_blank_lines(block.text)
         if not lines:
             self._lines += len(blank)
             return
-        outputs, count, failure = self.plan.migrate_lines(lines, self._in)
+        known = len(self.failures.found)
+        outputs, count, _ = self.plan.migrate_lines(lines, self._in, self.failures)
         with _told(self.wanted.folder, "cannot write in"):
             self.attempt.write(outputs)
-        self._in += count
+        found = self.failures.found[known:]
+        if found:
+            self._add_places(block, [at for at, _ in blank], found)
+        self._in += count + len(found)
         self._out += count
-        if failure is None:
-            self._lines += count + len(blank)
-            return
-        line = line_of(count, [at for at, _ in blank])
-        begin = _begin_of(block.text, line)
-        length = block.text.find(b"\n", begin) + 1 - begin
-        self._fail(failure, line, block.offset + begin, length)
+        if self.failures.ended:
+            self._lines = self._places[-1].line + 1
+        else:
+            self._lines += count + len(found) + len(blank)
 
-    def _fail(self, failure: RecordFailure, line: int, offset: int, length: int) -> None:
-        is_alone = not self._in and offset + length >= self.wanted.stop
-        if ran_out_of_memory(failure.error) and not is_alone:
-            raise MemoryError  # the record is found by halving; its own it may keep
-        self.failure = failure
-        self._places.append(Place(self._in, self._lines + line, offset, length))
+    def _add_places(
+        self, block: LineBlock, blank: Sequence[int], found: Sequence[RecordFailure]
+    ) -> None:
+        """Note where the records stand that failed, in one pass over the block's lines."""
+        lines = block.text.split(b"\n")
+        line, offset, blank_before = 0, block.offset, 0
+        for failure in found:
+            position = failure.index - self._in
+            while blank_before < len(blank) and blank[blank_before] <= position + blank_before:
+                blank_before += 1
+            begun, line = line, position + blank_before
+            offset += sum(map(len, lines[begun:line])) + line - begun
+            text = lines[line]
+            self._check_memory(failure, offset + len(text) + 1)
+            digest = sha256(text).hexdigest()
+            self._places.append(Place(failure.index, self._lines + line, offset, len(text), digest))
+
+    def _leave_out(self, line: Line) -> None:
+        """Note a line that is too long as a record that fails."""
+        longest = self.wanted.max_line_bytes
+        self.failures(_too_long(self._in, line.stop - line.offset, longest))
+        self._places.append(Place(self._in, self._lines, line.offset, line.length, line.digest))
         self._in += 1
-        self._lines += line + 1
+        self._lines += 1
 
-
-def _begin_of(text: bytes, line: int) -> int:
-    begin = 0
-    for _ in range(line):
-        begin = text.find(b"\n", begin) + 1
-    return begin
+    def _check_memory(self, failure: RecordFailure, stop: int) -> None:
+        """Leave it to halving to find a record that ran out of memory; alone it may fail."""
+        is_alone = failure.index == 0 and stop >= self.wanted.stop
+        if ran_out_of_memory(failure.error) and not is_alone:
+            raise MemoryError
 
 
 def _too_long(index: int, length: int, longest: int) -> RecordFailure:
