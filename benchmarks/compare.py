@@ -231,7 +231,7 @@ def _event_table(found: list[Results]) -> Iterator[str]:
 
 
 def _spent_table(ours: list[Results]) -> Iterator[str]:
-    """Tell what each of our processes spent, in processor seconds a million records."""
+    """Print the CPU time of each of our processes, in seconds per million records."""
     names = list(ours[0].runs[0]["cpu_s"]) if ours else []
     yield "\nours, by process: processor seconds a million records"
     yield f"  {'':<37}" + "".join(f"{name:>19}" for name in names)

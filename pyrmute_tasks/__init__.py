@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pyrmute import TypeScriptConfig as TypeScriptConfig
     from pyrmute import TypeScriptExporter as TypeScriptExporter
 
+    from pyrmute_tasks.aio import AsyncMigrator, AsyncStream
     from pyrmute_tasks.audit import AuditReport
     from pyrmute_tasks.batch_migrator import BatchMigrator
     from pyrmute_tasks.engine.error_policy import ErrorPolicy, OnError
@@ -69,12 +70,14 @@ if TYPE_CHECKING:
         RemoteError,
         SignatureError,
         StalledError,
+        StorageUnreachableError,
         StoreUnavailableError,
         UnsupportedValueError,
         VersionedModelError,
         WireError,
     )
     from pyrmute_tasks.failures import RecordFailure, RecordPlace, Stage, record_index
+    from pyrmute_tasks.file_runs import ByReference
     from pyrmute_tasks.hooks import HookSet, MetricsHook, MigrationHook
     from pyrmute_tasks.manager import ModelManager
     from pyrmute_tasks.migrator import Migrator
@@ -94,9 +97,12 @@ if TYPE_CHECKING:
     from pyrmute_tasks.versions import ModelVersion, VersionLike
 
 __all__ = [
+    "AsyncMigrator",
+    "AsyncStream",
     "AuditReport",
     "BatchMigrator",
     "BrokerUnavailableError",
+    "ByReference",
     "ChunkDelivered",
     "ChunkDiscarded",
     "ChunkSettled",
@@ -161,6 +167,7 @@ __all__ = [
     "SlotsChanged",
     "Stage",
     "StalledError",
+    "StorageUnreachableError",
     "StoreUnavailableError",
     "Stream",
     "UnsupportedValueError",
@@ -176,9 +183,12 @@ __all__ = [
 # Where each name is. It is imported when it is first used, so that a program loads no more than
 # it needs: Celery, kombu and redis take longer than all the rest together.
 _MODULE_OF: Final = {
+    "AsyncMigrator": "aio",
+    "AsyncStream": "aio",
     "AuditReport": "audit",
     "BatchMigrator": "batch_migrator",
     "BrokerUnavailableError": "errors",
+    "ByReference": "file_runs",
     "ChunkDelivered": "engine.events",
     "ChunkDiscarded": "engine.events",
     "ChunkSettled": "engine.events",
@@ -243,6 +253,7 @@ _MODULE_OF: Final = {
     "SlotsChanged": "engine.events",
     "Stage": "failures",
     "StalledError": "errors",
+    "StorageUnreachableError": "errors",
     "StoreUnavailableError": "errors",
     "Stream": "engine.stream",
     "UnsupportedValueError": "errors",

@@ -1,4 +1,4 @@
-"""Runs ``pyrmute-tasks`` as ``python -m pyrmute_tasks``."""
+"""Entry point of ``python -m pyrmute_tasks``."""
 
 from pyrmute_tasks.cli.main import main
 

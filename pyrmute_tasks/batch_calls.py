@@ -37,7 +37,7 @@ class Batch:
         chunk_size: Records a chunk of a fleet; None chooses it from their size.
         watchers: The caller's observers.
         progress: Whether to show a progress bar.
-        errors: What becomes of records that fail.
+        errors: The handling of records that fail.
 
     Raises:
         ConfigurationError: If `chunk_size` is not a positive integer.

@@ -175,7 +175,7 @@ class DelegatedCalls:
     def clear_schema_transformers(
         self, name: str | None = None, version: VersionLike | None = None
     ) -> None:
-        """Forget the functions that change JSON schemas.
+        """Remove all functions that change JSON schemas.
 
         Args:
             name: Only those of this model.

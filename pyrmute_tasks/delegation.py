@@ -1,4 +1,4 @@
-"""A manager of pyrmute's, filled from one of ours, for what is delegated to pyrmute itself.
+"""A manager of pyrmute's, filled from one of ours, for the calls delegated to pyrmute.
 
 A `ModelManager` notes what is registered with it. When it is asked for schemas, differences or
 exports, `PyrmuteMirror` repeats that on a ``pyrmute.ModelManager``. Nothing of pyrmute is imported
@@ -28,7 +28,7 @@ def name_of_pyrmute(module: str, name: str, used_by: str = "") -> Any:
     Args:
         module: Its module, ``pyrmute`` or one below.
         name: The name.
-        used_by: What uses it, for the error message, if not the user by that name.
+        used_by: The user of the name, for the error message, if other than the caller.
 
     Raises:
         AttributeError: If pyrmute has no such name.
@@ -47,7 +47,7 @@ def _import_pyrmutes(module: str, what: str) -> Any:
 
 
 class PyrmuteMirror:
-    """A manager of pyrmute's with the models and steps of one of ours, made when it is needed.
+    """A manager of pyrmute's with the models and steps of one of ours, created on first use.
 
     Args:
         default_schema_config: Its default configuration of schemas.
@@ -60,7 +60,7 @@ class PyrmuteMirror:
         self._lock = threading.Lock()
 
     def note(self, method: str, *arguments: object, decorated: object = _UNDECORATED) -> None:
-        """Note a call, to be made on pyrmute's manager before the next question to it.
+        """Record a call to repeat on pyrmute's manager before its next use.
 
         Args:
             method: A public method of a ``pyrmute.ModelManager``.
@@ -70,7 +70,7 @@ class PyrmuteMirror:
         self._noted.append((methodcaller(method, *arguments), decorated))
 
     def manager(self, what: str) -> "pyrmute.ModelManager":
-        """Return pyrmute's manager with all that was noted.
+        """Return pyrmute's manager, with all recorded calls applied.
 
         Args:
             what: The call it is needed for, for the error message.

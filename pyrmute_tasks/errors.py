@@ -24,6 +24,7 @@
     │   ├── NoWorkersError             no worker answers on the queue
     │   ├── StalledError               workers are idle, and no chunk moves
     │   ├── CodeMismatchError          a worker's migrations differ from the producer's
+    │   ├── StorageUnreachableError    no worker can read or write the files by reference
     │   ├── SignatureError             a message is not signed with the secret
     │   └── MigratorClosedError        the Migrator was closed during a job
     ├── JobError                       a job cannot continue
@@ -82,6 +83,7 @@ __all__ = [
     "RemoteError",
     "SignatureError",
     "StalledError",
+    "StorageUnreachableError",
     "StoreUnavailableError",
     "UnsupportedValueError",
     "VersionedModelError",
@@ -132,7 +134,7 @@ class VersionedModelError(PyrmuteTasksError):
     """Base class of the errors that pyrmute has too."""
 
     def _say(self, message: str) -> None:
-        """Take the text of the error, and be one of pyrmute's class as well if that is loaded."""
+        """Set the text of the error, and make it one of pyrmute's class, too, if that is loaded."""
         derive_from_pyrmutes()
         Exception.__init__(self, message)  # super() may be pyrmute's, which takes other arguments
 
@@ -200,7 +202,7 @@ _OWN_BASES: Final = {ours: ours.__bases__ for ours in _PYRMUTES}
 
 
 def derive_from_pyrmutes() -> None:
-    """Make the classes that pyrmute has, too, subclasses of pyrmute's, if it is imported.
+    """Make our classes subclasses of pyrmute's of the same names, if pyrmute is imported.
 
     Whoever writes ``except pyrmute.MigrationError`` has imported pyrmute before an error comes, so
     this is called when one is made, here or from what another process sent.
@@ -220,7 +222,7 @@ derive_from_pyrmutes()
 
 
 def as_ours(error: Exception) -> Exception:
-    """Return an error of pyrmute's class as one of ours, with its text, attributes and causes.
+    """Convert an error of pyrmute's class to ours, with its text, attributes and causes.
 
     Args:
         error: Any error; what is not exactly of one of pyrmute's classes is returned itself.
@@ -239,7 +241,7 @@ def as_ours(error: Exception) -> Exception:
 
 
 class MissingExtraError(PyrmuteTasksError, ImportError):
-    """What was used is delegated to pyrmute, which is not installed, or lacks a library.
+    """A call is delegated to pyrmute, which is not installed or lacks a library.
 
     Args:
         what: The name that was used.
@@ -276,7 +278,7 @@ class OutputInUseError(ConfigurationError):
 
 
 class WireError(PyrmuteTasksError):
-    """Something cannot be put on the wire or read from it."""
+    """A value cannot be encoded for the wire, or bytes from it cannot be decoded."""
 
 
 class FrameError(WireError):
@@ -343,7 +345,11 @@ class StalledError(FleetError):
 
 
 class CodeMismatchError(FleetError):
-    """A worker's models or steps differ from the producer's."""
+    """Models or steps of a worker differ from the producer's."""
+
+
+class StorageUnreachableError(FleetError):
+    """No worker can read or write the files of a job by reference."""
 
 
 class SignatureError(FleetError):
@@ -380,11 +386,11 @@ class JobLostError(JobError):
 
 
 class JobLogError(JobError):
-    """A job's log is damaged, or an entry contradicts what is settled."""
+    """A job's log is damaged, or an entry contradicts the settled ranges."""
 
 
 class JobFormatError(JobLogError):
-    """A newer version of this package has written the job's folder."""
+    """A job's folder was written by a newer version of this package."""
 
 
 class LeaseLostError(JobError):
@@ -392,19 +398,19 @@ class LeaseLostError(JobError):
 
 
 class JobChangedError(JobError):
-    """A job cannot go on with another source, other code or other options."""
+    """A job cannot resume with another source, other code or other options."""
 
 
 class JobExistsError(JobError):
-    """A job's folder is there already."""
+    """A job's folder exists already."""
 
 
 class JobNotFoundError(JobError):
-    """There is no job in a folder, or none of that name."""
+    """A folder holds no job, or none of that name."""
 
 
 class ProofError(JobError):
-    """What a job has written does not cover its source, or is not what was settled."""
+    """A job's output does not cover its source, or differs from the settled outputs."""
 
 
 class RemoteError(PyrmuteTasksError):

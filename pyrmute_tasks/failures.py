@@ -26,7 +26,7 @@ __all__ = [
 
 
 class Stage(enum.StrEnum):
-    """What was being done with a record."""
+    """The stage at which a record failed."""
 
     DECODE = "decode"
     STEP = "step"
@@ -61,7 +61,7 @@ class RecordFailure:
 
     Attributes:
         index: The record's position in the whole input, counted from 0.
-        stage: What was being done with it.
+        stage: The stage at which it failed.
         step: The step that failed, ``"1.0.0 → 2.0.0"``; empty outside of steps.
         error: The exception that a sequential run would raise.
         raised_at: Place that raised the innermost exception, ``"flights.py:88 in parse"``.
@@ -87,7 +87,7 @@ class RecordFailure:
 
         Args:
             index: The record's position.
-            stage: What was being done.
+            stage: The stage that raised it.
             step: The step; empty outside of steps.
             error: The exception.
 
@@ -103,14 +103,14 @@ class RecordFailure:
 
     @property
     def field(self) -> str:
-        """The first field that is not valid, ``"owner.name"``; empty if it is not about fields."""
+        """The first invalid field, ``"owner.name"``; empty if the failure is not about fields."""
         if not isinstance(self.error, ValidationError):
             return ""
         return next(iter(_invalid_fields(self.error)), ("", ""))[0]
 
     @property
     def cause(self) -> str:
-        """What failed, without anything from the record: ``"step 1.0.0 → 2.0.0: KeyError"``."""
+        """The cause, without anything from the record: ``"step 1.0.0 → 2.0.0: KeyError"``."""
         what = f"step {self.step}" if self.step else self.stage.value
         return f"{what}: {self.type_name}"
 
@@ -178,7 +178,7 @@ def record_index(error: BaseException) -> int | None:
 
 
 def causes_of(error: BaseException) -> list[BaseException]:
-    """Return `error`, its cause, the cause of that and so on, each once."""
+    """Return `error` and its chain of causes, each once."""
     causes: dict[int, BaseException] = {}
     following: BaseException | None = error
     while following is not None and id(following) not in causes:
@@ -188,7 +188,7 @@ def causes_of(error: BaseException) -> list[BaseException]:
 
 
 def attributes_of(error: BaseException) -> dict[str, Any]:
-    """Return the dict of an exception's attributes, whatever its class makes of ``__dict__``."""
+    """Return the dict of an exception's attributes, even if its class overrides ``__dict__``."""
     return cast("dict[str, Any]", _DICT.__get__(error))
 
 
@@ -249,7 +249,7 @@ def _fields(error: ValidationError) -> str:
 
 
 def _invalid_fields(error: ValidationError) -> list[tuple[str, str]]:
-    """Return the fields that are not valid, each with the type of its error."""
+    """Return the invalid fields, each with the type of its error."""
     details = error.errors(include_url=False, include_input=False, include_context=False)
     return [(".".join(map(str, _field_path(detail["loc"]))), detail["type"]) for detail in details]
 

@@ -1,7 +1,7 @@
 """The health check of a worker's container: ``python -m pyrmute_tasks.health``.
 
-It ends with status 0 if the broker and the store answer and a worker of this host told the
-store lately that it lives, and else with status 1 and one sentence. The migrations are not
+It ends with status 0 if the broker and the store answer and a worker of this host has a fresh
+heartbeat, and otherwise with status 1 and one sentence. The migrations are not
 imported, so it is quick and cannot fail because of them.
 """
 
@@ -20,7 +20,7 @@ __all__ = ["check_health", "main"]
 
 
 def check_health(settings: Settings, host: str) -> list[WorkerInfo]:
-    """Return the workers of `host` that live.
+    """Return the live workers of `host`.
 
     Args:
         settings: As its workers have them.
@@ -41,8 +41,8 @@ def check_health(settings: Settings, host: str) -> list[WorkerInfo]:
         store.close()
     if not found:
         raise NoWorkersError(
-            f"no worker of host {host} on queue '{settings.queue}' has told the store lately that "
-            "it lives"
+            f"no worker of host {host} on queue '{settings.queue}' has a fresh heartbeat in "
+            "the store"
         )
     return found
 

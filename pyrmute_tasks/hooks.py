@@ -263,7 +263,7 @@ def _add(hook: _Counting, counts: HookCounts) -> None:
 
 
 def only_counts(hook: object) -> bool:
-    """Return whether a hook is a `MetricsHook`, ours or pyrmute's, and does no more than count."""
+    """Return whether a hook is a `MetricsHook`, ours or pyrmute's, without further effects."""
     # A hook of pyrmute's implies that pyrmute is imported.
     pyrmutes = getattr(sys.modules.get("pyrmute"), "MetricsHook", None)
     return any(
@@ -312,7 +312,7 @@ def observed(
     to_version: ModelVersion,
     run: Callable[[Record], Record],
 ) -> Callable[[Record], Record]:
-    """Return `run`, which migrates one record, with the hooks in use called around it."""
+    """Return `run`, which migrates one record, with the active hooks called around it."""
 
     def call(record: Record) -> Record:
         hooks = _active.get()

@@ -250,7 +250,7 @@ class ModelManager(DelegatedCalls, BatchCalls):
             version: The version.
 
         Returns:
-            Whether it is valid.
+            Whether the data is valid.
         """
         try:
             self.get(name, version).model_validate(as_record(data))

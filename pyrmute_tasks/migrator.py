@@ -8,22 +8,17 @@ Sources, jobs, the fleet and sinks are put together here and nowhere else.
 import os
 import threading
 import weakref
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pyrmute_tasks.batch_calls import Batch, BatchCalls
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
-from pyrmute_tasks.engine.error_policy import (
-    ErrorHandling,
-    ErrorPolicy,
-    FailureJudge,
-    OnErrorLike,
-    OnReject,
-)
+from pyrmute_tasks.engine.error_policy import ErrorHandling, FailureJudge, OnErrorLike, OnReject
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job import Job, Source
 from pyrmute_tasks.engine.job_report import JobReport
@@ -35,12 +30,10 @@ from pyrmute_tasks.engine.results import ResultConverter
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
+from pyrmute_tasks.file_runs import ByReference, FileOptions, FileRun, Jobs
 from pyrmute_tasks.io.earlier_runs import LogOptions
-from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
-from pyrmute_tasks.io.logged_output import LoggedOutput, logged_output
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
-from pyrmute_tasks.io.output_file import Output, open_output
-from pyrmute_tasks.io.rejects import RejectsFile, check_rejects, rejects_to_log, restored_from
+from pyrmute_tasks.io.rejects import check_rejects
 from pyrmute_tasks.local.batches import Parallelism
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.plans.retry import Retry
@@ -348,6 +341,8 @@ class Migrator(BatchCalls):
         chunk_size: int | None = None,
         overwrite: bool = True,
         keep_partial: bool = False,
+        by_reference: ByReference | str = ByReference.AUTO,
+        max_line_bytes: int | None = None,
         observers: Sequence[Observer] = (),
         progress: bool = False,
         on_error: OnErrorLike = "raise",
@@ -361,16 +356,20 @@ class Migrator(BatchCalls):
     ) -> JobReport:
         """Migrate a file of JSON lines into another.
 
-        The workers decode, migrate, validate and write; this process moves bytes. The output
-        equals that of a loop of ``migrate`` and ``model_dump_json()``. It appears under its name
-        once it is whole, with the mode and owner of the file it replaces. A pipe or a device is
-        written to directly.
+        The workers decode, migrate, validate and write. By reference, they also read the source
+        and write what comes of it; otherwise this process moves the bytes. The output equals that
+        of a loop of ``migrate`` and ``model_dump_json()``. It appears under its name once it is
+        whole, with the mode and owner of the file it replaces. A pipe or a device is written to
+        directly.
 
         Args:
             source: JSON objects, one a line: a file by its path, or an open one, which is read
-                from where it stands.
+                from where it stands; or by reference also a folder of files or a pattern, whose
+                files are read in sorted order.
             target: The output: a file, a link to one, a pipe, or a device such as ``/dev/stdout``;
-                or an open file, which is written to as it goes. Neither is closed.
+                or an open file, which is written to as it goes; or by reference a folder, that
+                exists or ends with a slash, which gets files ``part-00000.jsonl``, … in order and
+                ``_manifest.json``. Open files are not closed.
             name: The model's name.
             from_version: Version of the records.
             to_version: Version of the outputs.
@@ -378,7 +377,12 @@ class Migrator(BatchCalls):
             overwrite: Replace `target` if it exists; by default that is an error.
             keep_partial: On failure, keep the output before it; ``last_report.partial_path`` says
                 where: ``<target>.partial`` unless that exists.
-            observers: Called with the job's events.
+            by_reference: Whether workers read and write the files themselves: ``"auto"`` (if they
+                can, from 1 MiB on), ``"always"`` or ``"never"``. Workers of an embedded fleet can;
+                others need ``--root`` for the folders of both, and a secret.
+            max_line_bytes: Longest line by reference; a longer one is an error of its record.
+            observers: Called with the job's events. Of ranges by reference, `ChunkSubmitted` and
+                `ChunkSettled` count bytes, since nobody has counted their records.
             progress: Show a progress bar on stderr.
             on_error: ``"skip"`` leaves records that fail out of `target` and goes on; an
                 `ErrorPolicy` limits how many. By default the first one ends the job.
@@ -392,7 +396,8 @@ class Migrator(BatchCalls):
             restart: Discard such a log. Without either argument, finding one is an error.
             accept_code: Resume although models or steps have changed.
             log: Keep a log while this runs. It is gone at the end, unless the run fails or is
-                interrupted after ten seconds. Only files have one.
+                interrupted after ten seconds. Only runs from a file to a file have one, and those
+                that go by reference have none; with `resume` no run does.
 
         Returns:
             The job's report.
@@ -424,6 +429,8 @@ class Migrator(BatchCalls):
             chunk_size=chunk_size,
             overwrite=overwrite,
             keep_partial=keep_partial,
+            by_reference=by_reference,
+            max_line_bytes=max_line_bytes,
             observers=observers,
             progress=progress,
             on_error=on_error,
@@ -450,6 +457,8 @@ class Migrator(BatchCalls):
         chunk_size: int | None = None,
         overwrite: bool = True,
         keep_partial: bool = False,
+        by_reference: ByReference | str = ByReference.AUTO,
+        max_line_bytes: int | None = None,
         observers: Sequence[Observer] = (),
         progress: bool = False,
         on_error: OnErrorLike = "raise",
@@ -472,6 +481,8 @@ class Migrator(BatchCalls):
             chunk_size: Records a chunk; by default about 1 MiB of lines.
             overwrite: Replace `target` if it exists.
             keep_partial: On failure, keep the output before it.
+            by_reference: Whether workers read and write the files themselves.
+            max_line_bytes: Longest line by reference.
             observers: Called with the job's events.
             progress: Show a progress bar on stderr.
             on_error: ``"skip"`` leaves out records that fail and goes on; an `ErrorPolicy` limits
@@ -491,59 +502,55 @@ class Migrator(BatchCalls):
             PyrmuteTasksError: As `migrate_file`, except for failures of records.
         """
         errors = ErrorHandling.of(on_error, on_reject)
-        options = LogOptions(resume, restart, accept_code, log)
         check_rejects(
             rejects,
             errors.policy,
             source=source,
             target=target,
-            overwrite=overwrite or resume,  # whether it is the job's is known below
+            overwrite=overwrite or resume,  # whether it is the job's is known later
             with_records=rejects_with_records,
         )
         plan = self._manager.plan(name, from_version, to_version)
         plan.target  # noqa: B018  # raise for a missing target before anything is started
-        lines = JsonlSource(source, chunk_size, self._window_bytes, compression_of(self._settings))
-        sink = JsonlSink(self._manager.hooks, with_text=rejects_with_records)
-        run = self._new_run(observers)
-        output = logged_output(
-            source,
-            target,
-            lines,
-            options,
-            job=run.tally.job,
-            plan=plan,
-            policy=_result_options(errors.policy, rejects, with_records=rejects_with_records),
+        options = FileOptions(
+            source=source,
+            target=target,
+            chunk_size=chunk_size,
             overwrite=overwrite,
             keep_partial=keep_partial,
-        ) or open_output(
-            target, job=run.tally.job, source=source, overwrite=overwrite, keep_partial=keep_partial
+            by_reference=ByReference(by_reference),
+            max_line_bytes=max_line_bytes,
+            errors=errors,
+            rejects=rejects,
+            rejects_with_records=rejects_with_records,
+            logs=LogOptions(resume, restart, accept_code, log),
         )
-        rejected = None
-        if rejects is not None:
-            is_whole = isinstance(output, LoggedOutput) and output.is_whole
-            rejected = RejectsFile(
-                rejects,
-                job=run.tally.job,
-                source=source,
-                overwrite=overwrite or is_whole,  # it may have been published, too
-                keep_partial=keep_partial,
-                with_records=rejects_with_records,
-            )
+        jobs = Jobs(
+            plan=plan,
+            settings=self._settings,
+            hooks=self._manager.hooks,
+            window_bytes=self._window_bytes,
+            compression=compression_of(self._settings),
+            is_embedded=self._embed,
+            new_run=partial(self._new_file_run, observers, progress),
+            fleet=self._open,
+            start=partial(self._job, plan),
+        )
+        file_run = FileRun(options, jobs)
         try:
-            # The files first: if another run has one, no fleet is started.
-            with run, output, rejected or nullcontext():
-                judge = _judge(errors.policy, output, run, rejected)
-                if progress:
-                    from pyrmute_tasks.engine.progress import (
-                        ProgressBar,
-                    )  # calls without do without
-
-                    run.watch(ProgressBar(lines.left_bytes, by_bytes=True))
-                with self._job(plan, lines, sink, run, errors, judge) as job:
-                    _write_results(job, output, rejected, errors, rejects_with_records)
+            file_run.run()
         finally:
-            report = self._with_partial(run.report, output.kept_path)
+            report = self._with_partial(file_run.report, file_run.kept_path)
         return report
+
+    def _new_file_run(
+        self, observers: Sequence[Observer], progress: bool, size_bytes: int | None
+    ) -> Run:
+        if progress:
+            from pyrmute_tasks.engine.progress import ProgressBar  # calls without do without
+
+            observers = (*observers, ProgressBar(size_bytes, by_bytes=True))
+        return self._new_run(observers)
 
     def _with_partial(self, report: JobReport, path: Path | None) -> JobReport:
         """Return the report with the path of the partial output, also as `last_report`."""
@@ -642,6 +649,7 @@ class Migrator(BatchCalls):
         sink: Sink[Frame, Delivered],
         run: Run,
         errors: ErrorHandling,
+        check: Callable[[], None] = lambda: None,
         judge: FailureJudge | None = None,
     ) -> Job[bytes, Frame, Delivered]:
         spec = JobSpec(
@@ -657,7 +665,7 @@ class Migrator(BatchCalls):
             compression=compression_of(self._settings),
             skips=errors.policy.skips,
         )
-        executor = self._open().job(spec, plan.fingerprint_tree)
+        executor = self._open().job(spec, plan.fingerprint_tree, check)
         return Job(
             run, source, sink, executor, window=self._window, policy=errors.policy, judge=judge
         )
@@ -668,54 +676,6 @@ class Migrator(BatchCalls):
     @property
     def _window_bytes(self) -> int:
         return (self._window or Window()).size_bytes
-
-
-def _judge(
-    policy: ErrorPolicy, output: Output | LoggedOutput, run: Run, rejects: RejectsFile | None
-) -> FailureJudge:
-    """Return the judge of failures; it and the run go on from earlier runs of the job."""
-    judge = FailureJudge(policy)
-    if isinstance(output, LoggedOutput):
-        restored = restored_from(output.restored_rejects(), rejects)
-        judge.restore(restored.by_cause.total(), restored.crashes)
-        run.tally.restore(output.restored_outputs, restored.by_cause)
-    return judge
-
-
-def _result_options(
-    policy: ErrorPolicy, rejects: str | os.PathLike[str] | None, *, with_records: bool
-) -> dict[str, str | int | bool | None]:
-    """Return the options that decide what a run writes; it is resumed with the same ones."""
-    return {
-        "on_error": policy.on_error.value,
-        "max_errors": policy.max_errors,
-        "max_crashes": policy.max_crashes,
-        "rejects": None if rejects is None else os.path.abspath(rejects),
-        "rejects_with_records": with_records,
-    }
-
-
-def _write_results(
-    job: Job[bytes, Frame, Frame],
-    output: Output | LoggedOutput,
-    rejects: RejectsFile | None,
-    errors: ErrorHandling,
-    with_records: bool,
-) -> None:
-    """Write what a job delivers, and let its files appear."""
-    for result in job.results():
-        if rejects is not None:
-            rejects.write(result.rejects)
-        if isinstance(output, LoggedOutput):
-            output.deliver(result, rejects_to_log(result.rejects, with_records=with_records))
-        elif result.count:  # an empty frame may hold no lines
-            output.write(result.outputs.payload)
-        for reject in result.rejects:
-            errors.tell(reject)
-    if rejects is not None:
-        rejects.commit()  # before the output: who finds that one finds both
-    if job.report.failure is None:
-        output.commit()
 
 
 def _in_order(result: ChunkResult[list[Any]], errors: ErrorHandling) -> Generator[Any, None, None]:

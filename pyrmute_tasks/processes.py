@@ -1,4 +1,4 @@
-"""Processes of any host, named so that one that is gone can be told from one that has its id."""
+"""Processes of any host, named by more than their ids, which are reused."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ _START_FIELD: Final = 18  # of /proc/<pid>/stat, behind the state
 
 
 def place_here() -> str:
-    """Return what tells this kernel's process ids, as seen here, from all others."""
+    """Return a name for the kernel and namespace within which process ids are unique."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -20,7 +20,7 @@ def place_here() -> str:
 
 
 def is_alive(pid: int, started: str) -> bool:
-    """Whether the process is there that had this id when it started then."""
+    """Return whether the process with this id and start time is alive."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -31,7 +31,7 @@ def is_alive(pid: int, started: str) -> bool:
 
 
 def start_of(pid: int) -> str:
-    """Return when a process started, in ticks since the boot; empty if nobody tells."""
+    """Return a process's start time in ticks since the boot; empty if unknown."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""The only code that uses what pydantic does not promise: the state of models and their classes.
+"""The only code that uses undocumented parts of pydantic: the state of models and their classes.
 
 What each use is for, the versions it was tested with and when it can go:
 `docs/library-internals.md`.
@@ -55,12 +55,12 @@ _VALIDATE: Final = BaseModel.model_validate.__func__  # type: ignore[attr-define
 
 
 def is_complete(model: type[BaseModel]) -> bool:
-    """Whether a model's forward references are known."""
+    """Return whether a model's forward references are resolved."""
     return model.__pydantic_complete__
 
 
 def has_own_validate(model: type[BaseModel]) -> bool:
-    """Whether a model has a `model_validate` of its own."""
+    """Return whether a model has a `model_validate` of its own."""
     return getattr(model.model_validate, "__func__", None) is not _VALIDATE
 
 
@@ -99,17 +99,17 @@ def decorators_of(kind: type) -> Any:
 
 
 def is_pydantics_name(name: str) -> bool:
-    """Whether pydantic, not the user, has put a name into a class's dict."""
+    """Return whether pydantic, not the user, has put a name into a class's dict."""
     return name.startswith("__pydantic_") or name == _PRIVATE
 
 
 def is_pydantics_module(name: str) -> bool:
-    """Whether a module is pydantic's own."""
+    """Return whether a module is pydantic's own."""
     return name.startswith(("pydantic.", "pydantic_core."))
 
 
 def type_of_adapter(adapter: TypeAdapter[Any]) -> Any:
-    """Return the type that an adapter was made for."""
+    """Return the type of a type adapter."""
     return adapter._type  # noqa: SLF001  # it has no public way
 
 
@@ -122,7 +122,7 @@ def url_bases() -> tuple[type, type]:
 
 
 def calls_users_code(adapter: TypeAdapter[Any]) -> bool:
-    """Whether validation calls the user's functions, which may modify its input."""
+    """Return whether validation calls the user's functions, which may modify its input."""
     return any(map(_runs_users_code, _nodes(adapter.core_schema)))
 
 
@@ -190,7 +190,7 @@ def set_model_state(model: BaseModel, state: tuple[Any, Any, Any]) -> None:
 
 
 def error_state(error: ValidationError) -> tuple[str, Any, Any, Any]:
-    """Return title, lines, kind of input and ``hide_input``: all that its text needs."""
+    """Return an error's title, lines, kind of input and ``hide_input``: the parts of its text."""
     reduced: Any = error.__reduce__()
     state: tuple[str, Any, Any, Any] = reduced[1]
     return state

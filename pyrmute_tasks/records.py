@@ -1,4 +1,4 @@
-"""Records: what a record may be, and the dict that it becomes."""
+"""Records: the accepted kinds, and their conversion to dicts."""
 
 import dataclasses
 import sys
@@ -33,7 +33,7 @@ _DICTS: Final = (dict, OrderedDict, defaultdict, Counter)  # carried to workers 
 
 
 def as_record(record: Any) -> Any:
-    """Return the dict for a record that is something else.
+    """Convert a record of another kind to a dict.
 
     Args:
         record: A dict, which stays itself; another mapping; an instance of a pydantic model, a

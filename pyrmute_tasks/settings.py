@@ -4,7 +4,10 @@ They come from arguments, or from ``PYRMUTE_TASKS_*`` variables with `Settings.f
 reads the environment at import.
 """
 
+import contextlib
 import enum
+import json
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -12,6 +15,7 @@ from types import MappingProxyType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
+from pyrmute_tasks.celery_config import check_celery_config
 from pyrmute_tasks.engine.job_spec import OnCodeMismatch
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.urls import (
@@ -79,6 +83,14 @@ class Settings:
         secret: Key that producers and workers sign with; the same for all of them. To change it,
             list several, separated by commas: the first one signs, all verify. By default
             nothing is signed. It is not part of the settings' ``repr``.
+        celery_config: Settings of Celery for the workers' and producers' application, by their
+            names in lower case; as a variable a JSON object. What would break a promise of this
+            library is refused, with the reason.
+        roots: Folders in which workers read and write files themselves (by reference), separated
+            by colons. By default there are none, and files travel through the producer. Needs
+            `secret`: otherwise whoever can write to the store could have files read.
+        roots_file: A file to which producers add such folders. Only an embedded fleet has one, in
+            its private folder: its producer is the same user on the same host.
 
     Raises:
         ConfigurationError: If a value is invalid, or two contradict each other.
@@ -107,6 +119,9 @@ class Settings:
     memory_limit_bytes: int = 0
     compress: Compress = Compress.AUTO
     secret: str = field(default="", repr=False)
+    celery_config: Mapping[str, object] = field(default_factory=dict, hash=False)
+    roots: str = ""
+    roots_file: str = ""
 
     def __post_init__(self) -> None:
         for option in fields(self):
@@ -131,7 +146,16 @@ class Settings:
             )
         if self.memory_limit_bytes < 0:
             raise ConfigurationError("memory_limit_bytes must be 0 or more; 0 sets no limit")
+        check_celery_config(self.celery_config)
+        self._check_secret()
+
+    def _check_secret(self) -> None:
         split_secrets(self.secret)  # raises for one that is too short
+        if self.roots and not self.secret:
+            raise ConfigurationError(
+                "roots (--root) need a secret: set PYRMUTE_TASKS_SECRET on producers and workers, "
+                "so that nobody else who can write to the store has files read or written"
+            )
 
     def _check_urls(self) -> None:
         check_url("broker_url", self.broker_url)
@@ -173,7 +197,7 @@ class Settings:
                 continue
             if variable in known:
                 option = known[variable]
-                values[option.name] = _parsed(variable, value, type(option.default))
+                values[option.name] = _read(variable, option, value)
                 continue
             message = f"there is no setting {variable}; the settings are {', '.join(sorted(known))}"
             if not ignore_unknown:
@@ -188,10 +212,15 @@ class Settings:
             The variables, with passwords and the secret.
         """
         return {
-            f"{ENV_PREFIX}{option.name.upper()}": str(getattr(self, option.name))
+            f"{ENV_PREFIX}{option.name.upper()}": _as_text(getattr(self, option.name))
             for option in fields(self)
-            if getattr(self, option.name) != ""
+            if getattr(self, option.name) not in ("", {})
         }
+
+    @property
+    def root_paths(self) -> tuple[str, ...]:
+        """The folders that `roots` names."""
+        return tuple(filter(None, self.roots.split(os.pathsep)))
 
     @property
     def celery_broker_url(self) -> str:
@@ -246,8 +275,31 @@ def _scheme(url: str) -> str:
     return urlsplit(url).scheme
 
 
+def _as_text(value: object) -> str:
+    return json.dumps(dict(value)) if isinstance(value, Mapping) else str(value)
+
+
+def _read(variable: str, option: "Field[object]", text: str) -> object:
+    if option.name == "celery_config":
+        return _mapping(variable, text)
+    return _parsed(variable, text, type(option.default))
+
+
+def _mapping(name: str, value: object) -> Mapping[str, object]:
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = json.loads(value)
+    if isinstance(value, Mapping):
+        return value
+    raise ConfigurationError(
+        f'{name} must be a mapping; as text a JSON object, as {{"worker_max_tasks_per_child": 100}}'
+    )
+
+
 def _coerced(option: "Field[object]", value: object) -> object:
     """Return the value of a setting in its field's type."""
+    if option.name == "celery_config":
+        return _mapping(option.name, value)
     kind = type(option.default)
     is_bool = isinstance(value, bool)
     if isinstance(value, kind) and not is_bool:

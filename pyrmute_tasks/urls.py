@@ -1,4 +1,4 @@
-"""URLs of brokers and stores: checking, hiding passwords, conversion for each library.
+"""URLs of brokers and stores: checks, hidden passwords, conversion for each library.
 
 `check_url` rejects URLs that the libraries misread or answer with a traceback. `celery_url`,
 `tls_of_broker` and `store_url` convert a URL for kombu, amqp and redis-py, which each read it in

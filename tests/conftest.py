@@ -1,4 +1,4 @@
-"""What every test may use: waiting on conditions, and seeing what is left behind."""
+"""Helpers of all tests: waiting for conditions, and finding leftovers."""
 
 import os
 import re
@@ -28,7 +28,7 @@ _SETTING = re.compile("PYRMUTE_TASKS_|(CELERY|FLOWER)_|(APP|BROKER_URL|RESULT_BA
 
 
 def strip_settings() -> dict[str, str]:
-    """Remove from the environment what steers us, Celery or Flower; return what it was.
+    """Remove the variables of this package, Celery and Flower from the environment; return them.
 
     Processes that are started later inherit none of it either.
     """
@@ -40,7 +40,7 @@ def strip_settings() -> dict[str, str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_settings() -> Iterator[None]:
-    """Let no test depend on what the one who runs it has set."""
+    """Hide the settings of whoever runs the tests."""
     found = strip_settings()
     yield
     os.environ.update(found)
@@ -48,7 +48,7 @@ def no_settings() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let tests that share a fleet run in one process, every other one where there is room."""
+    """Group the tests that share a fleet in one process, and spread the others."""
     groups = [(item, shared_place(item)) for item in items]
     if config.pluginmanager.hasplugin("xdist"):
         for item, group in groups:
@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def shared_place(item: pytest.Item) -> str:
-    """Return where the widest fixture comes from that a test shares with others, if any."""
+    """Return the origin of the widest fixture that a test shares with others, if any."""
     found = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
     places = [
         definitions[-1].baseid
@@ -77,7 +77,7 @@ def _is_last(item: pytest.Item, group: str) -> bool:
 
 
 def version_info(package: str) -> tuple[int, ...]:
-    """The version of a package that is installed here, to be compared."""
+    """The version of an installed package, for comparison."""
     return Version(version(package)).release
 
 
@@ -85,12 +85,12 @@ def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 30
     """Wait until `condition` holds; fail with `what` if it does not in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s in vain until {what}"
+        assert time.monotonic() < deadline, f"timed out after {timeout_s:.0f} s: {what}"
         time.sleep(0.01)
 
 
 def is_ci() -> bool:
-    """Whether this runs where everything that a test needs must be there."""
+    """Whether everything that a test needs must be installed here."""
     return os.environ.get("CI", "").lower() not in ("", "0", "false", "no")
 
 
@@ -99,14 +99,14 @@ if is_ci():
 
 
 def cannot_run(message: str) -> NoReturn:
-    """Skip a test that needs what this machine has not, or fail it in CI."""
+    """Skip a test that this machine cannot run, or fail it in CI."""
     if is_ci():
         pytest.fail(message)
     pytest.skip(message)
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
+    """Return whether a process exists and is no zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -125,7 +125,7 @@ def descendants(pid: int) -> list[int]:
 
 @pytest.fixture(scope="session")
 def rabbitmq() -> "Iterator[RabbitMQ]":
-    """One server for all tests of a process; it may be restarted, but must be left running."""
+    """One server for all tests of a process; tests may restart it, and must leave it running."""
     from tests.fleets import RabbitMQ  # those modules need this one
 
     with RabbitMQ() as server:
@@ -134,7 +134,7 @@ def rabbitmq() -> "Iterator[RabbitMQ]":
 
 @pytest.fixture
 def private_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory for temporary files that must be empty again at the end."""
+    """A directory for temporary files that must be empty at the end."""
     # Short, because the path of a unix socket must be.
     directory = Path(tempfile.mkdtemp(prefix="pt-", dir="/tmp"))  # made private by mkdtemp
     monkeypatch.setenv("TMPDIR", str(directory))

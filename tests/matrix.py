@@ -1,4 +1,4 @@
-"""Run the unit and contract tests with the lowest and the highest versions that are declared.
+"""Run the unit and contract tests with the lowest and the highest declared versions.
 
     python -m tests.matrix                             every Python at hand, lowest and highest
     python -m tests.matrix --python 3.12 --versions lowest
@@ -34,7 +34,7 @@ NEWEST: Final = 20  # as the minor version of a Python to look for
 
 
 def main() -> None:
-    """Run what the command line asks for; the status tells whether all of it passed."""
+    """Run the tests that the command line asks for; the status is 0 if all passed."""
     pythons = find_pythons()
     parser = argparse.ArgumentParser(description="Test the declared bounds.")
     parser.add_argument("--python", nargs="+", default=list(pythons), choices=list(pythons))
@@ -100,7 +100,7 @@ def _is_python(path: str, version: str) -> bool:
 
 
 def run(python: str, version: str, versions: str, workers: str) -> tuple[bool, str]:
-    """Make an environment and run the tests in it; return whether they passed, and how long."""
+    """Run the tests in a new environment; return whether they passed, and the duration."""
     print(f"--- Python {version}, {versions} versions", flush=True)
     began = time.monotonic()
     try:
@@ -113,7 +113,7 @@ def run(python: str, version: str, versions: str, workers: str) -> tuple[bool, s
 
 
 def install(python: str, directory: Path, versions: str) -> str:
-    """Make an environment with the project at those versions; return its Python."""
+    """Create an environment with the project at those versions; return its Python."""
     subprocess.run([python, "-m", "venv", "--clear", str(directory)], check=True)
     interpreter = str(directory / "bin" / "python")
     declared = project()

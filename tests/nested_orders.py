@@ -1,4 +1,4 @@
-"""Versions with models inside of models and no written step of their own."""
+"""Versions with models inside models and no written step of their own."""
 
 import datetime as dt
 from decimal import Decimal
@@ -73,7 +73,7 @@ def add_total(data: ModelData) -> ModelData:
 
 
 def order(index: int) -> dict[str, Any]:
-    """An order as version 1.0.0 has it."""
+    """Return an order in the form of version 1.0.0."""
     payment = {"kind": "card", "number": str(index)} if index % 2 else {"kind": "cash"}
     return {
         "placed": dt.date(2026, 1, 1 + index % 28),

@@ -58,7 +58,7 @@ def add_adult(data: ModelData) -> ModelData:
 
 
 def obey(name: str) -> None:
-    """Do what a name says: some tests need a step that takes time or dies."""
+    """Act on a record's name: some tests need a step that takes time or dies."""
     verb, _, argument = name.partition(":")
     deed = DEEDS.get(verb)
     if deed is not None:
@@ -70,7 +70,7 @@ def sleep(seconds: str) -> None:
 
 
 def touchy(seconds: str) -> None:
-    """Take whatever disturbs the sleep for a fault of its own."""
+    """Raise an error of its own for any interruption of a sleep."""
     try:
         sleep(seconds)
     except BaseException as error:
@@ -78,7 +78,7 @@ def touchy(seconds: str) -> None:
 
 
 def wait_for(path_and_seconds: str) -> None:
-    """Wait until a file is there, and then for a time."""
+    """Wait until a file exists, and then for a time."""
     path, seconds, *_ = path_and_seconds.split()
     deadline = time.monotonic() + 30.0
     while not Path(path).exists():
@@ -109,7 +109,7 @@ def loop(_: str) -> None:
 
 
 def be_stuck(_: str) -> None:
-    """Hang as C code does that never looks at signals."""
+    """Hang like C code that ignores signals."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     while True:
         time.sleep(60)

@@ -1,4 +1,4 @@
-"""Records of every kind that callers may have, for the tests and for docs/types.md."""
+"""Records of every accepted kind, for the tests and for docs/types.md."""
 
 from collections import ChainMap, OrderedDict, UserDict, defaultdict
 from collections.abc import Callable
@@ -38,7 +38,7 @@ class OrderV2(BaseModel, extra="forbid"):
 
 @manager.migration("Order", "1.0.0", "2.0.0")
 def note_kinds(data: ModelData) -> ModelData:
-    """Note what a step gets, and change it as steps may."""
+    """Record the type of a step's input, and modify it, as steps may."""
     data["kinds"] = [type(data).__name__, *(type(tag).__name__ for tag in data["tags"])]
     return data
 
@@ -59,7 +59,7 @@ def shout(data: ModelData) -> ModelData:
 
 
 class Record(dict[str, Any]):
-    """A dict of a database driver."""
+    """A database driver's dict."""
 
 
 @dataclass

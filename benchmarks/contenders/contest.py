@@ -115,7 +115,7 @@ def _measure(
     began = time.perf_counter()
     with get_ready(contest) as lap:
         gc.collect()
-        gc.freeze()  # nobody shall pay for walking over what was loaded before
+        gc.freeze()  # no contender pays for collecting what was loaded before
         ready = time.perf_counter()
         records = lap.run()
         seconds = time.perf_counter() - ready

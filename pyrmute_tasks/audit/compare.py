@@ -200,7 +200,7 @@ def differences(one: Frozen, other: Frozen) -> list[Difference]:
 
 
 def shown_key(key: object) -> str:
-    """Return a dict's key for display; hides one that is no identifier, which may be data."""
+    """Return a dict's key for display; hides keys that are not identifiers, which may be data."""
     return key if isinstance(key, str) and key.isidentifier() else "<key>"
 
 

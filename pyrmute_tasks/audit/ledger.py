@@ -56,7 +56,7 @@ class Undeclared:
         Args:
             record: The record.
             model: Its class.
-            found: The validated record, if known: it tells which member of a union a value is.
+            found: The validated record, if known: it identifies the member of a union.
                 Otherwise a key counts if no member declares it.
         """
         if not issubclass(model, RootModel):
@@ -115,7 +115,7 @@ class Undeclared:
                 yield from self._in_value(item, shape, inner, (*trail, key))
 
     def _fields_by_key(self, model: type[BaseModel]) -> dict[str, str]:
-        """Return the field of each key; an empty name if the key is only a part of one."""
+        """Return the field of each key; an empty name for a key that is only a part of one."""
         if model in self._known:
             return self._known[model]
         config = model.model_config

@@ -42,7 +42,7 @@ class Change(enum.StrEnum):
 
 
 class LossKind(enum.StrEnum):
-    """Where a field gets lost."""
+    """The kind of a loss: where a field gets lost."""
 
     UNDECLARED = "not declared by the source's model"
     IGNORED = "ignored by validation"

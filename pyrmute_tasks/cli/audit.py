@@ -15,6 +15,7 @@ from rich.text import Text
 from pyrmute_tasks.audit import SAMPLE, TIMEOUT_S, AuditReport, Cause, Change, Finding, Loss, audit
 from pyrmute_tasks.audit.ledger import sample_losses
 from pyrmute_tasks.audit.sample import read_lines
+from pyrmute_tasks.cli.options import manager_option, model_option
 from pyrmute_tasks.errors import PyrmuteTasksError
 from pyrmute_tasks.failures import describe_safely
 from pyrmute_tasks.pyrmute_adapter import load_manager
@@ -43,13 +44,8 @@ _MEANING: Final = {
 
 @click.command("audit")
 @click.argument("source", metavar="IN.jsonl", type=click.Path())
-@click.option(
-    "--manager",
-    required=True,
-    envvar="PYRMUTE_TASKS_MANAGER",
-    help="The manager: package.module:attribute or path/to/file.py:attribute.",
-)
-@click.option("--model", "name", required=True, help="Name of the model.")
+@manager_option
+@model_option
 @click.option("--from", "from_version", required=True, help="Version of the records in IN.")
 @click.option("--to", "to_version", required=True, help="Version to migrate them to.")
 @click.option(

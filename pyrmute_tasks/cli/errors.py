@@ -1,6 +1,7 @@
 """Errors of commands: one sentence on stderr and an exit status."""
 
 import contextlib
+import logging
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pyrmute_tasks.cli.interrupts import Interrupts
 from pyrmute_tasks.errors import PyrmuteTasksError
 from pyrmute_tasks.failures import describe_safely
 
-__all__ = ["errors_printed", "fail", "tell"]
+__all__ = ["errors_printed", "fail", "show_warnings", "tell"]
 
 _BY_SIGNAL: Final = 128  # a shell's status of what a signal ended, less the signal
 
@@ -32,6 +33,12 @@ def errors_printed(include_records: bool, interrupts: "Interrupts | None" = None
         fail(error, include_records)
 
 
+def show_warnings() -> None:
+    """Write the library's warnings to stderr, as a program without logging of its own."""
+    if logging.lastResort is not None:
+        logging.getLogger("pyrmute_tasks").addHandler(logging.lastResort)
+
+
 def fail(error: BaseException, include_records: bool) -> NoReturn:
     """Print an error and exit with status 1."""
     text = describe_safely(error)
@@ -42,7 +49,7 @@ def fail(error: BaseException, include_records: bool) -> NoReturn:
 
 
 def tell(text: str) -> None:
-    """Write to stderr; if that is full or gone, nobody can be told, and the work goes on."""
+    """Write to stderr; ignores a stderr that is full or closed."""
     with contextlib.suppress(OSError):
         click.echo(text, err=True)
 

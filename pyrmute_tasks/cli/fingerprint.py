@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from pyrmute_tasks.cli.options import manager_option, model_option
 from pyrmute_tasks.errors import ConfigurationError, FrameError, PyrmuteTasksError
 from pyrmute_tasks.manager import ModelManager
 from pyrmute_tasks.plans.fingerprint.differences import compare_trees
@@ -16,13 +17,8 @@ __all__ = ["fingerprint"]
 
 
 @click.command()
-@click.option(
-    "--manager",
-    required=True,
-    envvar="PYRMUTE_TASKS_MANAGER",
-    help="The manager: package.module:attribute or path/to/file.py:attribute.",
-)
-@click.option("--model", "name", required=True, help="Name of the model.")
+@manager_option
+@model_option
 @click.option("--from", "from_version", help="Version of the records. [default: the lowest]")
 @click.option("--to", "to_version", help="Version to migrate them to. [default: the highest]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for --compare elsewhere.")
@@ -46,7 +42,7 @@ def fingerprint(
     exit status is 1 if there are any, 2 if a tree cannot be read.
     """
     if as_json and compare is not None:
-        raise click.UsageError("--json and --compare exclude each other: first one, then the other")
+        raise click.UsageError("--json and --compare exclude each other: use one at a time")
     try:
         tree = _tree(manager, name, from_version, to_version)
         other = _read(compare) if compare is not None else None

@@ -36,7 +36,7 @@ class Interrupts:
 
     @property
     def left(self) -> str:
-        """What the interrupt has left, for the message."""
+        """The state of the output after the interrupt, for the message."""
         if _file_at(self._target) != self._found:  # it came when the file was there already
             return f"; {self._target} is whole"
         leaves_something = self._leaves_something or kept_job(self._target) is not None
@@ -60,13 +60,13 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def __call__(self, event: Event, /) -> None:
-        """Interrupt the job if a signal's exception got lost."""
+        """Raise the interrupt again if the exception of its signal got lost."""
         if self.noted:
             raise KeyboardInterrupt
 
 
 def _file_at(path: str) -> tuple[int, int] | None:
-    """Return what tells a file from the one that replaces it; None if there is none."""
+    """Return a file's identity, which differs once it is replaced; None if there is no file."""
     try:
         found = os.stat(path)
     except OSError:

@@ -72,7 +72,7 @@ class LazyGroup(click.Group):
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command; None if there is none of that name."""
+        """Import a command; None for an unknown name."""
         found = COMMANDS.get(cmd_name)
         return None if found is None else found.load()
 

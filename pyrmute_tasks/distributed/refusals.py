@@ -1,4 +1,4 @@
-"""Refusals: what a server repeats until somebody corrects it, and what passes by itself."""
+"""Refusals of a server: permanent ones, which need correcting, and temporary ones."""
 
 import errno
 import socket
@@ -56,10 +56,10 @@ _NO_WAY: Final = (errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 
 def find_refusal(error: BaseException) -> str | None:
-    """Return what a server refused, in a few words; None if it may go better another time.
+    """Return a server's permanent refusal in a few words; None if a retry may succeed.
 
     Args:
-        error: What redis-py, amqp or kombu raised.
+        error: An exception of redis-py, amqp or kombu.
     """
     for cause in _causes(error):
         what = _refused(cause)
@@ -69,10 +69,10 @@ def find_refusal(error: BaseException) -> str | None:
 
 
 def passing_refusal(error: BaseException) -> str | None:
-    """Return the word with which Redis refuses something for a while; None if it did not.
+    """Return Redis's word for a temporary refusal; None for other errors.
 
     Args:
-        error: What redis-py or kombu raised.
+        error: An exception of redis-py or kombu.
     """
     for cause in _causes(error):
         if isinstance(cause, redis.RedisError):
@@ -83,7 +83,7 @@ def passing_refusal(error: BaseException) -> str | None:
 
 
 def refuses_connections(error: BaseException) -> bool:
-    """Say whether nothing listens where a connection was to be opened to."""
+    """Return whether a connection failed because nothing listens at its address."""
     return any(
         isinstance(cause, _NOBODY_THERE) or (isinstance(cause, OSError) and cause.errno in _NO_WAY)
         for cause in _causes(error)
@@ -91,17 +91,17 @@ def refuses_connections(error: BaseException) -> bool:
 
 
 def trouble_of(error: BaseException) -> str:
-    """Return why a server could not be used, for messages; nothing of a command is quoted."""
+    """Return why a server could not be used, for messages; quotes nothing of a command."""
     code = passing_refusal(error)
     return type(error).__name__ if code is None else f"{code}: {_PASSING[code]}"
 
 
 def forget_context(error: BaseException, handled: BaseException | None) -> None:
-    """Take `handled` out of what stands behind `error`: it is about something else.
+    """Remove the handled error `handled` from the context of `error`, which it does not concern.
 
     Args:
-        error: What a call raised.
-        handled: What its caller was handling when the call began, `sys.exc_info()[1]`: a job that
+        error: The exception of a call.
+        handled: The exception handled when the call began, `sys.exc_info()[1]`: a job that
             is begun in an ``except`` block must not fail as that did.
     """
     cause: BaseException | None = error
@@ -143,7 +143,7 @@ def _refused(error: BaseException) -> str | None:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the first line of what a server said; never a command's arguments."""
+    """Return the first line of a server's reply; never a command's arguments."""
     text = reply_text(error) or str(error)
     lines = text.splitlines() or [type(error).__name__]
     return str(lines[0]).rstrip(".")

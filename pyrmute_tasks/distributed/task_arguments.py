@@ -40,7 +40,7 @@ class TaskArguments:
 
     @classmethod
     def parse(cls, args: object) -> Self:
-        """Read the positional arguments of a task; not trusted.
+        """Parse the positional arguments of a task, which are not trusted.
 
         Raises:
             ValueError: If no producer wrote them; nothing of them is quoted.
@@ -51,9 +51,9 @@ class TaskArguments:
             case [str() as job, str() as part, int() as start, str() as fingerprint, str() as sign]:
                 found = cls(job, part, start, fingerprint, sign)
             case _:
-                raise ValueError("no arguments of a task")
+                raise ValueError("not the arguments of a task")
         if not found._is_plausible():
-            raise ValueError("no arguments of a task")
+            raise ValueError("not the arguments of a task")
         return found
 
     def _is_plausible(self) -> bool:
@@ -76,7 +76,7 @@ class TaskArguments:
         return "\0".join(fields).encode()
 
     def sign(self, task: str, signer: Signer) -> Self:
-        """Return the arguments with a signature; as they are if there is no secret."""
+        """Return the arguments with a signature; unchanged if there is no secret."""
         signature = signer.sign(Sealed.TASK, self.job, self.part, self.signed_part(task))
         return replace(self, signature=signature)
 

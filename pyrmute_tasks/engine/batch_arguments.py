@@ -1,4 +1,4 @@
-"""Arguments that the batch calls share: their checks and defaults."""
+"""Checks and defaults of the arguments shared by the batch calls."""
 
 import os
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from pyrmute_tasks.engine.events import ChunkSettled, Event, SlotsChanged
 
-__all__ = ["ChunkSizer", "RecordSizer"]
+__all__ = ["ChunkSizer", "RangeSizer", "RecordSizer"]
 
 _TARGET_S: Final = 1.0
 _GROWTH: Final = 1.2  # per chunk; the window in flight is then at most four times too large
@@ -18,6 +18,11 @@ _WEIGHT: Final = 0.3  # of the newest measurement in the moving average
 _IN_WINDOW: Final = 8  # chunks per slot: four inputs, with outputs up to twice as large
 _SHARES: Final = 2  # chunks per slot to cut the rest into, so that all slots end together
 _LEAST_SHARE_BYTES: Final = 64 * 1024
+_FIRST_RANGE_BYTES: Final = 512 * 1024  # a step may take long
+_LEAST_RANGE_BYTES: Final = 1024 * 1024  # each is synced to its disk
+_MOST_RANGE_BYTES: Final = 512 * 1024 * 1024
+_LARGE_FLEET_SLOTS: Final = 100
+_MOST_TARGET_S: Final = 10.0
 
 
 class ChunkSizer:
@@ -29,6 +34,10 @@ class ChunkSizer:
         window_bytes: Size of a window that must hold enough chunks for all slots; 0 for none.
     """
 
+    _growth = _GROWTH
+    _shares = _SHARES
+    _least_share = _LEAST_SHARE_BYTES
+
     def __init__(self, first_bytes: int, most_bytes: int, window_bytes: int = 0) -> None:
         self._size: float = first_bytes
         self._most = most_bytes
@@ -37,6 +46,10 @@ class ChunkSizer:
         self._s_per_byte: float | None = None
         self._cut: dict[int, int] = {}
 
+    @property
+    def _target_s(self) -> float:
+        return _TARGET_S
+
     def next_bytes(self, left_bytes: int | None = None) -> int:
         """Return the size of the next chunk.
 
@@ -44,14 +57,14 @@ class ChunkSizer:
             left_bytes: Bytes left in the source, if known.
         """
         if self._s_per_byte is not None:
-            wanted = _TARGET_S / self._s_per_byte
-            self._size = max(1.0, min(wanted, self._size * _GROWTH, self._most))
+            wanted = self._target_s / self._s_per_byte
+            self._size = max(1.0, min(wanted, self._size * self._growth, self._most))
         size = int(self._size)
         if self._window_bytes:
             size = min(size, max(self._window_bytes // (_IN_WINDOW * self._slots), 1))
         if left_bytes is not None:
-            share = left_bytes // (_SHARES * self._slots)
-            size = min(size, max(share, _LEAST_SHARE_BYTES))
+            share = left_bytes // (self._shares * self._slots)
+            size = min(size, max(share, self._least_share))
         return size
 
     def cut(self, chunk: int, size_bytes: int) -> None:
@@ -74,6 +87,24 @@ class ChunkSizer:
             self._s_per_byte = measured
         else:
             self._s_per_byte += _WEIGHT * (measured - self._s_per_byte)
+
+
+class RangeSizer(ChunkSizer):
+    """Chooses the lengths of ranges, which take no memory: only time decides.
+
+    Towards a second of work, and towards ten on large fleets, so that one coordinator keeps up.
+    """
+
+    _growth = 4.0
+    _shares = 1  # halves of halves: as even at the end, with half as many ranges
+    _least_share = _LEAST_RANGE_BYTES
+
+    def __init__(self) -> None:
+        super().__init__(_FIRST_RANGE_BYTES, _MOST_RANGE_BYTES)
+
+    @property
+    def _target_s(self) -> float:
+        return min(max(_TARGET_S, _TARGET_S * self._slots / _LARGE_FLEET_SLOTS), _MOST_TARGET_S)
 
 
 class RecordSizer:

@@ -17,6 +17,8 @@ from pyrmute_tasks.errors import (
 )
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.hooks import HookCounts
+from pyrmute_tasks.ranges.frames import Range, read_pieces
+from pyrmute_tasks.ranges.lines import line_of
 from pyrmute_tasks.records import as_record
 from pyrmute_tasks.wire.frames import (
     MAX_FRAME_BYTES,
@@ -42,9 +44,7 @@ __all__ = [
     "decode_records",
     "encode_outcome",
     "encode_packed",
-    "join_frames",
     "pack_each",
-    "split_frame",
 ]
 
 Payload = TypeVar("Payload")
@@ -73,12 +73,7 @@ class Origin:
 
     def line_of(self, position: int) -> int:
         """Return the line number of the chunk's record at `position`."""
-        offset = position
-        for blank in self.blank_lines:
-            if blank > offset:
-                break
-            offset += 1
-        return self.first_line + offset
+        return self.first_line + line_of(position, self.blank_lines)
 
     def byte_of(self, position: int, before: int) -> int:
         """Return the byte at which the line of the chunk's record at `position` begins.
@@ -97,11 +92,14 @@ class Chunk(Generic[Payload]):
 
     Attributes:
         index: Position among the job's chunks, counted from 0.
-        start: Index of its first record in the whole input.
-        count: How many records it holds.
+        start: Index of its first record in the whole input; of its first byte, if it is a range.
+        count: How many records it holds; how many bytes, if it is a range.
         payload: The records: a list of them, or the bytes of a frame.
-        size_bytes: Size of the payload, for the window; 0 if unknown.
+        size_bytes: Size of the payload, for the window; of a range's records, for progress; 0 if
+            unknown.
         origin: The place of the records in their file, for messages.
+        is_range: Its records stay where they are: it takes no memory, and of the window only
+            a slot until it has settled.
     """
 
     index: int
@@ -110,10 +108,13 @@ class Chunk(Generic[Payload]):
     payload: Payload
     size_bytes: int = 0
     origin: Origin | None = None
+    is_range: bool = False
 
     def without_payload(self) -> "Chunk[None]":
         """Return the chunk without its records."""
-        return Chunk(self.index, self.start, self.count, None, self.size_bytes, self.origin)
+        return Chunk(
+            self.index, self.start, self.count, None, self.size_bytes, self.origin, self.is_range
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,8 @@ class Outcome(Generic[Payload]):
 
     def ends_early(self, chunk: "Chunk[Any]") -> bool:
         """Return whether the last failure ended the run of the chunk."""
+        if chunk.is_range:  # whose records nobody has counted
+            return self.is_final
         return self.is_final or self.count + len(self.failures) < chunk.count
 
     @property
@@ -261,37 +264,6 @@ def decode_records(frame: Frame) -> list[Any]:
     return records
 
 
-def split_frame(data: bytes) -> list[tuple[bytes, int]]:
-    """Split a chunk's frame into two frames of half the records, each with its count."""
-    frame = decode_frame(data)
-    middle = frame.count // 2
-    if frame.kind is FrameKind.LINES:
-        lines = [line + b"\n" for line in bytes(frame.payload).split(b"\n")[:-1]]
-        halves = [b"".join(half) for half in (lines[:middle], lines[middle:])]
-    else:
-        records = decode_records(frame)
-        halves = [_packed(half) for half in (records[:middle], records[middle:])]
-    counts = (middle, frame.count - middle)
-    return [
-        (encode_frame(frame.kind, count, half), count)
-        for half, count in zip(halves, counts, strict=True)
-    ]
-
-
-def join_frames(kind: FrameKind, frames: list[Frame]) -> Frame:
-    """Join the outputs of consecutive parts."""
-    frames = [frame for frame in frames if frame.count]  # an empty one may be of any kind
-    count = sum(frame.count for frame in frames)
-    if kind is FrameKind.LINES:
-        return Frame(kind, count, b"".join(frame.payload for frame in frames))
-    records = [record for frame in frames for record in decode_records(frame)]
-    return Frame(kind, count, _packed(records))
-
-
-def _packed(records: list[Any]) -> bytes:
-    return join_packed(list(map(pack_record, records)))
-
-
 def encode_outcome(outcome: Outcome[bytes]) -> bytes:
     """Return an outcome with a frame as outputs, as bytes for the store.
 
@@ -320,7 +292,7 @@ def encode_outcome(outcome: Outcome[bytes]) -> bytes:
 
 
 def decode_outcome(data: bytes | memoryview) -> Outcome[Frame]:
-    """Read what `encode_outcome` wrote; checks the outputs without decoding them.
+    """Decode an outcome from `encode_outcome`; checks the outputs without decoding them.
 
     Raises:
         FrameError: If it is damaged.
@@ -353,6 +325,8 @@ def check_outcome(outcome: Outcome[Frame], chunk: Chunk[Any]) -> Outcome[Frame]:
     Raises:
         FrameError: If it does not.
     """
+    if chunk.is_range:
+        return _check_pieces(outcome, chunk)
     failed = [failure.index for failure in outcome.failures]
     end = chunk.start + chunk.count
     fits = outcome.index == chunk.index and outcome.count == outcome.outputs.count
@@ -364,10 +338,27 @@ def check_outcome(outcome: Outcome[Frame], chunk: Chunk[Any]) -> Outcome[Frame]:
     if outcome.ends_early(chunk):
         fits = fits and failed[-1:] == [covered - 1]
     if not fits:
-        raise FrameError(
-            f"an outcome of chunk {chunk.index} is damaged: it is not about its records"
-        )
+        raise _not_about_it(chunk)
     return outcome
+
+
+def _check_pieces(outcome: Outcome[Frame], chunk: Chunk[bytes]) -> Outcome[Frame]:
+    pieces = read_pieces(outcome.outputs)
+    failed = [failure.index for failure in outcome.failures]
+    fits = outcome.index == chunk.index and outcome.count == outcome.outputs.count
+    if pieces:
+        wanted = Range.from_frame(chunk.payload)
+        fits = fits and [(wanted.start, wanted.stop)] == [(one.start, one.stop) for one in pieces]
+        fits = fits and failed == [place.record for place in pieces[0].places]
+    else:
+        fits = fits and failed == [0]  # what could not be run at all
+    if not fits:
+        raise _not_about_it(chunk)
+    return outcome
+
+
+def _not_about_it(chunk: Chunk[Any]) -> FrameError:
+    return FrameError(f"an outcome of chunk {chunk.index} is damaged: it is not about its records")
 
 
 def _is_sound(outcome: Outcome[Frame]) -> bool:

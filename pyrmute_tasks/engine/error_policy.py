@@ -1,4 +1,4 @@
-"""What becomes of records that fail: the first one ends the job, or they are skipped.
+"""Error policies: fail at the first bad record, or skip bad records up to a limit.
 
 A policy judges failures in the order of the input, so a job on any number of workers ends at the
 same record as a loop.
@@ -33,7 +33,7 @@ _NUMBER: Final = re.compile(r"\d{1,18}")
 
 
 class OnError(enum.StrEnum):
-    """What happens when a record fails."""
+    """The action on a record that fails."""
 
     RAISE = "raise"  # the job ends with its error
     SKIP = "skip"  # the record is left out of the output, and the job goes on
@@ -41,7 +41,7 @@ class OnError(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ErrorPolicy:
-    """Which failures of records a job survives.
+    """The record failures that a job survives.
 
     Failures are judged one by one in the order of the input. Only an `Exception` is skipped: a
     step that raises `SystemExit` or `KeyboardInterrupt` ends the job.
@@ -91,7 +91,7 @@ class ErrorPolicy:
 
     @classmethod
     def of(cls, on_error: "OnErrorLike") -> "ErrorPolicy":
-        """Return the policy that an argument means.
+        """Return the policy for an `on_error` argument.
 
         Args:
             on_error: ``"raise"``, ``"skip"``, or a policy.
@@ -152,7 +152,7 @@ class FailureJudge:
         self._errors, self._crashes = errors, crashes
 
     def __call__(self, failure: RecordFailure) -> bool:
-        """Return whether to skip the record; the first that is not ends the job."""
+        """Return whether to skip the record; a False ends the job."""
         if not _may_skip(self._policy.skips, failure):
             return False
         self._errors += 1
@@ -207,7 +207,7 @@ def _may_skip(skips: bool, failure: RecordFailure) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ErrorHandling:
-    """A policy, and who is told of the records that it skips.
+    """A policy, and the callback for the records it skips.
 
     Attributes:
         policy: The policy.
@@ -228,15 +228,15 @@ class ErrorHandling:
 
     @classmethod
     def of(cls, on_error: OnErrorLike, on_reject: OnReject | None) -> Self:
-        """Return how the arguments of a call handle errors.
+        """Return the error handling for a call's arguments.
 
         Raises:
-            ConfigurationError: If they make no sense.
+            ConfigurationError: If the arguments contradict each other.
         """
         return cls(ErrorPolicy.of(on_error), on_reject)
 
     def tell(self, failure: RecordFailure) -> None:
-        """Tell of a record that is skipped."""
+        """Report a skipped record to the callback."""
         if self.on_reject is not None:
             self.on_reject(failure)
 

@@ -75,7 +75,7 @@ class ChunkDelivered:
 
 @dataclass(frozen=True, slots=True)
 class ChunkDiscarded:
-    """A submitted chunk is not wanted any more, because an earlier one failed.
+    """A submitted chunk is no longer wanted, because an earlier one failed.
 
     Attributes:
         chunk: The chunk's index.
@@ -101,7 +101,7 @@ class SlotsChanged:
 
 @dataclass(frozen=True, slots=True)
 class JobEnded:
-    """The job has ended, in whatever way; the last event.
+    """The job has ended, successfully or not; the last event.
 
     Attributes:
         report: The job's report; without the path of a partial output, which is kept later.
@@ -130,11 +130,11 @@ class Observers:
         self._observers = list(observers)
 
     def add(self, observer: Observer) -> None:
-        """Send events to one more."""
+        """Add an observer."""
         self._observers.append(observer)
 
     def __call__(self, event: Event, /) -> None:
-        """Send `event` to all of them."""
+        """Send `event` to all observers."""
         for observer in tuple(self._observers):
             try:
                 observer(event)

@@ -1,4 +1,4 @@
-"""A running job, with all the resources of its run."""
+"""A running job and the resources it owns."""
 
 import logging
 import os
@@ -13,6 +13,7 @@ from pyrmute_tasks.engine.events import Event, SlotsChanged
 from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.pipeline import ChunkExecutor, ChunkResult, Sink, Window, run_ordered
 from pyrmute_tasks.engine.run import Run
+from pyrmute_tasks.engine.stopping import current_stop
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.wire.frames import FrameKind
@@ -29,10 +30,10 @@ class Source(Protocol[In]):
 
     @property
     def kind(self) -> FrameKind:
-        """What the frames hold."""
+        """The kind of the frames' content."""
 
     def chunks(self) -> Iterator[Chunk[In]] | ConvertedReader[Chunk[In]]:
-        """Return the chunks, read no further than requested; called once."""
+        """Return the chunks, reading no further than requested; called once."""
 
     def __call__(self, event: Event, /) -> None:
         """Learn from the job's events."""
@@ -47,7 +48,7 @@ class JobExecutor(ChunkExecutor[In, Out], Protocol[In, Out]):
 
     @property
     def jobs(self) -> int:
-        """How many jobs share them, this one included, as last seen."""
+        """Number of jobs that share the slots, this one included, as last seen."""
 
     def __enter__(self) -> Self:
         """Register the job."""
@@ -139,6 +140,7 @@ class Job(Generic[In, Out, Delivered]):
             observers=self._run.tell,
             policy=self._policy,
             judge=self._judge,
+            stop=current_stop(),
         )
         with closing(stream):
             for delivered in stream:

@@ -11,7 +11,7 @@ __all__ = ["JobSpec", "OnCodeMismatch"]
 
 
 class OnCodeMismatch(enum.StrEnum):
-    """What a worker does if its migrations differ from the producer's."""
+    """The action of a worker whose migrations differ from the producer's."""
 
     REJECT = "reject"  # decline, so that the chunk goes to another worker
     WARN = "warn"  # log it once a job and migrate
@@ -29,7 +29,7 @@ class JobSpec:
         kind: How records are sent. Lines come back validated, objects as migrated data.
         fingerprint: Fingerprint of the producer's plan.
         count_hooks: Count for the producer's `MetricsHook`.
-        on_code_mismatch: What workers with other migrations do.
+        on_code_mismatch: The action of workers with other migrations.
         retry: Which exceptions of steps to retry; None for none.
         compression: How workers compress outputs.
         skips: Whether workers go on behind a record that fails.
@@ -70,7 +70,7 @@ class JobSpec:
 
     @classmethod
     def from_wire(cls, data: bytes) -> "JobSpec":
-        """Read what `to_wire` wrote.
+        """Decode a spec from `to_wire`.
 
         Raises:
             FrameError: If it is something else.

@@ -99,7 +99,7 @@ class JobTally:
     def judged(
         self, rejects: Iterable[RecordFailure], failure: RecordFailure | None, exceeded: str
     ) -> None:
-        """Count the records of a chunk that were skipped, and note the one that ended the job.
+        """Count the skipped records of a chunk, and record the failure that ended the job.
 
         Args:
             rejects: The failures of records that were skipped.

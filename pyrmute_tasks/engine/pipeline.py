@@ -1,3 +1,4 @@
+# Above 400 lines: the rules of a job's flow, which are read together.
 """The pipeline: chunks run in any order and are delivered in theirs, within a window.
 
 `run_ordered` alone knows about the window, the reorder buffer, failing fast and cancelling. It
@@ -8,6 +9,8 @@ The rules:
 
 * A slot of the window is taken when a chunk is submitted and freed when it has been *delivered
   in order*, so one slow chunk cannot make the buffer behind it grow.
+* A range takes its slot only until it has settled: its outcome is some hundred bytes, and a
+  straggler must not keep others from running.
 * Nothing is read from the source unless a slot is free; the consumer's pull drives it all.
 * After a failure in chunk *k* nothing behind *k* is submitted, and pending chunks behind it are
   cancelled; everything before it is awaited and delivered, then the outputs before the failing
@@ -21,6 +24,8 @@ The rules:
 * A source is read in the consumer's thread and may block it. A source with a thread of its own
   (`threaded_sources`) is asked for one chunk when the window has room; outcomes that arrive
   meanwhile are delivered at once.
+* Whenever it waits, it looks about once a second whether another thread has asked it to stop
+  (`stopping`).
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -36,6 +41,7 @@ from pyrmute_tasks.engine.events import (
     ChunkSubmitted,
     Observers,
 )
+from pyrmute_tasks.engine.stopping import Stop
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.failures import RecordFailure
@@ -163,8 +169,8 @@ class ChunkExecutor(Protocol[In, Out]):
         Repeated ones are ignored.
 
         Args:
-            wait: Block until there is at least one. Otherwise this is a quick look between two
-                reads of the source, and may always return nothing.
+            wait: Block until there is at least one, or for about a second. Otherwise this is a
+                quick look between two reads of the source, and may always return nothing.
         """
 
     def cancel(self, first: int) -> None:
@@ -180,6 +186,7 @@ def run_ordered(
     observers: Observers | None = None,
     policy: ErrorPolicy = RAISE,
     judge: FailureJudge | None = None,
+    stop: Stop | None = None,
 ) -> Generator[ChunkResult[Delivered], None, None]:
     """Run `chunks` through `executor` and yield their results in order.
 
@@ -191,6 +198,7 @@ def run_ordered(
         observers: Called with the job's events.
         policy: Which failures of records the job survives.
         judge: Judges them; one that goes on from an earlier run, by default a new one.
+        stop: Ends the run from another thread.
 
     Yields:
         Results in order. Only the last one may have a failure: that of the first record in the
@@ -198,15 +206,20 @@ def run_ordered(
 
     Raises:
         Exception: The source's, after everything read before it is delivered.
+        JobStopped: If `stop` was requested; pending chunks are cancelled.
     """
-    flow = _Flow(chunks, executor, window, observers or Observers(), skips=policy.skips)
+    notify = observers or Observers()
+    flow = _Flow(chunks, executor, window, notify, stop or Stop(), skips=policy.skips)
     judge = judge or FailureJudge(policy)
     try:
         while True:
             flow.fill()
             if not flow.held:
                 break
-            chunk, outcome = flow.next_in_order()
+            found = flow.next_in_order()
+            if found is None:
+                continue
+            chunk, outcome = found
             result = _judged(chunk, sink.receive(chunk, outcome), judge, sink)
             if result.failure is not None:
                 flow.stop_behind(chunk.index)
@@ -232,7 +245,8 @@ def _judged(
     survivable = len(failures) - outcome.ends_early(chunk)
     for number, failure in enumerate(failures):
         if not judge(failure) or number == survivable:
-            count = failure.index - chunk.start - number
+            # A range stops at its first failure; nobody knows the index of its first record.
+            count = outcome.count if chunk.is_range else failure.index - chunk.start - number
             if count < outcome.count:
                 outputs = sink.cut(outputs, count)
             return ChunkResult(bare, count, outputs, failures[:number], failure, judge.exceeded)
@@ -248,6 +262,7 @@ class _Flow(Generic[In, Out]):
         executor: ChunkExecutor[In, Out],
         window: Callable[[], Window],
         notify: Observers,
+        stop: Stop,
         *,
         skips: bool,
     ) -> None:
@@ -261,6 +276,7 @@ class _Flow(Generic[In, Out]):
         self._growth = _GROWTH  # moving average of outcome size relative to input size
         self._waiting: Chunk[In] | None = None  # read, but too large for the free window
         self._arrived: dict[int, Outcome[Out]] = {}
+        self._aside: set[int] = set()  # ranges that have arrived, and take no slot any more
         self._next = 0
         self._limit: int | None = None  # index of the earliest chunk known to have failed
         self._chunks = chunks
@@ -268,6 +284,7 @@ class _Flow(Generic[In, Out]):
         self._executor = executor
         self._window = window
         self._notify = notify
+        self._stop = stop
 
     def fill(self) -> None:
         """Submit chunks while the window has room.
@@ -276,11 +293,11 @@ class _Flow(Generic[In, Out]):
         outputs do not wait for the window to fill.
         """
         window = self._window()
-        while self._limit is None and len(self.held) < window.chunks:
+        while self._limit is None and len(self.held) - len(self._aside) < window.chunks:
             chunk = self._waiting or self._read()
             if chunk is None:
                 return
-            charge = int(chunk.size_bytes * max(1.0, self._growth))
+            charge = 0 if chunk.is_range else int(chunk.size_bytes * max(1.0, self._growth))
             if self.held and self._held_bytes + charge > window.size_bytes:
                 self._waiting = chunk
                 return
@@ -311,6 +328,7 @@ class _Flow(Generic[In, Out]):
     def _wait_for_source(self, reader: ConvertedReader[Chunk[In]]) -> Chunk[In] | None:
         """Return the next chunk, or None once an outcome can be delivered."""
         while True:
+            self._stop.check()
             chunk = reader.poll(_POLL_S)
             if chunk is not None:
                 return chunk
@@ -319,11 +337,15 @@ class _Flow(Generic[In, Out]):
             if self._limit is not None or self._next in self._arrived:
                 return None
 
-    def next_in_order(self) -> tuple[Chunk[Any], Outcome[Out]]:
-        """Wait for the outcome of the earliest undelivered chunk."""
+    def next_in_order(self) -> tuple[Chunk[Any], Outcome[Out]] | None:
+        """Wait for the outcome of the earliest undelivered chunk; None if slots were freed."""
         while self._next not in self._arrived:
+            self._stop.check()
+            aside = len(self._aside)
             for outcome in self._executor.collect(wait=True):
                 self._accept(outcome)
+            if len(self._aside) > aside and self._next not in self._arrived:
+                return None
         return self.held[self._next], self._arrived.pop(self._next)
 
     def _accept(self, outcome: Outcome[Out]) -> None:
@@ -331,16 +353,20 @@ class _Flow(Generic[In, Out]):
         if index not in self.held or index in self._arrived:
             return
         chunk = self.held[index]
-        failed = bool(outcome.failures)
-        if self._skips:
-            failed = outcome.ends_early(chunk)
+        failed_records = bool(outcome.failures)
+        failed = outcome.ends_early(chunk) if self._skips else failed_records
         self._notify(ChunkSettled(index, chunk.count, outcome.seconds, outcome.worker, failed))
         self._arrived[index] = outcome
         input_bytes = chunk.size_bytes
-        if self._skips and outcome.failures:
+        keeps_payload = self._skips and failed_records
+        if not keeps_payload:
+            self.held[index] = chunk.without_payload()
+        if chunk.is_range:
+            self._aside.add(index)
+            input_bytes = 0
+        elif keeps_payload:
             self._charge(index, input_bytes + outcome.size_bytes)
         else:
-            self.held[index] = chunk.without_payload()
             self._charge(index, max(input_bytes, outcome.size_bytes))
         if failed:
             self.stop_behind(index)
@@ -362,12 +388,14 @@ class _Flow(Generic[In, Out]):
         for late in [late for late in self.held if late > index]:
             ran = self._arrived.pop(late, None) is not None
             self._charge(late, 0)
+            self._aside.discard(late)
             self._notify(ChunkDiscarded(late, self.held.pop(late).count, ran))
 
     def release(self, result: ChunkResult[Any]) -> None:
         """Free the slot of a delivered chunk."""
         chunk = result.chunk
         del self.held[chunk.index]
+        self._aside.discard(chunk.index)
         self._charge(chunk.index, 0)
         self._next += 1
         done_bytes = chunk.size_bytes if result.failure is None else 0

@@ -16,7 +16,7 @@ __all__ = ["ProgressBar", "bar_over"]
 
 
 def bar_over(records: Iterable[Any]) -> "ProgressBar":
-    """Return a bar over records, which has an end if their number is known."""
+    """Return a bar over records; its end is known if their number is."""
     return ProgressBar(len(records) if isinstance(records, Sized) else None)
 
 
@@ -35,7 +35,7 @@ class ProgressBar:
         self._bar: Progress | None = None
 
     def __call__(self, event: Event, /) -> None:
-        """Show what `event` says."""
+        """Update the bar for `event`."""
         if isinstance(event, JobEnded):
             self._end(event)
             return
@@ -84,7 +84,7 @@ class ProgressBar:
 
 
 def _console() -> "Console":
-    """Show the bar on stderr; if that is full or gone, the job goes on without."""
+    """Write the bar to stderr; ignores a stderr that is full or closed."""
     from rich.console import Console  # as above
 
     stderr: Any = _Forgiving(sys.stderr)
@@ -92,19 +92,19 @@ def _console() -> "Console":
 
 
 class _Forgiving:
-    """A text stream to which writing never fails."""
+    """A text stream whose write errors are ignored."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write what can be written."""
+        """Write the text, ignoring errors."""
         with contextlib.suppress(OSError, ValueError):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush what can be flushed."""
+        """Flush the stream, ignoring errors."""
         with contextlib.suppress(OSError, ValueError):
             self._stream.flush()
 

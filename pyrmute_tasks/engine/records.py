@@ -81,7 +81,7 @@ class RecordSource:
 
 
 class RecordSink:
-    """Converts migrated data into the results that the caller wants.
+    """Converts migrated data into the results of the call.
 
     Args:
         converter: Converts the data.

@@ -1,4 +1,4 @@
-"""Data that workers have migrated, converted into the results that a batch call returns."""
+"""Conversion of data migrated by workers into the results of a batch call."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ __all__ = ["ResultConverter"]
 
 @dataclass(frozen=True, slots=True)
 class ResultConverter:
-    """Converts the data of chunks into results, and finds the records that are not valid.
+    """Converts the data of chunks into results, and finds invalid records.
 
     Attributes:
         plan: The job's plan.
@@ -29,7 +29,7 @@ class ResultConverter:
     def convert(
         self, chunk: Chunk[Any], outcome: Outcome[Any], data: list[Any]
     ) -> Outcome[list[Any]]:
-        """Return the outcome of a chunk with the results that its data becomes."""
+        """Return the outcome of a chunk with its data converted into results."""
         invalid = ChunkFailures(self.skips)
         outputs, _ = self.wanted.convert(self.plan, data, 0, invalid)
         found = list(_placed(invalid.found, outcome.failures, chunk.start))
@@ -46,7 +46,7 @@ class ResultConverter:
 def _placed(
     invalid: Iterable[RecordFailure], failed: Sequence[RecordFailure], start: int
 ) -> Iterator[RecordFailure]:
-    """Yield failures at positions among the outputs with the indices of their records."""
+    """Yield failures at output positions with the indices of their records."""
     before = 0
     for failure in invalid:
         while before < len(failed) and failed[before].index <= start + failure.index + before:

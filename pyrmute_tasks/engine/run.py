@@ -12,7 +12,7 @@ __all__ = ["Run"]
 
 
 class Run:
-    """The run of one call: a context manager that ends it, and tells its observers.
+    """The run of one call: a context manager that ends it and notifies its observers.
 
     Args:
         job_id: The job's id.
@@ -46,12 +46,12 @@ class Run:
         self._is_watched = True
 
     def begin(self) -> None:
-        """Start the clock; does nothing if it runs."""
+        """Start the clock; does nothing if it is running."""
         if self.tally.state is JobState.PENDING:
             self.tally.begin()
 
     def end(self, kind: type[BaseException] | None) -> None:
-        """End the run, once, and tell the observers.
+        """End the run, once, and notify the observers.
 
         Args:
             kind: Class of the exception that ends it; None if nothing was raised.

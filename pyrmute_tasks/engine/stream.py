@@ -70,7 +70,7 @@ class Stream(Generator[Output_co, None, None]):
         traceback: TracebackType | None = None,
         /,
     ) -> Output_co:
-        """Raise an exception where the stream stands, which cancels the rest.
+        """Raise an exception at the stream's position, which cancels the rest.
 
         Args:
             kind: The exception.
@@ -88,7 +88,7 @@ class Stream(Generator[Output_co, None, None]):
         return self._outputs.throw(kind, value, traceback)
 
     def close(self) -> None:
-        """Cancel the rest, and close the source; does nothing after the end.
+        """Cancel the rest and close the source; does nothing after the end.
 
         Raises:
             Exception: From closing the source.

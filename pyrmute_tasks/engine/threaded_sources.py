@@ -88,7 +88,7 @@ class ThreadedReader(Generic[Item]):
         self._thread.start()
 
     def poll(self, timeout_s: float | None = None) -> Item | None:
-        """Return the next item, or None after `timeout_s`.
+        """Return the next item; None if there is none within `timeout_s`.
 
         Raises:
             StopIteration: At the end.
@@ -119,7 +119,7 @@ class ThreadedReader(Generic[Item]):
         return found
 
     def close(self) -> None:
-        """Let the thread close the iterator; waits a moment, but not for a source that blocks.
+        """Close the iterator in its thread; waits briefly, but not for a source that blocks.
 
         The pipeline closes it and so does the job's owner: only the first call waits.
         """
@@ -166,7 +166,7 @@ class ConvertedReader(Generic[Made]):
         self._convert: Callable[[Any], Made] = convert
 
     def poll(self, timeout_s: float | None = None) -> Made | None:
-        """Return the next item, or None after `timeout_s`; like `ThreadedReader.poll`."""
+        """Return the next item, like `ThreadedReader.poll`."""
         item = self._first.pop() if self._first else self._reader.poll(timeout_s)
         return None if item is None else self._convert(item)
 

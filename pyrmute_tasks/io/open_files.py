@@ -1,4 +1,4 @@
-"""Files that the caller has opened: read from where they stand, written to as it goes, not closed.
+"""Files opened by the caller: read from their position, written as results come, not closed.
 
 Binary and text files of any kind will do, also compressed ones, pipes and files in memory.
 """
@@ -35,7 +35,7 @@ class ReadableFile(Protocol):
             size: The most to read.
 
         Returns:
-            What was read; empty at the end.
+            The data; empty at the end.
         """
         ...
 
@@ -61,7 +61,7 @@ class WritableFile(Protocol):
             data: Bytes, or text to a text file.
 
         Returns:
-            How much was written.
+            The size of the written data.
         """
         ...
 
@@ -149,11 +149,11 @@ class OpenOutput:
                 flush()
 
     def __exit__(self, *_: object) -> None:
-        """Leave it open."""
+        """Leave the file open."""
 
 
 def refuse_same_file(source: SourceFile, target: TargetFile) -> None:
-    """Refuse to write to the file that is read.
+    """Refuse to write to the source file.
 
     Raises:
         ConfigurationError: If both are the same regular file.

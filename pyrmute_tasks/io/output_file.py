@@ -1,4 +1,4 @@
-"""Outputs: files that appear when they are whole, and streams that are written as it goes.
+"""Outputs: files that appear when they are whole, and streams that are written at once.
 
 A file has one writer (see `output_lock`). Its lines go to a partial file beside it, whose name
 nobody can guess and which is opened so that no link is followed; it takes the file's name at the
@@ -18,9 +18,17 @@ from types import TracebackType
 from typing import IO, Final, Self, TypeAlias
 
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.io.attempt_folder import AttemptFolder
+from pyrmute_tasks.io.copying import append
 from pyrmute_tasks.io.open_files import OpenOutput, SourceFile, TargetFile, refuse_same_file
 from pyrmute_tasks.io.output_lock import OutputLock
-from pyrmute_tasks.io.output_place import Place, check_output, output_errors
+from pyrmute_tasks.io.output_place import (
+    Place,
+    check_output,
+    output_errors,
+    sync_directory,
+)
+from pyrmute_tasks.ranges.frames import Piece
 
 __all__ = [
     "Output",
@@ -48,7 +56,7 @@ def open_output(
     """Return the output at `target`, to be entered before the job begins.
 
     Args:
-        target: Where to write: a path, or an open file.
+        target: A path, or an open file.
         job: The job's id, for other runs that want to write there.
         source: The file that is read, which must be another one.
         overwrite: Replace a file that exists.
@@ -82,7 +90,7 @@ class OutputFile:
         keep_partial: Keep what was written when the job fails.
 
     Attributes:
-        kept_path: Where what was written has been kept, once that is known; else None.
+        kept_path: The path of a kept partial output, once it is known; else None.
     """
 
     def __init__(
@@ -141,8 +149,30 @@ class OutputFile:
             if self._unsynced_bytes >= _SYNC_BYTES:
                 self._sync_ahead(self._file)
 
+    @property
+    def attempts_path(self) -> Path:
+        """Where attempts may be written that are to be added; removed by the next run."""
+        return self._lock.path_of("parts")
+
+    def add(self, folder: AttemptFolder, piece: Piece) -> None:
+        """Append the attempt that a piece names, which is then removed.
+
+        Raises:
+            ConfigurationError: As `write`, or if the attempt is not what its worker told.
+        """
+        assert self._file is not None
+        if not piece.size_bytes:
+            return
+        self._lock.check()
+        with folder.opened(piece) as attempt, output_errors(self._target):
+            append(self._file.fileno(), attempt, piece.size_bytes)
+            self._unsynced_bytes += piece.size_bytes
+            if self._unsynced_bytes >= _SYNC_BYTES:
+                self._sync_ahead(self._file)
+        folder.remove(piece)
+
     def commit(self) -> None:
-        """Give the file its name: it is whole.
+        """Move the partial file to its final name.
 
         Raises:
             ConfigurationError: If it cannot be written, or must not be any more.
@@ -157,7 +187,7 @@ class OutputFile:
             self._publish()
             self._is_committed = True
             with contextlib.suppress(OSError):  # not every file system can
-                _sync_directory(self._path.parent)
+                sync_directory(self._path.parent)
 
     def __exit__(
         self,
@@ -190,7 +220,7 @@ class OutputFile:
             raise
 
     def _sync_ahead(self, file: IO[bytes]) -> None:
-        """Sync what is written in another thread, so that the end need not wait for all of it."""
+        """Sync written data in another thread, so that the final sync is quick."""
         if self._sync is not None:
             if not self._sync.done():
                 return
@@ -241,7 +271,7 @@ class OutputStream:
     """A pipe, a terminal or another device that takes lines as they come; a context manager.
 
     Args:
-        target: What it is, as the user named it.
+        target: The output as the user named it.
         place: Where it is.
     """
 
@@ -253,7 +283,7 @@ class OutputStream:
         self._descriptor = -1
 
     def __enter__(self) -> Self:
-        """Open it; a named pipe is waited for until somebody reads it.
+        """Open the stream; waits for a reader of a named pipe.
 
         Raises:
             ConfigurationError: If it cannot be opened.
@@ -281,7 +311,7 @@ class OutputStream:
                     select.select([], [self._descriptor], [])
 
     def commit(self) -> None:
-        """Do nothing: everything is written."""
+        """Do nothing: every line has been written."""
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
@@ -331,16 +361,8 @@ def cut_to_whole_lines(descriptor: int) -> None:
 
 
 def _is_in_the_way(path: Path) -> bool:
-    """Whether something is there that an earlier run has not left."""
+    """Return whether a file exists that no earlier run has left."""
     try:
         return not stat.S_ISREG(path.lstat().st_mode)
     except OSError:
         return False
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""A lock file beside an output, which says who is writing it.
+"""A lock file beside an output, which names its writer.
 
 The file `.<OUT>.lock` belongs to the run whose token it holds. It appears with its contents in
 one atomic step (a hard link; where there are none, an exclusive creation), which holds on local
@@ -16,6 +16,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 import stat
 import threading
@@ -37,6 +38,8 @@ _TOKEN_BYTES: Final = 8
 _MOST_BYTES: Final = 4096
 _TRIES: Final = 50
 _TRY_EVERY_S: Final = 0.01
+_FOLDERS: Final = {"parts", "staged"}
+_BRIEF: Final = {"lock", "stale"}
 _NO_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -44,13 +47,13 @@ _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class _Holder:
-    """Who holds a lock.
+    """The holder of a lock.
 
     Attributes:
-        token: Of the run; nobody else knows it before.
+        token: A token of the run, unknown to others before.
         job: Its job's id.
         host: Name of its host, for people.
-        place: Where its process id means something: one boot, one namespace.
+        place: The boot and namespace of its process id.
         pid: Its process id there.
         started: When that process started, by the kernel's count.
         since: When the lock was taken, for people.
@@ -75,7 +78,7 @@ class _Holder:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A lock file as it was when it was looked at."""
+    """A lock file as found at one moment."""
 
     holder: _Holder | None  # None if it cannot be read
     inode: int
@@ -88,14 +91,14 @@ class _Found:
 
 
 class OutputLock:
-    """The right to write one output file.
+    """The exclusive right to write one output file.
 
     Args:
         target: The output, no link.
         job: The job's id, for the message to other runs.
 
     Attributes:
-        token: What nobody else can guess; for the names of files that belong to the run.
+        token: Cannot be guessed; for the names of the run's files.
     """
 
     def __init__(self, target: Path, job: str) -> None:
@@ -116,7 +119,7 @@ class OutputLock:
         return self._directory / f".{self._stem}.{self.token}.{kind}"
 
     def acquire(self) -> None:
-        """Take the lock, and remove what earlier runs left that were killed.
+        """Take the lock, and remove the files of killed runs.
 
         Raises:
             OutputInUseError: If another run holds it; at once.
@@ -139,25 +142,25 @@ class OutputLock:
         self._beating.start()
 
     def check(self) -> None:
-        """Make sure that nobody has taken the lock over since it was last looked at.
+        """Check that nobody has taken the lock over since the last check.
 
         Raises:
-            OutputInUseError: If somebody has.
+            OutputInUseError: If another run has.
         """
         if self._lost:
             raise OutputInUseError(f"cannot write {self._name} any more: {self._lost}")
 
     def confirm(self) -> None:
-        """Make sure that nobody has taken the lock over.
+        """Check that nobody has taken the lock over.
 
         Raises:
-            OutputInUseError: If somebody has.
+            OutputInUseError: If another run has.
         """
         self._lost = self._lost or self._why_lost()
         self.check()
 
     def release(self) -> None:
-        """Give the lock back; does nothing in a fork of the process that took it."""
+        """Release the lock; does nothing in a fork of the process that took it."""
         if os.getpid() != self._pid:
             return
         self._stop.set()
@@ -232,7 +235,7 @@ class OutputLock:
         return self._is_ours()
 
     def _remove_stale(self, found: _Found, now_ns: int) -> None:
-        """Remove a lock that belongs to nobody; only one run at a time may remove this one."""
+        """Remove an abandoned lock; only one run at a time may remove this one."""
         marker = self._directory / f".{self._stem}.{found.inode:x}{found.touched_ns:x}.stale"
         try:
             os.close(os.open(marker, _CREATE, 0o644))
@@ -295,9 +298,9 @@ class OutputLock:
                 self._lost = self._lost or self._why_lost()
 
     def _remove_leftovers(self) -> None:
-        """Remove the files of runs that were killed: while the lock is held, nobody has any."""
+        """Remove the files of killed runs: nobody else has any while the lock is held."""
         now_ns = os.fstat(self._descriptor).st_mtime_ns
-        name = re.compile(rf"\.{re.escape(self._stem)}\.([0-9a-f]+)\.(partial|lock|stale)")
+        name = re.compile(rf"\.{re.escape(self._stem)}\.([0-9a-f]+)\.(\w+)")
         try:
             paths = list(self._directory.iterdir())
         except OSError:  # one may be allowed to write into a directory, and not to read it
@@ -307,8 +310,10 @@ class OutputLock:
             if match is None or match[1] == self.token:
                 continue
             with contextlib.suppress(OSError):
+                if match[2] in _FOLDERS:
+                    shutil.rmtree(path, ignore_errors=True)
                 # Who is being turned away right now has one of the other two.
-                if match[2] == "partial" or _is_old(path, now_ns):
+                elif match[2] == "partial" or (match[2] in _BRIEF and _is_old(path, now_ns)):
                     path.unlink()
 
 

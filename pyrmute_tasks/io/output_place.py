@@ -1,4 +1,4 @@
-"""Where an output goes: a file, through its links, or a stream; and whether it may be written."""
+"""The place of an output: a file, behind its links, or a stream; and whether it may be written."""
 
 import contextlib
 import errno
@@ -12,7 +12,7 @@ from typing import Final
 
 from pyrmute_tasks.errors import ConfigurationError
 
-__all__ = ["Place", "check_output", "is_stream", "output_errors"]
+__all__ = ["Place", "check_output", "is_stream", "output_errors", "sync_directory"]
 
 _MOST_LINKS: Final = 40
 _REFUSED: Final = (
@@ -25,12 +25,12 @@ _OWN_DESCRIPTORS: Final = re.compile(r"/dev/fd|/proc/(\d+)(/task/\d+)?/fd")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an output goes.
+    """The place of an output.
 
     Attributes:
         path: The path without links.
-        descriptor: What is open in this process already, as ``/dev/stdout`` is.
-        found: What is there; None for a new file.
+        descriptor: A descriptor already open in this process, as of ``/dev/stdout``.
+        found: The existing file; None for a new one.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class Place:
 
     @property
     def is_stream(self) -> bool:
-        """Whether it is written to as it goes, and not replaced."""
+        """Whether the output is written at once, and not replaced."""
         is_file = self.found is None or stat.S_ISREG(self.found.st_mode)
         return self.descriptor is not None or not is_file
 
@@ -50,7 +50,7 @@ def check_output(
     source: str | os.PathLike[str] | None = None,
     overwrite: bool = True,
 ) -> Place:
-    """Find out where an output goes, and refuse what must not be written to.
+    """Resolve an output, and refuse one that must not be written.
 
     Raises:
         ConfigurationError: If it is a directory, a socket or a block device, the source, or a
@@ -78,16 +78,29 @@ def check_output(
 
 
 def is_stream(target: str | os.PathLike[str]) -> bool:
-    """Say whether an output is written to as it goes; False also if nobody can tell."""
+    """Return whether an output is written at once; False if that is unknown."""
     try:
         return _find(target).is_stream
     except OSError:
         return False
 
 
+def sync_directory(path: Path) -> None:
+    """Make the names in a folder durable.
+
+    Raises:
+        OSError: If the file system cannot.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextlib.contextmanager
 def output_errors(target: str | os.PathLike[str]) -> Iterator[None]:
-    """Raise the system's errors as errors that name the output, as the user named it.
+    """Convert the system's errors to errors that name the output as the user named it.
 
     Raises:
         ConfigurationError: In place of an `OSError`.
@@ -121,7 +134,7 @@ def _find(target: str | os.PathLike[str]) -> Place:
 
 
 def _descriptor_of(path: Path) -> int | None:
-    """Return which of this process's descriptors a path means, as ``/proc/self/fd/1`` does."""
+    """Return the descriptor of this process that a path names, as ``/proc/self/fd/1`` does."""
     match = _OWN_DESCRIPTORS.fullmatch(str(path.parent))
     if match is None or not path.name.isdecimal() or match[1] not in {None, str(os.getpid())}:
         return None

@@ -35,7 +35,7 @@ def check_rejects(
     overwrite: bool = True,
     with_records: bool = False,
 ) -> None:
-    """Check that a file can take the rejects of a job, if one is to.
+    """Check that a file can take the rejects of a job, if one is given.
 
     Raises:
         ConfigurationError: If it cannot be written, is the job's source or target, or there will
@@ -130,7 +130,7 @@ class RejectsFile:
         self._output.write(lines)
 
     def commit(self) -> None:
-        """Give the file its name: it is whole.
+        """Move the file to its final name.
 
         Raises:
             ConfigurationError: If it cannot be written.
@@ -217,7 +217,7 @@ def _to_line(reject: RecordFailure, *, with_records: bool) -> bytes:
 
 
 def _record(line: bytes | None) -> str:
-    """Return a line as JSON: what it holds, or a string if that is no JSON."""
+    """Return a line as JSON: its value, or a string if it is not JSON."""
     if line is None:
         return "null"
     try:

@@ -1,1 +1,1 @@
-"""Jobs as logs of settled ranges: files and decisions, and nothing that runs."""
+"""Jobs as logs of settled ranges: files and decisions; runs nothing itself."""

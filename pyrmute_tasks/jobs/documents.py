@@ -1,4 +1,4 @@
-"""The JSON files of a job that are written whole: ``spec.json`` and ``want.json``."""
+"""The JSON files of a job that are replaced whole: ``spec.json`` and ``want.json``."""
 
 import json
 import secrets
@@ -12,7 +12,7 @@ _TOKEN_BYTES: Final = 8
 
 
 def write_whole(storage: Storage, name: str, fields: dict[str, object]) -> None:
-    """Replace a file in one step, and make it durable: readers see the old one or the new one."""
+    """Replace a file atomically and durably: readers see the old content or the new."""
     candidate = f".{name}.{secrets.token_hex(_TOKEN_BYTES)}"
     file = storage.create(candidate)
     try:
@@ -25,12 +25,12 @@ def write_whole(storage: Storage, name: str, fields: dict[str, object]) -> None:
 
 
 def object_of(data: bytes) -> dict[str, object]:
-    """Return the object that a file holds.
+    """Return a file's JSON object.
 
     Raises:
         ValueError: If it holds something else.
     """
     found = json.loads(data)
     if not isinstance(found, dict):
-        raise ValueError("it is no JSON object")  # noqa: TRY004  # of a file, not of an argument
+        raise ValueError("it is not a JSON object")  # noqa: TRY004  # of a file, not of an argument
     return found

@@ -1,4 +1,4 @@
-"""Who drives a job, and whether it may be taken over.
+"""The driver of a job, and whether another process may take over.
 
 Taking a lease is safe at any time: whoever had it is not read any more. It is only rude while that
 process lives, and so it is looked at first: at the process, if it is one of this host, and at how
@@ -15,7 +15,7 @@ from typing import Final
 from pyrmute_tasks.errors import printable
 from pyrmute_tasks.jobs.entries import Leased
 from pyrmute_tasks.jobs.log import LogReader, epochs, log_name
-from pyrmute_tasks.jobs.states import Observed
+from pyrmute_tasks.jobs.states import LoggedState
 from pyrmute_tasks.jobs.storage import Storage
 from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.processes import is_alive, place_here, start_of
@@ -46,7 +46,7 @@ def this_process() -> dict[str, str | int]:
 
 
 class DriverWatch:
-    """Watches who drives a job.
+    """Watches the driver of a job.
 
     Args:
         storage: The job's files.
@@ -60,15 +60,15 @@ class DriverWatch:
         self._since = 0.0
 
     def why_not(self, view: JobView) -> str:
-        """Return why the job must not be taken over yet; an empty text if it may be.
+        """Return why the job must not be taken over yet; empty if it may be.
 
         For a driver of another host the answer comes by watching: ask again.
 
         Args:
-            view: What the logs say now.
+            view: The current view of the logs.
         """
         newest = max(epochs(self._storage), default=0)
-        if newest == view.epoch and view.state not in (Observed.RUNNING, Observed.PUBLISHING):
+        if newest == view.epoch and view.state not in (LoggedState.RUNNING, LoggedState.PUBLISHING):
             return ""
         seen = (newest, self._storage.changed_ns(log_name(newest)))
         if seen != self._seen:
@@ -91,7 +91,7 @@ class DriverWatch:
 
 
 def _is_gone(holder: Mapping[str, str | int]) -> bool:
-    """Whether a process of this host has ended; of others that is not known."""
+    """Return whether a process of this host has ended; False for other hosts."""
     pid, started = holder.get("pid"), holder.get("started")
     if holder.get("place") != place_here() or not isinstance(pid, int):
         return False

@@ -1,4 +1,4 @@
-"""The entries of a job's log, and the lines they are written as.
+"""The entries of a job's log, and their encoding as lines.
 
 A line is a JSON object whose last member is a checksum of the rest, seeded with the epoch and the
 line's offset: zeros, torn, moved and repeated lines are found, and any line can be checked alone.
@@ -18,6 +18,7 @@ __all__ = [
     "BadLineError",
     "Ended",
     "Entry",
+    "JobResult",
     "Leased",
     "Logged",
     "Note",
@@ -26,9 +27,8 @@ __all__ = [
     "Piece",
     "Publishing",
     "Range",
-    "Result",
     "Settled",
-    "Wanted",
+    "Wished",
     "decode",
     "encode",
     "format_of",
@@ -52,7 +52,7 @@ _LOADS: Final = json.JSONDecoder().decode
 
 
 class BadLineError(ValueError):
-    """A line is torn, damaged or foreign. Only for the modules of this package."""
+    """A line is torn, damaged or foreign; raised and caught within this package."""
 
 
 class Range(NamedTuple):
@@ -84,7 +84,7 @@ class Piece(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """A range whose outcome counts.
+    """A range whose outcome is recorded.
 
     Attributes:
         file: Number of the file in the job's spec.
@@ -96,8 +96,8 @@ class Settled(NamedTuple):
         put: Where the outputs are; None if there are none.
         digest: Digest of these bytes.
         rejects: Where the rejected are described; None if there are none.
-        worker: Who did it.
-        seconds: How long it took.
+        worker: The worker that ran it.
+        seconds: Its duration.
         lines: Lines in it, blank ones too; -1 for as many as records.
     """
 
@@ -120,7 +120,7 @@ class Settled(NamedTuple):
         return Range(self.file, self.start, self.end)
 
     def fault(self) -> str:
-        """Return what is wrong with its numbers, or an empty text."""
+        """Return the fault in its numbers; empty if there is none."""
         if not 0 <= self.start < self.end or self.file < 0:
             return "it is no interval"
         if self.records != self.outputs + self.rejected:
@@ -137,12 +137,12 @@ class Settled(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """The first line of a log: who has taken the lease.
+    """The first line of a log: the holder of the lease.
 
     Attributes:
         epoch: The log's number.
-        token: What only the taker knows when it is written.
-        holder: Who it is: host, process, user.
+        token: A token that only the taker knows when it is written.
+        holder: The taker's host, process and user.
     """
 
     epoch: int
@@ -152,7 +152,7 @@ class Leased:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The line from which on a log counts.
+    """The line that makes a log count.
 
     Attributes:
         epoch: The log's number.
@@ -166,7 +166,7 @@ class Opened:
 
 
 class Note(enum.StrEnum):
-    """What a log notes with a reason."""
+    """The kind of a note."""
 
     STOPPED = "stopped"
     WAIT = "wait"
@@ -176,10 +176,10 @@ class Note(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """Something that happened to the job.
+    """An event of the job, noted with its reason.
 
     Attributes:
-        note: What it was.
+        note: The kind of event.
         why: The reason, as a sentence for people.
     """
 
@@ -188,8 +188,8 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A wish from ``want.json`` that was obeyed.
+class Wished:
+    """A wish from ``want.json`` that was carried out.
 
     Attributes:
         want: Its fields.
@@ -213,8 +213,8 @@ class Publishing:
     temp: str
 
 
-class Result(enum.StrEnum):
-    """How a job ended."""
+class JobResult(enum.StrEnum):
+    """The result of a job."""
 
     SUCCEEDED = "succeeded"
     SUCCEEDED_WITH_REJECTS = "succeeded with rejects"
@@ -224,7 +224,7 @@ class Result(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The last line of a job.
+    """The last entry of a job.
 
     Attributes:
         result: How it ended.
@@ -234,19 +234,19 @@ class Ended:
         why: The reason, if it failed or was cancelled.
     """
 
-    result: Result
+    result: JobResult
     records: int
     outputs: int
     rejected: int
     why: str = field(default="")
 
 
-Entry: TypeAlias = Leased | Opened | Settled | Noted | Wanted | Publishing | Ended
+Entry: TypeAlias = Leased | Opened | Settled | Noted | Wished | Publishing | Ended
 """An entry of a log."""
 
 
 class Logged(NamedTuple):
-    """An entry and where it stands.
+    """An entry and its place.
 
     Attributes:
         epoch: The log's number.
@@ -264,7 +264,7 @@ class Logged(NamedTuple):
 
 
 def encode(entry: Entry, at: float, epoch: int, offset: int) -> bytes:
-    """Return the line of an entry at its place in a log."""
+    """Encode an entry as the line at its place in a log."""
     fields = _fields(entry)
     fields["at"] = round(at, 3)
     text = _DUMPS(fields).encode()[:-1]
@@ -272,7 +272,7 @@ def encode(entry: Entry, at: float, epoch: int, offset: int) -> bytes:
 
 
 def decode(line: bytes, epoch: int, offset: int) -> Logged:
-    """Return the entry of a line, newline included.
+    """Decode an entry from its line, newline included.
 
     Raises:
         BadLineError: If the line is not whole, not from this place, or no entry.
@@ -284,11 +284,11 @@ def decode(line: bytes, epoch: int, offset: int) -> Logged:
         fields = _LOADS(text.decode() + "}")
         return Logged(epoch, offset, len(line), fields["at"], _entry(fields))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadLineError(f"it is no entry of format {FORMAT}") from error
+        raise BadLineError(f"it is not an entry of format {FORMAT}") from error
 
 
 def format_of(line: bytes) -> int:
-    """Return the format that a log's first line names, whatever its checksum; 0 if none."""
+    """Return the format in a log's first line, whatever its checksum; 0 if there is none."""
     try:
         found = json.loads(line).get("format", 0)
     except (ValueError, AttributeError):
@@ -306,7 +306,7 @@ def _fields(entry: Entry) -> dict[str, Any]:
             return _settled_fields(entry)
         case Noted(note=note, why=why):
             return {note.value: why}
-        case Wanted(want=want):
+        case Wished(want=want):
             return {"want": dict(want)}
         case Leased(epoch=epoch, token=token, holder=holder):
             return {"lease": epoch, "format": FORMAT, "token": token, "holder": dict(holder)}
@@ -347,12 +347,12 @@ def _entry(fields: dict[str, Any]) -> Entry:
             seal = {int(epoch): int(size) for epoch, size in fields["seal"].items()}
             return Opened(fields["open"], fields["code"], seal)
         case "want":
-            return Wanted(dict(fields["want"]))
+            return Wished(dict(fields["want"]))
         case "publishing":
             return Publishing(fields["publishing"], fields["digest"], fields["temp"])
         case "end":
             counts = (fields["in"], fields["out"], fields["rejected"])
-            return Ended(Result(fields["end"]), *counts, fields["why"])
+            return Ended(JobResult(fields["end"]), *counts, fields["why"])
         case _:
             return Noted(Note(kind), fields[kind])
 

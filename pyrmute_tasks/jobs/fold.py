@@ -1,4 +1,4 @@
-"""The fold of a job's log: which intervals of the source are settled, and which are gaps.
+"""The fold of a job's log: the settled intervals of the source, and the gaps between them.
 
 Adjacent intervals without rejects are merged, so the memory needed follows the number of gaps and
 of ranges with rejects, and not the number of ranges.
@@ -40,7 +40,7 @@ class Span(NamedTuple):
 
 
 class Prefix(NamedTuple):
-    """What is settled from the beginning on, without a gap.
+    """The settled beginning of a source, up to the first gap.
 
     Attributes:
         records: Records in input order.
@@ -62,7 +62,7 @@ class _Span:
     rejects: Piece | None
 
     def absorb(self, other: "_Span") -> None:
-        """Add the one that stands behind this one."""
+        """Add the span that follows."""
         self.end = other.end
         self.records += other.records
         self.outputs += other.outputs
@@ -77,14 +77,14 @@ class _File:
     spans: list[_Span] = field(default_factory=list)
 
     def find(self, start: int) -> int:
-        """Return how many intervals begin at or before a position."""
+        """Return the number of intervals that begin at or before a position."""
         starts = self.starts
         if not starts or starts[-1] <= start:  # most ranges come nearly in order
             return len(starts)
         return bisect_right(starts, start)
 
     def add(self, new: _Span) -> _Span | None:
-        """Insert an interval; return one that it overlaps instead, if there is one."""
+        """Insert an interval, or return an existing one that overlaps it."""
         at, spans = self.find(new.start), self.spans
         left = spans[at - 1] if at else None
         right = spans[at] if at < len(spans) else None
@@ -106,7 +106,7 @@ class _File:
         return None
 
     def gaps(self, wanted: Range) -> Iterator[Range]:
-        """Yield what is not settled of an interval, in order."""
+        """Yield the unsettled parts of an interval, in order."""
         position = wanted.start
         at = max(0, self.find(position) - 1)
         while at < len(self.spans) and position < wanted.end:
@@ -166,7 +166,7 @@ class Fold:
         other = file.add(new)
         if other is not None:
             settled = _named(Range(entry.file, other.start, other.end))
-            raise JobLogError(f"{_named(entry.range)} overlaps what is settled, {settled}")
+            raise JobLogError(f"{_named(entry.range)} overlaps a settled range, {settled}")
         self.ranges += 1
         self.records += entry.records
         self.outputs += entry.outputs
@@ -174,10 +174,10 @@ class Fold:
         self._covered += entry.end - entry.start
 
     def gaps(self, wanted: Iterable[Range]) -> Iterator[Range]:
-        """Yield the intervals that are not settled.
+        """Yield the unsettled intervals.
 
         Args:
-            wanted: What the job is about, disjoint and in source order; for a whole source one
+            wanted: The job's ranges, disjoint and in source order; for a whole source one
                 range a file. A file of unknown length ends at `OPEN_END`.
         """
         for each in wanted:
@@ -188,11 +188,11 @@ class Fold:
                 yield each
 
     def is_settled(self, wanted: Iterable[Range]) -> bool:
-        """Whether nothing is left to be done; looks at no range."""
+        """Whether everything is settled; looks at no range."""
         return self._covered >= sum(each.end - each.start for each in wanted)
 
     def overlaps(self, range_: Range) -> bool:
-        """Whether any of an interval is settled."""
+        """Return whether a part of an interval is settled."""
         return next(self.gaps([range_]), None) != range_
 
     def spans(self) -> Iterator[Span]:
@@ -219,11 +219,11 @@ class Fold:
                 lines = lines + span.lines if lines >= 0 else -1
 
     def rejected_spans(self) -> Iterator[Span]:
-        """Yield the ranges with rejects, in source order: what a retry is about."""
+        """Yield the ranges with rejects, in source order: a retry's source."""
         return (span for span in self.spans() if span.rejected)
 
     def prefix(self, wanted: Iterable[Range]) -> Prefix:
-        """Return what is settled of a source before its first gap."""
+        """Return the settled beginning of a source, up to the first gap."""
         gap = next(self.gaps(wanted), None)
         records = rejected = 0
         for span in self.spans():

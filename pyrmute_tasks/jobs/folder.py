@@ -1,4 +1,4 @@
-"""The directory of a job: creating, finding, taking and discarding it, and what is left in it.
+"""The directory of a job: creating, finding, taking, pruning and discarding it.
 
 A job of a local target lives beside it in ``.<OUT>.job``, others in a jobs root. A directory is a
 job when it has a ``spec.json``; it appears with it, by being renamed, and ceases to be one in one
@@ -56,7 +56,7 @@ _GROWING: Final = re.compile(r"(?:stream|rejects)\.(\d+)")
 
 
 class End(NamedTuple):
-    """How and when a job ended.
+    """The end of a job, and its time.
 
     Attributes:
         ended: The last entry of its log.
@@ -68,7 +68,7 @@ class End(NamedTuple):
 
 
 def beside(target: str | os.PathLike[str]) -> Path:
-    """Return where the job of a local target lives."""
+    """Return the job folder of a local target."""
     path = Path(target)
     return path.with_name(f".{short_name(path.name)}.job")
 
@@ -91,7 +91,7 @@ class JobFolder:
     Attributes:
         path: The directory.
         storage: Its files.
-        spec: What the job is.
+        spec: The job's spec.
     """
 
     def __init__(self, path: Path) -> None:
@@ -104,12 +104,12 @@ class JobFolder:
 
     @classmethod
     def create(cls, path: Path, spec: Spec, mode: int = 0o700) -> "JobFolder":
-        """Create a job, whole in one step.
+        """Create a job atomically.
 
         Args:
             path: The directory.
-            spec: What the job is.
-            mode: Who may enter it; parts are records. Workers of other users need more.
+            spec: The job's spec.
+            mode: The directory's permissions; parts are records. Workers of other users need more.
 
         Raises:
             JobExistsError: If there is one.
@@ -134,7 +134,7 @@ class JobFolder:
         return cls(path)
 
     def take(self, holder: Mapping[str, str | int], code: str) -> Lease:
-        """Take the lease of the job, from whoever has it; see `lease.take`.
+        """Take the lease of the job, even from a living holder; see `lease.take`.
 
         Raises:
             LeaseLostError: If another process was quicker.
@@ -146,7 +146,7 @@ class JobFolder:
         return take(self.storage, holder, code)
 
     def view(self) -> JobView:
-        """Return what the logs say now; for whoever does not drive the job.
+        """Return the current state by the logs; for processes that do not drive the job.
 
         Raises:
             JobNotFoundError: If it was discarded.
@@ -177,11 +177,11 @@ class JobFolder:
         return End(logged.entry, logged.at) if isinstance(logged.entry, Ended) else None
 
     def attempt(self, range_: Range, epoch: int, number: int) -> str:
-        """Return the name of the file for one try to write a range's outputs."""
+        """Return the file name for one attempt to write a range's outputs."""
         return f"{_PARTS}/{_attempt(range_, epoch, number)}"
 
     def rejects_attempt(self, range_: Range, epoch: int, number: int) -> str:
-        """Return the name of the file for the rejects of one try."""
+        """Return the file name for the rejects of one attempt."""
         return f"{_REJECTS}/{_attempt(range_, epoch, number)}"
 
     def orphans(self, lease: Lease) -> Iterator[str]:
@@ -243,7 +243,7 @@ def remove_leftovers(path: Path) -> None:
 
 
 def find_jobs(root: Path) -> Iterator[JobFolder]:
-    """Yield the jobs of a jobs root, by name; what cannot be read is passed over.
+    """Yield the jobs of a jobs root, by name; skips unreadable ones.
 
     Raises:
         OSError: If the root cannot be listed.

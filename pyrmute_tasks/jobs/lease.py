@@ -1,4 +1,4 @@
-"""Leases: the right to drive a job, which is to have created its newest log.
+"""Leases: the right to drive a job, which belongs to the creator of its newest log.
 
 A lease is taken by linking ``log.<n+1>``, which replaces nothing, so one of many wins. Then the
 older logs are read, and the new one is opened with a seal that says how much of them counts.
@@ -29,7 +29,7 @@ class Lease:
 
     Attributes:
         epoch: Its number.
-        view: What the logs say; the writer keeps it up to date.
+        view: The view of the logs; the writer keeps it up to date.
         log: The epoch's log.
     """
 
@@ -43,7 +43,7 @@ class Lease:
         return self.view.fold
 
     def let_go(self, why: str) -> None:
-        """Commit all entries and stop driving the job; nobody need wait for this process then.
+        """Commit all entries and release the lease; others need not wait for this process then.
 
         Raises:
             LeaseLostError: If another one drives it already.
@@ -65,13 +65,13 @@ def take(
     now: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Lease:
-    """Take the lease of a job, from whoever has it.
+    """Take the lease of a job, even from a living holder.
 
     Args:
         storage: The job's files.
-        holder: Who takes it, for others to read.
+        holder: The taker, for others to read.
         code: Fingerprint of the code that goes on with the job.
-        token: What nobody else knows; random if empty.
+        token: A token that nobody else knows; random if empty.
         now: Seconds since 1970.
         monotonic: A clock that is never set.
 
@@ -99,7 +99,7 @@ def take(
 
 
 def _create(storage: Storage, leased: Leased, line: bytes) -> Appender:
-    """Create the epoch's log, with its first line in it from the start."""
+    """Create the epoch's log with its first line."""
     candidate, name = f".lease.{leased.token}", log_name(leased.epoch)
     file = storage.create(candidate)
     try:
@@ -125,7 +125,7 @@ def _create(storage: Storage, leased: Leased, line: bytes) -> Appender:
 
 
 def _create_directly(storage: Storage, epoch: int, line: bytes) -> Appender:
-    """Create a log where there are no hard links; others may see its first line half written."""
+    """Create a log without hard links; others may see its first line half written."""
     try:
         file = storage.create(log_name(epoch))
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""The logs of a job: reading what counts of them, and writing the one of an epoch.
+"""The logs of a job: reading the entries that count, and writing an epoch's log.
 
 ``log.<epoch>`` has one writer. Which bytes of older logs count is said by the seal in the newest
 log that was opened; see ``docs/decisions/0024-job-log.md`` for why nothing is lost by it.
@@ -94,7 +94,7 @@ class LogReader:
             self.end += len(line)
             yield logged
         if self._limit is not None and self.end != self._limit:
-            raise self._damaged(f"{self._limit - self.end} bytes that count are not there")
+            raise self._damaged(f"{self._limit - self.end} sealed bytes are missing")
         self._count_torn()
 
     def _lines(self) -> Iterator[bytes]:
@@ -114,8 +114,8 @@ class LogReader:
         found = format_of(line)
         if found > FORMAT:
             raise JobFormatError(
-                f"{self._name} has format {found}, and this version reads up to {FORMAT}: go on "
-                "with the version that wrote it, or with a newer one"
+                f"{self._name} has format {found}, and this version reads up to {FORMAT}: "
+                "use the version that wrote it, or a newer one"
             )
 
     def _count_torn(self) -> None:
@@ -125,7 +125,7 @@ class LogReader:
     def _damaged(self, why: str) -> JobLogError:
         return JobLogError(
             f"{self._name} is damaged at byte {self.end}: {why}. What it says of the job cannot "
-            "be trusted; restore the file, or begin the job again"
+            "be trusted; restore the file, or start the job again"
         )
 
     @property
@@ -163,7 +163,9 @@ class History:
         newest = opened.epoch
         for epoch, limit in sorted(opened.seal.items()):
             if epoch not in found:
-                raise JobLogError(f"{log_name(epoch)} is gone, of which {limit} bytes count")
+                raise JobLogError(
+                    f"{log_name(epoch)} is missing, and {limit} bytes of it are sealed"
+                )
             yield from LogReader(self._storage, epoch, limit)
         self.seal.update(opened.seal)
         reader = LogReader(self._storage, newest)
@@ -171,7 +173,7 @@ class History:
         self.seal[newest] = reader.end
 
     def sync(self) -> None:
-        """Make durable what was read of the newest log; what is under its seal is."""
+        """Make the read part of the newest log durable; sealed ones are already."""
         if self.seal:
             self._storage.sync(log_name(max(self.seal)))
 
@@ -186,7 +188,7 @@ def newest_opened(storage: Storage, found: list[int]) -> Opened | None:
 
 
 def _opened(storage: Storage, epoch: int) -> Opened | None:
-    """Return the `open` entry of a log; None if its taker died before writing it.
+    """Return the `open` entry of a log; None if its writer died before writing it.
 
     Nothing is written behind that entry before it is durable, so more lines behind a bad one mean
     damage, and not a death.
@@ -197,14 +199,14 @@ def _opened(storage: Storage, epoch: int) -> Opened | None:
             return opened
     if storage.read(log_name(epoch), reader.end, _BLOCK_BYTES).count(b"\n") > 1:
         raise JobLogError(
-            f"{log_name(epoch)} is damaged at byte {reader.end}: what stands behind it cannot be "
-            "trusted; restore the file, or begin the job again"
+            f"{log_name(epoch)} is damaged at byte {reader.end}: the rest cannot be trusted; "
+            "restore the file, or start the job again"
         )
     return None
 
 
 class LogWriter:
-    """The log of an epoch, and the files of outputs and rejects that grow with it.
+    """The writer of an epoch's log, and of the files of outputs and rejects beside it.
 
     Entries are kept until `commit`. Once a write, a sync or the look for a newer epoch has failed,
     everything raises that error: what the files then have is unknown, and a new epoch goes on.
@@ -215,7 +217,7 @@ class LogWriter:
         epoch: The log's number.
         file: The log, which has its first line.
         offset: Its length.
-        view: What the logs say; kept up to date.
+        view: The view of the logs; kept up to date.
         now: Seconds since 1970, for entries.
         monotonic: A clock that is never set, for the time between commits.
     """
@@ -246,17 +248,17 @@ class LogWriter:
         self._failed: BaseException | None = None
 
     def put(self, data: bytes | memoryview) -> Piece:
-        """Append outputs to the epoch's stream, and return where they are."""
+        """Append outputs to the epoch's stream, and return their place."""
         return self._grow(f"stream.{self._epoch}", data)
 
     def put_rejects(self, data: bytes | memoryview) -> Piece:
-        """Append descriptions of rejects to the epoch's file of them, and return where they are."""
+        """Append descriptions of rejects to the epoch's file, and return their place."""
         return self._grow(f"rejects.{self._epoch}", data)
 
     def settle(self, entry: Settled) -> None:
-        """Log a settled range with the next commit.
+        """Add a settled range to the next commit.
 
-        What its attempt wrote must be synced; the name of the attempt's file need not be.
+        The attempt's file must be synced; the name of the attempt's file need not be.
 
         Raises:
             JobLogError: If it contradicts what is settled; the log is as before.
@@ -269,7 +271,7 @@ class LogWriter:
         self._settled.append(entry)
 
     def log(self, entry: Entry) -> None:
-        """Log an entry with the next commit.
+        """Add an entry to the next commit.
 
         Raises:
             JobLogError: If it contradicts those before it; the log is as before.
@@ -281,7 +283,7 @@ class LogWriter:
         self._lines.append(line)
 
     def commit(self) -> list[Settled]:
-        """Make all entries durable, and return the ranges among them: these count for ever.
+        """Make all entries durable, and return the ranges among them, which count for good.
 
         Raises:
             LeaseLostError: If a newer epoch has begun; then they do not count.
@@ -302,13 +304,13 @@ class LogWriter:
         return settled
 
     def commit_if_due(self) -> list[Settled]:
-        """Commit if a second has passed since the last commit and there is something to commit."""
+        """Commit if a second has passed since the last commit and entries are pending."""
         if not self._lines or self._monotonic() - self._committed_at < COMMIT_EVERY_S:
             return []
         return self.commit()
 
     def beat(self) -> None:
-        """Show that the writer lives, and make sure that no newer epoch has begun.
+        """Touch the log as a sign of life, and check that no newer epoch has begun.
 
         May be called by a thread of its own, so that it goes on while an output is joined.
 
@@ -325,7 +327,7 @@ class LogWriter:
             raise
 
     def close(self) -> None:
-        """Close the files; what is not committed is not written."""
+        """Close the files; uncommitted entries are lost."""
         self._file.close()
         for file, _ in self._growing.values():
             file.close()
@@ -356,7 +358,7 @@ class LogWriter:
         return Piece(name, size, length)
 
     def _sync_data(self) -> None:
-        """Sync what entries speak of: before they are written, for others may read them at once."""
+        """Sync outputs before their entries are written, as others may read these at once."""
         for name in self._unsynced:
             self._growing[name][0].sync()
         for folder in self._folders:

@@ -1,4 +1,4 @@
-"""Proving that a job's output is whole, joining its parts, and letting the target appear.
+"""Publishing: prove that a job's output is whole, join its parts, and rename it to the target.
 
 The order is: prove, join into a temporary file beside the target, log `publishing`, rename, log
 `end`. Who takes over from any of these points begins with the proof again, and finds out whether
@@ -20,10 +20,10 @@ from typing import Final
 from pyrmute_tasks.errors import ConfigurationError, LeaseLostError, ProofError
 from pyrmute_tasks.jobs.entries import (
     Ended,
+    JobResult,
     Piece,
     Publishing,
     Range,
-    Result,
     Settled,
     decode,
 )
@@ -43,7 +43,7 @@ _CANNOT_COPY: Final = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was proven of a job's output.
+    """The proof of a job's output.
 
     Attributes:
         length: Its bytes.
@@ -61,12 +61,12 @@ class Proof:
 
 
 def digest_of(data: bytes | memoryview) -> str:
-    """Return the digest of a range's outputs, as it stands in its entry."""
+    """Return the digest of a range's outputs, in the form of its entry."""
     return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def in_order(storage: Storage) -> Iterator[Settled]:
-    """Yield the settled ranges in source order; what is kept of each meanwhile is its place."""
+    """Yield the settled ranges in source order, keeping only their places meanwhile."""
     keys = sorted(
         _KEY.pack(entry.file, entry.start, logged.epoch, logged.offset, logged.length)
         for logged in History(storage)
@@ -86,11 +86,11 @@ def in_order(storage: Storage) -> Iterator[Settled]:
 
 
 class Output:
-    """The output of a job: what its settled ranges have written, in source order.
+    """The output of a job: the outputs of its settled ranges, in source order.
 
     Args:
         folder: The job.
-        parent: What it retries, in whose output its own takes the place of ranges with rejects.
+        parent: The job it retries, in whose output its own takes the place of ranges with rejects.
     """
 
     def __init__(self, folder: JobFolder, parent: "Output | None" = None) -> None:
@@ -99,11 +99,11 @@ class Output:
 
     @property
     def wanted(self) -> Sequence[Range]:
-        """The ranges that the whole output is about."""
+        """The ranges of the whole output."""
         return self.folder.spec.wanted if self.parent is None else self.parent.wanted
 
     def ranges(self) -> Iterator[tuple[JobFolder, Settled]]:
-        """Yield the settled ranges in source order, each with the job that has its outputs."""
+        """Yield the settled ranges in source order, each with the job that holds its outputs."""
         own = ((self.folder, entry) for entry in in_order(self.folder.storage))
         if self.parent is None:
             return own
@@ -111,7 +111,7 @@ class Output:
         return heapq.merge(kept, own, key=lambda pair: pair[1][:2])
 
     def prove(self) -> Proof:
-        """Prove that the settled ranges are exactly what is wanted, and their outputs there.
+        """Prove that the settled ranges are exactly those wanted, and their outputs are there.
 
         Raises:
             ProofError: If not; it names the first place.
@@ -128,7 +128,7 @@ class Output:
                 expected.append(Range(rest.file, entry.end, rest.end))
             put = entry.put or Piece("", 0, 0)
             if put.length and put.offset + put.length > sizes.of(folder, put.name):
-                raise ProofError(f"{put.name} has not all outputs of {_named(entry.range)}")
+                raise ProofError(f"{put.name} lacks outputs of {_named(entry.range)}")
             digest.update(repr((*entry[:6], put.length, entry.digest)).encode())
             length += put.length
             records += entry.records
@@ -139,7 +139,7 @@ class Output:
         return Proof(length, digest.hexdigest(), records, outputs, rejected)
 
     def verify(self, target: Path) -> Proof:
-        """Prove the job again, and that a file is its output, byte for byte.
+        """Prove the job again, and that a file equals its output byte for byte.
 
         Raises:
             ProofError: If not; it names the first range whose bytes differ.
@@ -187,7 +187,7 @@ def publish(
     overwrite: bool = False,
     prepare: Callable[[int], None] | None = None,
 ) -> Proof:
-    """Let a job's output appear as one file, and end the job.
+    """Publish a job's output as one file, and end the job.
 
     Args:
         output: The job's output.
@@ -218,7 +218,7 @@ def publish(
     if not was_published:
         _appear(temp, target, overwrite=overwrite)
     FolderStorage(target.parent).sync_folder()
-    result = Result.SUCCEEDED_WITH_REJECTS if proof.rejected else Result.SUCCEEDED
+    result = JobResult.SUCCEEDED_WITH_REJECTS if proof.rejected else JobResult.SUCCEEDED
     lease.log.log(Ended(result, proof.records, proof.outputs, proof.rejected))
     lease.log.commit()
     lease.log.close()
@@ -226,7 +226,7 @@ def publish(
 
 
 def _is_published(output: Output, lease: Lease, proof: Proof, target: Path) -> bool:
-    """Whether an earlier epoch came to the renaming, and only did not log the end."""
+    """Return whether an earlier epoch renamed the output and only failed to log the end."""
     before = lease.view.publishing
     if before is None or before.digest != proof.digest:
         return False
@@ -242,7 +242,7 @@ def _prefix(output: Output, target: Path) -> str:
 
 
 def _remove_temps(output: Output, target: Path) -> None:
-    """Remove what earlier epochs joined; one that is frozen finds nothing to rename then."""
+    """Remove joined files of earlier epochs, so that a frozen one finds nothing to rename."""
     prefix = _prefix(output, target)
     with contextlib.suppress(PermissionError):  # one may write into a folder, and not read it
         for path in target.parent.iterdir():
@@ -316,7 +316,7 @@ def _appear(temp: Path, target: Path, *, overwrite: bool) -> None:
     except FileNotFoundError:
         raise LeaseLostError(f"{temp} was removed: another process drives this job now") from None
     except FileExistsError:
-        raise ConfigurationError(f"cannot write {target}: it has appeared meanwhile") from None
+        raise ConfigurationError(f"cannot write {target}: another process has created it") from None
 
 
 def _appear_new(temp: Path, target: Path) -> None:
@@ -333,7 +333,7 @@ def _appear_new(temp: Path, target: Path) -> None:
 
 
 def _merged(ranges: Iterator[tuple[JobFolder, Settled]]) -> Iterator[tuple[JobFolder, Piece]]:
-    """Yield where the outputs are, as few long pieces."""
+    """Yield the places of the outputs, as few long pieces."""
     last: tuple[JobFolder, Piece] | None = None
     for folder, entry in ranges:
         put = entry.put
@@ -370,7 +370,7 @@ def _copy(source: int, offset: int, length: int, target: int, name: str) -> None
 
 
 class _Sizes:
-    """Sizes of files with outputs; a stream is looked at once, for all of its ranges."""
+    """Sizes of output files; looks up a stream once for all of its ranges."""
 
     def __init__(self) -> None:
         self._streams: dict[tuple[Path, str], int] = {}
@@ -383,7 +383,7 @@ class _Sizes:
         try:
             size = folder.storage.size(name)
         except FileNotFoundError:
-            raise ProofError(f"{name} is gone, which has outputs that count") from None
+            raise ProofError(f"{name} is missing, and holds settled outputs") from None
         if name.startswith("stream."):
             self._streams[key] = size
         return size

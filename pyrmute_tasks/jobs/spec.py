@@ -1,4 +1,4 @@
-"""What a job is: ``spec.json``, written once when it is created, and compared when it goes on."""
+"""The spec of a job: ``spec.json``, written once at its creation, and compared when it resumes."""
 
 import hashlib
 import os
@@ -34,12 +34,12 @@ _DIGEST_BYTES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file of a job's source, as it was when the job was created.
+    """A file of a job's source, as at the job's creation.
 
     Attributes:
         path: Where it is.
         size_bytes: Its size; -1 if unknown.
-        version: What changes when it is changed: its mtime in nanoseconds, or an etag.
+        version: A value that differs after a change: its mtime in nanoseconds, or an etag.
         head_digest: Digest of its first 64 KiB.
     """
 
@@ -64,7 +64,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What a job is.
+    """The spec of a job.
 
     Attributes:
         job: Its id.
@@ -73,7 +73,7 @@ class Spec:
         plan: Model, from and to version.
         fingerprint: Root of the tree of fingerprints.
         code: The whole tree, as text, to name what differs.
-        options: What decides the result besides: what becomes of bad records, and the like.
+        options: Further options that affect the result, such as the error policy.
         only: The ranges it is about, for a retry; empty for all of the source.
         parent: The job whose rejects it retries; or empty.
         created_at: When, in seconds since 1970.
@@ -104,7 +104,7 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class SourceChanged:
-    """A file of the source is not what it was.
+    """A source file has changed.
 
     Attributes:
         path: The file.
@@ -138,7 +138,7 @@ class SourcesChanged:
 
 @dataclass(frozen=True, slots=True)
 class CodeChanged:
-    """Models or steps are not what they were.
+    """Models or steps have changed.
 
     Attributes:
         before: The job's root fingerprint.
@@ -156,7 +156,7 @@ class CodeChanged:
 
 @dataclass(frozen=True, slots=True)
 class OptionChanged:
-    """Target, plan or an option is not what it was.
+    """The target, the plan or an option has changed.
 
     Attributes:
         name: Which.
@@ -177,7 +177,7 @@ Difference: TypeAlias = SourceChanged | SourcesChanged | CodeChanged | OptionCha
 
 
 def differences(spec: Spec, now: Spec) -> list[Difference]:
-    """Return what differs between a job and what would be run now."""
+    """Return the differences between a job's spec and the current arguments."""
     found: list[Difference] = [*_source_differences(spec.sources, now.sources)]
     if spec.fingerprint != now.fingerprint:
         found.append(CodeChanged(spec.fingerprint, now.fingerprint, spec.code))
@@ -192,11 +192,11 @@ def differences(spec: Spec, now: Spec) -> list[Difference]:
 
 
 def check_same(spec: Spec, now: Spec, *, accept_code: bool = False) -> list[Difference]:
-    """Return the differences that were accepted between a job and what would be run now.
+    """Check that a job may resume; return the accepted differences to the current arguments.
 
     Args:
         spec: The job.
-        now: What would be run.
+        now: The spec by the current arguments.
         accept_code: Go on with other code; the log's `open` entry then says with which.
 
     Raises:
@@ -206,7 +206,7 @@ def check_same(spec: Spec, now: Spec, *, accept_code: bool = False) -> list[Diff
     refused = [each for each in found if not (accept_code and isinstance(each, CodeChanged))]
     if refused:
         told = "; ".join(printable(each) for each in refused)
-        raise JobChangedError(f"job {spec.job} cannot go on: {told}")
+        raise JobChangedError(f"job {spec.job} cannot resume: {told}")
     return found
 
 
@@ -236,12 +236,12 @@ def _how_changed(before: SourceFile, now: SourceFile) -> str:
 
 
 def write_spec(storage: Storage, spec: Spec) -> None:
-    """Write what a job is, in one step."""
+    """Write a job's spec atomically."""
     write_whole(storage, SPEC, {"format": FORMAT, **asdict(spec)})
 
 
 def read_spec(storage: Storage) -> Spec:
-    """Return what a job is.
+    """Read a job's spec.
 
     Raises:
         FileNotFoundError: If there is no job.
@@ -254,8 +254,8 @@ def read_spec(storage: Storage) -> Spec:
         written = int(found.pop("format"))
         if written > FORMAT:
             raise JobFormatError(
-                f"{SPEC} has format {written}, and this version reads up to {FORMAT}: go on with "
-                "the version that wrote it, or with a newer one"
+                f"{SPEC} has format {written}, and this version reads up to {FORMAT}: use the "
+                "version that wrote it, or a newer one"
             )
         found["sources"] = tuple(SourceFile(**each) for each in found["sources"])
         found["only"] = tuple(Range(*each) for each in found["only"])
@@ -263,5 +263,5 @@ def read_spec(storage: Storage) -> Spec:
         return Spec(**{**found, "plan": (model, before, after)})
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise JobLogError(
-            f"{SPEC} is damaged ({type(error).__name__}): restore it, or begin the job again"
+            f"{SPEC} is damaged ({type(error).__name__}): restore it, or start the job again"
         ) from error

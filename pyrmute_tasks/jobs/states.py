@@ -1,7 +1,7 @@
-"""The states of a job, as its log shows them, and what is told to people.
+"""The states of a job by its log, and their names for people.
 
-`Observed` follows from the log alone. What is wanted stands in ``want.json``; where the two differ,
-`shown` derives the state that people are told: "pausing" is running while a pause is wanted.
+`LoggedState` follows from the log alone. ``want.json`` holds a user's wish; where the two differ,
+`shown` derives the state to show: "pausing" is running while a pause is wanted.
 """
 
 import enum
@@ -11,10 +11,10 @@ from typing import Final
 
 from pyrmute_tasks.errors import JobLogError
 
-__all__ = ["Event", "Observed", "Shown", "Wish", "next_state", "shown"]
+__all__ = ["Event", "LoggedState", "ShownState", "Wish", "next_state", "shown"]
 
 
-class Observed(enum.StrEnum):
+class LoggedState(enum.StrEnum):
     """The state of a job by its log."""
 
     QUEUED = "queued"
@@ -28,17 +28,17 @@ class Observed(enum.StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing can happen to the job any more."""
+        """Whether the state is final."""
         return not _NEXT[self]
 
     @property
     def has_ended(self) -> bool:
-        """Whether the log has an `end`; a failed job may still be taken up again."""
-        return self.is_final or self is Observed.FAILED
+        """Whether the log has an `end`; a failed job may still be resumed."""
+        return self.is_final or self is LoggedState.FAILED
 
 
 class Event(enum.StrEnum):
-    """What changes a job's state: an entry of its log, or the death of who writes it."""
+    """An event that changes a job's state: an entry of its log, or its writer's death."""
 
     OPENED = "an epoch was opened"
     SETTLED = "a range was settled"
@@ -52,47 +52,47 @@ class Event(enum.StrEnum):
     CANCELLED = "it was cancelled"
 
 
-_NEXT: Final[Mapping[Observed, Mapping[Event, Observed]]] = MappingProxyType(
+_NEXT: Final[Mapping[LoggedState, Mapping[Event, LoggedState]]] = MappingProxyType(
     {
         # Created; no log yet.
-        Observed.QUEUED: {Event.OPENED: Observed.RUNNING},
+        LoggedState.QUEUED: {Event.OPENED: LoggedState.RUNNING},
         # Somebody drives it. Opened again: its driver died, and the next one took over.
-        Observed.RUNNING: {
-            Event.OPENED: Observed.RUNNING,
-            Event.SETTLED: Observed.RUNNING,
-            Event.NOTED: Observed.RUNNING,
-            Event.STOPPED: Observed.STOPPED,
-            Event.GONE: Observed.STOPPED,
-            Event.PUBLISHING: Observed.PUBLISHING,
-            Event.FAILED: Observed.FAILED,
-            Event.CANCELLED: Observed.CANCELLED,
+        LoggedState.RUNNING: {
+            Event.OPENED: LoggedState.RUNNING,
+            Event.SETTLED: LoggedState.RUNNING,
+            Event.NOTED: LoggedState.RUNNING,
+            Event.STOPPED: LoggedState.STOPPED,
+            Event.GONE: LoggedState.STOPPED,
+            Event.PUBLISHING: LoggedState.PUBLISHING,
+            Event.FAILED: LoggedState.FAILED,
+            Event.CANCELLED: LoggedState.CANCELLED,
         },
         # Nobody drives it: paused, interrupted, held, or its driver is gone.
-        Observed.STOPPED: {Event.OPENED: Observed.RUNNING, Event.GONE: Observed.STOPPED},
+        LoggedState.STOPPED: {Event.OPENED: LoggedState.RUNNING, Event.GONE: LoggedState.STOPPED},
         # The proof is done, and the target is replaced at any moment: too late to cancel. Who
         # takes over runs, finds nothing to plan, and publishes again.
-        Observed.PUBLISHING: {
-            Event.OPENED: Observed.RUNNING,
-            Event.NOTED: Observed.PUBLISHING,
-            Event.STOPPED: Observed.STOPPED,
-            Event.GONE: Observed.STOPPED,
-            Event.PUBLISHING: Observed.PUBLISHING,
-            Event.SUCCEEDED: Observed.SUCCEEDED,
-            Event.SUCCEEDED_WITH_REJECTS: Observed.SUCCEEDED_WITH_REJECTS,
-            Event.FAILED: Observed.FAILED,
+        LoggedState.PUBLISHING: {
+            Event.OPENED: LoggedState.RUNNING,
+            Event.NOTED: LoggedState.PUBLISHING,
+            Event.STOPPED: LoggedState.STOPPED,
+            Event.GONE: LoggedState.STOPPED,
+            Event.PUBLISHING: LoggedState.PUBLISHING,
+            Event.SUCCEEDED: LoggedState.SUCCEEDED,
+            Event.SUCCEEDED_WITH_REJECTS: LoggedState.SUCCEEDED_WITH_REJECTS,
+            Event.FAILED: LoggedState.FAILED,
         },
         # Published. A retry is a job of its own.
-        Observed.SUCCEEDED: {},
-        Observed.SUCCEEDED_WITH_REJECTS: {},
+        LoggedState.SUCCEEDED: {},
+        LoggedState.SUCCEEDED_WITH_REJECTS: {},
         # Data or code failed it. With these mended it goes on: what is settled stays settled.
-        Observed.FAILED: {Event.OPENED: Observed.RUNNING},
+        LoggedState.FAILED: {Event.OPENED: LoggedState.RUNNING},
         # Somebody wanted it to end.
-        Observed.CANCELLED: {},
+        LoggedState.CANCELLED: {},
     }
 )
 
 
-def next_state(state: Observed, event: Event) -> Observed:
+def next_state(state: LoggedState, event: Event) -> LoggedState:
     """Return the state after an event.
 
     Raises:
@@ -100,12 +100,12 @@ def next_state(state: Observed, event: Event) -> Observed:
     """
     found = _NEXT[state].get(event)
     if found is None:
-        raise JobLogError(f"a job that is {state} cannot go on with: {event}")
+        raise JobLogError(f"a job that is {state} does not allow the event: {event}")
     return found
 
 
 class Wish(enum.StrEnum):
-    """What a user wants a job to do."""
+    """An action on a job that a user asks for."""
 
     RUN = "run"
     PAUSE = "pause"
@@ -113,8 +113,8 @@ class Wish(enum.StrEnum):
     PUBLISH = "publish"
 
 
-class Shown(enum.StrEnum):
-    """The state of a job as people are told."""
+class ShownState(enum.StrEnum):
+    """The state of a job as shown to people."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -130,27 +130,27 @@ class Shown(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
-# Where what is wanted differs from what is observed; everything else is shown as observed.
-_DIFFERING: Final[Mapping[tuple[Observed, Wish], Shown]] = MappingProxyType(
+# Where a wish differs from the logged state; otherwise that state is shown.
+_DIFFERING: Final[Mapping[tuple[LoggedState, Wish], ShownState]] = MappingProxyType(
     {
-        (Observed.QUEUED, Wish.PAUSE): Shown.PAUSED,
-        (Observed.QUEUED, Wish.CANCEL): Shown.CANCELLING,
-        (Observed.RUNNING, Wish.PAUSE): Shown.PAUSING,
-        (Observed.RUNNING, Wish.CANCEL): Shown.CANCELLING,
-        (Observed.STOPPED, Wish.PAUSE): Shown.PAUSED,
-        (Observed.STOPPED, Wish.CANCEL): Shown.CANCELLING,
+        (LoggedState.QUEUED, Wish.PAUSE): ShownState.PAUSED,
+        (LoggedState.QUEUED, Wish.CANCEL): ShownState.CANCELLING,
+        (LoggedState.RUNNING, Wish.PAUSE): ShownState.PAUSING,
+        (LoggedState.RUNNING, Wish.CANCEL): ShownState.CANCELLING,
+        (LoggedState.STOPPED, Wish.PAUSE): ShownState.PAUSED,
+        (LoggedState.STOPPED, Wish.CANCEL): ShownState.CANCELLING,
     }
 )
 
 
-def shown(state: Observed, wish: Wish, waits: str = "") -> Shown:
-    """Return what people are told.
+def shown(state: LoggedState, wish: Wish, waits: str = "") -> ShownState:
+    """Return the state to show.
 
     Args:
         state: The state by the log.
-        wish: What is wanted.
+        wish: The user's wish.
         waits: Why the job waits; empty if it does not.
     """
-    if state is Observed.RUNNING and wish in (Wish.RUN, Wish.PUBLISH) and waits:
-        return Shown.WAITING
-    return _DIFFERING.get((state, wish), Shown(state.value))
+    if state is LoggedState.RUNNING and wish in (Wish.RUN, Wish.PUBLISH) and waits:
+        return ShownState.WAITING
+    return _DIFFERING.get((state, wish), ShownState(state.value))

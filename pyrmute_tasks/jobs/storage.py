@@ -24,14 +24,14 @@ _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Appender(Protocol):
-    """A file that was created by this process and grows at its end."""
+    """A file created by this process, for appending."""
 
     def append(self, data: bytes | memoryview, /) -> None:
         """Write all of `data` at the end."""
         ...
 
     def sync(self) -> None:
-        """Make durable what was appended."""
+        """Make the appended data durable."""
         ...
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ class Storage(Protocol):
         ...
 
     def sync(self, name: str, /) -> None:
-        """Make durable what can be read of a file, whoever wrote it."""
+        """Make a file's readable content durable, even if another process wrote it."""
         ...
 
     def link(self, name: str, new: str, /) -> None:
@@ -83,7 +83,7 @@ class Storage(Protocol):
         ...
 
     def sync_folder(self, folder: str = "", /) -> None:
-        """Make durable which names there are in a folder."""
+        """Make a folder's names durable."""
         ...
 
     def touch(self, name: str, /) -> None:
@@ -196,7 +196,7 @@ class OpenFile:
             left = left[os.write(self._descriptor, left) :]
 
     def sync(self) -> None:
-        """Sync what was written."""
+        """Sync the written data."""
         os.fsync(self._descriptor)
 
     def close(self) -> None:

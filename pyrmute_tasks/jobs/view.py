@@ -1,4 +1,4 @@
-"""What a job's log says, entry by entry: its state, its settled ranges, its end."""
+"""The view of a job by its log, entry by entry: its state, its settled ranges, its end."""
 
 from collections.abc import Iterable
 from typing import Self
@@ -7,18 +7,18 @@ from pyrmute_tasks.errors import JobLogError
 from pyrmute_tasks.jobs.entries import (
     Ended,
     Entry,
+    JobResult,
     Leased,
     Logged,
     Note,
     Noted,
     Opened,
     Publishing,
-    Result,
     Settled,
-    Wanted,
+    Wished,
 )
 from pyrmute_tasks.jobs.fold import Fold
-from pyrmute_tasks.jobs.states import Event, Observed, next_state
+from pyrmute_tasks.jobs.states import Event, LoggedState, next_state
 
 __all__ = ["JobView"]
 
@@ -30,9 +30,9 @@ class JobView:
         state: Its state; whether its driver still lives is not in the log.
         fold: Its settled ranges.
         epoch: The newest epoch that was opened; 0 before the first.
-        leased: Who opened it.
+        leased: The holder of the lease.
         opened: Its `open` entry.
-        publishing: What was about to be published last, in whichever epoch.
+        publishing: The latest publishing entry, of any epoch.
         ended: How it ended, unless it was taken up again.
         waits: Why it waits; empty if it does not.
         stopped: Why its driver let go; empty if it did not.
@@ -41,7 +41,7 @@ class JobView:
     """
 
     def __init__(self) -> None:
-        self.state: Observed = Observed.QUEUED
+        self.state: LoggedState = LoggedState.QUEUED
         self.fold: Fold = Fold()
         self.epoch: int = 0
         self.leased: Leased | None = None
@@ -56,7 +56,7 @@ class JobView:
 
     @classmethod
     def of(cls, entries: Iterable[Logged]) -> Self:
-        """Return what a log says.
+        """Return the view of a log.
 
         Raises:
             JobLogError: If its entries contradict each other.
@@ -72,7 +72,7 @@ class JobView:
         return view
 
     def apply(self, entry: Entry) -> None:
-        """Count one more entry.
+        """Apply one more entry.
 
         Raises:
             JobLogError: If it contradicts those before it, which then are all that counts.
@@ -86,7 +86,7 @@ class JobView:
             self.state = next_state(self.state, _event_of(entry))
             self._note(entry)
 
-    def _note(self, entry: Opened | Noted | Wanted | Publishing | Ended) -> None:
+    def _note(self, entry: Opened | Noted | Wished | Publishing | Ended) -> None:
         match entry:
             case Opened():
                 self.epoch, self.opened, self.leased = entry.epoch, entry, self._leasing
@@ -106,13 +106,13 @@ class JobView:
                 self.ended = entry
 
 
-def _event_of(entry: Opened | Noted | Wanted | Publishing | Ended) -> Event:
+def _event_of(entry: Opened | Noted | Wished | Publishing | Ended) -> Event:
     match entry:
         case Opened():
             return Event.OPENED
         case Noted(note=Note.STOPPED):
             return Event.STOPPED
-        case Noted() | Wanted():
+        case Noted() | Wished():
             return Event.NOTED
         case Publishing():
             return Event.PUBLISHING
@@ -121,8 +121,8 @@ def _event_of(entry: Opened | Noted | Wanted | Publishing | Ended) -> Event:
 
 
 _ENDS = {
-    Result.SUCCEEDED: Event.SUCCEEDED,
-    Result.SUCCEEDED_WITH_REJECTS: Event.SUCCEEDED_WITH_REJECTS,
-    Result.FAILED: Event.FAILED,
-    Result.CANCELLED: Event.CANCELLED,
+    JobResult.SUCCEEDED: Event.SUCCEEDED,
+    JobResult.SUCCEEDED_WITH_REJECTS: Event.SUCCEEDED_WITH_REJECTS,
+    JobResult.FAILED: Event.FAILED,
+    JobResult.CANCELLED: Event.CANCELLED,
 }

@@ -1,4 +1,4 @@
-"""What users want a job to do: ``want.json``, the only file of a job that users write."""
+"""Users' wishes for a job: ``want.json``, the only file of a job that users write."""
 
 import math
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ _MOST_BYTES: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """What a user wants.
+    """A user's wishes for a job.
 
     Attributes:
-        wish: What the job is to do.
+        wish: The action on the job.
         max_rate: Records a second, at most; 0 for no bound.
         window: Ranges in flight, at most; 0 for the default.
         max_errors: Rejects allowed, a number or a share such as ``0.1%``; empty for the spec's.
-        who: Who wants it, as ``user@host``.
+        who: The user, as ``user@host``.
         why: The reason given.
         at: When, in seconds since 1970.
     """
@@ -39,16 +39,16 @@ class Want:
     at: float = 0.0
 
     def as_fields(self) -> dict[str, object]:
-        """Return the fields, for the file and for the log."""
+        """Return the wishes as fields, for the file and for the log."""
         return {**asdict(self), "wish": self.wish.value}
 
 
 @dataclass(frozen=True, slots=True)
 class FoundWant:
-    """What was found in a job's folder.
+    """The wishes found in a job's folder.
 
     Attributes:
-        want: What holds.
+        want: The wishes in force.
         problem: Why the file could not be used, so that an earlier want still holds; or empty.
     """
 
@@ -57,16 +57,16 @@ class FoundWant:
 
 
 def write_want(storage: Storage, want: Want) -> None:
-    """Replace what is wanted of a job, in one step."""
+    """Replace the wishes for a job atomically."""
     write_whole(storage, WANT, want.as_fields())
 
 
 def read_want(storage: Storage, last: Want) -> FoundWant:
-    """Return what is wanted of a job.
+    """Read the wishes for a job.
 
     Args:
         storage: The job's files.
-        last: What was wanted before, which holds if the file cannot be used.
+        last: The previous wishes, which stay in force if the file cannot be used.
     """
     try:
         data = storage.read(WANT, 0, _MOST_BYTES + 1)
@@ -100,7 +100,7 @@ def _want_of(found: Mapping[str, object]) -> Want:
 def _number(found: Mapping[str, object], name: str) -> float:
     value = found.get(name, 0)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name} is no number")  # noqa: TRY004  # of a file, not of an argument
+        raise ValueError(f"{name} is not a number")  # noqa: TRY004  # of a file, not of an argument
     if not 0 <= value < math.inf:
         raise ValueError(f"{name} is not between 0 and infinity")
     return value
@@ -109,5 +109,5 @@ def _number(found: Mapping[str, object], name: str) -> float:
 def _text(found: Mapping[str, object], name: str) -> str:
     value = found.get(name, "")
     if not isinstance(value, str):
-        raise ValueError(f"{name} is no text")  # noqa: TRY004  # of a file, not of an argument
+        raise ValueError(f"{name} is not a text")  # noqa: TRY004  # of a file, not of an argument
     return value

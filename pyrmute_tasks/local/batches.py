@@ -53,7 +53,7 @@ class Parallelism:
 
 @dataclass(slots=True)
 class _Skipping:
-    """Judges each failure as it happens, and tells of those that are skipped."""
+    """Judges each failure as it happens, and reports skipped records."""
 
     judge: FailureJudge
     errors: ErrorHandling
@@ -86,8 +86,8 @@ def migrate_all(
         records: The source; each record is read when the one before it is done.
         wanted: The results to return.
         hooks: The manager's.
-        errors: What becomes of records that fail.
-        run: The call's run, if somebody watches it; entered.
+        errors: The handling of records that fail.
+        run: The call's run, if it has observers; entered.
 
     Raises:
         BaseException: The error of the record that ends the batch, or the source's.
@@ -156,7 +156,7 @@ def migrate_lazily_skipping(
         records: The source; closed at the end.
         wanted: The results to yield.
         hooks: The manager's.
-        errors: What becomes of records that fail.
+        errors: The handling of records that fail.
         run: The call's run, begun with the first record and ended with the stream.
     """
     skipping = _Skipping(FailureJudge(errors.policy), errors, run)

@@ -45,7 +45,7 @@ def migrate_parallel(
         wanted: The results to return; threads produce them, processes only data.
         hooks: The manager's.
         parallelism: The threads or processes.
-        errors: What becomes of records that fail.
+        errors: The handling of records that fail.
         locate: Returns the manager's name, for processes that must import it.
         run: The call's run, entered.
 

@@ -1,4 +1,4 @@
-"""Runs of batches in the caller's thread, which has no chunks: what their observers are told."""
+"""Runs of batches in the caller's thread, which have no chunks: events for their observers."""
 
 import time
 from collections.abc import Generator, Iterable
@@ -34,7 +34,7 @@ class LocalRun(Run):
         return records if self._watchers is None else self._watch(records, self._watchers)
 
     def note(self, records: int, failure: RecordFailure | None) -> None:
-        """Note what was delivered in all, and the failure that ended it."""
+        """Record the number of delivered records, and the failure that ended the run."""
         self.tally.records, self.tally.failure = records, failure
         if self._watchers is not None and records > self._told:
             self._tell(self._watchers, records)

@@ -1,4 +1,4 @@
-"""What generated functions call: the errors to raise, and the reasons a run of many stops."""
+"""Helpers of generated functions: their errors, and the reasons why a run of many stops."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

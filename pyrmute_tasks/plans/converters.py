@@ -249,7 +249,7 @@ def _by_choice(
 
 
 def _root_converter(migrate: Converter, wrap: bool, unwrap: bool) -> Converter:
-    """Migrate a nested root model: its steps see what they see for a whole record."""
+    """Migrate a nested root model: its steps get the same input as for a whole record."""
 
     def convert(value: Any) -> Any:
         result = migrate({"root": value} if wrap else value)
@@ -283,7 +283,7 @@ def _each_value(converter: Converter | None) -> Converter | None:
 
 
 def _each_item(converter: Converter, on_dict: Converter) -> Converter:
-    """Convert the items of a list or tuple; `on_dict` is what `converter` does with a dict."""
+    """Convert the items of a list or tuple; `on_dict` converts a dict as `converter` does."""
 
     def convert(value: Any) -> Any:
         if not isinstance(value, (list, tuple)):

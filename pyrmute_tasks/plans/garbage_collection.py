@@ -22,7 +22,7 @@ _GROWTH: Final = 2
 
 
 class rare_collections:  # noqa: N801  # reads as a verb; a generator's would set attributes of errors
-    """Let the garbage collector run rarely, unless the caller has turned it off."""
+    """Run the garbage collector rarely, unless the caller has turned it off."""
 
     __slots__ = ()
 

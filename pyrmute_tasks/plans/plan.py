@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
     from pyrmute_tasks.plans.retry import Retry
 
-__all__ = ["DATA", "MigrationPlan", "Result", "Skips", "Step", "Wanted", "compile_plan"]
+__all__ = ["DATA", "MigrationPlan", "RunResult", "SkipRule", "Step", "Wanted", "compile_plan"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
-Result: TypeAlias = tuple[list[Any], RecordFailure | None]
+RunResult: TypeAlias = tuple[list[Any], RecordFailure | None]
 """Outputs in order, and the failure that ended the run, if any."""
 
-Skips: TypeAlias = Callable[[RecordFailure], bool]
+SkipRule: TypeAlias = Callable[[RecordFailure], bool]
 """Called with each failure, in order; returns whether to go on behind its record."""
 
 DATA: Final = Output(OutputKind.DATA)
@@ -144,8 +144,8 @@ class MigrationPlan:
         records: Iterable[Any],
         output: Output,
         start: int = 0,
-        skips: Skips | None = None,
-    ) -> Result:
+        skips: SkipRule | None = None,
+    ) -> RunResult:
         """Migrate `records` in order.
 
         Args:
@@ -167,7 +167,7 @@ class MigrationPlan:
         """
         return self._collect(self._functions(output), records, start, skips)
 
-    def migrate(self, records: Iterable[RecordLike], start: int = 0) -> Result:
+    def migrate(self, records: Iterable[RecordLike], start: int = 0) -> RunResult:
         """Run the steps over `records`; otherwise like `run`.
 
         Args:
@@ -184,8 +184,8 @@ class MigrationPlan:
         data: Iterable[ModelData],
         start: int = 0,
         model: type[BaseModel] | None = None,
-        skips: Skips | None = None,
-    ) -> Result:
+        skips: SkipRule | None = None,
+    ) -> RunResult:
         """Validate migrated records against `model`, by default the target's class.
 
         Args:
@@ -202,7 +202,7 @@ class MigrationPlan:
         return self._collect(self._functions(output, migrated=True), data, start, skips)
 
     def migrate_lines(
-        self, block: bytes | memoryview, start: int = 0, skips: Skips | None = None
+        self, block: bytes | memoryview, start: int = 0, skips: SkipRule | None = None
     ) -> tuple[bytes, int, RecordFailure | None]:
         """Migrate, validate and write JSON lines.
 
@@ -233,8 +233,8 @@ class MigrationPlan:
 
     @staticmethod
     def _collect(
-        functions: Generated, records: Iterable[Any], start: int, skips: Skips | None
-    ) -> Result:
+        functions: Generated, records: Iterable[Any], start: int, skips: SkipRule | None
+    ) -> RunResult:
         done: list[Any] = []
         failed = 0
         left = iter(records)
@@ -335,8 +335,8 @@ class Wanted:
         return Output(OutputKind.MODELS, self.model or plan.target)
 
     def convert(
-        self, plan: MigrationPlan, data: list[Any], start: int, skips: Skips | None = None
-    ) -> Result:
+        self, plan: MigrationPlan, data: list[Any], start: int, skips: SkipRule | None = None
+    ) -> RunResult:
         """Convert data that workers have migrated into these results."""
         return plan.validate(data, start, self.model, skips) if self.validated else (data, None)
 

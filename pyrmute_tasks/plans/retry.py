@@ -24,7 +24,7 @@ _logger: Final = logging.getLogger("pyrmute_tasks")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """Which exceptions of a step to retry, and how long to wait before.
+    """Retry of steps: which exceptions, how often, and after which wait.
 
     The backoff doubles from try to try up to a limit, with up to half taken off at random, so that
     workers that failed together do not retry together.
@@ -53,10 +53,10 @@ class Retry:
 
     def __post_init__(self) -> None:
         if isinstance(self.on, str):
-            raise ConfigurationError(f"on= is a list of exceptions: on=['{self.on}']")
+            raise ConfigurationError(f"on= must be a list of exceptions: on=['{self.on}']")
         object.__setattr__(self, "on", tuple(self.on))
         if not self.on:
-            raise ConfigurationError("retry on which exceptions? name at least one class in on=")
+            raise ConfigurationError("on= is empty: name at least one exception class to retry")
         for kind in self.on:
             if isinstance(kind, str) and ":" not in kind:
                 raise ConfigurationError(
@@ -112,7 +112,7 @@ class Retry:
                         raise
                     wait_s = self.wait_s(tries)
                     _logger.info(
-                        "a step is tried again in %.2f s (error=%s try=%d)",
+                        "a step is retried in %.2f s (error=%s try=%d)",
                         wait_s,
                         type(error).__name__,
                         tries,

@@ -1,4 +1,4 @@
-"""Containers and instances as lists of their parts, and back.
+"""Containers and instances, split into lists of their parts and joined again.
 
 `split` takes one level apart, `BUILDERS` put a container together again; `objects` handles
 instances. No name is ever imported or called.

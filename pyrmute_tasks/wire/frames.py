@@ -8,10 +8,14 @@ big-endian. Nothing in it can execute: there is no pickle, and no class is impor
 
 import enum
 import struct
+import sys
 from dataclasses import dataclass
 from typing import Final
 
-import zstandard
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 from pyrmute_tasks.errors import FrameError, FrameTooLargeError
 from pyrmute_tasks.wire.values import join_packed, pack, pack_record, unpack
@@ -38,6 +42,7 @@ class FrameKind(enum.IntEnum):
 
     OBJECTS = 1  # msgpack of a list of records
     LINES = 2  # JSON lines, each ended by a newline
+    RANGES = 3  # where records stand in a file; as outputs, the files written (see `ranges`)
 
 
 class Compression(enum.IntEnum):
@@ -65,6 +70,7 @@ class Frame:
 _HEADER: Final = struct.Struct(">3sBBBIQ")
 _MAGIC: Final = b"PMT"
 _VERSION: Final = 2  # version 1 had no classes, no sharing, and turned bytearray into bytes
+_BLOCK_BYTES: Final = 8 * 1024 * 1024
 _ZSTD_LEVEL: Final = 1  # 660 MB/s a core; higher levels cost more than a LAN saves
 
 
@@ -82,7 +88,7 @@ def encode_frame(
     raw_size = len(payload)
     _check_size(count, raw_size)
     if compression is Compression.ZSTD:
-        payload = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(payload)
+        payload = zstd.compress(payload, level=_ZSTD_LEVEL)
         _check_size(count, len(payload))  # incompressible data grows a little
     return _HEADER.pack(_MAGIC, _VERSION, kind, compression, count, raw_size) + payload
 
@@ -127,10 +133,22 @@ def decode_frame(frame: bytes | memoryview, max_bytes: int = MAX_FRAME_BYTES) ->
     return Frame(frame_kind, count, payload)
 
 
-def _decompress(payload: bytes | memoryview, raw_size: int) -> bytes:
-    # Reading one byte beyond the announced size bounds the memory that a bomb can take.
+def _decompress(payload: bytes | memoryview, raw_size: int) -> bytes | memoryview:
+    # Asking for one byte beyond the announced size bounds the memory that a bomb can take.
+    decompressor = zstd.ZstdDecompressor()
     try:
-        with zstandard.ZstdDecompressor().stream_reader(payload) as reader:
-            return reader.read(raw_size + 1)
-    except zstandard.ZstdError as error:
+        block = decompressor.decompress(payload, max_length=min(raw_size + 1, _BLOCK_BYTES))
+        if len(block) < _BLOCK_BYTES:
+            return block
+        # Not in one call, which would hold it twice for a moment.
+        whole, size = bytearray(raw_size + 1), 0
+        while block:
+            whole[size : size + len(block)] = block
+            size += len(block)
+            if decompressor.eof or size > raw_size:
+                break
+            most = min(raw_size + 1 - size, _BLOCK_BYTES)
+            block = decompressor.decompress(b"", max_length=most)
+        return memoryview(whole)[:size]
+    except zstd.ZstdError as error:
         raise FrameError(f"a frame's payload cannot be decompressed: {error}") from None

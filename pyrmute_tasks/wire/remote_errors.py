@@ -1,4 +1,4 @@
-"""Exceptions as plain values, to send them to another process.
+"""Exceptions as plain values, for sending to another process.
 
 `take_apart` lists an exception and all it refers to: causes, contexts, members of groups.
 `put_together` rebuilds it from the list: this package's errors with all attributes, pydantic's
@@ -163,7 +163,7 @@ class _Assembly:
     """Rebuilds exceptions from their parts, each once, even if they refer to themselves.
 
     Args:
-        parts: What `take_apart` returned.
+        parts: The return value of `take_apart`.
     """
 
     def __init__(self, parts: list[dict[str, Any]]) -> None:
@@ -290,7 +290,7 @@ def _take_apart_line(line: dict[str, Any], number: _Number, input_type: Any) -> 
 
 
 def _is_of_pydantic(line: dict[str, Any], input_type: Any) -> bool:
-    """Whether pydantic itself says this of such an input, and no `PydanticCustomError`.
+    """Return whether pydantic itself raises this for such an input, and no `PydanticCustomError`.
 
     Before 2.14.2 it tells of those by their names alone, and without their templates.
     """

@@ -1,4 +1,4 @@
-"""Record failures as plain values, for the way to another process and back."""
+"""Record failures as plain values, for sending to another process."""
 
 import traceback
 from typing import Any, Final

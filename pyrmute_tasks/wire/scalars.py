@@ -266,11 +266,11 @@ def _unpack_pattern(data: bytes) -> re.Pattern[Any]:
     flags = _OFFSET.unpack_from(data, 1)[0]
     source = data[1 + _OFFSET.size :]
     if flags & re.DEBUG:
-        raise ValueError("no flag of a pattern on the wire")
+        raise ValueError("not the flags of a pattern")
     try:
         return re.compile(source, flags) if data[:1] == b"b" else re.compile(_decode(source), flags)
     except re.error as error:
-        raise ValueError("no pattern") from error
+        raise ValueError("not a pattern") from error
 
 
 # --- table of types -----------------------------------------------------------------------

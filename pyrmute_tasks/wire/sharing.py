@@ -1,4 +1,4 @@
-"""Whether msgpack packs a value faithfully: no object held twice, and no buffer.
+"""Check that msgpack packs a value faithfully: no shared objects, and no buffers.
 
 Most records hold each dict and list once and are packed by the library alone. Taking every record
 apart to find out would cost many times the packing, so this looks at containers only, and skips
@@ -49,7 +49,7 @@ def needs_care(record: object, packed: bytes) -> bool:
 
 
 def holds_buffer(untracked: object) -> bool:
-    """Return whether something without containers is or may hold a bytearray."""
+    """Return whether a value other than a container is or may hold a bytearray."""
     if type(untracked) is dict:
         return not _NO_LEAVES.isdisjoint(map(type, untracked.values()))
     if type(untracked) is tuple:

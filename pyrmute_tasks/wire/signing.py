@@ -1,4 +1,4 @@
-"""Signatures on what producers and workers tell each other.
+"""Signatures of messages between producers and workers.
 
 With a secret, everything that travels through broker and store carries a keyed hash. It covers
 the data and what the data is: its kind, its job and its part. So what is signed can be neither
@@ -29,7 +29,7 @@ _PURPOSE: Final = b"pyrmute-tasks 1 "  # so that no other use of the secret give
 
 
 class Sealed(enum.Enum):
-    """What a signature is about; none of these can be taken for another."""
+    """The kind of signed data; no kind passes for another."""
 
     SPEC = b"spec"
     FRAME = b"frame"
@@ -76,20 +76,20 @@ class Signer:
         return bool(self._own)
 
     def seal(self, kind: Sealed, job: str, part: str, data: bytes) -> bytes:
-        """Return `data` behind its signature; as it is if there is no secret.
+        """Return `data` behind its signature; unchanged if there is no secret.
 
         Args:
-            kind: What the data is.
+            kind: The kind of the data.
             job: The job's id, or the queue for what belongs to no job.
             part: The part's key, or whose it is.
-            data: What is signed.
+            data: The signed data.
         """
         if not self._own:
             return data
         return b"".join((_MAGIC, self._own, self._hash(self._own, kind, job, part, data), data))
 
     def open(self, kind: Sealed, job: str, part: str, sealed: bytes) -> bytes:
-        """Return what `seal` was given, if it was sealed as this.
+        """Return the data that `seal` was given, if it was sealed for this use.
 
         Raises:
             SignatureError: If it was not, or is signed and there is no secret here; says why.
@@ -97,7 +97,7 @@ class Signer:
         return bytes(self.view(kind, job, part, sealed))
 
     def view(self, kind: Sealed, job: str, part: str, sealed: bytes) -> bytes | memoryview:
-        """Return what `open` returns without copying it, which takes as long as hashing it."""
+        """Return the data like `open`, without copying it, which takes as long as hashing it."""
         is_signed = sealed.startswith(_MAGIC)
         if not self._own:
             if is_signed:
@@ -116,11 +116,11 @@ class Signer:
         return data
 
     def sign(self, kind: Sealed, job: str, part: str, data: bytes) -> str:
-        """Return a signature that travels beside `data`, as text; empty without a secret."""
+        """Return a detached signature of `data`, as text; empty without a secret."""
         return self.seal(kind, job, part, data)[: _SEAL_BYTES if self._own else 0].hex()
 
     def check(self, kind: Sealed, job: str, part: str, data: bytes, signature: str) -> None:
-        """Check what `sign` returned.
+        """Check a signature made by `sign`.
 
         Raises:
             SignatureError: As `open`.

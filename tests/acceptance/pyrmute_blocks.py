@@ -82,12 +82,12 @@ def run_all(library: str) -> dict[str, Result]:
 
 
 def succeeded(results: dict[str, Result]) -> set[str]:
-    """Return the blocks that raised nothing."""
+    """Return the blocks that raised no error."""
     return {block for block, result in results.items() if "error" not in result}
 
 
 def compare(theirs: dict[str, Result], ours: dict[str, Result]) -> dict[str, str]:
-    """Return, by block, how our result differs from pyrmute's, also where both raise."""
+    """Return, by block, the differences of our result from pyrmute's, also where both raise."""
     return {
         block: "\n".join(
             f"  {what}: {theirs[block].get(what)!r}\n  {' ' * len(what)}  {ours[block].get(what)!r}"
@@ -156,7 +156,7 @@ def _is_results(value: object) -> TypeGuard[Iterable[object]]:
 
 
 def _normalized(result: Result) -> Result:
-    """Replace what no two runs share, and the library's name."""
+    """Replace what differs between any two runs, and the library's name."""
     text = json.dumps(result).replace("pyrmute_tasks", "pyrmute")
     text = re.sub(r"0x[0-9a-f]+", "0x", text)
     normalized: Result = json.loads(text)

@@ -20,11 +20,11 @@ _SHA256: Final = "a8579d552efbd3e18989fc0d34740e2e02c5aeb2cba988af6b209624639666
 
 
 class NotFetchedError(Exception):
-    """pip could not fetch it, as without a network."""
+    """pip could not download the sources, as without a network."""
 
 
 def fetch() -> Path:
-    """Return the folder with pyrmute's sources; the first time they are downloaded.
+    """Return the folder with pyrmute's sources, downloading them the first time.
 
     Raises:
         NotFetchedError: If that fails.

@@ -162,7 +162,7 @@ def call(cwd: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_each_fault_is_found_at_its_step_and_nothing_else(folder: Path) -> None:
+def test_each_fault_is_found_at_its_step(folder: Path) -> None:
     result = call(folder, "--manager", "faults.py:manager", *HOP, "--json")
     assert result.returncode == 1, result.stderr
     report = json.loads(result.stdout)
@@ -209,7 +209,7 @@ def rendered(report: AuditReport, columns: int) -> str:
     return console.export_text()
 
 
-def test_nothing_is_found_in_the_flights() -> None:
+def test_audit_finds_nothing_in_the_flights() -> None:
     result = call(
         ROOT,
         *("--manager", "examples/flights.py:manager", "--model", "Flight"),
@@ -233,7 +233,7 @@ def test_nothing_is_found_in_the_flights() -> None:
         ("--manager", "faults.py:manager", "--model", "X", *HOP[2:]),
     ],
 )
-def test_what_cannot_be_run_ends_with_status_2(
+def test_impossible_audit_exits_with_status_2(
     folder: Path, arguments: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
@@ -245,7 +245,7 @@ def test_what_cannot_be_run_ends_with_status_2(
     assert "rror: " in result.stderr
 
 
-def test_sample_of_which_no_record_comes_through_is_no_clean_one(folder: Path) -> None:
+def test_sample_with_only_failures_is_not_clean(folder: Path) -> None:
     hop = ("--model", "Document", "--from", "10.0.0", "--to", "10.0.0", "in.jsonl")
     result = call(folder, "--manager", "faults.py:manager", *hop)
     assert (result.returncode, result.stderr) == (2, "")
@@ -260,7 +260,7 @@ def test_sample_of_which_no_record_comes_through_is_no_clean_one(folder: Path) -
 
 @pytest.fixture
 def module(tmp_path: Path) -> Iterator[Path]:
-    """A module of one's own with a step that comes from the test."""
+    """A manager's module with the step of the test."""
     path = tmp_path / f"audited_{os.getpid()}.py"
     yield path
     sys.modules.pop(path.stem, None)
@@ -299,7 +299,7 @@ BESIDE = {  # what a step does beside its record, and why its outputs differ the
 }
 
 
-def test_what_a_step_does_beside_its_record_is_told_apart(module: Path) -> None:
+def test_causes_of_impure_steps_are_distinguished(module: Path) -> None:
     write(module, "return data")
     with module.open("a") as file:
         for version, (name, (does, value, _)) in enumerate(BESIDE.items(), 2):
@@ -327,7 +327,7 @@ def test_step_that_ends_its_process_is_named(module: Path, end: str) -> None:
         run(spec)
 
 
-def test_audit_ends_when_its_time_is_up(module: Path) -> None:
+def test_audit_ends_at_its_time_limit(module: Path) -> None:
     spec = write(module, 'time.sleep(3600) if data["n"] == 1 else None; return data')
     before = set(descendants(os.getpid()))  # fleets of other tests
     with pytest.raises(JobError, match=r"longer than 4 s.* 1\.0\.0 → 2\.0\.0 of record 1"):
@@ -335,7 +335,7 @@ def test_audit_ends_when_its_time_is_up(module: Path) -> None:
     assert set(descendants(os.getpid())) <= before
 
 
-def test_script_that_is_not_guarded_says_so(module: Path) -> None:
+def test_unguarded_script_is_reported(module: Path) -> None:
     write(module, "return data")
     with module.open("a") as file:
         file.write("from pyrmute_tasks.audit import audit\n")

@@ -1,4 +1,4 @@
-"""Every code block of pyrmute's guide to batches does what the guide says, import changed.
+"""Every code block of pyrmute's guide to batches does as the guide says, import changed.
 
 The guide is pyrmute's own, copied beside this file. Each test below is one of its blocks: it
 runs in a module of its own after the guide's first block, which has the models, and gets exactly
@@ -63,7 +63,7 @@ class OnFleet(ModelManager):
 
 
 class Block:
-    """One block of the guide, ready to run in a module that knows the guide's first block."""
+    """A block of the guide, ready to run in a module with the names of the guide's first block."""
 
     def __init__(self, blocks: dict[str, str], title: str, module: ModuleType) -> None:
         self.title = title
@@ -73,7 +73,7 @@ class Block:
             self._execute(blocks[FIRST])
 
     def run(self, **missing: object) -> Any:
-        """Run it with the names that the guide does not define; return its module."""
+        """Run the block with the names that the guide does not define; return its module."""
         unused = [name for name in missing if not re.search(rf"\b{name}\b", self.body)]
         assert unused == [], "the block does not need these"
         vars(self.module).update(missing)
@@ -89,7 +89,7 @@ HANDLED: list[str] = []
 
 
 def of(title: str, *, also_on_a_fleet: bool = False) -> pytest.MarkDecorator:
-    """Let a test be about the block with that title."""
+    """Parametrize a test with the block of that title."""
     HANDLED.append(title)
     runs = [pytest.param((title, False), id=title)]
     if also_on_a_fleet:
@@ -102,7 +102,7 @@ pytestmark = pytest.mark.xdist_group("tests/acceptance/test_guide.py")
 
 
 def read(text: str) -> dict[str, str]:
-    """The python blocks by the heading they stand under; a second one has a number."""
+    """Read the Python blocks by their headings; a second one under a heading gets a number."""
     blocks: dict[str, str] = {}
     heading = ""
     for match in HEADING_OR_BLOCK.finditer(text):
@@ -163,7 +163,7 @@ def strict_manager(block: Block) -> ModelManager:
 
 
 class Source:
-    """Users to migrate; knows how far it was read ahead of what was processed, each time."""
+    """Users to migrate; records how far it was read ahead of the processed ones."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -182,7 +182,7 @@ class Source:
 
 
 class Database:
-    """The guide's `database`: SQLite, with a log of what was asked."""
+    """The guide's `database`: SQLite, with a log of its queries."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -219,7 +219,7 @@ def database() -> Iterator[Database]:
 
 
 class Bar:
-    """A `tqdm` that shows nothing and remembers how far it came."""
+    """A `tqdm` that shows nothing and records its progress."""
 
     made: list["Bar"]
 
@@ -260,7 +260,7 @@ def names(users: Iterable[Any]) -> list[tuple[str, str]]:
 
 
 def results_of(manager: ModelManager) -> list[list[Any]]:
-    """Where the results of `manager.migrate_batch` will be found, call by call."""
+    """Record the results of every call of `manager.migrate_batch`."""
     results: list[list[Any]] = []
     migrate_batch = manager.migrate_batch
 
@@ -301,7 +301,7 @@ def test_every_block_is_handled(blocks: dict[str, str]) -> None:
 
 
 @of(FIRST, also_on_a_fleet=True)
-def test_a_batch(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
+def test_batch_of_the_guide(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
     guide = block.run()
     assert isinstance(guide.new_users, list)
     assert [repr(user) for user in guide.new_users] == OLD_USERS_AS_NEW
@@ -310,7 +310,7 @@ def test_a_batch(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @of("Validated Models (Default)", also_on_a_fleet=True)
-def test_validated_models(block: Block) -> None:
+def test_validated_models_of_the_guide(block: Block) -> None:
     users = block.run().users
     assert [repr(user) for user in users] == OLD_USERS_AS_NEW
     assert all(isinstance(user, BaseModel) for user in users)
@@ -324,7 +324,7 @@ def test_models_of_a_named_type(block: Block) -> None:
 
 
 @of("Raw Dictionaries", also_on_a_fleet=True)
-def test_raw_dictionaries(block: Block) -> None:
+def test_raw_dictionaries_of_the_guide(block: Block) -> None:
     guide = block.run()
     assert guide.users == [
         {"first_name": "Alice", "last_name": "Smith"},
@@ -339,7 +339,9 @@ def test_raw_dictionaries(block: Block) -> None:
 
 
 @of("Streaming Large Datasets", also_on_a_fleet=True)
-def test_a_stream(block: Block, database: Database, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stream_of_the_guide(
+    block: Block, database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
     count = 12_000 if is_on_fleet(block) else 2500
     database.add_users(count, "id INTEGER PRIMARY KEY, name TEXT")
     block.run(database=database)
@@ -354,7 +356,7 @@ def test_a_stream(block: Block, database: Database, capsys: pytest.CaptureFixtur
 
 
 @of("Streaming Variants", also_on_a_fleet=True)
-def test_three_streams(block: Block) -> None:
+def test_three_streams_of_the_guide(block: Block) -> None:
     source = Source(12_000)
     guide = block.run(data_source=source, process=source.process)
     models, typed_models, raw = source.processed
@@ -384,7 +386,7 @@ def chunks_ahead(block: Block) -> int:
 
 
 @of("Parallel Processing", also_on_a_fleet=True)
-def test_one_after_the_other_in_threads_and_in_processes(block: Block) -> None:
+def test_sequential_threads_and_processes_agree(block: Block) -> None:
     results = results_of(block.module.manager)
     block.run()
     assert [[repr(user) for user in users] for users in results] == [OLD_USERS_AS_NEW] * 3
@@ -399,7 +401,7 @@ def test_one_after_the_other_in_threads_and_in_processes(block: Block) -> None:
 
 
 @of("ThreadPoolExecutor (Default)", also_on_a_fleet=True)
-def test_threads(block: Block) -> None:
+def test_threads_of_the_guide(block: Block) -> None:
     assert [repr(user) for user in block.run().users] == OLD_USERS_AS_NEW
     if not is_on_fleet(block):
         let_the_last_name_tell_where(block.module.manager)
@@ -409,7 +411,7 @@ def test_threads(block: Block) -> None:
 
 
 @of("ProcessPoolExecutor", also_on_a_fleet=True)
-def test_processes(block: Block) -> None:
+def test_processes_of_the_guide(block: Block) -> None:
     assert [repr(user) for user in block.run().users] == OLD_USERS_AS_NEW
     if not is_on_fleet(block):
         let_the_last_name_tell_where(block.module.manager)
@@ -417,7 +419,7 @@ def test_processes(block: Block) -> None:
 
 
 @of("Worker Count Selection", also_on_a_fleet=True)
-def test_how_many_workers(block: Block) -> None:
+def test_worker_count_of_the_guide(block: Block) -> None:
     results = results_of(block.module.manager)
     guide = block.run()
     assert [[repr(user) for user in users] for users in results] == [OLD_USERS_AS_NEW] * 3
@@ -483,7 +485,7 @@ def test_steps_that_do_little(block: Block) -> None:
 
 
 @of("Benchmarking")
-def test_a_benchmark(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_of_the_guide(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
     guide = block.run(Iterable=Iterable)
     measured = r"  Duration: \d+\.\d\ds\n  Throughput: \d+ records/sec\n"
     assert re.fullmatch(
@@ -499,7 +501,7 @@ def test_a_benchmark(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @of("Memory Management")
-def test_memory(block: Block, database: Database) -> None:
+def test_memory_of_the_guide(block: Block, database: Database) -> None:
     users = [old_user(index) for index in range(2500)]
     Path("large_file.json").write_text(json.dumps(users))
     Path("large_file.jsonl").write_text("".join(json.dumps(user) + "\n" for user in users))
@@ -606,7 +608,9 @@ def test_retries(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @of("Database Migration")
-def test_a_table(block: Block, database: Database, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_of_the_guide(
+    block: Block, database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
     manager = ModelManager()
 
     @manager.model("User", "1.0.0")
@@ -666,7 +670,7 @@ def test_a_directory_of_files(block: Block, capsys: pytest.CaptureFixture[str]) 
 
 
 @of("CSV Processing", also_on_a_fleet=True)
-def test_csv(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
+def test_csv_of_the_guide(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
     users = [*map(old_user, range(10_000)), {"name": 'Zoë "Z" O\'Neil, née Nuñez'}]
     with Path("users_v1.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, ["name"])
@@ -687,7 +691,7 @@ def test_csv(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @of("Progress Tracking")
-def test_progress(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_of_the_guide(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     bars: list[Bar] = []
     monkeypatch.setattr(Bar, "made", bars, raising=False)
     # A stand-in even where there is a tqdm: its counts can be read.
@@ -705,7 +709,7 @@ def test_progress(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @of("Monitoring and Logging")
-def test_metrics(block: Block, caplog: pytest.LogCaptureFixture) -> None:
+def test_metrics_of_the_guide(block: Block, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     guide = block.run(Iterable=Iterable)
     users = guide.migrate_with_metrics([*guide.old_users, {"nom": "?"}], *HOP)

@@ -1,4 +1,4 @@
-"""The commands about models print and write what pyrmute's do."""
+"""The commands about models print and write the same as pyrmute's."""
 
 import json
 import subprocess

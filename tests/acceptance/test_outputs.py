@@ -1,4 +1,4 @@
-"""`pyrmute-tasks run` and its output: one writer, what is replaced, streams."""
+"""`pyrmute-tasks run` and its output: one writer, replaced files, streams."""
 
 import json
 import os
@@ -41,7 +41,7 @@ OUTPUT = expected([person(index) for index in range(COUNT)])
 
 
 @pytest.mark.parametrize("first_is_killed", [True, False])
-def test_a_second_run_ends_at_once_and_harms_nothing(
+def test_second_run_on_an_output_is_refused(
     tmp_path: Path, source: Path, private_tmp: Path, first_is_killed: bool, on_fleet: Options
 ) -> None:
     slow, target = tmp_path / "slow.jsonl", tmp_path / "out.jsonl"
@@ -77,7 +77,7 @@ def test_a_second_run_ends_at_once_and_harms_nothing(
     wait_until(lambda: not list(private_tmp.iterdir()), "every file is gone")
 
 
-def test_a_target_that_exists_needs_a_word(source: Path, tmp_path: Path, on_fleet: Options) -> None:
+def test_existing_target_needs_overwrite(source: Path, tmp_path: Path, on_fleet: Options) -> None:
     target, link = tmp_path / "out.jsonl", tmp_path / "link"
     target.write_text("old")
     target.chmod(0o600)
@@ -120,7 +120,7 @@ def test_standard_output_gets_the_lines_and_nothing_else(
     assert sorted(tmp_path.iterdir()) == [source, log]
 
 
-def test_a_dash_is_standard_output(source: Path, tmp_path: Path, on_fleet: Options) -> None:
+def test_dash_means_standard_output(source: Path, tmp_path: Path, on_fleet: Options) -> None:
     piped = call(*RUN, *on_fleet, source, "-", cwd=ROOT)
     assert piped.returncode == 0, piped.stderr
     assert piped.stdout == OUTPUT
@@ -128,7 +128,7 @@ def test_a_dash_is_standard_output(source: Path, tmp_path: Path, on_fleet: Optio
 
 
 @pytest.mark.parametrize(("stream", "status"), [("stdout", 1), ("stderr", 0)])
-def test_a_report_that_cannot_be_written_is_told(
+def test_unwritable_report_is_reported(
     source: Path, tmp_path: Path, stream: str, status: int, on_fleet: Options
 ) -> None:
     target = tmp_path / "out.jsonl"
@@ -159,7 +159,7 @@ def test_a_run_without_standard_streams_writes_its_file(
     assert target.read_text() == OUTPUT
 
 
-def test_a_directory_that_is_gone_is_told(tmp_path: Path, on_fleet: Options) -> None:
+def test_missing_directory_is_reported(tmp_path: Path, on_fleet: Options) -> None:
     source, directory, go_on = tmp_path / "in.jsonl", tmp_path / "there", tmp_path / "go-on"
     directory.mkdir()
     source.write_text(f'{{"name": "wait-for:{go_on} 0", "age": 1}}\n')
@@ -188,7 +188,7 @@ def test_a_named_pipe_gets_the_lines_in_order(
     assert stat.S_ISFIFO(pipe.lstat().st_mode)
 
 
-def test_a_reader_that_goes_away_ends_the_run(source: Path, on_fleet: Options) -> None:
+def test_closed_output_pipe_ends_the_run(source: Path, on_fleet: Options) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     process = subprocess.run(

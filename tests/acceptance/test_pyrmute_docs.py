@@ -59,18 +59,18 @@ def ours(sources: Path) -> dict[str, Result]:
 # --- examples -----------------------------------------------------------------------------
 
 
-def test_examples_are_these(sources: Path) -> None:
+def test_all_examples_of_pyrmute_are_listed(sources: Path) -> None:
     assert {path.stem for path in (sources / "examples").glob("*.py")} == set(EXAMPLES)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_example_runs_alike(example: str, sources: Path, tmp_path: Path) -> None:
+def test_example_has_the_same_output(example: str, sources: Path, tmp_path: Path) -> None:
     code = (sources / "examples" / f"{example}.py").read_text()
     assert run(change_import(code), tmp_path / "ours") == run(code, tmp_path / "theirs")
 
 
 def run(code: str, folder: Path) -> tuple[str, dict[str, str]]:
-    """Run a program in an empty folder; return what it prints and writes."""
+    """Run a program in an empty folder; return what it printed and wrote."""
     folder.mkdir()
     command = [sys.executable, "-W", "error", "-c", code]
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
@@ -118,7 +118,9 @@ def test_pyrmutes_own_tests_pass(sources: Path, tmp_path: Path) -> None:
 # --- documentation ------------------------------------------------------------------------
 
 
-def test_as_many_blocks_run_as_did(theirs: dict[str, Result], ours: dict[str, Result]) -> None:
+def test_number_of_running_blocks_is_unchanged(
+    theirs: dict[str, Result], ours: dict[str, Result]
+) -> None:
     assert len(theirs) == 421
     assert len(succeeded(theirs)) >= 341  # of the others some need names or libraries
     assert len(succeeded(theirs) & succeeded(ours)) >= 338
@@ -135,7 +137,7 @@ def test_blocks_print_write_and_assign_the_same(
     assert set(different) == LISTED
 
 
-def test_blocks_that_fail_with_pyrmute_fail_alike(
+def test_blocks_failing_with_pyrmute_fail_equally(
     theirs: dict[str, Result], ours: dict[str, Result]
 ) -> None:
     failed = set(theirs) - succeeded(theirs)

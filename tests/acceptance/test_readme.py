@@ -35,7 +35,7 @@ CELERY: Final = "#!{python}\nfrom celery.__main__ import main\n\nmain()\n"
 
 @dataclass(frozen=True)
 class Newcomer:
-    """Somebody with an environment that has the wheel, in an empty folder."""
+    """A newcomer: an environment with the wheel, and an empty folder."""
 
     scripts: Path
     folder: Path
@@ -46,7 +46,7 @@ class Newcomer:
         return {"PATH": path, "HOME": str(self.folder), "TMPDIR": str(self.folder.parent)}
 
     def run(self, line: str) -> str:
-        """Run a line in a shell; return what it printed."""
+        """Run a line in a shell; return its output."""
         done = subprocess.run(
             ["/bin/sh", "-c", line],
             cwd=self.folder,
@@ -117,7 +117,7 @@ def blocks(language: str) -> list[str]:
 
 
 def dialogue(body: str) -> list[tuple[str, str]]:
-    """The commands of a console block, and what each prints."""
+    """The commands of a console block, and the output of each."""
     commands: list[tuple[str, str]] = []
     for line in body.splitlines():
         if line.startswith("$ "):
@@ -171,7 +171,7 @@ def test_wheel_holds_the_package_and_nothing_else(newcomer: Newcomer) -> None:
     assert missing == []
 
 
-def test_commands_print_what_is_shown(newcomer: Newcomer) -> None:
+def test_commands_print_the_documented_output(newcomer: Newcomer) -> None:
     save_files(newcomer)
     ran = 0
     for body in blocks("console"):
@@ -187,7 +187,7 @@ def test_commands_print_what_is_shown(newcomer: Newcomer) -> None:
     assert ran >= 5
 
 
-def test_failing_record_is_told_as_shown(newcomer: Newcomer) -> None:
+def test_failing_record_is_reported_as_in_the_readme(newcomer: Newcomer) -> None:
     save_files(newcomer)
     lines = ['{"name": "Ada Lovelace"}'] * 1336 + ["{}"]
     (newcomer.folder / "in.jsonl").write_text("\n".join(lines))
@@ -199,7 +199,7 @@ def test_failing_record_is_told_as_shown(newcomer: Newcomer) -> None:
     assert told.splitlines()[-1] == shown.splitlines()[-1]
 
 
-def test_workers_start_as_it_says(newcomer: Newcomer) -> None:
+def test_documented_workers_start(newcomer: Newcomer) -> None:
     save_files(newcomer)
     (newcomer.folder / "in.jsonl").write_text('{"name": "Ada Lovelace"}\n')
     run = "pyrmute-tasks run -q --manager models.py:manager --model User --from 1.0.0 --to 2.0.0"

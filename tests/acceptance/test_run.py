@@ -1,4 +1,4 @@
-"""`pyrmute-tasks` as a person meets it: a command with arguments, output and a status."""
+"""`pyrmute-tasks` from outside: a command with arguments, output and a status."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def call(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
 
 
 def call_here(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Call the command in this process, which is quicker."""
+    """Call the command in this process, which is faster."""
     result = CliRunner().invoke(cli._cli, [*map(str, arguments)], prog_name="pyrmute-tasks")
     assert isinstance(result.exception, SystemExit | None), result.exception
     return subprocess.CompletedProcess((), result.exit_code, result.stdout, result.stderr)
@@ -106,7 +106,7 @@ def test_a_record_whose_step_raises_ends_the_run_at_its_line(
     assert partial.read_text() == expected([person(index) for index in range(bad)])
 
 
-def test_a_records_contents_are_told_only_when_asked_for(
+def test_record_contents_are_shown_only_on_request(
     source: Path, tmp_path: Path, on_fleet: Options
 ) -> None:
     source.write_text(json.dumps(broken_step(7)))
@@ -210,7 +210,7 @@ def test_bad_input_ends_with_one_sentence(
         (f'["{SECRET}"]', "not a JSON object but an array"),
     ],
 )
-def test_a_line_that_is_no_record_is_told_without_its_contents(
+def test_invalid_line_is_reported_without_its_contents(
     source: Path, tmp_path: Path, line: str, message: str, on_fleet: Options
 ) -> None:
     lines = source.read_text().splitlines()
@@ -398,7 +398,7 @@ def test_an_interrupted_run_leaves_nothing_behind(
 def test_a_signal_that_was_ignored_stays_ignored(
     tmp_path: Path, private_tmp: Path, on_fleet: Options
 ) -> None:
-    """As nohup does it, so that a run outlives the terminal that it was started from."""
+    """Run under ``nohup``: a run outlives its terminal."""
     source, target, go_on = (tmp_path / name for name in ("in.jsonl", "out.jsonl", "go-on"))
     source.write_text(f'{{"name": "wait-for:{go_on} 0", "age": 1}}\n')
     arguments = ("run", *MANAGER, *HOP, *on_fleet, source, target)
@@ -417,7 +417,7 @@ def test_a_signal_that_was_ignored_stays_ignored(
 
 
 @pytest.mark.parametrize("existed", [True, False])
-def test_an_interrupt_behind_the_end_says_that_the_output_is_whole(
+def test_interrupt_after_the_end_reports_a_whole_output(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existed: bool, on_fleet: Options
 ) -> None:
     def interrupt(*_: object) -> None:
@@ -434,7 +434,7 @@ def test_an_interrupt_behind_the_end_says_that_the_output_is_whole(
     assert len(target.read_text().splitlines()) == 1000
 
 
-def test_a_source_that_cannot_be_read_any_more_is_told(tmp_path: Path, on_fleet: Options) -> None:
+def test_unreadable_source_is_reported(tmp_path: Path, on_fleet: Options) -> None:
     result = call("run", *MANAGER, *HOP, *on_fleet, "/proc/self/mem", tmp_path / "out")
     assert result.returncode == 1
     assert "error: cannot read /proc/self/mem: Input/output error" in result.stderr

@@ -1,4 +1,4 @@
-"""Every fault: what it does, under which conditions, and how long it may hold a job up."""
+"""Every fault: its action, its conditions, and the longest it may delay a job."""
 
 import contextlib
 import enum
@@ -37,13 +37,13 @@ from tests.chaos.runs import (
 )
 from tests.conftest import wait_until
 from tests.fleets import Fleet, RabbitMQ, Side, Worker
-from tests.fleets.namespaces import Line, TwoHosts
+from tests.fleets.namespaces import Link, TwoHosts
 
 __all__ = ["DEEDS", "LONG", "SHORT", "STAGES", "Fault", "Scale", "Stage", "run_fault"]
 
 
 class Fault(enum.StrEnum):
-    """What is done to a fleet while it runs a job."""
+    """A fault of a fleet while it runs a job."""
 
     CHILD_KILLED = "child killed"
     WORKER_KILLED = "worker killed"
@@ -77,7 +77,7 @@ class Fault(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of each fault.
+    """The size of each fault.
 
     Attributes:
         deploys: How many workers a rolling deployment replaces.
@@ -96,7 +96,7 @@ LONG: Final = Scale(deploys=20, gone_s=20.0, spell_s=16.0)
 
 @dataclass(frozen=True)
 class Stage:
-    """What a fault needs around it.
+    """The surroundings that a fault needs.
 
     Attributes:
         harm: Done in a thread beside the job; None if all is set before it.
@@ -136,7 +136,7 @@ _OLD_ENOUGH_S: Final = 8.0
 
 
 def in_the_middle(run: Run) -> None:
-    """Wait for a moment that has nothing to do with where a chunk begins."""
+    """Wait for a moment unrelated to the beginnings of chunks."""
     if not run.is_mixed:
         run.wait_for_deliveries(3)
         run.pause(run.random.uniform(0, 0.2))
@@ -162,7 +162,7 @@ def kill_worker(run: Run) -> None:
 
 
 def deploy(run: Run) -> None:
-    """Every second, or as soon as the last one is ready, replace the oldest worker."""
+    """Replace the oldest worker every second, or as soon as its successor is ready."""
     in_the_middle(run)
     for _ in range(run.deploys):
         at_least_until = time.monotonic() + 1.0
@@ -176,7 +176,7 @@ def deploy(run: Run) -> None:
 
 
 def freeze(run: Run) -> None:
-    """Stop a worker in the middle of a chunk; it settles when others have done so."""
+    """Freeze a worker in the middle of a chunk, until others have settled its chunks."""
     in_the_middle(run)
     worker = victim(run)
     run.wait_until(lambda: _froze_in_chunk(run, worker), "a worker is frozen in a chunk")
@@ -212,7 +212,7 @@ def take_all_workers(run: Run) -> None:
 
 
 def lose_message(run: Run) -> None:
-    """A worker pops a message and dies before it has noted that in `unacked`."""
+    """Pop a message and die before it is recorded in `unacked`."""
     in_the_middle(run)
     worker = victim(run)
     with run.fleet.valkey.client() as client:
@@ -273,17 +273,17 @@ def refuse_writes(run: Run) -> None:
 def swallow(run: Run) -> None:
     in_the_middle(run)
     run.begin_fault()
-    line_of(run).swallow()
+    link_of(run).swallow()
     run.wait_for_deliveries(10)
 
 
 def lose_packets(run: Run) -> None:
     in_the_middle(run)
     run.begin_fault()
-    line_of(run).loss = 0.3
+    link_of(run).loss = 0.3
     run.pause(run.spell_s)
     run.wait_for_deliveries(5)
-    line_of(run).loss = 0.0
+    link_of(run).loss = 0.0
 
 
 def cut_off(run: Run) -> None:
@@ -297,13 +297,13 @@ def cut_off(run: Run) -> None:
 def hide_large_packets(run: Run) -> None:
     in_the_middle(run)
     run.begin_fault()
-    line_of(run).largest_bytes = 600
+    link_of(run).largest_bytes = 600
     run.wait_until(lambda: False, "the job has ended")
 
 
-def line_of(run: Run) -> Line:
+def link_of(run: Run) -> Link:
     assert run.fleet.hosts is not None
-    return run.fleet.hosts.line
+    return run.fleet.hosts.link
 
 
 def restart_rabbitmq(run: Run) -> None:
@@ -324,7 +324,7 @@ def add_other_code(run: Run) -> None:
 
 
 def cancel_consumers(run: Run) -> None:
-    """No worker takes chunks any more; those that they have are run to their end."""
+    """Cancel the consumers of all workers, which still finish their chunks."""
     in_the_middle(run)
     run.begin_fault()
     with create_app(run.fleet.settings) as app:
@@ -333,7 +333,7 @@ def cancel_consumers(run: Run) -> None:
 
 
 def be_far(run: Run) -> None:
-    """The way is long all the time; opening connections takes seconds and does not count."""
+    """Delay the connection all the time; opening connections takes seconds and does not count."""
     run.wait_for_deliveries(1)
     run.begin_fault()
     run.wait_for_deliveries(40)
@@ -421,7 +421,7 @@ def run_fault(
     rabbitmq: RabbitMQ | None = None,
     hosts: TwoHosts | None = None,
 ) -> tuple[Result, list[str]]:
-    """Run a job with a fault in it; return what came of it and what is wrong with that."""
+    """Run a job with a fault in it; return its result and the problems with it."""
     stage = STAGES[fault]
     choose = random.Random(seed)
     fleet = Fleet(
@@ -456,7 +456,7 @@ def run_fault(
 
 
 def problems(result: Result, stage: Stage) -> list[str]:
-    """Return what is wrong with a result, if anything is."""
+    """Return the problems of a result; empty if there are none."""
     found = []
     if result.damage != Damage():
         found.append(f"the output is not the sequential one: {result.damage}")
@@ -475,7 +475,7 @@ def problems(result: Result, stage: Stage) -> list[str]:
 def _poison(
     fault: Fault, fleet: Fleet, directory: Path, flights: Flights, choose: random.Random
 ) -> tuple[Result, list[str]]:
-    """Three jobs: the record that kills its process comes first, in the middle and last."""
+    """Run three jobs whose poisonous record comes first, in the middle and last."""
     last = _POISON_CHUNKS * _POISON_CHUNK - 1
     found: list[str] = []
     results = []
@@ -506,12 +506,12 @@ def _poison_at(
 
 
 def poisoned(row: bytes, deed: str, crashes: Path) -> bytes:
-    """Return a row that does a deed, and adds a line to the file `crashes` when it does."""
+    """Return a row whose step does something and adds a line to the file `crashes`."""
     return json.dumps({**json.loads(row), "tailnum": f"{deed}|{crashes}"}).encode() + b"\n"
 
 
 def poison_problems(result: Result, place: int, how: str, crashes: Path) -> list[str]:
-    """Return what is wrong with how a record at `place` was isolated."""
+    """Return the problems with the isolation of the record at `place`."""
     error = result.error
     found = []
     index = getattr(error, "record_index", None)
@@ -530,7 +530,7 @@ def poison_problems(result: Result, place: int, how: str, crashes: Path) -> list
 def _kill_producer(
     fleet: Fleet, directory: Path, flights: Flights, choose: random.Random
 ) -> tuple[Result, list[str]]:
-    """Kill a producer in the middle of its job; the fleet must be fit for the next one."""
+    """Kill a producer in the middle of its job; the fleet must be able to run the next one."""
     feed = Feed(directory / "killed.jsonl", flights, choose.randrange(len(flights)))
     feed.grow(400 * CHUNK)
     target = directory / "killed-out.jsonl"
@@ -554,7 +554,7 @@ def _kill_producer(
 
 
 def kill_producer(fleet: Fleet, source: Path, target: Path) -> None:
-    """Start a job with a producer of its own, and kill that in the middle of it."""
+    """Start a job with a producer of its own, and kill it in the middle."""
     options = ["--model", HOP[0], "--from", HOP[1], "--to", HOP[2], "--chunk-size", str(CHUNK)]
     command = [sys.executable, "-m", "pyrmute_tasks", "run", "--quiet"]
     command += ["--no-log", str(source), str(target)]  # the source grows while it is read
@@ -569,7 +569,7 @@ def kill_producer(fleet: Fleet, source: Path, target: Path) -> None:
 
 
 def partial_files(target: Path) -> list[Path]:
-    """Return the files into which runs that have not ended well have written."""
+    """Return the partial files of runs that did not end well."""
     return list(target.parent.glob(f".{target.name}.*.partial"))
 
 
@@ -578,6 +578,6 @@ def has_output(target: Path) -> bool:
 
 
 def job_keys(fleet: Fleet) -> list[bytes]:
-    """Return the keys of jobs that are in the store."""
+    """Return the keys of jobs in the store."""
     with fleet.valkey.client() as client:
         return list(client.scan_iter("pt:{*}:*"))

@@ -1,4 +1,4 @@
-"""The slow flights as somebody else has deployed them: with a step that does otherwise."""
+"""The slow flights with another step, as deployed by somebody else."""
 
 from pyrmute_tasks import ModelData, ModelManager
 from tests.chaos.slow_flights import example, give_times_slowly
@@ -12,5 +12,5 @@ manager.migration("Flight", "1.0.0", "2.0.0")(give_times_slowly)
 
 @manager.migration("Flight", "2.0.0", "3.0.0")
 def split_in_miles(flight: ModelData) -> ModelData:
-    """Were it ever run for these jobs, no byte would be right."""
+    """Convert to miles: if this ever ran for the job, every byte would be wrong."""
     return {**flight, "distance": -1}

@@ -1,4 +1,4 @@
-"""A job that is harmed while it runs, and what came of it.
+"""A job that is harmed while it runs, and its result.
 
 Its input is a file of flights that grows before its reader for as long as harm is done, so
 a job lasts as long as its faults do, however slow the machine is.
@@ -42,7 +42,7 @@ _SAMPLE: Final = ROOT / "examples" / "data" / "flights-sample.jsonl"
 
 @dataclass(frozen=True)
 class Flights:
-    """Rows as published, and what the plain sequential run makes of them, as lines."""
+    """Published rows, and the lines that the plain sequential run makes of them."""
 
     rows: Sequence[bytes]
     outputs: Sequence[bytes]
@@ -53,7 +53,7 @@ class Flights:
 
 @functools.cache
 def load_flights() -> Flights:
-    """Return the shipped sample, which has all that is rare."""
+    """Return the shipped sample, which has all rare cases."""
     rows = _SAMPLE.read_bytes().splitlines(keepends=True)
     manager: Any = load_attribute(f"{ROOT / 'examples' / 'flights.py'}:manager")
     models = (manager.migrate(json.loads(row), *HOP) for row in rows)
@@ -61,7 +61,7 @@ def load_flights() -> Flights:
 
 
 class Feed:
-    """A file of flights that grows before its reader.
+    """A file of flights that grows ahead of its reader.
 
     Args:
         path: The file.
@@ -89,7 +89,7 @@ class Feed:
             self.count = count
 
     def outputs(self, count: int) -> list[bytes]:
-        """Return what the first `count` rows become."""
+        """Return the outputs of the first `count` rows."""
         size = len(self._flights)
         return [self._flights.outputs[(self._offset + place) % size] for place in range(count)]
 
@@ -102,7 +102,7 @@ class Feed:
 
 @dataclass(frozen=True)
 class Damage:
-    """How an output differs from the right one; all 0 if it does not.
+    """Differences of an output from the right one; all 0 if it is right.
 
     Attributes:
         lost: Lines that should be there and are not.
@@ -143,7 +143,7 @@ def _descents(lines: list[bytes], right: list[bytes]) -> int:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
         damage: How the output differs from the right one, up to the error if there is one.
@@ -170,7 +170,7 @@ class Result:
 
 
 class JobHasEndedError(Exception):
-    """A fault came too late: the job is over."""
+    """The job ended before the fault."""
 
 
 # --- running --------------------------------------------------------------------------------
@@ -222,16 +222,16 @@ class Run:
     # --- for harms --------------------------------------------------------------------------
 
     def wait_until(self, condition: Callable[[], object], what: str) -> None:
-        """Wait until `condition` holds; give up if the job ends meanwhile."""
+        """Wait until `condition` holds; raise if the job ends first."""
         deadline = time.monotonic() + _PATIENCE_S
         while not condition():
             if self._is_over.is_set():
                 raise JobHasEndedError(what)
-            assert time.monotonic() < deadline, f"waited {_PATIENCE_S:.0f} s in vain until {what}"
+            assert time.monotonic() < deadline, f"timed out after {_PATIENCE_S:.0f} s: {what}"
             time.sleep(_POLL_S)
 
     def pause(self, seconds: float) -> None:
-        """Let a time pass that is part of a fault; give up if the job ends meanwhile."""
+        """Wait for a time that is part of a fault; raise if the job ends first."""
         if self._is_over.wait(seconds):
             raise JobHasEndedError("a fault has lasted")
 
@@ -241,12 +241,12 @@ class Run:
         self.wait_until(lambda: self.delivered >= wanted, f"{count} chunks more are delivered")
 
     def begin_fault(self) -> None:
-        """A fault happens now: from now on stalls count."""
+        """Mark the beginning of a fault: from now on stalls count."""
         self._faults.append(time.monotonic())
 
     @contextmanager
     def outage(self) -> Iterator[None]:
-        """A fault through which nothing can be delivered lasts as long as this block."""
+        """Mark the block as a fault during which nothing can be delivered."""
         self.begin_fault()
         began = time.monotonic()
         try:
@@ -257,7 +257,7 @@ class Run:
     # --- the job ----------------------------------------------------------------------------
 
     def observe(self, event: Event) -> None:
-        """Take note of what happens; an observer of the job."""
+        """Record the job's events; an observer."""
         if isinstance(event, ChunkSubmitted):
             self.submitted = event.start + event.count
             if not self._harm_is_done.is_set():
@@ -267,7 +267,7 @@ class Run:
             self.delivered += 1
 
     def execute(self, harm: Harm | None) -> Result:
-        """Run the job while `harm` is done to it, and return what came of it.
+        """Run the job while `harm` is done to it; return its result.
 
         Without harm the job is as long as its feed is already.
         """

@@ -2,7 +2,7 @@
 
     python -m tests.chaos.schedules [--seed S] [--runs 3] [--schedules 50] [--faults NAME …]
 
-Ends with a table, and with status 1 if anything in it is not as it must be. What a run
+Ends with a table, and with status 1 if any run has a problem. What a run
 did wrong is printed with its seed, and its files are kept. Schedule number n of seed s is
 schedule number 0 of seed s + n, so that one can be run again by itself.
 """
@@ -97,7 +97,7 @@ def _fits(fault: Fault, on_rabbitmq: bool) -> bool:
 
 
 def run_schedule(schedule: Schedule, directory: Path, seed: int) -> tuple[Result, list[str]]:
-    """Run a job with a schedule's faults in it; return what came of it and what is wrong."""
+    """Run a job with a schedule's faults in it; return its result and its problems."""
     choose = random.Random(seed)
     flights = load()
     crashes = directory / "crashes"
@@ -175,7 +175,7 @@ def _start_late(run: Run) -> None:
 
 
 def _kill_another_producer(run: Run, directory: Path) -> None:
-    """Another job on the same fleet loses its producer; this one must not notice."""
+    """Kill the producer of another job on the same fleet, which must not affect this one."""
     other = directory / "other"
     other.mkdir()
     feed = Feed(other / "in.jsonl", load(), 0)
@@ -228,7 +228,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Told:
-    """What a task came to.
+    """The result of a task.
 
     Attributes:
         text: What it did.
@@ -258,7 +258,7 @@ class Told:
 
 
 class HangError(BaseException):
-    """A run takes much longer than any can."""
+    """A run takes much longer than any should."""
 
 
 def run_task(task: Task) -> Told:
@@ -297,12 +297,12 @@ def _run_single(task: Task, directory: Path) -> tuple[Result, list[str]]:
 
 @contextmanager
 def _alarm(directory: Path) -> Iterator[None]:
-    """Interrupt what hangs, and write down where."""
+    """Interrupt a hanging run, and print its stacks."""
 
     def interrupt(*_: object) -> None:
         with (directory / "hang.txt").open("w") as file:
             faulthandler.dump_traceback(file)
-        raise HangError(f"nothing came of it in {HANG_S:.0f} s")
+        raise HangError(f"no result after {HANG_S:.0f} s")
 
     signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, HANG_S)
@@ -353,7 +353,7 @@ _COLUMNS: Final = ("runs", "lost", "doubled", "out of order", "wrong bytes", "lo
 
 
 def table(told: dict[str, list[Told]]) -> str:
-    """Return what came of all runs."""
+    """Return the results of all runs as a table."""
     width = max(map(len, told), default=0)
     lines = [f"{'fault':<{width}}  " + "  ".join(_COLUMNS)]
     for row, runs in told.items():

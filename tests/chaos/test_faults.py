@@ -1,4 +1,4 @@
-"""Break things on purpose; the output must be the same bytes, and nothing may hang.
+"""Faults on purpose: the output must have the same bytes, and nothing may hang.
 
 The short form: some faults once, beside a job of a few seconds. `make chaos` runs the long
 one, see `tests/chaos/schedules.py`.

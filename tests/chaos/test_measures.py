@@ -1,4 +1,4 @@
-"""What the suite would see if something were lost, doubled, out of order or wrong."""
+"""The chaos suite's own measures notice lost, doubled, misplaced and wrong outputs."""
 
 import random
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_a_stall_is_the_longest_time_without_a_delivery(
     assert run._longest_stall() == pytest.approx(stall_s)
 
 
-def test_a_feed_grows_with_what_its_rows_become(tmp_path: Path) -> None:
+def test_feed_grows_with_its_outputs(tmp_path: Path) -> None:
     flights = Flights([b"1\n", b"2\n", b"3\n"], [b"one\n", b"two\n", b"three\n"])
     feed = Feed(tmp_path / "in", flights, 2, {1: b"poison\n"})
     feed.grow(2)

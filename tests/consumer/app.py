@@ -1,7 +1,7 @@
-"""A user's module: every kind of call, with the types that a user relies on."""
+"""A user's module: every kind of call, with the types a user relies on."""
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_type
@@ -9,6 +9,7 @@ from typing import Any, assert_type
 from pydantic import BaseModel
 
 from pyrmute_tasks import (
+    AsyncMigrator,
     AuditReport,
     BatchMigrator,
     ChunkDelivered,
@@ -131,3 +132,14 @@ def files(migrator: Migrator, target: Path) -> None:
 
 
 many_records(manager, [{"name": "Ada"}])
+
+
+async def in_an_event_loop(rows: AsyncIterator[Row], old: list[ModelData]) -> None:
+    async with AsyncMigrator(Migrator(manager)) as migrator:
+        assert_type(await migrator.migrate_batch(old, *HOP), list[BaseModel])
+        stream = migrator.migrate_batch_streaming_as(rows, *HOP, Slim)
+        async with stream:
+            async for slim in stream:
+                assert_type(slim, Slim)
+        assert_type(stream.report, JobReport | None)
+        assert_type(await migrator.migrate_file("a.jsonl", "b.jsonl", *HOP), JobReport)

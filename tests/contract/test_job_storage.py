@@ -1,4 +1,4 @@
-"""One body of tests for the storages of a job: a real directory, and the simulated disk."""
+"""The contract of a job's storage: a real directory, and the simulated disk."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_file_grows_at_its_end(storage: Storage) -> None:
     assert storage.read("a") == b"one two!"
 
 
-def test_read_returns_what_there_is(storage: Storage) -> None:
+def test_read_returns_available_bytes(storage: Storage) -> None:
     write(storage, "parts/a", b"0123456789")
     assert storage.read("parts/a", 3, 4) == b"3456"
     assert storage.read("parts/a", 8, 100) == b"89"

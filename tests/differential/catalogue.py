@@ -1,4 +1,4 @@
-"""Managers with many chains, made alike in every process that asks for them by name.
+"""Managers with many chains, which every process builds alike from their names.
 
 ``cases_100_50`` holds 100 chains whose results depend on each record alone, 50 whose models
 are written as lines, one for each row of the table of habits, and `unions`.

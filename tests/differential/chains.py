@@ -1,4 +1,4 @@
-"""Chains of versions made up from random choices, with steps and validators of all habits.
+"""Random chains of versions, with steps and validators of all habits.
 
 A `Spec` is plain data, so that hypothesis can show and shrink it, and so that another
 process makes the same chain from the same seed. A `Chain` is what it describes: models,
@@ -31,7 +31,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Deed:
-    """One habit of a step or a validator.
+    """A habit of a step or a validator.
 
     Attributes:
         name: Which.
@@ -63,7 +63,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Spec:
-    """All there is to a case.
+    """The random choices of a case.
 
     Attributes:
         versions: The versions, lowest first.
@@ -111,7 +111,7 @@ CONFIGS: Final = (
 
 
 def spec_of(random: Random, *, local: bool = False, lines: bool = False) -> Spec:
-    """Choose a case.
+    """Choose the spec of a case.
 
     Args:
         random: Where choices come from; hypothesis has one that it can shrink.
@@ -197,7 +197,7 @@ def _version(random: Random, local: bool, count: int, lines: bool, is_nested: bo
 
 
 def is_local(spec: Spec) -> bool:
-    """Say whether what each record becomes depends on that record alone."""
+    """Return whether each result depends on its record alone."""
     deeds = [deed.name for step in (*spec.steps, *spec.nested) if step for deed in step]
     habits = [deed.name for version in spec.versions for _, deed in version.validators]
     return not set(deeds) & set(STATEFUL) and "count" not in habits and spec.source != "same"
@@ -209,7 +209,7 @@ COUNTS: Final[dict[str, int]] = {}
 
 
 class Chain:
-    """The models and steps that a spec describes.
+    """The models and steps of a spec.
 
     Args:
         spec: What to make.
@@ -607,7 +607,7 @@ def _id_of(data: Any) -> Any:
 
 
 def records_of(spec: Spec) -> list[Any]:
-    """Return a case's records, new ones each time."""
+    """Return a case's records, newly made each time."""
     records: list[Record] = [
         {
             "id": at,

@@ -1,4 +1,4 @@
-"""Forms of values and errors that are equal only if the values are the same in every respect."""
+"""Canonical forms of values and errors, equal only if these are the same in every respect."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _ATOMS: Final = (int, str, bytes, bool, type(None))
 
 
 class Seen(dict[int, tuple[int, Any]]):
-    """What was seen before, by its id.
+    """The values seen before, by id.
 
     Args:
         tells_aliases: Tell each object that was seen before; else only those that hold
@@ -27,7 +27,7 @@ class Seen(dict[int, tuple[int, Any]]):
 
 
 def shape(value: Any, seen: Seen | None = None) -> Any:
-    """Return a form of a value that tells types, the order of keys, bits of floats and aliases.
+    """Return a form of a value that shows types, the order of keys, bits of floats and aliases.
 
     Args:
         value: Anything.
@@ -76,7 +76,7 @@ def _shape_of_model(value: BaseModel, seen: Seen) -> Any:
 
 
 def text_of(error: BaseException) -> Any:
-    """Return an exception's text, or what asking for it raises."""
+    """Return an exception's text, or the exception that reading it raises."""
     try:
         return re.sub(r"\b0x[0-9a-f]+", "0x…", str(error))  # addresses of objects it shows
     except BaseException as raised:

@@ -1,4 +1,4 @@
-"""How many cases there are, and one fleet for all that need one."""
+"""The number of cases, and the one fleet for all of them."""
 
 import os
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ MANAGER: Final = f"tests.differential.catalogue:cases_{_RECORDS}_{_LINES}"
 
 @pytest.fixture(scope="session")
 def fleet_settings() -> Iterator[Settings]:
-    """Where a fleet is that runs all chains of the catalogue that it can."""
+    """Settings of a fleet that runs all suitable chains of the catalogue."""
     with EmbeddedFleet(MANAGER, 2, Settings()) as workers:
         yield workers.settings
 
 
 @pytest.fixture(scope="session")
 def fleet(fleet_settings: Settings) -> Iterator[Migrator]:
-    """That fleet's client."""
+    """A client of the shared fleet."""
     with Migrator(MANAGER, settings=fleet_settings) as migrator:
         yield migrator

@@ -1,4 +1,4 @@
-"""What steps and validators of users do now and then: odd exceptions, odd values."""
+"""Odd exceptions and odd values of users' steps and validators."""
 
 import asyncio
 import collections

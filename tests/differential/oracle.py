@@ -1,4 +1,4 @@
-"""What a plain loop around pyrmute gives, and the few ways in which ours differs on purpose."""
+"""The oracle: a plain loop around pyrmute, and the few intended differences from it."""
 
 import signal
 import warnings
@@ -28,7 +28,7 @@ __all__ = [
 
 @dataclass
 class Run:
-    """What came of a case.
+    """The result of a case.
 
     Attributes:
         outputs: What was delivered before the error, with what is shared between outputs.
@@ -48,7 +48,7 @@ class Run:
 
 
 class _Documented(BaseException):
-    """Carries what ours raises where pyrmute goes on, past pyrmute."""
+    """Carries our exception past pyrmute, where pyrmute would go on."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
@@ -59,7 +59,7 @@ class _Documented(BaseException):
 
 
 def refusing(hop: str, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The row "a step that returns no dict"."""
+    """Documented difference: "a step that returns no dict"."""
 
     def run(record: Any) -> Any:
         result = step(record)
@@ -75,14 +75,14 @@ def refusing(hop: str, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def check_record(record: Any) -> None:
-    """The row "a record that is no dict"."""
+    """Documented difference: "a record that is no dict"."""
     if not isinstance(record, dict):
         text = f"a record is {type(record).__name__} and must be a dict; convert it in the source"
         raise _Documented(InvalidRecordError(text))
 
 
 def as_raised_by_a_generator(error: Any) -> Any:
-    """Python lets no generator raise `StopIteration` (PEP 479), so no stream can."""
+    """Replace `StopIteration`, which Python lets no generator raise (PEP 479), so no stream can."""
     if error is None or error[0][0] is not StopIteration:
         return error
     text = "generator raised StopIteration"
@@ -90,7 +90,7 @@ def as_raised_by_a_generator(error: Any) -> Any:
 
 
 def as_told_by_a_process(error: Any) -> Any:
-    """An input that cannot be carried is told by its type: docs/types.md, "Errors"."""
+    """Replace an input that cannot be carried by its type: docs/types.md, "Errors"."""
     if isinstance(error, tuple) and error and error[0] is memoryview:
         return ("str", "<builtins.memoryview>")
     if isinstance(error, (tuple, list)):
@@ -106,7 +106,7 @@ class SourceError(Exception):
 
 
 def source_of(chain: Chain, kept: list[Any]) -> Iterable[Any]:
-    """Return a case's source; records are put into `kept`, to look at them later."""
+    """Return a case's source, which copies its records to `kept` for later comparison."""
     spec = chain.spec
     records = records_of(spec)
     kept.extend(records)
@@ -142,11 +142,11 @@ def _generate(chain: Chain, records: list[Any], kind: str) -> Iterator[Any]:
 
 
 def run_of(chain: Chain, deliver: Callable[[Iterable[Any], Callable[[Any], None]], None]) -> Run:
-    """Run a case from a fresh start, and take down what came of it.
+    """Run a case from a fresh start, and record the result.
 
     Args:
         chain: The case.
-        deliver: Gets the source and what it shall call with each output, until it raises.
+        deliver: Gets the source and a function to call with each output, until it raises.
     """
     # The row "plain dicts and lists in fields": pyrmute's automatic steps copy them.
     tells_aliases = None not in chain.spec.steps
@@ -179,7 +179,7 @@ def run_of(chain: Chain, deliver: Callable[[Iterable[Any], Callable[[Any], None]
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """End what does not end, so that it is an outcome and can be shown."""
+    """Limit the time of a case, so that an endless one is an outcome to show."""
 
     def end(*_: object) -> None:
         raise EndlessError
@@ -202,14 +202,14 @@ _ENDLESS_S: Final = 5.0  # many times what any case takes
 
 @dataclass(frozen=True)
 class Reject:
-    """A record that was skipped, in the place of its output."""
+    """A skipped record, in the place of its output."""
 
     index: int
     error: Any
 
 
 def loop(chain: Chain, call: str, *, skips: bool = False) -> Run:
-    """Run a case by pyrmute in a loop.
+    """Run a case in a loop over pyrmute.
 
     Args:
         chain: The case.
@@ -243,7 +243,7 @@ def loop(chain: Chain, call: str, *, skips: bool = False) -> Run:
 
 
 def call_of(manager: Any, chain: Chain, call: str) -> Callable[[Any], Any]:
-    """Return what migrates one record by a manager of either library."""
+    """Return the function of either library that migrates one record."""
     if call == "migrate_data":
         return lambda record: manager.migrate_data(record, *chain.hop)
     if call == "migrate_as":

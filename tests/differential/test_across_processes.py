@@ -1,4 +1,4 @@
-"""Threads, processes and workers: what depends on each record alone equals a loop."""
+"""In threads, processes and workers, results that depend on the record alone equal a loop's."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -27,7 +27,7 @@ PROCESSES: Final = max(10, CASES // 25)
 
 
 def differences(expected: Run, got: Run, *, streams: bool = False) -> list[Any]:
-    """Say in what ours differs from the loop."""
+    """Return how ours differs from the loop."""
     found: list[Any] = []
     if got.error and got.error[0][0] is UnsupportedValueError:
         # The row "a value that cannot travel": refused at its record, whatever comes later.
@@ -49,7 +49,7 @@ def differences(expected: Run, got: Run, *, streams: bool = False) -> list[Any]:
 
 
 def is_shared(chain: Chain) -> bool:
-    """Whether steps have something that two threads would use at once."""
+    """Return whether steps share a state that two threads would use at once."""
     steps = (*chain.spec.steps, *chain.spec.nested)
     return any(deed.name == "reuse" for step in steps if step for deed in step)
 
@@ -67,7 +67,7 @@ def parallel(chain: Chain, call: str, *, use_processes: bool) -> Run:
 
 
 @pytest.mark.parametrize("call", ["migrate", "migrate_data"])
-def test_threads_are_like_a_loop(call: str) -> None:
+def test_threads_equal_the_loop(call: str) -> None:
     for seed in range(THREADS // 2):
         chain = catalogue.chain_of(seed)
         if chain.spec.source != "reusing" and not is_shared(chain):
@@ -77,7 +77,7 @@ def test_threads_are_like_a_loop(call: str) -> None:
 
 
 @pytest.mark.parametrize("call", ["migrate", "migrate_data"])
-def test_processes_are_like_a_loop(call: str) -> None:
+def test_processes_equal_the_loop(call: str) -> None:
     for seed in range(PROCESSES // 2):
         chain = catalogue.chain_of(seed)
         if chain.spec.source != "reusing":
@@ -101,7 +101,7 @@ def on_workers(migrator: Migrator, chain: Chain, call: str) -> Run:
 
 
 @pytest.mark.parametrize("call", ["migrate", "migrate_data"])
-def test_workers_are_like_a_loop(fleet: Migrator, call: str) -> None:
+def test_workers_equal_the_loop(fleet: Migrator, call: str) -> None:
     for chain in catalogue.CHAINS["records"]:
         found = differences(loop(chain, call), on_workers(fleet, chain, call), streams=True)
         assert found == [], (chain.name, chain.spec)
@@ -120,7 +120,7 @@ def by_file(migrator: Migrator, chain: Chain, directory: Path) -> Run:
     return run_of(chain, deliver)
 
 
-def test_a_file_is_like_a_loop(fleet: Migrator, tmp_path: Path) -> None:
+def test_file_equals_the_loop(fleet: Migrator, tmp_path: Path) -> None:
     for chain in catalogue.CHAINS["lines"]:
         found = differences(loop(chain, "lines"), by_file(fleet, chain, tmp_path))
         assert found == [], (chain.name, chain.spec)

@@ -48,7 +48,7 @@ WAYS: Final[dict[str, tuple[str, Way]]] = {
 
 
 def differences(expected: Run, got: Run, way: str) -> list[Any]:
-    """Say in what ours differs from the loop."""
+    """Return how ours differs from the loop."""
     found: list[Any] = []
     is_stream = "streaming" in way
     wanted = as_raised_by_a_generator(expected.error) if is_stream else expected.error
@@ -89,7 +89,7 @@ def check(chain: Chain, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_in_this_process_it_is_like_a_loop(way: str) -> None:
+def test_in_process_batch_equals_a_loop(way: str) -> None:
     @settings(
         max_examples=max(10, CASES * 2 // 3 // len(WAYS)),
         deadline=None,

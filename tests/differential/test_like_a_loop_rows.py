@@ -36,13 +36,13 @@ def on_fleet(row: str) -> Chain:
 
 @pytest.mark.parametrize("way", test_in_process.WAYS)
 @pytest.mark.parametrize("row", ROWS)
-def test_row_in_this_process(row: str, way: str) -> None:
+def test_habit_in_this_process(row: str, way: str) -> None:
     test_in_process.check(chain_of(row), way)
 
 
 @pytest.mark.parametrize("call", ["migrate", "migrate_data"])
 @pytest.mark.parametrize("row", IN_THREADS)
-def test_row_in_threads(row: str, call: str) -> None:
+def test_habit_in_threads(row: str, call: str) -> None:
     chain = chain_of(row)
     got = parallel(chain, call, use_processes=False)
     assert test_across_processes.differences(loop(chain, call), got) == []
@@ -50,7 +50,7 @@ def test_row_in_threads(row: str, call: str) -> None:
 
 @pytest.mark.parametrize("call", ["migrate", "migrate_data"])
 @pytest.mark.parametrize("row", SPREAD)
-def test_row_in_processes(row: str, call: str) -> None:
+def test_habit_in_processes(row: str, call: str) -> None:
     chain = chain_of(row)
     got = parallel(chain, call, use_processes=True)
     assert test_across_processes.differences(loop(chain, call), got) == []
@@ -58,20 +58,20 @@ def test_row_in_processes(row: str, call: str) -> None:
 
 @pytest.mark.parametrize("call", ["migrate", "migrate_data"])
 @pytest.mark.parametrize("row", LOCAL)
-def test_row_on_workers(fleet: Migrator, row: str, call: str) -> None:
+def test_habit_on_workers(fleet: Migrator, row: str, call: str) -> None:
     chain = on_fleet(row)
     got = on_workers(fleet, chain, call)
     assert test_across_processes.differences(loop(chain, call), got, streams=True) == []
 
 
 @pytest.mark.parametrize("row", AS_LINES)
-def test_row_in_a_file(fleet: Migrator, tmp_path: Path, row: str) -> None:
+def test_habit_in_a_file(fleet: Migrator, tmp_path: Path, row: str) -> None:
     chain = on_fleet(row)
     got = by_file(fleet, chain, tmp_path)
     assert test_across_processes.differences(loop(chain, "lines"), got) == []
 
 
-def test_row_of_an_error_that_causes_itself_when_steps_are_retried(
+def test_self_caused_error_with_retried_steps(
     fleet_settings: Settings,
 ) -> None:
     chain = on_fleet("an error causes itself")
@@ -103,18 +103,18 @@ def check_unions(migrator: Any, way: str, *options: Any) -> None:
 
 
 @pytest.mark.parametrize("way", UNIONS_LOCALLY)
-def test_row_of_unions_on_this_machine(way: str) -> None:
+def test_unions_habit_on_this_machine(way: str) -> None:
     manager = ModelManager()
     unions.register(manager)
     check_unions(manager, way, *UNIONS_LOCALLY[way])
 
 
 @pytest.mark.parametrize("way", ["migrate_batch", "migrate_batch_streaming"])
-def test_row_of_unions_on_workers(fleet: Migrator, way: str) -> None:
+def test_unions_habit_on_workers(fleet: Migrator, way: str) -> None:
     check_unions(fleet, way)
 
 
-def test_row_of_unions_in_a_file(fleet: Migrator, tmp_path: Path) -> None:
+def test_unions_habit_in_a_file(fleet: Migrator, tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(json.dumps(record) + "\n" for record in unions.records()))
     with bounded():

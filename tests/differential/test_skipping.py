@@ -27,7 +27,7 @@ _ELSEWHERE: Final = max(10, CASES // 25)
 def stream(
     migrator: Any, name: str, chain: Chain, source: Iterable[Any], take: Take, *options: Any
 ) -> None:
-    """Run a lazy call that skips, and take a `Reject` for each record that it tells of."""
+    """Run a lazy call that skips; put a `Reject` in the place of each skipped record."""
     for output in getattr(migrator, name)(
         source,
         *chain.hop,
@@ -41,7 +41,7 @@ def stream(
 def batch(
     migrator: Any, name: str, chain: Chain, source: Iterable[Any], take: Take, *options: Any
 ) -> None:
-    """Run an eager call that skips, and take what it gives."""
+    """Run an eager call that skips, and record its result."""
     call = getattr(migrator, name)
     take_in_order(
         lambda on_reject: call(source, *chain.hop, *options, on_error="skip", on_reject=on_reject),
@@ -50,7 +50,7 @@ def batch(
 
 
 def take_in_order(run: Callable[[OnReject], list[Any]], take: Take) -> None:
-    """Take outputs and rejects in the order of the records; only rejects if it raises."""
+    """Merge outputs and rejects in the order of the records; only rejects if it raises."""
     rejects: dict[int, Reject] = {}
 
     def on_reject(failure: RecordFailure) -> None:
@@ -71,7 +71,7 @@ def rejects_of(run: Run) -> list[Any]:
 
 
 def check(expected: Run, got: Run, chain: Chain, *, streams: bool = False) -> None:
-    """Check what was delivered; of an eager call that raises, that is the rejects."""
+    """Check the deliveries; of an eager call that raises, only the rejects."""
     if "UnsupportedValueError" in repr((got.error, got.alone)):
         return  # the row "a value that cannot travel": refused, or a reject
     told = as_told_by_a_process
@@ -82,7 +82,7 @@ def check(expected: Run, got: Run, chain: Chain, *, streams: bool = False) -> No
 
 
 def check_here(expected: Run, got: Run, chain: Chain, *, streams: bool) -> None:
-    """Check also what was called and shared, as a batch in this process has it from a loop."""
+    """Check the calls and the sharing, too, which in this process equal a loop's."""
     assert rejects_of(got) == rejects_of(expected), chain.spec
     assert (got.error, got.calls) == (expected.error, expected.calls), chain.spec
     if streams or expected.error is None:
@@ -94,7 +94,7 @@ def check_here(expected: Run, got: Run, chain: Chain, *, streams: bool) -> None:
 
 @pytest.mark.parametrize("call", ["migrate", "migrate_data"])
 @pytest.mark.parametrize("streams", [False, True])
-def test_in_this_process_it_is_like_a_loop(call: str, streams: bool) -> None:
+def test_in_process_batch_equals_a_loop(call: str, streams: bool) -> None:
     name = "migrate_batch" + ("_data" if call == "migrate_data" else "")
     name += "_streaming" if streams else ""
     for seed in range(_HERE):
@@ -108,7 +108,7 @@ def test_in_this_process_it_is_like_a_loop(call: str, streams: bool) -> None:
 
 
 @pytest.mark.parametrize("row", catalogue.ROWS)
-def test_row_in_this_process(row: str) -> None:
+def test_habit_in_this_process(row: str) -> None:
     chain = Chain(catalogue.ROWS[row], "Row")
     expected = loop(chain, "migrate", skips=True)
     ours = ModelManager()
@@ -120,7 +120,7 @@ def test_row_in_this_process(row: str) -> None:
 
 
 @pytest.mark.parametrize("use_processes", [False, True])
-def test_in_parallel_it_is_like_a_loop(use_processes: bool) -> None:
+def test_threads_and_processes_equal_a_loop(use_processes: bool) -> None:
     for seed in range(_ELSEWHERE):
         chain = catalogue.chain_of(seed)
         if chain.spec.source == "reusing" or (is_shared(chain) and not use_processes):
@@ -136,7 +136,7 @@ def test_in_parallel_it_is_like_a_loop(use_processes: bool) -> None:
 
 
 @pytest.mark.parametrize("call", ["migrate_batch_streaming", "migrate_batch_data_streaming"])
-def test_on_workers_it_is_like_a_loop(fleet: Migrator, call: str) -> None:
+def test_workers_equal_a_loop(fleet: Migrator, call: str) -> None:
     for chain in catalogue.CHAINS["records"]:
         got = run_of(
             chain,
@@ -146,7 +146,7 @@ def test_on_workers_it_is_like_a_loop(fleet: Migrator, call: str) -> None:
         check(expected, got, chain, streams=True)
 
 
-def test_in_a_file_it_is_like_a_loop(fleet: Migrator, tmp_path: Path) -> None:
+def test_file_equals_a_loop(fleet: Migrator, tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
 
     def migrate(chain: Chain, records: Iterable[Any], on_reject: OnReject) -> list[Any]:

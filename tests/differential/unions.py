@@ -1,4 +1,4 @@
-"""An automatic step over a union whose old models have validators that do as they like.
+"""A generated step over a union whose old models have validators of any habit.
 
 pyrmute takes every value for the first member, so what is right stands here.
 """
@@ -54,7 +54,7 @@ class Holder2(BaseModel):
 
 
 def register(manager: Any) -> None:
-    """Register all of it."""
+    """Register the models and the step."""
     for name, first, last in (
         ("Cat", Cat1, Cat2),
         ("Dog", Dog1, Dog2),
@@ -65,7 +65,7 @@ def register(manager: Any) -> None:
 
 
 def records() -> list[dict[str, Any]]:
-    """Return the records, new ones each time."""
+    """Return the records, newly made each time."""
     return [{"pet": {"lives": 9}}, {"pet": {"legs": 4}}, {"pet": {"lives": 8, "odd": 1}}]
 
 

@@ -1,4 +1,4 @@
-"""One harness for every test that needs servers and workers of its own.
+"""One harness for every test with servers and workers of its own.
 
 `private_fleet` and `rabbitmq_fleet` are what most tests want; `Fleet` has all that can be done
 to one, and `RabbitMQ`, `Valkey` and `Processes` are its parts.

@@ -1,4 +1,4 @@
-"""Fleets of tests: servers and workers that get real signals."""
+"""Fleets for tests: servers and workers that get real signals."""
 
 import contextlib
 import enum
@@ -37,7 +37,7 @@ _START_TIMEOUT_S: Final = 60.0
 
 
 class Side(enum.Enum):
-    """Who may be on a host of their own."""
+    """The side of a fleet that is on a host of its own."""
 
     PRODUCER = "producer"
     WORKERS = "workers"
@@ -133,7 +133,7 @@ class Fleet:
         self._processes.close()
 
     def place_of(self, side: Side) -> AbstractContextManager[None]:
-        """Return a block in which this thread is where producers or workers are."""
+        """Put this thread on the host of producers or workers, for a block."""
         is_apart = self.hosts is not None and side in self._apart
         return self.hosts.near() if self.hosts and is_apart else contextlib.nullcontext()
 
@@ -160,7 +160,7 @@ class Fleet:
 
     @cached_property
     def proxy(self) -> Proxy:
-        """A way to Valkey, for `producer_settings`."""
+        """A proxy to Valkey, for `producer_settings`."""
         proxy = Proxy(self.valkey.port, self._delay_s)
         self._stack.callback(proxy.close)
         return proxy
@@ -169,7 +169,7 @@ class Fleet:
         return self._stack.enter_context(contextlib.closing(redis.Redis.from_url(server.url)))
 
     def producer_settings(self, *, through_proxy: bool) -> Settings:
-        """Return the settings of a producer that may have a way of its own to Valkey."""
+        """Return the settings of a producer, which may reach Valkey by a way of its own."""
         if not through_proxy:
             return self.settings
         if self.rabbitmq is not None:
@@ -177,14 +177,14 @@ class Fleet:
         return replace(self.settings, broker_url=self.proxy.url)
 
     def is_drained(self) -> bool:
-        """Whether no message waits, and no worker holds one; if the broker is Valkey."""
+        """Whether no message waits and no worker holds one; only if the broker is Valkey."""
         return not self.broker.llen(self.settings.queue) and not self.broker.hlen("unacked")
 
     # --- workers ----------------------------------------------------------------------------
 
     @property
     def living(self) -> list[Worker]:
-        """The workers that are there and have not been asked to leave."""
+        """The live workers that have not been asked to leave."""
         return [worker for worker in self.workers if worker.is_wanted and worker.is_alive]
 
     def start_worker(
@@ -224,7 +224,7 @@ class Fleet:
             return worker
 
     def wait_for(self, worker: Worker) -> None:
-        """Wait until a worker has told the store that it lives."""
+        """Wait for the first heartbeat of a worker."""
         with contextlib.closing(Store(worker.settings)) as store:
 
             def is_ready() -> bool:
@@ -236,7 +236,7 @@ class Fleet:
         worker.note_ready()
 
     def known_workers(self) -> set[str]:
-        """Return the names of the workers whose heartbeat is fresh."""
+        """Return the names of the workers with a fresh heartbeat."""
         with contextlib.closing(Store(self.settings)) as store:
             return _names_in(store)
 
@@ -251,7 +251,7 @@ class Fleet:
         return {_without_token(name) for _, _, name in claims}
 
     def start_process(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
-        """Start something else that has the fleet's settings in its environment."""
+        """Start another process with the fleet's settings in its environment."""
         return self._processes.start(name, command, self.settings.to_env())
 
     def _spawn(
@@ -282,7 +282,7 @@ class Fleet:
 
     @contextmanager
     def without_workers(self) -> Iterator[None]:
-        """Kill all workers; as many new ones come when the block ends."""
+        """Kill all workers, and start as many new ones at the end of the block."""
         with self._lock:
             victims = self.living
             for worker in victims:
@@ -326,7 +326,7 @@ def private_fleet(manager: str, workers: int = 0, **options: Any) -> Iterator[Fl
 def rabbitmq_fleet(
     rabbitmq: RabbitMQ, workers: int, manager: str = "tests.people:manager", **options: Any
 ) -> Iterator[Fleet]:
-    """A store and `workers` that get chunks from a queue of their own on `rabbitmq`."""
+    """A store and `workers` that take chunks from a queue of their own on `rabbitmq`."""
     with TemporaryDirectory(prefix="pt-rabbitmq-", dir="/tmp") as path:
         fleet = Fleet(
             Path(path),

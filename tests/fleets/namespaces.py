@@ -1,4 +1,4 @@
-"""Two hosts on this machine, and the line between them: slow, lossy, cut, or swallowing.
+"""Two hosts on this machine, and the link between them: slow, lossy, cut, or swallowing.
 
 Each host is a network namespace without a name, which ends with the process that holds it,
 however that ends. A TUN device in each leads to a thread that carries the packets. So it
@@ -36,8 +36,8 @@ _MOST_BYTES: Final = 65_536
 Flow = frozenset[bytes]
 
 
-class Line:
-    """Carries packets between two TUN devices; its attributes may be changed at any time.
+class Link:
+    """Carries packets between two TUN devices; its attributes may change at any time.
 
     Attributes:
         delay_s: How long each packet takes, each way.
@@ -54,16 +54,16 @@ class Line:
         self._flows: set[Flow] = set()
         self._swallowed: set[Flow] = set()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._carry, name="line", daemon=True)
+        self._thread = threading.Thread(target=self._carry, name="link", daemon=True)
         self._thread.start()
 
     def swallow(self) -> None:
-        """Let nothing more through on the connections that are there; new ones work."""
+        """Drop all packets of the existing connections; new ones work."""
         self._swallowed |= self._flows
 
     @property
     def is_used(self) -> bool:
-        """Whether there were connections over it since it has been made."""
+        """Whether it has carried connections since it was made."""
         return bool(self._flows)
 
     def close(self) -> None:
@@ -115,15 +115,15 @@ def _flow(packet: bytes) -> Flow | None:
 
 
 class TwoHosts:
-    """A far host, which the calling thread is on inside of the block, and a near one.
+    """A far host, on which the calling thread is inside the block, and a near one.
 
     What the thread starts, threads and processes, is on its host.
 
     Attributes:
-        line: Between the two.
+        link: The network between the two.
     """
 
-    line: Line
+    link: Link
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -136,8 +136,8 @@ class TwoHosts:
             self._near = near
             far, far_device = _host(stack, FAR)
             self._far = far
-            self.line = Line((near_device, far_device))
-            stack.callback(self.line.close)
+            self.link = Link((near_device, far_device))
+            stack.callback(self.link.close)
             self._stack = stack.pop_all()
         return self
 
@@ -146,19 +146,19 @@ class TwoHosts:
 
     @contextmanager
     def near(self) -> Iterator[None]:
-        """Let this thread be on the near host."""
+        """Move this thread to the near host."""
         with _on(self._near):
             yield
 
     @contextmanager
     def far(self) -> Iterator[None]:
-        """Let this thread be on the far host, if it was started on the near one."""
+        """Move this thread to the far host, if it was started on the near one."""
         with _on(self._far):
             yield
 
     @contextmanager
     def link_down(self) -> Iterator[None]:
-        """Cut the near host off, so that it knows it: nothing leads anywhere."""
+        """Take the near host's link down, which it notices: no route leads anywhere."""
         with self.near():
             _ip("link", "set", _DEVICE, "down")
         try:
@@ -169,7 +169,7 @@ class TwoHosts:
 
 
 def can_make_hosts() -> bool:
-    """Whether this process may make namespaces and devices, and `ip` is there."""
+    """Whether this process may create namespaces and devices, and `ip` exists."""
     try:
         with TwoHosts():
             return True
@@ -178,13 +178,13 @@ def can_make_hosts() -> bool:
 
 
 def require_hosts() -> None:
-    """Skip the test where hosts cannot be made; where they can, it must pass."""
+    """Skip the test where hosts cannot be made; elsewhere it must pass."""
     if not can_make_hosts():
         pytest.skip("no network namespaces can be made here: it needs root and /dev/net/tun")
 
 
 def _host(stack: ExitStack, address: str) -> tuple[int, int]:
-    """Make a host, and go there; return its namespace and its end of the line."""
+    """Create a host and move there; return its namespace and its end of the link."""
     _check(_libc().unshare(_CLONE_NEWNET))
     namespace = _this_host(stack)
     device = os.open("/dev/net/tun", os.O_RDWR)

@@ -1,4 +1,4 @@
-"""Processes of a test: each in a group of its own, with a log, and ended by its own pid.
+"""Processes of a test: each in a group of its own, with a log, ended by its own pid.
 
 Should this process be killed outright, a guard process ends the others.
 """
@@ -27,7 +27,7 @@ _PORTS: Final = range(20_000, 32_000)
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, and that stays free while its server is down."""
+    """Return an unused port, which stays free while its server is down."""
     while True:
         port = random.choice(_PORTS)
         with socket.socket() as trial, contextlib.suppress(OSError):
@@ -93,14 +93,14 @@ class Processes:
 
 
 def kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Send a signal to a process and its children, if it has not been waited for."""
+    """Send a signal to a process that has not been waited for, and to its children."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
 
 
 def end(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Send a signal to a process, and see that its group ends with it."""
+    """Send a signal to a process, and wait until its group has ended."""
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(number)
     try:

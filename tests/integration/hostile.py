@@ -1,4 +1,4 @@
-"""Crafting what somebody with access to a broker or store could put there."""
+"""Crafted messages, as anybody with access to a broker or store could write them."""
 
 import base64
 import json
@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-import zstandard
+from backports import zstd
 
 from pyrmute_tasks.wire.frames import FrameKind
 
@@ -23,7 +23,7 @@ _NO_EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord":
 
 
 class PickleBomb:
-    """Unpickling it creates a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -36,7 +36,7 @@ class PickleBomb:
 
 
 class Envelope:
-    """A message as kombu writes it to Redis, of which every part can be changed."""
+    """A message as kombu writes it to Redis, with every part changeable."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ def frame(  # the header as `codec` documents it, so that each field can lie
 
 def compressed(size_bytes: int, byte: bytes = b"\0") -> bytes:
     """Return a zstd frame that expands to that many of a byte, made without holding them."""
-    compressor = zstandard.ZstdCompressor(level=1).compressobj()
+    compressor = zstd.ZstdCompressor(level=1)
     block = byte * MIB
     parts = [compressor.compress(block) for _ in range(size_bytes // MIB)]
     return b"".join(parts) + compressor.flush()

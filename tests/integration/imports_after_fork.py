@@ -1,4 +1,4 @@
-"""A step that tells which modules its process has loaded since it was forked."""
+"""A step that reports the modules its process has loaded since it was forked."""
 
 import os
 import sys

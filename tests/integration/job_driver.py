@@ -15,12 +15,12 @@ OVERTAKEN = 3
 
 
 def outputs_of(range_: Range) -> bytes:
-    """What a record's migration gives; also what the whole output consists of."""
+    """Return the outputs of records; the whole output consists of these, too."""
     return b"".join(b"record %d\n" % at for at in range(range_.start, range_.end))
 
 
 def settle(folder: JobFolder, lease: Lease, range_: Range, number: int) -> None:
-    """Do a range, in turn by reference and through the stream."""
+    """Settle a range, in turn by reference and through the stream."""
     data, count = outputs_of(range_), range_.end - range_.start
     if number % 2:
         put = lease.log.put(data)
@@ -34,7 +34,7 @@ def settle(folder: JobFolder, lease: Lease, range_: Range, number: int) -> None:
 
 
 def drive(path: Path, target: Path, seed: int) -> None:
-    """Drive the job, and print each range when it is durable."""
+    """Drive the job, and print each range once it is durable."""
     rng = random.Random(seed)
     folder = JobFolder(path)
     lease = folder.take(this_process(), "code")

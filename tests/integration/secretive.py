@@ -1,4 +1,4 @@
-"""Versions whose steps spill a record's values in every way that a step can fail."""
+"""Versions whose steps leak a record's values in every way that a step can fail."""
 
 import os
 import time
@@ -17,7 +17,7 @@ manager = ModelManager()
 
 
 class LeakyError(Exception):
-    """Quotes everything, also where only its attributes are looked at."""
+    """Quotes everything, even when only its attributes are read."""
 
     def __init__(self, record: ModelData) -> None:
         self.record = record
@@ -26,7 +26,7 @@ class LeakyError(Exception):
 
 
 class Leaky:
-    """No wire carries it, and its text is the record's."""
+    """Cannot be encoded for the wire, and its text is the record's."""
 
     def __init__(self, secret: str) -> None:
         self.secret = secret

@@ -1,4 +1,4 @@
-"""A step that takes a known time and writes down who began when."""
+"""A step of a known duration that records who began when."""
 
 import os
 import time
@@ -25,7 +25,7 @@ class WorkV2(WorkV1):
 
 @manager.migration("Work", "1.0.0", "2.0.0")
 def do(data: ModelData) -> ModelData:
-    """Note the beginning, in one write, so that lines of several processes stay whole."""
+    """Record the beginning, in one write, so that lines of several processes stay whole."""
     log = os.open(data["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(log, f"{data['job']}\n".encode())
@@ -36,5 +36,5 @@ def do(data: ModelData) -> ModelData:
 
 
 def begun(log: Path) -> list[str]:
-    """Return whose steps have begun, in order."""
+    """Return the jobs whose steps have begun, in order."""
     return log.read_text().splitlines() if log.exists() else []

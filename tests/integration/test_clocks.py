@@ -1,4 +1,4 @@
-"""A store whose clock is set back: what was said before that holds for no longer than usual."""
+"""A store whose clock is set back: earlier heartbeats and claims expire no later than usual."""
 
 import time
 from contextlib import closing
@@ -10,7 +10,7 @@ from tests.fleets import QUEUE, private_fleet
 BACK_S = 3600
 
 
-def test_what_was_said_in_the_future_is_old() -> None:
+def test_heartbeat_from_the_future_is_stale() -> None:
     future = int(time.time()) + BACK_S
     with private_fleet("tests.people:manager") as fleet, closing(Store(fleet.settings)) as store:
         store.beat("lives", 1)

@@ -33,7 +33,7 @@ manager = ModelManager()
 def start_other(
     fleet: Fleet, code: str, directory: Path, name: str = "other", settings: Settings | None = None
 ) -> Worker:
-    """Start a worker that holds other migrations."""
+    """Start a worker with other migrations."""
     module = directory / f"{name}.py"
     module.write_text(code)
     return fleet.start_worker(manager=f"{module}:manager", name=name, settings=settings)
@@ -41,7 +41,7 @@ def start_other(
 
 @pytest.fixture
 def fleet(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
-    """Without workers."""
+    """A fleet without workers."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     with private_fleet("tests.people:manager") as fleet:
         yield fleet

@@ -1,4 +1,4 @@
-"""Jobs that cannot move end in time, with the reason; those that can are left alone."""
+"""Jobs that cannot move end in time, with the reason; others go on."""
 
 import json
 import os
@@ -36,7 +36,7 @@ MANAGER = "tests.people:manager"
 STALL_S = 2.0
 SOON_S = 5.0  # after a deadline
 FAR_S = 0.15
-HALF_OPEN_S = 12.0  # until a line that swallows everything is left, more than once
+HALF_OPEN_S = 12.0  # until a connection that swallows everything is dropped, more than once
 FAR_CHUNKS = 25
 
 
@@ -73,7 +73,7 @@ def test_workers_on_another_database_are_named(store_is_broker: bool) -> None:
             assert len(migrator.migrate_batch(people(), *HOP)) == 8
 
 
-def test_the_command_line_tells_it_in_one_sentence(tmp_path: Path) -> None:
+def test_command_line_reports_a_wrong_broker_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(json.dumps(person(0)) + "\n")
     with private_fleet(MANAGER) as fleet:
         producers = fleet.settings
@@ -111,7 +111,7 @@ def test_workers_on_another_broker_are_named(rabbitmq: RabbitMQ) -> None:
         assert time.monotonic() - began < STALL_S + SOON_S
 
 
-def test_somebody_who_takes_the_tasks_and_runs_none_is_suspected() -> None:
+def test_foreign_consumer_of_the_queue_is_suspected() -> None:
     """Another fleet, with another store, listens to the same queue."""
     with private_fleet(MANAGER, stall_s=STALL_S) as fleet:
         stop = threading.Event()
@@ -211,7 +211,7 @@ def test_workers_that_are_busy_with_other_jobs_are_waited_for() -> None:
             busy.join()
 
 
-def test_a_chunk_that_takes_longer_is_waited_for() -> None:
+def test_slow_chunk_is_waited_for() -> None:
     with private_fleet(MANAGER, stall_s=2.0) as fleet:
         fleet.start_worker()
         with Migrator(manager, settings=fleet.settings) as migrator:
@@ -223,7 +223,7 @@ def test_a_chunk_that_takes_longer_is_waited_for() -> None:
 
 @pytest.mark.slow
 def test_a_far_server_holds_up_nothing(tmp_path: Path) -> None:
-    """A producer whose Redis is 150 ms away, each way: surveys are made beside collecting."""
+    """A delay of 150 ms each way: surveys run beside collecting, which does not wait for them."""
     with Fleet(tmp_path, MANAGER, queue="far", delay_s=FAR_S) as fleet:
         settings = fleet.producer_settings(through_proxy=True)
         records = sleepers(FAR_CHUNKS, 0.1)
@@ -241,8 +241,8 @@ def test_a_far_server_holds_up_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_read_that_is_half_open_keeps_no_lost_chunk_waiting(tmp_path: Path) -> None:
-    """Whatever the producer waits for never comes, and a worker is lost at the same moment."""
+def test_lost_chunk_is_resent_during_a_half_open_read(tmp_path: Path) -> None:
+    """The producer's read never gets an answer, and a worker is lost at the same moment."""
     with Fleet(tmp_path, MANAGER, queue="half-open") as fleet:
         settings = replace(fleet.settings, store_url=fleet.proxy.url)
         with Migrator(manager, settings=settings) as migrator:
@@ -275,7 +275,7 @@ def kill_server(migrator: Migrator) -> float:
     return time.monotonic()
 
 
-def test_an_embedded_server_that_ended_is_told_at_once(embedded: Migrator) -> None:
+def test_ended_embedded_server_is_reported_at_once(embedded: Migrator) -> None:
     stream = embedded.migrate_batch_data_streaming(sleepers(50, 0.2), *HOP, chunk_size=1)
     next(stream)
     killed_at = kill_server(embedded)
@@ -286,7 +286,7 @@ def test_an_embedded_server_that_ended_is_told_at_once(embedded: Migrator) -> No
         embedded.migrate_batch(people(), *HOP)
 
 
-def test_an_embedded_server_that_ended_while_a_chunk_ran_is_told(embedded: Migrator) -> None:
+def test_embedded_server_ending_during_a_chunk_is_reported(embedded: Migrator) -> None:
     timers: list[float] = []
     timer = threading.Timer(1.0, lambda: timers.append(kill_server(embedded)))
     embedded.migrate_batch(people(), *HOP)
@@ -300,7 +300,7 @@ def test_an_embedded_server_that_ended_while_a_chunk_ran_is_told(embedded: Migra
 
 
 def test_the_depth_is_that_of_our_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever priority a task has, and whatever Celery reads from the environment."""
+    """Neither a task's priority nor Celery's environment changes it."""
     monkeypatch.setenv("CELERY_BROKER_URL", "redis://127.0.0.1:1/0")
     with private_fleet(MANAGER) as fleet:
         settings = replace(fleet.settings, broker_url=f"{fleet.settings.broker_url}?db=3")

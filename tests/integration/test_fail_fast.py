@@ -46,12 +46,12 @@ class Marks:
 
 
 def broken(mark: Path) -> Any:
-    """The first step marks the moment, the second one raises."""
+    """A manager whose first step records its start, and whose second one raises."""
     return {"name": f"count:{mark}", "age": -1}
 
 
 def follow_up(fleet: Fleet, marks: Marks, count: int) -> None:
-    """Nothing that was queued runs later: not while the queue is drained, nor with a new job."""
+    """Check that nothing queued runs later: neither while the queue drains, nor with a new job."""
     wait_until(fleet.is_drained, "the queue is empty")
     with Migrator(manager, settings=fleet.settings) as migrator:
         migrator.migrate_batch([person(index) for index in range(40)], *HOP, chunk_size=1)
@@ -82,7 +82,7 @@ def test_after_the_error_of_the_first_of_10000_chunks_none_starts(
 
 
 def test_an_error_is_raised_while_later_chunks_still_run(fleet: Fleet, tmp_path: Path) -> None:
-    """Nobody waits for what is not wanted any more; what runs ends, and nothing follows it."""
+    """The producer does not wait for unwanted chunks; running ones end, and none follows."""
     marks = Marks(tmp_path / "marks")
 
     def records() -> Iterator[Any]:
@@ -134,7 +134,7 @@ def fail(migrator: Migrator) -> None:
 
 
 def revoked(app: Any) -> dict[str, int]:
-    """How many revoked tasks each worker remembers."""
+    """Return the number of revoked tasks that each worker remembers."""
     answers = app.control.inspect(timeout=5.0, limit=WORKERS).revoked()
     return {name: len(tasks) for name, tasks in answers.items()}
 

@@ -1,4 +1,4 @@
-"""A worker waits for two answers of the servers a chunk, however far they are: those of its child.
+"""A distant worker waits for two round trips a chunk: its child's claim and settling.
 
 Counts, no timings: a relay keeps back what the worker must not wait for.
 """
@@ -31,7 +31,7 @@ NOTES: Final = (b"\r\nZADD\r\n$13\r\nunacked_index", b"\r\nZREM\r\n$13\r\nunacke
 
 @dataclass
 class Relay:
-    """A way to a server that answers to notes about unacknowledged messages `KEPT_BACK` notes late.
+    """A proxy that delays answers about unacknowledged messages by `KEPT_BACK` of them.
 
     Attributes:
         port: Where it listens.
@@ -104,7 +104,7 @@ def relay_to(url: str) -> Iterator[Relay]:
 
 @contextmanager
 def scripts_of_chunks(client: Any) -> Iterator[list[str]]:
-    """List the scripts that a store gets for chunks: each is a round trip of a child's."""
+    """List the scripts that a store runs for chunks: each is a round trip of a child's."""
     asked: list[str] = []
     own: Any = redis.Redis.from_pool(client.connection_pool)
     with own.monitor() as monitor:
@@ -137,7 +137,7 @@ def test_chunk_waits_for_no_acknowledgement() -> None:
     assert len(asked) == 2 * CHUNKS + 2
 
 
-def test_what_was_acknowledged_over_a_lost_connection_is_acknowledged_again() -> None:
+def test_acknowledgements_of_a_lost_connection_are_repeated() -> None:
     with private_fleet(SPEC) as fleet, consumer(fleet) as (connection, received):
         first, second, third = received
         first.ack()
@@ -160,13 +160,13 @@ def test_messages_that_were_not_acknowledged_are_put_back() -> None:
 
 
 def kill_others(fleet: Fleet, connection: Any) -> int:
-    """Kill all connections to the broker but that of this call."""
+    """Kill all connections to the broker but this call's."""
     return int(fleet.broker.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
 
 
 @contextmanager
 def consumer(fleet: Fleet) -> Iterator[tuple[Any, list[Any]]]:
-    """Take three messages over a transport like a worker's."""
+    """Take three messages through a transport like a worker's."""
     received: list[Any] = []
     url = fleet.settings.celery_broker_url
     options = RedisProfile().transport_options(fleet.settings)

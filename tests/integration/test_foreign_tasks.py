@@ -1,4 +1,4 @@
-"""Tasks of others on our queue: kept for them, unread, and not without bound."""
+"""Tasks of other applications on our queue: moved unread, and bounded."""
 
 import base64
 import json

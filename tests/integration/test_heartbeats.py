@@ -1,4 +1,4 @@
-"""A worker's heartbeat goes on whatever one beat runs into."""
+"""A worker's heartbeat goes on after an error of one beat."""
 
 from contextlib import closing
 

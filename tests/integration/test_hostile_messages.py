@@ -1,4 +1,4 @@
-"""What somebody may put on the broker or into the store by hand: refused, told, survived."""
+"""Hostile messages on the broker and in the store: rejected, logged, survived."""
 
 import re
 import threading
@@ -69,7 +69,7 @@ class Target:
         return True
 
     def receive(self, envelope: Envelope, told: str) -> None:
-        """Deliver a message and wait until the worker has told, and has done with it."""
+        """Deliver a message and wait until the worker has logged and handled it."""
         before = len(self.worker.log)
 
         def is_told() -> bool:
@@ -155,7 +155,7 @@ def test_a_pickle_is_not_opened(
     assert not made.exists()
 
 
-def test_yaml_is_not_read(target: Target, tmp_path: Path) -> None:
+def test_unsupported_yaml_is_refused(target: Target, tmp_path: Path) -> None:
     made = tmp_path / "made"
     body = f"!!python/object/apply:os.system ['touch {made}']".encode()
     target.receive(Envelope(body, content_type="application/x-yaml"), REFUSED)
@@ -277,8 +277,8 @@ def test_named_arguments_are_refused(target: Target) -> None:
     target.receive(Envelope(body), "message is rejected|[Ii]nvalid|TypeError")
 
 
-def test_digits_of_other_scripts_are_no_part(target: Target) -> None:
-    """To Python they are digits; to the store's scripts they are not."""
+def test_unicode_digits_are_not_a_part_key(target: Target) -> None:
+    """Python counts them as digits; the store's scripts do not."""
     job = target.put_job(frame(LINE), stop=2)
     target.receive(Envelope(arguments(job, "\u0663", 0, FINGERPRINT)), "message is rejected")
 
@@ -286,7 +286,7 @@ def test_digits_of_other_scripts_are_no_part(target: Target) -> None:
 # --- jobs ---------------------------------------------------------------------------------
 
 
-def test_an_unknown_job_is_told(target: Target) -> None:
+def test_unknown_job_is_reported(target: Target) -> None:
     target.receive(Envelope(arguments(JOB, "0", 0, FINGERPRINT)), f"declined.*{JOB}|{JOB}.*gone")
 
 
@@ -326,7 +326,7 @@ def test_a_job_whose_spec_is_garbage_is_refused(target: Target, spec: bytes) -> 
 
 
 @pytest.mark.parametrize("part", ["job", "in", "claims", "done", "out"])
-def test_keys_of_another_type_are_told_once(target: Target, part: str) -> None:
+def test_keys_of_another_type_are_logged_once(target: Target, part: str) -> None:
     job = target.put_job(frame(LINE))
     target.fleet.store.delete(f"pt:{{{job}}}:{part}")
     target.fleet.store.set(f"pt:{{{job}}}:{part}", "no hash, no list")
@@ -373,7 +373,7 @@ CANNOT = "a chunk cannot be run"
     ],
     ids=lambda value: repr(value)[:40] if isinstance(value, bytes) else value,
 )
-def test_a_frame_that_lies_is_refused(target: Target, data: bytes, told: str) -> None:
+def test_frame_with_a_false_header_is_refused(target: Target, data: bytes, told: str) -> None:
     target.receive_frame(data, f"{CANNOT}.*({told})")
 
 
@@ -391,7 +391,7 @@ def test_values_that_would_overflow_the_stack_are_refused(target: Target) -> Non
     ],
     ids=["claims less", "claims all", "claims the limit"],
 )
-def test_a_bomb_is_not_expanded(
+def test_decompression_bomb_is_not_expanded(
     target: Target, expands_to: int, claims: int, bound_mib: int
 ) -> None:
     data = frame(compressed(expands_to), compression=1, raw_size=claims)
@@ -402,7 +402,7 @@ def test_a_bomb_is_not_expanded(
     assert all(target.peak_mib(pid) - before[pid] <= bound_mib for pid in target.worker.pids)
 
 
-def test_a_bomb_of_lines_makes_no_objects(target: Target) -> None:
+def test_bomb_of_empty_lines_makes_no_objects(target: Target) -> None:
     """Empty lines: each would be an entry of a list, eight times its size."""
     size = 48 * MIB
     data = frame(compressed(size, b"\n"), compression=1, raw_size=size, count=size)
@@ -418,7 +418,7 @@ def test_a_bomb_of_lines_makes_no_objects(target: Target) -> None:
 
 
 class Victim:
-    """A producer whose job's keys somebody writes into while it runs."""
+    """A producer whose job's keys are overwritten while it runs."""
 
     def __init__(self, target: Target, chunk_s: float = 0.1) -> None:
         self._target = target
@@ -429,7 +429,7 @@ class Victim:
         self._outputs: list[Any] = []
 
     def run(self, poison: Callable[[Any, str], object]) -> "Victim":
-        """Run a job whose chunks go on when `poison` has written, with one of them claimed."""
+        """Run a job whose chunks go on once `poison` has written, with one of them claimed."""
         thread = threading.Thread(target=self._poison, args=(poison,))
         thread.start()
         began = time.monotonic()
@@ -458,7 +458,7 @@ class Victim:
             self._is_poisoned.touch()
 
     def go_on(self) -> None:
-        """Let the chunks go on although `poison` writes on."""
+        """Let the chunks go on while `poison` still writes."""
         self._is_poisoned.touch()
 
     def survived(self) -> None:
@@ -546,9 +546,9 @@ def failure(**changes: object) -> bytes:
     ],
     ids=range(32),
 )
-def test_a_garbage_outcome_is_told(target: Target, data: bytes) -> None:
+def test_garbage_outcome_is_reported(target: Target, data: bytes) -> None:
     def settle(store: Any, job: str) -> None:
-        """As a worker would settle chunk 3, which waits behind slow ones."""
+        """Settle chunk 3, which waits behind slow ones, as a worker would."""
         store.hdel(f"{job}:in", "3")
         store.hset(f"{job}:out", "3", data)
         store.rpush(f"{job}:done", f"3 {len(data)}")
@@ -573,7 +573,7 @@ def test_garbage_notices_are_ignored(target: Target, notices: tuple[bytes, ...])
     Victim(target).run(lambda store, job: store.rpush(f"{job}:done", *notices)).survived()
 
 
-def test_outcomes_of_nobodys_parts_are_ignored(target: Target) -> None:
+def test_outcomes_of_unknown_parts_are_ignored(target: Target) -> None:
     def put(store: Any, job: str) -> None:
         for field in (b"99", b"../x", b"\xff"):
             store.hset(f"{job}:out", field, b"garbage")

@@ -1,4 +1,4 @@
-"""What people have, given to a fleet: records of every kind, open files, settings, threads."""
+"""Users' inputs on a fleet: records of every kind, open files, settings, threads."""
 
 import gzip
 import io
@@ -53,7 +53,7 @@ def migrator() -> Iterator[Migrator]:
 # --- records ------------------------------------------------------------------------------
 
 
-def test_every_kind_of_record_gives_what_it_gives_in_a_loop(orders: Migrator) -> None:
+def test_every_kind_of_record_equals_a_loop(orders: Migrator) -> None:
     looped = [record_kinds.manager.migrate_data(make(), *HOP) for make in ALL.values()]
     assert orders.migrate_batch_data([make() for make in ALL.values()], *HOP) == looped
     models = [record_kinds.manager.migrate(make(), *HOP) for make in ALL.values()]
@@ -158,7 +158,7 @@ def test_each_call_has_its_own_report_in_four_threads(migrator: Migrator) -> Non
         assert list(threads.map(run, counts)) == [(count, count) for count in counts]
 
 
-def test_streams_that_fail_or_are_left_say_so(migrator: Migrator) -> None:
+def test_report_of_failed_and_abandoned_streams(migrator: Migrator) -> None:
     records = [*map(person, range(20)), {"name": "No Age", "age": -1}]
     failing = migrator.migrate_batch_streaming(records, *PERSON_HOP, chunk_size=5)
     with pytest.raises(Exception, match="no age"):
@@ -229,7 +229,7 @@ assert pyrmute_tasks.Migrator("tests.people:manager", workers=1)._settings.stall
     subprocess.run([sys.executable, "-c", program], check=True, env=dict(os.environ))
 
 
-def test_ways_to_start_refuse_what_contradicts() -> None:
+def test_constructors_refuse_contradicting_arguments() -> None:
     with pytest.raises(ConfigurationError, match="which manager"):
         Migrator.from_env(env={})
     with pytest.raises(ConfigurationError, match="workers must be 1 or more"):

@@ -1,4 +1,4 @@
-"""Children that Celery ends from outside: no good record fails for it."""
+"""Children that Celery ends from outside: no good record fails because of it."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ def on_rabbitmq(rabbitmq: RabbitMQ) -> Iterator[Fleet]:
 
 @contextmanager
 def meanwhile(disturb: Callable[[], None]) -> Iterator[None]:
-    """Disturb something in another thread, and see that it went well."""
+    """Disturb something in another thread, and check that this succeeded."""
     errors: list[BaseException] = []
 
     def run() -> None:
@@ -56,7 +56,7 @@ def meanwhile(disturb: Callable[[], None]) -> Iterator[None]:
 def migrate_disturbed(
     settings: Settings, deed: str, disturb: Callable[[Callable[[int], None]], None]
 ) -> None:
-    """Migrate records one task at a time, and compare; `disturb` can wait for outputs."""
+    """Migrate records one task at a time while disturbed, and compare the outputs."""
     records: list[Any] = [{"name": f"{deed} {n}", "age": n % 90} for n in range(RECORDS)]
     outputs: list[Any] = []
 
@@ -79,13 +79,13 @@ def log_of(fleet: Fleet) -> str:
 
 
 def interrupted(fleet: Fleet) -> int:
-    """How many children said that they were ended while they ran a chunk."""
+    """Return the number of children that reported being ended in a chunk."""
     return log_of(fleet).count("its chunk is sent again")
 
 
 @pytest.mark.parametrize("deed", DEEDS)
 def test_children_that_are_ended_fail_no_record(on_redis: Fleet, deed: str) -> None:
-    """As the pool ends them when its worker is shut down and has no more time."""
+    """The pool ends them like this when its worker shuts down and runs out of time."""
 
     def end(wait_for_outputs: Callable[[int], None]) -> None:
         for count in (8, 24, 48):

@@ -15,7 +15,7 @@ from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.log import History
 from pyrmute_tasks.jobs.publish import Output
 from pyrmute_tasks.jobs.spec import SourceFile, Spec
-from pyrmute_tasks.jobs.states import Observed
+from pyrmute_tasks.jobs.states import LoggedState
 from tests.conftest import ROOT, is_alive, wait_until
 from tests.integration.job_driver import OVERTAKEN, outputs_of
 
@@ -23,7 +23,7 @@ RECORDS = 1500
 
 
 class Driver:
-    """A process that drives the job, and what it has said is durable."""
+    """A process that drives the job, and the ranges it reported durable."""
 
     def __init__(self, path: Path, target: Path, seed: int) -> None:
         module = "tests.integration.job_driver"
@@ -32,7 +32,7 @@ class Driver:
         self.acknowledged: set[Range] = set()
 
     def read(self, most: int) -> None:
-        """Read what the process says, until it has settled so many ranges or ended."""
+        """Read the process's output until it has settled that many ranges or ended."""
         assert self.process.stdout is not None
         while len(self.acknowledged) < most:
             line = self.process.stdout.readline()
@@ -54,7 +54,7 @@ class Driver:
 
 @pytest.fixture
 def drivers() -> Iterator[list[Driver]]:
-    """The processes that a test starts; they are gone when it ends."""
+    """The processes that a test starts, ended with the test."""
     started: list[Driver] = []
     yield started
     for driver in started:
@@ -98,4 +98,4 @@ def test_acknowledged_ranges_survive_real_signals(
     assert set(acknowledged) <= {entry.range for entry in counted}
     assert target.read_bytes() == outputs_of(Range(0, 0, RECORDS))
     assert Output(folder).verify(target).records == RECORDS
-    assert folder.view().state is Observed.SUCCEEDED
+    assert folder.view().state is LoggedState.SUCCEEDED

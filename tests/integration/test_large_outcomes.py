@@ -1,4 +1,4 @@
-"""Outputs that are more than the store takes as one value, on a real fleet."""
+"""Outputs larger than one value of the store may be, on a real fleet."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ def outputs(count: int) -> str:
     return "".join(f'{{"text":"{chr(97 + n % 26) * SIZE_BYTES}"}}\n' for n in range(count))
 
 
-def test_a_chunk_whose_outputs_are_too_large_together_passes_in_halves(tmp_path: Path) -> None:
+def test_chunk_with_too_large_outputs_succeeds_in_halves(tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(seed(index) + "\n" for index in range(COUNT)))
     result = run(source, target)
@@ -62,7 +62,7 @@ def test_a_record_whose_output_is_too_large_is_named(tmp_path: Path, place: int)
     assert (tmp_path / "out.jsonl.partial").read_text() == outputs(place)
 
 
-def test_an_error_that_is_too_large_to_travel_loses_its_text_only(tmp_path: Path) -> None:
+def test_too_large_error_loses_only_its_text(tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     rows = [seed(index) for index in range(10)]
     rows[7] = seed(7, 100_000, "!")

@@ -1,4 +1,4 @@
-"""Whose a fleet is, and when it ends: forks, threads, streams that are left open, dropped ones."""
+"""Ownership and end of a fleet: forks, threads, streams left open, dropped ones."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def start(code: str) -> subprocess.Popen[str]:
 
 
 def run(code: str) -> str:
-    """Run a program to its end, which must be a good one, and return what it printed."""
+    """Run a program, which must succeed, and return its output."""
     with start(code) as process:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -64,7 +64,7 @@ def fleet() -> Iterator[Fleet]:
 
 
 def members(migrator: Migrator) -> list[int]:
-    """The process ids of an embedded fleet."""
+    """Return the process ids of an embedded fleet."""
     assert migrator._session is not None
     assert migrator._session.fleet is not None
     return migrator._session.fleet.process_ids
@@ -173,9 +173,7 @@ def open_ones(people: Migrator, fleet: Fleet, where: str) -> Migrator:
 
 
 @pytest.mark.parametrize("where", ["embedded", "running"])
-def test_a_stream_that_outlives_its_migrator_says_so(
-    people: Migrator, fleet: Fleet, where: str
-) -> None:
+def test_stream_of_a_closed_migrator_raises(people: Migrator, fleet: Fleet, where: str) -> None:
     migrator = open_ones(people, fleet, where)
     records = [person(index) for index in range(500)]
     stream = migrator.migrate_batch_data_streaming(iter(records), *HOP, chunk_size=10)
@@ -265,7 +263,7 @@ def test_a_migrator_that_is_dropped_ends_its_fleet(private_tmp: Path) -> None:
     assert not any(map(is_alive, pids))
 
 
-def test_a_program_that_closes_nothing_is_told_and_leaves_nothing(private_tmp: Path) -> None:
+def test_unclosed_migrator_warns_and_leaves_nothing(private_tmp: Path) -> None:
     out = run("""
 migrator = Migrator(manager, workers=1)
 print(migrator.migrate_batch_data(RECORDS, *HOP) == EXPECTED)
@@ -274,7 +272,7 @@ print(migrator.migrate_batch_data(RECORDS, *HOP) == EXPECTED)
     assert "ResourceWarning" in out
 
 
-def test_what_killed_producers_left_is_removed_by_the_next(private_tmp: Path) -> None:
+def test_leftovers_of_killed_producers_are_removed(private_tmp: Path) -> None:
     process = start("""
 migrator = Migrator(manager, workers=1)
 migrator.start()
@@ -304,7 +302,7 @@ time.sleep(60)
 # --- surroundings -----------------------------------------------------------------------------
 
 
-def test_a_folder_with_too_long_a_path_is_told(private_tmp: Path) -> None:
+def test_too_long_temporary_folder_is_reported(private_tmp: Path) -> None:
     deep = private_tmp / ("x" * 90)
     deep.mkdir()
     out = run(f"""

@@ -1,4 +1,4 @@
-"""Time and memory limits, and what passes by itself, on a real fleet."""
+"""Time and memory limits, and temporary failures, on a real fleet."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,7 +81,7 @@ def test_a_chunk_given_up_at_the_soft_limit_keeps_its_process() -> None:
         assert children_of(fleet) == before
 
 
-def test_a_chunk_that_is_only_too_large_passes_in_halves(fleet: EmbeddedFleet) -> None:
+def test_chunk_over_the_time_limit_succeeds_in_halves(fleet: EmbeddedFleet) -> None:
     """Eight records of 0.1 s are more than the limit, four of them are not."""
     records = [{"name": "sleep:0.1 x", "age": index} for index in range(8)]
     with Migrator(manager, settings=fleet.settings) as migrator:
@@ -89,7 +89,7 @@ def test_a_chunk_that_is_only_too_large_passes_in_halves(fleet: EmbeddedFleet) -
     assert [output["age"] for output in outputs] == list(range(8))
 
 
-def test_a_service_that_is_away_for_a_moment(fleet: EmbeddedFleet, tmp_path: Path) -> None:
+def test_step_is_retried_while_its_service_fails(fleet: EmbeddedFleet, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     records = [person(0), {"name": f"fail-often:{calls} 2", "age": 1}, person(2)]
     retry = Retry(on=(ConnectionError,), attempts=3, first_wait_s=0.01)
@@ -119,7 +119,7 @@ def children_of(fleet: EmbeddedFleet) -> list[list[int]]:
     return [descendants(pid) for pid in fleet.process_ids[1:]]
 
 
-def test_the_fleet_is_whole_afterwards(fleet: EmbeddedFleet) -> None:
+def test_fleet_is_healthy_afterwards(fleet: EmbeddedFleet) -> None:
     store = Store(fleet.settings)
     wait_until(lambda: len(store.workers()) == 2, "both workers beat")
     store.close()

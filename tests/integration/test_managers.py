@@ -1,4 +1,4 @@
-"""What a manager brings along: pyrmute's own managers, hooks, nested models."""
+"""Features of managers on a fleet: pyrmute's own managers, hooks, nested models."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -33,7 +33,7 @@ def test_a_manager_of_pyrmute_runs_on_workers_as_it_is(adopted: Migrator) -> Non
     assert data == theirs.migrate_batch_data(records, *HOP)
 
 
-def test_its_exceptions_are_pyrmutes(adopted: Migrator) -> None:
+def test_exceptions_of_a_pyrmute_manager_are_pyrmutes(adopted: Migrator) -> None:
     records: list[Any] = [people.person(0), {"age": 1}]
     with pytest.raises(pyrmute.MigrationError) as expected:
         pyrmute_people.manager.migrate_batch(records, *HOP)
@@ -44,7 +44,7 @@ def test_its_exceptions_are_pyrmutes(adopted: Migrator) -> None:
     assert isinstance(caught.value.__cause__, KeyError)
 
 
-def test_its_errors_are_caught_as_ours(adopted: Migrator) -> None:
+def test_pyrmute_errors_are_caught_as_ours(adopted: Migrator) -> None:
     with pytest.raises(MigrationError) as caught:
         adopted.migrate_batch([{"age": 1}], *HOP)
     assert isinstance(caught.value, pyrmute.MigrationError)
@@ -52,7 +52,7 @@ def test_its_errors_are_caught_as_ours(adopted: Migrator) -> None:
     assert caught.value.record_index == 0
 
 
-def test_its_metrics_hook_counts_what_workers_migrate(adopted: Migrator) -> None:
+def test_metrics_hook_of_a_pyrmute_manager_counts_on_workers(adopted: Migrator) -> None:
     theirs, hook = pyrmute_people.manager, pyrmute.MetricsHook()
     records = [people.person(index) for index in range(60)]
     theirs.add_hook(hook)
@@ -68,7 +68,7 @@ def test_its_metrics_hook_counts_what_workers_migrate(adopted: Migrator) -> None
         theirs.remove_hook(hook)
 
 
-def test_what_it_does_not_know_is_told(adopted: Migrator) -> None:
+def test_unknown_models_and_managers_are_reported(adopted: Migrator) -> None:
     for name, version in (("Nobody", "2.0.0"), ("Person", "9.0.0")):
         with pytest.raises(ModelNotFoundError):
             adopted.migrate_batch([people.person(0)], name, "1.0.0", version)
@@ -110,7 +110,7 @@ def test_pyrmutes_arguments_are_accepted(fleet: Migrator) -> None:
         fleet.migrate_batch(records, *HOP, parallel=True, max_workers=0)
 
 
-def test_steps_that_nobody_wrote_run_on_workers() -> None:
+def test_generated_steps_run_on_workers() -> None:
     manager, hop = nested_orders.manager, ("Order", "1.0.0", "3.0.0")
     records = [nested_orders.order(index) for index in range(60)]
     with Migrator(manager, workers=1) as migrator:

@@ -39,7 +39,7 @@ class Slim(BaseModel):
 
 
 def sequential(lines: bytes) -> bytes:
-    """What a plain loop writes for a file of flights."""
+    """Return the lines that a plain loop writes for a file of flights."""
     flights: Any = load_attribute(FLIGHTS)
     return b"".join(
         flights.migrate(json.loads(line), "Flight", "1.0.0", "3.0.0").model_dump_json().encode()
@@ -55,7 +55,7 @@ def people() -> Iterator[Migrator]:
         yield migrator
 
 
-def test_what_travels_compressed_is_the_same(tmp_path: Path) -> None:
+def test_compressed_frames_round_trip(tmp_path: Path) -> None:
     content = SAMPLE.read_bytes()
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_bytes(content)
@@ -135,7 +135,7 @@ def test_the_first_bad_record_is_raised_as_the_manager_raises_it(
     assert caught.value.__notes__ == [f"record {bad}"]
 
 
-def test_a_failing_source_fails_the_job_after_what_it_gave(people: Migrator) -> None:
+def test_error_of_a_source_comes_after_its_records(people: Migrator) -> None:
     def source() -> Iterator[Any]:
         yield from (person(index) for index in range(35))
         raise OSError("the cursor died")
@@ -188,7 +188,7 @@ def test_a_job_leaves_no_key_and_no_message(people: Migrator) -> None:
     )
 
 
-def test_fewer_chunks_than_a_window_run_in_vain(people: Migrator, tmp_path: Path) -> None:
+def test_error_wastes_less_than_a_window_of_chunks(people: Migrator, tmp_path: Path) -> None:
     """10,000 chunks of input remain when chunk 3 fails; each one that runs leaves a mark."""
     marks = tmp_path / "marks"
 
@@ -213,14 +213,14 @@ def test_fewer_chunks_than_a_window_run_in_vain(people: Migrator, tmp_path: Path
     assert marks.read_text().count("x") < 3 + 8
 
 
-def test_a_value_that_cannot_travel_is_told_before_it_is_sent(people: Migrator) -> None:
+def test_unsupported_value_is_reported_before_sending(people: Migrator) -> None:
     records = [person(0), {**person(1), "extra": {"deep": object()}}]
     with pytest.raises(UnsupportedValueError, match=r"builtins\.object at extra\.deep") as caught:
         people.migrate_batch(records, *HOP)
     assert caught.value.record_index == 1
 
 
-def test_what_stands_before_a_value_that_cannot_travel_is_migrated(people: Migrator) -> None:
+def test_records_before_an_unsupported_value_are_migrated(people: Migrator) -> None:
     records = [person(index) for index in range(40)]
     records[25] = {**person(25), "extra": object()}
     outputs: list[Any] = []
@@ -278,7 +278,7 @@ def test_nothing_is_left_behind(private_tmp: Path) -> None:
     assert not [pid for pid in processes if is_alive(pid)]
 
 
-def test_a_bad_line_is_told_with_its_number(tmp_path: Path) -> None:
+def test_error_names_the_bad_line(tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     good = json.dumps(person(0))
     source.write_text(f"{good}\n\n{good}\n[1]\n")
@@ -290,7 +290,7 @@ def test_a_bad_line_is_told_with_its_number(tmp_path: Path) -> None:
         assert not target.exists()
 
 
-def test_a_fleet_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_unreachable_fleet_is_reported(tmp_path: Path) -> None:
     socket = tmp_path / "none.sock"
     with (
         pytest.raises(StoreUnavailableError, match="no store answers at unix://"),
@@ -299,7 +299,7 @@ def test_a_fleet_that_is_not_there_is_told(tmp_path: Path) -> None:
         migrator.migrate_batch([person(0)], *HOP)
 
 
-def test_a_queue_without_workers_is_told(people: Migrator) -> None:
+def test_queue_without_workers_is_reported(people: Migrator) -> None:
     url = people._settings.broker_url
     settings = Settings(broker_url=url, queue="nobody-listens", worker_wait_s=0.5)
     with (
@@ -309,7 +309,7 @@ def test_a_queue_without_workers_is_told(people: Migrator) -> None:
         migrator.migrate_batch([person(0)], *HOP)
 
 
-def test_options_that_contradict_each_other_are_told() -> None:
+def test_contradicting_options_are_reported() -> None:
     with pytest.raises(ConfigurationError, match="store_url needs broker_url"):
         Migrator(manager, store_url="redis://h")
     with pytest.raises(ConfigurationError, match="workers is the size of the embedded fleet"):
@@ -322,7 +322,7 @@ def test_options_that_contradict_each_other_are_told() -> None:
         Migrator("tests.people:person")
 
 
-def test_a_full_store_is_told_without_its_contents(people: Migrator) -> None:
+def test_full_store_is_reported_without_contents(people: Migrator) -> None:
     assert people._session is not None
     store = people._session.store
     marker = "MARKER-OF-A-RECORD"
@@ -337,7 +337,7 @@ def test_a_full_store_is_told_without_its_contents(people: Migrator) -> None:
     assert people.migrate_batch([person(0)], *HOP) == manager.migrate_batch([person(0)], *HOP)
 
 
-def test_a_wrong_password_is_told(people: Migrator) -> None:
+def test_wrong_password_is_reported(people: Migrator) -> None:
     assert people._session is not None
     store = people._session.store
     store._redis.config_set("requirepass", "right")

@@ -1,4 +1,4 @@
-"""Producer and workers on one host, servers on another, and what becomes of the line.
+"""Producer and workers on one host, servers on another, and faults of the link between.
 
 The job must come to the same bytes, or end with the reason within its budget.
 """
@@ -13,7 +13,7 @@ import pytest
 from pyrmute_tasks import BrokerUnavailableError, Settings, StoreUnavailableError
 from tests.chaos.runs import MANAGER, Damage, Feed, Result, Run, load_flights
 from tests.fleets import Fleet, RabbitMQ, Side
-from tests.fleets.namespaces import FAR, Line, TwoHosts, require_hosts
+from tests.fleets.namespaces import FAR, Link, TwoHosts, require_hosts
 
 pytestmark = pytest.mark.slow
 
@@ -37,10 +37,10 @@ def fleet(hosts: TwoHosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture
-def line(hosts: TwoHosts) -> Iterator[Line]:
-    line = hosts.line
-    yield line
-    line.delay_s, line.loss, line.largest_bytes = 0.0, 0.0, 65_536
+def link(hosts: TwoHosts) -> Iterator[Link]:
+    link = hosts.link
+    yield link
+    link.delay_s, link.loss, link.largest_bytes = 0.0, 0.0, 65_536
 
 
 def migrate(
@@ -50,7 +50,7 @@ def migrate(
     chunk_size: int = 50,
     outage_s: float | None = None,
 ) -> Result:
-    """Run a job while the line is harmed, and see that what is delivered is right."""
+    """Run a job while the link is harmed, and check that its deliveries are right."""
     feed = Feed(directory / "in.jsonl", load_flights(), 0)
     run = Run(fleet, feed, random.Random(0), chunk_size=chunk_size, outage_s=outage_s)
 
@@ -66,7 +66,7 @@ def migrate(
     return result
 
 
-def test_host_that_is_cut_off_for_a_while(fleet: Fleet, hosts: TwoHosts, tmp_path: Path) -> None:
+def test_job_survives_a_temporary_partition(fleet: Fleet, hosts: TwoHosts, tmp_path: Path) -> None:
     def cut(run: Run) -> None:
         with run.outage(), hosts.link_down():
             run.pause(CUT_S)
@@ -77,24 +77,24 @@ def test_host_that_is_cut_off_for_a_while(fleet: Fleet, hosts: TwoHosts, tmp_pat
     assert result.stall_s < HALF_OPEN_S
 
 
-def test_packets_that_take_half_a_second(fleet: Fleet, line: Line, tmp_path: Path) -> None:
+def test_job_survives_a_delay_of_half_a_second(fleet: Fleet, link: Link, tmp_path: Path) -> None:
     def delay(run: Run) -> None:
         run.begin_fault()
-        line.delay_s = 0.5
+        link.delay_s = 0.5
         run.wait_for_deliveries(1)
-        line.delay_s = 0.0
+        link.delay_s = 0.0
 
     result = migrate(fleet, tmp_path, delay)
     assert result.error is None
     assert result.stall_s < 2 * HALF_OPEN_S
 
 
-def test_connections_that_are_half_open(fleet: Fleet, line: Line, tmp_path: Path) -> None:
-    """A firewall has forgotten them: nothing comes through, and nobody is told."""
+def test_half_open_connections_are_replaced(fleet: Fleet, link: Link, tmp_path: Path) -> None:
+    """A firewall has dropped their state: no packet comes through, and neither end is told."""
 
     def swallow(run: Run) -> None:
         run.begin_fault()
-        line.swallow()
+        link.swallow()
         run.wait_for_deliveries(10)
 
     result = migrate(fleet, tmp_path, swallow)
@@ -102,22 +102,24 @@ def test_connections_that_are_half_open(fleet: Fleet, line: Line, tmp_path: Path
     assert result.stall_s < HALF_OPEN_S
 
 
-def test_a_third_of_the_packets_is_lost(fleet: Fleet, line: Line, tmp_path: Path) -> None:
+def test_job_survives_losing_a_third_of_the_packets(
+    fleet: Fleet, link: Link, tmp_path: Path
+) -> None:
     def lose(run: Run) -> None:
         run.begin_fault()
-        line.loss = 0.3
+        link.loss = 0.3
         run.wait_for_deliveries(4)
-        line.loss = 0.0
+        link.loss = 0.0
 
     result = migrate(fleet, tmp_path, lose)
     assert result.error is None
     assert result.stall_s < 2 * HALF_OPEN_S
 
 
-def test_large_packets_that_vanish_end_the_job(fleet: Fleet, line: Line, tmp_path: Path) -> None:
+def test_lost_large_packets_end_the_job(fleet: Fleet, link: Link, tmp_path: Path) -> None:
     def hide_large_ones(run: Run) -> None:
         run.begin_fault()
-        line.largest_bytes = 600
+        link.largest_bytes = 600
         run.wait_until(lambda: False, "the job has ended")
 
     feed = Feed(tmp_path / "in.jsonl", load_flights(), 0)
@@ -129,10 +131,10 @@ def test_large_packets_that_vanish_end_the_job(fleet: Fleet, line: Line, tmp_pat
     assert result.stall_s < OUTAGE_S + HALF_OPEN_S
 
 
-def test_half_open_connections_to_rabbitmq(hosts: TwoHosts, line: Line, tmp_path: Path) -> None:
+def test_half_open_connections_to_rabbitmq(hosts: TwoHosts, link: Link, tmp_path: Path) -> None:
     def swallow(run: Run) -> None:
         run.begin_fault()
-        line.swallow()
+        link.swallow()
         run.wait_for_deliveries(10)
 
     with ExitStack() as stack:

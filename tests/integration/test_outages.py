@@ -1,4 +1,4 @@
-"""Servers that are slow, stand still or have nothing to say: no leak, no hang."""
+"""Servers that are slow, frozen or silent: no leak, no hang."""
 
 import contextlib
 import os
@@ -53,8 +53,8 @@ def test_looking_at_an_empty_queue_keeps_no_connection() -> None:
         assert open_files() <= before + 1
 
 
-def test_a_store_that_stands_still_ends_a_job_in_time() -> None:
-    """It takes connections and answers nothing, as a frozen host does."""
+def test_frozen_store_ends_the_job_in_time() -> None:
+    """It accepts connections and answers nothing, as a frozen host does."""
     with (
         EmbeddedFleet("tests.people:manager", 1, Settings(outage_s=OUTAGE_S)) as fleet,
         Migrator(manager, settings=fleet.settings) as migrator,
@@ -93,7 +93,7 @@ def test_a_store_that_is_away_is_waited_for_once() -> None:
         assert time.monotonic() - killed_at < OUTAGE_S + 2
 
 
-def test_what_was_received_leaves_the_store_though_nothing_new_arrives() -> None:
+def test_received_outcomes_are_dropped_without_new_ones() -> None:
     with EmbeddedFleet("tests.people:manager", 0, Settings()) as fleet:
         found = Store(fleet.settings)
         found._redis.hset("pt:{job}:out", "0", b"an outcome")
@@ -103,8 +103,8 @@ def test_what_was_received_leaves_the_store_though_nothing_new_arrives() -> None
 
 
 @pytest.mark.parametrize("secret", ["", "sixteen characters"])
-def test_a_death_that_is_told_again_counts_once(secret: str) -> None:
-    """A worker whose answer was lost on its way tells again."""
+def test_repeated_crash_notice_counts_once(secret: str) -> None:
+    """A worker reports a crash again after the answer was lost."""
     with EmbeddedFleet("tests.people:manager", 0, Settings(secret=secret)) as fleet:
         found = Store(fleet.settings)
         spec = JobSpec("7f3a21c4", "Person", "1.0.0", "3.0.0", FrameKind.LINES, "abc")
@@ -123,14 +123,14 @@ def test_a_death_that_is_told_again_counts_once(secret: str) -> None:
 
 
 class Interrupted(ThreadedSurveyor):
-    """Ctrl-C comes while its thread starts."""
+    """A thread whose start is interrupted by Ctrl-C."""
 
     def begin(self) -> None:
         super().begin()
         raise KeyboardInterrupt
 
 
-def test_a_job_that_is_interrupted_while_it_begins_leaves_nothing() -> None:
+def test_interrupted_start_of_a_job_leaves_nothing() -> None:
     with (
         EmbeddedFleet("tests.people:manager", 0, Settings()) as fleet,
         create_app(fleet.settings) as app,
@@ -149,7 +149,7 @@ def test_a_job_that_is_interrupted_while_it_begins_leaves_nothing() -> None:
         store.close()
 
 
-def test_a_job_that_is_whole_does_not_fail_since_the_embedded_server_ends_then() -> None:
+def test_complete_job_survives_the_end_of_its_server() -> None:
     with (
         EmbeddedFleet("tests.people:manager", 0, Settings()) as fleet,
         create_app(fleet.settings) as app,
@@ -173,7 +173,7 @@ def has_ended(check: Callable[[], None]) -> bool:
 
 @contextmanager
 def listening(answer: bytes) -> Iterator[int]:
-    """A server that gives one answer to whatever it is sent, or none; yields its port."""
+    """A server that gives one answer to every input, or none; yields its port."""
     stop = threading.Event()
 
     def serve(client: socket.socket) -> None:

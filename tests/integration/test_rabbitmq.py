@@ -1,4 +1,4 @@
-"""RabbitMQ as the broker: the same results, and what happens when it is away."""
+"""RabbitMQ as the broker: the same results, and recovery from its outages."""
 
 import json
 import threading
@@ -36,7 +36,7 @@ def fleet(rabbitmq: RabbitMQ) -> Iterator[Fleet]:
 
 @pytest.fixture
 def settings(fleet: Fleet, request: pytest.FixtureRequest) -> Settings:
-    """Of the same servers, with a queue of the test's own that no worker reads."""
+    """Settings of the same servers, with a queue of the test's own that no worker reads."""
     return replace(fleet.settings, queue=request.node.name)
 
 
@@ -58,14 +58,14 @@ def lines(sleep: str) -> str:
 
 
 def expected() -> str:
-    """What the plain loop makes of `lines`, in no time."""
+    """Return the plain loop's outputs for `lines`, without the steps' delays."""
     records = [json.loads(line) for line in lines("sleep:0").splitlines()]
     models = manager.migrate_batch(records, *HOP)
     return "".join(model.model_dump_json() + "\n" for model in models).replace("sleep:0", SLEEP)
 
 
 class FileJob:
-    """A job from file to file, and how far it is."""
+    """A job from file to file, and its progress."""
 
     def __init__(self, directory: Path, settings: Settings) -> None:
         self._settings = settings
@@ -74,7 +74,7 @@ class FileJob:
         self.delivered = 0
 
     def run(self) -> str:
-        """Run it and return what it has written."""
+        """Run the job and return its output."""
         with Migrator(manager, settings=self._settings) as migrator:
             migrator.migrate_file(
                 self._source,
@@ -86,7 +86,7 @@ class FileJob:
         return self._target.read_text()
 
     def run_while(self, inject: Callable[[], None]) -> str:
-        """Run it, let `inject` do its harm in the middle, and return what it has written."""
+        """Run the job with `inject` in the middle, and return its output."""
         outputs: list[str] = []
         thread = threading.Thread(target=lambda: outputs.append(self.run()))
         thread.start()
@@ -161,7 +161,7 @@ def test_workers_make_no_queues_for_delayed_tasks(fleet: Fleet) -> None:
             connection.channel().queue_declare(queue="celery_delayed_0", passive=True)
 
 
-def test_a_queue_of_another_kind_is_told(settings: Settings) -> None:
+def test_queue_of_another_kind_is_reported(settings: Settings) -> None:
     with create_app(settings).connection_for_write() as connection:
         options = {"queue": settings.queue, "durable": True, "auto_delete": False}
         connection.channel().queue_declare(**options)
@@ -184,7 +184,7 @@ def test_waiting_tasks_are_counted(settings: Settings) -> None:
 
 
 def test_an_outage_is_waited_out(rabbitmq: RabbitMQ, settings: Settings) -> None:
-    """By a broker that asks meanwhile, by one that is impatient, and by one that does nothing."""
+    """Three brokers: one that asks meanwhile, an impatient one, and one that does nothing."""
     broker, idle = open_broker(settings), open_broker(settings)
     impatient = open_broker(replace(settings, outage_s=2))
     for each in (broker, idle, impatient):
@@ -229,7 +229,7 @@ def test_a_frozen_server_is_not_waited_for(
     frozen.publish(messages(1))
 
 
-def test_a_wrong_password_is_told_and_not_shown(rabbitmq: RabbitMQ, settings: Settings) -> None:
+def test_wrong_password_is_reported_without_it(rabbitmq: RabbitMQ, settings: Settings) -> None:
     wrong = replace(settings, broker_url=rabbitmq.url_of(USER, "let-me-in"))
     broker = open_broker(wrong)
     for call in (broker.check, lambda: broker.publish(messages(1))):

@@ -1,4 +1,4 @@
-"""Workers that a server refuses, or whose options cannot work, end with one sentence."""
+"""Workers that a server refuses, or with impossible options, end with one sentence."""
 
 import os
 import re

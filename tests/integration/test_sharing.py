@@ -30,7 +30,7 @@ def fleet() -> Iterator[Fleet]:
 
 
 def under_way(fleet: Fleet) -> int:
-    """How many chunks wait, at the broker or at a worker, or run."""
+    """Return the number of chunks that wait or run, at the broker and at workers."""
     return int(fleet.broker.llen(QUEUE)) + int(fleet.broker.hlen("unacked"))
 
 
@@ -70,7 +70,7 @@ def large_jobs(
 
 
 def begun_before_a_small_job_ends(fleet: Fleet, chunk_s: float, log: Path) -> int:
-    """Run a job of five records; return how many chunks of others began meanwhile."""
+    """Run a job of five records; return the number of others' chunks begun meanwhile."""
     record = {"job": "small", "log": str(log), "seconds": chunk_s / SMALL}
     with Migrator(manager, settings=fleet.settings) as migrator:
         for _ in range(2):  # the first one connects, which is no waiting for others
@@ -88,7 +88,7 @@ def begun_before_a_small_job_ends(fleet: Fleet, chunk_s: float, log: Path) -> in
         pytest.param(1, 0.05, 1.5 * LARGE_JOBS / 2, id="ten-times-as-many-jobs-as-slots"),
     ],
 )
-def test_a_small_job_does_not_wait_behind_a_window_of_each_large_one(
+def test_small_job_does_not_wait_behind_large_jobs(
     fleet: Fleet,
     tmp_path: Path,
     slots_a_worker: int,
@@ -132,7 +132,7 @@ def test_an_explicit_window_is_a_maximum(fleet: Fleet, tmp_path: Path) -> None:
             wait_until(lambda: under_way(fleet) == 4, "it has half of the default", 4)
 
 
-def test_jobs_that_fall_silent_or_have_nothing_under_way_count_no_more(fleet: Fleet) -> None:
+def test_silent_and_idle_jobs_do_not_share_the_window(fleet: Fleet) -> None:
     first, second = (JobSpec(name, *HOP, FrameKind.OBJECTS, "0") for name in ("a", "b"))
     with closing(Store(fleet.settings)) as store:
         assert store.open_job(first) == 0
@@ -151,7 +151,7 @@ def test_jobs_that_fall_silent_or_have_nothing_under_way_count_no_more(fleet: Fl
     assert fleet.store.keys("pt:*") == []
 
 
-def test_what_somebody_else_keeps_where_jobs_are_counted_ends_no_job(fleet: Fleet) -> None:
+def test_foreign_key_in_the_jobs_counter_ends_no_job(fleet: Fleet) -> None:
     fleet.store.set(JOBS_KEY, "no sorted set")
     with closing(Store(fleet.settings)) as store:
         assert store.open_job(JobSpec("a", *HOP, FrameKind.OBJECTS, "0")) == 0

@@ -1,4 +1,4 @@
-"""With a secret: what somebody without it writes to broker and store changes no output."""
+"""With a secret, messages written without it change no output."""
 
 import contextlib
 import time
@@ -212,8 +212,8 @@ def test_forged_notices_are_ignored(target: Target) -> None:
     is_whole(Victim(target).run(put))
 
 
-def test_a_true_notice_counts_once(target: Target) -> None:
-    """A death that is told again and again does not become the record's fault."""
+def test_repeated_signed_crash_notice_counts_once(target: Target) -> None:
+    """A crash that is reported repeatedly does not become the record's fault."""
 
     def put(store: Any, job: str) -> None:
         told = f"!3 {id_of(job)}-3-1 signal 9 (SIGKILL)".encode()
@@ -222,7 +222,7 @@ def test_a_true_notice_counts_once(target: Target) -> None:
     is_whole(Victim(target).run(put))
 
 
-def test_a_forged_claim_takes_no_part(target: Target) -> None:
+def test_forged_claim_is_ignored(target: Target) -> None:
     def put(store: Any, job: str) -> None:
         claimant = f"{id_of(job)}-3-1 gone@host:1-c0de".encode()
         forged = (claimant, theirs.seal(Sealed.CLAIM, id_of(job), "3", claimant))
@@ -257,7 +257,7 @@ def test_forged_heartbeats_make_no_worker(target: Target) -> None:
     assert {worker.slots for worker in job_store.workers()} == {1}
 
 
-def test_an_old_heartbeat_brings_no_worker_back(target: Target) -> None:
+def test_old_heartbeat_does_not_revive_a_worker(target: Target) -> None:
     assert target.migrator._session is not None
     job_store = target.migrator._session.store
     told = {"slots": 1, "running": [], "every_s": 1.0, "seen": time.time() - 60}
@@ -266,7 +266,7 @@ def test_an_old_heartbeat_brings_no_worker_back(target: Target) -> None:
     assert "dead" not in {worker.name for worker in job_store.workers()}
 
 
-def test_nobody_shuts_a_worker_down(target: Target) -> None:
+def test_remote_shutdown_is_ignored(target: Target) -> None:
     with create_app(target.fleet.settings) as app, app.connection_for_write() as connection:
         box = Mailbox(app.conf.control_exchange, type="fanout", connection=connection)
         box.abcast("shutdown", {})
@@ -295,7 +295,7 @@ def ends(worker: str, producer: str) -> Iterator[tuple[Target, Migrator]]:
     ],
     ids=["only the worker", "only the producer", "another"],
 )
-def test_ends_that_differ_are_told(worker: str, producer: str, why: str) -> None:
+def test_differing_secrets_are_reported(worker: str, producer: str, why: str) -> None:
     with ends(worker, producer) as (target, migrator):
         began = time.monotonic()
         with pytest.raises(NoWorkersError, match="the same PYRMUTE_TASKS_SECRET") as caught:
@@ -309,7 +309,7 @@ def test_ends_that_differ_are_told(worker: str, producer: str, why: str) -> None
 def test_a_worker_with_another_secret_does_not_empty_the_queue(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It rejects at once what takes others time, so without a pause it would get most chunks."""
+    """It rejects at once, so without a pause it would get most chunks."""
     records = [{"name": f"sleep:0.05 {index}", "age": 1} for index in range(40)]
     with private_fleet("tests.people:manager", secret=SECRET) as fleet:
         fleet.start_worker()

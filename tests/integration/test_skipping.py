@@ -30,7 +30,7 @@ LIMITS = Settings(soft_time_limit_s=0.5, time_limit_s=1.5)
 
 
 def make_records() -> list[dict[str, Any]]:
-    """Good ones, among which every other bad one fails in a step and the rest is not valid."""
+    """Return good records, with bad ones that fail in a step or are not valid, in turn."""
     made = [person(index) for index in range(RECORDS)]
     for number, index in enumerate(BAD):
         made[index] = invalid(index) if number % 2 else broken_step(index)
@@ -127,7 +127,7 @@ def test_every_call_equals_one_in_this_process(
     given = GIVEN[:3000]
 
     def run(where: Any, **options: Any) -> tuple[list[Any], list[Any]]:
-        """Return the outputs, and all in the order in which the caller learns of it."""
+        """Return the outputs, and all deliveries in the caller's order."""
         order: list[Any] = []
         outputs = []
         for output in getattr(where, call)(

@@ -58,7 +58,7 @@ def test_outputs_and_errors_leave_at_once(people: Migrator) -> None:
 
 
 def test_a_lost_chunk_is_sent_again_while_the_source_blocks() -> None:
-    """A whole worker is frozen: nobody tells the collector, who must find that out."""
+    """A whole worker is frozen: the collector must find out without a message."""
     records = [{"name": f"sleep:0.2 {index}", "age": 30} for index in range(20)]
     source = Slow(records)
     with Migrator(manager, workers=2) as migrator:
@@ -102,7 +102,7 @@ def records_of(database: sqlite3.Connection, select: str) -> Iterator[dict[str, 
 
 
 @pytest.mark.parametrize("records", [[], [person(0)], [person(index) for index in range(1000)]])
-def test_what_comes_out_is_the_same(people: Migrator, records: list[Any]) -> None:
+def test_threaded_source_gives_the_same_outputs(people: Migrator, records: list[Any]) -> None:
     assert people.migrate_batch(in_thread(records), *HOP) == manager.migrate_batch(records, *HOP)
     assert manager.migrate_batch(in_thread(records), *HOP) == manager.migrate_batch(records, *HOP)
     threads = [thread for thread in threading.enumerate() if thread.name == "source"]

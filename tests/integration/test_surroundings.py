@@ -1,4 +1,4 @@
-"""What lies around does not matter: other files, other variables, other Celery tasks."""
+"""Surroundings do not matter: other files, other variables, other Celery tasks."""
 
 import json
 import os

@@ -30,7 +30,7 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Server:
-    """A Redis that speaks TLS only, and asks for client certificates."""
+    """A Redis that speaks TLS only, and requires client certificates."""
 
     port: int
     files: Path
@@ -50,7 +50,7 @@ def openssl(*arguments: object) -> None:
 
 
 def make_certificates(directory: Path) -> None:
-    """Make a CA of one's own, a certificate for this host, and a stranger's for the same."""
+    """Create a CA, a certificate for this host, and a stranger's for the same host."""
     name = ("-addext", f"subjectAltName=IP:{HOST}")
     new = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
     for who in ("ca", "stranger"):
@@ -96,7 +96,7 @@ def answers(url: str) -> bool:
 
 
 class Stranger:
-    """A server with a certificate that no CA of ours has signed; notes what it is told."""
+    """A server with a certificate of no trusted CA; records what it receives."""
 
     def __init__(self, files: Path) -> None:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

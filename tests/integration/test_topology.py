@@ -1,4 +1,4 @@
-"""What is deployed works: the commands of ``deploy/``, run as processes of this host."""
+"""The deployment works: the commands of ``deploy/``, run as processes of this host."""
 
 import json
 import re
@@ -35,7 +35,7 @@ LABEL = r"Flight 1\.0\.0→3\.0\.0 · job ([0-9a-f]{8}) · chunk (\d+) · record
 
 @dataclass(frozen=True)
 class Job:
-    """A run of the producer, and what Flower knows of its tasks, by chunk."""
+    """A run of the producer, and Flower's view of its tasks, by chunk."""
 
     result: "subprocess.CompletedProcess[str]"
     target: Path
@@ -55,7 +55,7 @@ class Fleet:
         )
 
     def tasks_of_next_job(self, before: set[str], chunks: int) -> dict[int, dict[str, Any]]:
-        """Wait until Flower knows how all tasks but those `before` ended; return them by chunk."""
+        """Wait until Flower knows the end of all tasks but those `before`; return them by chunk."""
         tasks: dict[str, dict[str, Any]] = {}
 
         def all_ended() -> bool:
@@ -121,7 +121,7 @@ def test_flower_shows_each_chunk_with_its_records(job: Job) -> None:
     assert job.tasks[3]["args"].endswith("· chunk 3 · records 1500–1999")
 
 
-def test_both_workers_took_part(job: Job) -> None:
+def test_both_workers_ran_chunks(job: Job) -> None:
     host = socket.gethostname()
     workers = {task["worker"] for task in job.tasks.values()}
     assert workers == {f"worker-1@{host}", f"worker-2@{host}"}
@@ -136,7 +136,7 @@ def test_no_record_reaches_flower_or_a_log(fleet: Fleet, job: Job) -> None:
     assert [text for text in told if MARKER in text] == []
 
 
-def test_a_failing_record_is_named_and_not_shown(fleet: Fleet, tmp_path: Path) -> None:
+def test_error_names_the_record_without_its_contents(fleet: Fleet, tmp_path: Path) -> None:
     lines = SAMPLE.read_text().splitlines(keepends=True)[:1000]
     lines[700] = re.sub(r'"origin":"\w+"', f'"origin":"{MARKER}"', lines[700])
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
@@ -160,7 +160,7 @@ def test_flower_wants_its_password(fleet: Fleet, path: str, login: tuple[str, st
     assert fleet.flower.get(path, login)[0] == 401
 
 
-def test_flower_serves_those_who_know_it(fleet: Fleet) -> None:
+def test_flower_accepts_its_credentials(fleet: Fleet) -> None:
     assert fleet.flower.get("/tasks", FLOWER_LOGIN)[0] == 200
     assert fleet.flower.get("/healthcheck", None) == (200, "OK")
 
@@ -218,7 +218,7 @@ WRONG = [
     ("target", "variables", "said"),
     [*(("workers.app", *each) for each in WRONG), ("pyrmute_tasks.worker", *WRONG[0])],
 )
-def test_wrong_settings_are_told_in_one_sentence(
+def test_wrong_settings_end_with_one_sentence(
     target: str, variables: dict[str, str], said: str
 ) -> None:
     path = {"PATH": str(Path(sys.executable).parent)}
@@ -289,6 +289,6 @@ def test_workers_have_time_to_end() -> None:
     "text",
     ["a: b: c", "a: [1", "a: 'x'", "a: >\n  x", "a:\n  - b\n c: d", "a: yes # no", "a: 1\na: 2"],
 )
-def test_what_the_yaml_reader_does_not_understand_is_an_error(text: str) -> None:
+def test_unknown_yaml_is_an_error(text: str) -> None:
     with pytest.raises((AssertionError, ValueError)):
         parse_yaml(text)

@@ -27,7 +27,7 @@ def fleet() -> Iterator[Fleet]:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that `pid` has started; not those of its steps."""
+    """Return the processes that `pid` has started; not those of its steps."""
     return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 

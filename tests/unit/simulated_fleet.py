@@ -75,7 +75,7 @@ _STUCK_PATIENCE_S: Final = 100.0  # a child that hangs is found by how long othe
 
 
 class HungError(AssertionError):
-    """A healthy worker is there, and still nothing has moved for too long."""
+    """A healthy worker exists, and nothing has moved for too long."""
 
 
 # --- the records ----------------------------------------------------------------------------
@@ -83,7 +83,7 @@ class HungError(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The records of a job, and what they do to who runs them.
+    """The records of a job, and their effects on the processes that run them.
 
     Attributes:
         sizes: Records in each chunk.
@@ -114,7 +114,7 @@ class Work:
         return range(start, start + self.sizes[index])
 
     def killer(self, records: range) -> int | None:
-        """The record that ends the process that runs these."""
+        """The record among these that kills its process."""
         killer = min((n for n in self.poison if n in records), default=None)
         first_bad = self.first_bad(records)
         goes_on = self.poison_first or self.skips
@@ -127,7 +127,7 @@ class Work:
 
 
 def migrated(records: Iterable[int]) -> list[dict[str, int]]:
-    """What a migration makes of records."""
+    """Return the migrated records."""
     return [{"n": n, "twice": 2 * n} for n in records]
 
 
@@ -163,7 +163,7 @@ def _run(work: Work, index: int, frame: bytes, start: int, seconds: float, worke
 
 
 class _Clock:
-    """Simulated seconds, and what happens when they have passed."""
+    """Simulated seconds, and the events scheduled at them."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -174,7 +174,7 @@ class _Clock:
         heapq.heappush(self._events, (self.now + seconds, next(self._ids), do))
 
     def next_before(self, end: float) -> bool:
-        """Go to the next event and do it; False if there is none by `end`."""
+        """Go to the next event and run it; False if there is none by `end`."""
         if not self._events or self._events[0][0] > end:
             return False
         when, _, do = heapq.heappop(self._events)
@@ -211,19 +211,19 @@ class SimulatedStore:
     # What a test may ask
 
     def left_of(self, job: str) -> dict[str, Any]:
-        """What the store holds of a job."""
+        """Return the store's keys of a job."""
         return {key: value for key, value in vars(self._jobs[job]).items() if value}
 
     def chunks_of(self, job: str) -> set[int]:
-        """The chunks of which the store holds inputs."""
+        """Return the chunks whose inputs are in the store."""
         return {_chunk(part) for part in self._jobs[job].inputs}
 
     def outcomes_of(self, job: str) -> set[int]:
-        """The chunks of which the store holds outcomes."""
+        """Return the chunks whose outcomes are in the store."""
         return {_chunk(part) for part in self._jobs[job].out}
 
     def lose_notice(self, pick: int) -> None:
-        """A notice is lost on its way: one that waits, or else the next one."""
+        """Lose a notice: a waiting one, or else the next one."""
         waiting = [keys.done for keys in self._jobs.values() if keys.done]
         if waiting:
             del waiting[0][pick % len(waiting[0])]
@@ -231,7 +231,7 @@ class SimulatedStore:
             self.notices_to_lose += 1
 
     def forget_everything(self) -> None:
-        """The store was restarted without its data."""
+        """Restart the store without its data."""
         self._jobs.clear()
 
     # The producer's side
@@ -414,7 +414,7 @@ class SimulatedBroker:
         self.published.extend(messages)
 
     def lose(self, chunk: int) -> None:
-        """The first message about a chunk will be lost."""
+        """Lose the first message of a chunk."""
         self._lost.add(chunk)
 
     def _put(self, messages: Sequence[Message]) -> None:
@@ -429,7 +429,7 @@ class SimulatedBroker:
                 self.waylay(len(self.queue) - 1, self._waylaid.popleft())
 
     def waylay(self, pick: int, seconds: float | None) -> None:
-        """A message that waits, or else the next one, is late or, if None, never comes."""
+        """Delay a waiting message, or else the next one; None loses it."""
         if not self.queue:
             self._waylaid.append(seconds)
             return
@@ -451,7 +451,7 @@ class SimulatedBroker:
 
 
 class SimulatedSurveyor:
-    """A `Surveyor`: a survey shows what was at its moment, and is there a moment later."""
+    """A `Surveyor` whose survey shows its moment of request and arrives a moment later."""
 
     def __init__(self, fleet: "Fleet", job: str) -> None:
         self._fleet = fleet
@@ -489,7 +489,7 @@ class SimulatedSurveyor:
 
 
 class End(enum.Enum):
-    """How a process ended that ran a part, as the collector may see it."""
+    """How a process ended during a part, as the collector may see it."""
 
     DIED = "died"  # it was told of
     VANISHED = "vanished"  # with its worker, or its worker was frozen
@@ -520,7 +520,7 @@ class _TaskRun:
 
     @property
     def is_alive(self) -> bool:
-        """Claimed, and neither dead nor stuck."""
+        """Whether it is claimed, and neither dead nor stuck."""
         return bool(self.records) and not self.is_dead and not self.is_stuck
 
 
@@ -546,7 +546,7 @@ class SimulatedWorker:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether it will run what it is given."""
+        """Whether it will run its messages."""
         stuck = sum(run.is_stuck for run in self.runs)
         is_up = self.is_alive and not self.is_leaving and not self.is_frozen
         return is_up and stuck < self.slots and self.code == CODE
@@ -556,13 +556,13 @@ class SimulatedWorker:
         return is_up and len(self.runs) < _PREFETCH * self.slots
 
     def take(self, message: Message) -> None:
-        """Take a message from the queue, where it is no more from now on."""
+        """Take a message from the queue, which no longer holds it."""
         if message.task not in self.revoked:
             self.runs.append(_TaskRun(message))
             self._start_next()
 
     def be_busy(self, seconds: float) -> None:
-        """Other jobs' messages take all its places for a time."""
+        """Occupy all slots with other jobs' messages for a time."""
         others = [
             _TaskRun(Message(f"other-{n}", _OTHER, ""), is_started=n < self.slots)
             for n in range(_PREFETCH * self.slots)
@@ -581,7 +581,7 @@ class SimulatedWorker:
             self._later(_START_S, run, self._claim)
 
     def _later(self, seconds: float, run: _TaskRun | None, do: Callable[[Any], None]) -> None:
-        """Do something for a run then, or once thawed, unless worker or run have ended."""
+        """Schedule an action for a run, or for its thaw, unless worker or run have ended."""
 
         def event() -> None:
             if not self.is_alive or (run is not None and run not in self.runs):
@@ -652,7 +652,7 @@ class SimulatedWorker:
     # --- what goes wrong --------------------------------------------------------------------
 
     def kill_child(self, run: _TaskRun, *, is_told: bool = True) -> None:
-        """The main process sees it a moment later, and tells."""
+        """Kill a child, which the main process reports a moment later."""
         run.is_dead = True
         self._fleet.note_end(run.records, End.DIED)
         self._later(_NOTICE_DEATH_S, run, self._note_crash if is_told else self._end)
@@ -662,7 +662,7 @@ class SimulatedWorker:
         self._end(run)
 
     def get_stuck(self, run: _TaskRun) -> None:
-        """It runs until its time is up."""
+        """Let a run hang until its time limit."""
         run.is_stuck = True
         self._fleet.heal()
         self._later(SETTINGS.soft_time_limit_s, run, self._give_up)
@@ -672,7 +672,7 @@ class SimulatedWorker:
         self._note_crash(run)
 
     def kill(self) -> list[Message]:
-        """SIGKILL, or its host is gone; return the messages that are lost with it."""
+        """Kill the worker, as with SIGKILL or its host; return the messages lost with it."""
         self.is_alive = False
         for run in self.runs:
             self._fleet.note_end(run.records, End.VANISHED)
@@ -688,7 +688,7 @@ class SimulatedWorker:
         self._later(seconds, None, self._beat)
 
     def leave(self) -> None:
-        """SIGTERM: finish what runs, and then give back what does not."""
+        """Ask the worker to leave, as SIGTERM does: it finishes what runs and returns the rest."""
         self.is_leaving = True
         self._leave_if_idle()
         self._fleet.heal()
@@ -704,7 +704,7 @@ class SimulatedWorker:
 
 
 class HarmKind(enum.Enum):
-    """What may go wrong."""
+    """The kind of a fault."""
 
     DROP = "a message that waits is lost, as if who popped it had died"
     DUPLICATE = "a message is delivered once more, however old it is"
@@ -725,7 +725,7 @@ class HarmKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Harm:
-    """Something that goes wrong; `pick` chooses what it happens to."""
+    """A fault; `pick` chooses its target."""
 
     kind: HarmKind
     pick: int = 0
@@ -733,7 +733,7 @@ class Harm:
 
 
 class Fleet:
-    """Everything that the executor talks to.
+    """Everything outside the executor: broker, store, workers and clock.
 
     Args:
         work: The records of the job that is to come.
@@ -771,7 +771,7 @@ class Fleet:
         self._clock.later(seconds, do)
 
     def be_patient(self, seconds: float) -> None:
-        """Let the job wait so long until it counts as hung."""
+        """Set the time after which the job counts as hung."""
         self._patience_s = seconds
 
     def join(self, slots: int = 1, code: str = CODE) -> None:
@@ -779,7 +779,7 @@ class Fleet:
         self.workers.append(SimulatedWorker(self, f"w{next(self._names)}", slots, code))
 
     def heal(self) -> None:
-        """Deployments replace what is gone."""
+        """Replace lost workers, as deployments do."""
 
         def replace_workers() -> None:
             if not any(worker.is_healthy for worker in self.workers):
@@ -796,7 +796,7 @@ class Fleet:
             self.ends[record].append(end)
 
     def count_killed(self, killer: int) -> None:
-        """A record has ended the process that ran it.
+        """Count a process killed by a record.
 
         Raises:
             HungError: If it does so again and again.
@@ -809,7 +809,7 @@ class Fleet:
     # --- time passes ------------------------------------------------------------------------
 
     def call(self) -> None:
-        """A call of the executor takes a moment, in which the fleet goes on."""
+        """Let the fleet go on for the short time of an executor's call."""
         self.advance(_CALL_S)
 
     def advance(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
@@ -822,12 +822,12 @@ class Fleet:
             self._hand_out()
 
     def wait(self, seconds: float, until: Callable[[], bool]) -> None:
-        """Somebody waits and does nothing else.
+        """Let the fleet go on while a caller waits.
 
         Harm that was put off starts the patience anew when it comes.
 
         Raises:
-            HungError: If they have been waiting in vain.
+            HungError: If nothing moved while they waited.
         """
         began = self.now
         self.advance(seconds, until)
@@ -839,7 +839,7 @@ class Fleet:
         self._waited_s = 0.0
 
     def _hand_out(self) -> None:
-        """Give the messages that wait to workers with room, in turn."""
+        """Give waiting messages to workers with free slots, in turn."""
         queue = self.broker.queue
         while queue and self.now >= self.broker.away_until:
             self._turn += 1
@@ -851,7 +851,7 @@ class Fleet:
     # --- what goes wrong --------------------------------------------------------------------
 
     def suffer(self, harm: Harm) -> None:
-        """Do harm, if there is something to do it to."""
+        """Apply a fault, if it has a target."""
         self.moved()
         _HARMS[harm.kind](self, harm)
 
@@ -867,7 +867,7 @@ class Fleet:
         self.broker.waylay(harm.pick, harm.seconds)
 
     def _hurt_a_run(self, harm: Harm) -> None:
-        """Something happens to a run, or else to the next one."""
+        """Apply a fault to a run, or else to the next one."""
         runs = [
             (worker, run)
             for worker in self.workers
@@ -881,7 +881,7 @@ class Fleet:
             self._harms_to_come.append(harm)
 
     def begun(self, worker: SimulatedWorker, run: _TaskRun) -> None:
-        """A worker has claimed a part and runs it."""
+        """Record that a worker has claimed a part and runs it."""
         if self._harms_to_come:
             self._hurt(worker, run, self._harms_to_come.popleft())
 

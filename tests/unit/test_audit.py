@@ -1,4 +1,4 @@
-"""What an audit is made of, in one process."""
+"""The parts of an audit, in one process."""
 
 import copy
 import io
@@ -86,7 +86,7 @@ def test_equal_values_do_not_differ(value: Any) -> None:
 
 
 @given(JSON, JSON)
-def test_values_that_differ_are_told_apart(one: Any, other: Any) -> None:
+def test_different_values_compare_unequal(one: Any, other: Any) -> None:
     if repr(one) != repr(other):
         assert changes(one, other)
 
@@ -121,13 +121,13 @@ def test_difference_names_field_and_change(
     assert changes(one, other) == expected
 
 
-def test_cached_property_is_no_difference() -> None:
+def test_cached_property_compares_equal() -> None:
     asked = Point(x=1)
     assert asked.double == 2
     assert changes(asked, Point(x=1)) == []
 
 
-def test_time_zone_without_a_repr_is_no_difference() -> None:
+def test_time_zone_without_a_repr_compares_equal() -> None:
     moments = [datetime(2024, 1, 1, tzinfo=OddZone()) for _ in range(2)]
     assert changes(*moments) == []
     assert changes(moments[0], datetime(2024, 1, 1, tzinfo=UTC)) == [("", Change.VALUE)]
@@ -186,7 +186,7 @@ RECORDS = st.lists(st.dictionaries(st.text(max_size=4), JSON, max_size=4), min_s
 def walk(
     steps: list[Step], records: list[dict[str, Any]]
 ) -> tuple[dict[Spot, set[int]], dict[Spot, set[int]]]:
-    """Return where outputs differ when records are run again, and where inputs changed."""
+    """Return the differences between outputs of two passes, and the changed inputs."""
     stages = [Stage(f"{number}", step) for number, step in enumerate(steps)]
     walker = Walker(stages, [pickle.dumps(record) for record in records])
     first = walker.first()
@@ -447,14 +447,14 @@ def test_field_that_arrives_undeclared_is_not_lost() -> None:
     assert losses(dict, {"zip": "1", "first": "Ada"}) == {}
 
 
-def test_hint_names_what_neither_version_declares() -> None:
+def test_hint_names_undeclared_fields() -> None:
     lines = [b'{"zip": "1", "street": "2", "lost": 3}', b'{"zip": "1"}', b"nonsense"]
     (loss,) = sample_losses(lines, Inner, Other)
     assert (loss.field, loss.kind, loss.records) == ("lost", LossKind.UNDECLARED, 1)
     assert loss.share == 0.5
 
 
-def test_hint_stops_in_time() -> None:
+def test_hint_has_a_time_limit() -> None:
     lines = (b'{"lost": 1}' for _ in itertools.count())
     began = time.monotonic()
     assert sample_losses(lines, Inner, Other, within_s=0.01)
@@ -472,7 +472,7 @@ def test_stages_of_a_plan_without_steps() -> None:
     assert names == ["validation", "writing"]
 
 
-def test_no_records_are_no_finding() -> None:
+def test_empty_sample_has_no_findings() -> None:
     report = audit(manager, [], "Inner", "1.0.0", "1.0.0")
     assert isinstance(report, AuditReport)
     assert (report.is_clean, report.records, report.total) == (True, 0, 0)

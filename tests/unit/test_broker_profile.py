@@ -1,4 +1,4 @@
-"""What is particular to a broker is chosen once, by its URL."""
+"""The profile of a broker is chosen once, by its URL."""
 
 import pytest
 

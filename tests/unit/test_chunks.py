@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError, create_model
 
+from pyrmute_tasks.engine.chunk_parts import join_frames
 from pyrmute_tasks.engine.chunks import (
     Origin,
     Outcome,
@@ -13,7 +14,6 @@ from pyrmute_tasks.engine.chunks import (
     decode_records,
     encode_outcome,
     encode_packed,
-    join_frames,
     pack_each,
 )
 from pyrmute_tasks.errors import ConfigurationError, FrameError, UnsupportedValueError
@@ -146,7 +146,7 @@ def test_a_damaged_outcome_is_refused(cut: int) -> None:
 
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0])
-def test_an_outcome_that_took_no_time_there_is_is_refused(seconds: float) -> None:
+def test_outcome_with_an_impossible_duration_is_refused(seconds: float) -> None:
     frame = encode_frame(FrameKind.LINES, 0, b"")
     with pytest.raises(FrameError, match="contradict"):
         decode_outcome(encode_outcome(Outcome(0, 0, frame, seconds=seconds)))

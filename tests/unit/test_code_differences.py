@@ -240,7 +240,7 @@ def test_tree_survives_the_wire() -> None:
     assert "people.py" not in zlib.decompress(base64.b85decode(held.partition(" ")[2])).decode()
 
 
-def test_tree_that_is_too_long_travels_as_its_root() -> None:
+def test_too_long_tree_is_sent_as_its_root() -> None:
     entries = tuple(
         Entry(f"function f{at}.{at * 7919}", "", f"{at * 999983:012x}"[:12]) for at in range(20000)
     )

@@ -1,4 +1,4 @@
-"""The functions generated for a plan: one record through everything, every way out as data."""
+"""The functions generated for a plan: one record through everything, every exit as data."""
 
 import gc
 import linecache
@@ -140,7 +140,7 @@ def test_threshold_is_restored_after_the_next_collection() -> None:
 
 def test_cycles_are_collected_while_a_batch_runs() -> None:
     class Node:
-        """Something a step leaves in a cycle."""
+        """An object that a step leaves in a cycle."""
 
         alive = 0
 

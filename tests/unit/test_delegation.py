@@ -1,4 +1,4 @@
-"""What is not about migrating is pyrmute's own, given what is registered here."""
+"""Calls delegated to pyrmute, with the models and steps registered here."""
 
 import ast
 import importlib
@@ -100,7 +100,7 @@ def theirs() -> pyrmute.ModelManager:
 
 
 def written(dump: Callable[[Path], object], folder: Path) -> tuple[object, dict[str, str]]:
-    """What a call returns and writes."""
+    """Return a call's result and the files it writes."""
     folder.mkdir()
     returned = dump(folder)
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
@@ -154,7 +154,7 @@ def test_delegated_call_writes_as_pyrmute(
     assert written(lambda folder: dump(ours, folder), tmp_path / "ours") == expected
 
 
-def test_calls_take_what_pyrmutes_take() -> None:
+def test_signatures_accept_pyrmutes_arguments() -> None:
     for name, theirs in vars(pyrmute.ModelManager).items():
         if name.startswith("_") and name != "__init__":
             continue
@@ -206,7 +206,7 @@ def test_schema_settings_are_pyrmutes() -> None:
     assert [bool(each) for each in ours] == [True, True, True, False]
 
 
-def test_invalid_versions_are_told_at_once(ours: ModelManager) -> None:
+def test_invalid_versions_are_reported_at_once(ours: ModelManager) -> None:
     with pytest.raises(InvalidVersionError):
         ours.schema_transformer("User", "two")
     with pytest.raises(InvalidVersionError):
@@ -236,7 +236,7 @@ assert manager.migrate({"name": "Ada"}, "User", "1.0.0", "1.0.0") == UserV1(name
 
 
 def run(program: str) -> str:
-    """Run a program in a fresh interpreter and return what it prints."""
+    """Run a program in a fresh interpreter and return its output."""
     ran = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -266,7 +266,7 @@ def test_without_pyrmute_the_extra_is_named(use: str, what: str) -> None:
     )
 
 
-def test_without_pyrmute_all_else_is_there() -> None:
+def test_package_works_without_pyrmute() -> None:
     run(
         f"{MODELS}\nfrom pyrmute_tasks import *\n"
         "import pyrmute_tasks.exceptions, pyrmute_tasks.model_manager\n"
@@ -342,7 +342,7 @@ def test_our_error_is_caught_as_pyrmutes(name: str) -> None:
     assert type(put_together(take_apart(error))) is ours
 
 
-def test_other_errors_stay_what_they_are() -> None:
+def test_other_errors_are_unchanged() -> None:
     assert not isinstance(pyrmute_tasks.RegistrationError("no"), pyrmute.VersionedModelError)
     error = ValueError("no")
     assert as_ours(error) is error
@@ -354,7 +354,7 @@ def test_other_errors_stay_what_they_are() -> None:
     assert as_ours(special) is special
 
 
-def test_pyrmutes_error_becomes_ours_with_all_it_says() -> None:
+def test_pyrmutes_error_is_converted_with_its_attributes() -> None:
     error = pyrmute.MigrationError("User", "1.0.0", "2.0.0", "because")
     error.__cause__ = KeyError("name")
     error.add_note("record 7")
@@ -442,7 +442,7 @@ def test_only_hooks_that_just_count_get_counts() -> None:
     assert (plain.total_count, plain.error_count, loud.total_count) == (1, 1, 0)
 
 
-def test_chunks_count_what_hooks_of_a_pyrmute_manager_see(theirs: pyrmute.ModelManager) -> None:
+def test_hooks_of_a_pyrmute_manager_are_counted_per_chunk(theirs: pyrmute.ModelManager) -> None:
     theirs.model("Place", "2.0.0", backward_compatible=True)(PlaceV2)
     theirs.model("User", "3.0.0", backward_compatible=True)(UserV3)
     hook, counts = pyrmute.MetricsHook(), HookCounts()

@@ -1,4 +1,4 @@
-"""Whatever pyrmute does right, this package does too: same values, order and errors.
+"""Results, order and errors equal pyrmute's wherever pyrmute is right.
 
 Hypothesis invents models, chains of versions, steps and records. Shapes that pyrmute gets
 wrong are left out here; ``test_pyrmute_differences.py`` has them one by one.
@@ -183,7 +183,7 @@ def steps(draw: st.DrawFn, mark: str) -> Any:
 
 
 def _complete(both: Both, name: str, count: int) -> None:
-    """Write the steps without which there is no path between neighbours."""
+    """Write the missing steps between neighbours."""
     for first, last in [(at, at + 1) for at in range(count - 1)]:
         for hop in ((first, last), (last, first)):
             versions = [VERSIONS[at] for at in hop]

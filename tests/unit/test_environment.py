@@ -1,4 +1,4 @@
-"""Tests see no settings of the one who runs them, and read nothing outside of the repository."""
+"""Tests see no settings of whoever runs them, and read nothing outside the repository."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def test_no_settings_are_seen() -> None:
     assert not STEERING.keys() & os.environ.keys()
 
 
-def test_settings_of_the_one_who_runs_the_tests_are_stripped() -> None:
+def test_settings_of_the_environment_are_stripped() -> None:
     this = f"{ROOT / 'tests/unit/test_environment.py'}::{test_no_settings_are_seen.__name__}"
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", this],
@@ -42,7 +42,7 @@ def test_settings_of_the_one_who_runs_the_tests_are_stripped() -> None:
     assert result.returncode == 0, result.stdout
 
 
-def test_what_was_stripped_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stripped_settings_are_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYRMUTE_TASKS_QUEUE", "mine")
     monkeypatch.setenv("HARMLESS", "mine")
     assert strip_settings() == {"PYRMUTE_TASKS_QUEUE": "mine"}
@@ -55,6 +55,6 @@ def test_nothing_outside_of_the_repository_is_read() -> None:
 
 
 def test_groups_of_tests_reach_xdist(request: pytest.FixtureRequest) -> None:
-    """Else every process starts every fleet, and nothing tells."""
+    """Otherwise every process would silently start every fleet."""
     if getattr(request.config.option, "loadgroup", False):
         assert request.node.nodeid.endswith("@tests/unit/test_environment.py")

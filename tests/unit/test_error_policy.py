@@ -104,7 +104,7 @@ def test_limit_of_a_policy_that_skips_nothing_is_refused() -> None:
         ErrorPolicy.skip(max_crashes=-1)
 
 
-def test_what_on_error_may_be() -> None:
+def test_values_of_on_error() -> None:
     policy = ErrorPolicy.skip(7)
     assert ErrorPolicy.of(policy) is policy
     assert ErrorPolicy.of("skip") == ErrorPolicy.of(OnError.SKIP) == ErrorPolicy.skip()

@@ -1,4 +1,4 @@
-"""Every exception of the package is exported, and pickles with all that it says."""
+"""Every exception of the package is exported, and pickles with all its attributes."""
 
 import importlib
 import inspect
@@ -15,7 +15,7 @@ from pyrmute_tasks.engine import events
 
 
 def every_error() -> list[type[PyrmuteTasksError]]:
-    """The base and all its subclasses, in whichever module of the package they are."""
+    """Return the base and all its subclasses, in whichever module of the package they are."""
     for module in pkgutil.walk_packages(pyrmute_tasks.__path__, "pyrmute_tasks."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
@@ -33,7 +33,7 @@ ERRORS = every_error()
 
 
 def parameters(kind: type[PyrmuteTasksError]) -> dict[str, object]:
-    """What the class itself takes, with a value of its own for each; empty if only a text."""
+    """Return values for the class's own parameters; empty if it only takes a text."""
     if not isinstance(kind.__init__, FunctionType):
         return {}
     taken = inspect.signature(kind).parameters.values()

@@ -1,4 +1,4 @@
-"""`CeleryExecutor` over a simulated fleet in which everything goes wrong, in any order."""
+"""`CeleryExecutor` over a simulated fleet with every fault, in any order."""
 
 import itertools
 import logging
@@ -53,7 +53,7 @@ SURVIVED_S = 500.0  # longer than anything in a fleet waits for
 
 @pytest.fixture(autouse=True, scope="module")
 def silence() -> Iterator[None]:
-    """What goes wrong is logged, and here almost everything does."""
+    """Silence the log, in which almost every fault appears."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
@@ -93,7 +93,7 @@ def enter(stack: ExitStack, fleet: Fleet) -> CeleryExecutor:
 
 
 def may_be_blamed(fleet: Fleet, record: int) -> bool:
-    """Whether enough processes ended that ran a record to suspect it.
+    """Return whether enough processes of a record died for it to be suspected.
 
     A host may take one process with it, and deployments may take two workers.
     """
@@ -111,7 +111,7 @@ def check_failure(fleet: Fleet, error: BaseException, index: int) -> None:
 
 
 def check_outcome(fleet: Fleet, outcome: Outcome[Frame]) -> None:
-    """An outcome is what a sequential run would give, or blames with good reason."""
+    """Check that an outcome is a sequential run's, or blames a record with good reason."""
     records = fleet.work.records(outcome.index)
     assert outcome.count == outcome.outputs.count
     check_results(fleet, records, decode_records(outcome.outputs), outcome.failures)
@@ -123,7 +123,7 @@ def check_results(
     outputs: list[dict[str, int]],
     failures: Sequence[RecordFailure],
 ) -> None:
-    """Each record has an output or a failure with good reason, up to the end."""
+    """Check that each record has an output or a failure with good reason, up to the end."""
     failed = [failure.index for failure in failures]
     assert failed == sorted(failed)
     assert set(failed) <= set(records)
@@ -138,7 +138,7 @@ def check_results(
 
 
 def check_nothing_is_left(fleet: Fleet) -> None:
-    """The job has left nothing behind, and what still runs adds nothing to that."""
+    """Check that the job has left nothing behind, and running tasks add nothing."""
     assert fleet.store.left_of(JOB) == {}
     fleet.advance(SURVIVED_S)
     assert fleet.store.left_of(JOB) == {}
@@ -148,7 +148,7 @@ def check_nothing_is_left(fleet: Fleet) -> None:
 
 
 class ExecutorMachine(RuleBasedStateMachine):
-    """Submits, collects and cancels as an engine may, while the fleet suffers."""
+    """Submits, collects and cancels as an engine may, while the fleet has faults."""
 
     @initialize(work=works, slots=fleets, window=st.integers(1, 6))
     def begin(self, work: Work, slots: list[int], window: int) -> None:
@@ -182,8 +182,8 @@ class ExecutorMachine(RuleBasedStateMachine):
     @rule()
     @precondition(lambda self: self.pending)
     def wait(self) -> None:
-        outcomes = list(self.executor.collect(wait=True))
-        assert outcomes
+        while not (outcomes := list(self.executor.collect(wait=True))):
+            pass
         self.accept(outcomes)
 
     @rule(data=st.data())
@@ -232,7 +232,7 @@ TestExecutor.settings = settings(
 
 
 class Run:
-    """One run of the engine over a fleet that suffers as time passes."""
+    """A run of the engine over a fleet with faults as time passes."""
 
     def __init__(
         self,
@@ -293,7 +293,7 @@ class Run:
             self.fleet.advance(next(self.pauses))
 
     def check(self) -> None:
-        """It ended as a sequential run would, or blames with good reason."""
+        """Check that it ended as a sequential run would, or blames a record with good reason."""
         assert not isinstance(self.error, CodeMismatchError), str(self.error)
         assert (self.error is None) or not self.fleet.work.skips
         check_results(self.fleet, range(self.fleet.work.total), self.outputs, self.failures)
@@ -457,8 +457,8 @@ def test_job_ends_without_workers() -> None:
     check_nothing_is_left(fleet)
 
 
-def test_a_job_that_idle_workers_leave_alone_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They listen to another broker; the time in which the consumer pauses does not count."""
+def test_job_stalls_when_idle_workers_take_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They listen to another broker; pauses of the consumer do not count."""
     fleet = Fleet(Work((1,) * 16), (1, 1), heals=False)
     fleet.be_patient(300.0)
     run = Run(fleet, 4, [], pauses=(100.0, 0.0, 0.0))
@@ -477,7 +477,7 @@ def test_a_job_that_idle_workers_leave_alone_ends(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("pause_s", [100.0, 3600.0])
-def test_a_slow_consumer_is_no_stall(pause_s: float) -> None:
+def test_slow_consumer_is_not_a_stall(pause_s: float) -> None:
     fleet = Fleet(Work((1,) * 8, (1.0,)), (1,))
     run = Run(fleet, 2, [], pauses=(pause_s,)).go()
     run.check()

@@ -350,7 +350,7 @@ def test_only_exceptions_are_made_from_a_name(name: str) -> None:
     assert isinstance(failure_from_wire(wire).error, RemoteError)
 
 
-def test_the_exception_to_raise_knows_its_record() -> None:
+def test_raised_exception_has_its_record_index() -> None:
     error = ValueError("x")
     failure = RecordFailure(7, Stage.DECODE, "", error, "f.py:1 in f", "in.jsonl, line 9")
     assert failure.exception() is error
@@ -523,7 +523,7 @@ def test_slots_round_trip_also_with_a_self_reference() -> None:
     assert not hasattr(back, "nothing")
 
 
-def test_an_error_that_is_its_own_argument_ends_as_its_text() -> None:
+def test_error_that_is_its_own_argument_is_sent_as_text() -> None:
     error = Holder(4)
     error.args = (error, 4)
     error.args = (ValueError(error), 4)

@@ -1,4 +1,4 @@
-"""Each change that decides something is noticed and named, and no other one is."""
+"""Each relevant change is noticed and named, and no other one is."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def write(folder: Path, change: Change | None) -> str:
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FingerprintTree]:
-    """The tree of the package and of each change to it, by the change's title."""
+    """The trees of the package and of each change to it, by the change's title."""
     top = tmp_path_factory.mktemp("shops")
     changes = [None, *ALTERING, *HARMLESS]
     folders = [write(top / str(at), change) for at, change in enumerate(changes)]
@@ -98,6 +98,6 @@ def test_irrelevant_change_keeps_the_fingerprint(
     assert trees[""].root == trees[change.title].root
 
 
-def test_table_of_changes_is_long_enough() -> None:
+def test_enough_changes_are_tried() -> None:
     assert len(ALTERING) >= 40
     assert len(HARMLESS) >= 15

@@ -231,7 +231,7 @@ def test_relevant_differences_change_the_fingerprint(fingerprints: dict[str, str
 def test_a_worker_has_the_fingerprint_of_the_code_it_runs(
     tmp_path: Path,
 ) -> None:
-    """A file that was replaced after it had been imported does not count."""
+    """A file replaced after it was imported does not count."""
     path = tmp_path / "deployed.py"
     path.write_text(MODULE)
     namespace: dict[str, Any] = {"__name__": "deployed"}

@@ -1,4 +1,4 @@
-"""The flights example: every kind of row by hand, and the whole sample by what must hold."""
+"""The flights example: every kind of row by hand, and the whole sample by its invariants."""
 
 import importlib.util
 import json
@@ -248,7 +248,7 @@ def test_a_step_leaves_its_input_alone() -> None:
     assert third is not second
 
 
-def test_stored_json_of_the_second_version_migrates_alike(sample: list[dict[str, Any]]) -> None:
+def test_stored_json_of_the_second_version_migrates_equally(sample: list[dict[str, Any]]) -> None:
     manager = flights.manager
     for row in sample[::50]:
         stored = manager.migrate(row, "Flight", "1.0.0", "2.0.0").model_dump_json()
@@ -256,7 +256,7 @@ def test_stored_json_of_the_second_version_migrates_alike(sample: list[dict[str,
 
 
 def test_the_sample_agrees_with_itself(sample: list[dict[str, Any]]) -> None:
-    """Two columns say independently what the steps compute: `time_hour` and `air_time`."""
+    """Two columns hold independently what the steps compute: `time_hour` and `air_time`."""
     for row in sample:
         flight = migrate(row)
         hour = datetime.fromisoformat(row["time_hour"])

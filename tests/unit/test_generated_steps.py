@@ -36,7 +36,7 @@ def both() -> Both:
 
 
 def register(both: Both, name: str, *models: type[BaseModel]) -> None:
-    """Register versions 1.0.0, 2.0.0, … of a model, all of them backward compatible."""
+    """Register versions 1.0.0, 2.0.0, … of a model, all backward compatible."""
     for number, model in enumerate(models, start=1):
         both.model(name, f"{number}.0.0", backward_compatible=True)(model)
 
@@ -177,7 +177,7 @@ def test_defaults_are_copied_if_pydantic_copies_them(both: Both) -> None:
     assert first["fixed"] is second["fixed"]
 
 
-def test_a_default_made_from_validated_data_is_left_to_validating(both: Both) -> None:
+def test_default_from_validated_data_is_left_to_validation(both: Both) -> None:
     class User1(BaseModel):
         name: str
 
@@ -339,7 +339,7 @@ def test_model_objects_are_migrated_like_their_data(cities: Both) -> None:
 
 
 class Box:
-    """A type of a value, how to make one, and what it becomes."""
+    """A type of a value, a function that makes one, and its migrated form."""
 
     def __init__(self, old: Any, new: Any, make: Any) -> None:
         self.old, self.new, self.make = old, new, make
@@ -482,7 +482,7 @@ def test_a_new_discriminator_tells_old_members_apart(both: Both) -> None:
         both.migrate_data({"pet": {"kind": kind, "Kind": kind}}, "Owner")
 
 
-def test_an_old_value_beside_new_ones_is_recognised(cities: Both) -> None:
+def test_old_value_beside_new_ones_is_recognised(cities: Both) -> None:
     class Strict1(BaseModel):
         a: int
 

@@ -1,4 +1,4 @@
-"""``help()`` of every public name: what it takes, returns and raises, and how it is used."""
+"""``help()`` of every public name: its arguments, results, exceptions and use."""
 
 import inspect
 import re
@@ -55,7 +55,7 @@ CLASSES: Final = [
 
 
 def doc_of(name: str) -> str:
-    """Return what ``help`` shows, also for a method that is documented in a base class."""
+    """Return the text of ``help``, also for a method documented in a base class."""
     owner, _, method = name.partition(".")
     found = getattr(pyrmute_tasks, owner)
     return inspect.getdoc(getattr(found, method) if method else found) or ""
@@ -82,7 +82,7 @@ def test_help_names_arguments_and_results(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_help_of_a_class_names_what_it_is_made_of(name: str) -> None:
+def test_help_of_a_class_names_its_fields(name: str) -> None:
     kind = getattr(pyrmute_tasks, name)
     doc = inspect.getdoc(kind) or ""
     assert kind.__doc__, "it has no text of its own"

@@ -23,7 +23,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 class Recorder(MigrationHook):
-    """Notes every call, and tries to change what it is shown."""
+    """Records every call, and tries to change its arguments."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -106,7 +106,7 @@ def test_counts_are_right_wherever_records_are_migrated(way: str, metrics: Metri
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_counts_end_at_the_first_failure(way: str, metrics: MetricsHook) -> None:
+def test_hook_counts_stop_at_the_first_failure(way: str, metrics: MetricsHook) -> None:
     records = [person(index) for index in range(100)]
     for bad in range(59, 100):
         records[bad] = broken_step(bad)
@@ -118,7 +118,7 @@ def test_counts_end_at_the_first_failure(way: str, metrics: MetricsHook) -> None
     assert metrics.success_rate == pytest.approx(59 / 60)
 
 
-def test_streaming_counts_what_was_asked_for(metrics: MetricsHook) -> None:
+def test_streaming_counts_requested_records(metrics: MetricsHook) -> None:
     stream = manager.migrate_batch_streaming(
         (person(index) for index in range(100)), *HOP, chunk_size=10
     )
@@ -185,7 +185,7 @@ def test_nested_migrations_are_counted_as_pyrmute_counts_them() -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_a_step_migrates_itself_is_counted(way: str) -> None:
+def test_migrations_within_a_step_are_counted(way: str) -> None:
     local = ModelManager()
     for version in ("1.0.0", "2.0.0"):
         local.model("Count", version)(type(f"Count{version[0]}", (BaseModel,), {}))

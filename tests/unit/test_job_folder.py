@@ -1,4 +1,4 @@
-"""A job's folder: what it is, what is wanted of it, what is left in it, how it ends."""
+"""A job's folder: its spec, its wishes, its leftovers, its end."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from pyrmute_tasks.errors import (
     JobLogError,
     JobNotFoundError,
 )
-from pyrmute_tasks.jobs.entries import OPEN_END, Ended, Piece, Publishing, Range, Result, Settled
+from pyrmute_tasks.jobs.entries import OPEN_END, Ended, JobResult, Piece, Publishing, Range, Settled
 from pyrmute_tasks.jobs.folder import JobFolder, beside, find_jobs, prune
 from pyrmute_tasks.jobs.lease import take
 from pyrmute_tasks.jobs.spec import (
@@ -72,7 +72,7 @@ def settled(start: int, end: int, put: str | None, rejects: str | None = None) -
 # --- spec -----------------------------------------------------------------------------------
 
 
-def test_spec_comes_back(tmp_path: Path) -> None:
+def test_spec_of_a_job_round_trips(tmp_path: Path) -> None:
     storage = FolderStorage(tmp_path)
     spec = replace(spec_of(tmp_path), only=(Range(0, 2, 4),), parent="p")
     write_spec(storage, spec)
@@ -80,7 +80,7 @@ def test_spec_comes_back(tmp_path: Path) -> None:
     assert differences(spec, read_spec(storage)) == []
 
 
-def test_what_is_wanted_follows_from_the_sources(tmp_path: Path) -> None:
+def test_wanted_ranges_follow_from_the_sources(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     files = [replace(spec.sources[0], size_bytes=size) for size in (10, 0, -1)]
     spec = replace(spec, sources=tuple(files))
@@ -125,7 +125,7 @@ def test_other_files_code_and_options_are_named(tmp_path: Path) -> None:
 def test_other_code_goes_on_if_accepted(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     now = replace(spec, fingerprint="beef")
-    with pytest.raises(JobChangedError, match=r"job a1b2 cannot go on: the code .* f00d → beef"):
+    with pytest.raises(JobChangedError, match=r"job a1b2 cannot resume: the code .* f00d → beef"):
         check_same(spec, now)
     assert check_same(spec, now, accept_code=True) == [CodeChanged("f00d", "beef", "f00d tree")]
     with pytest.raises(JobChangedError, match=r"the target was .*, and is elsewhere"):
@@ -151,7 +151,7 @@ def test_spec_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 # --- want -----------------------------------------------------------------------------------
 
 
-def test_want_comes_back(tmp_path: Path) -> None:
+def test_want_round_trips(tmp_path: Path) -> None:
     storage = FolderStorage(tmp_path)
     want = Want(Wish.PAUSE, 1000.0, 4, "0.1%", "ada@host", "release freeze", 12.5)
     assert read_want(storage, Want()) == FoundWant(Want())
@@ -167,10 +167,10 @@ def test_want_comes_back(tmp_path: Path) -> None:
         (b"", "cannot be used"),
         (b'{"wish": "pau', "cannot be used"),
         (b"\xff\xfe", "cannot be used"),
-        (b"[1]", "it is no JSON object"),
+        (b"[1]", "it is not a JSON object"),
         (b'{"wish": "explode"}', "'explode' is not a valid Wish"),
-        (b'{"wish": 3}', "wish is no text"),
-        (b'{"window": true}', "window is no number"),
+        (b'{"wish": 3}', "wish is not a text"),
+        (b'{"window": true}', "window is not a number"),
         (b'{"max_rate": -1}', "max_rate is not between"),
         (b'{"max_rate": NaN}', "max_rate is not between"),
         (b'{"colour": "red"}', "unknown field colour"),
@@ -239,25 +239,25 @@ def test_creation_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["in.jsonl", "taken"]
 
 
-def end(folder: JobFolder, result: Result) -> None:
+def end(folder: JobFolder, result: JobResult) -> None:
     lease = folder.take({"host": "h"}, "code")
-    if result is not Result.FAILED:
+    if result is not JobResult.FAILED:
         lease.log.log(Publishing(0, "", ""))
     lease.log.log(Ended(result, 3, 3, 0))
     lease.log.commit()
 
 
-def test_end_is_told_by_the_last_line(tmp_path: Path) -> None:
+def test_end_is_read_from_the_last_line(tmp_path: Path) -> None:
     folder = JobFolder.create(tmp_path / "job", spec_of(tmp_path))
     assert folder.end() is None
     lease = folder.take({"host": "h"}, "code")
     lease.log.settle(settled(0, 5, "parts/a"))
     lease.let_go("paused")
     assert folder.end() is None
-    end(folder, Result.SUCCEEDED)
+    end(folder, JobResult.SUCCEEDED)
     found = folder.end()
     assert found is not None
-    assert found.ended == Ended(Result.SUCCEEDED, 3, 3, 0)
+    assert found.ended == Ended(JobResult.SUCCEEDED, 3, 3, 0)
     assert abs(found.at - time.time()) < 60
     assert folder.view().ended == found.ended
     with pytest.raises(JobError, match="job a1b2 has ended: succeeded"):
@@ -270,12 +270,12 @@ def test_end_is_told_by_the_last_line(tmp_path: Path) -> None:
 
 def test_failed_job_is_taken_up_again(tmp_path: Path) -> None:
     folder = JobFolder.create(tmp_path / "job", spec_of(tmp_path))
-    end(folder, Result.FAILED)
+    end(folder, JobResult.FAILED)
     assert folder.take({}, "code").epoch == 2
     assert folder.end() is None
 
 
-def test_orphans_are_what_no_entry_will_name(tmp_path: Path) -> None:
+def test_orphans_are_files_without_an_entry(tmp_path: Path) -> None:
     folder = JobFolder.create(tmp_path / "job", spec_of(tmp_path))
     first = folder.take({}, "code")
     names = {
@@ -321,8 +321,8 @@ def test_jobs_are_found_and_old_ones_pruned(tmp_path: Path) -> None:
     (root / "no-job").mkdir()
     (root / ".hidden").mkdir()
     assert [each.spec.job for each in find_jobs(root)] == ["a", "b", "running"]
-    end(JobFolder(root / "a"), Result.SUCCEEDED)
-    end(JobFolder(root / "b"), Result.FAILED)
+    end(JobFolder(root / "a"), JobResult.SUCCEEDED)
+    end(JobFolder(root / "b"), JobResult.FAILED)
     JobFolder(root / "running").take({}, "code")
     assert prune(root) == []
     assert prune(root, now=time.time() + 31 * 86400) == ["a", "b"]

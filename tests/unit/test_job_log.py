@@ -1,4 +1,4 @@
-"""A job's log: its entries, what of them counts, leases, the fold, states."""
+"""A job's log: its entries, which of them count, leases, the fold, states."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from pyrmute_tasks.jobs.entries import (
     BadLineError,
     Ended,
     Entry,
+    JobResult,
     Leased,
     Note,
     Noted,
@@ -24,16 +25,15 @@ from pyrmute_tasks.jobs.entries import (
     Piece,
     Publishing,
     Range,
-    Result,
     Settled,
-    Wanted,
+    Wished,
     decode,
     encode,
 )
 from pyrmute_tasks.jobs.fold import Fold, Prefix
 from pyrmute_tasks.jobs.lease import Lease, take
 from pyrmute_tasks.jobs.log import History, LogReader, epochs
-from pyrmute_tasks.jobs.states import Event, Observed, Shown, Wish, next_state, shown
+from pyrmute_tasks.jobs.states import Event, LoggedState, ShownState, Wish, next_state, shown
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.view import JobView
 
@@ -43,14 +43,14 @@ ENTRIES: list[Entry] = [
     Settled(0, 0, 9, 3, 2, 1, Piece("parts/p", 0, 9), "d", Piece("rejects/r", 5, 7), "w@h", 0.5, 4),
     Settled(1, 0, 9, 3, 3, 0, Piece("stream.7", 12, 9), "d"),
     *(Noted(note, "because") for note in Note),
-    Wanted({"wish": "pause", "why": "release"}),
+    Wished({"wish": "pause", "why": "release"}),
     Publishing(12, "digest", ".out.tmp"),
-    *(Ended(result, 3, 2, 1, "why") for result in Result),
+    *(Ended(result, 3, 2, 1, "why") for result in JobResult),
 ]
 
 
 def settled(start: int, end: int, *, file: int = 0, rejected: int = 0) -> Settled:
-    """A range of one record a position."""
+    """Return a settled range of one record a position."""
     count = end - start
     put = Piece("stream.1", start, count) if count > rejected else None
     rejects = Piece("rejects.1", start, count) if rejected else None
@@ -81,7 +81,7 @@ def counted(storage: FolderStorage) -> list[Entry]:
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda each: type(each).__name__)
-def test_entry_comes_back(entry: Entry) -> None:
+def test_entry_round_trips(entry: Entry) -> None:
     line = encode(entry, 12.3456, 7, 1000)
     assert line.count(b"\n") == 1
     assert json.loads(line)["at"] == 12.346
@@ -207,10 +207,10 @@ def test_sealed_log_that_is_cut_is_an_error(storage: FolderStorage) -> None:
     path = sealed_log(storage)
     size = path.stat().st_size
     os.truncate(path, size - 1)
-    with pytest.raises(JobLogError, match="bytes that count are not there"):
+    with pytest.raises(JobLogError, match="sealed bytes are missing"):
         take_it(storage)
     path.unlink()
-    with pytest.raises(JobLogError, match=rf"log\.1 is gone, of which {size} bytes count"):
+    with pytest.raises(JobLogError, match=rf"log\.1 is missing, and {size} bytes of it are sealed"):
         JobView.of(History(storage))
 
 
@@ -242,7 +242,7 @@ def test_entries_are_committed_once_a_second(storage: FolderStorage) -> None:
     assert lease.log.commit_if_due() == []
 
 
-def test_stream_is_named_by_where_it_is(storage: FolderStorage) -> None:
+def test_stream_is_named_by_its_place(storage: FolderStorage) -> None:
     lease = take_it(storage)
     pieces = [lease.log.put(b"abc"), lease.log.put(memoryview(b"de")), lease.log.put_rejects(b"r")]
     assert pieces == [Piece("stream.1", 0, 3), Piece("stream.1", 3, 2), Piece("rejects.1", 0, 1)]
@@ -289,12 +289,12 @@ def test_interrupted_commit_ends_the_writer(
 def test_entry_that_contradicts_leaves_the_log_as_it_was(storage: FolderStorage) -> None:
     lease = take_it(storage)
     settle(lease, settled(0, 5))
-    with pytest.raises(JobLogError, match="file 0, 4 to 6 overlaps what is settled"):
+    with pytest.raises(JobLogError, match="file 0, 4 to 6 overlaps a settled range"):
         lease.log.settle(settled(4, 6))
     with pytest.raises(JobLogError, match="3 records in, 2 out and 0 rejected"):
         lease.log.settle(Settled(0, 5, 6, 3, 2, 0, Piece("parts/p", 0, 1)))
-    with pytest.raises(JobLogError, match="a job that is running cannot go on with"):
-        lease.log.log(Ended(Result.SUCCEEDED, 5, 5, 0))
+    with pytest.raises(JobLogError, match="a job that is running does not allow the event"):
+        lease.log.log(Ended(JobResult.SUCCEEDED, 5, 5, 0))
     settle(lease, settled(5, 6))
     assert counted(storage) == [settled(0, 5), settled(5, 6)]
 
@@ -381,7 +381,7 @@ def test_holder_is_named(storage: FolderStorage) -> None:
 
 
 @given(st.data())
-def test_fold_is_what_was_settled(data: st.DataObject) -> None:
+def test_fold_equals_the_settled_ranges(data: st.DataObject) -> None:
     size = data.draw(st.integers(1, 40))
     cuts = sorted({0, size, *data.draw(st.sets(st.integers(0, size), max_size=12))})
     pieces = [
@@ -453,15 +453,15 @@ def test_gaps_of_a_retry_are_within_its_ranges() -> None:
 
 # --- states ---------------------------------------------------------------------------------
 
-R, S, P = Observed.RUNNING, Observed.STOPPED, Observed.PUBLISHING
+R, S, P = LoggedState.RUNNING, LoggedState.STOPPED, LoggedState.PUBLISHING
 MOVES = {
-    (Observed.QUEUED, Event.OPENED): R,
+    (LoggedState.QUEUED, Event.OPENED): R,
     **{(R, event): R for event in (Event.OPENED, Event.SETTLED, Event.NOTED)},
     (R, Event.STOPPED): S,
     (R, Event.GONE): S,
     (R, Event.PUBLISHING): P,
-    (R, Event.FAILED): Observed.FAILED,
-    (R, Event.CANCELLED): Observed.CANCELLED,
+    (R, Event.FAILED): LoggedState.FAILED,
+    (R, Event.CANCELLED): LoggedState.CANCELLED,
     (S, Event.OPENED): R,
     (S, Event.GONE): S,
     (P, Event.OPENED): R,
@@ -469,65 +469,67 @@ MOVES = {
     (P, Event.STOPPED): S,
     (P, Event.GONE): S,
     (P, Event.PUBLISHING): P,
-    (P, Event.SUCCEEDED): Observed.SUCCEEDED,
-    (P, Event.SUCCEEDED_WITH_REJECTS): Observed.SUCCEEDED_WITH_REJECTS,
-    (P, Event.FAILED): Observed.FAILED,
-    (Observed.FAILED, Event.OPENED): R,
+    (P, Event.SUCCEEDED): LoggedState.SUCCEEDED,
+    (P, Event.SUCCEEDED_WITH_REJECTS): LoggedState.SUCCEEDED_WITH_REJECTS,
+    (P, Event.FAILED): LoggedState.FAILED,
+    (LoggedState.FAILED, Event.OPENED): R,
 }
 
 
-@pytest.mark.parametrize("state", Observed)
+@pytest.mark.parametrize("state", LoggedState)
 @pytest.mark.parametrize("event", Event)
-def test_every_state_and_event(state: Observed, event: Event) -> None:
+def test_every_state_and_event(state: LoggedState, event: Event) -> None:
     expected = MOVES.get((state, event))
     if expected is None:
-        with pytest.raises(JobLogError, match=f"a job that is {state} cannot go on with: {event}"):
+        with pytest.raises(
+            JobLogError, match=f"a job that is {state} does not allow the event: {event}"
+        ):
             next_state(state, event)
     else:
         assert next_state(state, event) is expected
 
 
 def test_final_states_are_those_without_a_way_on() -> None:
-    final = {state for state in Observed if state.is_final}
+    final = {state for state in LoggedState if state.is_final}
     assert final == {
-        Observed.SUCCEEDED,
-        Observed.SUCCEEDED_WITH_REJECTS,
-        Observed.CANCELLED,
+        LoggedState.SUCCEEDED,
+        LoggedState.SUCCEEDED_WITH_REJECTS,
+        LoggedState.CANCELLED,
     }
-    assert {state for state in Observed if state.has_ended} == final | {Observed.FAILED}
+    assert {state for state in LoggedState if state.has_ended} == final | {LoggedState.FAILED}
 
 
-@pytest.mark.parametrize("state", Observed)
+@pytest.mark.parametrize("state", LoggedState)
 @pytest.mark.parametrize("wish", Wish)
 @pytest.mark.parametrize("waits", ["", "no worker answers"])
-def test_every_state_is_shown(state: Observed, wish: Wish, waits: str) -> None:
+def test_every_state_is_shown(state: LoggedState, wish: Wish, waits: str) -> None:
     told = shown(state, wish, waits)
-    active = {Observed.QUEUED, Observed.RUNNING, Observed.STOPPED}
+    active = {LoggedState.QUEUED, LoggedState.RUNNING, LoggedState.STOPPED}
     if state not in active:
         assert told.value == state.value  # what has ended, or nearly, is not "pausing"
     elif wish is Wish.CANCEL:
-        assert told is Shown.CANCELLING
+        assert told is ShownState.CANCELLING
     elif wish is Wish.PAUSE:
-        assert told is (Shown.PAUSING if state is R else Shown.PAUSED)
+        assert told is (ShownState.PAUSING if state is R else ShownState.PAUSED)
     else:
         assert told.value == ("waiting" if waits and state is R else state.value)
 
 
 def test_table_names_every_state() -> None:
-    assert set(states._NEXT) == set(Observed)
+    assert set(states._NEXT) == set(LoggedState)
 
 
 def test_view_follows_a_job(storage: FolderStorage) -> None:
     lease = take_it(storage)
     view = lease.view
     lease.log.log(Noted(Note.WAIT, "no worker answers"))
-    assert (view.state, view.waits) == (Observed.RUNNING, "no worker answers")
+    assert (view.state, view.waits) == (LoggedState.RUNNING, "no worker answers")
     lease.log.log(Noted(Note.RESUMED, "a worker answers"))
     lease.log.log(Noted(Note.CRASH, "signal 9"))
     assert (view.waits, view.crashes) == ("", 1)
     settle(lease, settled(0, 5))
     lease.log.log(Publishing(5, "d", "t"))
-    lease.log.log(Ended(Result.FAILED, 5, 5, 0, "the disk is full"))
+    lease.log.log(Ended(JobResult.FAILED, 5, 5, 0, "the disk is full"))
     lease.let_go("not noted, as it has ended")
     again = take_it(storage)
     assert (again.view.state, again.view.ended) == (R, None)

@@ -1,4 +1,4 @@
-"""The rules of a job's log, on a disk that loses what is not synced.
+"""The rules of a job's log, on a disk that loses unsynced data.
 
 Several processes drive one job at once: one has the lease, others have lost it and do not know yet,
 stopped in the middle of anything. Any of them may die, or all with the power. After each step,
@@ -27,18 +27,18 @@ from pyrmute_tasks.errors import JobLogError, LeaseLostError
 from pyrmute_tasks.jobs import entries, lease, log
 from pyrmute_tasks.jobs.entries import (
     Ended,
+    JobResult,
     Logged,
     Note,
     Noted,
     Opened,
     Piece,
     Range,
-    Result,
     Settled,
 )
 from pyrmute_tasks.jobs.lease import Lease, take
 from pyrmute_tasks.jobs.log import History, LogReader, LogWriter, epochs
-from pyrmute_tasks.jobs.states import Observed
+from pyrmute_tasks.jobs.states import LoggedState
 from pyrmute_tasks.jobs.storage import Storage
 from pyrmute_tasks.jobs.view import JobView
 from tests.unit.simulated_disk import Disk, SimulatedProcess, SimulatedStorage
@@ -51,7 +51,7 @@ STILL: Final[dict[str, Callable[[], float]]] = {"now": lambda: 0.0, "monotonic":
 
 @dataclass(frozen=True)
 class Work:
-    """What a process does that has the lease; one that has not takes it."""
+    """The work of a process with the lease; a process without it takes it."""
 
     kind: str
     pick: int
@@ -76,7 +76,7 @@ works = st.builds(
 
 
 class Truth:
-    """What is known from outside: what was acknowledged, and what each piece must hold."""
+    """Facts known from outside: acknowledged ranges, and the right content of each piece."""
 
     def __init__(self) -> None:
         self.winners: dict[int, SimulatedProcess] = {}
@@ -111,7 +111,7 @@ class Driver:
             assert fold.ranges == len(self.truth.sealed[1]), "what is planned is not what counts"
 
     def do(self, work: Work) -> None:
-        """Do what was asked for, or take the lease."""
+        """Do the requested work, or take the lease."""
         if self.lease is None:
             self.take()
             return
@@ -130,14 +130,14 @@ class Driver:
         if work.kind == "note":
             lease.log.log(Noted(Note.CRASH, "a worker died"))
         if work.kind == "fail":
-            lease.log.log(Ended(Result.FAILED, 0, 0, 0))
+            lease.log.log(Ended(JobResult.FAILED, 0, 0, 0))
         if work.kind in ("let go", "fail"):
             self.lease = None
             lease.let_go("paused")
             self.truth.left[lease.epoch] = work.kind
 
     def _settle(self, lease: Lease, work: Work) -> None:
-        """Do some of a gap."""
+        """Settle a part of a gap."""
         pick = work.pick
         gaps = list(lease.fold.gaps(SOURCE))
         if not gaps:
@@ -236,7 +236,7 @@ class LogMachine(RuleBasedStateMachine):
     def be_caught_between_write_and_sync(
         self, which: int, work: Work, fate: str, seed: int
     ) -> None:
-        """Stop where the log is written and not synced, which is where it matters most."""
+        """Stop where the log is written and not synced, the most dangerous moment."""
         driver = self.drivers[which % len(self.drivers)]
         driver.process.finish()
         if driver.lease is None:
@@ -263,7 +263,7 @@ class LogMachine(RuleBasedStateMachine):
         self.drivers[which % len(self.drivers)].process.storage.leak(random.Random(seed))
 
     def begin(self, which: int, work: Work) -> SimulatedProcess:
-        """Let a process begin something, unless it is in the middle of something else."""
+        """Let a process begin a work, unless it is in the middle of another."""
         if which >= len(self.drivers):
             self.drivers.append(Driver(SimulatedProcess(self.disk), self.truth))
         driver = self.drivers[min(which, len(self.drivers) - 1)]
@@ -298,13 +298,13 @@ class LogMachine(RuleBasedStateMachine):
             view = JobView.of(each)
             if view.epoch in self.truth.left:
                 failed = self.truth.left[view.epoch] == "fail"
-                assert view.state is (Observed.FAILED if failed else Observed.STOPPED)
+                assert view.state is (LoggedState.FAILED if failed else LoggedState.STOPPED)
         epoch, sealed = self.truth.sealed
         before = ranges(each for each in found if each.epoch < epoch)
         assert before == sealed, "what was sealed has changed"
 
     def visible(self, disk: Disk) -> list[Logged]:
-        """Return what the logs of a disk say; most steps do not change it."""
+        """Return a disk's logs as read; most steps do not change them."""
         logs = tuple((n, i.visible) for n, i in disk.names.items() if n.startswith("log."))
         if logs not in self.known:
             self.known[logs] = visible(disk)
@@ -320,7 +320,7 @@ class LogMachine(RuleBasedStateMachine):
             assert found == self.truth.written.get(piece), f"{piece} is not durable"
 
     def teardown(self) -> None:
-        """End with a power cut; whoever comes then can finish the job."""
+        """End with a power cut; a new process can finish the job."""
         self.cut_power(0)
         self.check()
         storage = SimulatedStorage(self.disk)
@@ -340,7 +340,7 @@ class LogMachine(RuleBasedStateMachine):
 
 
 def visible(disk: Disk) -> list[Logged]:
-    """What a process that looks now finds in the logs."""
+    """Return the logs as a new process reads them."""
     found = list(History(SimulatedStorage(disk)))
     JobView.of(found)  # raises if they contradict each other
     return found
@@ -363,11 +363,11 @@ def test_acknowledged_ranges_count_once_and_for_ever() -> None:
     run_state_machine_as_test(LogMachine, settings=LONG)
 
 
-# --- the machine finds what it is for -----------------------------------------------------------
+# --- the machine finds seeded faults --------------------------------------------------------------
 
 
 def without_seal(self: History) -> Any:
-    """All whole lines of all logs count."""
+    """Count all whole lines of all logs."""
     for epoch in epochs(self._storage):
         if not self._before or epoch < self._before:
             reader = LogReader(self._storage, epoch)
@@ -376,7 +376,7 @@ def without_seal(self: History) -> Any:
 
 
 def without_checksum(line: bytes, epoch: int, offset: int) -> Logged:
-    """A line is an entry if it looks like one."""
+    """Take any line that looks like an entry for one."""
     head, _, _ = line.rpartition(b',"sum":"')
     text = head.decode(errors="replace") + "}"
     try:
@@ -389,7 +389,7 @@ def without_checksum(line: bytes, epoch: int, offset: int) -> Logged:
 def seal_before_lease(
     storage: Storage, holder: Mapping[str, str | int], code: str, *, token: str, **clocks: Any
 ) -> Lease:
-    """The older logs are read, and then the lease is taken."""
+    """Read the older logs before taking the lease."""
     epoch = max(epochs(storage), default=0) + 1
     history = History(storage, before=epoch)
     view = JobView.of(history)
@@ -406,14 +406,14 @@ def seal_before_lease(
 
 
 def replacing(self: SimulatedStorage, name: str, new: str, /) -> None:
-    """The new name is taken whether it is free or not."""
+    """Take the new name whether it is free or not."""
     self.pause()
     self.disk.changes += 1
     self.disk.names[new] = self.find(name)
 
 
 def log_before_data(self: LogWriter) -> list[Settled]:
-    """The log is written and synced, and then the data of which it speaks."""
+    """Write and sync the log before the data it describes."""
     self._check()
     try:
         self._file.append(b"".join(self._lines))
@@ -428,7 +428,7 @@ def log_before_data(self: LogWriter) -> list[Settled]:
 
 
 def nothing(_: object) -> None:
-    """This is left out."""
+    """Leave this call out."""
 
 
 MUTATIONS: Final[dict[str, tuple[object, str, object]]] = {
@@ -443,7 +443,7 @@ MUTATIONS: Final[dict[str, tuple[object, str, object]]] = {
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_machine_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_machine_finds_seeded_faults(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     owner, attribute, broken = MUTATIONS[name]
     monkeypatch.setattr(owner, attribute, broken)
     quick = settings(

@@ -1,4 +1,4 @@
-"""Proof, joining and publishing of a job's output, also when it is cut off anywhere."""
+"""Proof, joining and publishing of a job's output, also when cut off anywhere."""
 
 import errno
 import os
@@ -10,13 +10,13 @@ import pytest
 
 from pyrmute_tasks.errors import ConfigurationError, JobLogError, LeaseLostError, ProofError
 from pyrmute_tasks.jobs import publish as publishing
-from pyrmute_tasks.jobs.entries import Piece, Range, Result, Settled
+from pyrmute_tasks.jobs.entries import JobResult, Piece, Range, Settled
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.log import LogWriter
 from pyrmute_tasks.jobs.publish import Output, digest_of, in_order, publish
 from pyrmute_tasks.jobs.spec import SourceFile, Spec
-from pyrmute_tasks.jobs.states import Observed
+from pyrmute_tasks.jobs.states import LoggedState
 
 WHOLE = b"".join(b"line %d\n" % at for at in range(10))
 
@@ -80,7 +80,7 @@ def test_output_is_joined_in_order_of_the_source(folder: JobFolder, target: Path
     assert Output(folder).verify(target) == proof
     assert files_beside(target) == ["job", "out"]
     view = folder.view()
-    assert view.state is Observed.SUCCEEDED
+    assert view.state is LoggedState.SUCCEEDED
     assert view.ended is not None
     assert view.ended.records == 10
 
@@ -96,7 +96,7 @@ def test_rejects_are_part_of_the_proof(folder: JobFolder, target: Path) -> None:
     assert target.read_bytes() == WHOLE[: len(target.read_bytes())]
     end = folder.end()
     assert end is not None
-    assert end.ended.result is Result.SUCCEEDED_WITH_REJECTS
+    assert end.ended.result is JobResult.SUCCEEDED_WITH_REJECTS
 
 
 def test_entries_are_read_in_order_whatever_their_distance(
@@ -139,7 +139,7 @@ def test_ranges_beyond_the_source_are_no_proof(folder: JobFolder) -> None:
     lease.log.close()
 
 
-def test_retry_takes_the_place_of_what_was_rejected(
+def test_retried_ranges_replace_rejected_ones(
     folder: JobFolder, target: Path, tmp_path: Path
 ) -> None:
     lease = take(folder)
@@ -172,10 +172,10 @@ def test_parts_that_are_gone_or_cut_are_no_proof(folder: JobFolder, target: Path
     part = folder.path / folder.attempt(Range(0, 4, 6), 1, 1)
     data = part.read_bytes()
     part.write_bytes(data[:-1])
-    with pytest.raises(ProofError, match="has not all outputs of file 0, 4 to 6"):
+    with pytest.raises(ProofError, match="lacks outputs of file 0, 4 to 6"):
         publish(Output(folder), lease, target)
     part.unlink()
-    with pytest.raises(ProofError, match="is gone, which has outputs that count"):
+    with pytest.raises(ProofError, match="is missing, and holds settled outputs"):
         publish(Output(folder), lease, target)
     assert files_beside(target) == ["job"]
 
@@ -210,7 +210,7 @@ def test_target_is_replaced_only_if_asked_to(folder: JobFolder, target: Path) ->
     assert target.stat().st_mode & 0o777 == 0o640
 
 
-def test_who_lost_the_lease_publishes_nothing(folder: JobFolder, target: Path) -> None:
+def test_writer_without_the_lease_publishes_nothing(folder: JobFolder, target: Path) -> None:
     frozen = do_all(folder)
     take(folder)
     with pytest.raises(LeaseLostError):
@@ -294,10 +294,10 @@ def test_publishing_that_is_cut_off_is_taken_up(
         publish(Output(folder), take(folder), target, overwrite=overwrite)
     assert target.read_bytes() == WHOLE
     assert files_beside(target) == ["job", "out"]
-    assert folder.view().state is Observed.SUCCEEDED
+    assert folder.view().state is LoggedState.SUCCEEDED
 
 
-def test_name_without_its_temporary_file_is_taken_up(
+def test_publishing_resumes_after_the_rename(
     folder: JobFolder, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = do_all(folder)
@@ -311,7 +311,7 @@ def test_name_without_its_temporary_file_is_taken_up(
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
-def test_who_wakes_before_the_renaming_replaces_nothing(
+def test_frozen_publisher_replaces_nothing(
     folder: JobFolder, target: Path, monkeypatch: pytest.MonkeyPatch, *, overwrite: bool
 ) -> None:
     frozen, appear = do_all(folder), publishing._appear

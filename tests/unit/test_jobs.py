@@ -77,7 +77,7 @@ def test_a_tally_counts_and_reports() -> None:
 
 
 class NoChunks:
-    """A source without chunks, and the executor and sink of such a job."""
+    """A source without chunks, with its executor and its sink."""
 
     kind = FrameKind.OBJECTS
     slots = jobs = 1

@@ -13,7 +13,7 @@ LINES = st.sampled_from([b'{"a":1}', b'  {"b": 2} \r', b"", b"   ", b"\t\r", b"n
 
 
 def expected(content: bytes) -> list[tuple[int, bytes]]:
-    """Line number and text of every line that is not blank."""
+    """Return line number and text of every line that is not blank."""
     lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     return [(n, line) for n, line in enumerate(lines, 1) if line.strip(b" \t\r")]
 

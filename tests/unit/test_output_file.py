@@ -1,4 +1,4 @@
-"""Outputs: who may write them, what is replaced, what is left."""
+"""Outputs: their one writer, replaced files, leftovers."""
 
 import contextlib
 import errno
@@ -224,7 +224,7 @@ def test_output_is_complete_while_the_disk_is_busy(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk() -> Iterator[None]:
-    """No file may grow beyond 10 MiB, which looks like a full disk to whom it writes."""
+    """Limit files to 10 MiB, which looks like a full disk to a writer."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10 * 1024 * 1024, hard))
     yield
@@ -244,7 +244,7 @@ def test_full_disk_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_disk")
 @pytest.mark.parametrize("line_bytes", [1_000_003, 7])
-def test_what_is_kept_of_a_full_disk_are_whole_lines(tmp_path: Path, line_bytes: int) -> None:
+def test_kept_partial_of_a_full_disk_has_whole_lines(tmp_path: Path, line_bytes: int) -> None:
     path, line = tmp_path / "out.jsonl", b"x" * (line_bytes - 1) + b"\n"
     with pytest.raises(ConfigurationError), opened(path, keep_partial=True) as output:
         while True:
@@ -262,7 +262,7 @@ def test_a_path_that_ends_with_a_slash_is_no_file(tmp_path: Path, name: str) -> 
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
-def test_links_that_go_round_are_told(tmp_path: Path) -> None:
+def test_circular_links_are_reported(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     for path in (tmp_path / "a", tmp_path / "a" / "out.jsonl"):
@@ -271,7 +271,7 @@ def test_links_that_go_round_are_told(tmp_path: Path) -> None:
         assert not output_place.is_stream(path)
 
 
-def test_a_very_long_name_is_a_name(tmp_path: Path) -> None:
+def test_very_long_name_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / ("ü" * 127)
     write(path)
     assert path.read_bytes() == b"new\n"
@@ -361,7 +361,7 @@ with open_output(sys.argv[1], job="feedbeef") as output:
 
 @pytest.fixture
 def held(tmp_path: Path) -> Iterator[tuple[Path, "subprocess.Popen[str]"]]:
-    """A path that another process writes."""
+    """A path that another process writes to."""
     path = tmp_path / "out.jsonl"
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -408,7 +408,7 @@ def test_a_writer_that_is_frozen_keeps_its_output(held: tuple[Path, Any]) -> Non
 
 
 def lock_of(path: Path, **changes: object) -> Path:
-    """Put the lock of another host's run beside a path."""
+    """Create the lock of another host's run beside a path."""
     told = {
         "token": "0" * 16,
         "job": "feedbeef",
@@ -449,7 +449,7 @@ def test_a_lock_from_the_future_holds_a_minute_and_no_longer(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"token": 1}', "x" * 10_000])
-def test_a_lock_that_cannot_be_read_holds_for_a_while(tmp_path: Path, content: str) -> None:
+def test_unreadable_lock_holds_for_a_while(tmp_path: Path, content: str) -> None:
     path = tmp_path / "out.jsonl"
     lock = path.with_name(".out.jsonl.lock")
     lock.write_text(content)
@@ -554,7 +554,7 @@ def test_fork_keeps_the_parents_output(tmp_path: Path) -> None:
 
 
 class Contest:
-    """Writers that all find a lock that belongs to nobody, at the same time."""
+    """Writers that all find an abandoned lock, at the same time."""
 
     def __init__(self, path: Path, writers: int) -> None:
         self.path = path
@@ -597,7 +597,7 @@ def test_one_of_many_writers_takes_over_from_a_killed_one(tmp_path: Path) -> Non
         path.unlink()
 
 
-def test_kinds_of_outputs(tmp_path: Path) -> None:
+def test_output_kinds(tmp_path: Path) -> None:
     assert isinstance(opened(tmp_path / "x"), OutputFile)
     assert output_place.is_stream("/dev/stdout")
     assert not output_place.is_stream(tmp_path / "x")

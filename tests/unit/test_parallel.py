@@ -53,7 +53,7 @@ def test_the_first_bad_record_is_raised(how: dict[str, Any], bad: int, kind: Any
     assert type(caught.value.__cause__) is type(expected.value.__cause__)
 
 
-def test_processes_carry_what_no_frame_can_hold() -> None:
+def test_processes_carry_values_that_frames_cannot() -> None:
     records = [{**person(index), "extra": 1j} for index in range(20)]
     options: Any = {"parallel": True, "use_processes": True, "max_workers": 2}
     data = manager.migrate_batch_data(records, "Person", "2.0.0", "2.0.0", **options)

@@ -27,7 +27,7 @@ KINDS: dict[str, Callable[[int], Any]] = {
 
 
 def one_by_one(records: list[Any]) -> tuple[list[str], int | None, type | None]:
-    """What a plain loop over `migrate` gives: outputs, index and type of the first error."""
+    """Return a plain loop's result: outputs, index and type of the first error."""
     outputs = []
     for index, record in enumerate(records):
         try:
@@ -39,7 +39,7 @@ def one_by_one(records: list[Any]) -> tuple[list[str], int | None, type | None]:
 
 @given(st.lists(st.sampled_from(sorted(KINDS)), max_size=12))
 @settings(deadline=None)
-def test_a_chunk_gives_what_a_plain_loop_gives(kinds: list[str]) -> None:
+def test_chunk_equals_a_plain_loop(kinds: list[str]) -> None:
     records = [KINDS[kind](index) for index, kind in enumerate(kinds)]
     outputs, index, kind = one_by_one(records)
 
@@ -131,7 +131,7 @@ def same_version(model: type[BaseModel]) -> ModelManager:
     return local
 
 
-def test_a_validator_that_raises_something_else_is_found() -> None:
+def test_validator_raising_another_exception_is_found() -> None:
     class M(BaseModel):
         n: int
 

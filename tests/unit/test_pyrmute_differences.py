@@ -1,4 +1,4 @@
-"""What pyrmute 0.11.0 gets wrong, and what this package does instead.
+"""Cases that pyrmute 0.11.0 gets wrong, and our results.
 
 One test for each row of ``docs/differences-from-pyrmute.md``, in its order.
 """
@@ -104,7 +104,7 @@ def holder(both: Both, old: Any, new: Any) -> None:
 
 
 def held(both: Both, value: Any) -> tuple[Any, Any]:
-    """Migrate a value that a holder holds, with pyrmute and with this package."""
+    """Migrate a value in a holder, with pyrmute and with this package."""
     theirs = both.theirs.migrate_data({"held": value}, "Holder", *HOP)["held"]
     return theirs, both.ours.migrate_data({"held": value}, "Holder", *HOP)["held"]
 
@@ -202,7 +202,7 @@ def test_a_nested_root_model_is_migrated(both: Both) -> None:
     assert ours == [NEW]
 
 
-def test_steps_of_a_nested_root_model_see_what_steps_of_a_record_see(both: Both) -> None:
+def test_nested_root_steps_get_the_input_of_record_steps(both: Both) -> None:
     both.model("ByCode", "1.0.0")(ByCode1)
     both.model("ByCode", "2.0.0", backward_compatible=True)(ByCode2)
     holder(both, ByCode1, ByCode2)
@@ -269,7 +269,7 @@ def test_a_model_may_be_defined_after_the_one_that_holds_it(both: Both) -> None:
         ),
     ],
 )
-def test_not_every_value_is_the_first_member(both: Both, old: Any, new: Any) -> None:
+def test_value_is_not_always_the_first_member(both: Both, old: Any, new: Any) -> None:
     holder(both, old, new)
     is_list = getattr(old, "__origin__", None) is list
     value = [{"kind": "dog"}] if is_list else {"kind": "dog"}
@@ -661,8 +661,8 @@ def test_all_nested_models_are_listed(both: Both) -> None:
     assert [info.name for info in ours] == ["Cat", "Dog", "City"]
 
 
-def test_a_validator_may_make_a_list_of_one(both: Both) -> None:
-    """Not a difference: what pyrmute does with a lone dict is kept, since validators use it."""
+def test_lone_dict_reaches_a_validator_that_wraps_it(both: Both) -> None:
+    """Not a difference: pyrmute's rule for a lone dict is kept, since validators use it."""
     wrap = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
     holder(both, City1, Annotated[list[City2], wrap])
     theirs, ours = held(both, OLD)

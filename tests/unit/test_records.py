@@ -40,7 +40,7 @@ WAYS: dict[str, Callable[[Iterable[Any]], list[Any]]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_kind_of_record_gives_what_its_dict_gives(way: str) -> None:
+def test_every_kind_of_record_equals_its_dict(way: str) -> None:
     expected = WAYS[way]([plain()])[0]
     found = WAYS[way]([make() for make in ALL.values()])
     for name, model in zip(ALL, found, strict=True):
@@ -91,7 +91,7 @@ def test_record_that_cannot_be_made_a_dict_is_named(way: str) -> None:
     assert isinstance(e.value.__cause__, TypeError)
 
 
-def test_what_is_no_record_is_for_the_step_to_judge() -> None:
+def test_non_dict_record_reaches_the_step() -> None:
     for way in ("one", "batch", "stream", "threads"):
         with pytest.raises(InvalidRecordError, match="a record is int and must be a dict"):
             WAYS[way]([5])
@@ -117,7 +117,7 @@ BECOMES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_record_becomes_what_the_table_says(name: str) -> None:
+def test_record_becomes_the_documented_dict(name: str) -> None:
     make, becomes = KINDS[name]
     record = make()
     found = as_record(record)

@@ -1,4 +1,4 @@
-"""What a store refuses for a while is an outage; what it refuses for good is an error."""
+"""A store's temporary refusals count as an outage; permanent ones are errors."""
 
 import socket
 import threading
@@ -53,7 +53,7 @@ def in_pipeline(reply: str, command: str) -> redis.RedisError:
 
 
 @pytest.mark.parametrize("word", REPLIES)
-def test_a_passing_refusal_is_recognised_wherever_it_is_raised(word: str) -> None:
+def test_temporary_refusal_is_recognised_wherever_raised(word: str) -> None:
     reply = REPLIES[word]
     assert passing_refusal(error_of(reply)) == word
     assert passing_refusal(in_pipeline(reply, "HSET key 0 value")) == word
@@ -64,19 +64,19 @@ def test_a_passing_refusal_is_recognised_wherever_it_is_raised(word: str) -> Non
 
 
 @pytest.mark.parametrize("reply", FOR_GOOD)
-def test_other_errors_do_not_pass(reply: str) -> None:
+def test_other_errors_are_permanent(reply: str) -> None:
     assert passing_refusal(error_of(reply)) is None
     assert passing_refusal(in_pipeline(reply, "HSET key 0 READONLY of pipeline -BUSY x")) is None
 
 
-def test_what_a_pipeline_quotes_is_not_taken_for_the_reply() -> None:
+def test_quoted_command_is_not_taken_for_a_refusal() -> None:
     quoted = "HSET key 0 (x) of pipeline caused error: READONLY record"
     error = in_pipeline("WRONGTYPE Operation against a key", quoted)
     assert passing_refusal(error) is None
     assert "record" not in trouble_of(error)
 
 
-def test_a_refusal_is_tried_again_over_a_new_connection_until_it_passes() -> None:
+def test_temporary_refusal_is_retried_over_a_new_connection() -> None:
     answers = [error_of(REPLIES["READONLY"]), in_pipeline(REPLIES["BUSY"], "HSET a b c"), None]
     closed: list[object] = []
 
@@ -102,7 +102,7 @@ def test_a_refusal_that_does_not_pass_ends_with_the_time(word: str) -> None:
 
 
 @pytest.mark.parametrize("reply", FOR_GOOD)
-def test_what_does_not_pass_is_raised_at_once(reply: str) -> None:
+def test_permanent_error_is_raised_at_once(reply: str) -> None:
     tries = []
 
     def do() -> None:
@@ -127,7 +127,7 @@ def test_nothing_is_tried_again_after_giving_up() -> None:
     assert time.monotonic() - began < 2.0
 
 
-def test_only_where_nothing_listens_a_connection_is_refused() -> None:
+def test_connection_is_refused_only_where_nothing_listens() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # and does not listen
         with pytest.raises(redis.ConnectionError) as caught:
@@ -137,7 +137,7 @@ def test_only_where_nothing_listens_a_connection_is_refused() -> None:
     assert not refuses_connections(redis.TimeoutError("Timeout connecting to server"))
 
 
-def test_an_earlier_call_that_failed_says_nothing_about_its_retry() -> None:
+def test_refusal_of_an_earlier_call_is_not_its_retrys() -> None:
     """It is retried where its error is handled, as loops around jobs do."""
     found: list[redis.TimeoutError] = []
     earlier = (
@@ -168,8 +168,8 @@ def test_an_earlier_call_that_failed_says_nothing_about_its_retry() -> None:
     "handled",
     [ConnectionRefusedError(), socket.gaierror(), redis.AuthenticationError(), PermissionError()],
 )
-def test_error_that_a_caller_handles_says_nothing_about_its_call(handled: Exception) -> None:
-    """A job may be begun in an ``except`` block of the user's."""
+def test_handled_error_of_a_caller_is_not_a_refusal(handled: Exception) -> None:
+    """A job may be started in an ``except`` block of the user's."""
     tries: list[BaseException] = []
 
     def do() -> str:

@@ -28,7 +28,7 @@ def module_file(tmp_path: Path) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def test_a_module_and_a_file_are_both_names(module_file: Path) -> None:
+def test_manager_is_named_by_module_or_file(module_file: Path) -> None:
     assert load_attribute("tests.people:manager") is tests.people.manager
     (module_file.parent / "registry_test_neighbour.py").write_text("VALUE = 7\n")
     module_file.write_text(

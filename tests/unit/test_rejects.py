@@ -73,7 +73,7 @@ LINES: dict[str, bytes] = {
     chunk_size=st.integers(1, 6),
     compression=st.sampled_from(Compression),
 )
-def test_place_is_that_of_the_line(
+def test_place_names_the_line(
     tmp_path_factory: pytest.TempPathFactory,
     kinds: list[str],
     has_mark: bool,
@@ -104,7 +104,7 @@ def rows_of(tmp_path: Path, *kinds: str, with_records: bool = False) -> list[dic
     return as_rows(rejects_of(path, with_text=with_records), with_records=with_records)
 
 
-def test_row_says_what_failed_and_quotes_nothing(tmp_path: Path) -> None:
+def test_reject_row_describes_the_failure_without_the_record(tmp_path: Path) -> None:
     step, invalid_row, text = rows_of(tmp_path, "good", "step", "invalid", "text")
     assert list(step) == [
         *("index", "file", "line", "offset", "length", "digest"),
@@ -159,7 +159,7 @@ def test_reject_without_a_place_has_an_index() -> None:
     assert (row["index"], row["line"], row["record"]) == (7, None, None)
 
 
-def test_name_of_a_file_that_is_no_text() -> None:
+def test_file_name_that_is_not_utf8() -> None:
     place = RecordPlace("in\udcff.jsonl", 1, 0, 2, "sha256:")
     [row] = as_rows([RecordFailure(0, Stage.STEP, "", KeyError(), place=place)])
     assert row["file"] == "in\udcff.jsonl"

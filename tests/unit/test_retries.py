@@ -1,4 +1,4 @@
-"""Which failures are tried again, how often and how long apart."""
+"""Retries of steps: which failures, how often, and after which waits."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ AWAY = Retry(on=(ConnectionError,), attempts=4, first_wait_s=1.0, max_wait_s=3.0
 
 
 class Service:
-    """Fails some times and then answers; notes what it was asked."""
+    """A service that fails some times and then answers; records its calls."""
 
     def __init__(self, errors: list[Exception]) -> None:
         self.errors = errors
@@ -79,7 +79,7 @@ def test_other_errors_are_final() -> None:
     assert service.waits == []
 
 
-def test_a_cause_counts() -> None:
+def test_retry_considers_causes() -> None:
     error = MigrationError("Inner", "1.0.0", "2.0.0")
     error.__cause__ = TimeoutError()
     service = Service([error])
@@ -102,7 +102,7 @@ def test_circular_causes_are_examined_once() -> None:
         assert len(calls) == tries
 
 
-def test_waits_double_up_to_the_limit_with_a_random_part_off() -> None:
+def test_waits_double_up_to_the_limit_with_jitter() -> None:
     many = Retry(on=(ConnectionError,), attempts=6, first_wait_s=1.0, max_wait_s=3.0)
     for _ in range(50):
         service = Service([ConnectionError() for _ in range(5)])

@@ -1,4 +1,4 @@
-"""Signals that reach a worker's child, and steps that want them for themselves."""
+"""Signals to a worker's child, and steps with handlers of their own."""
 
 import contextlib
 import os
@@ -10,14 +10,13 @@ import pytest
 
 from pyrmute_tasks.distributed.worker.runner_source import RunnerSource
 from pyrmute_tasks.settings import Settings
-from tests.people import manager
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 @pytest.fixture
 def ended() -> Iterator[list[int]]:
-    """Handlers as the pool has them in its children; tells which were called."""
+    """Handlers like the pool's in its children; records which were called."""
     called: list[int] = []
     numbers = (*SIGNALS, signal.SIGUSR1)
     before = [signal.getsignal(number) for number in numbers]
@@ -28,8 +27,14 @@ def ended() -> Iterator[list[int]]:
         signal.signal(number, handler)
 
 
+def source_of_runners() -> RunnerSource:
+    source = RunnerSource(Settings(manager="tests.people:manager"))
+    source.load()
+    return source
+
+
 def test_handlers_that_a_step_installs_last_for_its_chunk_only(ended: list[int]) -> None:
-    source = RunnerSource(manager, Settings())
+    source = source_of_runners()
     runner = source()
     for number in (*SIGNALS, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
@@ -45,7 +50,7 @@ def test_fork_of_a_step_ends_by_a_signal_however_early(
     ended: list[int], number: signal.Signals
 ) -> None:
     """A pool that a step has forked waits for its processes after SIGTERM, whatever they do."""
-    runner = RunnerSource(manager, Settings())()
+    runner = source_of_runners()()
     runner._is_running = True  # as while the step runs
     for _ in range(50):
         pid = os.fork()
@@ -63,7 +68,7 @@ def test_fork_of_a_step_ends_by_a_signal_however_early(
 
 
 def test_fork_keeps_a_handler_of_its_step(ended: list[int]) -> None:
-    RunnerSource(manager, Settings())()
+    source_of_runners()()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     pid = os.fork()
     if pid == 0:

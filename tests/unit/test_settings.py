@@ -212,7 +212,7 @@ def test_values_become_their_fields_types() -> None:
     assert Settings.from_env(settings.to_env()) == settings
 
 
-def test_unknown_variable_is_a_warning_when_told_so() -> None:
+def test_unknown_variable_can_be_a_warning() -> None:
     env = {"PYRMUTE_TASKS_QUEUE": "mine", "PYRMUTE_TASKS_FUTURE": "1"}
     with pytest.warns(UserWarning, match="there is no setting PYRMUTE_TASKS_FUTURE") as told:
         assert Settings.from_env(env, ignore_unknown=True).queue == "mine"

@@ -28,7 +28,7 @@ places = st.tuples(st.sampled_from(Sealed), texts, texts, st.binary(max_size=20)
 
 
 @given(places, places)
-def test_a_signature_fits_one_place_only(
+def test_signature_is_valid_for_one_place_only(
     one: tuple[Sealed, str, str, bytes], other: tuple[Sealed, str, str, bytes]
 ) -> None:
     signature = signer.sign(*one)
@@ -39,7 +39,7 @@ def test_a_signature_fits_one_place_only(
             signer.check(*other, signature)
 
 
-def test_concatenated_names_have_different_signatures() -> None:
+def test_shifted_name_boundaries_change_the_signature() -> None:
     places = [("ab", "c"), ("a", "bc"), ("abc", ""), ("", "abc")]
     signatures = {signer.sign(Sealed.FRAME, *place, b"") for place in places}
     assert len(signatures) == len(places)
@@ -77,7 +77,7 @@ def test_without_a_secret_nothing_is_signed() -> None:
     off.check(Sealed.TASK, "job", "0", b"data", "")
 
 
-def test_each_end_notices_that_the_other_has_no_secret() -> None:
+def test_missing_secret_is_noticed_by_the_other_side() -> None:
     with pytest.raises(SignatureError, match="signed, and PYRMUTE_TASKS_SECRET is not set here"):
         off.open(Sealed.SPEC, "job", "", signer.seal(Sealed.SPEC, "job", "", b"data"))
     with pytest.raises(SignatureError, match="signed, and PYRMUTE_TASKS_SECRET is not set here"):

@@ -55,7 +55,7 @@ def seen(failure: RecordFailure) -> tuple[Any, ...]:
 
 
 def loop(records: list[Any], *, validated: bool = True) -> tuple[list[Any], list[Any]]:
-    """What a loop gives that goes on behind an exception: outputs, and index and error of each."""
+    """Return the result of a loop that skips: outputs, and index and error of each failure."""
     migrate: Any = manager.migrate if validated else manager.migrate_data
     outputs, errors = [], []
     for index, record in enumerate(records):

@@ -1,4 +1,4 @@
-"""Surveys are made beside collecting: nobody waits for one, and none is lost."""
+"""Surveys run beside collecting: no call waits for one, and none is lost."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from tests.conftest import wait_until
 
 
 class Servers:
-    """A store and a broker that answer when they are allowed to."""
+    """A store and a broker that answer on command."""
 
     def __init__(self) -> None:
         self.may_answer = threading.Event()
@@ -67,7 +67,7 @@ def waited_for(ask: Callable[[], Survey | None]) -> Survey:
     return found[0]
 
 
-def test_a_survey_is_there_once_and_only_when_asked_for() -> None:
+def test_survey_is_returned_once_and_only_on_request() -> None:
     with surveyor(Servers()) as found:
         assert found.report() is None
         assert found.request(is_busy=True)
@@ -76,7 +76,7 @@ def test_a_survey_is_there_once_and_only_when_asked_for() -> None:
         assert found.request(is_busy=True)
 
 
-def test_a_survey_that_nobody_has_taken_is_not_passed_off_as_a_later_one() -> None:
+def test_unread_survey_is_not_returned_for_a_later_request() -> None:
     servers = Servers()
     with surveyor(servers) as found:
         assert found.request(is_busy=True)
@@ -86,7 +86,7 @@ def test_a_survey_that_nobody_has_taken_is_not_passed_off_as_a_later_one() -> No
         assert found.request(is_busy=True)
 
 
-def test_nobody_waits_for_a_server_that_does_not_answer() -> None:
+def test_silent_server_delays_no_call() -> None:
     servers = Servers()
     servers.may_answer.clear()
     with surveyor(servers) as found:
@@ -98,7 +98,7 @@ def test_nobody_waits_for_a_server_that_does_not_answer() -> None:
     assert servers.surveys == 1
 
 
-def test_what_a_survey_ran_into_is_raised_by_who_wants_it() -> None:
+def test_error_of_a_survey_is_raised_to_its_reader() -> None:
     servers = Servers()
     servers.error = BrokerUnavailableError("refused")
     with surveyor(servers) as found:
@@ -121,7 +121,7 @@ def test_keys_live_on_while_nobody_collects() -> None:
 
 def test_request_right_after_a_wait_timed_out_is_not_lost() -> None:
     class LateRequest(threading.Event):
-        """A request comes between the end of a wait and what is done after it."""
+        """A request between the end of a wait and the handling of it."""
 
         is_first = True
 

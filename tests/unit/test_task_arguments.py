@@ -67,5 +67,5 @@ def test_arguments_with_another_signature_are_rejected(forged: TaskArguments) ->
     ids=lambda args: repr(args)[:40],
 )
 def test_arguments_that_no_producer_writes_are_rejected(args: object) -> None:
-    with pytest.raises(ValueError, match="no arguments of a task"):
+    with pytest.raises(ValueError, match="not the arguments of a task"):
         TaskArguments.parse(args)

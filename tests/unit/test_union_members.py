@@ -1,4 +1,4 @@
-"""Finding out which member of a union a value is: with validators that do as they like."""
+"""Choosing the member of a union for a value, with validators of any habit."""
 
 import copy
 import enum
@@ -42,7 +42,7 @@ class Dog2(BaseModel):
 
 
 def holder(old: Any, new: Any, *members: tuple[str, type[BaseModel], type[BaseModel]]) -> Any:
-    """A manager with a field that was `old` and becomes `new`, and generated steps."""
+    """Return a manager with a field that was `old` and becomes `new`, and generated steps."""
     manager = ModelManager()
     for name, first, last in members:
         manager.model(name, "1.0.0")(first)
@@ -62,7 +62,7 @@ def holder(old: Any, new: Any, *members: tuple[str, type[BaseModel], type[BaseMo
 
 
 def migrated(manager: Any, pet: Any) -> Any:
-    """Migrate a pet; demand that it stays as it was."""
+    """Migrate a pet; require that it stays unchanged."""
     record = {"pet": pet}
     before = repr(record)
     result = manager.migrate_data(record, *HOP)["pet"]
@@ -309,7 +309,7 @@ def test_uncopyable_value_is_validated_as_it_is() -> None:
 
 
 class Stranger:
-    """A class that pydantic knows nothing about."""
+    """A class unknown to pydantic."""
 
 
 def test_a_union_may_hold_a_class_that_its_model_allows() -> None:
@@ -335,7 +335,7 @@ def test_a_root_model_of_a_union_is_validated_with_its_own_configuration() -> No
     assert migrated(manager, {"legs": 4}) == {"legs": 4, "mark": "dog"}
 
 
-def test_a_model_with_private_attributes_is_a_member_as_any() -> None:
+def test_model_with_private_attributes_is_a_union_member() -> None:
     class Private(BaseModel):
         lives: int
         _seen: list[int] = PrivateAttr(default_factory=list)
@@ -348,7 +348,7 @@ def test_a_model_with_private_attributes_is_a_member_as_any() -> None:
 
 
 def mutable_parts(value: Any) -> Iterator[Any]:
-    """Every dict, list and object in a value."""
+    """Return every dict, list and object in a value."""
     if isinstance(value, BaseModel):
         yield value
         yield from mutable_parts(vars(value))

@@ -1,4 +1,4 @@
-"""Which values cross a process boundary, as what, and what a crafted message can do."""
+"""Values across a process boundary: which are carried, as what, and crafted messages."""
 
 import contextlib
 import enum
@@ -101,7 +101,7 @@ KEYS = st.sampled_from([1, "a", "red", Colour.RED, (1, 2), None, Point(1.0), Fro
 
 @st.composite
 def graphs(draw: st.DrawFn) -> Any:
-    """A record whose parts may be reached more than once."""
+    """Return records with parts held more than once."""
     nodes: list[Any] = [draw(LEAVES) for _ in range(draw(st.integers(1, 4)))]
     for _ in range(draw(st.integers(0, 6))):
         inner = draw(st.lists(st.sampled_from(range(len(nodes))), max_size=4))
@@ -388,7 +388,7 @@ if __name__ == "__main__":
 
 @contextlib.contextmanager
 def interrupted_in(function: str) -> Iterator[None]:
-    """Raise what the handler of a signal raises, the first time that `function` is called."""
+    """Raise the exception of a signal handler at the first call of `function`."""
 
     def interrupt(frame: types.FrameType, _: str, __: object) -> None:
         if frame.f_code.co_name == function:

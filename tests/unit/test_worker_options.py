@@ -1,4 +1,4 @@
-"""Options of a Celery worker with which it could run no chunks."""
+"""Options of a Celery worker with which it cannot run chunks."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""``celery -A pyrmute_tasks.worker``: made from the environment when it is asked for, once."""
+"""The target ``celery -A pyrmute_tasks.worker``: created once, on first use."""
 
 import subprocess
 import sys
@@ -68,7 +68,7 @@ print("as it should be")
 """
 
 
-def test_process_is_changed_by_a_worker_and_not_by_its_application() -> None:
+def test_only_a_worker_changes_its_process() -> None:
     result = run(CHANGES.format(manager=MANAGER))
     assert (result.returncode, result.stdout) == (0, "as it should be\n"), result.stderr
 

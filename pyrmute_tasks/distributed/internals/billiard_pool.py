@@ -1,4 +1,4 @@
-"""billiard, the pool of Celery's workers: its children, their signals and how they die."""
+"""billiard, the pool of Celery's workers: its children, their signals and their crashes."""
 
 import multiprocessing
 import multiprocessing.process
@@ -39,10 +39,10 @@ def limit_wait_for_last_result(tries: int) -> None:
 
 
 def crash_description(error: BaseException) -> str | None:
-    """Return how a child died, as ``signal 9 (SIGKILL)``; None if `error` is another one.
+    """Return how a child died, as ``signal 9 (SIGKILL)``; None if `error` reports no death.
 
     Args:
-        error: What the pool reports of a task; it may be wrapped.
+        error: The pool's error of a task; it may be wrapped.
     """
     lost = getattr(error, "exc", error)
     if not isinstance(lost, WorkerLostError):
@@ -55,7 +55,7 @@ def crash_description(error: BaseException) -> str | None:
 
 
 def allow_processes() -> None:
-    """Let steps start processes, as they can in a loop; call it in a child.
+    """Let steps start processes, as they can in a plain loop; call it in a child.
 
     The pool's children are daemons of both libraries, which may have no children. To
     `multiprocessing` this one becomes a process of its own.

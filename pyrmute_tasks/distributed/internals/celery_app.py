@@ -31,6 +31,8 @@ class IsolatedCelery(Celery):
         name: The application's name.
         broker_url: Where the broker is, as kombu writes it.
         configuration: Celery's settings.
+        is_worker: Whether it sets the process up, as Celery does for Django. Done for a producer,
+            that would make it the default application of a project that has its own.
 
     Attributes:
         read_transport: The class of transport that consumers use; None for the broker's own.
@@ -39,11 +41,20 @@ class IsolatedCelery(Celery):
     read_transport: type | None = None
     current_worker_task: Any = None  # nothing is inherited from a task that this runs in
 
-    def __init__(self, name: str, broker_url: str, configuration: Mapping[str, Any]) -> None:
-        super().__init__(name, loader=_Loader, set_as_current=False)
+    def __init__(
+        self, name: str, broker_url: str, configuration: Mapping[str, Any], *, is_worker: bool
+    ) -> None:
+        # The loader by its name: Celery's support of Django looks at the text.
+        loader = f"{__name__}:{_Loader.__name__}"
+        fixups: list[str] | None = None if is_worker else []
+        super().__init__(name, loader=loader, fixups=fixups, set_as_current=False)
         self.backend_cls: Any = "disabled://"
         self.broker_url = broker_url
         self.conf.update(configuration)
+
+    def setting_names(self) -> set[str]:
+        """Return the names of all settings that Celery has."""
+        return set(self.conf.keys())
 
     def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
         """Return a connection to the broker of the settings, if no `url` is given."""

@@ -12,6 +12,7 @@ from celery.bootsteps import StartStopStep
 from celery.concurrency.prefork import TaskPool
 from celery.exceptions import CPendingDeprecationWarning, Reject, WorkerShutdown
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
+from celery.utils.dispatch import Signal
 from celery.utils.text import str_to_list
 from celery.worker import state
 from celery.worker.request import Request
@@ -27,9 +28,11 @@ __all__ = [
     "WorkerOptions",
     "end_worker",
     "hide_connection_loss_warnings",
+    "new_signal",
     "requeue_task",
     "run_command_line",
     "running_tasks",
+    "send_task_event",
     "stop_if_asked",
     "stop_worker",
     "use_hooks",
@@ -62,6 +65,9 @@ class WorkerHooks(Protocol):
     def check_options(self, options: WorkerOptions) -> None:
         """Raise `SystemExit` if the worker must not start with these options."""
 
+    def load(self) -> None:
+        """Import what the worker runs; Celery has imported its modules, and Django is set up."""
+
     def change_process(self) -> None:
         """Change what holds for the whole process, which is the worker's own."""
 
@@ -83,6 +89,11 @@ _Base: Any = Worker  # its stubs lack most of it
 
 class _HookedWorker(_Base):  # type: ignore[misc]  # it is a class
     hooks: ClassVar[WorkerHooks]
+
+    def on_before_init(self, **options: Any) -> None:
+        """Import what is run: after Celery's own imports, and before it warns of anything."""
+        self.hooks.load()
+        super().on_before_init(**options)
 
     def setup_instance(
         self, queues: Any = None, exclude_queues: Any = None, **options: Any
@@ -249,6 +260,28 @@ class LoopStep(StartStopStep):
 
 
 # --- tasks ------------------------------------------------------------------------------------
+
+
+def new_signal(name: str, arguments: Iterable[str]) -> Any:
+    """Return a signal like Celery's own: receivers are connected, and what they raise is logged.
+
+    Args:
+        name: Its name.
+        arguments: Names of what it is sent with.
+    """
+    return Signal(name=name, providing_args=list(arguments))
+
+
+def send_task_event(task: Any, kind: str, **fields: object) -> None:
+    """Send an event about the task that runs in this child, once, if the worker sends events.
+
+    Args:
+        task: The task.
+        kind: The event's type, ``task-…``.
+        **fields: What it tells, as plain JSON.
+    """
+    if task.app.conf.worker_send_task_events:
+        task.send_event(kind, retry=False, **fields)
 
 
 def requeue_task(reason: str) -> NoReturn:

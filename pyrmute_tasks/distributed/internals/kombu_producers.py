@@ -17,11 +17,11 @@ __all__ = [
 ]
 
 PAYLOAD_ERRORS: Final = (KombuError, ValueError, TypeError, LookupError, RecursionError)
-"""What reading the payload of a message may raise, whoever wrote it."""
+"""The exceptions that reading a message's payload may raise."""
 
 
 def errors_of(connection: Any) -> tuple[type[Exception], ...]:
-    """Return what using a connection may raise, some of it translated by kombu and some not."""
+    """Return the exceptions that using a connection raises, translated by kombu or not."""
     return (
         KombuError,
         *connection.recoverable_connection_errors,
@@ -31,12 +31,12 @@ def errors_of(connection: Any) -> tuple[type[Exception], ...]:
 
 
 def producer_on(channel: Any) -> Any:
-    """Return a producer on a channel or connection, which declares nothing."""
+    """Return a producer on a channel or connection; it declares nothing."""
     return Producer(channel, auto_declare=False)
 
 
 def publishing_at_once(producer: Any, count: int) -> contextlib.AbstractContextManager[Any]:
-    """Publish what is published in the block in one round trip, if the transport can.
+    """Publish all messages of the block in one round trip, where the transport supports it.
 
     After an error some of it may have been published.
 
@@ -49,7 +49,7 @@ def publishing_at_once(producer: Any, count: int) -> contextlib.AbstractContextM
 
 
 class OneAttemptMailbox(Mailbox):
-    """Sends to all workers' mailboxes once: kombu's own retries until it succeeds.
+    """A mailbox that sends a command once; kombu's own retries until it succeeds.
 
     Args:
         name: As Celery's ``control_exchange``.
@@ -62,7 +62,7 @@ class OneAttemptMailbox(Mailbox):
         self._answer_s = answer_s
 
     def send_command(self, command: str, arguments: dict[str, Any]) -> None:
-        """Send a command to all workers; nobody replies."""
+        """Send a command to all workers, which do not reply."""
         self.abcast(command, arguments)
 
     @contextlib.contextmanager

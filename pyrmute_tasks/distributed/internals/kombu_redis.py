@@ -21,17 +21,17 @@ from redis.client import Pipeline
 
 __all__ = ["PromptTransport"]
 
-_MOST_UNANSWERED: Final = 64  # then the oldest is waited for: a line that is gone is noticed
+_MOST_UNANSWERED: Final = 64  # then the oldest is waited for: a dead connection is noticed
 _base_transport: Any = Transport  # its stubs lack most of it
 _base_channel: Any = Channel
 _base_qos: Any = QoS
 
 
 class _Notes:
-    """Transactions that were sent over one connection, and that the server may not have answered.
+    """Transactions sent over one connection whose answers have not been read.
 
     Args:
-        client: Whose pool of connections is used, and who sends again what was lost.
+        client: Provides the connections, and resends lost transactions.
     """
 
     def __init__(self, client: Any) -> None:
@@ -40,7 +40,7 @@ class _Notes:
         self._unanswered: deque[list[Any]] = deque()
 
     def send(self, commands: list[Any]) -> None:
-        """Send a transaction, after reading the answers that are there."""
+        """Send a transaction, after reading the answers that have arrived."""
         self._unanswered.append(commands)
         try:
             while len(self._unanswered) > 1 and self._is_answered():
@@ -66,11 +66,11 @@ class _Notes:
             self._send_again()
 
     def close(self) -> None:
-        """Close what was opened after kombu had closed the channel's connections."""
+        """Close connections opened after kombu closed the channel's."""
         self._client.connection_pool.disconnect()
 
     def _is_answered(self) -> bool:
-        """Whether the oldest is answered, or must be by now."""
+        """Return whether the oldest transaction is answered, or must be by now."""
         is_late = len(self._unanswered) > _MOST_UNANSWERED
         return is_late or bool(self._connection.can_read(timeout=0))
 
@@ -94,14 +94,14 @@ class _Notes:
             pipe.execute()
 
     def _release(self) -> None:
-        """Give the connection back: the pool looks whether it lives before it is used again."""
+        """Return the connection to the pool, which checks it before its next use."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._client.connection_pool.release(connection)
 
 
 class _Transaction(Pipeline):
-    """A transaction whose answer nobody waits for.
+    """A transaction that is sent without waiting for its answer.
 
     Args:
         notes: Where it is sent.
@@ -113,14 +113,14 @@ class _Transaction(Pipeline):
         self._notes = notes
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Send it; what it returns says nothing."""
+        """Send the transaction; the returned values mean nothing."""
         commands, self.command_stack = self.command_stack, []
         self._notes.send(commands)
         return []
 
 
 class PromptQoS(_base_qos):  # type: ignore[misc]  # it is a class
-    """Notes what is unacknowledged, without waiting for the server's answers."""
+    """Records unacknowledged messages without waiting for the server's answers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -128,7 +128,7 @@ class PromptQoS(_base_qos):  # type: ignore[misc]  # it is a class
 
     @contextmanager
     def pipe_or_acquire(self, pipe: Any = None, client: Any = None) -> Iterator[Any]:
-        """Return the pipeline that is given, or one that does not wait."""
+        """Return the given pipeline, or one that does not wait."""
         if pipe is not None or client is not None:
             with super().pipe_or_acquire(pipe, client) as given:
                 yield given
@@ -139,13 +139,13 @@ class PromptQoS(_base_qos):  # type: ignore[misc]  # it is a class
             yield _Transaction(self._notes, own)
 
     def restore_by_tag(self, *args: Any, **kwargs: Any) -> None:
-        """Put a message back, after the server knows that it is unacknowledged."""
+        """Put a message back once the server has recorded it as unacknowledged."""
         if self._notes is not None:
             self._notes.wait()
         super().restore_by_tag(*args, **kwargs)
 
     def restore_unacked_once(self, *args: Any, **kwargs: Any) -> None:
-        """Put all messages back, after the server knows which were acknowledged."""
+        """Put all messages back once the server has recorded the acknowledgements."""
         if self._notes is not None:
             with contextlib.suppress(redis.RedisError, OSError):
                 self._notes.wait()
@@ -154,12 +154,12 @@ class PromptQoS(_base_qos):  # type: ignore[misc]  # it is a class
 
 
 class PromptChannel(_base_channel):  # type: ignore[misc]  # it is a class
-    """A channel with such acknowledgements."""
+    """A channel that acknowledges messages without waiting."""
 
     QoS = PromptQoS
 
 
 class PromptTransport(_base_transport):  # type: ignore[misc]  # it is a class
-    """A transport with such channels."""
+    """A transport that acknowledges messages without waiting."""
 
     Channel = PromptChannel

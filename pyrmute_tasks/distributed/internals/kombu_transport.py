@@ -40,8 +40,8 @@ def redis_options(
     """Return the transport options of a broker on Redis; kombu ignores names it does not know.
 
     Args:
-        visibility_s: What is unacknowledged for longer is delivered again.
-        restore_every_s: How often a worker looks for what dead workers have left.
+        visibility_s: Messages unacknowledged for longer are delivered again.
+        restore_every_s: Interval at which a worker looks for messages of dead workers.
         health_check_s: How long a connection may be silent before it is checked.
         connect_s: How long connecting may take.
         answer_s: How long an answer may take.
@@ -73,7 +73,7 @@ def amqp_options(socket_options: dict[int, int]) -> dict[str, Any]:
 
 
 def limit_answers(connection: Any, seconds: float) -> None:
-    """Limit how long RabbitMQ may take to answer; on Redis an option of the transport does."""
+    """Limit RabbitMQ's time to answer; on Redis a transport option does."""
     socket = getattr(connection.connection, "sock", None)
     if socket is not None:
         socket.settimeout(seconds)
@@ -127,7 +127,7 @@ def reject(
 
 
 def forget_cancelled(timer: Any) -> None:
-    """Drop the entries of an event loop's `timer` that are cancelled: kombu keeps them."""
+    """Remove cancelled entries of an event loop's `timer`, which kombu keeps."""
     queue: list[Any] = timer._queue  # noqa: SLF001  # it has no public way
     kept = [item for item in queue if not item.entry.canceled]
     if len(kept) < len(queue):

@@ -1,4 +1,4 @@
-"""redis-py: its connections, retries and errors, where they can be changed or told apart."""
+"""redis-py: its connections, retries and errors."""
 
 import contextlib
 import fcntl
@@ -17,8 +17,8 @@ from redis.retry import Retry
 
 __all__ = [
     "CommandRetry",
-    "LinePool",
     "ScriptNotLoadedError",
+    "StorePool",
     "connection_class",
     "error_words",
     "is_denied",
@@ -33,23 +33,23 @@ _PIECE_BYTES: Final = 64 * 1024
 # --- connections ------------------------------------------------------------------------------
 
 
-class _Line:
-    """A connection that waits for an answer as long as anything moves.
+class _ProgressConnection:
+    """A connection that waits for an answer as long as data moves.
 
     The library's timeout covers all of a command on its way out, and starts with its last
-    byte on the way in, though that may still be in this system's buffers: a slow line would
+    byte on the way in, though that may still be in this system's buffers: a slow connection would
     be left, and be asked for the same again.
     """
 
     _sock: Any
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """Send a command in pieces, each of which has the timeout for itself."""
+        """Send a command in pieces, each with the whole timeout."""
         base: Any = super()
         base.send_packed_command(_pieces(command), check_health)
 
     def read_response(self, *args: Any, disconnect_on_error: bool = True, **options: Any) -> Any:
-        """Read an answer; see the library's."""
+        """Read an answer; see redis-py."""
         base: Any = super()
         unsent = self._unsent()
         try:
@@ -71,7 +71,7 @@ class _Line:
             raise
 
     def _unsent(self) -> int:
-        """Return how many bytes the other side has not acknowledged."""
+        """Return the number of bytes that the other side has not acknowledged."""
         if self._sock is None or not sys.platform.startswith("linux"):
             return 0
         with contextlib.suppress(OSError):
@@ -88,27 +88,27 @@ def _pieces(command: Any) -> Iterator[memoryview]:
             yield whole[start : start + _PIECE_BYTES]
 
 
-class _Tcp(_Line, redis.Connection):
+class _Tcp(_ProgressConnection, redis.Connection):
     pass
 
 
-class _Tls(_Line, redis.SSLConnection):
+class _Tls(_ProgressConnection, redis.SSLConnection):
     pass
 
 
-class _SocketFile(_Line, redis.UnixDomainSocketConnection):
+class _SocketFile(_ProgressConnection, redis.UnixDomainSocketConnection):
     pass
 
 
-class LinePool(redis.ConnectionPool):
-    """Connections to a store, with a retry that covers taking one out, too.
+class StorePool(redis.ConnectionPool):
+    """A pool of connections to a store, with a retry that covers connecting.
 
     The library looks at each one, and at a new one in its place if it is lost; it raises at once
     if that is lost as well.
     """
 
     def get_connection(self, *_: Any, **__: Any) -> Any:
-        """Take a connection out that works."""
+        """Return a working connection."""
         retry: Any = self.connection_kwargs["retry"]
         return retry.call_with_retry(super().get_connection, lambda _: None)
 
@@ -123,13 +123,13 @@ def connection_class(url: str) -> type[redis.Connection]:
 
 
 def store_client(url: str, **options: Any) -> redis.Redis:
-    """Return a client whose connections are `LinePool`'s; closing it closes them.
+    """Return a client whose connections are `StorePool`'s; closing it closes them.
 
     Args:
         url: Where the store is.
         options: As of `redis.ConnectionPool.from_url`.
     """
-    pool = LinePool.from_url(url, connection_class=connection_class(url), **options)
+    pool = StorePool.from_url(url, connection_class=connection_class(url), **options)
     return redis.Redis.from_pool(pool)
 
 
@@ -137,7 +137,7 @@ def store_client(url: str, **options: Any) -> redis.Redis:
 
 
 class CommandRetry(Retry):
-    """Base of retries with a rule of their own: every command and connection goes through it.
+    """Base class of retries with their own limit, for every command and connection.
 
     Connections copy the retry they are given; this one stays one object, which knows the
     command that they are opened for.
@@ -159,7 +159,7 @@ class CommandRetry(Retry):
         is_retryable: Callable[[Exception], bool] | None = None,
         with_failure_count: bool = False,
     ) -> Any:
-        """Call `do` until it succeeds or is given up; called by the library."""
+        """Call `do` until it succeeds or the retry gives up; called by redis-py."""
 
         def failed(error: Exception, failures: int) -> None:
             if is_retryable is not None and not is_retryable(error):
@@ -193,7 +193,7 @@ _RIGHTS: Final = ("NOPERM", "ACL failure")  # of a script's command
 
 
 def error_words(error: redis.RedisError) -> Iterator[str]:
-    """Yield the words that may be the server's own name of an error, as ``READONLY``.
+    """Yield the words of an error that may be the server's name for it, such as ``READONLY``.
 
     The command, which a pipeline's error quotes, holds records; it is left out.
     """
@@ -208,12 +208,12 @@ def error_words(error: redis.RedisError) -> Iterator[str]:
 
 
 def refuses_user(error: BaseException) -> bool:
-    """Whether the server refused the user or the password."""
+    """Return whether the server refused the user or the password."""
     return isinstance(error, (redis.AuthenticationError, redis.exceptions.AuthorizationError))
 
 
 def is_denied(error: redis.ResponseError) -> bool:
-    """Whether the user may not do what was asked for."""
+    """Return whether the user lacks the permission for a command."""
     text = str(error)
     return isinstance(error, redis.exceptions.NoPermissionError) or any(
         word in text for word in _RIGHTS
@@ -221,5 +221,5 @@ def is_denied(error: redis.ResponseError) -> bool:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a command was refused because the server has no memory left."""
+    """Return whether the server refused a command for lack of memory."""
     return isinstance(error, redis.OutOfMemoryError) or "OOM command not allowed" in str(error)

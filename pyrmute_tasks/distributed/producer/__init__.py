@@ -1,1 +1,1 @@
-"""The producer's side of a fleet: sends chunks, collects outcomes, resends what got lost."""
+"""The producer's side of a fleet: sends chunks, collects outcomes, resends lost chunks."""

@@ -1,4 +1,4 @@
-"""The broker as a producer uses it: publishing tasks, counting those that wait, withdrawing."""
+"""The broker as a producer uses it: publishing, counting and withdrawing tasks."""
 
 import contextlib
 import logging
@@ -49,8 +49,8 @@ class Message:
 
     Attributes:
         task: Its id.
-        arguments: What it asks for; not signed yet.
-        label: What Flower shows in place of the arguments.
+        arguments: Its arguments; not signed yet.
+        label: Shown by Flower in place of the arguments.
     """
 
     task: str
@@ -59,11 +59,11 @@ class Message:
 
 
 class Broker:
-    """Where tasks are published: Redis, Valkey or RabbitMQ through Celery's application.
+    """Publishes tasks to Redis, Valkey or RabbitMQ, through Celery's application.
 
     Args:
         app: The producer's application.
-        settings: Where the broker is, and how patient to be.
+        settings: The broker's URL, and timeouts.
         is_over: Set when nothing is to be tried again.
         look: Called before anything is tried again; what it raises ends the call.
     """
@@ -85,7 +85,7 @@ class Broker:
         self._errors = errors_of(connection)
 
     def check(self) -> None:
-        """See that the broker answers; one that is silent, or not ready yet, is waited for.
+        """Check that the broker answers; waits for one that is silent or not ready yet.
 
         Raises:
             BrokerUnavailableError: If it does not answer in time, if nothing listens there, or
@@ -114,7 +114,7 @@ class Broker:
             self._profile.declare_queue(self._app, channel)
 
     def publish(self, messages: Sequence[Message]) -> None:
-        """Publish tasks; a broker that is away is tried again and again for a while.
+        """Publish tasks; retries a broker that is away, until `outage_s` have passed.
 
         After a failure they are published again, although some may have been delivered: the
         second outcome of a chunk is dropped.
@@ -135,7 +135,7 @@ class Broker:
             pause_s = min(2 * pause_s, _RETRY_EVERY_S)
 
     def _publish_once(self, messages: Sequence[Message]) -> str | None:
-        """Return what was in the way, if anything was."""
+        """Publish tasks; return the error that prevented it, or None."""
         handled = sys.exc_info()[1]
         try:
             with self._connection() as connection:
@@ -163,7 +163,7 @@ class Broker:
         )
 
     def queue_depth(self) -> int | None:
-        """Return how many tasks wait in the queue; None if the broker is away."""
+        """Return the number of tasks waiting in the queue; None if the broker is away."""
         try:
             with self._connection() as connection:
                 return self._profile.count_tasks(connection, self._settings.queue)
@@ -183,7 +183,7 @@ class Broker:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[Any]:
-        """A connection from the pool that works, and that answers or fails in time."""
+        """Borrow a working connection from the pool, which answers or fails in time."""
         connection: Any = self._app.pool.acquire(block=True)
         try:
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)

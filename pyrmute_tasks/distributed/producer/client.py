@@ -1,6 +1,7 @@
-"""A producer's side of Celery: its application, and the executors that send tasks through it."""
+"""A producer's Celery application, and the executors that send tasks through it."""
 
 import threading
+from collections.abc import Callable
 
 from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
@@ -18,7 +19,7 @@ class Client:
     """Sends tasks to a fleet.
 
     Args:
-        settings: How to reach the fleet.
+        settings: Settings for connecting to the fleet.
         store: Its store.
     """
 
@@ -28,10 +29,10 @@ class Client:
         self._app = create_app(settings)
 
     def check(self) -> None:
-        """Connect to the broker once; importing what that needs takes a while.
+        """Connect to the broker once; the imports for that take a while.
 
         Raises:
-            BrokerUnavailableError: If nobody answers.
+            BrokerUnavailableError: If no broker answers.
         """
         Broker(self._app, self._settings).check()
 
@@ -41,17 +42,24 @@ class Client:
         code: FingerprintTree,
         over: threading.Event,
         fleet: EmbeddedFleet | None,
+        check_job: Callable[[], None] = lambda: None,
     ) -> CeleryExecutor:
-        """Return where a job's chunks run.
+        """Return the executor of a job's chunks.
 
         Args:
             spec: The job.
-            code: What decides its results here.
+            code: The fingerprint tree of its plan here.
             over: Set when nothing is to be retried any more.
             fleet: The embedded fleet, which is looked after while the job runs.
+            check_job: Called about every second; may raise.
         """
         check = fleet.check_server if fleet else lambda: None
-        supervise = fleet.supervise if fleet else lambda: None
+
+        def supervise() -> None:
+            check_job()
+            if fleet is not None:
+                fleet.supervise()
+
         broker = Broker(self._app, self._settings, over, check)
         return CeleryExecutor(broker, self._store, spec, self._settings, supervise, code=code)
 

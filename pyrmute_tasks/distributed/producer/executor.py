@@ -35,38 +35,38 @@ _SURVEY_EVERY_S: Final = 1.0
 
 
 class TaskBroker(TaskPublisher, CountsTasks, Protocol):
-    """What the executor needs of a broker; see `Broker`."""
+    """The part of a broker that the executor needs; see `Broker`."""
 
     def check(self) -> None:
-        """Try it once."""
+        """Check that the broker answers."""
 
     def revoke(self, tasks: Iterable[str]) -> None:
         """Ask the workers to skip tasks."""
 
 
 class JobStore(PartsStore, SurveyedStore, Protocol):
-    """What the executor needs of a store; see `Store`."""
+    """The part of a store that the executor needs; see `Store`."""
 
     def check(self) -> None:
-        """Try it once."""
+        """Check that the store answers."""
 
     def open_job(self, spec: JobSpec) -> int:
-        """Make a job known to workers; return how many others share the queue."""
+        """Register a job for workers; return the number of other jobs on the queue."""
 
     def stop_job(self, job: str, first: int, pending: Iterable[str]) -> None:
         """Mark the chunks from `first` on as unwanted."""
 
     def end_job(self, job: str) -> None:
-        """Remove everything of a job."""
+        """Remove all keys of a job."""
 
     def take(self, job: str, *, wait_s: float, forget: Iterable[str] = ()) -> Arrivals:
-        """Return what has arrived."""
+        """Return the notices and outcomes that have arrived."""
 
     def read_outcomes(self, job: str, parts: Collection[str]) -> Outcomes:
         """Return the outcomes of parts."""
 
     def workers(self) -> list[WorkerInfo]:
-        """Return the workers whose heartbeat is fresh."""
+        """Return the workers with a fresh heartbeat."""
 
 
 # Above 250 lines: submitting, collecting and surveying share what is in flight.
@@ -76,10 +76,10 @@ class CeleryExecutor:
     A context manager: entering makes the job known, leaving removes every trace of it.
 
     Args:
-        broker: Where tasks are published.
+        broker: Publishes the tasks.
         store: The claim-check store.
         spec: The job.
-        settings: How patient to be.
+        settings: Its timeouts.
         supervise: Called about every second; may raise.
         clock: Seconds that only grow.
         code: The producer's tree, to name what differs on a worker.
@@ -122,7 +122,7 @@ class CeleryExecutor:
         )
 
     def __enter__(self) -> Self:
-        """Make the job known.
+        """Register the job with the store.
 
         Raises:
             StoreUnavailableError: If the store does not answer.
@@ -156,7 +156,7 @@ class CeleryExecutor:
             )
 
     def let_go(self) -> None:
-        """Look no longer; the job's keys expire."""
+        """Stop surveying the job, whose keys then expire."""
         self._surveyor.end()
 
     def remove_job(self) -> bool:
@@ -200,10 +200,7 @@ class CeleryExecutor:
             if not wait:
                 return self._look() if self._may_look() else ()
             self._flush()
-            while True:
-                outcomes = self._take(_WAIT_S) + self._survey()
-                if outcomes:
-                    return outcomes
+            return self._take(_WAIT_S) + self._survey()
 
     def cancel(self, first: int) -> None:
         """Withdraw the chunks from `first` on, first in the store, then from the queue.
@@ -222,7 +219,7 @@ class CeleryExecutor:
             log(
                 logging.WARNING,
                 "chunks_not_withdrawn",
-                "chunks that nobody wants could not be withdrawn",
+                "discarded chunks could not be withdrawn",
                 job=self._spec.id,
                 error=type(error).__name__,
             )
@@ -272,10 +269,10 @@ class CeleryExecutor:
         for key, data in found:
             self._received.append(key)
             if key in self._deliveries:
-                self._recovery.liveness.settled(self._recovery.watched_s)
-                outcome = self._deliveries.settle(key, self._decode(key, data))
-                if outcome is not None:
-                    outcomes.append(outcome)
+                outcome = self._decode(key, data)
+                self._recovery.settled_by(outcome.worker)
+                if (whole := self._deliveries.settle(key, outcome)) is not None:
+                    outcomes.append(whole)
         return outcomes
 
     def _decode(self, key: str, data: bytes | memoryview) -> Outcome[Frame]:
@@ -293,7 +290,7 @@ class CeleryExecutor:
     # --- looking after what is lost -----------------------------------------------------------
 
     def _survey(self) -> list[Outcome[Frame]]:
-        """Look after what a lost notice, a lost job, worker or message would leave waiting."""
+        """Survey the fleet to recover from a lost notice, job, worker or message."""
         survey = self._surveyor.report()
         outcomes = self._heed(survey) if survey is not None else []
         now = self._clock()
@@ -337,5 +334,5 @@ class CeleryExecutor:
 
 
 def _rarely(every_s: float, took_s: float) -> float:
-    """Return how often to do what took so long: servers that are far are asked less often."""
+    """Return the interval for requests of this duration: distant servers are asked less often."""
     return min(max(every_s, took_s), _WAIT_S)

@@ -1,4 +1,4 @@
-"""The errors of jobs that a fleet cannot run: what was seen, and what to do about it."""
+"""The errors of jobs that a fleet cannot run: the observation, and what to do about it."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -11,6 +11,7 @@ from pyrmute_tasks.distributed.producer.liveness import (
     Stall,
     Verdict,
 )
+from pyrmute_tasks.distributed.protocol import storage_trouble
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import (
     BrokerUnavailableError,
@@ -19,6 +20,7 @@ from pyrmute_tasks.errors import (
     JobLostError,
     NoWorkersError,
     StalledError,
+    StorageUnreachableError,
 )
 from pyrmute_tasks.logs import hide_password
 from pyrmute_tasks.settings import Settings
@@ -29,7 +31,7 @@ _START_ONE: Final = "start one with: pyrmute-tasks worker --manager … --broker
 
 
 class JobErrors:
-    """Makes the errors of a job that its fleet cannot run.
+    """Builds the errors of a job that its fleet cannot run.
 
     Args:
         spec: The job.
@@ -52,9 +54,9 @@ class JobErrors:
         """Return the error of a job that is given up.
 
         Args:
-            verdict: What was judged.
+            verdict: The judgement.
             rejected: Why workers that are there do not count; empty if all do.
-            held: What the workers hold that declined, by their names.
+            held: The code of the workers that declined, by their names.
         """
         match verdict:
             case NoWorkers(idle):
@@ -79,12 +81,25 @@ class JobErrors:
             f"{self._broker_url}{there if idle else ''}; " + (rejected or _START_ONE)
         )
 
-    def _other_code(self, patience_s: float, held: Mapping[str, str]) -> CodeMismatchError:
+    def _other_code(self, patience_s: float, held: Mapping[str, str]) -> FleetError:
+        if any(map(storage_trouble, held.values())):
+            return self._unreachable(patience_s, held)
         codes = "; ".join(f"{worker}: {code}" for worker, code in held.items())
         return CodeMismatchError(
             f"no worker took a chunk of {self._spec} within {patience_s:.0f} s: "
             f"their migrations differ from this producer's ({self._spec.fingerprint}). They hold: "
             f"{codes}. Deploy the same code to workers and producers"
+        )
+
+    def _unreachable(self, patience_s: float, held: Mapping[str, str]) -> StorageUnreachableError:
+        reasons = "; ".join(
+            f"{worker}: {storage_trouble(why) or f'it holds other code, {why}'}"
+            for worker, why in held.items()
+        )
+        return StorageUnreachableError(
+            f"no worker took a range of {self._spec} within {patience_s:.0f} s: {reasons}. Start "
+            "workers with --root DIR for the folders of source and target, or run with "
+            "--by-reference never"
         )
 
     def _stalled(self, stall: Stall) -> StalledError:

@@ -1,4 +1,4 @@
-"""Whether a job can still end: what surveys of its fleet saw, judged by deadlines.
+"""Deadlines for a job's progress, judged from surveys of its fleet.
 
 Pure: neither broker nor store is touched, time is an argument. All times are seconds in
 which somebody has looked; a consumer that pauses between two outputs looks at nothing.
@@ -27,7 +27,7 @@ _MOST_BEGINS: Final = 4  # of one task: a broker may deliver it again, but not f
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """How long what is tolerated.
+    """Time limits for a job that makes no progress, by cause.
 
     Attributes:
         stall_s: Idle workers, and no chunk moves.
@@ -46,12 +46,12 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one survey saw of a job and its fleet.
+    """The result of one survey of a job and its fleet.
 
     Attributes:
         waiting: How many tasks wait in the queue, of any job; None if the broker is away.
         workers: The workers whose heartbeat is fresh.
-        claims: Who has taken which parts.
+        claims: The claims of parts.
         tasks: The latest tasks of the parts on their way, and how often each part was sent.
         job: Its tasks' ids begin with this.
         unseen_s: A claim older than this shows in its worker's heartbeat.
@@ -67,7 +67,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class NoWorkers:
-    """No worker takes chunks; `idle` are there and take none from the queue."""
+    """No worker takes chunks; `idle` workers are alive and take none from the queue."""
 
     idle: int
 
@@ -81,7 +81,7 @@ class OtherCode:
 
 @dataclass(frozen=True, slots=True)
 class BrokerAway:
-    """The broker does not answer, and nothing came through it."""
+    """The broker does not answer, and no chunk arrived through it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Stall:
         waiting: How many tasks wait in the queue.
         claimed: How many of the job's chunks are claimed.
         unclaimed: How many are not.
-        last: What moved last; empty if nothing ever did.
+        last: The last movement; empty if there was none.
         ago_s: How long ago that was, or how long nothing has been moving.
         repeats: How often the same tasks were begun again.
         declined: How many workers hold other code.
@@ -116,7 +116,7 @@ Verdict = NoWorkers | OtherCode | BrokerAway | Stall
 
 @dataclass(slots=True)
 class _Begins:
-    """The claims of a part by one task: when the latest was, and how many there were."""
+    """A task's claims of a part: the time of the latest, and their number."""
 
     task: str
     at: int
@@ -124,10 +124,10 @@ class _Begins:
 
 
 class Liveness:
-    """Remembers what moved, and says when that is too long ago.
+    """Judges a job's progress by deadlines.
 
     Args:
-        deadlines: How long what is tolerated.
+        deadlines: The time limits.
 
     Attributes:
         met_workers: A worker that takes chunks has been seen.
@@ -141,6 +141,7 @@ class Liveness:
         self._judged_at = 0.0
         self._declined_since: float | None = None  # with nobody at work since
         self._declined: Collection[str] = ()
+        self._decline_patience_s = deadlines.code_wait_s
         self._moved_at = self._still_since = 0.0
         self._last = ""
         self._begins: dict[str, _Begins] = {}
@@ -149,22 +150,31 @@ class Liveness:
     # --- what happens --------------------------------------------------------------------
 
     def settled(self, now: float) -> None:
-        """An outcome came."""
+        """Record that an outcome arrived."""
         self._no_worker_since = self._declined_since = self._broker_away_since = None
         self._move(now, "a chunk was settled")
 
     def crashed(self, now: float) -> None:
-        """A process died of a part; who declines does not."""
+        """Record that a process died running a part; a worker that declines has not."""
         self._declined_since = None
         self._move(now, "a process died that ran a chunk")
 
     def sent_first(self, now: float) -> None:
-        """A chunk was sent when none was on its way."""
+        """Record that a chunk was sent while none was under way."""
         self._still_since = now
 
-    def declined(self, now: float, workers: Collection[str]) -> None:
-        """A part came back from a worker with other code; `workers` are all that hold such."""
+    def declined(
+        self, now: float, workers: Collection[str], patience_s: float | None = None
+    ) -> None:
+        """Record that a worker declined a part.
+
+        Args:
+            now: The time for which the job was watched.
+            workers: All workers that cannot run the job's parts.
+            patience_s: How long to wait for another worker; None for the default with other code.
+        """
         self._declined = workers
+        self._decline_patience_s = self._deadlines.code_wait_s if patience_s is None else patience_s
         if self._declined_since is None:
             self._declined_since = now
 
@@ -175,11 +185,11 @@ class Liveness:
     # --- what is seen ----------------------------------------------------------------------
 
     def judge(self, now: float, seen: View) -> Verdict | None:
-        """Return what ends the job, if anything does.
+        """Return the reason to end the job, or None.
 
         Args:
-            now: For how long somebody has looked.
-            seen: What the latest survey saw.
+            now: The time for which the job was watched.
+            seen: The result of the latest survey.
         """
         earlier, self._judged_at = self._judged_at, now
         if (verdict := self._judge_workers(now, seen)) is not None:
@@ -212,7 +222,7 @@ class Liveness:
         if ({claim.worker for claim in seen.claims.values()} & there) - set(self._declined):
             self._declined_since = None  # somebody with the right code is there
             return None
-        patience_s = self._deadlines.code_wait_s
+        patience_s = self._decline_patience_s
         serving = {worker.name for worker in seen.workers if worker.slots > 0}
         if serving - set(self._declined):
             patience_s *= _BUSY_FACTOR  # one has not been asked: it may be busy with other jobs
@@ -242,7 +252,7 @@ class Liveness:
         )
 
     def _movement(self, seen: View) -> str:
-        """Say what moves; empty if nothing does."""
+        """Return the movement that was seen, in words; empty if there is none."""
         found = ""
         for part in self._begins.keys() - seen.tasks.keys():
             del self._begins[part]
@@ -264,7 +274,7 @@ class Liveness:
         return found
 
     def _others_move(self, seen: View) -> bool:
-        """Whether messages of other jobs stand before ours, and workers take them."""
+        """Return whether other jobs' messages are ahead of ours and workers take them."""
         others = frozenset(
             task for worker in seen.workers for task in worker.running if not _is_of(task, seen.job)
         )
@@ -273,7 +283,7 @@ class Liveness:
         return has_changed and (seen.waiting or 0) > own
 
     def _room(self, worker: WorkerInfo, seen: View) -> int:
-        """How many chunks a worker could begin; the job's own, if it has some, do not move."""
+        """Return the number of chunks a worker could run beside those of other jobs."""
         if worker.name in self._declined:
             return 0
         return worker.slots - sum(not _is_of(task, seen.job) for task in worker.running)

@@ -1,4 +1,4 @@
-"""The parts in which chunks travel, and what is done about one whose process died."""
+"""The parts in which chunks are sent, and the decision about one whose process died."""
 
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -13,7 +13,7 @@ _CRASHES_OF_A_CHUNK: Final = 2  # one death may be the host's fault
 
 @dataclass(slots=True)
 class Part:
-    """Consecutive records of a chunk that travel as one task; usually the whole chunk.
+    """Consecutive records of a chunk that are sent as one task; usually the whole chunk.
 
     Attributes:
         key: Its name in the store and in its task.
@@ -27,7 +27,7 @@ class Part:
         crashes: How the processes died that ran it.
         gone: The workers that had claimed it and were gone, and did not come back.
         lost_claims: How often it was claimed and came to nothing while the worker lived.
-        rejections: How often its input or its outcome was not signed as it must be.
+        rejections: How often its input or its outcome had no valid signature.
         backed_up: Sent a second time because it took much longer than others.
     """
 
@@ -64,7 +64,7 @@ class Settled:
     """The part is given up: its one record fails.
 
     Attributes:
-        part: Its key; nobody shall run it any more.
+        part: Its key; no worker may run it any more.
         outcome: The outcome of its chunk; None while other parts of it are on their way.
     """
 
@@ -74,7 +74,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """Do nothing: the part is no longer on its way."""
+    """Do nothing: the part is no longer under way."""
 
 
 AfterCrash: TypeAlias = Resend | Settled | Ignored

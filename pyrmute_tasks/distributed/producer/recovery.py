@@ -1,4 +1,4 @@
-"""What of a job is sent again, and when there is nobody left to send it to."""
+"""Recovery of a job: resends lost chunks, and gives up when no worker can run them."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +15,13 @@ from pyrmute_tasks.distributed.producer.liveness import (
 )
 from pyrmute_tasks.distributed.producer.parts import AfterCrash, Ignored, Part, Resend, Settled
 from pyrmute_tasks.distributed.producer.redelivery import Deliveries, FleetSnapshot, Loss
-from pyrmute_tasks.distributed.protocol import Decline, Rejection, Survey
+from pyrmute_tasks.distributed.protocol import (
+    STORAGE_NOW,
+    Decline,
+    Rejection,
+    Survey,
+    storage_trouble,
+)
 from pyrmute_tasks.distributed.task_arguments import TaskArguments
 from pyrmute_tasks.engine.chunks import Outcome
 from pyrmute_tasks.engine.job_spec import JobSpec
@@ -30,41 +36,41 @@ __all__ = ["PartsStore", "Recovery", "TaskPublisher"]
 
 
 class TaskPublisher(Protocol):
-    """What recovering needs of a broker; see `Broker`."""
+    """The part of a broker that recovery needs; see `Broker`."""
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Publish tasks."""
 
 
 class PartsStore(Protocol):
-    """What recovering needs of a store; see `Store`."""
+    """The part of a store that recovery needs; see `Store`."""
 
     def put_parts(self, job: str, frames: Iterable[tuple[str, bytes]], gone: str = "") -> None:
-        """Store the inputs of parts, in place of the part `gone` if one is named."""
+        """Store the inputs of parts, replacing the part `gone` if given."""
 
     def restore_parts(self, job: str, frames: Iterable[tuple[str, bytes]]) -> None:
-        """Forget who has taken parts, and store the inputs of those that are missing."""
+        """Delete the claims of parts, and store their missing inputs."""
 
     def rejected_workers(self) -> str:
-        """Say why workers that were there at the last look do not count; empty if all do."""
+        """Explain why workers seen in the last survey do not count; empty if all do."""
 
 
 class Recovery:
-    """Sends a job's parts, again if they are lost, and gives up when its fleet cannot run them.
+    """Sends a job's parts, resends lost ones, and gives up when its fleet cannot run them.
 
     Args:
-        broker: Where tasks are published.
+        broker: Publishes the tasks.
         store: The claim-check store.
         spec: The job.
-        settings: How patient to be.
+        settings: Its timeouts.
         clock: Seconds that only grow.
         code: The producer's tree, to name what differs on a worker.
 
     Attributes:
-        deliveries: What is on its way.
-        liveness: What moved.
-        watched_s: For how long somebody has looked. A consumer may pause for hours between two
-            outputs, and what the last look found then says nothing about the time since.
+        deliveries: The parts under way.
+        liveness: Judges the job's progress.
+        watched_s: The time for which the job was watched. A consumer may pause for hours between
+            two outputs, and the last survey then says nothing about the time since.
     """
 
     def __init__(
@@ -79,6 +85,7 @@ class Recovery:
         self._broker = broker
         self._store = store
         self._spec = spec
+        self._settings = settings
         self._errors = JobErrors(spec, settings)
         self._clock = clock
         self._code = code
@@ -117,14 +124,15 @@ class Recovery:
 
     def _message(self, part: Part) -> Message:
         chunk = part.chunk
-        label = task_label(str(self._spec), chunk.index, chunk.start, chunk.count)
+        unit = "bytes" if chunk.is_range else "records"
+        label = task_label(str(self._spec), chunk.index, chunk.start, chunk.count, unit)
         asked = TaskArguments(self._spec.id, part.key, chunk.start, self._spec.fingerprint)
         return Message(part.task, asked, label)
 
     # --- what workers tell --------------------------------------------------------------------
 
     def after_deaths(self, crashes: list[tuple[str, str]]) -> list[Outcome[Frame]]:
-        """Send again what processes died of, or return its outcome."""
+        """Resend parts whose processes died, or return their outcomes."""
         outcomes = []
         for key, how in crashes:
             self.liveness.crashed(self.watched_s)
@@ -132,7 +140,7 @@ class Recovery:
         return outcomes
 
     def _after_crash(self, decided: AfterCrash) -> list[Outcome[Frame]]:
-        """Do what `Deliveries` decided about a part whose process died."""
+        """Carry out the decision of `Deliveries` about a part whose process died."""
         match decided:
             case Resend(parts, replaced):
                 if replaced:
@@ -147,29 +155,50 @@ class Recovery:
                 return []
 
     def after_declines(self, declines: list[Decline]) -> None:
-        """Let other workers have what some with other code did not take."""
+        """Resend to other workers the parts that workers with other code declined."""
         again = []
         for decline in declines:
-            if decline.worker not in self._codes:
-                held = self._codes[decline.worker] = describe_held(self._code, decline.code)
-                log(
-                    logging.WARNING,
-                    "code_declined",
-                    "a worker holds other migrations and declines",
-                    job=self._spec.id,
-                    worker=decline.worker,
-                    code=held,
-                    wanted=self._spec.fingerprint,
-                )
+            self._note_decline(decline)
             part = self.deliveries.declined(decline.part, decline.task)
             if part is not None:
-                self.liveness.declined(self.watched_s, self._codes.keys())
+                self.liveness.declined(self.watched_s, self._codes.keys(), self._patience_s)
                 again.append(part)
         if again:
             self._send_again(again, logging.DEBUG)
 
+    def _note_decline(self, decline: Decline) -> None:
+        held = describe_held(self._code, decline.code)
+        known = self._codes.get(decline.worker)
+        if known == held or (known is not None and not storage_trouble(held)):
+            return  # its tree is logged once
+        self._codes[decline.worker] = held
+        by_reference = bool(storage_trouble(held))
+        log(
+            logging.WARNING,
+            "range_declined" if by_reference else "code_declined",
+            "a worker that cannot reach a range's files declined it"
+            if by_reference
+            else "a worker with other migrations declined a chunk",
+            job=self._spec.id,
+            worker=decline.worker,
+            code=held,
+            wanted=self._spec.fingerprint,
+        )
+
+    @property
+    def _patience_s(self) -> float:
+        """The wait for a worker that takes parts; longer while a storage fault may be temporary."""
+        settings = self._settings
+        passes = any(held.startswith(STORAGE_NOW) for held in self._codes.values())
+        return max(settings.outage_s if passes else 0.0, settings.code_wait_s)
+
+    def settled_by(self, worker: str) -> None:
+        """Record that a worker settled a part: it no longer counts as declining."""
+        self.liveness.settled(self.watched_s)
+        self._codes.pop(worker, None)
+
     def after_rejections(self, rejections: list[Rejection]) -> None:
-        """Send again what somebody without the secret has written over.
+        """Resend parts that were overwritten without the secret.
 
         Raises:
             SignatureError: If that has been done too often.
@@ -181,8 +210,8 @@ class Recovery:
             except SignatureError as error:
                 raise SignatureError(
                     f"chunk {rejection.part} of {self._spec} was rejected {error}, the last time "
-                    f"for {rejection.why}. Somebody who has not the secret writes to the store, "
-                    "or a worker has another one"
+                    f"for {rejection.why}. Somebody without the secret writes to the store, "
+                    "or a worker has another secret"
                 ) from None
             if part is not None:
                 again[part.key] = part
@@ -192,11 +221,11 @@ class Recovery:
     # --- what surveys tell --------------------------------------------------------------------
 
     def look(self, survey: Survey, asked_at: float) -> list[Outcome[Frame]]:
-        """Send again what nobody will settle, after the survey's outcomes have been settled.
+        """Resend parts that will not be settled, once the survey's outcomes have been settled.
 
         Args:
-            survey: What was seen.
-            asked_at: When it was asked for, by the clock.
+            survey: The survey's result.
+            asked_at: When it was requested, by the clock.
 
         Raises:
             FleetError: If it is given up.

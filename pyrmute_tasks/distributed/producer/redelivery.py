@@ -1,4 +1,4 @@
-"""Who has a chunk, whether it is lost, and what becomes of one that kills its worker.
+"""Deliveries of chunks: who holds one, whether it is lost, and halving one that kills workers.
 
 Redis as a broker is not at-least-once, and no setting makes it so: the collector owns
 delivery. It remembers what it has sent and compares that with what the store knows: which
@@ -18,11 +18,16 @@ from typing import Final
 
 from pyrmute_tasks.distributed.producer.parts import AfterCrash, Ignored, Part, Resend, Settled
 from pyrmute_tasks.distributed.protocol import TOO_LARGE, ClaimInfo
-from pyrmute_tasks.engine.chunks import Chunk, Outcome, check_outcome, join_frames, split_frame
+from pyrmute_tasks.engine.chunk_parts import (
+    given_up_outcome,
+    join_failures,
+    join_frames,
+    split_chunk,
+)
+from pyrmute_tasks.engine.chunks import Chunk, Outcome, check_outcome
 from pyrmute_tasks.errors import ProcessDiedError, SignatureError
-from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookCounts
-from pyrmute_tasks.wire.frames import Frame, decode_frame
+from pyrmute_tasks.wire.frames import Frame, FrameKind
 
 __all__ = ["Deliveries", "FleetSnapshot", "Loss"]
 
@@ -40,7 +45,7 @@ _LOST_CLAIMS: Final = 10  # connections that are cut come to that, and are no re
 
 
 class Loss(enum.Enum):
-    """Why nobody will settle a part."""
+    """The reason why a part will not be settled."""
 
     WORKER_GONE = "its worker disappeared"
     CLAIM_LOST = "it was begun again and again and came to nothing"
@@ -50,10 +55,10 @@ class Loss(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class FleetSnapshot:
-    """What the store and the broker told at one moment.
+    """The state of the fleet at one moment, from store and broker.
 
     Attributes:
-        claims: Who has taken which parts.
+        claims: The claims of parts.
         running: The workers whose heartbeat is fresh, and the tasks they have: those that
             run, and those that wait at the worker for one of these to end.
         queue_is_empty: No message waits in the queue.
@@ -70,14 +75,14 @@ class FleetSnapshot:
     unseen_s: float = 3.0
 
     def shows(self, claim: ClaimInfo) -> bool:
-        """Whether the claimant runs it, or has taken it too lately for its heartbeat to tell."""
+        """Whether the claimant runs it, or claimed it too recently for its heartbeat to show."""
         running = self.running.get(claim.worker)
         return running is not None and (claim.age_s <= self.unseen_s or claim.task in running)
 
 
 @dataclass(slots=True)
 class _Assembly:
-    """The parts of one chunk, in order, and the outcomes that they have."""
+    """The parts of one chunk, in order, and their outcomes so far."""
 
     parts: list[Part]
     outcomes: dict[str, Outcome[Frame]] = field(default_factory=dict)
@@ -85,7 +90,7 @@ class _Assembly:
 
 # Above 250 lines: everything that can happen to a part changes the same table.
 class Deliveries:
-    """What has been sent and not been received.
+    """The parts that have been sent and not settled.
 
     Args:
         skips: Whether the parts behind a record that failed are wanted, too.
@@ -110,24 +115,24 @@ class Deliveries:
 
     @property
     def keys(self) -> list[str]:
-        """The keys of all parts on their way."""
+        """The keys of all parts under way."""
         return list(self._parts)
 
     @property
     def tasks(self) -> dict[str, tuple[str, int]]:
-        """The latest task of each part on its way that was sent, and how often it was."""
+        """The latest task of each part under way, and the number of its sends."""
         parts = self._parts.values()
         return {part.key: (part.task, part.sends) for part in parts if part.sends}
 
     def add(self, chunk: Chunk[bytes]) -> Part:
-        """Take a new chunk in; it is one part for now."""
+        """Add a new chunk, as one part."""
         part = Part(str(chunk.index), chunk)
         self._parts[part.key] = part
         self._chunks[chunk.index] = _Assembly([part])
         return part
 
     def send(self, part: Part, job: str, now: float) -> None:
-        """A part is sent now, as a task of its own."""
+        """Record that a part is sent now, as a task of its own."""
         part.sends += 1
         part.sent_at = now
         part.order = self._sent
@@ -135,15 +140,15 @@ class Deliveries:
         part.task = f"{job}-{part.key}-{part.sends}"
 
     def declined(self, key: str, task: str) -> Part | None:
-        """A worker did not take a part; return what to send again, if that is its latest task."""
+        """Return the part to resend after a worker declined it; None for an earlier task's."""
         part = self._parts.get(key)
         return part if part is not None and part.task == task else None
 
     def rejected(self, key: str, task: str) -> Part | None:
-        """A part's input (of `task`) or its outcome (of no task) cannot be trusted.
+        """Handle a part whose input (of `task`) or outcome (of no task) has no valid signature.
 
         Returns:
-            What to send again, if that is known and has not been sent again meanwhile.
+            The part to resend, if it is under way and has not been resent meanwhile.
 
         Raises:
             SignatureError: If it has been rejected too often.
@@ -157,7 +162,7 @@ class Deliveries:
         return part
 
     def drop(self, first: int) -> list[Part]:
-        """Forget the chunks from index `first` on and return their parts still on their way."""
+        """Remove the chunks from index `first` on; return their parts still under way."""
         dropped = [part for part in self._parts.values() if part.chunk.index >= first]
         for part in dropped:
             del self._parts[part.key]
@@ -165,7 +170,7 @@ class Deliveries:
         return dropped
 
     def settle(self, key: str, outcome: Outcome[Frame]) -> Outcome[Frame] | None:
-        """Take a part's outcome in; return its chunk's, if that is known now.
+        """Record a part's outcome; return its chunk's outcome once complete.
 
         Repeated ones and those of unknown parts are ignored.
 
@@ -203,23 +208,23 @@ class Deliveries:
         return _joined(index, known)
 
     def crashed(self, key: str, how: str) -> AfterCrash:
-        """Decide what becomes of a part whose process died."""
+        """Decide about a part whose process died."""
         part = self._parts.get(key)
         if part is None:
             return Ignored()
-        if how == TOO_LARGE and part.chunk.count > 1:
-            return self._halve(part, part.may_kill)  # no process died of it
+        if how == TOO_LARGE and (halved := self._halve(part, part.may_kill)):
+            return halved  # no process died of it
         part.crashes.append(how)
         if len(part.crashes) < part.may_kill:
             return Resend((part,))
-        if part.chunk.count > 1:
-            return self._halve(part, _DEATHS_OF_A_HALF)
+        if halved := self._halve(part, _DEATHS_OF_A_HALF):
+            return halved
         if len(part.crashes) == len(part.gone) < _DISAPPEARANCES:
             return Resend((part,))
         return self._give_up(part)
 
     def disappeared(self, part: Part, worker: str) -> AfterCrash:
-        """The worker is gone that had claimed a part; else as `crashed`.
+        """Decide about a part claimed by a worker that is gone; otherwise like `crashed`.
 
         It may not be the record's fault, so a single record is suspected only after
         several. If it comes back it was out of reach, and nothing has died.
@@ -228,7 +233,7 @@ class Deliveries:
         return self.crashed(part.key, Loss.WORKER_GONE.value)
 
     def came_to_nothing(self, part: Part) -> AfterCrash:
-        """A part was claimed and nobody settled it, though its worker lives; else as `crashed`.
+        """Decide about a part claimed but not settled by a living worker; otherwise like `crashed`.
 
         Its task was cancelled from outside, as a rule, and so it is sent again; but not
         without end, however it comes about.
@@ -241,21 +246,19 @@ class Deliveries:
     def _give_up(self, part: Part) -> Settled:
         del self._parts[part.key]
         error = ProcessDiedError(part.crashes[-1], len(part.crashes))
-        failure = RecordFailure(part.chunk.start, Stage.STEP, "", error)
-        empty = join_frames(decode_frame(part.chunk.payload).kind, [])
-        outcome = Outcome(part.chunk.index, 0, empty, (failure,))
+        outcome = given_up_outcome(part.chunk, error)
         return Settled(part.key, self._complete(part, outcome))
 
-    def _halve(self, part: Part, may_kill: int) -> Resend:
-        del self._parts[part.key]
+    def _halve(self, part: Part, may_kill: int) -> Resend | None:
+        """Send the halves of a part instead; None if it holds one record."""
         chunk = part.chunk
-        halves = []
-        start = chunk.start
-        for frame, count in split_frame(chunk.payload):
-            half = Chunk(chunk.index, start, count, frame, len(frame), chunk.origin)
-            key = f"{chunk.index}:{start}+{count}"
-            halves.append(Part(key, half, may_kill))
-            start += count
+        halves = [
+            Part(f"{half.index}:{half.start}+{half.count}", half, may_kill)
+            for half in split_chunk(chunk)
+        ]
+        if not halves:
+            return None
+        del self._parts[part.key]
         siblings = self._chunks[chunk.index].parts
         at = siblings.index(part)
         siblings[at : at + 1] = halves
@@ -265,11 +268,11 @@ class Deliveries:
     # --- what is lost ---------------------------------------------------------------------
 
     def lost(self, now: float, seen: "FleetSnapshot") -> Iterable[tuple[Part, Loss]]:
-        """Return the parts that nobody will settle, and why.
+        """Return the parts that will not be settled, and the reasons.
 
         Args:
-            now: When `seen` was asked for; what was sent since does not show in it.
-            seen: What was told.
+            now: When `seen` was requested; parts sent since do not show in it.
+            seen: The state of the fleet.
         """
         self._note(now, seen)
         holders = {task: name for name, tasks in seen.running.items() for task in tasks}
@@ -322,7 +325,7 @@ class Deliveries:
         return self._is_forgotten(part, now) or (bool(seen.running) and waited_s >= patience_s)
 
     def _is_forgotten(self, part: Part, now: float) -> bool:
-        """Whether nobody claimed a part although somebody should have by now."""
+        """Return whether a part is unclaimed for longer than it should be."""
         empty_for = now - self._empty_since if self._empty_since is not None else 0.0
         if empty_for >= _EMPTY_S and now - part.sent_at >= _EMPTY_S:
             return True
@@ -339,14 +342,16 @@ class Deliveries:
 
 
 def _joined(index: int, outcomes: list[Outcome[Frame]]) -> Outcome[Frame]:
-    """Return the outcome of a chunk whose parts, up to a failure, have these."""
-    frame = join_frames(outcomes[0].outputs.kind, [outcome.outputs for outcome in outcomes])
+    """Return the chunk's outcome, joined from its parts' outcomes up to a failure."""
+    kinds = {outcome.outputs.kind for outcome in outcomes}
+    kind = FrameKind.RANGES if FrameKind.RANGES in kinds else outcomes[0].outputs.kind
+    frame = join_frames(kind, [outcome.outputs for outcome in outcomes])
     counts = HookCounts()
     for outcome in outcomes:
         if outcome.counts is not None:
             counts.migrations.update(outcome.counts.migrations)
             counts.errors.update(outcome.counts.errors)
-    failures = tuple(failure for outcome in outcomes for failure in outcome.failures)
+    failures = join_failures(outcomes)
     last = outcomes[-1]
     seconds = sum(outcome.seconds for outcome in outcomes)
     size_bytes = len(frame.payload)

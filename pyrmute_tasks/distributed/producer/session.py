@@ -10,8 +10,9 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -21,6 +22,7 @@ from pyrmute_tasks.engine.chunks import Chunk, Outcome
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import FleetError, MigratorClosedError
 from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
+from pyrmute_tasks.ranges.roots import allow
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.wire.frames import Frame
 
@@ -28,22 +30,22 @@ if TYPE_CHECKING:
     from pyrmute_tasks.distributed.producer.client import Client
     from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
 
-__all__ = ["JobExecutor", "Session"]
+__all__ = ["Session", "SessionExecutor"]
 
 _FAREWELL_S: Final = 0.8
 
 
 class Session:
-    """What a `Migrator` holds while it is open. Safe to share between threads.
+    """The connections and the fleet of an open `Migrator`; thread-safe.
 
     Args:
-        settings: How to reach the fleet.
+        settings: Settings for connecting to the fleet.
         store: Its store.
-        client: What sends tasks to the fleet.
+        client: Sends tasks to the fleet.
         fleet: The embedded fleet, which ends with this.
 
     Attributes:
-        settings: How to reach the fleet.
+        settings: Settings for connecting to the fleet.
         store: Its store.
         fleet: The embedded fleet, if there is one.
     """
@@ -62,7 +64,7 @@ class Session:
 
     @classmethod
     def open(cls, settings: Settings, fleet: EmbeddedFleet | None = None) -> "Session":
-        """Return a session with a fleet that runs, or with `fleet`, which is started.
+        """Open a session with a running fleet, or with `fleet`, which is started already.
 
         Raises:
             FleetError: If the embedded fleet does not start.
@@ -89,16 +91,16 @@ class Session:
 
     @property
     def is_mine(self) -> bool:
-        """Whether this process has opened it."""
+        """Whether this process has opened the session."""
         return self._pid == os.getpid()
 
     @property
     def is_over(self) -> bool:
-        """Whether it has been closed."""
+        """Whether the session is closed."""
         return self._over.is_set()
 
     def check(self) -> None:
-        """Make sure that it can be used.
+        """Raise an error if the session cannot be used.
 
         Raises:
             MigratorClosedError: If it has been closed.
@@ -115,17 +117,38 @@ class Session:
                 "and not all: take the outputs before close(), or before the with block ends"
             )
 
-    def job(self, spec: JobSpec, code: FingerprintTree) -> "JobExecutor":
-        """Return where a job's chunks run; entering it makes the job known.
+    def job(
+        self,
+        spec: JobSpec,
+        code: FingerprintTree,
+        check: Callable[[], None] = lambda: None,
+    ) -> "SessionExecutor":
+        """Return the executor of a job's chunks; entering it registers the job.
+
+        Args:
+            spec: The job.
+            code: The fingerprint tree of its plan here.
+            check: Called about every second while it runs; may raise.
 
         Raises:
             FleetError: If the session cannot be used.
         """
         self.check()
-        executor = self._client.executor(spec, code, self._over, self.fleet)
+        executor = self._client.executor(spec, code, self._over, self.fleet, check)
         with self._closing:  # which lists them
             self._jobs.add(executor)
-        return JobExecutor(self, executor)
+        return SessionExecutor(self, executor)
+
+    def allow(self, folders: Iterable[Path]) -> None:
+        """Let the workers of an embedded fleet read and write in folders."""
+        if self.settings.roots_file:
+            allow(self.settings.roots_file, folders)
+
+    def takes_ranges(self) -> bool:
+        """Return whether workers take ranges by reference, by settings or heartbeats."""
+        if self.settings.roots_file:
+            return True
+        return any(worker.has_roots and worker.is_serving for worker in self.store.workers())
 
     def close_dropped(self) -> None:
         """Close the session of a `Migrator` that was garbage-collected open."""
@@ -138,7 +161,7 @@ class Session:
             )
 
     def close(self) -> None:
-        """End the embedded fleet, or the jobs on another one; may be called twice."""
+        """End the embedded fleet, or the open jobs on another one; idempotent."""
         if not self.is_mine:
             return
         with self._closing:
@@ -154,7 +177,7 @@ class Session:
             self._end_jobs()
 
     def _end_jobs(self) -> None:
-        """End the jobs whose streams are still open: their keys would be kept alive."""
+        """End the jobs with open streams, whose keys would be kept alive."""
         with self._closing:
             jobs = list(self._jobs)
         for job in jobs:
@@ -168,12 +191,12 @@ class Session:
             farewell.join(timeout=_FAREWELL_S)
 
 
-class JobExecutor:
+class SessionExecutor:
     """Runs a job's chunks for as long as its session is open; a context manager.
 
     Args:
         session: The session it is part of.
-        executor: What runs the chunks.
+        executor: Runs the chunks.
     """
 
     def __init__(self, session: Session, executor: "CeleryExecutor") -> None:
@@ -182,16 +205,16 @@ class JobExecutor:
 
     @property
     def slots(self) -> int:
-        """How many chunks the fleet runs at a time, as last seen."""
+        """Number of chunks the fleet runs at a time, as last seen."""
         return self._executor.slots
 
     @property
     def jobs(self) -> int:
-        """How many jobs share the fleet, this one included, as last seen."""
+        """Number of jobs that share the fleet, this one included, as last seen."""
         return self._executor.jobs
 
     def __enter__(self) -> Self:
-        """Make the job known; see `CeleryExecutor`."""
+        """Register the job; see `CeleryExecutor`."""
         with self._in_session():
             self._executor.__enter__()
         return self
@@ -224,7 +247,7 @@ class JobExecutor:
             return self._executor.collect(wait=wait)
 
     def cancel(self, first: int) -> None:
-        """Withdraw the chunks from `first` on, if that has not been done by closing."""
+        """Withdraw the chunks from `first` on, unless closing has done so."""
         if self._session.is_mine and not self._session.is_over:
             with self._in_session():
                 self._executor.cancel(first)

@@ -1,4 +1,4 @@
-"""Surveys of a job's fleet, made beside collecting, and the life of the job's keys."""
+"""Surveys of a job's fleet while it collects, which also keep the job's keys alive."""
 
 import contextlib
 import logging
@@ -15,46 +15,46 @@ _FAREWELL_S: Final = 0.2  # it writes nothing that would have to be waited for
 
 
 class SurveyedStore(Protocol):
-    """What a surveyor needs of a store; see `Store`."""
+    """The part of a store that a surveyor needs; see `Store`."""
 
     def survey(self, job: str, waiting: int | None = None, *, is_busy: bool = False) -> Survey:
-        """Look at a job and its fleet in one round trip, and renew the job's life."""
+        """Survey a job and its fleet in one round trip, and extend the job's expiry."""
 
     def touch_job(self, job: str) -> bool:
-        """Renew the life of a job's keys; False if the job is gone."""
+        """Extend the expiry of a job's keys; False if the job is gone."""
 
 
 class Surveyor(Protocol):
     """Makes surveys of a job's fleet."""
 
     def begin(self) -> None:
-        """Keep the job's keys alive from now on."""
+        """Start to keep the job's keys alive."""
 
     def end(self) -> None:
-        """Stop that; nothing is asked any more."""
+        """Stop surveying and extending the keys' expiry."""
 
     def request(self, *, is_busy: bool) -> bool:
-        """Ask for a survey and return at once; False if one is on its way or ready.
+        """Request a survey and return at once; False if one is under way or ready.
 
         Args:
             is_busy: The job has chunks under way, and counts for the other jobs of the queue.
         """
 
     def report(self) -> Survey | None:
-        """Return a survey that is ready, once; or raise what it ran into."""
+        """Return a completed survey, once, or raise its error; None if there is none."""
 
 
 class ThreadedSurveyor:
-    """A `Surveyor` that asks in a thread of its own.
+    """A `Surveyor` with a thread of its own.
 
     Nobody waits for it: a server that is far, or that does not answer, holds up no outcome.
     However slowly outputs are consumed, the job's keys live on.
 
     Args:
-        store: Where the job is.
+        store: The store of the job.
         depth: Counts what waits in the queue, if the store does not.
         job: The job's id.
-        touch_every_s: How often the keys' life is renewed while no survey is asked for.
+        touch_every_s: Interval of extending the keys' expiry while no survey is requested.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ThreadedSurveyor:
         self._thread.start()
 
     def end(self) -> None:
-        """End the thread; one that waits for an answer ends with it."""
+        """End the thread, once it has its answer."""
         self._is_over = True
         self._wanted.set()
         # Nothing to wait for: a stream in a reference cycle is closed where it is collected, which
@@ -88,7 +88,7 @@ class ThreadedSurveyor:
                 self._thread.join(timeout=_FAREWELL_S)
 
     def request(self, *, is_busy: bool) -> bool:
-        """Ask for a survey and return at once; False if one is on its way or ready.
+        """Request a survey and return at once; False if one is under way or ready.
 
         Args:
             is_busy: The job has chunks under way, and counts for the other jobs of the queue.
@@ -102,7 +102,7 @@ class ThreadedSurveyor:
         return True
 
     def report(self) -> Survey | None:
-        """Return a survey that is ready, once; or raise what it ran into."""
+        """Return a completed survey, once, or raise its error; None if there is none."""
         with self._lock:
             survey, self._survey = self._survey, None
             error, self._error = self._error, None

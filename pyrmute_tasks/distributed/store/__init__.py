@@ -46,5 +46,5 @@ class Store(ProducerStore, WorkerStore):
     Safe to share between threads, not between processes.
 
     Args:
-        settings: Where it is, and how long keys live.
+        settings: Its URL, and the expiry of keys.
     """

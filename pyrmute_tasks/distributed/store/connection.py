@@ -32,7 +32,7 @@ class StoreConnection:
     """A connection to the store.
 
     Args:
-        settings: Where it is, and how long keys live.
+        settings: Its URL, and the expiry of keys.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -44,7 +44,7 @@ class StoreConnection:
         self._redis = _connect(settings, self._patience)
 
     def check(self) -> None:
-        """See that the store answers; one that is silent, or not ready yet, is waited for.
+        """Check that the store answers; waits for one that is silent or not ready yet.
 
         Raises:
             StoreUnavailableError: If it does not answer in time, or nothing listens there.
@@ -66,11 +66,11 @@ class StoreConnection:
             client.close()
 
     def give_up(self) -> None:
-        """Try no call again from now on: the server has been left, or ended, on purpose."""
+        """Stop all retries: the server has been left, or ended, on purpose."""
         self._patience.give_up()
 
     def watch(self, look: Callable[[], None]) -> None:
-        """Let every call that is tried again call `look` before; what it raises ends the call."""
+        """Call `look` before each retry; an exception it raises ends the call."""
         self._patience.look = look
 
     def close(self) -> None:
@@ -78,7 +78,7 @@ class StoreConnection:
         self._redis.close()
 
     def _tell_garbled(self, what: str, count: int, **where: str) -> None:
-        """Log how many values cannot be read, once: they may stay there, and be many."""
+        """Log the number of unreadable values, once: they may stay there, and be many."""
         if count and count != self._garbled.get(what):
             # Not what they say: they are not from a worker of ours.
             text = f"a {what} cannot be read and is ignored"
@@ -87,7 +87,7 @@ class StoreConnection:
 
 
 def warn_rejected(what: str, why: str, **where: str) -> None:
-    """Log that something is not signed as it must be."""
+    """Log that a value has no valid signature."""
     log(logging.WARNING, "signature_rejected", f"a {what} is rejected: {why}", **where)
 
 

@@ -15,10 +15,10 @@ _FORGET_WORKER_S: Final = 3600.0
 
 
 class FleetStore(StoreConnection):
-    """The store as one reads from it which workers there are.
+    """The store's view of its workers.
 
     Args:
-        settings: Where it is, and the queue.
+        settings: Its URL, and the queue.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -26,7 +26,7 @@ class FleetStore(StoreConnection):
         self._rejected_workers: dict[bytes, str] = {}  # that live, and why they do not count
 
     def workers(self) -> list[WorkerInfo]:
-        """Return the workers of the queue whose heartbeat is fresh."""
+        """Return the workers of the queue with a fresh heartbeat."""
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.time()
             pipe.hgetall(workers_key(self._settings.queue))
@@ -66,7 +66,7 @@ class FleetStore(StoreConnection):
         return b" ".join((seen, told))
 
     def rejected_workers(self) -> str:
-        """Say why workers that were there at the last look do not count; empty if all do."""
+        """Explain why workers seen in the last survey do not count; empty if all do."""
         if not self._rejected_workers:
             return ""
         why = ", ".join(sorted(set(self._rejected_workers.values())))

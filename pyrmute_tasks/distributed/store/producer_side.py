@@ -1,4 +1,4 @@
-"""The producer's side of the store: jobs, their parts, and what comes back."""
+"""The producer's side of the store: jobs, their parts and outcomes."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -37,12 +37,12 @@ _READ_AT_MOST_BYTES: Final = 2 * 1024 * 1024
 
 @dataclass(slots=True)
 class _SignedJob:
-    """What the producer knows of its own job, whatever others make of it in the store.
+    """The producer's own copy of its job's signed facts, which cannot be forged in the store.
 
     Attributes:
         spec: The job's sealed spec.
         stop: Index of the first discarded chunk; empty if there is none.
-        rejections: Outcomes that were not signed as they must be, and are not told yet.
+        rejections: Outcomes without a valid signature, and are not reported yet.
     """
 
     spec: bytes
@@ -54,7 +54,7 @@ class ProducerStore(FleetStore):
     """The store as producers and collectors use it.
 
     Args:
-        settings: Where it is, and how long keys live.
+        settings: Its URL, and the expiry of keys.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -70,7 +70,7 @@ class ProducerStore(FleetStore):
     # --- sending ------------------------------------------------------------------------------
 
     def open_job(self, spec: JobSpec) -> int:
-        """Make a job known to workers; return how many others share the queue."""
+        """Register a job for workers; return the number of other jobs on the queue."""
         sealed = self._signer.seal(Sealed.SPEC, spec.id, "", spec.to_wire())
         if self._signer.is_on:
             self._signed_jobs[spec.id] = _SignedJob(sealed)
@@ -82,7 +82,7 @@ class ProducerStore(FleetStore):
             return int(pipe.execute()[-1])
 
     def put_parts(self, job: str, frames: Iterable[tuple[str, bytes]], gone: str = "") -> None:
-        """Store the inputs of parts, in place of the part `gone` if one is named."""
+        """Store the inputs of parts, replacing the part `gone` if given."""
         with self._redis.pipeline(transaction=bool(gone)) as pipe:
             if gone:
                 pipe.hdel(job_key(job, "in"), gone)
@@ -93,7 +93,7 @@ class ProducerStore(FleetStore):
             pipe.execute()
 
     def restore_parts(self, job: str, frames: Iterable[tuple[str, bytes]]) -> None:
-        """Forget who has taken parts, and store inputs that are missing and not settled.
+        """Delete the claims of parts, and store inputs that are missing and not settled.
 
         A server that was restarted from its files may have lost its last second. With a
         secret, the inputs, the spec and the stop mark replace what may have been altered.
@@ -109,7 +109,7 @@ class ProducerStore(FleetStore):
             pipe.execute()
 
     def survey(self, job: str, waiting: int | None = None, *, is_busy: bool = False) -> Survey:
-        """Look at a job and its fleet in one round trip, and renew the life of the job's keys.
+        """Survey a job and its fleet in one round trip, and extend the expiry of the job's keys.
 
         In this order, since the fleet goes on meanwhile: a message leaves the queue, is claimed
         by a worker that beats, and what has no claim any more has an outcome.
@@ -156,7 +156,7 @@ class ProducerStore(FleetStore):
         return found
 
     def touch_job(self, job: str) -> bool:
-        """Renew the life of a job's keys; False if the job is gone."""
+        """Extend the expiry of a job's keys; False if the job is gone."""
         with self._redis.pipeline(transaction=False) as pipe:
             self._touch(pipe, job)
             return bool(pipe.execute()[0])
@@ -171,7 +171,7 @@ class ProducerStore(FleetStore):
             pipe.pexpire(job_key(job, part), self._ttl_ms)
 
     def take(self, job: str, *, wait_s: float, forget: Iterable[str] = ()) -> Arrivals:
-        """Return what has arrived, waiting for a first notice.
+        """Return the notices and outcomes that have arrived, waiting for a first one.
 
         Outcomes stay in the store until they are named in `forget`: an answer that is lost
         on its way can be asked for again with `read_outcomes`.
@@ -213,7 +213,7 @@ class ProducerStore(FleetStore):
         """Return a notice without its signature.
 
         Raises:
-            SignatureError: If it is not signed as it must be.
+            SignatureError: If it has no valid signature.
         """
         # That an outcome is there need not be signed: the outcome is.
         if job not in self._signed_jobs or tells_of_outcome(notice):
@@ -221,9 +221,9 @@ class ProducerStore(FleetStore):
         return self._signer.open(Sealed.NOTICE, job, "", notice)
 
     def _is_new(self, job: str, told: bytes) -> bool:
-        """Whether a notice came for the first time.
+        """Return whether a notice arrived for the first time.
 
-        A worker that has lost the answer tells again, and one death must not count as two.
+        A worker that lost the answer notifies again, and one death must not count as two.
         """
         known = self._told.get(job)
         if known is None or tells_of_outcome(told):
@@ -233,12 +233,12 @@ class ProducerStore(FleetStore):
         return is_new
 
     def read_outcomes(self, job: str, parts: Collection[str]) -> Outcomes:
-        """Return the outcomes of parts of which a survey told: their notices may be lost."""
+        """Return the outcomes of parts reported by a survey, whose notices may be lost."""
         # Their sizes are not known, and there are few: they are read one by one.
         return self._read(job, [(part, _READ_AT_MOST_BYTES) for part in parts])
 
     def _read(self, job: str, sizes: list[tuple[str, int]]) -> Outcomes:
-        """Read the outcomes of parts, of which the sizes are given.
+        """Read the outcomes of parts of known sizes.
 
         The server puts a whole answer together before it is on its way, so an answer must
         not hold a whole window.
@@ -257,7 +257,7 @@ class ProducerStore(FleetStore):
         return found
 
     def _believed(self, job: str, outcomes: list[tuple[str, bytes]]) -> Outcomes:
-        """Return the outcomes that workers signed, and see to the others."""
+        """Return the outcomes with valid signatures, and handle the others."""
         known = self._signed_jobs.get(job)
         believed: list[tuple[str, bytes | memoryview]] = []
         for part, sealed in outcomes:
@@ -288,7 +288,7 @@ class ProducerStore(FleetStore):
                 raise
 
     def end_job(self, job: str) -> None:
-        """Remove everything of a job; its chunks still queued are declined from now on."""
+        """Remove all keys of a job; workers decline its queued chunks from now on."""
         self._signed_jobs.pop(job, None)
         self._told.pop(job, None)
         with self._redis.pipeline(transaction=False) as pipe:

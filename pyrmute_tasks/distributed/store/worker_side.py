@@ -29,7 +29,7 @@ class WorkerStore(StoreConnection):
     """The store as workers use it.
 
     Args:
-        settings: Where it is, and the queue.
+        settings: Its URL, and the queue.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -41,10 +41,10 @@ class WorkerStore(StoreConnection):
         self._beat = self._redis.register_script(load_script("beat"))
 
     def claim(self, job: str, part: str, task: str, worker: str) -> Claim:
-        """Take a part that a task brought, to work on it.
+        """Claim a task's part, to work on it.
 
         Raises:
-            SignatureError: If its job's spec or its input is not signed as it must be.
+            SignatureError: If its job's spec or its input has no valid signature.
         """
         keys = [job_key(job, name) for name in ("job", "in", "claims")]
         index = part.partition(":")[0]
@@ -73,21 +73,21 @@ class WorkerStore(StoreConnection):
             return pipe.execute()
 
     def settle(self, job: str, part: str, outcome: bytes) -> bool:
-        """Store a part's outcome; False if it was settled or is not wanted any more."""
+        """Store a part's outcome; False if it is settled or not wanted any more."""
         keys = [job_key(job, name) for name in ("job", "in", "out", "done", "claims")]
         sealed = self._signer.seal(Sealed.OUTCOME, job, part, outcome)
         return bool(self._settle(keys=keys, args=[part, sealed]))
 
     def note_crash(self, job: str, part: str, how: str, task: str = "") -> None:
-        """Tell the collector that a process died that ran a part, which a task brought."""
+        """Notify the collector that a process died running a task's part."""
         self._tell(job, part, crash_notice(part, task, how))
 
     def reject(self, job: str, part: str, task: str, why: str) -> None:
-        """Tell the collector that a part's input is not signed as it must be."""
+        """Notify the collector that a part's input has no valid signature."""
         self._tell(job, part, rejection_notice(Rejection(part, why, task)))
 
     def decline(self, job: str, part: str, task: str, worker: str, code: str) -> bool:
-        """Tell the collector that a worker does not take a part; False if nobody wants it."""
+        """Notify the collector that a worker declines a part; False if nobody wants it."""
         return self._tell(job, part, decline_notice(Decline(part, task, worker, code)))
 
     def _tell(self, job: str, part: str, notice: str) -> bool:
@@ -100,13 +100,15 @@ class WorkerStore(StoreConnection):
         """Send a heartbeat, with the tasks that the worker runs."""
         every_s = float(self._settings.heartbeat_s)
         queue = self._settings.queue
-        told = pack_heartbeat(slots, running, every_s, self._now() if self._signer.is_on else None)
+        seen_at = self._now() if self._signer.is_on else None
+        has_roots = bool(self._settings.roots)
+        told = pack_heartbeat(slots, running, every_s, seen_at, has_roots=has_roots)
         sealed = self._signer.seal(Sealed.HEARTBEAT, queue, worker, told)
         seen: Any = self._beat(keys=[workers_key(queue)], args=[worker, sealed])
         self._ahead_s = float(seen) - time.monotonic()
 
     def _now(self) -> float:
-        """Return what the store's clock shows, without asking for it each time."""
+        """Return the store's clock, without asking for it each time."""
         if self._ahead_s is None:
             seconds, micros = self._redis.time()
             self._ahead_s = seconds + micros / 1e6 - time.monotonic()

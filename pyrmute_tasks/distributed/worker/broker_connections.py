@@ -44,7 +44,7 @@ class BrokerConnections:
         self._pause_s = _PAUSE_S
 
     def accepted(self) -> None:
-        """Take note that the broker has accepted this worker once."""
+        """Handle the broker's accepting this worker."""
         self._was_ready = True
 
     def attempt_failed(self, error: Exception, broker: str, pause_s: float) -> None:
@@ -63,7 +63,7 @@ class BrokerConnections:
         """Pause if `error` is a refusal, or end the worker.
 
         Raises:
-            SystemExit: With status 1, if asking again is in vain.
+            SystemExit: With status 1, if retrying cannot succeed.
         """
         what = find_refusal(error)
         if what is None:

@@ -17,7 +17,7 @@ _STOPPED: Final = "T"  # by a signal; a debugger's is "t"
 
 
 def process_state(pid: int) -> str:
-    """Return a process's state as Linux abbreviates it; empty if that cannot be told."""
+    """Return a process's state as Linux abbreviates it; empty if unknown."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -26,7 +26,7 @@ def process_state(pid: int) -> str:
 
 
 class FrozenChildren:
-    """Kills children that are stopped and stay so, as a job would wait for them.
+    """Kills children that stay stopped, for which a job would wait.
 
     A child that waits, for a service or a disk, is not stopped. Looks are counted instead of
     seconds: they are not taken while this process is frozen as well.
@@ -36,7 +36,7 @@ class FrozenChildren:
         self._looks: dict[int, int] = {}
 
     def look(self, pids: Iterable[int]) -> None:
-        """Look at all children; call about four times a second."""
+        """Check all children; call this about four times a second."""
         stopped = {pid for pid in pids if process_state(pid) == _STOPPED}
         self._looks = {pid: self._looks.get(pid, 0) + 1 for pid in stopped}
         for pid, looks in self._looks.items():

@@ -9,8 +9,16 @@ from typing import Final
 import redis
 
 from pyrmute_tasks.distributed.internals.celery_worker import requeue_task
-from pyrmute_tasks.distributed.protocol import TOO_LARGE, Claim, ClaimState
+from pyrmute_tasks.distributed.protocol import (
+    STORAGE,
+    STORAGE_NOW,
+    TOO_LARGE,
+    Claim,
+    ClaimState,
+    storage_trouble,
+)
 from pyrmute_tasks.distributed.store import Store
+from pyrmute_tasks.distributed.worker.bad_records import BadRecord
 from pyrmute_tasks.distributed.worker.outcomes import (
     Assignment,
     encode_safely,
@@ -20,6 +28,7 @@ from pyrmute_tasks.distributed.worker.outcomes import (
     too_large_outcome,
     with_worker,
 )
+from pyrmute_tasks.distributed.worker.range_runner import RangeRunner, UnreachableError
 from pyrmute_tasks.engine.chunks import Outcome
 from pyrmute_tasks.engine.job_spec import JobSpec, OnCodeMismatch
 from pyrmute_tasks.errors import (
@@ -30,13 +39,14 @@ from pyrmute_tasks.errors import (
     PyrmuteTasksError,
     SignatureError,
 )
-from pyrmute_tasks.failures import Stage
+from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookCounts, use_hooks
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.plans.codegen_helpers import Interruption
 from pyrmute_tasks.plans.fingerprint.differences import root_of
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.pyrmute_adapter import FleetManager
+from pyrmute_tasks.ranges.roots import Roots
 from pyrmute_tasks.wire.frames import Frame, FrameKind, decode_frame, encode_frame
 
 __all__ = ["ChunkRunner", "Declined", "Terminated", "TimeIsUp"]
@@ -49,13 +59,16 @@ _NO_INPUTS: Final = Frame(FrameKind.OBJECTS, 0, b"")
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """A chunk that this worker cannot or must not run, as its code differs.
+    """A chunk that this worker cannot or must not run, for its code or its storage.
 
     Attributes:
-        held: What it holds instead: `FingerprintTree.to_wire`, or what is missing.
+        held: What it holds instead: `FingerprintTree.to_wire`, or what is missing; or why it
+            cannot run a range by reference.
+        is_lasting: It declines the job's other chunks, too.
     """
 
     held: str
+    is_lasting: bool = True
 
     @property
     def root(self) -> str:
@@ -63,6 +76,7 @@ class Declined:
         return root_of(self.held)
 
 
+# Above 250 lines: from claim to settling, each way a chunk can end.
 class ChunkRunner:
     """Runs chunks of any job against one manager.
 
@@ -70,25 +84,38 @@ class ChunkRunner:
         manager: The models and steps this worker holds.
         store: Where chunks come from and outcomes go to.
         soft_time_limit_s: How long a chunk may take, for messages.
+        roots: Where it may read and write by reference; by default nowhere.
     """
 
-    def __init__(self, manager: FleetManager, store: Store, soft_time_limit_s: float) -> None:
+    def __init__(
+        self,
+        manager: FleetManager,
+        store: Store,
+        soft_time_limit_s: float,
+        roots: Roots | None = None,
+    ) -> None:
         self._manager = manager
         self._store = store
         self._limit_s = soft_time_limit_s
+        self._ranges = RangeRunner(roots or Roots())
         self._prepared: dict[bytes, tuple[JobSpec, MigrationPlan]] = {}
         self._declined: dict[str, Declined] = {}  # by job
         self._is_running = False
         self._interruption: Interruption | None = None
+        self._bad_records: list[BadRecord] = []  # of the chunk that runs
 
-    def run(self, asked: Assignment) -> None:
+    def run(self, asked: Assignment) -> list[BadRecord]:
         """Claim a chunk, run it and settle it; returns quickly if nobody wants it any more.
 
         Two round trips to the store.
 
+        Returns:
+            The records that failed, if the chunk was settled.
+
         Raises:
             Reject: If the store cannot be reached, so that the chunk is delivered again.
         """
+        self._bad_records = []
         try:
             if asked.job in self._declined:
                 self._decline(asked, self._declined[asked.job])
@@ -108,10 +135,13 @@ class ChunkRunner:
                 part=asked.part,
                 error=type(error).__name__,
             )
-            if "WRONGTYPE" in str(error):
-                return  # it will never be right: no worker of ours wrote that key
-            time.sleep(_STORE_PAUSE_S)
-            requeue_task("the store failed")
+            if "WRONGTYPE" not in str(error):
+                time.sleep(_STORE_PAUSE_S)
+                requeue_task("the store failed")
+            # Else it will never be right: no worker of ours wrote that key.
+        else:
+            return self._bad_records
+        return []
 
     def _claim_and_run(self, asked: Assignment) -> None:
         claim = self._store.claim(asked.job, asked.part, asked.task, asked.worker)
@@ -182,18 +212,23 @@ class ChunkRunner:
 
     def _give_up(self, asked: Assignment, why: str) -> None:
         """The chunk did not kill this process, but might as well have."""
+        self._bad_records = []
         log(logging.WARNING, "chunk_given_up", why, job=asked.job, part=asked.part)
         self._store.note_crash(asked.job, asked.part, why, asked.task)
 
     def _decline_job(self, asked: Assignment, declined: Declined) -> None:
         """Decline a job's first chunk with all that this worker holds; later ones by its root."""
-        if len(self._declined) >= _MAX_PREPARED:
-            self._declined.clear()
-        self._declined[asked.job] = Declined(declined.root)
+        if declined.is_lasting:
+            if len(self._declined) >= _MAX_PREPARED:
+                self._declined.clear()
+            self._declined[asked.job] = Declined(declined.root)
+        by_reference = bool(storage_trouble(declined.held))
         log(
             logging.WARNING,
-            "code_declined",
-            "this worker's migrations differ from the producer's: its chunks are declined",
+            "range_declined" if by_reference else "code_declined",
+            "this worker cannot run a range by reference"
+            if by_reference
+            else "this worker's migrations differ from the producer's: its chunks are declined",
             job=asked.job,
             worker=asked.worker,
             code=declined.root,
@@ -224,14 +259,20 @@ class ChunkRunner:
             outcome = self._migrate(asked, spec, plan, inputs)
         except (MemoryError, _ForeignTaskError):
             raise
+        except UnreachableError as error:
+            begin = STORAGE if error.is_lasting else STORAGE_NOW
+            return Declined(f"{begin}{error.reason}", error.is_lasting)
         except FrameTooLargeError as error:
             outcome = too_large_outcome(asked, inputs, error)
         except PyrmuteTasksError as error:
-            outcome = failed_outcome(asked, Stage.DECODE, error)
+            outcome = failed_outcome(asked, Stage.DECODE, error, inputs.kind)
         except Exception as error:
-            outcome = failed_outcome(asked, Stage.STEP, error)
-        if inputs.count > 1 and any(ran_out_of_memory(bad.error) for bad in outcome.failures):
+            outcome = failed_outcome(asked, Stage.STEP, error, inputs.kind)
+        # A range has seen to that: its count is no number of records.
+        is_many = inputs.count > 1 and inputs.kind is not FrameKind.RANGES
+        if is_many and any(ran_out_of_memory(bad.error) for bad in outcome.failures):
             raise MemoryError  # the record is found by halving; its own it may keep
+        self._note_bad_records(asked, claim, outcome)
         seconds = time.perf_counter() - began
         try:
             return encode_safely(with_worker(outcome, asked.worker, seconds))
@@ -244,13 +285,27 @@ class ChunkRunner:
     ) -> Outcome[bytes]:
         counts = HookCounts(hooks=self._manager.hooks) if spec.count_hooks else None
         hooks = self._manager.hooks.live
+        found: tuple[RecordFailure, ...]
         with use_hooks(hooks if counts is None else (counts, *hooks)):
-            outputs, count, failures = run_plan(
-                plan, spec.kind, inputs, asked.arguments.start, skips=spec.skips
-            )
-        framed = encode_frame(spec.kind, count, outputs, spec.compression)
-        found = tuple(failures.found)
-        return Outcome(asked.chunk, count, framed, found, counts=counts, is_final=failures.ended)
+            if spec.kind is FrameKind.RANGES:
+                framed, count, failure = self._ranges.run(plan, asked.part, inputs)
+                has_ended = failure is not None
+                found = (failure,) if failure is not None else ()
+            else:
+                outputs, count, failures = run_plan(
+                    plan, spec.kind, inputs, asked.arguments.start, skips=spec.skips
+                )
+                framed = encode_frame(spec.kind, count, outputs, spec.compression)
+                has_ended = failures.ended
+                found = tuple(failures.found)
+        return Outcome(asked.chunk, count, framed, found, counts=counts, is_final=has_ended)
+
+    def _note_bad_records(self, asked: Assignment, claim: Claim, outcome: Outcome[bytes]) -> None:
+        spec = _spec(claim.spec) if outcome.failures else None
+        if isinstance(spec, JobSpec):
+            self._bad_records = [
+                BadRecord.of(spec, failure, asked.worker) for failure in outcome.failures
+            ]
 
     def _prepare(self, asked: Assignment, data: bytes) -> tuple[JobSpec, MigrationPlan] | Declined:
         found = self._prepared.get(data)

@@ -35,7 +35,7 @@ class ForeignTasks:
         self._queue = foreign_queue(self._app.conf.task_default_queue)
 
     def move(self, message: Any) -> bool:
-        """Move a message; False if it cannot be moved, and nothing has happened to it."""
+        """Move a message; on failure return False and leave it as it was."""
         try:
             body = message.body
             size = len(body)
@@ -55,7 +55,7 @@ class ForeignTasks:
         log(
             logging.ERROR,
             "foreign_task_moved",
-            "a task of somebody else is on this queue and was moved",
+            "a task of another application was moved off this queue",
             queue=self._queue,
             bytes=size,
         )

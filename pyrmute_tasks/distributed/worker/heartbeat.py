@@ -1,4 +1,4 @@
-"""A worker's heartbeat: tells the store that it lives and what it runs."""
+"""A worker's heartbeat: shows the store that it is alive, and what it runs."""
 
 import logging
 import threading
@@ -17,10 +17,10 @@ _GOODBYE_S: Final = 2.0
 
 
 class Heartbeat:
-    """Tells the store that this worker lives and what it runs, from its main process.
+    """Shows the store that this worker is alive and what it runs, from its main process.
 
     Args:
-        settings: Where to tell it, and how often.
+        settings: The store's URL, and the interval.
         serves: Says whether the worker takes chunks.
     """
 
@@ -33,7 +33,7 @@ class Heartbeat:
         self._thread: threading.Thread | None = None
 
     def begin(self, worker: str, slots: int) -> None:
-        """Start beating for `worker`, which runs `slots` chunks at a time."""
+        """Start the heartbeat of `worker`, which runs `slots` chunks at a time."""
         self._slots = slots
         self._thread = threading.Thread(
             target=self._beat, args=(worker,), name="heartbeat", daemon=True
@@ -41,12 +41,12 @@ class Heartbeat:
         self._thread.start()
 
     def leave(self) -> None:
-        """The worker takes no more chunks, but may still run some; told at once."""
+        """Announce at once that the worker takes no more chunks; it may still run some."""
         self._slots = 0
         self._now.set()
 
     def end(self) -> None:
-        """The worker ends: say goodbye."""
+        """Deregister the worker."""
         self._stop.set()
         self._now.set()
         if self._thread is not None:
@@ -64,7 +64,7 @@ class Heartbeat:
                     log(
                         logging.WARNING,
                         "heartbeat_failed",
-                        "the store could not be told that this worker lives",
+                        "the heartbeat could not be sent",
                         error=type(error).__name__,
                     )
                 if self._now.wait(self._settings.heartbeat_s):
@@ -74,14 +74,14 @@ class Heartbeat:
             log(
                 logging.DEBUG,
                 "heartbeat_failed",
-                "could not say goodbye",
+                "could not deregister the worker",
                 error=type(error).__name__,
             )
         finally:
             store.close()
 
     def _ends_worker(self, error: Exception) -> bool:
-        """Let the main process end if the store refuses it."""
+        """End the main process if the store refuses it for good; return whether it does."""
         what = find_refusal(error)
         if what is None:
             return False

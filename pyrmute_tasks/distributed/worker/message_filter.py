@@ -46,7 +46,7 @@ class MessageFilter:
         self._foreign = ForeignTasks(app)
 
     def judge(self, message: Any) -> Verdict:
-        """Return what becomes of a message of kombu's."""
+        """Return the action for one of kombu's messages."""
         problem = _problem(message)
         is_forged = problem is None
         problem = problem or _forgery(message, self._signer)
@@ -76,7 +76,7 @@ def _is_foreign(message: Any) -> bool:
 
 
 def _problem(message: Any) -> str | None:
-    """Say what a producer would not have written; nothing of it is quoted."""
+    """Return the first fault of a message, without quoting it; None if there is none."""
     headers = message.headers
     if not isinstance(headers, dict) or headers.get("task") != TASK_NAME:
         return "it names another task than ours"
@@ -98,7 +98,7 @@ def _problem(message: Any) -> str | None:
 
 
 def _forgery(message: Any, signer: Signer) -> str | None:
-    """Say what is wrong with a message's signature, if anything is."""
+    """Return the fault of a message's signature; None if there is none."""
     try:
         _read_call(message.payload).check(message.headers["id"], signer)
     except SignatureError as error:
@@ -107,7 +107,7 @@ def _forgery(message: Any, signer: Signer) -> str | None:
 
 
 def _read_call(body: object) -> TaskArguments:
-    """Read the arguments in a message's body, which names nothing else to do.
+    """Read the arguments from a message's body, which may ask for nothing else.
 
     Raises:
         ValueError: If no producer wrote it.
@@ -115,7 +115,7 @@ def _read_call(body: object) -> TaskArguments:
     match body:
         case [args, {} as named, {} as embed] if not named and not any(embed.values()):
             return TaskArguments.parse(args)
-    raise ValueError("no call of the task")
+    raise ValueError("not a call of the task")
 
 
 def _matches(pattern: re.Pattern[str], value: object) -> bool:

@@ -1,4 +1,4 @@
-"""A chunk's outcome: what its plan returns, or a failure if it cannot be run."""
+"""A chunk's outcome: the outputs of its plan, or a failure if it cannot be run."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ _PACKED: Final = Output(OutputKind.PACKED, pack=pack_record)
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What a task asks for.
+    """A task's part of a job, to be run.
 
     Attributes:
         arguments: The task's arguments.
@@ -66,10 +66,18 @@ class Assignment:
         return int(self.part.partition(":")[0])
 
 
-def failed_outcome(asked: Assignment, stage: Stage, error: Exception) -> Outcome[bytes]:
+def failed_outcome(
+    asked: Assignment, stage: Stage, error: Exception, kind: FrameKind = FrameKind.OBJECTS
+) -> Outcome[bytes]:
     """Return the outcome of a part that cannot be run: its first record fails with `error`.
 
     That ends the job, also one that skips records that fail.
+
+    Args:
+        asked: What was to be run.
+        stage: What was being done.
+        error: What went wrong.
+        kind: What its frame holds; records of ranges are counted from the range's first one.
     """
     log(
         logging.ERROR,
@@ -79,7 +87,8 @@ def failed_outcome(asked: Assignment, stage: Stage, error: Exception) -> Outcome
         part=asked.part,
         error=describe_safely(error),
     )
-    failure = RecordFailure.of(asked.arguments.start, stage, "", error)
+    start = 0 if kind is FrameKind.RANGES else asked.arguments.start
+    failure = RecordFailure.of(start, stage, "", error)
     return Outcome(asked.chunk, 0, _EMPTY_OUTPUTS, (failure,), is_final=True)
 
 
@@ -93,7 +102,7 @@ def too_large_outcome(
     """
     if inputs.count > 1:
         raise error
-    return replace(failed_outcome(asked, Stage.ENCODE, error), is_final=False)
+    return replace(failed_outcome(asked, Stage.ENCODE, error, inputs.kind), is_final=False)
 
 
 def with_worker(outcome: Outcome[bytes], worker: str, seconds: float) -> Outcome[bytes]:
@@ -113,7 +122,7 @@ def encode_safely(outcome: Outcome[bytes]) -> bytes:
     except Exception:
         if not outcome.failures:
             raise
-        # A step's exception is somebody's code, and may not even let itself be looked at.
+        # A step's exception is the user's code, and may raise even when inspected.
         failures = tuple(map(_stood_in_for, outcome.failures))
         return encode_outcome(replace(outcome, failures=failures))
 
@@ -125,7 +134,7 @@ def _stood_in_for(failure: RecordFailure) -> RecordFailure:
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is a `MemoryError`, or was caused by one."""
+    """Return whether an error is a `MemoryError`, or was caused by one."""
     return any(isinstance(cause, MemoryError) for cause in causes_of(error))
 
 

@@ -14,7 +14,8 @@ from pyrmute_tasks.distributed.internals.billiard_pool import (
 )
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.chunk_runner import ChunkRunner, Terminated, TimeIsUp
-from pyrmute_tasks.pyrmute_adapter import FleetManager
+from pyrmute_tasks.pyrmute_adapter import FleetManager, load_manager
+from pyrmute_tasks.ranges.roots import Roots
 from pyrmute_tasks.settings import Settings
 
 __all__ = ["RunnerSource"]
@@ -27,17 +28,24 @@ class RunnerSource:
     before the child has been forked.
 
     Args:
-        manager: The manager, loaded once in the main process and shared by forking.
-        settings: Where the store is, and what a chunk may use.
+        settings: The manager, where the store is, and what a chunk may use.
     """
 
-    def __init__(self, manager: FleetManager, settings: Settings) -> None:
-        self._manager = manager
+    def __init__(self, settings: Settings) -> None:
+        self._manager: FleetManager | None = None
         self._settings = settings
         self._runner: ChunkRunner | None = None
         self._handlers: dict[signal.Signals, Callable[..., object]] = {}
         self._pid = 0
         self._fork = threading.local()  # the mask of a thread that forks
+
+    def load(self) -> None:
+        """Import the manager, once, in the main process; children share it by forking.
+
+        Raises:
+            ManagerImportError: If it cannot be imported.
+        """
+        self._manager = load_manager(self._settings.manager)
 
     def __call__(self) -> ChunkRunner:
         """Return this process's runner, to run a chunk at once."""
@@ -57,8 +65,10 @@ class RunnerSource:
 
     def _begin(self) -> ChunkRunner:
         settings = self._settings
+        assert self._manager is not None
         allow_processes()
-        runner = ChunkRunner(self._manager, Store(settings), settings.soft_time_limit_s)
+        roots = Roots(settings.root_paths, settings.roots_file)
+        runner = ChunkRunner(self._manager, Store(settings), settings.soft_time_limit_s, roots)
         # The pool sends this signal at the soft limit. Its own handler raises what a step
         # may catch, and what would be taken for the step's error.
         self._handlers = {SOFT_LIMIT_SIGNAL: lambda *_: runner.interrupt(TimeIsUp())}

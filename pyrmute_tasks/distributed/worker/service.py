@@ -34,7 +34,6 @@ from pyrmute_tasks.distributed.worker.runner_source import RunnerSource
 from pyrmute_tasks.distributed.worker.task import register_task
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.pydantic_internals import SERIALIZER_WARNINGS
-from pyrmute_tasks.pyrmute_adapter import load_manager
 from pyrmute_tasks.settings import Settings, signer_of
 
 __all__ = ["create_worker_app"]
@@ -51,11 +50,11 @@ _OTHER_POOL: Final = (
 def create_worker_app(settings: Settings) -> FleetApp:
     """Return the application of a worker: ``celery -A`` may point at it.
 
-    Nothing of the process is changed before a worker starts in it.
+    Nothing of the process is changed before a worker starts in it. The manager is imported then,
+    after Celery's loader and fixups have run, so that Django is set up.
 
     Raises:
         ConfigurationError: If `settings` names no manager.
-        ManagerImportError: If the manager cannot be imported.
     """
     if not settings.manager:
         raise ConfigurationError(
@@ -66,7 +65,7 @@ def create_worker_app(settings: Settings) -> FleetApp:
     signer = signer_of(settings)
     # Whoever can publish could shut workers down with remote control, and nothing of it can be
     # signed; nor can what workers tell each other.
-    app.conf.worker_enable_remote_control = not signer.is_on
+    app.conf.worker_enable_remote_control &= not signer.is_on
     app.conf.worker_consumer = consumer_class(
         BrokerConnections(app), MessageFilter(app, signer), hears_workers=not signer.is_on
     )
@@ -75,9 +74,7 @@ def create_worker_app(settings: Settings) -> FleetApp:
     def open_store() -> Store:
         return Store(settings)
 
-    import_ahead()
-    manager = load_manager(settings.manager)
-    register_task(app, RunnerSource(manager, settings), app.life.name_of, open_store)
+    register_task(app, app.life.runner, app.life.name_of, open_store)
     app.steps["consumer"].add(Housekeeping)
     return app
 
@@ -110,7 +107,7 @@ class WorkerApp(FleetApp):
     """
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+        super().__init__(settings, is_worker=True)
         self.queue: str = settings.queue
         self.life: WorkerLife = WorkerLife(
             settings, Heartbeat(settings, lambda: self.serves(settings.queue))
@@ -140,11 +137,15 @@ class WorkerLife:
     """Starts and ends a worker: checks its options, prepares its process, tells the store.
 
     Args:
-        settings: The worker's queue.
+        settings: The worker's queue and manager.
         heartbeat: Tells the store.
+
+    Attributes:
+        runner: Runs chunks, in a child.
     """
 
     def __init__(self, settings: Settings, heartbeat: Heartbeat) -> None:
+        self.runner = RunnerSource(settings)
         self._queue = settings.queue
         self._heartbeat = heartbeat
         # A container that is started again has the same host name and process id as before, and
@@ -168,6 +169,18 @@ class WorkerLife:
                 f"error: this worker is for queue '{self._queue}' and no other; name another with "
                 "--queue or PYRMUTE_TASKS_QUEUE instead of -Q and -X"
             )
+
+    def load(self) -> None:
+        """Import the manager, and what a chunk would import, before children are forked.
+
+        Raises:
+            SystemExit: If the manager cannot be imported.
+        """
+        import_ahead()
+        try:
+            self.runner.load()
+        except ConfigurationError as error:
+            sys.exit(f"error: {error}")
 
     def change_process(self) -> None:
         """Change what holds for the whole process, which is this worker's alone."""

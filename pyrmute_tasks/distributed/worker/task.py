@@ -1,4 +1,4 @@
-"""The Celery task, and what the worker's main process does when its child dies."""
+"""The Celery task, and the main process's reaction when its child dies."""
 
 import logging
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from pyrmute_tasks.distributed.app import TASK_NAME, FleetApp
 from pyrmute_tasks.distributed.internals.celery_worker import WatchedRequest
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.task_arguments import TaskArguments
+from pyrmute_tasks.distributed.worker.bad_records import announce
 from pyrmute_tasks.distributed.worker.outcomes import Assignment
 from pyrmute_tasks.distributed.worker.runner_source import RunnerSource
 from pyrmute_tasks.logs import log
@@ -18,10 +19,10 @@ __all__ = ["ChunkRequest", "register_task"]
 
 
 class ChunkRequest(WatchedRequest):
-    """A task as the worker's main process sees it: tells the collector if its child dies."""
+    """A task as the worker's main process sees it: notifies the collector if its child dies."""
 
     def note_crash(self, how: str) -> bool:
-        """Tell the collector; False if the store cannot be reached."""
+        """Notify the collector; False if the store cannot be reached."""
         try:
             asked = TaskArguments.parse(self.arguments)
             task: Any = self.task
@@ -29,8 +30,8 @@ class ChunkRequest(WatchedRequest):
         except (redis.RedisError, TypeError, ValueError) as error:
             log(
                 logging.ERROR,
-                "death_untold",
-                "could not tell of a death",
+                "crash_not_reported",
+                "a child's crash could not be reported",
                 error=type(error).__name__,
             )
             return False
@@ -56,7 +57,8 @@ def register_task(
     def migrate_chunk(task: Any, *args: str | int) -> None:
         request = task.request
         worker = worker_name(request.hostname)
-        runner().run(Assignment(TaskArguments.parse(args), request.id, worker))
+        asked = Assignment(TaskArguments.parse(args), request.id, worker)
+        announce(task, runner().run(asked))
 
     task: Any = app.task(name=TASK_NAME, bind=True)(migrate_chunk)
     task.Request = ChunkRequest

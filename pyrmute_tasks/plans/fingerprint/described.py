@@ -123,7 +123,7 @@ class Describer:
             out.extend(self._once(value, outer))
 
     def _once(self, value: Any, outer: bool) -> Content:
-        """Describe a value as it was when first seen: steps may fill what they share."""
+        """Describe a value as it was when first seen: steps may fill shared ones."""
         known = self._known.get((id(value), outer))
         if known is not None:
             return known[1]

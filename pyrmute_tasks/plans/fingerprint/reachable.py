@@ -111,7 +111,7 @@ class ReachedCode:
         self._describe_pending()
 
     def complete(self) -> None:
-        """Import what functions import when called, and describe postponed tables."""
+        """Run the imports inside functions ahead of time, and describe postponed tables."""
         with self._lock:
             if any(name in function.__globals__ for function, name in self._missing):
                 # Asked for while a module was half imported.
@@ -325,7 +325,7 @@ class ReachedCode:
             self._taken_of(module, body, out)
 
     def _load(self) -> None:
-        """Import what functions import when called, as the first record would."""
+        """Run the imports inside functions, as the first record would."""
         unloaded, self._unloaded = self._unloaded, []
         for node, function, body, wanted in unloaded:
             name = _absolute(function, wanted)

@@ -84,7 +84,7 @@ class FingerprintTree:
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
-        """Read what `to_dict` wrote.
+        """Rebuild a tree from `to_dict`.
 
         Raises:
             FrameError: If it is something else.
@@ -95,7 +95,7 @@ class FingerprintTree:
             _check(type(tops) is int and 0 <= tops <= len(entries))
             return cls(_text(data["fingerprint"]), entries, tops)
         except (LookupError, TypeError, ValueError):
-            raise FrameError("this is no fingerprint tree of this release") from None
+            raise FrameError("this is not a fingerprint tree of this release") from None
 
     def to_wire(self) -> str:
         """Return the root and, if it is short enough, a space and the tree without places."""
@@ -107,23 +107,23 @@ class FingerprintTree:
 
     @classmethod
     def from_wire(cls, text: str) -> Self:
-        """Read what `to_wire` wrote. The text is not trusted.
+        """Decode a tree from `to_wire`. The text is not trusted.
 
         Raises:
             FrameError: If it is something else, or was too long to include the tree.
         """
         root, _, packed = text.partition(" ")
         if not packed or len(packed) > _MAX_WIRE_BYTES:
-            raise FrameError("this is no fingerprint tree")
+            raise FrameError("this is not a fingerprint tree")
         try:
             unpacker = zlib.decompressobj()
             plain = unpacker.decompress(base64.b85decode(packed), _MAX_JSON_BYTES)
             _check(not unpacker.unconsumed_tail)
             tree = cls.from_dict(json.loads(plain))
         except (ValueError, RecursionError, zlib.error):
-            raise FrameError("this is no fingerprint tree") from None
+            raise FrameError("this is not a fingerprint tree") from None
         if tree.root != root:
-            raise FrameError("this is no fingerprint tree")
+            raise FrameError("this is not a fingerprint tree")
         return tree
 
 

@@ -1,4 +1,4 @@
-"""What billiard and `multiprocessing` do not document, and workers rely on."""
+"""Undocumented behaviour of billiard and `multiprocessing` that workers rely on."""
 
 import multiprocessing
 import multiprocessing.process

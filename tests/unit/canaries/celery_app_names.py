@@ -1,4 +1,4 @@
-"""What Celery's application does not document, and producers and workers rely on."""
+"""Undocumented behaviour of Celery's application that producers and workers rely on."""
 
 from typing import Any, Final
 
@@ -152,3 +152,22 @@ def check_revoke() -> None:
     assert options["arguments"].items() >= {"task_id": ["a"], "terminate": False}.items()
     assert made.control.mailbox.namespace == made.conf.control_exchange
     assert made.control.mailbox.type == "fanout"
+
+
+@internal(
+    "celery",
+    "the text of `Celery.loader_cls`",
+    r"loader = f",
+    purpose="With `DJANGO_SETTINGS_MODULE` set, Celery looks at the text of an application's "
+    "loader: one that is given as a class ends every producer and worker of a Django project.",
+    until="when Celery's support of Django takes classes",
+)
+def check_loader_by_name() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DJANGO_SETTINGS_MODULE", "nowhere")
+        patch.syspath_prepend(".")
+        with pytest.raises(AttributeError, match="lower"):
+            Celery("canaries", loader=AppLoader, set_as_current=False)
+        name = f"{AppLoader.__module__}:{AppLoader.__name__}"
+        made: Any = Celery("canaries", loader=name, set_as_current=False)
+        assert type(made.loader) is AppLoader

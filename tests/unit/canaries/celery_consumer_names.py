@@ -1,4 +1,4 @@
-"""What Celery's consumer does not document, and the message filter relies on."""
+"""Undocumented behaviour of Celery's consumer that the message filter relies on."""
 
 import inspect
 import signal

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 @cache
 def facts() -> dict[str, Any]:
-    """Return what a worker noted that ran once."""
+    """Return the facts that a worker recorded in one run."""
     command = [sys.executable, "-W", "ignore", "-m", "tests.unit.canaries.memory_worker"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -21,7 +21,7 @@ def facts() -> dict[str, Any]:
 
 
 def app_of(**conf: Any) -> Any:
-    """Return an application whose broker is in memory."""
+    """Return an application with a broker in memory."""
     made: Any = Celery("canaries", broker="memory://", set_as_current=False)
     made.conf.update(conf)
     return made

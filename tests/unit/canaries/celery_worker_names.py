@@ -1,4 +1,4 @@
-"""What Celery's worker does not document, and its heartbeat and chunk runner rely on."""
+"""Undocumented behaviour of Celery's worker that its heartbeat and chunk runner rely on."""
 
 import inspect
 from typing import Any, Final
@@ -9,6 +9,7 @@ from celery.bootsteps import StartStopStep
 from celery.concurrency.base import BasePool
 from celery.concurrency.prefork import TaskPool
 from celery.exceptions import CPendingDeprecationWarning, WorkerShutdown
+from celery.utils.dispatch import Signal
 from celery.utils.text import str_to_list
 from celery.worker import state
 from celery.worker.consumer import Consumer
@@ -225,3 +226,37 @@ def check_warning() -> None:
     assert issubclass(CPendingDeprecationWarning, PendingDeprecationWarning)
     source = inspect.getsource(consumer_module)
     assert "warnings.warn(CANCEL_TASKS_BY_DEFAULT, CPendingDeprecationWarning)" in source
+
+
+@internal(
+    "celery",
+    "`utils.dispatch.Signal`",
+    r"celery\.utils\.dispatch",
+    purpose="`record_failed` is a signal like those of `celery.signals`, which are made of it.",
+    until="when Celery documents how to make a signal",
+)
+def check_signal() -> None:
+    heard: list[Any] = []
+
+    def broken(**_: Any) -> None:
+        raise LookupError
+
+    def good(record: int, **_: Any) -> None:
+        heard.append(record)
+
+    signal: Any = Signal(name="canary", providing_args=["record"])
+    signal.connect(broken)
+    assert signal.connect(good) is good  # it decorates
+    signal.send(sender=object(), record=7)
+    assert heard == [7]
+
+
+@internal(
+    "celery",
+    "`Worker.on_before_init` is called after `import_modules` has been sent",
+    r"hooks\.load\(\)",
+    purpose="A manager is imported when Celery's support of Django has set it up, on that signal.",
+    until="when Celery has a public signal between that and forking children",
+)
+def check_load_after_imports() -> None:
+    assert facts()["imported_before_init"]

@@ -1,4 +1,4 @@
-"""What kombu and amqp do not document, and workers and producers rely on."""
+"""Undocumented behaviour of kombu and amqp that workers and producers rely on."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""Runs a Celery worker without a server and prints what it did, as JSON.
+"""Runs a Celery worker without a server and prints its observations, as JSON.
 
 Its broker is a queue in its own memory. One task ends its child, another one exceeds its time
 limit, then the worker is told to stop.
@@ -12,7 +12,7 @@ from typing import Any, Final
 from billiard.exceptions import WorkerLostError
 from celery import Celery
 from celery.apps.worker import Worker
-from celery.signals import worker_init, worker_ready, worker_shutdown
+from celery.signals import import_modules, worker_init, worker_ready, worker_shutdown
 from celery.worker import state
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
@@ -80,6 +80,10 @@ class WatchedConsumer(base_consumer):  # type: ignore[misc]  # it is a class
 
 
 class WatchedWorker(base_worker):  # type: ignore[misc]  # it is a class
+    def on_before_init(self, **options: Any) -> None:
+        FACTS["imported_before_init"] = "imports" in FACTS
+        super().on_before_init(**options)
+
     def setup_instance(self, queues: Any = None, **options: Any) -> None:
         FACTS["pool_cls"] = self.pool_cls
         FACTS["queues"] = queues
@@ -97,6 +101,7 @@ def main() -> None:
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
     )
+    import_modules.connect(on_import_signal, weak=False)
     worker_init.connect(on_init_signal, weak=False)
     worker_ready.connect(on_ready_signal, weak=False)
     worker_shutdown.connect(on_shutdown_signal, weak=False)
@@ -115,6 +120,10 @@ def main() -> None:
     worker.start()
     FACTS["exitcode"] = worker.exitcode
     print(json.dumps(FACTS, default=str), flush=True)
+
+
+def on_import_signal(**_: Any) -> None:
+    FACTS["imports"] = True
 
 
 def on_init_signal(sender: Any, **_: Any) -> None:

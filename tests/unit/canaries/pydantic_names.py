@@ -1,4 +1,4 @@
-"""What pydantic does not document, and plans, fingerprints and the wire rely on."""
+"""Undocumented behaviour of pydantic that plans, fingerprints and the wire rely on."""
 
 import dataclasses
 import enum

@@ -1,4 +1,4 @@
-"""What pyrmute and Python do not document, and the ways in for pyrmute's users rely on."""
+"""Undocumented behaviour of pyrmute and Python that the calls for pyrmute's users rely on."""
 
 import pyrmute
 import pytest

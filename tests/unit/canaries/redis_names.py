@@ -1,4 +1,4 @@
-"""What redis-py does not document, and connections to the store rely on."""
+"""Undocumented behaviour of redis-py that connections to the store rely on."""
 
 import contextlib
 import inspect
@@ -119,8 +119,8 @@ def check_deepcopy() -> None:
     "redis",
     "`ConnectionPool.get_connection`, `connection_kwargs`",
     r"def get_connection",
-    purpose="`LinePool` retries taking a connection out: the library raises if a new connection is "
-    "lost at once.",
+    purpose="`StorePool` retries taking a connection out: the library raises if a new connection "
+    "is lost at once.",
     until="when redis-py retries that itself",
 )
 def check_get_connection() -> None:

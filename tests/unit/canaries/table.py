@@ -19,7 +19,7 @@ PACKAGE: Final = ROOT / "pyrmute_tasks"
 
 @dataclass(frozen=True, slots=True)
 class Internal:
-    """Something that a library does not document, and that we rely on.
+    """An undocumented behaviour of a library that we rely on.
 
     Attributes:
         library: The library, as its package is called.
@@ -38,7 +38,7 @@ class Internal:
     check: Callable[[], None]
 
     def used_in(self) -> list[str]:
-        """Return our modules that use it."""
+        """Return the modules of ours that use it."""
         return [module for module, text in sources().items() if re.search(self.pattern, text, re.M)]
 
 
@@ -73,12 +73,12 @@ BOUNDARY: Final = ("distributed.internals", "pydantic_internals", "pyrmute_adapt
 
 
 def outside_boundary() -> dict[str, str]:
-    """The text of our modules outside of the boundary, by name."""
+    """The text of our modules outside the boundary, by name."""
     return {name: text for name, text in sources().items() if not name.startswith(BOUNDARY)}
 
 
 def imported_names(text: str, libraries: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield each name that a module imports from `libraries`, and the line that does.
+    """Yield each name that a module imports from `libraries`, and the line.
 
     What is read from an imported module, as in ``redis.Redis``, counts as imported.
     """
@@ -99,7 +99,7 @@ def imported_names(text: str, libraries: tuple[str, ...]) -> Iterator[tuple[str,
 
 
 def undocumented_names(libraries: tuple[str, ...]) -> set[str]:
-    """The attributes and methods that the table's rows name, without what owns them."""
+    """Return the attributes and methods in the table's rows, without their owners."""
     spans = [
         re.sub(r"\(.*\)$", "", span)
         for row in TABLE
@@ -110,7 +110,7 @@ def undocumented_names(libraries: tuple[str, ...]) -> set[str]:
 
 
 def uses_of(text: str, names: set[str]) -> Iterator[str]:
-    """Yield where a module reads, overrides or quotes one of `names`.
+    """Yield the places where a module reads, overrides or quotes one of `names`.
 
     A private attribute of ``self`` is the module's own.
     """
@@ -127,6 +127,6 @@ def uses_of(text: str, names: set[str]) -> Iterator[str]:
 
 
 def private_uses() -> Iterator[str]:
-    """Yield the lines on which the linter is told that a private name is used on purpose."""
+    """Yield the lines with the linter's exception for a private name."""
     for text in sources().values():
         yield from (line for line in text.splitlines() if "noqa: SLF001" in line)

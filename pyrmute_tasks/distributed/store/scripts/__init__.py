@@ -6,7 +6,7 @@ from typing import Final
 
 __all__ = ["load_script"]
 
-# Found at import: it loads modules, which a worker's children would else load after the fork.
+# Found at import: it loads modules, which a worker's children would otherwise load after the fork.
 _FILES: Final = resources.files(__package__)
 
 

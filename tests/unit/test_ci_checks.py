@@ -1,4 +1,4 @@
-"""What git and the hosted checks run are the checks of the makefile, and nothing of their own."""
+"""The hooks of git and the hosted checks run the makefile's checks, and no others."""
 
 import re
 import shutil
@@ -29,7 +29,7 @@ def test_hooks_are_valid() -> None:
     subprocess.run([found, "validate-config", str(HOOKS)], check=True)
 
 
-def test_workflow_runs_what_every_change_must_pass() -> None:
+def test_workflow_runs_the_ci_script() -> None:
     text = WORKFLOW.read_text()
     assert re.search(r"^ +- run: \.ci/run$", text, re.M)
     assert "make test-matrix" in text

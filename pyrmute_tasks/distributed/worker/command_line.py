@@ -1,4 +1,4 @@
-"""The command line of Celery's worker, as our tasks want it."""
+"""The command line of Celery's worker, with the options that our tasks need."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ _ARGUMENTS: Final = ("--without-gossip", "--without-mingle")
 
 
 def worker_arguments(name: str, concurrency: int, loglevel: str = "WARNING") -> list[str]:
-    """Return the command line of Celery's worker with the options that suit our tasks.
+    """Return the command line of Celery's worker with the options that our tasks need.
 
     Gossip and mingle are chatter between workers that nothing here uses. Celery's own
     heartbeat stays on: Flower takes a worker without one for dead.

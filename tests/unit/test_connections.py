@@ -1,4 +1,4 @@
-"""A slow line is waited on, a silent one is left; files of sockets know no TCP."""
+"""Slow connections are waited for, silent ones are dropped; Unix sockets have no TCP options."""
 
 import contextlib
 import socket
@@ -14,7 +14,7 @@ from redis.retry import Retry
 
 from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.distributed.connections import TCP_OPTIONS
-from pyrmute_tasks.distributed.internals.redis_client import LinePool, connection_class
+from pyrmute_tasks.distributed.internals.redis_client import StorePool, connection_class
 from pyrmute_tasks.distributed.redis_retry import TimedRetry
 from pyrmute_tasks.settings import Settings
 
@@ -28,7 +28,7 @@ PIECE_EVERY_S = 0.1
 def serving(
     talk: Callable[[socket.socket], None], retry: Retry | None = None
 ) -> Iterator[tuple[redis.Redis, list[int]]]:
-    """Yield a client of a server that talks like this, and its connections as they come."""
+    """Yield a client of a server with this behaviour, and its connections as they come."""
     seen: list[int] = []
 
     def accept() -> None:
@@ -44,7 +44,7 @@ def serving(
         server.listen()
         threading.Thread(target=accept, daemon=True).start()
         client = redis.Redis(
-            connection_pool=LinePool(
+            connection_pool=StorePool(
                 connection_class=connection_class("redis://"),
                 port=server.getsockname()[1],
                 socket_timeout=TIMEOUT_S,
@@ -59,8 +59,8 @@ def serving(
         server.shutdown(socket.SHUT_RDWR)
 
 
-def test_what_a_slow_line_takes_in_is_waited_for() -> None:
-    """What is on its way takes several times the timeout, and is sent once."""
+def test_slow_send_is_waited_for() -> None:
+    """The data under way takes several timeouts to send, and is sent once."""
     value = b"x" * (24 * PIECE)
 
     def read_slowly(client: socket.socket) -> None:
@@ -80,7 +80,7 @@ def test_what_a_slow_line_takes_in_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 4_000_000])
-def test_a_line_on_which_nothing_moves_is_left(size: int) -> None:
+def test_silent_connection_is_dropped(size: int) -> None:
     over = threading.Event()
 
     def be_silent(client: socket.socket) -> None:
@@ -105,7 +105,7 @@ def test_connections_that_are_lost_at_once_are_opened_again() -> None:
         assert client.set("key", "value")
 
 
-def test_an_error_that_is_an_answer_keeps_its_connection() -> None:
+def test_error_reply_keeps_the_connection() -> None:
     def refuse(client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
             while client.recv(PIECE):
@@ -133,7 +133,7 @@ def test_only_tcp_has_options_of_tcp(url: str, has_tcp: bool) -> None:
         assert ("socket_keepalive_options" in options) == has_tcp
 
 
-def test_a_connection_is_told_when_the_line_is_dead() -> None:
+def test_dead_connection_is_detected() -> None:
     def answer(client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
             while client.recv(PIECE):

@@ -51,7 +51,7 @@ _BASE64: Final = re.compile(rb"[A-Za-z0-9+/]{8,}")
 
 
 def spills(data: bytes, depth: int = 4) -> bool:
-    """Whether the marker is in bytes: plainly, or under layers of base64 and JSON escapes."""
+    """Return whether the marker is in bytes: plain, or under layers of base64 and JSON escapes."""
     wanted = MARKER.encode()
     if wanted in data or wanted.hex().encode() in data.lower():
         return True
@@ -67,7 +67,7 @@ def spills(data: bytes, depth: int = 4) -> bool:
 
 
 @pytest.mark.parametrize("before", range(4))
-def test_the_search_finds_what_is_encoded(before: int) -> None:
+def test_search_finds_encoded_values(before: int) -> None:
     text = b"x" * before + MARKER.encode() + b" and more"
     once = base64.b64encode(text)
     envelope = json.dumps({"body": base64.b64encode(b'{"a": "%s"}' % once).decode()}).encode()
@@ -79,7 +79,7 @@ def test_the_search_finds_what_is_encoded(before: int) -> None:
 
 
 class Tap:
-    """Records every command that a server gets."""
+    """Records every command that a server receives."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -111,7 +111,7 @@ class Tap:
         return "\n".join(self.commands).encode(errors="surrogateescape")
 
     def task_messages(self) -> Iterator[dict[str, Any]]:
-        """The envelopes that were put into the queue, with their bodies decoded."""
+        """Return the envelopes put into the queue, with their bodies decoded."""
         for command in self.commands:
             verb, _, rest = command.partition(" ")
             key, _, envelope = rest.partition(" ")
@@ -123,7 +123,7 @@ class Tap:
 
 
 class Events:
-    """Receives the events that Flower would."""
+    """Receives the events that Flower would receive."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -160,7 +160,7 @@ class Events:
 
 
 class Everything(logging.Handler):
-    """Every log record of this process, with its extra fields and its traceback."""
+    """Records every log record of this process, with its extra fields and its traceback."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -175,7 +175,7 @@ class Everything(logging.Handler):
 
 @contextlib.contextmanager
 def heard_everything() -> Iterator[Everything]:
-    """Turn every logger to DEBUG, also those that have a level of their own."""
+    """Set every logger to DEBUG, also those with a level of their own."""
     handler = Everything()
     names = ("", "celery", "kombu", "amqp", "redis", "pyrmute_tasks", "asyncio")
     loggers = [logging.getLogger(name) for name in names]
@@ -195,7 +195,7 @@ def heard_everything() -> Iterator[Everything]:
 
 
 class Run:
-    """What was heard while every kind of job ran, by where it was heard."""
+    """The output of every channel while every kind of job ran."""
 
     def __init__(self, fleet: Fleet, tap: Tap, store_tap: Tap, events: Events) -> None:
         self.fleet = fleet
@@ -275,7 +275,7 @@ def run() -> Iterator[Run]:
             yield run
 
 
-def test_everything_failed_as_it_should(run: Run) -> None:
+def test_seeded_errors_are_all_raised(run: Run) -> None:
     assert len(run.errors) == 2 * len(DEEDS) + 4
     assert {type(error).__name__ for error in run.errors.values()} == {
         "InvalidRecordError",
@@ -287,7 +287,7 @@ def test_everything_failed_as_it_should(run: Run) -> None:
 
 
 def test_the_store_is_where_records_are(run: Run) -> None:
-    """The search is not blind: what it looks for did travel, elsewhere."""
+    """The search is not blind: it finds the values where they do travel."""
     assert spills(run.store_tap.data)
 
 
@@ -387,7 +387,7 @@ def tell(run: Run, source: Path, *options: str) -> "subprocess.CompletedProcess[
 
 
 def test_a_client_of_redis_quotes_no_command(run: Run) -> None:
-    """Redis-py puts the command that failed, and so a record, into its errors."""
+    """redis-py puts the failed command, and so a record, into its errors."""
     run.fleet.store.config_set("maxmemory", "1")
     try:
         with (

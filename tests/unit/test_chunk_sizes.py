@@ -1,10 +1,10 @@
-"""Chunk sizes in a closed loop: a simulated worker measures what the sizer chose."""
+"""Chunk sizes in a closed loop: a simulated worker measures the sizer's choices."""
 
 from itertools import pairwise
 
 import pytest
 
-from pyrmute_tasks.engine.chunk_sizes import ChunkSizer, RecordSizer
+from pyrmute_tasks.engine.chunk_sizes import ChunkSizer, RangeSizer, RecordSizer
 from pyrmute_tasks.engine.chunks import cut_records
 from pyrmute_tasks.engine.events import ChunkSettled, SlotsChanged
 
@@ -14,7 +14,7 @@ OVERHEAD_S = 0.003
 
 
 class SimulatedFleet:
-    """Takes chunks in order with a window of some; each takes as long as its bytes say."""
+    """Runs chunks in order within a window; each takes as long as its bytes say."""
 
     def __init__(self, sizer: ChunkSizer, s_per_mib: float, window: int = 8) -> None:
         self.sizer = sizer
@@ -82,6 +82,23 @@ def test_a_window_holds_chunks_for_all_slots(slots: int) -> None:
     sizer(SlotsChanged(slots))
     fleet = SimulatedFleet(sizer, 0.01).run(400 * MIB)
     assert 4 * slots * 2 * max(fleet.sizes) <= 64 * MIB
+
+
+@pytest.mark.parametrize(("slots", "target_s"), [(2, 1.0), (100, 1.0), (400, 4.0), (5000, 10.0)])
+def test_ranges_go_towards_a_second_and_ten_on_large_fleets(slots: int, target_s: float) -> None:
+    sizer = RangeSizer()
+    sizer(SlotsChanged(slots))
+    fleet = SimulatedFleet(sizer, 0.065).run(slots * 1024 * MIB)
+    assert max(map(fleet.seconds, range(len(fleet.sizes)))) == pytest.approx(target_s, rel=0.1)
+
+
+def test_ranges_are_few_and_end_together() -> None:
+    sizer = RangeSizer()
+    sizer(SlotsChanged(2))
+    fleet = SimulatedFleet(sizer, 0.065).run(450 * MIB)  # thirty seconds of small records
+    assert len(fleet.sizes) < 55
+    assert fleet.sizes[-1] <= MIB
+    assert max(fleet.sizes[-4:]) <= 4 * MIB
 
 
 def test_failed_chunks_do_not_change_sizes() -> None:

@@ -1,4 +1,4 @@
-"""Sources that are read in a thread of their own."""
+"""Sources read in a thread of their own."""
 
 import contextvars
 import threading
@@ -10,13 +10,13 @@ from pyrmute_tasks.engine.chunks import Chunk
 from pyrmute_tasks.engine.pipeline import Window, run_ordered
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader, ThreadedReader, in_thread
 from tests.conftest import wait_until
-from tests.unit.test_flow import KEEP, ScriptedExecutor, make_chunk
+from tests.unit.test_pipeline import KEEP, ScriptedExecutor, make_chunk
 
 WHO: contextvars.ContextVar[str] = contextvars.ContextVar("WHO", default="nobody")
 
 
 class Source:
-    """Chunks that come when the test lets them."""
+    """A source whose chunks come on command."""
 
     def __init__(self, free: int = 0, error: BaseException | None = None, end: int = 100) -> None:
         self.gate = threading.Semaphore(free)
@@ -88,7 +88,7 @@ def test_nothing_is_read_beyond_the_window() -> None:
 
 
 @pytest.mark.parametrize("error", [OSError("broke"), KeyboardInterrupt(), GeneratorExit()])
-def test_the_error_of_a_source_is_raised_behind_what_it_gave(error: BaseException) -> None:
+def test_source_error_is_raised_after_its_records(error: BaseException) -> None:
     source = Source(free=1000, error=error, end=5)
     outcomes = run_ordered(reader_of(source), ScriptedExecutor(), lambda: Window(2), sink=KEEP)
     got = []

@@ -1,4 +1,4 @@
-"""The engine's rules, proved over a scripted executor."""
+"""The engine's rules, tested over a scripted executor."""
 
 from collections.abc import Collection, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -36,13 +36,13 @@ def make_chunk(index: int, size_bytes: int = 0) -> Chunk[int]:
 
 
 def fail(record: int) -> RecordFailure:
-    """A record's failure; that of every tenth record is one that no policy skips."""
+    """Return a record's failure; no policy skips that of every tenth record."""
     error = SystemExit if record % 10 == 9 else ValueError
     return RecordFailure.of(record, Stage.STEP, "", error(f"bad {record}"))
 
 
 def ends_chunk(record: int) -> bool:
-    """Whether a record's failure says that its chunk cannot be run."""
+    """Return whether a record's failure says that its chunk cannot be run."""
     return record % 10 == 8
 
 
@@ -53,7 +53,7 @@ def make_outcome(
     skips: bool = False,
     records: Iterable[int] | None = None,
 ) -> Outcome[list[int]]:
-    """Outputs are the indices of the records that are not bad."""
+    """Return a chunk's outcome: the indices of its good records as outputs."""
     start = index * SIZE
     failures, outputs = ChunkFailures(skips), []
     is_final = False
@@ -69,7 +69,7 @@ def make_outcome(
 
 
 class Keep:
-    """Delivers outcomes as they come."""
+    """Delivers outcomes unchanged."""
 
     def receive(self, chunk: Chunk[Any], outcome: Outcome[list[int]], /) -> Outcome[list[int]]:
         assert chunk.index == outcome.index
@@ -84,7 +84,7 @@ KEEP = Keep()
 
 @dataclass
 class ScriptedExecutor:
-    """Completes what it is told to; when asked to wait with nothing done, the oldest."""
+    """Completes chunks on command; if it must wait with nothing done, the oldest."""
 
     bad: Collection[int] = ()
     skips: bool = False
@@ -253,7 +253,7 @@ class FlowMachine(RuleBasedStateMachine):
         assert both == list(range(len(both)))
 
     def loop(self) -> tuple[list[int], list[int], int | None]:
-        """What a loop gives: outputs, rejects, and the record at which it ends."""
+        """Return a loop's outputs and rejects, and the record at which it ends."""
         outputs: list[int] = []
         rejects: list[int] = []
         for record in range(self.total * SIZE):
@@ -389,7 +389,7 @@ def test_ready_outcome_does_not_wait_for_a_slow_source() -> None:
     assert len(read) == 3
 
 
-def test_a_chunk_larger_than_the_window_passes_alone() -> None:
+def test_chunk_larger_than_the_window_is_sent_alone() -> None:
     chunks = (make_chunk(index, size_bytes=100) for index in range(3))
     assert run_all(chunks, Window(8, size_bytes=10)) == list(range(9))
 
@@ -494,5 +494,5 @@ def test_jobs_share_the_default_window(slots: int, jobs: int, chunks: int) -> No
     assert window.size_bytes * jobs - Window().size_bytes in range(jobs)
 
 
-def test_what_two_windows_allow() -> None:
+def test_smaller_limits_of_two_windows_apply() -> None:
     assert Window(3, 50).at_most(Window(5, 20)) == Window(3, 20)

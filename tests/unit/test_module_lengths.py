@@ -1,4 +1,4 @@
-"""Modules and classes are short, or say at their top why not."""
+"""Modules and classes are short, or give the reason at their top."""
 
 import ast
 from pathlib import Path
@@ -14,7 +14,7 @@ MODULES: Final = sorted((ROOT / "pyrmute_tasks").rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_module_and_its_classes_are_short_or_say_why_not(path: Path) -> None:
+def test_long_modules_and_classes_give_a_reason(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     if len(lines) > MODULE_LINES:
         assert has_reason(lines[:20], MODULE_LINES)
@@ -25,7 +25,7 @@ def test_module_and_its_classes_are_short_or_say_why_not(path: Path) -> None:
 
 
 def has_reason(lines: list[str], limit: int) -> bool:
-    """Whether a comment says why something is longer than a limit."""
+    """Return whether a comment gives the reason for a length beyond a limit."""
     return any(line.startswith(f"# Above {limit} lines: ") for line in lines)
 
 

@@ -1,4 +1,4 @@
-"""What every batch call takes and has: observers, a progress bar, a report, one protocol."""
+"""Common features of every batch call: observers, a progress bar, a report, one protocol."""
 
 import inspect
 import io
@@ -34,7 +34,7 @@ PARALLEL: list[dict[str, Any]] = [
 
 
 def ended(events: list[Event]) -> JobReport:
-    """Return the report that the last event has; it is the only one."""
+    """Return the report of the one last event."""
     reports = [event.report for event in events if isinstance(event, JobEnded)]
     assert len(reports) == 1
     assert isinstance(events[-1], JobEnded)
@@ -64,7 +64,7 @@ def test_both_have_the_parameters_and_defaults_of_the_protocol(kind: type, call:
 
 
 class Ours:
-    """A manager of somebody else's making."""
+    """A manager written by a user."""
 
     def list_models(self) -> list[str]:
         return manager.list_models()
@@ -84,7 +84,7 @@ class Ours:
         return manager.migrate_data(data, name, from_version, to_version)
 
 
-def test_anything_with_the_methods_of_a_manager_is_one() -> None:
+def test_any_object_with_a_managers_methods_is_accepted() -> None:
     ours: Manager = Ours()
     plan = adapt(ours).plan(*HOP)
     assert plan.migrate_one(person(3)) == manager.migrate_data(person(3), *HOP)
@@ -95,7 +95,7 @@ def test_anything_with_the_methods_of_a_manager_is_one() -> None:
 
 
 @pytest.mark.parametrize("options", PARALLEL)
-def test_observers_are_told_of_all_records_and_the_end(options: dict[str, Any]) -> None:
+def test_observers_get_all_records_and_the_end(options: dict[str, Any]) -> None:
     events: list[Event] = []
     manager.migrate_batch_data(map(person, range(500)), *HOP, observers=[events.append], **options)
     report = ended(events)

@@ -1,0 +1,362 @@
+"""Runs of files: through the producer or by reference, into a file or a folder of parts."""
+
+import enum
+import logging
+import os
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeGuard
+
+from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling, FailureJudge
+from pyrmute_tasks.engine.job import Job
+from pyrmute_tasks.engine.job_report import JobReport
+from pyrmute_tasks.engine.run import Run
+from pyrmute_tasks.errors import ConfigurationError, StorageUnreachableError
+from pyrmute_tasks.hooks import HookSet
+from pyrmute_tasks.io.attempt_folder import AttemptFolder
+from pyrmute_tasks.io.earlier_runs import LogOptions, kept_job
+from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource, check_source
+from pyrmute_tasks.io.logged_output import LoggedOutput, logged_output
+from pyrmute_tasks.io.open_files import SourceFile, TargetFile
+from pyrmute_tasks.io.output_file import Output, OutputFile, open_output
+from pyrmute_tasks.io.output_parts import OutputParts, is_parts
+from pyrmute_tasks.io.output_place import check_output
+from pyrmute_tasks.io.range_source import RangeSink, RangeSource, find_sources
+from pyrmute_tasks.io.rejects import RejectsFile, rejects_to_log, restored_from
+from pyrmute_tasks.logs import log
+from pyrmute_tasks.plans.plan import MigrationPlan
+from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.wire.frames import MAX_FRAME_BYTES, Compression, Frame
+
+__all__ = ["ByReference", "FileOptions", "FileRun", "Jobs", "RangeFleet"]
+
+_LEAST_BYTES: Final = 1024 * 1024  # less is one chunk, and syncing it would cost more than it saves
+
+
+class ByReference(enum.StrEnum):
+    """Whether workers read and write files themselves, or records travel through the producer."""
+
+    AUTO = "auto"  # if workers can, and the file is not small
+    ALWAYS = "always"
+    NEVER = "never"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "ByReference":
+        raise ConfigurationError(f"by_reference must be auto, always or never, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileOptions:
+    """Options of a run of files.
+
+    Attributes:
+        source: The file, or an open one; by reference also a folder or a pattern.
+        target: The file, an open one, or a folder of parts.
+        chunk_size: Records a chunk; None for the default.
+        overwrite: Replace a target that exists.
+        keep_partial: Keep what was written when the job fails.
+        by_reference: Which way to go.
+        max_line_bytes: Longest line by reference; None for the longest that can travel.
+        errors: What becomes of records that fail.
+        rejects: A file for those that are skipped; None for none.
+        rejects_with_records: Write the records to it.
+        logs: What becomes of the log of an earlier run, and whether this one has one.
+    """
+
+    source: SourceFile
+    target: TargetFile
+    chunk_size: int | None = None
+    overwrite: bool = True
+    keep_partial: bool = False
+    by_reference: ByReference = ByReference.AUTO
+    max_line_bytes: int | None = None
+    errors: ErrorHandling = RAISING
+    rejects: str | os.PathLike[str] | None = None
+    rejects_with_records: bool = False
+    logs: LogOptions = field(default_factory=LogOptions)
+
+    def __post_init__(self) -> None:
+        if self.max_line_bytes is not None and self.max_line_bytes < 1:
+            raise ConfigurationError(f"max_line_bytes must be 1 or more, not {self.max_line_bytes}")
+
+
+class RangeFleet(Protocol):
+    """The part of a fleet that a run needs; see `Session`."""
+
+    def allow(self, folders: Iterable[Path]) -> None:
+        """Let the workers of an embedded fleet read and write in folders."""
+
+    def takes_ranges(self) -> bool:
+        """Return whether workers take ranges by reference, by settings or heartbeats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jobs:
+    """Starts the jobs of a run.
+
+    Attributes:
+        plan: The migration.
+        settings: Settings of the fleet.
+        hooks: The manager's hooks.
+        window_bytes: Size of a job's window.
+        compression: How frames are compressed.
+        is_embedded: The fleet is started for this.
+        new_run: Returns a new run over so many bytes; None if nobody knows how many.
+        fleet: Returns the fleet, started.
+        start: Returns the job of a source, a sink, a run and what becomes of failures, to be
+            entered. What it is given as `check` is called about every second, and may raise.
+    """
+
+    plan: MigrationPlan
+    settings: Settings
+    hooks: HookSet
+    window_bytes: int
+    compression: Compression
+    is_embedded: bool
+    new_run: Callable[[int | None], Run]
+    fleet: Callable[[], RangeFleet]
+    start: Callable[..., Job[bytes, Frame, Any]]
+
+
+class FileRun:
+    """One run of files.
+
+    Args:
+        options: What to do.
+        jobs: Starts its jobs.
+
+    Attributes:
+        kept_path: Where a partial output was kept; None if none was.
+    """
+
+    def __init__(self, options: FileOptions, jobs: Jobs) -> None:
+        self._options = options
+        self._jobs = jobs
+        self.kept_path: Path | None = None
+        self._names = _names_of(options)
+        self._into_parts = is_path(options.target) and is_parts(options.target)
+        # What the producer cannot do: it sends one file into one file.
+        self._must_refer = self._into_parts or (
+            is_path(options.source) and self._names != [os.fspath(options.source)]
+        )
+        self._lines: JsonlSource | None = None
+        self.size_bytes = self._size_bytes()
+        self._run = jobs.new_run(self.size_bytes)
+
+    def _size_bytes(self) -> int | None:
+        if self._names:
+            return sum(map(check_source, self._names))
+        self._lines = self._line_source()
+        return self._lines.size_bytes
+
+    @property
+    def report(self) -> JobReport:
+        """The report; of the last job, if the run took two."""
+        return self._run.report
+
+    def run(self) -> None:
+        """Run the job; its report holds the result.
+
+        Raises:
+            PyrmuteTasksError: If it cannot be run.
+        """
+        plain = self._output()
+        why_not = self._why_not(plain)
+        if why_not and self._is_forced:
+            what = (
+                "several files, or a folder of parts, go"
+                if self._must_refer
+                else "this run cannot go"
+            )
+            raise ConfigurationError(f"{what} by reference{' only' * self._must_refer}: {why_not}")
+        may_refer = not why_not and (self._is_forced or (self.size_bytes or 0) >= _LEAST_BYTES)
+        output = plain if may_refer else self._logged(plain)
+        try:
+            # The output first: if another run has it, no fleet is started.
+            with self._run, output, self._rejects(output) as rejects:
+                if isinstance(output, (OutputFile, OutputParts)) and (
+                    may_refer and self._takes_ranges()
+                ):
+                    self._by_reference(output)
+                else:
+                    self._through_producer(output, rejects)
+        finally:
+            self.kept_path = output.kept_path
+
+    # --- which way --------------------------------------------------------------------------
+
+    def _output(self) -> Output | OutputParts:
+        options, job = self._options, self._run.tally.job
+        if is_path(options.target) and self._into_parts:
+            return OutputParts(
+                options.target, job, sources=self._names, overwrite=options.overwrite
+            )
+        if is_path(options.target):
+            for name in self._names[1:]:
+                check_output(options.target, source=name, overwrite=options.overwrite)
+        return open_output(
+            options.target,
+            job=job,
+            source=self._names[0] if self._names else options.source,
+            overwrite=options.overwrite or options.logs.resume,  # an output with a log looks again
+            keep_partial=options.keep_partial,
+        )
+
+    @property
+    def _is_forced(self) -> bool:
+        return self._must_refer or self._options.by_reference is ByReference.ALWAYS
+
+    def _why_not(self, output: Output | OutputParts) -> str:
+        """Return why nothing can go by reference; empty if it can."""
+        options, settings = self._options, self._jobs.settings
+        if options.by_reference is ByReference.NEVER:
+            return "--by-reference is never"
+        if options.logs.resume or options.logs.restart or self._has_log:
+            return "only a run through the producer can be resumed, or resume another one"
+        if options.chunk_size is not None:
+            return "a chunk size counts records, and nobody has counted those of a range of bytes"
+        if not self._names or not is_path(options.target):
+            return "only files that are given by their paths can"
+        if not isinstance(output, (OutputFile, OutputParts)):
+            return f"{os.fspath(options.target)} is a pipe or a device"
+        if options.errors.policy.skips:
+            return "records that fail can be skipped only if they travel through the producer"
+        if not (self._jobs.is_embedded or settings.roots_file or settings.secret):
+            return (
+                "workers need --root DIR and, as this producer, a secret in PYRMUTE_TASKS_SECRET, "
+                "which is not set here"
+            )
+        return ""
+
+    @property
+    def _has_log(self) -> bool:
+        """Whether an earlier run to the target has left a log."""
+        target = self._options.target
+        return is_path(target) and not self._into_parts and kept_job(target) is not None
+
+    def _logged(self, output: Output | OutputParts) -> Output | OutputParts | LoggedOutput:
+        """Return the output of a run through the producer: one with a log, if it can have one."""
+        options = self._options
+        self._lines = self._lines or self._line_source()
+        return (
+            logged_output(
+                options.source,
+                options.target,
+                self._lines,
+                options.logs,
+                job=self._run.tally.job,
+                plan=self._jobs.plan,
+                policy=_result_options(options),
+                overwrite=options.overwrite,
+                keep_partial=options.keep_partial,
+            )
+            or output
+        )
+
+    def _takes_ranges(self) -> bool:
+        return self._is_forced or self._jobs.is_embedded or self._jobs.fleet().takes_ranges()
+
+    # --- both ways --------------------------------------------------------------------------
+
+    def _line_source(self) -> JsonlSource:
+        jobs, options = self._jobs, self._options
+        return JsonlSource(options.source, options.chunk_size, jobs.window_bytes, jobs.compression)
+
+    def _rejects(
+        self, output: Output | OutputParts | LoggedOutput
+    ) -> AbstractContextManager[RejectsFile | None]:
+        options = self._options
+        is_whole = isinstance(output, LoggedOutput) and output.is_whole
+        if options.rejects is None:
+            return nullcontext()
+        return RejectsFile(
+            options.rejects,
+            job=self._run.tally.job,
+            source=options.source,
+            overwrite=options.overwrite or is_whole,  # it may have been published, too
+            keep_partial=options.keep_partial,
+            with_records=options.rejects_with_records,
+        )
+
+    def _through_producer(
+        self, output: Output | OutputParts | LoggedOutput, rejects: RejectsFile | None
+    ) -> None:
+        assert not isinstance(output, OutputParts)
+        errors = self._options.errors
+        with_records = self._options.rejects_with_records
+        lines = self._lines or self._line_source()
+        sink = JsonlSink(self._jobs.hooks, with_text=with_records)
+        judge = self._judge(output, rejects)
+        with self._jobs.start(lines, sink, self._run, errors, judge=judge) as job:
+            for result in job.results():
+                if rejects is not None:
+                    rejects.write(result.rejects)
+                if isinstance(output, LoggedOutput):
+                    logged = rejects_to_log(result.rejects, with_records=with_records)
+                    output.deliver(result, logged)
+                elif result.count:  # an empty frame may hold no lines
+                    output.write(result.outputs.payload)
+                for reject in result.rejects:
+                    errors.tell(reject)
+            if rejects is not None:
+                rejects.commit()  # before the output: who finds that one finds both
+            if self.report.failure is None:
+                output.commit()
+
+    def _judge(self, output: Output | LoggedOutput, rejects: RejectsFile | None) -> FailureJudge:
+        """Return the judge of failures; it and the run go on from earlier runs of the job."""
+        judge = FailureJudge(self._options.errors.policy)
+        if isinstance(output, LoggedOutput):
+            restored = restored_from(output.restored_rejects(), rejects)
+            judge.restore(restored.by_cause.total(), restored.crashes)
+            self._run.tally.restore(output.restored_outputs, restored.by_cause)
+        return judge
+
+    def _by_reference(self, output: OutputFile | OutputParts) -> None:
+        jobs, longest = self._jobs, self._options.max_line_bytes
+        is_private = jobs.is_embedded or bool(jobs.settings.roots_file)
+        with AttemptFolder(output.attempts_path, is_private=is_private) as folder:
+            source = RangeSource(self._names, folder.path, folder.nonce, longest or MAX_FRAME_BYTES)
+            jobs.fleet().allow([folder.path.parent, *source.folders])
+            sink = RangeSink(jobs.hooks)
+            job = jobs.start(source, sink, self._run, self._options.errors, check=source.check)
+            try:
+                with job:
+                    for result in job.results():
+                        for piece in result.outputs:
+                            output.add(folder, piece)
+                    source.check_all()
+                    if self.report.failure is None:
+                        output.commit()
+            except StorageUnreachableError as error:
+                if self._is_forced or self.report.chunks_by_worker:
+                    raise
+                log(logging.WARNING, "not_by_reference", f"through the producer instead: {error}")
+            else:
+                return
+        self._run = jobs.new_run(self.size_bytes)
+        with self._run:
+            self._through_producer(output, None)
+
+
+def _result_options(options: FileOptions) -> dict[str, str | int | bool | None]:
+    """Return the options that decide what a run writes; it is resumed with the same ones."""
+    policy, rejects = options.errors.policy, options.rejects
+    return {
+        "on_error": policy.on_error.value,
+        "max_errors": policy.max_errors,
+        "max_crashes": policy.max_crashes,
+        "rejects": None if rejects is None else os.path.abspath(rejects),
+        "rejects_with_records": options.rejects_with_records,
+    }
+
+
+def is_path(file: SourceFile | TargetFile) -> TypeGuard[str | os.PathLike[str]]:
+    """Return whether a file is given by its path, and not open."""
+    return isinstance(file, (str, os.PathLike))
+
+
+def _names_of(options: FileOptions) -> list[str]:
+    return find_sources(options.source) if is_path(options.source) else []

@@ -1,0 +1,1 @@
+"""Ranges of files that workers read and write themselves."""
