@@ -407,6 +407,10 @@ class AsyncMigrator:
         on_reject: OnReject | None = None,
         rejects: str | os.PathLike[str] | None = None,
         rejects_with_records: bool = False,
+        resume: bool = False,
+        restart: bool = False,
+        accept_code: bool = False,
+        log: bool = True,
     ) -> JobReport:
         """Migrate a file of JSON lines into another; cancelling it leaves no output.
 
@@ -429,6 +433,10 @@ class AsyncMigrator:
                 job's thread.
             rejects: A file for the records that are skipped.
             rejects_with_records: Write these records to it, too.
+            resume: Go on with an earlier run that left a log.
+            restart: Discard such a log.
+            accept_code: Resume although models or steps have changed.
+            log: Keep a log while this runs.
 
         Returns:
             The job's report.
@@ -454,6 +462,10 @@ class AsyncMigrator:
             on_reject=on_reject,
             rejects=rejects,
             rejects_with_records=rejects_with_records,
+            resume=resume,
+            restart=restart,
+            accept_code=accept_code,
+            log=log,
         )
 
     async def run_file(
@@ -475,6 +487,10 @@ class AsyncMigrator:
         on_reject: OnReject | None = None,
         rejects: str | os.PathLike[str] | None = None,
         rejects_with_records: bool = False,
+        resume: bool = False,
+        restart: bool = False,
+        accept_code: bool = False,
+        log: bool = True,
     ) -> JobReport:
         """Migrate a file, but return a record's failure instead of raising it.
 
@@ -497,6 +513,10 @@ class AsyncMigrator:
                 job's thread.
             rejects: A file for the records that are skipped.
             rejects_with_records: Write these records to it, too.
+            resume: Go on with an earlier run that left a log.
+            restart: Discard such a log.
+            accept_code: Resume although models or steps have changed.
+            log: Keep a log while this runs.
 
         Returns:
             The job's report.
@@ -522,6 +542,10 @@ class AsyncMigrator:
             on_reject=on_reject,
             rejects=rejects,
             rejects_with_records=rejects_with_records,
+            resume=resume,
+            restart=restart,
+            accept_code=accept_code,
+            log=log,
         )
 
     # --- details ------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.errors import ConfigurationError, StorageUnreachableError
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io.attempt_folder import AttemptFolder
-from pyrmute_tasks.io.earlier_runs import WITH_LOG, LogOptions
+from pyrmute_tasks.io.earlier_runs import WITH_LOG, LogOptions, kept_job
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource, check_source
 from pyrmute_tasks.io.logged_output import LoggedOutput, logged_output
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
@@ -239,15 +239,20 @@ class FileRun:
             return "only files that are given by their paths can"
         if is_stream(options.target):
             return f"{os.fspath(options.target)} is a pipe or a device"
-        log = options.log
-        if log.resume or log.restart or (log.log and not self._is_forced):
-            return "runs by reference keep no log, and cannot be resumed"
+        if options.log.resume or options.log.restart or self._has_log:
+            return "only a run through the producer can be resumed, or resume another one"
         if not (self._jobs.is_embedded or settings.roots_file or settings.secret):
             return (
                 "workers need --root DIR and, as this producer, a secret in PYRMUTE_TASKS_SECRET, "
                 "which is not set here"
             )
         return ""
+
+    @property
+    def _has_log(self) -> bool:
+        """Whether an earlier run to the target has left a log."""
+        target = self._options.target
+        return is_path(target) and not self._into_parts and kept_job(target) is not None
 
     def _takes_ranges(self) -> bool:
         return self._is_forced or self._jobs.is_embedded or self._jobs.fleet().takes_ranges()

@@ -158,11 +158,12 @@ def run(
     OUT may also be a pipe or a device such as /dev/stdout or -, which gets the lines as they are
     ready; so may the file of rejects.
 
+    A run from a file to a file that goes through this process keeps a log in .OUT.jsonl.job until
+    it has succeeded: if it is killed, or fails after ten seconds, the same command with --resume
+    goes on. With --resume from the beginning, a run never goes by reference.
+
     By reference, IN may also be a folder or a pattern, whose files are read in sorted order, and
     OUT a folder, named with a slash at the end, which gets files part-00000.jsonl and so on.
-
-    From a file to a file the run keeps a log in .OUT.jsonl.job until it has succeeded: if it is
-    killed, or fails after ten seconds, the same command with --resume goes on.
 
     Exit status: 0 for success, 1 for failure, 2 for wrong usage, 3 if records were skipped.
     """
@@ -177,9 +178,9 @@ def run(
         names = find_sources(source)
         for path in names:
             check_source(path)
-        options = LogOptions(resume, restart, accept_code, not no_log)
+        logs = LogOptions(resume, restart, accept_code, not no_log)
         if is_streamed:
-            options.refuse_streams()
+            logs.refuse_streams()
         if not is_parts(target):
             check_output(target, source=names[0], overwrite=overwrite or resume)
         policy = ErrorPolicy(OnError(on_error), max_errors)

@@ -153,7 +153,7 @@ def test_run_killed_at_random_points_goes_on(tmp_path: Path, fleet: Fleet, seed:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_run_killed_thirty_times_goes_on(tmp_path: Path, fleet: Fleet) -> None:
-    kill_often(Resumed(tmp_path, 20 * RECORDS), fleet, 30, 2)
+    kill_often(Resumed(tmp_path, 6 * RECORDS), fleet, 30, 2)
 
 
 def test_own_fleet_that_is_killed_with_its_run_leaves_nothing(

@@ -480,7 +480,7 @@ def test_leftovers_of_a_killed_beginning_are_removed(place: Place) -> None:
 def test_damaged_log_can_be_discarded(place: Place, name: str) -> None:
     place.die()
     (beside(place.target) / name).write_text("{\n{\n{\n")
-    with pytest.raises(JobLogError, match="start the job again"):
+    with pytest.raises(JobLogError, match="is damaged"):
         place.run(RESUME)
     with pytest.raises(JobExistsError):
         place.run()
