@@ -1,3 +1,4 @@
+# Above 400 lines: writing, resuming and publishing share the job and its lock.
 """An output with a log: a run that was killed at any time can go on.
 
 It stands where `OutputFile` does. What is delivered goes to the job's folder beside the target,
