@@ -111,6 +111,7 @@ def logged_output(
     )
 
 
+# Above 250 lines: one life from taking the job over to publishing it.
 class LoggedOutput:
     """A file that appears when it is whole, written with a log of what is done; a context manager.
 
