@@ -237,7 +237,7 @@ class FileRun:
             return "a chunk size counts records, and nobody has counted those of a range of bytes"
         if not self._names or not is_path(options.target):
             return "only files that are given by their paths can"
-        if is_stream(options.target):
+        if not self._into_parts and is_stream(options.target):
             return f"{os.fspath(options.target)} is a pipe or a device"
         if options.log.resume or options.log.restart or self._has_log:
             return "only a run through the producer can be resumed, or resume another one"
