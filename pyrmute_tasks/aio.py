@@ -397,6 +397,7 @@ class AsyncMigrator:
         to_version: VersionLike,
         *,
         chunk_size: int | None = None,
+        limit: int | None = None,
         overwrite: bool = True,
         keep_partial: bool = False,
         by_reference: ByReference | str = ByReference.AUTO,
@@ -421,6 +422,7 @@ class AsyncMigrator:
             from_version: Version of the records.
             to_version: Version of the outputs.
             chunk_size: Records a chunk; by default about 1 MiB of lines.
+            limit: The most records to migrate, the first ones; by default all.
             overwrite: Replace `target` if it exists.
             keep_partial: On failure, keep the output before it.
             by_reference: Whether workers read and write the files themselves.
@@ -452,6 +454,7 @@ class AsyncMigrator:
             from_version,
             to_version,
             chunk_size=chunk_size,
+            limit=limit,
             overwrite=overwrite,
             keep_partial=keep_partial,
             by_reference=by_reference,
@@ -477,6 +480,7 @@ class AsyncMigrator:
         to_version: VersionLike,
         *,
         chunk_size: int | None = None,
+        limit: int | None = None,
         overwrite: bool = True,
         keep_partial: bool = False,
         by_reference: ByReference | str = ByReference.AUTO,
@@ -501,6 +505,7 @@ class AsyncMigrator:
             from_version: Version of the records.
             to_version: Version of the outputs.
             chunk_size: Records a chunk; by default about 1 MiB of lines.
+            limit: The most records to migrate, the first ones; by default all.
             overwrite: Replace `target` if it exists.
             keep_partial: On failure, keep the output before it.
             by_reference: Whether workers read and write the files themselves.
@@ -532,6 +537,7 @@ class AsyncMigrator:
             from_version,
             to_version,
             chunk_size=chunk_size,
+            limit=limit,
             overwrite=overwrite,
             keep_partial=keep_partial,
             by_reference=by_reference,

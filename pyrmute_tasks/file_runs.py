@@ -25,6 +25,7 @@ from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.io.output_file import Output, OutputFile, open_output
 from pyrmute_tasks.io.output_parts import OutputParts, is_parts
 from pyrmute_tasks.io.output_place import check_output, is_stream
+from pyrmute_tasks.io.preflight import Need, check_room
 from pyrmute_tasks.io.range_source import RangeSink, RangeSource, find_sources
 from pyrmute_tasks.io.rejects import RejectsFile, rejects_to_log, restored_from
 from pyrmute_tasks.plans.plan import MigrationPlan
@@ -56,6 +57,7 @@ class FileOptions:
         source: The file, or an open one; by reference also a folder or a pattern.
         target: The file, an open one, or a folder of parts.
         chunk_size: Records a chunk; None for the default.
+        limit: The most records to migrate, the first ones; None for all.
         overwrite: Replace a target that exists.
         keep_partial: Keep what was written when the job fails.
         by_reference: Which way to go.
@@ -69,6 +71,7 @@ class FileOptions:
     source: SourceFile
     target: TargetFile
     chunk_size: int | None = None
+    limit: int | None = None
     overwrite: bool = True
     keep_partial: bool = False
     by_reference: ByReference = ByReference.AUTO
@@ -81,6 +84,8 @@ class FileOptions:
     def __post_init__(self) -> None:
         if self.max_line_bytes is not None and self.max_line_bytes < 1:
             raise ConfigurationError(f"max_line_bytes must be 1 or more, not {self.max_line_bytes}")
+        if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
+            raise ConfigurationError(f"limit must be 1 record or more, not {self.limit!r}")
 
 
 class RangeFleet(Protocol):
@@ -177,6 +182,7 @@ class FileRun:
         is_large = (self.size_bytes or 0) >= _LEAST_BYTES
         may_refer = not why_not and (self._is_forced or is_large)
         output = self._output(has_log=not may_refer)
+        self._check_room(may_refer)
         try:
             # The files first: if another run has one, no fleet is started.
             with self._run, output, self._rejects(output) as rejects:
@@ -209,6 +215,22 @@ class FileRun:
             keep_partial=options.keep_partial,
         )
 
+    def _check_room(self, may_refer: bool) -> None:
+        """Refuse what surely does not fit; of a run that goes on, nobody knows what it needs."""
+        options, size_bytes = self._options, self.size_bytes
+        if not is_path(options.target) or size_bytes is None or options.log.resume:
+            return
+        if self._into_parts or not is_stream(options.target):
+            read_bytes = min(size_bytes, self._lines.size_bytes or 0) if self._lines else size_bytes
+            parts = size_bytes // _LEAST_BYTES if self._into_parts else 0
+            check_room(
+                options.target,
+                Need.of(read_bytes, joins=may_refer and not self._into_parts, parts=parts),
+                sources=self._names,
+                model=None if options.errors.policy.skips else self._jobs.plan.target,
+                share=read_bytes / max(size_bytes, 1),
+            )
+
     def _logged_output(self) -> LoggedOutput | None:
         options = self._options
         self._lines = self._lines or self._line_source()
@@ -235,6 +257,8 @@ class FileRun:
             return "--by-reference is never"
         if options.chunk_size is not None:
             return "a chunk size counts records, and nobody has counted those of a range of bytes"
+        if options.limit is not None:
+            return "a limit counts records, and nobody has counted those of a range of bytes"
         if not self._names or not is_path(options.target):
             return "only files that are given by their paths can"
         if not self._into_parts and is_stream(options.target):
@@ -261,7 +285,13 @@ class FileRun:
 
     def _line_source(self) -> JsonlSource:
         jobs, options = self._jobs, self._options
-        return JsonlSource(options.source, options.chunk_size, jobs.window_bytes, jobs.compression)
+        return JsonlSource(
+            options.source,
+            options.chunk_size,
+            jobs.window_bytes,
+            jobs.compression,
+            options.limit,
+        )
 
     def _rejects(
         self, output: Output | OutputParts | LoggedOutput
@@ -373,6 +403,7 @@ def _result_options(options: FileOptions) -> dict[str, str | int | bool | None]:
         "max_crashes": policy.max_crashes,
         "rejects": None if rejects is None else os.path.abspath(rejects),
         "rejects_with_records": options.rejects_with_records,
+        "limit": options.limit,
     }
 
 

@@ -344,6 +344,7 @@ class Migrator(BatchCalls):
         to_version: VersionLike,
         *,
         chunk_size: int | None = None,
+        limit: int | None = None,
         overwrite: bool = True,
         keep_partial: bool = False,
         by_reference: ByReference | str = ByReference.AUTO,
@@ -379,6 +380,7 @@ class Migrator(BatchCalls):
             from_version: Version of the records.
             to_version: Version of the outputs.
             chunk_size: Records a chunk; by default about 1 MiB of lines.
+            limit: The most records to migrate, the first ones; by default all.
             overwrite: Replace `target` if it exists, as by default; False makes that an error.
             keep_partial: On failure, keep the output before it; ``last_report.partial_path`` says
                 where: ``<target>.partial`` unless that exists.
@@ -432,6 +434,7 @@ class Migrator(BatchCalls):
             from_version,
             to_version,
             chunk_size=chunk_size,
+            limit=limit,
             overwrite=overwrite,
             keep_partial=keep_partial,
             by_reference=by_reference,
@@ -460,6 +463,7 @@ class Migrator(BatchCalls):
         to_version: VersionLike,
         *,
         chunk_size: int | None = None,
+        limit: int | None = None,
         overwrite: bool = True,
         keep_partial: bool = False,
         by_reference: ByReference | str = ByReference.AUTO,
@@ -484,6 +488,7 @@ class Migrator(BatchCalls):
             from_version: Version of the records.
             to_version: Version of the outputs.
             chunk_size: Records a chunk; by default about 1 MiB of lines.
+            limit: The most records to migrate, the first ones; by default all.
             overwrite: Replace `target` if it exists.
             keep_partial: On failure, keep the output before it.
             by_reference: Whether workers read and write the files themselves.
@@ -523,6 +528,7 @@ class Migrator(BatchCalls):
             source=source,
             target=target,
             chunk_size=chunk_size,
+            limit=limit,
             overwrite=overwrite,
             keep_partial=keep_partial,
             by_reference=ByReference(by_reference),

@@ -63,6 +63,7 @@ _MOST_CAUSES: Final = 5
 @click.option(
     "--chunk-size", type=click.IntRange(min=1), help="Records a chunk. [default: by size]"
 )
+@click.option("--limit", type=click.IntRange(min=1), help="Migrate the first N records only.")
 @click.option(
     "--by-reference",
     type=click.Choice([way.value for way in ByReference]),
@@ -133,6 +134,7 @@ def run(
     store: str | None,
     queue: str | None,
     chunk_size: int | None,
+    limit: int | None,
     by_reference: str,
     max_line_bytes: int | None,
     overwrite: bool,
@@ -212,6 +214,7 @@ def run(
                 from_version,
                 to_version,
                 chunk_size=chunk_size,
+                limit=limit,
                 by_reference=by_reference,
                 max_line_bytes=max_line_bytes,
                 overwrite=overwrite,

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Generator, Iterable, Iterator
@@ -82,12 +83,16 @@ class JsonlSource:
         window_bytes: Size of the window that is to hold enough chunks for all slots; 0 if
             there is none.
         compression: How frames are compressed.
+        limit: The most records to read; None for all. Of a file, the lines up to there are counted
+            at once, so that `size_bytes` is their size.
 
     Raises:
         ConfigurationError: If the file does not exist, cannot be read or is no regular file.
 
     Attributes:
         position: Where reading stands.
+        size_bytes: Size of what is read; None if unknown.
+        limit: The most records to read; None for all.
     """
 
     kind: Final = FrameKind.LINES
@@ -98,6 +103,7 @@ class JsonlSource:
         chunk_size: int | None = None,
         window_bytes: int = 0,
         compression: Compression = Compression.NONE,
+        limit: int | None = None,
     ) -> None:
         self._open: OpenSource | None = None
         if isinstance(source, (str, os.PathLike)):
@@ -115,6 +121,10 @@ class JsonlSource:
         self.size_bytes: int | None = (
             self._open.left_bytes if self._open else check_source(self._name)
         )
+        self.limit = limit
+        if limit is not None and self._open is None:
+            with source_errors(self._name), open(self._name, "rb") as file:
+                self.size_bytes = _first_lines(file, limit, is_start=True)
 
     def begin_at(self, position: Position) -> None:
         """Read from a place on: what is before it was read by an earlier run of the job."""
@@ -144,10 +154,12 @@ class JsonlSource:
         index = 0
         first_byte, start, line = self.position
         with source_errors(self._name), self._opened() as file:
-            while block := self._read(file):
+            while block := self._read(file, start):
                 if not self.bytes_read and block.startswith(BOM):
                     first_byte = len(BOM)
                     block = block.removeprefix(BOM) or b"\n"
+                if self.limit is not None:
+                    block = block[: _first_lines(io.BytesIO(block), self.limit - start)]
                 size_bytes = len(block)
                 self.bytes_read += size_bytes
                 if not block.endswith(b"\n"):
@@ -193,15 +205,20 @@ class JsonlSource:
             file.seek(byte)
             yield file
 
-    def _read(self, file: IO[bytes] | OpenSource) -> bytes:
+    def _read(self, file: IO[bytes] | OpenSource, start: int) -> bytes:
+        if self.limit is not None and start >= self.limit:
+            return b""  # a pipe is not waited for
         if self._chunk_size is None:
             return self._read_bytes(file)
+        most = self._chunk_size
+        if self.limit is not None:
+            most = min(most, self.limit - start)
         lines: list[bytes] = []
         records = 0
         for text in file:
             lines.append(text)
             records += not is_blank(text)
-            if records == self._chunk_size:
+            if records == most:
                 break
         return b"".join(lines)
 
@@ -287,6 +304,18 @@ class JsonlSink:
                 text if self._with_text else None,
             )
             yield replace(failure, place=place)
+
+
+def _first_lines(lines: Iterable[bytes], records: int, *, is_start: bool = False) -> int:
+    """Return how many bytes the lines have up to that of the last of so many records."""
+    size = 0
+    for number, line in enumerate(lines):
+        size += len(line)
+        begins = is_start and number == 0
+        records -= not is_blank(line.removeprefix(BOM) if begins else line)
+        if not records:
+            break
+    return size
 
 
 def _located(

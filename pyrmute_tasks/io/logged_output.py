@@ -38,7 +38,7 @@ from pyrmute_tasks.io.output_file import cut_to_whole_lines, keep_partial_file, 
 from pyrmute_tasks.io.output_lock import OutputLock
 from pyrmute_tasks.io.output_place import Place, check_output, output_errors
 from pyrmute_tasks.jobs.driver import this_process
-from pyrmute_tasks.jobs.entries import Settled
+from pyrmute_tasks.jobs.entries import Range, Settled
 from pyrmute_tasks.jobs.fold import Fold
 from pyrmute_tasks.jobs.folder import JobFolder, beside, remove_leftovers
 from pyrmute_tasks.jobs.lease import Lease
@@ -103,6 +103,8 @@ def logged_output(
         plan.fingerprint,
         json.dumps(plan.fingerprint_tree.to_dict()),
         policy,
+        # The limit of records is one of the options, so another limit is another job.
+        only=(Range(0, 0, lines.size_bytes),) if lines.limit and lines.size_bytes else (),
         created_at=time.time(),
         created_by=f"{me['who']}@{me['host']}",
     )
@@ -297,7 +299,7 @@ class LoggedOutput:
             return
         with self._writing():
             self._check_source()
-            size_bytes = self._folder.spec.sources[0].size_bytes
+            size_bytes = sum(each.end for each in self._folder.spec.wanted)
             if self._at.byte < size_bytes:  # blank lines at the end
                 end = self._source.position._replace(byte=size_bytes)
                 self._settle(end, Settled(0, self._at.byte, size_bytes, 0, 0))

@@ -6,7 +6,7 @@ import secrets
 from hashlib import blake2b
 from typing import BinaryIO, Final
 
-__all__ = ["DIGEST_BYTES", "NONCE", "Attempt", "attempt_name", "read_nonce"]
+__all__ = ["DIGEST_BYTES", "NONCE", "Attempt", "attempt_name", "read_nonce", "write_probe"]
 
 NONCE: Final = "nonce"
 """Name of the file in a job's folder that workers open to prove that they see it."""
@@ -35,6 +35,21 @@ def read_nonce(folder: int) -> str:
         return ""
     with os.fdopen(descriptor, "rb") as file:
         return file.read(_MOST_NONCE_BYTES).decode("ascii", errors="replace")
+
+
+def write_probe(folder: int) -> None:
+    """Create and remove a file, as an attempt will be.
+
+    Raises:
+        OSError: If that fails.
+    """
+    name = attempt_name("probe")
+    descriptor = os.open(name, _CREATE, 0o666, dir_fd=folder)
+    try:
+        os.write(descriptor, b"?")
+    finally:
+        os.close(descriptor)
+        os.unlink(name, dir_fd=folder)
 
 
 class Attempt:

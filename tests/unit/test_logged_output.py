@@ -92,8 +92,9 @@ class Place:
         overwrite: bool = False,
         keep_partial: bool = False,
         option: str = "",
+        limit: int | None = None,
     ) -> LoggedOutput:
-        lines = JsonlSource(self.source, 3)
+        lines = JsonlSource(self.source, 3, limit=limit)
         output = logged_output(
             self.source,
             self.target,
@@ -101,7 +102,7 @@ class Place:
             options,
             job="job",
             plan=self.plan,
-            policy={"option": option},
+            policy={"option": option, "limit": limit},
             overwrite=overwrite,
             keep_partial=keep_partial,
         )
@@ -222,6 +223,22 @@ def test_run_goes_on_after_every_chunk(place: Place) -> None:
     place.run(RESUME)
     assert place.target.read_text() == expected(place)
     assert len(place.rejects.read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("limit", [1, 17, LINES, LINES + 1])
+@pytest.mark.parametrize("after", [0, 2, 5])
+def test_run_of_the_first_records_goes_on(place: Place, limit: int, after: int) -> None:
+    lines = place.source.read_text().removeprefix("\ufeff").splitlines(keepends=True)
+    first = [line for line in lines if line.strip()][:limit]
+    if after < len(first) // 3:
+        place.die(after=after, limit=limit)
+        with pytest.raises(JobChangedError, match=f"limit was {limit}, and is None"):
+            place.run(RESUME)
+    place.run(RESUME, limit=limit)
+    kept = [line.upper() for line in first if "bad" not in line]
+    assert place.target.read_text() == "".join(kept)
+    assert len(place.rejects.read_text().splitlines()) == len(first) - len(kept)
+    assert place.beside == ["bad.jsonl", "out.jsonl"]
 
 
 def test_rejects_of_the_whole_job_are_limited(place: Place) -> None:
