@@ -171,16 +171,7 @@ class FileRun:
         Raises:
             PyrmuteTasksError: If it cannot be run.
         """
-        why_not = self._why_not()
-        if why_not and self._is_forced:
-            what = (
-                "several files, or a folder of parts, go"
-                if self._must_refer
-                else "this run cannot go"
-            )
-            raise ConfigurationError(f"{what} by reference{' only' * self._must_refer}: {why_not}")
-        is_large = (self.size_bytes or 0) >= _LEAST_BYTES
-        may_refer = not why_not and (self._is_forced or is_large)
+        may_refer = self.may_refer
         output = self._output(has_log=not may_refer)
         self._check_room(may_refer)
         try:
@@ -194,6 +185,24 @@ class FileRun:
                     self._through_producer(output, rejects)
         finally:
             self.kept_path = output.kept_path
+
+    @property
+    def may_refer(self) -> bool:
+        """Whether it goes by reference, if the workers take ranges.
+
+        Raises:
+            ConfigurationError: If it must, and cannot.
+        """
+        why_not = self._why_not()
+        if why_not and self._is_forced:
+            what = (
+                "several files, or a folder of parts, go"
+                if self._must_refer
+                else "this run cannot go"
+            )
+            raise ConfigurationError(f"{what} by reference{' only' * self._must_refer}: {why_not}")
+        is_large = (self.size_bytes or 0) >= _LEAST_BYTES
+        return not why_not and (self._is_forced or is_large)
 
     # --- which way --------------------------------------------------------------------------
 

@@ -35,9 +35,14 @@ from pyrmute_tasks.engine.results import ResultConverter
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
-from pyrmute_tasks.file_runs import ByReference, FileOptions, FileRun, Jobs
+from pyrmute_tasks.file_runs import ByReference, FileOptions, FileRun, Jobs, is_path
 from pyrmute_tasks.io.earlier_runs import LogOptions
-from pyrmute_tasks.io.open_files import SourceFile, TargetFile
+from pyrmute_tasks.io.jsonl import check_source
+from pyrmute_tasks.io.line_sample import sample_files, sample_stream
+from pyrmute_tasks.io.open_files import OpenSource, SourceFile, TargetFile
+from pyrmute_tasks.io.output_parts import is_parts
+from pyrmute_tasks.io.output_place import is_stream
+from pyrmute_tasks.io.range_source import find_sources
 from pyrmute_tasks.io.rejects import check_rejects
 from pyrmute_tasks.local.batches import Parallelism
 from pyrmute_tasks.plans.plan import MigrationPlan
@@ -51,6 +56,7 @@ from pyrmute_tasks.wire.frames import Frame
 if TYPE_CHECKING:
     from pyrmute_tasks.audit import AuditReport
     from pyrmute_tasks.distributed.producer.session import Session
+    from pyrmute_tasks.dry_run import DryRun
 
 __all__ = ["Migrator"]
 
@@ -538,7 +544,15 @@ class Migrator(BatchCalls):
             rejects_with_records=rejects_with_records,
             log=options,
         )
-        jobs = Jobs(
+        file_run = FileRun(file_options, self._jobs(plan, observers, progress))
+        try:
+            file_run.run()
+        finally:
+            report = self._with_partial(file_run.report, file_run.kept_path)
+        return report
+
+    def _jobs(self, plan: MigrationPlan, observers: Sequence[Observer], progress: bool) -> Jobs:
+        return Jobs(
             settings=self._settings,
             hooks=self._manager.hooks,
             window_bytes=self._window_bytes,
@@ -550,12 +564,6 @@ class Migrator(BatchCalls):
             fleet=self._open,
             start=partial(self._job, plan),
         )
-        file_run = FileRun(file_options, jobs)
-        try:
-            file_run.run()
-        finally:
-            report = self._with_partial(file_run.report, file_run.kept_path)
-        return report
 
     def _with_partial(self, report: JobReport, path: Path | None) -> JobReport:
         """Return the report with the path of the partial output, also as `last_report`."""
@@ -611,6 +619,90 @@ class Migrator(BatchCalls):
             include_records=include_records,
             timeout_s=timeout_s,
         )
+
+    def dry_run(
+        self,
+        source: SourceFile,
+        target: str | os.PathLike[str],
+        name: str,
+        from_version: VersionLike,
+        to_version: VersionLike,
+        *,
+        sample: int = 1000,
+        chunk_size: int | None = None,
+        limit: int | None = None,
+        by_reference: ByReference | str = ByReference.AUTO,
+        on_error: OnErrorLike = "raise",
+        timeout_s: float = 300.0,
+    ) -> "DryRun":
+        """Find out what `migrate_file` with these arguments will do, on a sample; writes nothing.
+
+        It runs in a process of its own, not on the fleet, which is not started. Steps run more
+        than once a record, with their side effects.
+
+        Args:
+            source: JSON objects, one a line: as for `migrate_file`. Of an open file or a pipe, the
+                sample are the first records, which are read from it.
+            target: The output: as for `migrate_file`.
+            name: The model's name.
+            from_version: Version of the records.
+            to_version: Version of the outputs.
+            sample: Number of records to run: the first, some evenly spread, and the last.
+            chunk_size: Records a chunk.
+            limit: The most records to migrate, the first ones.
+            by_reference: Whether workers read and write the files themselves.
+            on_error: ``"skip"`` if records that fail are left out.
+            timeout_s: Time limit of the dry run.
+
+        Returns:
+            The path, each step's place and what changes at each hop; failures of the sample with
+            upper bounds, fields that get lost, the time of a record; and estimates: room, ranges,
+            time with 1, 4, 16 and 64 workers.
+
+        Raises:
+            PyrmuteTasksError: If a file cannot be read or written, the manager cannot be imported,
+                or a step ends its process.
+
+        Example:
+            ```python
+            planned = migrator.dry_run("old.jsonl", "new.jsonl", "User", "1.0.0", "3.0.0")
+            print(planned.failed_at_most, planned.seconds_per_record)
+            ```
+        """
+        from pyrmute_tasks.dry_run import Planned, dry_run  # jobs do without
+
+        if sample < 1:
+            raise ConfigurationError(f"a sample needs 1 record or more, not {sample}")
+        plan = self._manager.plan(name, from_version, to_version)
+        plan.target  # noqa: B018  # raise for a missing target before anything is run
+        is_streamed = not is_parts(target) and is_stream(target)
+        errors = ErrorHandling.of(on_error, None)
+        options = FileOptions(
+            source=source,
+            target=target,
+            chunk_size=chunk_size,
+            limit=limit,
+            by_reference=ByReference(by_reference),
+            errors=errors,
+        )
+        names = find_sources(source) if is_path(source) else []
+        if names:
+            may_refer = FileRun(options, self._jobs(plan, (), progress=False)).may_refer
+            taken = sample_files(names, sample, limit)
+        else:
+            may_refer = False
+            opened = OpenSource(source)  # type: ignore[arg-type]  # no path
+            taken = sample_stream(opened, opened.name, min(sample, limit or sample))
+        planned = Planned(
+            sizes=[check_source(each) for each in names],
+            target=None if is_streamed else os.fspath(target),
+            limit=limit,
+            by_reference=may_refer,
+            joins=not is_parts(target),
+            skips=errors.policy.skips,
+            window_bytes=self._window_bytes,
+        )
+        return dry_run(self._manager, self._manager_name, plan, taken, planned, timeout_s=timeout_s)
 
     # --- details ------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from pyrmute_tasks.io.open_files import OpenSource, SourceFile
 from pyrmute_tasks.ranges.lines import BOM, drop_blank_lines, is_blank
 from pyrmute_tasks.wire.frames import Compression, Frame, FrameKind, decode_frame, encode_frame
 
-__all__ = ["JsonlSink", "JsonlSource", "Position", "check_source", "source_errors"]
+__all__ = ["JsonlSink", "JsonlSource", "Position", "check_source", "new_sizer", "source_errors"]
 
 _FIRST_BYTES: Final = 512 * 1024
 _MOST_BYTES: Final = 1024 * 1024  # a window of them must fit into memory, twice as outputs
@@ -49,6 +49,16 @@ def check_source(path: str | os.PathLike[str]) -> int:
         f"cannot read {os.fspath(path)}: it is a pipe or a device, and a file is read more than "
         "once; write it to a file first"
     )
+
+
+def new_sizer(window_bytes: int = 0) -> ChunkSizer:
+    """Return the rule by which files are cut into chunks.
+
+    Args:
+        window_bytes: Size of the window that is to hold enough chunks for all slots; 0 if
+            there is none.
+    """
+    return ChunkSizer(_FIRST_BYTES, _MOST_BYTES, window_bytes)
 
 
 class Position(NamedTuple):
@@ -113,7 +123,7 @@ class JsonlSource:
             self._name = self._open.name
         self._may_block = self._open is not None and self._open.may_block
         self._chunk_size = check_chunk_size(chunk_size) if chunk_size is not None else None
-        self._sizer = ChunkSizer(_FIRST_BYTES, _MOST_BYTES, window_bytes)
+        self._sizer = new_sizer(window_bytes)
         self._compression = compression
         self._long_line = b""  # read, and not handed out yet
         self.bytes_read: int = 0

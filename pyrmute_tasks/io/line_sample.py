@@ -56,11 +56,11 @@ class LineSample:
     is_whole: bool
 
 
-def sample_stream(file: BinaryIO, name: str, count: int) -> LineSample:
+def sample_stream(file: Iterable[bytes], name: str, count: int) -> LineSample:
     """Read the first lines of a pipe, or of another file that can be read once.
 
     Args:
-        file: The file.
+        file: The file, by lines.
         name: Its name, for messages.
         count: The most lines.
 
@@ -73,7 +73,7 @@ def sample_stream(file: BinaryIO, name: str, count: int) -> LineSample:
     return LineSample(tuple(lines[:count]), None, len(lines) if is_whole else None, is_whole)
 
 
-def sample_files(names: Sequence[str], count: int) -> LineSample:
+def sample_files(names: Sequence[str], count: int, limit: int | None = None) -> LineSample:
     """Sample the lines of files that are read one after the other, without reading all of them.
 
     A third are the first lines, a third the last, and a third the lines at offsets that are
@@ -82,6 +82,8 @@ def sample_files(names: Sequence[str], count: int) -> LineSample:
     Args:
         names: The files.
         count: The most lines.
+        limit: The number of lines that are read at all, the first ones; if these are no more than
+            the sample, it is of them, and otherwise of all.
 
     Raises:
         ConfigurationError: If one cannot be read.
@@ -93,6 +95,9 @@ def sample_files(names: Sequence[str], count: int) -> LineSample:
             files.append(_File(name, begin, os.stat(name).st_size))
         begin = files[-1].end
     first = _most(itertools.chain.from_iterable(map(_lines_from_start, files)), count + 1)
+    if limit is not None and limit <= min(count, len(first)):
+        first = first[:limit]
+        return LineSample(tuple(first), _bytes_of(first), len(first), is_whole=True)
     if len(first) <= count and _bytes_of(first) < _MOST_BYTES:
         return LineSample(tuple(first), begin, len(first), is_whole=True)
     third = count // 3
