@@ -1,3 +1,4 @@
+# Above 400 lines: the way that a run goes, and both ways, share its options and its files.
 """Runs of files: through the producer or by reference, into a file or a folder of parts."""
 
 import enum
@@ -25,7 +26,7 @@ from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.io.output_file import Output, OutputFile, open_output
 from pyrmute_tasks.io.output_parts import OutputParts, is_parts
 from pyrmute_tasks.io.output_place import check_output, is_stream
-from pyrmute_tasks.io.preflight import Need, check_room
+from pyrmute_tasks.io.preflight import check_room
 from pyrmute_tasks.io.range_source import RangeSink, RangeSource, find_sources
 from pyrmute_tasks.io.rejects import RejectsFile, rejects_to_log, restored_from
 from pyrmute_tasks.plans.plan import MigrationPlan
@@ -129,6 +130,7 @@ class Jobs:
     start: Callable[..., Job[bytes, Frame, Any]]
 
 
+# Above 250 lines: both ways share the output, the rejects and the judge.
 class FileRun:
     """One run of files.
 
@@ -226,18 +228,15 @@ class FileRun:
 
     def _check_room(self, may_refer: bool) -> None:
         """Refuse what surely does not fit; of a run that goes on, nobody knows what it needs."""
-        options, size_bytes = self._options, self.size_bytes
-        if not is_path(options.target) or size_bytes is None or options.log.resume:
-            return
-        if self._into_parts or not is_stream(options.target):
-            read_bytes = min(size_bytes, self._lines.size_bytes or 0) if self._lines else size_bytes
-            parts = size_bytes // _LEAST_BYTES if self._into_parts else 0
+        options = self._options
+        if self._names and is_path(options.target) and not options.log.resume:
+            model = None if options.errors.policy.skips else self._jobs.plan.target
             check_room(
                 options.target,
-                Need.of(read_bytes, joins=may_refer and not self._into_parts, parts=parts),
-                sources=self._names,
-                model=None if options.errors.policy.skips else self._jobs.plan.target,
-                share=read_bytes / max(size_bytes, 1),
+                self._names,
+                by_reference=may_refer,
+                limit=options.limit,
+                model=model,
             )
 
     def _logged_output(self) -> LoggedOutput | None:

@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,8 +11,10 @@ from typing import Final
 from pydantic import BaseModel, RootModel
 
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.io.jsonl import check_source
 from pyrmute_tasks.io.line_sample import sample_files
-from pyrmute_tasks.io.output_place import output_errors
+from pyrmute_tasks.io.output_parts import is_parts
+from pyrmute_tasks.io.output_place import is_stream, output_errors
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.plans.field_shapes import fields_of
 from pyrmute_tasks.pydantic_internals import serializes_itself
@@ -20,7 +22,9 @@ from pyrmute_tasks.pydantic_internals import serializes_itself
 __all__ = ["Need", "Room", "check_room", "in_bytes", "room_at"]
 
 _OWN_FILES: Final = 8  # lock, log, spec, partial output, nonce, …
+_PART_BYTES: Final = 1024 * 1024  # the least of a range
 _LINES: Final = 100
+_MOST_GROWTH: Final = 8  # of what is read; with more room than that, the source is not looked at
 _SURE: Final = 0.5  # of the least, as the number of lines is an estimate
 _UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 _UNIT: Final = 1024
@@ -85,51 +89,61 @@ def room_at(target: str | os.PathLike[str]) -> Room:
 
 def check_room(
     target: str | os.PathLike[str],
-    need: Need,
+    sources: Sequence[str],
     *,
-    sources: Sequence[str] = (),
+    by_reference: bool = False,
+    limit: int | None = None,
     model: type[BaseModel] | None = None,
-    share: float = 1.0,
 ) -> None:
-    """Check the room for a job's output; warns if it may not suffice.
+    """Check the room for the output of files; warns if it may not suffice.
 
     Args:
-        target: The output.
-        need: What the job needs.
-        sources: The files that it reads, from which the least that it writes is estimated.
+        target: The output; nothing is checked for a pipe or a device.
+        sources: The files that are read.
+        by_reference: Whether workers write files of their own.
+        limit: The most records to migrate; None for all.
         model: The model of the outputs, if none is left out.
-        share: The share of the source that it reads.
 
     Raises:
         ConfigurationError: If the output surely does not fit.
     """
+    into_parts = is_parts(target)
+    if not into_parts and is_stream(target):
+        return
+    size_bytes = sum(map(check_source, sources))
+    share = 1.0 if limit is None else min(1.0, limit / max(_count_records(sources), 1))
+    parts = size_bytes // _PART_BYTES if into_parts else 0
+    need = Need.of(size_bytes, ratio=share, joins=by_reference and not into_parts, parts=parts)
     room = room_at(target)
     if room.free_files is not None and room.free_files < _OWN_FILES:
         raise ConfigurationError(
             f"cannot write {os.fspath(target)}: the file system of {room.folder} has inodes left "
             f"for {room.free_files:,} files only; remove some files, or write elsewhere"
         )
-    if room.free_bytes < need.most_bytes:
-        least = 0 if model is None else _least_bytes(sources, model, share)
+    if room.free_bytes < _MOST_GROWTH * need.likely_bytes and model is not None:
+        records = _count_records(sources) * share
+        least = int(records * _SURE * _least_line_bytes(model))
         if room.free_bytes < least:
             raise ConfigurationError(
                 f"cannot write {os.fspath(target)}: the file system of {room.folder} has "
                 f"{in_bytes(room.free_bytes)} free, and the output takes {in_bytes(least)} at "
                 "least, for the names of its fields alone; free some, or write elsewhere"
             )
-    doubts = []
+    for doubt in _doubts(room, need):
+        where = f"{os.fspath(target)} may not fit: the file system of {room.folder}"
+        log(logging.WARNING, "little_room", f"{where} has {doubt}")
+
+
+def _doubts(room: Room, need: Need) -> Iterator[str]:
     if room.free_bytes < need.most_bytes:
-        most = need.most_bytes > need.likely_bytes
-        up_to = f", up to {in_bytes(need.most_bytes)} until ranges are joined" if most else ""
-        doubts.append(
+        joins = need.most_bytes > need.likely_bytes
+        up_to = f", up to {in_bytes(need.most_bytes)} until ranges are joined" if joins else ""
+        yield (
             f"{in_bytes(room.free_bytes)} free, and the output takes about "
             f"{in_bytes(need.likely_bytes)} if it is as large as the source{up_to}"
         )
     if room.free_files is not None and room.free_files < need.files:
-        doubts.append(f"inodes left for {room.free_files:,} files, of up to {need.files:,}")
-    for doubt in doubts:
-        where = f"{os.fspath(target)} may not fit: the file system of {room.folder}"
-        log(logging.WARNING, "little_room", f"{where} has {doubt}")
+        yield f"inodes left for {room.free_files:,} files, of up to {need.files:,}"
 
 
 def in_bytes(size: float) -> str:
@@ -141,10 +155,9 @@ def in_bytes(size: float) -> str:
     return f"{size:,.0f} {unit}" if unit == _UNITS[0] else f"{size:,.1f} {unit}"
 
 
-def _least_bytes(sources: Sequence[str], model: type[BaseModel], share: float) -> int:
-    """Return what the outputs take at least, if each has no more than the names of its fields."""
-    records = sample_files(sources, _LINES).records or 0
-    return int(records * share * _SURE * _least_line_bytes(model))
+def _count_records(sources: Sequence[str]) -> int:
+    """Return the number of records, estimated from some lines."""
+    return sample_files(sources, _LINES).records or 0
 
 
 def _least_line_bytes(model: type[BaseModel]) -> int:

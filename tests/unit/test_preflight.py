@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, RootModel, model_serializer
 
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.io import preflight
-from pyrmute_tasks.io.preflight import Need, check_room, in_bytes, room_at
+from pyrmute_tasks.io.preflight import check_room, in_bytes, room_at
 
 MIB = 1024 * 1024
 Disk = Callable[..., None]
@@ -67,16 +67,21 @@ def source(tmp_path: Path) -> str:
     return str(path)
 
 
-def check(source: str, model: type[BaseModel] | None = None, *, joins: bool = False) -> None:
-    size = Path(source).stat().st_size
-    check_room(f"{source}.out", Need.of(size, joins=joins), sources=[source], model=model)
+def check(
+    source: str,
+    model: type[BaseModel] | None = None,
+    *,
+    by_reference: bool = False,
+    limit: int | None = None,
+) -> None:
+    check_room(f"{source}.out", [source], model=model, by_reference=by_reference, limit=limit)
 
 
 def test_output_that_fits_is_said_nothing_about(
     disk: Disk, source: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preflight, "sample_files", None)  # nor is the source read
-    disk(Path(source).stat().st_size + 512, None)
+    disk(Path(source).stat().st_size * 9, None)
     check(source, Wide)
     assert caplog.text == ""
 
@@ -96,7 +101,7 @@ def test_joining_is_doubted_when_parts_and_output_do_not_fit_together(
     disk(int(Path(source).stat().st_size * 1.5))
     check(source, Narrow)
     assert caplog.text == ""
-    check(source, Narrow, joins=True)
+    check(source, Narrow, by_reference=True)
     assert "up to 273.4 KiB until ranges are joined" in caplog.text
 
 
@@ -104,15 +109,13 @@ def test_output_whose_field_names_alone_do_not_fit_is_refused(disk: Disk, source
     disk(200 * 1024)
     check(source, Narrow)
     with pytest.raises(ConfigurationError) as caught:
-        check_room(f"{source}.out", Need.of(300_000, joins=False), sources=[source], model=Wide)
+        check(source, Wide)
     assert str(caught.value) == (
         f"cannot write {source}.out: the file system of {Path(source).parent} has 200.0 KiB free, "
         "and the output takes 307.6 KiB at least, for the names of its fields alone; free some, "
         "or write elsewhere"
     )
-    check_room(  # a tenth of it
-        f"{source}.out", Need.of(300_000, joins=False), sources=[source], model=Wide, share=0.1
-    )
+    check(source, Wide, limit=1000)
 
 
 @pytest.mark.parametrize("model", [None, Root, OwnWay, OwnJson])
@@ -137,8 +140,10 @@ def test_missing_inodes_are_refused_or_doubted(
     disk(100 * MIB, 3)
     with pytest.raises(ConfigurationError, match="has inodes left for 3 files only"):
         check(source)
-    disk(100 * MIB, 50)
-    check_room(f"{source}.out/", Need.of(MIB, joins=False, parts=100))
+    with open(source, "ab") as file:
+        file.truncate(100 * MIB)
+    disk(1000 * MIB, 50)
+    check_room(f"{source}.out/", [source])
     assert "has inodes left for 50 files, of up to 108" in caplog.text
 
 
