@@ -50,6 +50,7 @@ makes ours of what pyrmute raises.
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 __all__ = [
@@ -145,11 +146,13 @@ class ModelNotFoundError(VersionedModelError):
     Args:
         name: The model's name.
         version: The missing version; None if the whole model is missing.
+        known: The versions that there are, or the models.
     """
 
-    def __init__(self, name: str, version: str | None = None) -> None:
+    def __init__(self, name: str, version: str | None = None, known: Sequence[object] = ()) -> None:
         self.name = name
         self.version = version
+        self.known = known
         which = f"'{printable(name)}'"
         if version:
             which += f" version '{printable(version)}'"

@@ -13,7 +13,14 @@ from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
-from pyrmute_tasks.errors import FleetError, MigrationError, PyrmuteTasksError, RemoteError
+from pyrmute_tasks.errors import (
+    FleetError,
+    MigrationError,
+    ModelNotFoundError,
+    PyrmuteTasksError,
+    RemoteError,
+    printable,
+)
 
 __all__ = [
     "RecordFailure",
@@ -251,7 +258,16 @@ def _described(error: BaseException, raised_at: str) -> str:
         return f"{', in it '.join(shown)} raised {_type_name(raised)}{place}"
     if isinstance(error, RemoteError) or not isinstance(error, PyrmuteTasksError):
         return f"{_type_name(error)}{place}"
-    return " ".join(str(error).splitlines())
+    return " ".join(str(error).splitlines()) + _what_there_is(error)
+
+
+def _what_there_is(error: BaseException) -> str:
+    """Return the versions that a model has, or the models, if one was not found."""
+    known = getattr(error, "known", ()) if isinstance(error, ModelNotFoundError) else ()
+    if not known:
+        return ""
+    there = printable(", ".join(map(str, known)))
+    return f"; it has {there}" if getattr(error, "version", None) else f"; there is {there}"
 
 
 def _text_of(error: BaseException) -> str:

@@ -114,7 +114,7 @@ class Registry:
         version = ModelVersion.of(version)
         model = self._versions(name).get(version)
         if model is None:
-            raise ModelNotFoundError(name, str(version))
+            raise ModelNotFoundError(name, str(version), self.versions(name))
         return model
 
     def find(self, name: str, version: ModelVersion) -> type[BaseModel] | None:
@@ -181,7 +181,7 @@ class Registry:
         try:
             return self._models[name]
         except KeyError:
-            raise ModelNotFoundError(name) from None
+            raise ModelNotFoundError(name, known=self.names()) from None
 
 
 def check_name(name: str) -> None:

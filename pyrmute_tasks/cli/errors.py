@@ -10,12 +10,10 @@ from typing import Final, NoReturn
 import click
 
 from pyrmute_tasks.cli.interrupts import Interrupts
-from pyrmute_tasks.errors import ModelNotFoundError, PyrmuteTasksError
+from pyrmute_tasks.errors import PyrmuteTasksError
 from pyrmute_tasks.failures import describe_safely
-from pyrmute_tasks.pyrmute_adapter import Manager
-from pyrmute_tasks.registry import load_attribute
 
-__all__ = ["errors_printed", "fail", "show_warnings", "tell", "what_there_is"]
+__all__ = ["errors_printed", "fail", "show_warnings", "tell"]
 
 _BY_SIGNAL: Final = 128  # a shell's status of what a signal ended, less the signal
 
@@ -54,22 +52,6 @@ def tell(text: str) -> None:
     """Write to stderr; ignores a stderr that is full or closed."""
     with contextlib.suppress(OSError):
         click.echo(text, err=True)
-
-
-def what_there_is(manager: str, error: ModelNotFoundError) -> str:
-    """Return the models that a manager has; or the versions, if it has the model.
-
-    Args:
-        manager: The manager's name.
-        error: What was not found.
-    """
-    found = load_attribute(manager)
-    if not isinstance(found, Manager):
-        return ""
-    names = found.list_models()
-    if error.version is not None and error.name in names:
-        return f"{error.name} has {', '.join(map(str, found.list_versions(error.name)))}"
-    return f"the models are {', '.join(sorted(names))}" if names else "no model is registered"
 
 
 def _text_of(error: BaseException) -> str:

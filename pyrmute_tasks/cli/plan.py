@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pyrmute_tasks.cli.errors import errors_printed, show_warnings, what_there_is
+from pyrmute_tasks.cli.errors import errors_printed, show_warnings
 from pyrmute_tasks.cli.options import manager_option, model_option
 from pyrmute_tasks.dry_run import (
     SAMPLE,
@@ -23,7 +23,6 @@ from pyrmute_tasks.dry_run import (
     Timing,
 )
 from pyrmute_tasks.engine.error_policy import ErrorPolicy
-from pyrmute_tasks.errors import ConfigurationError, ModelNotFoundError
 from pyrmute_tasks.file_runs import ByReference
 from pyrmute_tasks.io.output_parts import is_parts
 from pyrmute_tasks.io.output_place import check_output
@@ -99,21 +98,18 @@ def plan(
     show_warnings()
     with errors_printed(include_records=False):
         migrator = Migrator(manager, workers=1)  # none is started
-        try:
-            show_plan(
-                migrator,
-                source,
-                target,
-                name,
-                from_version,
-                to_version,
-                sample=sample,
-                by_reference=by_reference,
-                as_json=as_json,
-                timeout_s=timeout_s,
-            )
-        except ModelNotFoundError as error:
-            raise ConfigurationError(f"{error}; {what_there_is(manager, error)}") from None
+        show_plan(
+            migrator,
+            source,
+            target,
+            name,
+            from_version,
+            to_version,
+            sample=sample,
+            by_reference=by_reference,
+            as_json=as_json,
+            timeout_s=timeout_s,
+        )
 
 
 def show_plan(
