@@ -4,6 +4,7 @@ Started by `runs` with its own hash seed; reads one `Request` from stdin and wri
 to stdout. The output of the code it runs is discarded, and it ends with its parent.
 """
 
+import contextlib
 import mmap
 import os
 import pickle
@@ -162,8 +163,12 @@ def _try_out(
     """Run lines once, and those that hold records once more to find what gets lost."""
     trial = run_trial(plan, request.lines, lambda index: mark(index, NO_STAGE))
     unread = {failed.index for failed in trial.failed if not failed.is_read}
-    read = [index for index in range(len(request.lines)) if index not in unread]
-    records = tuple(pickle.dumps(pydantic_core.from_json(request.lines[n])) for n in read)
+    read, records = [], []
+    for index, line in enumerate(request.lines):
+        if index not in unread:
+            with contextlib.suppress(RecursionError):  # a record that is nested too deeply
+                records.append(pickle.dumps(pydantic_core.from_json(line)))
+                read.append(index)
     walker = Walker(stages_of(plan), records, lambda index, stage: mark(read[index], stage))
     seen = walker.first().seen
     known = replace(request, positions=tuple(read))

@@ -13,7 +13,7 @@ from pyrmute_tasks.errors import ModelNotFoundError
 from pyrmute_tasks.plans.field_shapes import fields_of
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.plans.steps import Step
-from pyrmute_tasks.pyrmute_adapter import FleetManager
+from pyrmute_tasks.pyrmute_adapter import AdaptedStep, FleetManager
 
 __all__ = ["field_changes", "planned_hops"]
 
@@ -47,7 +47,11 @@ def field_changes(before: type[BaseModel], after: type[BaseModel]) -> tuple[Fiel
 def _hop(manager: FleetManager, name: str, step: Step) -> PlannedHop:
     models = list(_models(manager, name, step))
     changes = field_changes(*models) if len(models) == 2 else ()  # noqa: PLR2004  # both ends
-    function, file, line = ("", "", 0) if step.generated else _place(step.function)
+    function, file, line = "", "", 0
+    if isinstance(step, AdaptedStep):
+        function = "migrate_data"  # of pyrmute, which does not expose the steps
+    elif not step.generated:
+        function, file, line = _place(step.function)
     return PlannedHop(str(step.from_version), str(step.to_version), function, file, line, changes)
 
 

@@ -229,6 +229,16 @@ def test_unknown_model_or_version_is_told_with_what_there_is(
     assert (result.returncode, result.stderr) == (1, f"error: {told}\n")
 
 
+def test_manager_of_pyrmutes_and_deep_records_are_planned(source: Path, tmp_path: Path) -> None:
+    deep = f'{{"name": "Ada L", "age": 3, "more": {"[" * 150}{"]" * 150}}}\n'
+    source.write_text(source.read_text() + deep)
+    pyrmutes = ("--manager", "tests.pyrmute_people:manager", *HOP)
+    report = planned(*pyrmutes, source, tmp_path / "out.jsonl")
+    assert [hop["function"] for hop in report["hops"]] == ["migrate_data"]
+    assert (report["records"], report["failed"]) == (1000, 0)
+    assert "more" in [each["field"] for each in report["losses"]]
+
+
 def test_plan_is_called_from_python(source: Path, tmp_path: Path) -> None:
     migrator = Migrator("tests.people:manager")
     report = migrator.dry_run(source, tmp_path / "o", "Person", "1.0.0", "3.0.0", sample=30)
