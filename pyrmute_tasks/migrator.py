@@ -25,7 +25,7 @@ from pyrmute_tasks.engine.error_policy import (
     OnReject,
 )
 from pyrmute_tasks.engine.events import Observer
-from pyrmute_tasks.engine.job import Job, Source
+from pyrmute_tasks.engine.job import Job, JobExecutor, Source
 from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.engine.job_tally import new_job_id
@@ -645,12 +645,13 @@ class Migrator(BatchCalls):
         self,
         plan: MigrationPlan,
         source: Source[bytes],
-        sink: Sink[Frame, Delivered],
+        sink: Sink[Any, Delivered],
         run: Run,
         errors: ErrorHandling,
         check: Callable[[], None] = lambda: None,
         judge: FailureJudge | None = None,
-    ) -> Job[bytes, Frame, Delivered]:
+        through: Callable[[JobExecutor[bytes, Frame]], JobExecutor[bytes, Any]] | None = None,
+    ) -> Job[bytes, Any, Delivered]:
         spec = JobSpec(
             run.tally.job,
             plan.name,
@@ -664,7 +665,8 @@ class Migrator(BatchCalls):
             compression=compression_of(self._settings),
             skips=errors.policy.skips,
         )
-        executor = self._open().job(spec, plan.fingerprint_tree, check)
+        fleet = self._open().job(spec, plan.fingerprint_tree, check)
+        executor = through(fleet) if through is not None else fleet
         return Job(
             run, source, sink, executor, window=self._window, policy=errors.policy, judge=judge
         )

@@ -25,8 +25,8 @@ from pyrmute_tasks.engine.job_report import JobReport, JobState
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.file_runs import ByReference
 from pyrmute_tasks.io.earlier_runs import LogOptions, kept_job
+from pyrmute_tasks.io.job_targets import is_parts
 from pyrmute_tasks.io.jsonl import check_source
-from pyrmute_tasks.io.output_parts import is_parts
 from pyrmute_tasks.io.output_place import check_output, is_stream
 from pyrmute_tasks.io.range_source import find_sources
 from pyrmute_tasks.io.rejects import check_rejects

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,10 +15,8 @@ from pyrmute_tasks.errors import (
     JobLogError,
     printable,
 )
-from pyrmute_tasks.io.jsonl import Position
+from pyrmute_tasks.io.job_targets import is_parts, parts_path
 from pyrmute_tasks.io.output_place import check_output
-from pyrmute_tasks.jobs.entries import Range
-from pyrmute_tasks.jobs.fold import Fold
 from pyrmute_tasks.jobs.folder import JobFolder, beside, discard
 from pyrmute_tasks.jobs.spec import Spec, check_same
 from pyrmute_tasks.plans.fingerprint.differences import compare_trees
@@ -29,7 +26,6 @@ __all__ = [
     "WITH_LOG",
     "LogOptions",
     "earlier_job",
-    "end_of_prefix",
     "has_succeeded",
     "kept_job",
     "refuse_other",
@@ -85,11 +81,11 @@ WITH_LOG: Final = LogOptions()
 def kept_job(target: str | os.PathLike[str]) -> Path | None:
     """Return where an earlier run to a target has left its log; None if there is none."""
     try:
-        place = check_output(target)
+        real = parts_path(target) if is_parts(target) else check_output(target).path
     except ConfigurationError:
         return None
-    path = beside(place.path)
-    return path if not place.is_stream and path.is_dir() else None
+    path = beside(real)
+    return path if path.is_dir() else None
 
 
 def has_succeeded(folder: JobFolder) -> bool:
@@ -150,22 +146,6 @@ def refuse_other(spec: Spec, now: Spec, options: LogOptions) -> None:
             told = _code_differences(spec.code, now.code)
             hint = f"{told}--accept-code goes on with the new code; {hint}"
         raise JobChangedError(f"{error}. {hint}") from None
-
-
-def end_of_prefix(fold: Fold, wanted: Sequence[Range]) -> Position:
-    """Return up to where the source is settled.
-
-    Raises:
-        JobLogError: If something behind the first gap is settled.
-    """
-    gaps = list(fold.gaps(wanted))
-    if len(gaps) > 1 or (gaps and gaps[0].end != wanted[-1].end):
-        raise JobLogError(
-            "the log of the earlier run has gaps in the middle, which this way of running cannot "
-            "fill; begin again with --restart"
-        )
-    byte = gaps[0].start if gaps else sum(each.end for each in wanted)
-    return Position(byte, fold.records, 1 + sum(span.lines for span in fold.spans()))
 
 
 def _code_differences(before: str, now: str) -> str:

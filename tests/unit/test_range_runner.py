@@ -16,12 +16,13 @@ from pyrmute_tasks.distributed.worker import range_runner
 from pyrmute_tasks.distributed.worker.range_runner import RangeRunner, UnreachableError
 from pyrmute_tasks.errors import FrameError, FrameTooLargeError, InvalidRecordError
 from pyrmute_tasks.failures import RecordFailure
-from pyrmute_tasks.io.attempt_folder import AttemptFolder
+from pyrmute_tasks.jobs.folder import NONCE
 from pyrmute_tasks.ranges import lines as range_lines
-from pyrmute_tasks.ranges.attempts import NONCE, Attempt
+from pyrmute_tasks.ranges.attempts import Attempt
 from pyrmute_tasks.ranges.frames import Piece, Place, Range, SourceFile, read_pieces
 from pyrmute_tasks.ranges.roots import Roots
 from pyrmute_tasks.wire.frames import Frame, FrameKind, decode_frame
+from tests.attempts import Attempts
 from tests.people import broken_step, invalid, manager, person
 
 PLAN = manager.plan("Person", "1.0.0", "3.0.0")
@@ -38,7 +39,7 @@ class Storage:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.source = path / "in.jsonl"
-        self.folder = AttemptFolder(path / "job")
+        self.folder = Attempts(path / "job")
         self.runner = RangeRunner(Roots([str(path)]))
 
     def write(self, records: list[Any]) -> None:
@@ -82,7 +83,6 @@ class Storage:
 def storage(tmp_path: Path) -> Storage:
     storage = Storage(tmp_path)
     storage.write([person(index) for index in range(50)])
-    storage.folder.__enter__()
     return storage
 
 
