@@ -401,8 +401,7 @@ class Migrator(BatchCalls):
             restart: Discard such a log. Without either argument, finding one is an error.
             accept_code: Resume although models or steps have changed.
             log: Keep a log while this runs. It is gone at the end, unless the run fails or is
-                interrupted after ten seconds. Only runs from a file to a file have one, and those
-                that go by reference have none; with `resume` no run does.
+                interrupted after ten seconds. Only runs from files to a file or a folder have one.
 
         Returns:
             The job's report.
