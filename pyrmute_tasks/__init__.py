@@ -77,7 +77,7 @@ if TYPE_CHECKING:
         WireError,
     )
     from pyrmute_tasks.failures import RecordFailure, RecordPlace, Stage, record_index
-    from pyrmute_tasks.file_runs import ByReference
+    from pyrmute_tasks.file_options import ByReference
     from pyrmute_tasks.hooks import HookSet, MetricsHook, MigrationHook
     from pyrmute_tasks.manager import ModelManager
     from pyrmute_tasks.migrator import Migrator
@@ -188,7 +188,7 @@ _MODULE_OF: Final = {
     "AuditReport": "audit",
     "BatchMigrator": "batch_migrator",
     "BrokerUnavailableError": "errors",
-    "ByReference": "file_runs",
+    "ByReference": "file_options",
     "ChunkDelivered": "engine.events",
     "ChunkDiscarded": "engine.events",
     "ChunkSettled": "engine.events",

@@ -21,7 +21,7 @@ from pyrmute_tasks.engine.error_policy import OnErrorLike, OnReject
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.errors import MigratorClosedError
-from pyrmute_tasks.file_runs import ByReference
+from pyrmute_tasks.file_options import ByReference
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.migrator import Migrator
 from pyrmute_tasks.registry import ModelData

@@ -1,6 +1,5 @@
 """Runs of files: through the producer or by reference, into a file or a folder of parts."""
 
-import enum
 import json
 import logging
 import os
@@ -10,22 +9,21 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeGuard
+from typing import Any, Final, Protocol
 
 from pyrmute_tasks import logs
-from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling, FailureJudge
+from pyrmute_tasks.engine.error_policy import FailureJudge
 from pyrmute_tasks.engine.job import Job
 from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.pipeline import ChunkResult
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.errors import ConfigurationError, ProcessDiedError, StorageUnreachableError
+from pyrmute_tasks.file_options import ByReference, FileOptions, is_path
 from pyrmute_tasks.hooks import HookSet
-from pyrmute_tasks.io.earlier_runs import WITH_LOG, LogOptions
 from pyrmute_tasks.io.job_output import JobOutput
 from pyrmute_tasks.io.job_targets import FileTarget, JobTarget, PartsTarget, is_parts
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource, check_source, source_errors
 from pyrmute_tasks.io.line_feed import LineFeed, LineWriter
-from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.io.output_file import Output, open_output
 from pyrmute_tasks.io.output_place import check_output, is_stream
 from pyrmute_tasks.io.range_feed import RangeFeed
@@ -38,56 +36,9 @@ from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.wire.frames import MAX_FRAME_BYTES, Compression
 
-__all__ = ["ByReference", "FileOptions", "FileRun", "Jobs", "RangeFleet"]
+__all__ = ["FileRun", "Jobs", "RangeFleet"]
 
 _LEAST_BYTES: Final = 1024 * 1024  # less is one chunk, and syncing it would cost more than it saves
-
-
-class ByReference(enum.StrEnum):
-    """Whether workers read and write files themselves, or records travel through the producer."""
-
-    AUTO = "auto"  # if workers can, and the file is not small
-    ALWAYS = "always"
-    NEVER = "never"
-
-    @classmethod
-    def _missing_(cls, value: object) -> "ByReference":
-        raise ConfigurationError(f"by_reference must be auto, always or never, not {value!r}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileOptions:
-    """Options of a run of files.
-
-    Attributes:
-        source: The file, or an open one; by reference also a folder or a pattern.
-        target: The file, an open one, or a folder of parts.
-        chunk_size: Records a chunk; None for the default.
-        overwrite: Replace a target that exists.
-        keep_partial: Keep what was written when the job fails.
-        by_reference: Which way to go.
-        max_line_bytes: Longest line by reference; None for the longest that can travel.
-        errors: What becomes of records that fail.
-        rejects: A file for those that are skipped; None for none.
-        rejects_with_records: Write the records to it.
-        log: Whether the run keeps a log, and what becomes of an earlier one.
-    """
-
-    source: SourceFile
-    target: TargetFile
-    chunk_size: int | None = None
-    overwrite: bool = True
-    keep_partial: bool = False
-    by_reference: ByReference = ByReference.AUTO
-    max_line_bytes: int | None = None
-    errors: ErrorHandling = RAISING
-    rejects: str | os.PathLike[str] | None = None
-    rejects_with_records: bool = False
-    log: LogOptions = WITH_LOG
-
-    def __post_init__(self) -> None:
-        if self.max_line_bytes is not None and self.max_line_bytes < 1:
-            raise ConfigurationError(f"max_line_bytes must be 1 or more, not {self.max_line_bytes}")
 
 
 class RangeFleet(Protocol):
@@ -249,7 +200,7 @@ class FileRun:
             (plan.name, str(plan.from_version), str(plan.to_version)),
             plan.fingerprint,
             json.dumps(plan.fingerprint_tree.to_dict()),
-            _result_options(self._options),
+            self._options.of_result(),
             created_at=time.time(),
             created_by=f"{me['who']}@{me['host']}",
         )
@@ -385,24 +336,6 @@ class FileRun:
         self._run = jobs.new_run()
         with self._run:
             self._through_producer(output, rejects)
-
-
-def is_path(file: SourceFile | TargetFile) -> TypeGuard[str | os.PathLike[str]]:
-    """Return whether a file is given by its path, and not open."""
-    return isinstance(file, (str, os.PathLike))
-
-
-def _result_options(options: FileOptions) -> dict[str, str | int | bool | None]:
-    """Return the options that decide what a run writes; it is resumed with the same ones."""
-    policy, rejects = options.errors.policy, options.rejects
-    return {
-        "on_error": policy.on_error.value,
-        "max_errors": policy.max_errors,
-        "max_crashes": policy.max_crashes,
-        "rejects": None if rejects is None else os.path.abspath(rejects),
-        "rejects_with_records": options.rejects_with_records,
-        "max_line_bytes": options.max_line_bytes,
-    }
 
 
 def _names_of(options: FileOptions) -> list[str]:

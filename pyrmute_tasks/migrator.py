@@ -35,7 +35,8 @@ from pyrmute_tasks.engine.results import ResultConverter
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
-from pyrmute_tasks.file_runs import ByReference, FileOptions, FileRun, Jobs
+from pyrmute_tasks.file_options import ByReference, FileOptions
+from pyrmute_tasks.file_runs import FileRun, Jobs
 from pyrmute_tasks.io.earlier_runs import LogOptions
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.io.rejects import check_rejects

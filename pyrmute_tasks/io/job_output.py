@@ -327,8 +327,9 @@ class JobOutput:
             self._lock.confirm()
         except (OutputInUseError, ConfigurationError):
             return  # it is another run's by now
-        ran_s = time.monotonic() - self._began
-        keeps = self._must_keep or self._options.resume or ran_s >= _WORTH_KEEPING_S
+        is_long = time.monotonic() - self._began >= _WORTH_KEEPING_S
+        is_worth = is_long and lease.fold.ranges > 0
+        keeps = self._must_keep or self._options.resume or is_worth
         keeps = keeps and self._options.log and lease.view.ended is None  # or it is published
         try:
             if self._keep_partial:

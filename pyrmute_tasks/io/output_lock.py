@@ -16,7 +16,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import socket
 import stat
 import threading
@@ -38,7 +37,6 @@ _TOKEN_BYTES: Final = 8
 _MOST_BYTES: Final = 4096
 _TRIES: Final = 50
 _TRY_EVERY_S: Final = 0.01
-_FOLDERS: Final = {"parts", "staged"}
 _BRIEF: Final = {"lock", "stale"}
 _NO_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -310,10 +308,8 @@ class OutputLock:
             if match is None or match[1] == self.token:
                 continue
             with contextlib.suppress(OSError):
-                if match[2] in _FOLDERS:
-                    shutil.rmtree(path, ignore_errors=True)
                 # Who is being turned away right now has one of the other two.
-                elif match[2] == "partial" or (match[2] in _BRIEF and _is_old(path, now_ns)):
+                if match[2] == "partial" or (match[2] in _BRIEF and _is_old(path, now_ns)):
                     path.unlink()
 
 

@@ -41,9 +41,7 @@ OPEN_END: Final = 2**63 - 1
 """The end of a source whose length is not known yet."""
 
 # A worker may name any file: only the job's own are ever read for it.
-_NAME: Final = re.compile(
-    r"(?:parts|rejects)/[A-Za-z0-9.-]*[A-Za-z0-9]|(?:stream|rejects)\.[0-9]+", re.ASCII
-)
+_NAME: Final = re.compile(r"parts/[A-Za-z0-9.+-]*[A-Za-z0-9]|(?:stream|rejects)\.[0-9]+", re.ASCII)
 _SUM: Final = b',"sum":"'
 _TAIL_BYTES: Final = len(_SUM) + 8 + len(b'"}\n')
 _EPOCH_FACTOR: Final = 2_654_435_761  # spreads epochs over the seeds, so that offsets do not meet

@@ -32,6 +32,7 @@ def settle(folder: JobFolder, lease: Lease, range_: Range, number: int) -> None:
         file.append(data)
         file.sync()
         file.close()
+        folder.storage.sync_folder("parts")
     lease.log.settle(Settled(*range_, count, count, 0, put, digest_of(data)))
 
 

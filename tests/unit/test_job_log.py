@@ -414,7 +414,7 @@ def test_fold_equals_the_settled_ranges(data: st.DataObject) -> None:
 def test_spans_count_records_over_files_and_lines_in_each() -> None:
     fold = Fold()
     fold.add(Settled(0, 0, 10, 3, 3, 0, Piece("parts/p", 0, 1), lines=5))
-    fold.add(Settled(1, 0, 10, 2, 1, 1, Piece("parts/p", 1, 1), rejects=Piece("rejects/r", 0, 1)))
+    fold.add(Settled(1, 0, 10, 2, 1, 1, Piece("parts/p", 1, 1), rejects=Piece("rejects.1", 0, 1)))
     fold.add(settled(10, 12, file=1))
     spans = list(fold.spans())
     assert [(s.range.file, s.first_record, s.first_line) for s in spans] == [
