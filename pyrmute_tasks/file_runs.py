@@ -1,9 +1,7 @@
 """Runs of files: through the producer or by reference, into a file or a folder of parts."""
 
-import json
 import logging
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -19,19 +17,17 @@ from pyrmute_tasks.engine.pipeline import ChunkResult
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.errors import ConfigurationError, ProcessDiedError, StorageUnreachableError
 from pyrmute_tasks.file_options import ByReference, FileOptions, is_path
+from pyrmute_tasks.file_outputs import output_of
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io.job_output import JobOutput
-from pyrmute_tasks.io.job_targets import FileTarget, JobTarget, PartsTarget, is_parts
-from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource, check_source, source_errors
+from pyrmute_tasks.io.job_targets import is_parts
+from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource, check_source
 from pyrmute_tasks.io.line_feed import LineFeed, LineWriter
-from pyrmute_tasks.io.output_file import Output, open_output
-from pyrmute_tasks.io.output_place import check_output, is_stream
+from pyrmute_tasks.io.output_file import Output
+from pyrmute_tasks.io.output_place import is_stream
 from pyrmute_tasks.io.range_feed import RangeFeed
 from pyrmute_tasks.io.range_source import RangeSink, RangeSource, find_sources
 from pyrmute_tasks.io.rejects import RejectsFile
-from pyrmute_tasks.jobs.driver import this_process
-from pyrmute_tasks.jobs.spec import SourceFile as JobSource
-from pyrmute_tasks.jobs.spec import Spec
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.wire.frames import MAX_FRAME_BYTES, Compression
@@ -134,7 +130,14 @@ class FileRun:
             raise ConfigurationError(f"{what} by reference{' only' * self._must_refer}: {why_not}")
         is_large = (self.size_bytes or 0) >= _LEAST_BYTES
         may_refer = not why_not and (self._is_forced or is_large)
-        output = self._output(needs_job=may_refer)
+        output = output_of(
+            self._options,
+            self._names,
+            self._jobs.plan,
+            job=self._run.tally.job,
+            needs_job=may_refer,
+            is_private=self._jobs.is_embedded or bool(self._jobs.settings.roots_file),
+        )
         try:
             # The files first: if another run has one, no fleet is started.
             with self._run, output, self._rejects(output) as rejects:
@@ -144,66 +147,6 @@ class FileRun:
                     self._through_producer(output, rejects)
         finally:
             self.kept_path = output.kept_path
-
-    # --- where to ---------------------------------------------------------------------------
-
-    def _output(self, *, needs_job: bool) -> Output | JobOutput:
-        """Return the output: one with a job's folder, if the run may go by reference or has a log.
-
-        Raises:
-            ConfigurationError: If it cannot be written or must not be, or what was asked for needs
-                a log that this run cannot have.
-        """
-        options = self._options
-        target = self._job_target()
-        if target is None:
-            options.log.refuse_streams()
-        elif needs_job or options.log.log:
-            return JobOutput(
-                target,
-                self._spec(target),
-                options.log,
-                overwrite=options.overwrite,
-                keep_partial=options.keep_partial and not self._into_parts,
-                is_private=self._jobs.is_embedded or bool(self._jobs.settings.roots_file),
-            )
-        return open_output(
-            options.target,
-            job=self._run.tally.job,
-            source=self._names[0] if self._names else options.source,
-            overwrite=options.overwrite,
-            keep_partial=options.keep_partial,
-        )
-
-    def _job_target(self) -> JobTarget | None:
-        """Return the target of a run from files to a file or a folder; None for another run."""
-        options = self._options
-        if not self._names or not is_path(options.target):
-            return None
-        if self._into_parts:
-            return PartsTarget.of(options.target, self._names)
-        overwrite = options.overwrite or options.log.resume  # it may be the job's own
-        for name in self._names:
-            place = check_output(options.target, source=name, overwrite=overwrite)
-        return None if place.is_stream else FileTarget(options.target, place)
-
-    def _spec(self, target: JobTarget) -> Spec:
-        plan, me = self._jobs.plan, this_process()
-        sources = []
-        for name in self._names:
-            with source_errors(name):
-                sources.append(JobSource.of(name))
-        return Spec(
-            self._run.tally.job,
-            tuple(sources),
-            str(target.path),
-            (plan.name, str(plan.from_version), str(plan.to_version)),
-            plan.fingerprint,
-            json.dumps(plan.fingerprint_tree.to_dict()),
-            self._options.of_result(),
-            created_at=time.time(),
-            created_by=f"{me['who']}@{me['host']}",
-        )
 
     # --- which way --------------------------------------------------------------------------
 
