@@ -20,6 +20,7 @@ from pyrmute_tasks.errors import (
     ConfigurationError,
     JobChangedError,
     JobError,
+    JobExistsError,
     JobNotFoundError,
     OutputInUseError,
 )
@@ -34,7 +35,7 @@ from pyrmute_tasks.jobs.copying import append
 from pyrmute_tasks.jobs.driver import this_process
 from pyrmute_tasks.jobs.entries import Piece, Range, Settled
 from pyrmute_tasks.jobs.fold import Fold, Span
-from pyrmute_tasks.jobs.folder import JobFolder, beside, remove_leftovers
+from pyrmute_tasks.jobs.folder import JobFolder, beside, discard, remove_leftovers
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.log import LogWriter
 from pyrmute_tasks.jobs.output import Output
@@ -140,12 +141,14 @@ class JobOutput:
         code = self._spec.fingerprint
         earlier = earlier_job(self._path, self._target.name, self._options)
         if earlier is None:
-            self.folder = JobFolder.create(self._path, self._spec, is_private=self._is_private)
             try:
+                self.folder = JobFolder.create(self._path, self._spec, is_private=self._is_private)
                 self._lease = self.folder.take(this_process(), code)
-            except BaseException:
+            except JobExistsError:
+                raise
+            except BaseException:  # also if interrupted while it was created
                 with contextlib.suppress(OSError, JobError):
-                    self.folder.discard()
+                    discard(self._path)
                 raise
             return
         self.folder = earlier
