@@ -9,7 +9,7 @@ records of asynchronous sources are handed over between that thread and the even
 import asyncio
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -17,10 +17,11 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel
 
 from pyrmute_tasks.engine.async_stream import AsyncStream, Records, StreamingCall, run_in_thread
+from pyrmute_tasks.engine.batch_arguments import check_records
 from pyrmute_tasks.engine.error_policy import OnErrorLike, OnReject
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job_report import JobReport
-from pyrmute_tasks.errors import MigratorClosedError
+from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
 from pyrmute_tasks.file_options import ByReference
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.migrator import Migrator
@@ -47,6 +48,9 @@ class AsyncMigrator:
     Args:
         migrator: The migrator to use; closed with this.
 
+    Raises:
+        ConfigurationError: If it is no `Migrator`.
+
     Example:
         ```python
         async with AsyncMigrator(Migrator.embedded("examples/flights.py:manager")) as migrator:
@@ -56,6 +60,12 @@ class AsyncMigrator:
     """
 
     def __init__(self, migrator: Migrator) -> None:
+        given: object = migrator
+        if not isinstance(given, Migrator):
+            raise ConfigurationError(
+                "AsyncMigrator takes a Migrator, as AsyncMigrator(Migrator.embedded(manager)), not "
+                f"a {type(given).__name__}"
+            )
         self._migrator = migrator
         self._streams: weakref.WeakSet[AsyncStream[Any]] = weakref.WeakSet()
 
@@ -551,6 +561,8 @@ class AsyncMigrator:
     # --- details ------------------------------------------------------------------------------
 
     def _stream(self, call: StreamingCall[Output], records: Records) -> AsyncStream[Output]:
+        if not isinstance(records, AsyncIterable):
+            check_records(records)  # before a thread reads them
         stream = AsyncStream(call, records)
         self._streams.add(stream)
         return stream

@@ -11,7 +11,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from pyrmute_tasks.batch_migrator import BatchMigrator, Model
-from pyrmute_tasks.engine.batch_arguments import check_chunk_size, check_observers, check_records
+from pyrmute_tasks.engine.batch_arguments import (
+    check_chunk_size,
+    check_observers,
+    check_records,
+    check_target_type,
+)
 from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling, OnErrorLike, OnReject
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.stream import Stream
@@ -123,7 +128,7 @@ class BatchCalls(BatchMigrator, ABC):
         on_reject: OnReject | None = None,
     ) -> list[Model]:
         parallelism = Parallelism.of(parallel, max_workers, use_processes)
-        wanted = Wanted(model=target_type)
+        wanted = Wanted(model=check_target_type(target_type))
         hop = name, from_version, to_version
         errors = ErrorHandling.of(on_error, on_reject)
         batch = Batch(data_list, *hop, wanted, chunk_size, observers, progress, errors)
@@ -186,7 +191,7 @@ class BatchCalls(BatchMigrator, ABC):
         on_error: OnErrorLike = "raise",
         on_reject: OnReject | None = None,
     ) -> Stream[Model]:
-        wanted = Wanted(model=target_type)
+        wanted = Wanted(model=check_target_type(target_type))
         hop = name, from_version, to_version
         errors = ErrorHandling.of(on_error, on_reject)
         batch = Batch(data_list, *hop, wanted, chunk_size, observers, progress, errors)

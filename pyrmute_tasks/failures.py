@@ -13,7 +13,13 @@ from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
-from pyrmute_tasks.errors import FleetError, MigrationError, PyrmuteTasksError, RemoteError
+from pyrmute_tasks.errors import (
+    FleetError,
+    MigrationError,
+    ModelNotFoundError,
+    PyrmuteTasksError,
+    RemoteError,
+)
 
 __all__ = [
     "RecordFailure",
@@ -251,7 +257,8 @@ def _described(error: BaseException, raised_at: str) -> str:
         return f"{', in it '.join(shown)} raised {_type_name(raised)}{place}"
     if isinstance(error, RemoteError) or not isinstance(error, PyrmuteTasksError):
         return f"{_type_name(error)}{place}"
-    return " ".join(str(error).splitlines())
+    hint = f"; {error.hint}" if isinstance(error, ModelNotFoundError) and error.hint else ""
+    return " ".join(str(error).splitlines()) + hint
 
 
 def _text_of(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from pyrmute_tasks.batch_calls import Batch, BatchCalls
 from pyrmute_tasks.delegated_calls import DelegatedCalls
+from pyrmute_tasks.engine.batch_arguments import check_target_type
 from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.errors import MigrationError, ModelNotFoundError
 from pyrmute_tasks.hooks import HookSet, MigrationHook, use_hooks
@@ -442,9 +443,10 @@ class ModelManager(DelegatedCalls, BatchCalls):
 
         Raises:
             PyrmuteTasksError: As `migrate`.
+            ConfigurationError: If `target_type` is no class of a pydantic model.
             ValidationError: If the migrated record is not a valid `target_type`.
         """
-        wanted = Wanted(model=target_type)
+        wanted = Wanted(model=check_target_type(target_type))
         migrated: Model = self._migrating(name, from_version, to_version, wanted)(data)
         return migrated
 

@@ -13,8 +13,8 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from pyrmute_tasks.batch_calls import Batch, BatchCalls
 from pyrmute_tasks.engine.batch_arguments import check_observers, usable_cpus
@@ -112,6 +112,9 @@ class Migrator(BatchCalls):
         settings: Settings | None = None,
         retry: Retry | None = None,
     ) -> None:
+        _check_kind("window", window, Window)
+        _check_kind("settings", settings, Settings)
+        _check_kind("retry", retry, Retry)
         if isinstance(manager, str):
             self._manager: FleetManager = load_manager(manager)
             self._manager_name = manager
@@ -212,6 +215,12 @@ class Migrator(BatchCalls):
                 users = migrator.migrate_batch(rows, "User", "1.0.0", "3.0.0")
             ```
         """
+        given: object = broker_url  # as from a variable that is not set
+        if not isinstance(given, str):
+            raise ConfigurationError(
+                f"connect takes the URL of a running fleet's broker, not {given!r}; "
+                "Migrator.embedded starts a fleet of its own"
+            )
         return cls(
             manager,
             broker_url=broker_url,
@@ -677,6 +686,24 @@ class Migrator(BatchCalls):
     @property
     def _window_bytes(self) -> int:
         return (self._window or Window()).size_bytes
+
+
+def _check_kind(name: str, given: object, kind: type) -> None:
+    """Refuse an option of another kind, with which only a job would fail."""
+    if given is not None and not isinstance(given, kind):
+        raise ConfigurationError(
+            f"{name} must be a {kind.__name__}, as {name}={_EXAMPLES[kind]}, not a "
+            f"{type(given).__name__}"
+        )
+
+
+_EXAMPLES: Final[Mapping[type, str]] = MappingProxyType(
+    {
+        Window: "Window(chunks=16)",
+        Settings: "Settings(stall_s=120)",
+        Retry: "Retry(on=[ConnectionError], attempts=3)",
+    }
+)
 
 
 def _in_order(result: ChunkResult[list[Any]], errors: ErrorHandling) -> Generator[Any, None, None]:

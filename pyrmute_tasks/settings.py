@@ -160,6 +160,11 @@ class Settings:
     def _check_urls(self) -> None:
         check_url("broker_url", self.broker_url)
         check_url("store_url", self.store_url)
+        if not self.broker_url:
+            raise ConfigurationError(
+                "broker_url (--broker) is empty: give the URL of a running fleet's broker, as "
+                "redis://queue.internal:6379/0, or leave it out"
+            )
         if _scheme(self.broker_url) not in BROKER_SCHEMES:
             raise ConfigurationError(
                 f"broker_url {hide_password(self.broker_url)} must begin with "
@@ -172,15 +177,18 @@ class Settings:
             )
         if self.store_url and _scheme(self.store_url) not in REDIS_SCHEMES:
             raise ConfigurationError(
-                f"store_url must begin with {', '.join(s + '://' for s in REDIS_SCHEMES)}"
+                f"store_url {hide_password(self.store_url)} must begin with "
+                f"{', '.join(s + '://' for s in REDIS_SCHEMES)}"
             )
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str], *, ignore_unknown: bool = False) -> Self:
+    def from_env(
+        cls, env: Mapping[str, str] | None = None, *, ignore_unknown: bool = False
+    ) -> Self:
         """Read the settings from variables; settings without one keep their default.
 
         Args:
-            env: The variables, as in ``os.environ``.
+            env: The variables; by default those of this process, as they are now.
             ignore_unknown: Warn of ``PYRMUTE_TASKS_*`` variables that are no setting, as those of
                 another version of this package, instead of raising an error.
 
@@ -192,7 +200,7 @@ class Settings:
         """
         known = {f"{ENV_PREFIX}{option.name.upper()}": option for option in fields(cls)}
         values: dict[str, object] = {}
-        for variable, value in env.items():
+        for variable, value in (os.environ if env is None else env).items():
             if not variable.startswith(ENV_PREFIX) or not value:
                 continue
             if variable in known:

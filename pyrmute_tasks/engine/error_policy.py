@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Literal, Self, TypeAlias
 
+from pyrmute_tasks.engine.batch_arguments import is_function
 from pyrmute_tasks.errors import ConfigurationError, ProcessDiedError
 from pyrmute_tasks.failures import RecordFailure
 
@@ -241,11 +242,13 @@ class ErrorHandling:
     on_reject: OnReject | None = None
 
     def __post_init__(self) -> None:
-        if self.on_reject is not None and not callable(self.on_reject):
+        if self.on_reject is not None and not is_function(self.on_reject):
             # Now, and not at the first record that fails, hours later.
+            is_async = callable(self.on_reject)
+            shown = "an asynchronous one" if is_async else type(self.on_reject).__name__
             raise ConfigurationError(
                 "on_reject must be a function that takes a RecordFailure, as list.append is, not "
-                f"{type(self.on_reject).__name__}; files of rejects are written by migrate_file"
+                f"{shown}; files of rejects are written by migrate_file"
             )
         if self.on_reject is not None and not self.policy.skips:
             raise ConfigurationError(

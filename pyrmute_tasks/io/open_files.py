@@ -8,7 +8,7 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeAlias
 
@@ -91,10 +91,12 @@ class OpenSource:
         may_block: Whether reading may wait for somebody who writes.
 
     Raises:
-        ConfigurationError: If it is a text file over a descriptor that does not block.
+        ConfigurationError: If it is no open file, or a text file over a descriptor that does not
+            block.
     """
 
     def __init__(self, file: ReadableFile) -> None:
+        _check_open("source", file, ("read", "readline"))
         self.name: str = _name_of(file)
         self._file = file = _blocking(file)
         self.left_bytes: int | None = _left_bytes(file)
@@ -120,11 +122,15 @@ class OpenOutput:
 
     Args:
         file: The file.
+
+    Raises:
+        ConfigurationError: If it is no open file.
     """
 
     kept_path: Path | None = None
 
     def __init__(self, file: WritableFile) -> None:
+        _check_open("target", file, ("write",))
         self._file = file
         self._name = _name_of(file)
 
@@ -194,6 +200,16 @@ class OpenOutput:
                 wait_until_writable(descriptor)
             else:
                 return
+
+
+def _check_open(role: str, file: object, methods: Sequence[str]) -> None:
+    if not all(hasattr(file, method) for method in methods):
+        raise ConfigurationError(
+            f"the {role} must be a path or an open file, not a {type(file).__name__}; records that "
+            "are in memory are for migrate_batch"
+        )
+    if getattr(file, "closed", False) is True:
+        raise ConfigurationError(f"the {role}, {_name_of(file)}, is a file that is closed")
 
 
 def refuse_same_file(source: SourceFile, target: TargetFile) -> None:

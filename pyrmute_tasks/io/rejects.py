@@ -48,10 +48,7 @@ def check_rejects(
                 "the records of rejects need a file; add --rejects FILE (rejects=… in Python)"
             )
         return
-    if not policy.skips:
-        raise ConfigurationError(
-            "rejects are records that are skipped; add --on-error skip (on_error='skip' in Python)"
-        )
+    _check_asked_for(path, policy)
     if isinstance(source, (str, os.PathLike)):
         for name in find_sources(source):
             check_output(path, source=name)
@@ -69,6 +66,15 @@ def check_rejects(
     elif _is_one(place, check_output(target)):
         raise ConfigurationError(
             f"cannot write the rejects to {os.fspath(path)}: it is the output; name another file"
+        )
+
+
+def _check_asked_for(path: object, policy: ErrorPolicy) -> None:
+    if not isinstance(path, (str, os.PathLike)):
+        raise ConfigurationError(f"rejects must be the path of a file, not a {type(path).__name__}")
+    if not policy.skips:
+        raise ConfigurationError(
+            "rejects are records that are skipped; add --on-error skip (on_error='skip' in Python)"
         )
 
 
