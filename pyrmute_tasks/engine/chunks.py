@@ -32,6 +32,7 @@ from pyrmute_tasks.wire.frames import (
     pack_record,
     unpack,
 )
+from pyrmute_tasks.wire.msgpack_depth import items_of
 from pyrmute_tasks.wire.remote_failures import failure_from_wire, failure_to_wire
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "check_outcome",
     "cut_records",
     "decode_outcome",
+    "decode_readable",
     "decode_records",
     "encode_outcome",
     "encode_packed",
@@ -265,6 +267,27 @@ def decode_records(frame: Frame) -> list[Any]:
     if not isinstance(records, list) or len(records) != frame.count:
         raise FrameError("a frame does not hold the records it announces")
     return records
+
+
+def decode_readable(frame: Frame) -> tuple[list[Any], FrameError | None]:
+    """Return the records of an objects frame up to one that cannot be read here.
+
+    Returns:
+        The records, and the error of the one behind them; None if these are all.
+
+    Raises:
+        FrameError: If the frame does not hold the records it announces.
+    """
+    try:
+        return decode_records(frame), None
+    except FrameError as error:
+        records: list[Any] = []
+        for packed in islice(items_of(frame.payload), frame.count):
+            try:
+                records.append(unpack(packed))
+            except FrameError as unreadable:
+                return records, unreadable
+        raise error from None
 
 
 def encode_outcome(outcome: Outcome[bytes]) -> bytes:
