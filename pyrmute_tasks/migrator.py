@@ -111,6 +111,9 @@ class Migrator(BatchCalls):
         settings: Settings | None = None,
         retry: Retry | None = None,
     ) -> None:
+        _check_kind("window", window, Window)
+        _check_kind("settings", settings, Settings)
+        _check_kind("retry", retry, Retry)
         if isinstance(manager, str):
             self._manager: FleetManager = load_manager(manager)
             self._manager_name = manager
@@ -211,6 +214,11 @@ class Migrator(BatchCalls):
                 users = migrator.migrate_batch(rows, "User", "1.0.0", "3.0.0")
             ```
         """
+        if not broker_url:  # without one, an own fleet would start
+            raise ConfigurationError(
+                "broker_url must be the URL of a running fleet's broker; Migrator.embedded starts "
+                "a fleet"
+            )
         return cls(
             manager,
             broker_url=broker_url,
@@ -675,6 +683,11 @@ class Migrator(BatchCalls):
     @property
     def _window_bytes(self) -> int:
         return (self._window or Window()).size_bytes
+
+
+def _check_kind(name: str, given: object, kind: type) -> None:
+    if given is not None and not isinstance(given, kind):
+        raise ConfigurationError(f"{name} must be a {kind.__name__}, not {type(given).__name__}")
 
 
 def _in_order(result: ChunkResult[list[Any]], errors: ErrorHandling) -> Generator[Any, None, None]:
