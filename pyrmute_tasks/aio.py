@@ -98,8 +98,10 @@ class AsyncMigrator:
             "the AsyncMigrator was closed before this stream had ended; read it inside of the "
             "async with block"
         )
-        await asyncio.gather(*(stream.cut(closed) for stream in list(self._streams)))
-        await asyncio.shield(run_in_thread(self._migrator.close))
+        try:
+            await asyncio.gather(*(stream.cut(closed) for stream in list(self._streams)))
+        finally:  # also if this is cancelled while a stream ends
+            await asyncio.shield(run_in_thread(self._migrator.close))
 
     # --- batches ----------------------------------------------------------------------------
 

@@ -93,11 +93,24 @@ class ModelManager(DelegatedCalls, BatchCalls):
         super().__init__(default_schema_config)
         self._registry = Registry()
         self._code = ReachedCode(code_packages)
+        self._hooks = HookSet()
+        self._compile_anew()
+
+    def _compile_anew(self) -> None:
         self._plans: dict[tuple[str, VersionLike, VersionLike, bool], MigrationPlan] = {}
         self._functions: dict[tuple[str, VersionLike, VersionLike, bool | type], _Migrate] = {}
         self._plans_generation = 0
         self._capturing = threading.Lock()
-        self._hooks = HookSet()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy has: what was registered, and not what was compiled of it."""
+        compiled = ("_plans", "_functions", "_plans_generation", "_capturing")
+        return {name: value for name, value in vars(self).items() if name not in compiled}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Fill a copy."""
+        vars(self).update(state)
+        self._compile_anew()
 
     # --- registering ----------------------------------------------------------------------
 

@@ -250,6 +250,7 @@ class Settings:
         shown = {option.name: getattr(self, option.name) for option in fields(self) if option.repr}
         for name in ("broker_url", "store_url"):
             shown[name] = hide_password(shown[name])
+        shown["celery_config"] = dict.fromkeys(self.celery_config, ...)  # may hold passwords
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
@@ -298,7 +299,7 @@ def _mapping(name: str, value: object) -> Mapping[str, object]:
         with contextlib.suppress(ValueError):
             value = json.loads(value)
     if isinstance(value, Mapping):
-        return value
+        return dict(value)  # what the caller changes later was not checked
     raise ConfigurationError(
         f'{name} must be a mapping; as text a JSON object, as {{"worker_max_tasks_per_child": 100}}'
     )

@@ -219,6 +219,11 @@ class ChunkFailures:
         self.ended = not _may_skip(self._skips, failure)
         return not self.ended
 
+    def end(self, failure: RecordFailure) -> None:
+        """Add a failure that ends the run under any policy."""
+        self.found.append(failure)
+        self.ended = True
+
 
 def _may_skip(skips: bool, failure: RecordFailure) -> bool:
     # A loop would not go on behind an exit or an interrupt, either.

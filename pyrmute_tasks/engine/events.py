@@ -159,7 +159,8 @@ class Observers:
             try:
                 observer(event)
             except Exception:
-                self._observers.remove(observer)
+                # By identity: observers may equal each other, or raise when compared.
+                self._observers = [each for each in self._observers if each is not observer]
                 import logging  # batches of a `ModelManager` do without
 
                 logging.getLogger(__name__).exception(

@@ -110,6 +110,7 @@ class JsonlSource:
         self._sizer = ChunkSizer(_FIRST_BYTES, _MOST_BYTES, window_bytes)
         self._compression = compression
         self._long_line = b""  # read, and not handed out yet
+        self._error: Exception | None = None  # met behind what was handed out
         self.bytes_read: int = 0
         self.position = Position()
         self.size_bytes: int | None = (
@@ -194,31 +195,51 @@ class JsonlSource:
             yield file
 
     def _read(self, file: IO[bytes] | OpenSource) -> bytes:
-        if self._chunk_size is None:
-            return self._read_bytes(file)
-        lines: list[bytes] = []
+        """Read the lines of a chunk; those before an error come first, as in a loop."""
+        if self._error is not None:
+            raise self._error
+        read: list[bytes] = []
+        try:
+            if self._chunk_size is None:
+                self._read_block(file, read)
+            else:
+                self._read_records(file, read, self._chunk_size)
+        except Exception as error:
+            lines = b"".join(read)
+            lines = lines[: lines.rfind(b"\n") + 1]
+            if not lines:
+                raise
+            self._error = error
+            return lines
+        return b"".join(read)
+
+    def _read_records(
+        self, file: IO[bytes] | OpenSource, read: list[bytes], chunk_size: int
+    ) -> None:
         records = 0
         for text in file:
-            lines.append(text)
+            read.append(text)
             records += not is_blank(text)
-            if records == self._chunk_size:
+            if records == chunk_size:
                 break
-        return b"".join(lines)
 
-    def _read_bytes(self, file: IO[bytes] | OpenSource) -> bytes:
+    def _read_block(self, file: IO[bytes] | OpenSource, read: list[bytes]) -> None:
         """Read a block that ends with a line; a very long line is a block of its own."""
         if self._long_line:
-            block, self._long_line = self._long_line, b""
-            return block
+            read.append(self._long_line)
+            self._long_line = b""
+            return
         block = file.read(self._sizer.next_bytes(self.left_bytes))
+        read.append(block)
         # Whole lines of a pipe must not wait for the next one.
         is_whole = self._may_block and block.endswith(b"\n")
         rest = b"" if is_whole else file.readline()
         end = block.rfind(b"\n") + 1
         if len(rest) <= _LONG_LINE_BYTES or not end:
-            return block + rest
+            read.append(rest)
+            return
         self._long_line = block[end:] + rest
-        return block[:end]
+        read[0] = block[:end]
 
 
 @contextlib.contextmanager
@@ -226,14 +247,14 @@ def source_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Raise the system's errors as errors that name the source.
 
     Raises:
-        ConfigurationError: In place of an `OSError`.
+        ConfigurationError: In place of an `OSError`, or of the `EOFError` of a compressed file
+            that is cut off.
     """
     try:
         yield
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot read {os.fspath(path)}: {error.strerror or error}"
-        ) from None
+    except (OSError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"cannot read {os.fspath(path)}: {reason}") from None
 
 
 class JsonlSink:

@@ -10,13 +10,14 @@ from collections import UserDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import pytest
 
 from pyrmute_tasks import (
     ConfigurationError,
     Event,
+    FrameError,
     InvalidRecordError,
     JobEnded,
     JobState,
@@ -68,6 +69,26 @@ def test_record_that_cannot_be_made_a_dict_is_named(orders: Migrator) -> None:
     with pytest.raises(InvalidRecordError, match="a record is Broken") as caught:
         orders.migrate_batch([record_kinds.plain(), Broken()], *HOP)
     assert record_index(caught.value) == 1
+
+
+class Row(NamedTuple):
+    """Of a module that no worker loads."""
+
+    size: int
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_record_of_a_class_that_no_worker_has_loaded_is_named(
+    orders: Migrator, on_error: Literal["raise", "skip"]
+) -> None:
+    plain = record_kinds.plain
+    records = [*(plain() for _ in range(5)), plain() | {"item": Row(1)}, plain()]
+    stream = orders.migrate_batch_data_streaming(records, *HOP, on_error=on_error)
+    got: list[Any] = []
+    with pytest.raises(FrameError, match=r"Row' is not loaded .* import its module") as caught:
+        got.extend(stream)  # keeps what came before the error
+    assert record_index(caught.value) == 5
+    assert got == record_kinds.manager.migrate_batch_data([plain() for _ in range(5)], *HOP)
 
 
 # --- files --------------------------------------------------------------------------------
@@ -236,3 +257,14 @@ def test_constructors_refuse_contradicting_arguments() -> None:
         Migrator.embedded(people.manager, workers=0)
     with pytest.raises(ConfigurationError, match="must begin with"):
         Migrator.connect(people.manager, "http://localhost")
+    with pytest.raises(
+        ConfigurationError, match=r"URL of a running fleet's broker; Migrator\.embedded"
+    ):
+        Migrator.connect(people.manager, os.environ.get("NO_SUCH_URL"))  # type: ignore[arg-type]  # on purpose
+    wrong: Any = {"broker_url": "redis://localhost"}
+    with pytest.raises(ConfigurationError, match="settings must be a Settings, not dict"):
+        Migrator(people.manager, settings=wrong)
+    with pytest.raises(ConfigurationError, match="window must be a Window, not dict"):
+        Migrator.embedded(people.manager, window=wrong)
+    with pytest.raises(ConfigurationError, match="retry must be a Retry, not dict"):
+        Migrator.connect(people.manager, "redis://localhost", retry=wrong)

@@ -5,6 +5,7 @@ import io
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -181,6 +182,33 @@ def test_observer_that_raises_is_dropped(caplog: pytest.LogCaptureFixture) -> No
 
     assert len(manager.migrate_batch([person(0)], *HOP, observers=[broken])) == 1
     assert caplog.text.count("an observer raised and was dropped") == 1  # told nothing more
+
+
+@dataclass
+class Counting:
+    """An observer that equals others."""
+
+    fails: bool = field(compare=False)
+    events: int = field(default=0, compare=False)
+
+    def __call__(self, event: Event) -> None:
+        self.events += 1
+        if self.fails:
+            raise OSError
+
+
+class Incomparable(Counting):
+    __hash__ = Counting.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        raise OSError
+
+
+@pytest.mark.parametrize("kind", [Counting, Incomparable])
+def test_only_the_observer_that_raises_is_dropped(kind: type[Counting]) -> None:
+    good, bad = kind(fails=False), kind(fails=True)
+    manager.migrate_batch([person(0)], *HOP, observers=[good, bad])
+    assert (good.events, bad.events) == (2, 1)
 
 
 @pytest.mark.parametrize("observers", [print, "x", [3]])

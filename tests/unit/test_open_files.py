@@ -1,11 +1,13 @@
 """Open files as sources and targets: descriptors that do not block, and text."""
 
+import gzip
 import io
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,3 +136,60 @@ def test_bytes_that_text_could_not_decode_reach_their_record() -> None:
     broken = b'{"n": "\xff"}\n'
     text = io.TextIOWrapper(io.BytesIO(broken), encoding="utf-8", errors="surrogateescape")
     assert OpenSource(text).read(100) == broken
+
+
+def test_text_to_a_descriptor_that_does_not_block_is_refused() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with (
+        open(reading, "rb"),
+        open(writing, "w", encoding="utf-8") as file,
+        pytest.raises(ConfigurationError, match=r"cannot write .*: its descriptor does not block"),
+    ):
+        OpenOutput(file)
+
+
+class Liar:
+    """A file that claims to have written less than nothing."""
+
+    def write(self, data: object) -> int:
+        return -1
+
+
+def test_target_that_takes_less_than_nothing_is_reported() -> None:
+    with pytest.raises(ConfigurationError, match="cannot write <Liar>: "), OpenOutput(Liar()) as to:
+        to.write(LINES)
+
+
+@pytest.mark.parametrize("given", [5, None, b"in.jsonl", ["in.jsonl"], iter(["{}"])])
+def test_what_is_no_file_is_refused(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match="the source must be a path or an open file"):
+        JsonlSource(given)
+    with pytest.raises(ConfigurationError, match="the target must be a path or an open file"):
+        OpenOutput(given)
+
+
+def test_closed_file_is_refused() -> None:
+    closed = io.BytesIO()
+    closed.close()
+    with pytest.raises(ConfigurationError, match="the source, <BytesIO>, is a file that is closed"):
+        JsonlSource(closed)
+    with pytest.raises(ConfigurationError, match="the target, <BytesIO>, is a file that is closed"):
+        OpenOutput(closed)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 7])
+def test_lines_before_an_error_come_first(tmp_path: Path, chunk_size: int | None) -> None:
+    path = tmp_path / "in.jsonl.gz"
+    path.write_bytes(gzip.compress(LINES)[:-20])
+    with gzip.open(path) as file:
+        before: list[bytes] = []
+        with pytest.raises(EOFError):
+            before.extend(file)  # keeps what came before the error
+    with gzip.open(path) as file:
+        read = b""
+        with pytest.raises(ConfigurationError, match=r"cannot read .*: Compressed file ended"):
+            for chunk in JsonlSource(file, chunk_size).chunks():
+                read += decode_frame(chunk.payload).payload
+    assert before
+    assert read == b"".join(before)

@@ -45,6 +45,7 @@ _OTHER_POOL: Final = (
     "error: workers need --pool=prefork: threads and greenlets can be neither interrupted at a "
     "time limit nor lost alone"
 )
+_POOL_LIBRARIES: Final = ("eventlet", "gevent", "greenlet")
 
 
 def create_worker_app(settings: Settings) -> FleetApp:
@@ -120,7 +121,8 @@ class WorkerApp(FleetApp):
         """Run Celery's command line and exit with its status.
 
         Raises:
-            SystemExit: When it ends, or because its options name a pool that is not installed.
+            SystemExit: When it ends, or because its options name a pool that is not installed, or
+                a module that it has to import is not there.
         """
         try:
             status = run_command_line(self, argv)
@@ -129,7 +131,12 @@ class WorkerApp(FleetApp):
         except click.ClickException as error:
             sys.exit(f"error: {error.format_message()}")
         except ImportError as error:
-            sys.exit(f"{_OTHER_POOL} ({error})")
+            if (error.name or "").partition(".")[0] in _POOL_LIBRARIES:
+                sys.exit(f"{_OTHER_POOL} ({error})")
+            sys.exit(
+                f"error: the worker cannot import what it is told to: {error}; correct "
+                "DJANGO_SETTINGS_MODULE, or imports and include in celery_config"
+            )
         sys.exit(status)
 
 
