@@ -30,7 +30,7 @@ from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.engine.job_tally import new_job_id
 from pyrmute_tasks.engine.pipeline import ChunkResult, Sink, Window
-from pyrmute_tasks.engine.records import RecordSink, RecordSource
+from pyrmute_tasks.engine.record_source import RecordSink, RecordSource
 from pyrmute_tasks.engine.results import ResultConverter
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.engine.stream import Stream
