@@ -101,13 +101,13 @@ class Window:
         return cls(chunks=-(-chunks // jobs), size_bytes=-(-_MAX_BYTES // jobs))
 
     def at_most(self, other: "Window") -> "Window":
-        """Return what both allow.
+        """Return a window with the smaller bounds of the two.
 
         Args:
             other: Another window.
 
         Returns:
-            The smaller of each bound.
+            The smaller number of chunks, and the smaller size.
         """
         return Window(min(self.chunks, other.chunks), min(self.size_bytes, other.size_bytes))
 

@@ -66,10 +66,10 @@ class LogOptions:
             raise ConfigurationError("a run without a log cannot resume another one")
 
     def refuse_streams(self) -> None:
-        """Refuse to go on where there is no log.
+        """Refuse `resume` and `restart` for outputs that have no log.
 
         Raises:
-            ConfigurationError: If this was asked for.
+            ConfigurationError: If one of them is set.
         """
         if self.resume or self.restart:
             raise ConfigurationError(
@@ -137,7 +137,7 @@ def earlier_job(
 
 
 def refuse_other(spec: Spec, now: Spec, options: LogOptions) -> None:
-    """Refuse to go on with a job whose source, code or options were others.
+    """Refuse to resume a job with another source, code or options.
 
     Raises:
         JobChangedError: If one was; it names the difference.

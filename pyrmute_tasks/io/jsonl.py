@@ -30,7 +30,7 @@ _LONG_LINE_BYTES: Final = 64 * 1024 * 1024
 
 
 def check_source(path: str | os.PathLike[str]) -> int:
-    """Return the size of a file that is to be read, in bytes.
+    """Return the size of a source file in bytes.
 
     It is not opened unless it is a regular file: a pipe that is opened and closed ends its
     writer, and one that nobody writes to would be waited for.
@@ -169,7 +169,7 @@ class JsonlSource:
                 self.position = Position(first_byte, start, line)
 
     def __call__(self, event: Event, /) -> None:
-        """Learn how large the next chunks are to be."""
+        """Adapt the size of the next chunks to the job's events."""
         self._sizer(event)
 
     def _framed(self, lines: bytes, start: int, count: int, origin: Origin) -> bytes:
@@ -249,7 +249,7 @@ class JsonlSink:
         self._with_text = with_text
 
     def receive(self, chunk: Chunk[Any], outcome: Outcome[Frame], /) -> Outcome[Frame]:
-        """Tell failures where their records stand in the source."""
+        """Add to failures the position of their records in the source."""
         self._hooks.merge(outcome.counts)
         if not outcome.failures or chunk.origin is None:
             return outcome

@@ -28,7 +28,7 @@ def wait_until_readable(descriptor: int) -> None:
 
 
 def wait_until_writable(descriptor: int) -> None:
-    """Wait until something can be written, or nobody reads any more."""
+    """Wait until something can be written, or the reader is gone."""
     _wait(descriptor, select.POLLOUT)
 
 

@@ -151,7 +151,7 @@ class OutputFile:
 
     @property
     def attempts_path(self) -> Path:
-        """Where attempts may be written that are to be added; removed by the next run."""
+        """Folder for attempts that are added later; removed by the next run."""
         return self._lock.path_of("parts")
 
     def add(self, folder: AttemptFolder, piece: Piece) -> None:

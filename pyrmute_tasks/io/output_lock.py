@@ -142,7 +142,7 @@ class OutputLock:
         self._beating.start()
 
     def check(self) -> None:
-        """Check that nobody has taken the lock over since the last check.
+        """Check that no other run has taken the lock over since the last check.
 
         Raises:
             OutputInUseError: If another run has.
@@ -151,7 +151,7 @@ class OutputLock:
             raise OutputInUseError(f"cannot write {self._name} any more: {self._lost}")
 
     def confirm(self) -> None:
-        """Check that nobody has taken the lock over.
+        """Check that no other run has taken the lock over.
 
         Raises:
             OutputInUseError: If another run has.
@@ -298,7 +298,7 @@ class OutputLock:
                 self._lost = self._lost or self._why_lost()
 
     def _remove_leftovers(self) -> None:
-        """Remove the files of killed runs: nobody else has any while the lock is held."""
+        """Remove the files of killed runs; while the lock is held, no other run has any."""
         now_ns = os.fstat(self._descriptor).st_mtime_ns
         name = re.compile(rf"\.{re.escape(self._stem)}\.([0-9a-f]+)\.(\w+)")
         try:

@@ -154,7 +154,7 @@ class RangeSource:
                 index, done, start = index + 1, done + length, stop
 
     def __call__(self, event: Event, /) -> None:
-        """Learn the durations of ranges, and which are settled."""
+        """Record durations of ranges, and settled ranges."""
         self._sizer(event)
         if isinstance(event, ChunkDelivered):
             self._underway.pop(event.chunk, None)
@@ -194,7 +194,7 @@ class RangeSink:
         self._name = ""
 
     def receive(self, chunk: Chunk[Any], outcome: Outcome[Frame], /) -> Outcome[Sequence[Piece]]:
-        """Tell failures where their records stand in the source.
+        """Add to failures the position of their records in the source.
 
         Raises:
             ConfigurationError: If the text of a record is wanted and cannot be read.

@@ -136,7 +136,7 @@ ASKED: Final = TaskArguments("0123abcd", "0", 0, FINGERPRINT)
     ],
     ids=range(9),
 )
-def test_a_forged_task_is_refused(target: Target, signature: str | None) -> None:
+def test_forged_task_is_rejected(target: Target, signature: str | None) -> None:
     args = ASKED.to_args() if signature is None else (*ASKED.to_args(), signature)
     target.receive(Envelope(arguments(*args), id=TASK), "message is rejected")
 

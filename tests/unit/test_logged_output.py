@@ -319,7 +319,7 @@ def test_other_code_is_refused_unless_accepted(
 
 
 @pytest.mark.parametrize("write", [touch, append])
-def test_source_that_is_written_meanwhile_is_not_published(
+def test_output_of_a_source_that_changed_is_not_published(
     place: Place, monkeypatch: pytest.MonkeyPatch, write: Callable[[Place], None]
 ) -> None:
     deliver = LoggedOutput.deliver
@@ -427,7 +427,7 @@ def test_target_that_appears_meanwhile_is_kept_and_so_is_the_work(
     assert place.target.read_text() == expected(place)
 
 
-def test_source_that_is_removed_meanwhile_is_told(
+def test_source_that_is_removed_meanwhile_is_reported(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check = LoggedOutput._check_source
@@ -488,7 +488,7 @@ def test_damaged_log_can_be_discarded(place: Place, name: str) -> None:
     assert place.target.read_text() == expected(place)
 
 
-def test_folder_that_is_no_job_is_told(place: Place) -> None:
+def test_folder_that_is_no_job_is_reported(place: Place) -> None:
     beside(place.target).mkdir()
     for options in [BEGIN, RESUME, LogOptions(restart=True)]:
         with pytest.raises(JobNotFoundError):

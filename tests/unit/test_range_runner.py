@@ -258,7 +258,7 @@ def test_folder_that_was_replaced_gets_no_attempt(
 
 
 @pytest.mark.parametrize("changed", [{"size_bytes": 10_000}, {"mtime_ns": 5}])
-def test_file_that_is_not_as_it_was_is_declined(storage: Storage, changed: dict[str, int]) -> None:
+def test_range_of_a_changed_file_is_declined(storage: Storage, changed: dict[str, int]) -> None:
     error = declines(storage, storage.range(**changed))
     assert "its size or time of modification differs" in error.reason
     assert not error.is_lasting

@@ -59,7 +59,7 @@ def lost(deliveries: Deliveries, now: float, snapshot: FleetSnapshot) -> list[tu
         (1, [101, 104]),  # of another chunk
     ],
 )
-def test_outcome_that_is_not_about_its_records_is_damaged(outputs: int, failing: list[int]) -> None:
+def test_outcome_of_other_records_is_damaged(outputs: int, failing: list[int]) -> None:
     deliveries = Deliveries()
     sent(deliveries, 1)
     frame = decode_frame(chunk_of(1, outputs).payload)

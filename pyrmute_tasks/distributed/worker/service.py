@@ -206,7 +206,7 @@ class WorkerLife:
         atexit.register(self._heartbeat.end)  # a cold shutdown sends no signal
 
     def began_leaving(self) -> None:
-        """Tell the store that this worker takes no more chunks."""
+        """Announce in the store that this worker takes no more chunks."""
         self._heartbeat.leave()
 
     def ended(self) -> None:
