@@ -101,9 +101,9 @@ def has_succeeded(folder: JobFolder) -> bool:
 def earlier_job(
     path: Path, target: str | os.PathLike[str], options: LogOptions
 ) -> JobFolder | None:
-    """Return the job of an earlier run that is to go on; what is not to is discarded.
+    """Return the earlier run's job if it is resumed, and discard it if a new run begins.
 
-    Only for who has the target's lock.
+    The caller holds the target's lock.
 
     Args:
         path: The job's folder.
@@ -111,7 +111,7 @@ def earlier_job(
         options: What becomes of it.
 
     Raises:
-        JobExistsError: If there is one, and nobody said what becomes of it.
+        JobExistsError: If there is one, and neither `resume` nor `restart` is set.
         JobNotFoundError: If the folder is something else.
         JobLogError: If its log is damaged.
     """

@@ -117,7 +117,7 @@ class JsonlSource:
         )
 
     def begin_at(self, position: Position) -> None:
-        """Read from a place on: what is before it was read by an earlier run of the job."""
+        """Skip what an earlier run of the job has read, up to `position`."""
         self.position = position
         self.bytes_read = position.byte
 

@@ -55,7 +55,7 @@ class WaitingReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        """Read what is there; wait if that is nothing."""
+        """Read the available bytes, at least one; wait if there are none."""
         # A buffered file may hold some of it, and tells an empty pipe and its end alike.
         read = self._read(len(buffer))
         while not read:

@@ -77,7 +77,7 @@ def check_rejects(
 
 
 def _is_one(place: Place, other: Place) -> bool:
-    """Return whether what is written to two places would be mixed, as in one pipe."""
+    """Return whether two places are one file or pipe, where writes to both would mix."""
     if not place.is_stream or place.found is None:
         return place.path == other.path
     is_device = stat.S_ISCHR(place.found.st_mode)  # a terminal, or /dev/null
@@ -192,7 +192,7 @@ def restored_from(pieces: Iterable[bytes], file: RejectsFile | None) -> Restored
 
 
 def rejects_to_log(rejects: Iterable[RecordFailure], *, with_records: bool = False) -> bytes:
-    """Return rejects as they stand in a job's folder: their lines, and what is counted of them."""
+    """Return rejects in the form that a job's folder keeps: their lines and counts."""
     return b"".join(
         json.dumps(
             [

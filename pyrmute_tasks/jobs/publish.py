@@ -66,7 +66,7 @@ def digest_of(data: bytes | memoryview) -> str:
 
 
 def in_order(storage: Storage) -> Iterator[Settled]:
-    """Yield the settled ranges in source order, keeping only their places meanwhile."""
+    """Yield the settled ranges in source order; only their positions are kept in memory."""
     keys = sorted(
         _KEY.pack(entry.file, entry.start, logged.epoch, logged.offset, logged.length)
         for logged in History(storage)

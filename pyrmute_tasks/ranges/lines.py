@@ -45,7 +45,7 @@ class LineBlock:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line without its text, as one that is longer than allowed.
+    """The position of a line, without its text, such as of one that is longer than allowed.
 
     Attributes:
         offset: Where it begins in the file.

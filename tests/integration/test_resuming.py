@@ -146,13 +146,13 @@ def kill_often(job: Resumed, fleet: Fleet, kills: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_run_killed_at_random_points_goes_on(tmp_path: Path, fleet: Fleet, seed: int) -> None:
+def test_run_killed_at_random_points_resumes(tmp_path: Path, fleet: Fleet, seed: int) -> None:
     kill_often(Resumed(tmp_path), fleet, 5, seed)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_run_killed_thirty_times_goes_on(tmp_path: Path, fleet: Fleet) -> None:
+def test_run_killed_thirty_times_resumes(tmp_path: Path, fleet: Fleet) -> None:
     kill_often(Resumed(tmp_path, 6 * RECORDS), fleet, 30, 2)
 
 
@@ -178,7 +178,7 @@ def test_own_fleet_that_is_killed_with_its_run_leaves_nothing(
     wait_until(lambda: not list(private_tmp.iterdir()), "every file is gone")
 
 
-def test_interrupted_run_prints_the_command_that_goes_on(tmp_path: Path, fleet: Fleet) -> None:
+def test_interrupted_run_prints_the_command_that_resumes_it(tmp_path: Path, fleet: Fleet) -> None:
     job = Resumed(tmp_path)
     urls = ("--broker", fleet.settings.broker_url, "--store", fleet.settings.store_url)
     begun = job.end(*urls, "--resume", "--max-errors", "0")

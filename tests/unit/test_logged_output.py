@@ -202,7 +202,7 @@ def test_output_written_in_one_go_is_not_read_again(
 
 
 @pytest.mark.parametrize("after", [0, 1, 5, 13])
-def test_run_goes_on_where_it_was_killed(place: Place, tmp_path: Path, after: int) -> None:
+def test_run_resumes_where_it_was_killed(place: Place, tmp_path: Path, after: int) -> None:
     whole = replace(place, target=tmp_path / "whole", rejects=tmp_path / "whole.bad", told=[])
     whole.run()
     place.die(after=after)
@@ -215,7 +215,7 @@ def test_run_goes_on_where_it_was_killed(place: Place, tmp_path: Path, after: in
     assert place.beside == ["bad.jsonl", "out.jsonl", "whole", "whole.bad"]
 
 
-def test_run_goes_on_after_every_chunk(place: Place) -> None:
+def test_run_resumes_after_every_chunk(place: Place) -> None:
     place.die(after=1)
     for _ in range(11):
         place.die(RESUME, after=1)
@@ -359,7 +359,7 @@ def test_partial_output_is_kept(place: Place, dies: bool) -> None:
 
 
 @pytest.mark.parametrize("step", ["_link", "_appear"])
-def test_run_killed_while_it_publishes_goes_on(
+def test_run_killed_while_it_publishes_resumes(
     place: Place, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     real = getattr(publishing, step)
@@ -405,7 +405,7 @@ def test_published_output_that_is_gone_is_made_again(
     assert place.target.read_text() == expected(place)
 
 
-def test_target_that_appears_meanwhile_is_kept_and_so_is_the_work(
+def test_target_that_appears_during_a_run_is_kept_with_the_log(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     confirm = LoggedOutput._check_source
@@ -427,7 +427,7 @@ def test_target_that_appears_meanwhile_is_kept_and_so_is_the_work(
     assert place.target.read_text() == expected(place)
 
 
-def test_source_that_is_removed_meanwhile_is_reported(
+def test_source_that_is_removed_during_a_run_is_reported(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check = LoggedOutput._check_source

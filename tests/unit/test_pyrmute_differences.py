@@ -304,7 +304,7 @@ PETS2 = Annotated[Cat2, Tag("cat")] | Annotated[Dog2, Tag("dog")]
         ),
     ],
 )
-def test_discriminators_are_found_wherever_they_stand(both: Both, old: Any, new: Any) -> None:
+def test_discriminators_are_found_in_any_annotation(both: Both, old: Any, new: Any) -> None:
     holder(both, old, new)
     theirs, ours = held(both, {"kind": "dog"})
     assert theirs == {"kind": "dog"}

@@ -107,7 +107,7 @@ def test_each_run_writes_an_attempt_of_its_own(storage: Storage) -> None:
     assert storage.attempts() == sorted([first.attempt, second.attempt])
 
 
-def test_failure_is_told_with_its_place(storage: Storage) -> None:
+def test_failure_has_its_place(storage: Storage) -> None:
     records = [person(0), person(1), broken_step(2), person(3)]
     texts = [json.dumps(record).encode() for record in records]
     texts.insert(1, b"")

@@ -149,7 +149,7 @@ class _PolicyConsumer(_Base):  # type: ignore[misc]  # it is a class
         queues.select_add(queues[queue])  # else it is not served after the next connection
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
-        """Return what is called with every message."""
+        """Return the handler of all messages."""
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_message(message: Any) -> Any:

@@ -91,7 +91,7 @@ class _HookedWorker(_Base):  # type: ignore[misc]  # it is a class
     hooks: ClassVar[WorkerHooks]
 
     def on_before_init(self, **options: Any) -> None:
-        """Import what is run: after Celery's own imports, and before it warns of anything."""
+        """Import models and steps: after Celery's own imports, and before its first warning."""
         self.hooks.load()
         super().on_before_init(**options)
 
@@ -242,7 +242,7 @@ class EventLoop:
 
 
 class LoopStep(StartStopStep):
-    """A step of the consumer: begins anew with each connection to the broker.
+    """A step of the consumer, started again with each connection to the broker.
 
     The event loop forgets its timers when the connection is lost.
     """
@@ -294,7 +294,7 @@ def requeue_task(reason: str) -> NoReturn:
 
 
 class WatchedRequest(Request):
-    """A task as the worker's main process sees it, which is told of its child's death."""
+    """A task in the worker's main process, with handlers for the death of its child."""
 
     @abstractmethod
     def note_crash(self, how: str) -> bool:

@@ -63,7 +63,7 @@ class MessageFilter:
         return Reject(requeue=again, after_s=_HOLD_S)
 
     def refused_queue(self, queue: str) -> None:
-        """Log that a remote command named another queue, which is not served."""
+        """Log a remote command for a queue that is not served."""
         log(logging.ERROR, "queue_refused", "no other queue is served", queue=queue)
 
 

@@ -183,7 +183,7 @@ class WorkerLife:
             sys.exit(f"error: {error}")
 
     def change_process(self) -> None:
-        """Change what holds for the whole process, which is this worker's alone."""
+        """Make process-wide changes; the process is this worker's own."""
         # A child that is to end waits up to 30 s for its last result to be read, which is
         # often read by nobody any more. Ours are in the store.
         limit_wait_for_last_result(_LAST_RESULT_TRIES)
@@ -192,7 +192,7 @@ class WorkerLife:
         hide_connection_loss_warnings()
 
     def about_to_fork(self) -> None:
-        """Freeze what was imported, which stays.
+        """Exempt imported objects from garbage collection, since they stay.
 
         Otherwise each child's first collection walks over all of it, and copies the memory that
         it shares with this process.
