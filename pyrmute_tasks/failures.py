@@ -4,8 +4,9 @@ A `RecordFailure` holds a real exception. To send it to another process, `wire.r
 takes the exception apart into plain values and rebuilds it.
 """
 
+import copy
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, cast
@@ -21,6 +22,7 @@ __all__ = [
     "attributes_of",
     "causes_of",
     "describe_safely",
+    "detach_failure",
     "record_index",
 ]
 
@@ -150,6 +152,33 @@ class RecordFailure:
         if isinstance(notes, list) and where not in notes:
             notes.append(where)
         return self.error
+
+
+def detach_failure(failure: RecordFailure, _number: int, /) -> RecordFailure:
+    """Return a failure whose `ValidationError` later changes of its input do not reach.
+
+    Other exceptions hold what their raiser gave them, and stay as they are.
+
+    Args:
+        failure: The failure.
+        _number: How many there were before it.
+
+    Returns:
+        The failure, with a copy of the error if it can be copied.
+    """
+    error = failure.error
+    if not isinstance(error, ValidationError):
+        return failure
+    try:
+        copied = copy.deepcopy(error)
+        if str(copied) != str(error):
+            return failure
+    except Exception:  # an input may be of any class
+        return failure
+    attributes_of(copied).update(attributes_of(error))
+    copied.__cause__, copied.__context__ = error.__cause__, error.__context__
+    copied.__suppress_context__ = error.__suppress_context__
+    return replace(failure, error=copied.with_traceback(error.__traceback__))
 
 
 def record_index(error: BaseException) -> int | None:

@@ -208,7 +208,6 @@ def _take(source: Iterator[Any], size: int) -> tuple[list[Any], Exception | None
 # --- on the wire --------------------------------------------------------------------------
 
 _LENGTH_BYTES: Final = 4
-_MOST_TRACEBACKS: Final = 20  # of an outcome: every record of a chunk may have failed
 
 
 def pack_each(
@@ -277,10 +276,7 @@ def encode_outcome(outcome: Outcome[bytes]) -> bytes:
         {
             "index": outcome.index,
             "count": outcome.count,
-            "failures": [
-                failure_to_wire(failure, with_traceback=number < _MOST_TRACEBACKS)
-                for number, failure in enumerate(outcome.failures)
-            ],
+            "failures": list(map(failure_to_wire, outcome.failures)),
             "is_final": outcome.is_final,
             "seconds": outcome.seconds,
             "worker": outcome.worker,

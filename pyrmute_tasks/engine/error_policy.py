@@ -17,6 +17,7 @@ from pyrmute_tasks.failures import RecordFailure
 __all__ = [
     "RAISE",
     "RAISING",
+    "Capture",
     "ChunkFailures",
     "ErrorHandling",
     "ErrorPolicy",
@@ -186,6 +187,10 @@ class FailureJudge:
         return ""
 
 
+Capture: TypeAlias = Callable[[RecordFailure, int], RecordFailure]
+"""Returns a failure that later records do not change; its number in the chunk is given, too."""
+
+
 class ChunkFailures:
     """Collects the failures of one chunk, where the chunk runs.
 
@@ -193,20 +198,23 @@ class ChunkFailures:
 
     Args:
         skips: Whether to go on behind a record that fails.
+        capture: Makes a failure independent of the records that follow, which may change what
+            its exception refers to. It is given the failure and how many there were before.
 
     Attributes:
         found: The failures, in order.
         ended: Whether the last one ended the run of the chunk.
     """
 
-    def __init__(self, skips: bool) -> None:
+    def __init__(self, skips: bool, capture: Capture) -> None:
         self.found: list[RecordFailure] = []
         self.ended = False
         self._skips = skips
+        self._capture = capture
 
     def __call__(self, failure: RecordFailure) -> bool:
         """Return whether to skip the record."""
-        self.found.append(failure)
+        self.found.append(self._capture(failure, len(self.found)) if self._skips else failure)
         self.ended = not _may_skip(self._skips, failure)
         return not self.ended
 

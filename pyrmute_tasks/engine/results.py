@@ -6,7 +6,7 @@ from typing import Any
 
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
 from pyrmute_tasks.engine.error_policy import ChunkFailures
-from pyrmute_tasks.failures import RecordFailure
+from pyrmute_tasks.failures import RecordFailure, detach_failure
 from pyrmute_tasks.plans.plan import MigrationPlan, Wanted
 
 __all__ = ["ResultConverter"]
@@ -30,7 +30,7 @@ class ResultConverter:
         self, chunk: Chunk[Any], outcome: Outcome[Any], data: list[Any]
     ) -> Outcome[list[Any]]:
         """Return the outcome of a chunk with its data converted into results."""
-        invalid = ChunkFailures(self.skips)
+        invalid = ChunkFailures(self.skips, detach_failure)
         outputs, _ = self.wanted.convert(self.plan, data, 0, invalid)
         found = list(_placed(invalid.found, outcome.failures, chunk.start))
         failures = outcome.failures

@@ -16,6 +16,7 @@ from pyrmute_tasks.engine.error_policy import ChunkFailures, ErrorHandling
 from pyrmute_tasks.engine.pipeline import ChunkExecutor, Sink, Window, run_ordered
 from pyrmute_tasks.engine.results import ResultConverter
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.failures import detach_failure
 from pyrmute_tasks.hooks import HookCounts, HookSet, use_hooks
 from pyrmute_tasks.local.batches import KEPT, Parallelism, nonempty
 from pyrmute_tasks.local.executors import ProcessExecutor, ThreadExecutor, pack_or_pickle
@@ -23,6 +24,7 @@ from pyrmute_tasks.local.runs import LocalRun
 from pyrmute_tasks.plans.codegen import Output, OutputKind
 from pyrmute_tasks.plans.plan import MigrationPlan, Wanted
 from pyrmute_tasks.registry import is_loading, load_attribute
+from pyrmute_tasks.wire.remote_failures import capture_failure
 
 __all__ = ["migrate_parallel"]
 
@@ -86,9 +88,12 @@ _GROWING_CHUNKS: Final = 5
 
 
 def _run_chunk(
-    plan: MigrationPlan, output: Output, chunk: Chunk[Any], counts: HookCounts, *, skips: bool
+    plan: MigrationPlan,
+    output: Output,
+    chunk: Chunk[Any],
+    counts: HookCounts,
+    failures: ChunkFailures,
 ) -> Outcome[list[Any]]:
-    failures = ChunkFailures(skips)
     outputs, _ = plan.run(chunk.payload, output, chunk.start, failures)
     return Outcome(
         chunk.index,
@@ -146,7 +151,8 @@ def _in_threads(batch: _Batch, workers: int) -> list[Any]:
     def run(chunk: Chunk[list[Any]]) -> Outcome[list[Any]]:
         counts = HookCounts(hooks=hooks)
         with use_hooks((counts, *hooks.live) if hooks else ()):
-            return _run_chunk(plan, output, chunk, counts, skips=batch.errors.policy.skips)
+            failures = ChunkFailures(batch.errors.policy.skips, detach_failure)
+            return _run_chunk(plan, output, chunk, counts, failures)
 
     kept = records if type(records) in KEPT else map(_copied, records)
     with ThreadExecutor(run, workers) as executor:
@@ -225,7 +231,8 @@ def _start_worker(argument: Any) -> Callable[[Chunk[list[Any]]], Outcome[list[by
     def run(chunk: Chunk[list[Any]]) -> Outcome[list[bytes]]:
         counts = HookCounts(hooks=hooks)
         with use_hooks((counts, *hooks.live) if plan.observe else ()):
-            return _run_chunk(plan, output, chunk, counts, skips=skips)
+            failures = ChunkFailures(skips, capture_failure)
+            return _run_chunk(plan, output, chunk, counts, failures)
 
     return run
 

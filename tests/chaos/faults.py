@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from pyrmute_tasks import (
+    BrokerUnavailableError,
     JobLostError,
     MigrationError,
     NoWorkersError,
@@ -106,7 +107,7 @@ class Stage:
         is_supervised: Workers that end are started again.
         through_proxy: The producer has a way of its own to Redis.
         doubles_messages: Every message is published twice.
-        ends_with: The error that the job must end with.
+        ends_with: The errors of which the job must end with one; none if it must succeed.
         on_rabbitmq: It makes sense where messages go through RabbitMQ.
         on_redis: It makes sense where messages go through Redis.
         apart: Who is on a host of their own, away from the servers.
@@ -120,7 +121,7 @@ class Stage:
     is_supervised: bool = False
     through_proxy: bool = False
     doubles_messages: bool = False
-    ends_with: type[Exception] | None = None
+    ends_with: tuple[type[Exception], ...] = ()
     on_rabbitmq: bool = True
     on_redis: bool = True
     apart: Side | None = None
@@ -352,9 +353,9 @@ _LIMITS: Final[dict[str, Any]] = {
     "time_limit_s": 2.0,
     "memory_limit_bytes": 2 * 1024**3,
 }
-_POISON: Final = Stage(None, options=_LIMITS, ends_with=ProcessDiedError)
+_POISON: Final = Stage(None, options=_LIMITS, ends_with=(ProcessDiedError,))
 # Its chunk is isolated as one that kills is, but its own error is what it raises.
-_TOO_LARGE: Final = Stage(None, options=_LIMITS, ends_with=MigrationError)
+_TOO_LARGE: Final = Stage(None, options=_LIMITS, ends_with=(MigrationError,))
 DEEDS: Final[Mapping[Fault, tuple[str, str]]] = MappingProxyType(
     {
         Fault.POISON_EXITS: ("exit:3", "exit status 3"),
@@ -378,7 +379,7 @@ STAGES: Final[Mapping[Fault, Stage]] = MappingProxyType(
         Fault.MESSAGE_LOST: Stage(lose_message, on_rabbitmq=False),
         Fault.REDIS_RESTARTED: Stage(restart_redis, is_supervised=True),
         Fault.REDIS_SET_BACK: Stage(set_redis_back, is_supervised=True),
-        Fault.REDIS_EMPTIED: Stage(empty_redis, is_supervised=True, ends_with=JobLostError),
+        Fault.REDIS_EMPTIED: Stage(empty_redis, is_supervised=True, ends_with=(JobLostError,)),
         Fault.CONNECTION_CUT: Stage(cut_connection, through_proxy=True),
         Fault.CONNECTIONS_KILLED: Stage(kill_connections, limit_s=30.0),
         Fault.READONLY_SPELL: Stage(refuse_writes, limit_s=15.0),
@@ -391,7 +392,8 @@ STAGES: Final[Mapping[Fault, Stage]] = MappingProxyType(
             hide_large_packets,
             limit_s=20.0 + _HALF_OPEN_S,
             options={"outage_s": 20.0},
-            ends_with=StoreUnavailableError,
+            # Whichever of the two it was waiting for.
+            ends_with=(StoreUnavailableError, BrokerUnavailableError),
             apart=Side.PRODUCER,
         ),
         Fault.RABBITMQ_RESTARTED: Stage(restart_rabbitmq, is_supervised=True, on_redis=False),
@@ -405,7 +407,7 @@ STAGES: Final[Mapping[Fault, Stage]] = MappingProxyType(
             cancel_consumers,
             limit_s=_GONE_S + 6.0,
             options={"outage_s": _GONE_S},
-            ends_with=NoWorkersError,
+            ends_with=(NoWorkersError,),
         ),
     }
 )
@@ -460,9 +462,9 @@ def problems(result: Result, stage: Stage) -> list[str]:
     found = []
     if result.damage != Damage():
         found.append(f"the output is not the sequential one: {result.damage}")
-    if type(result.error) is not (stage.ends_with or type(None)):
+    if type(result.error) not in (stage.ends_with or (type(None),)):
         found.append(f"the job ended with {result.error!r}")
-    if stage.ends_with is None and result.is_cut_short:
+    if not stage.ends_with and result.is_cut_short:
         found.append("the job was over before the harm was done")
     if result.stall_s > stage.limit_s:
         found.append(f"it stalled for {result.stall_s:.1f} s, more than {stage.limit_s:.1f} s")

@@ -187,16 +187,17 @@ def _problems(result: Result, schedule: Schedule) -> list[str]:
     found = []
     if result.damage != Damage():
         found.append(f"the output is not the sequential one: {result.damage}")
-    wanted: type[Exception] | None = None
+    wanted: tuple[type[Exception], ...] = ()
     if schedule.ending is not None:
-        wanted = STAGES[schedule.ending].ends_with if schedule.ending in _POISONS else JobLostError
-    if type(result.error) is not (wanted or type(None)):
+        is_poison = schedule.ending in _POISONS
+        wanted = STAGES[schedule.ending].ends_with if is_poison else (JobLostError,)
+    if type(result.error) not in (wanted or (type(None),)):
         found.append(f"the job ended with {result.error!r}")
     elif schedule.ending in _POISONS:
         named = getattr(result.error, "record_index", None)
         if (named, result.records) != (schedule.poison_at, schedule.poison_at):
             found.append(f"record {named} is named, and {result.records} are before it")
-    if wanted is None and result.is_cut_short:
+    if not wanted and result.is_cut_short:
         found.append("the job was over before the harm was done")
     limit_s = STALL_S * (len(schedule.faults) + 1)
     if result.stall_s > limit_s:

@@ -26,7 +26,7 @@ from pyrmute_tasks.engine.events import (
 )
 from pyrmute_tasks.engine.pipeline import Window, run_ordered
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.failures import RecordFailure, Stage
+from pyrmute_tasks.failures import RecordFailure, Stage, detach_failure
 
 SIZE = 3  # records a chunk
 
@@ -55,7 +55,7 @@ def make_outcome(
 ) -> Outcome[list[int]]:
     """Return a chunk's outcome: the indices of its good records as outputs."""
     start = index * SIZE
-    failures, outputs = ChunkFailures(skips), []
+    failures, outputs = ChunkFailures(skips, detach_failure), []
     is_final = False
     for record in range(start, start + SIZE) if records is None else records:
         if record not in bad:

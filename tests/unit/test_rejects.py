@@ -13,6 +13,7 @@ from pyrmute_tasks import ConfigurationError, OutputInUseError, RecordFailure, R
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
 from pyrmute_tasks.engine.error_policy import ChunkFailures, ErrorPolicy
 from pyrmute_tasks.failures import RecordFailure as Failure
+from pyrmute_tasks.failures import detach_failure
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io import RejectsFile
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
@@ -26,7 +27,7 @@ SECRET = "Secret"
 
 
 def run_chunk(chunk: Chunk[bytes]) -> Outcome[Frame]:
-    failures = ChunkFailures(skips=True)
+    failures = ChunkFailures(skips=True, capture=detach_failure)
     lines = decode_frame(chunk.payload).payload
     outputs, count, last = PLAN.migrate_lines(lines, chunk.start, failures)
     assert last is None

@@ -23,9 +23,10 @@ from pyrmute_tasks import (
     Stage,
 )
 from pyrmute_tasks.distributed.worker.outcomes import run_plan
-from pyrmute_tasks.engine.chunks import Chunk, Outcome
+from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_outcome, encode_outcome
 from pyrmute_tasks.engine.error_policy import ChunkFailures
 from pyrmute_tasks.engine.results import ResultConverter
+from pyrmute_tasks.failures import causes_of, detach_failure
 from pyrmute_tasks.plans.codegen import Output, OutputKind
 from pyrmute_tasks.plans.plan import DATA, Wanted
 from pyrmute_tasks.wire.frames import Frame, FrameKind, decode_frame, encode_frame
@@ -333,7 +334,7 @@ def test_each_record_is_read_once() -> None:
             read.append(index)
             yield record
 
-    failures = ChunkFailures(skips=True)
+    failures = ChunkFailures(skips=True, capture=detach_failure)
     output = Output(OutputKind.MODELS, PLAN.target)
     outputs, last = PLAN.run(source(), output, 10, failures)
     assert read == list(range(6))
@@ -342,6 +343,69 @@ def test_each_record_is_read_once() -> None:
     assert [failure.index for failure in failures.found] == [11, 12, 14]
     assert isinstance(failures.found[2].error, InvalidRecordError)
     assert PLAN.run(records_of("gb"), DATA)[1] is not None  # by default the first one ends it
+
+
+# --- errors that refer to what changes later --------------------------------------------------
+
+
+class Filled(BaseModel):
+    n: int
+    name: str
+
+
+reusing = ModelManager()
+reusing.model("Filled", "1.0.0")(Filled)
+reusing.model("Filled", "2.0.0")(Filled)
+_reused: dict[str, Any] = {}
+
+
+@reusing.migration("Filled", "1.0.0", "2.0.0")
+def fill_the_same_dict(data: dict[str, Any]) -> dict[str, Any]:
+    """Return one dict for all records; raise an error that holds it, for some."""
+    _reused.clear()
+    _reused.update(data)
+    if data["n"] == "raise":
+        raise ValueError(_reused)
+    return _reused
+
+
+UNLIKE: list[dict[str, Any]] = [{"n": 0, "name": "a"}, {"n": 1}, {"n": "x", "name": "b"}]
+
+
+def inputs_of(failure: RecordFailure) -> list[Any]:
+    assert isinstance(failure.error, ValidationError)
+    return [each["input"] for each in failure.error.errors()]
+
+
+@pytest.mark.parametrize("way", EAGER)
+def test_errors_show_the_record_as_it_was_when_it_failed(way: str) -> None:
+    rejects: list[RecordFailure] = []
+    reusing.migrate_batch(
+        UNLIKE * 50,
+        *("Filled", "1.0.0", "2.0.0"),
+        **EAGER[way],
+        on_error="skip",
+        on_reject=rejects.append,
+    )
+    expected = [[{"n": 1}], ["x"]] * 50
+    if way == "in this thread":  # as a loop that keeps the errors: they share what the step reuses
+        expected = [found if found == ["x"] else [UNLIKE[-1]] for found in expected]
+    assert list(map(inputs_of, rejects)) == expected
+
+
+def test_workers_send_errors_as_they_were_raised() -> None:
+    records = [{"n": "raise", "name": str(index)} for index in range(30)] + [{"n": 1}, UNLIKE[0]]
+    plan = reusing.plan("Filled", "1.0.0", "2.0.0")
+    lines = b"".join(json.dumps(record).encode() + b"\n" for record in records)
+    chunk = decode_frame(encode_frame(FrameKind.LINES, len(records), lines))
+    outputs, count, failures = run_plan(plan, FrameKind.LINES, chunk, 0, skips=True)
+    frame = encode_frame(FrameKind.LINES, count, outputs)
+    *raised, invalid_one = decode_outcome(
+        encode_outcome(Outcome(0, count, frame, tuple(failures.found)))
+    ).failures
+    assert [causes_of(failure.error)[-1].args[0] for failure in raised] == records[:30]
+    assert inputs_of(invalid_one) == [{"n": 1}]
+    assert [bool(failure.traceback) for failure in raised] == [True] * 20 + [False] * 10
 
 
 # --- results ----------------------------------------------------------------------------------

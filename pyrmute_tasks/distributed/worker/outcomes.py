@@ -7,7 +7,7 @@ from typing import Final
 from pyrmute_tasks.distributed.task_arguments import TaskArguments
 from pyrmute_tasks.engine.chunks import Outcome, decode_records, encode_outcome
 from pyrmute_tasks.engine.error_policy import ChunkFailures
-from pyrmute_tasks.errors import FrameError, FrameTooLargeError, RemoteError
+from pyrmute_tasks.errors import FrameError, FrameTooLargeError
 from pyrmute_tasks.failures import RecordFailure, Stage, causes_of, describe_safely
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.plans.codegen import Output, OutputKind
@@ -20,6 +20,7 @@ from pyrmute_tasks.wire.frames import (
     pack,
     pack_record,
 )
+from pyrmute_tasks.wire.remote_failures import capture_failure, without_error
 
 __all__ = [
     "Assignment",
@@ -122,15 +123,8 @@ def encode_safely(outcome: Outcome[bytes]) -> bytes:
     except Exception:
         if not outcome.failures:
             raise
-        # A step's exception is the user's code, and may raise even when inspected.
-        failures = tuple(map(_stood_in_for, outcome.failures))
+        failures = tuple(map(without_error, outcome.failures))
         return encode_outcome(replace(outcome, failures=failures))
-
-
-def _stood_in_for(failure: RecordFailure) -> RecordFailure:
-    kind = type(failure.error)
-    stand_in = RemoteError(f"{kind.__module__}.{kind.__qualname__}", "")
-    return replace(failure, error=stand_in, traceback="not available")
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
@@ -158,7 +152,7 @@ def run_plan(
     """
     if inputs.kind is not kind:
         raise FrameError("a frame is of another kind than its job")
-    failures = ChunkFailures(skips)
+    failures = ChunkFailures(skips, capture_failure)
     if kind is FrameKind.LINES:
         lines = bytes(inputs.payload)
         # No line is blank. A bomb of empty ones would become a list many times its size.

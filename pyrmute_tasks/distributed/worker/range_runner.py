@@ -26,6 +26,7 @@ from pyrmute_tasks.ranges.lines import (
 )
 from pyrmute_tasks.ranges.roots import OutsideRootsError, Roots
 from pyrmute_tasks.wire.frames import Frame, encode_frame
+from pyrmute_tasks.wire.remote_failures import capture_failure
 
 __all__ = ["RangeRunner", "UnreachableError"]
 
@@ -88,7 +89,7 @@ class RangeRunner:
             self._source(wanted) as file,
         ):
             attempt = Attempt(folder, part)
-            work = _Work(plan, wanted, attempt, ChunkFailures(skips))
+            work = _Work(plan, wanted, attempt, ChunkFailures(skips, capture_failure))
             try:
                 work.run(file)
                 _check_unchanged(file, wanted)
