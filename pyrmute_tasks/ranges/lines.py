@@ -109,7 +109,7 @@ def read_lines(
 
 
 def _first_line(file: BufferedReader, start: int, stop: int) -> int:
-    """Go to the first line that begins in an interval; return where it begins, or its end."""
+    """Seek the first line that begins in an interval; return its start, or the interval's end."""
     if start == 0:
         file.seek(0)
         if file.read(len(BOM)) == BOM:

@@ -278,7 +278,7 @@ def test_named_arguments_are_rejected(target: Target) -> None:
 
 
 def test_unicode_digits_are_not_a_part_key(target: Target) -> None:
-    """Python counts them as digits; the store's scripts do not."""
+    """Python's `isdigit` accepts them; the store's scripts do not."""
     job = target.put_job(frame(LINE), stop=2)
     target.receive(Envelope(arguments(job, "\u0663", 0, FINGERPRINT)), "message is rejected")
 

@@ -189,7 +189,7 @@ def test_step_that_exits_ends_the_range(storage: Storage) -> None:
     assert (count, piece.records_in, piece.lines) == (1, 3, 3)
 
 
-def test_record_without_memory_is_left_to_halving_unless_it_is_alone(storage: Storage) -> None:
+def test_range_that_exhausts_memory_is_halved_unless_it_is_one_record(storage: Storage) -> None:
     big = {"name": f"allocate:{2**62}", "age": 1}
     for records in ([broken_step(0), big], [big, person(1)]):
         storage.write(records)

@@ -331,7 +331,7 @@ def test_record_is_not_blamed_for_disappearing_workers() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 8])
-def test_workers_that_come_back_have_not_died_of_a_chunk(count: int) -> None:
+def test_returning_workers_count_as_no_crash(count: int) -> None:
     """Heartbeats are missed because of the connection, and the workers live."""
     deliveries = Deliveries()
     part = deliveries.add(chunk_of(0, count))

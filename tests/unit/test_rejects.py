@@ -214,7 +214,7 @@ def test_file_is_neither_source_nor_output(tmp_path: Path) -> None:
         check(tmp_path, "in.jsonl")
 
 
-def test_file_needs_rejects_and_records_need_the_file(tmp_path: Path) -> None:
+def test_rejects_file_needs_skipping_and_records_need_the_file(tmp_path: Path) -> None:
     check(tmp_path, None, policy=ErrorPolicy())
     with pytest.raises(ConfigurationError, match="add --on-error skip"):
         check(tmp_path, "rejects.jsonl", policy=ErrorPolicy())
