@@ -181,7 +181,7 @@ class Settings:
 
         Args:
             env: The variables, as in ``os.environ``.
-            ignore_unknown: Warn of ``PYRMUTE_TASKS_*`` variables that are no setting, as those of
+            ignore_unknown: Warn of ``PYRMUTE_TASKS_*`` variables that are not settings, as those of
                 another version of this package, instead of raising an error.
 
         Returns:

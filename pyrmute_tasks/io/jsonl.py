@@ -36,7 +36,7 @@ def check_source(path: str | os.PathLike[str]) -> int:
     writer, and one that nobody writes to would be waited for.
 
     Raises:
-        ConfigurationError: If it cannot be read, or is no regular file.
+        ConfigurationError: If it cannot be read, or is not a regular file.
     """
     with source_errors(path):
         if stat.S_ISREG(os.stat(path).st_mode):
@@ -84,7 +84,7 @@ class JsonlSource:
         compression: How frames are compressed.
 
     Raises:
-        ConfigurationError: If the file does not exist, cannot be read or is no regular file.
+        ConfigurationError: If the file does not exist, cannot be read or is not a regular file.
 
     Attributes:
         position: Where reading stands.

@@ -275,7 +275,7 @@ class OutputLock:
 
     def _in_the_way(self) -> ConfigurationError:
         return ConfigurationError(
-            f"cannot write {self._name}: {self._path} is in the way, and is no lock file; remove it"
+            f"cannot write {self._name}: {self._path} is in the way and not a lock file; remove it"
         )
 
     def _is_ours(self) -> bool:

@@ -167,7 +167,7 @@ class OutputParts:
         if not os.path.lexists(self._path):
             return
         if not self._path.is_dir():
-            raise ConfigurationError(f"cannot write {name}: it is there and is no folder")
+            raise ConfigurationError(f"cannot write {name}: it exists and is not a folder")
         with output_errors(self._target):
             inside = {path.name for path in self._path.iterdir()}
         if inside and not self._overwrite:

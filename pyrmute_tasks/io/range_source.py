@@ -104,7 +104,7 @@ class RangeSource:
         size_bytes: Of all files.
 
     Raises:
-        ConfigurationError: If one cannot be read, or is no regular file.
+        ConfigurationError: If one cannot be read, or is not a regular file.
     """
 
     kind: Final = FrameKind.RANGES

@@ -209,14 +209,14 @@ def test_observer_that_raises_is_dropped(caplog: pytest.LogCaptureFixture) -> No
 
 @pytest.mark.parametrize("observers", [print, "x", [3]])
 @pytest.mark.parametrize("call", ["migrate_batch", "migrate_batch_streaming"])
-def test_observers_that_are_no_functions_are_reported(call: str, observers: Any) -> None:
+def test_observers_that_are_not_functions_are_reported(call: str, observers: Any) -> None:
     with pytest.raises(ConfigurationError, match="observers must be a list of functions"):
         getattr(manager, call)([person(0)], *HOP, observers=observers)
 
 
 @pytest.mark.parametrize("one", [person(0), manager.migrate(person(0), *HOP), "in.jsonl", b"{}"])
 @pytest.mark.parametrize("call", ["migrate_batch", "migrate_batch_streaming"])
-def test_single_record_is_no_batch(call: str, one: Any) -> None:
+def test_single_record_is_not_a_batch(call: str, one: Any) -> None:
     """Skipping would silently reject each of its fields."""
     with pytest.raises(ConfigurationError, match="takes an iterable of records"):
         getattr(manager, call)(one, *HOP, on_error="skip")

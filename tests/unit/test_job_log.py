@@ -175,7 +175,7 @@ def test_taker_that_died_before_opening_is_passed_over(storage: FolderStorage) -
 
 
 @pytest.mark.parametrize("torn", [b'{"range":[0,5', b"\0" * 80, b"\0" * 80 + b"\n", b"\n"])
-def test_torn_end_of_the_newest_log_is_no_entry(storage: FolderStorage, torn: bytes) -> None:
+def test_torn_end_of_the_newest_log_is_not_an_entry(storage: FolderStorage, torn: bytes) -> None:
     lease = take_it(storage)
     settle(lease, settled(0, 5))
     lease.log.close()

@@ -488,7 +488,7 @@ def test_damaged_log_can_be_discarded(place: Place, name: str) -> None:
     assert place.target.read_text() == expected(place)
 
 
-def test_folder_that_is_no_job_is_reported(place: Place) -> None:
+def test_folder_that_is_not_a_job_is_reported(place: Place) -> None:
     beside(place.target).mkdir()
     for options in [BEGIN, RESUME, LogOptions(restart=True)]:
         with pytest.raises(JobNotFoundError):

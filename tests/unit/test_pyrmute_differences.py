@@ -311,7 +311,7 @@ def test_discriminators_are_found_in_any_annotation(both: Both, old: Any, new: A
     assert ours == {"kind": "dog", "legs": 4}
 
 
-def test_an_unknown_tag_is_no_member(both: Both) -> None:
+def test_an_unknown_tag_is_not_a_member(both: Both) -> None:
     class Holder1(BaseModel):
         held: Cat1 | Dog1 = Field(discriminator="kind")
 

@@ -268,7 +268,7 @@ class ChunkRunner:
             outcome = failed_outcome(asked, Stage.DECODE, error, inputs.kind)
         except Exception as error:
             outcome = failed_outcome(asked, Stage.STEP, error, inputs.kind)
-        # A range has seen to that: its count is no number of records.
+        # A range has seen to that: its count is not a number of records.
         is_many = inputs.count > 1 and inputs.kind is not FrameKind.RANGES
         if is_many and any(ran_out_of_memory(bad.error) for bad in outcome.failures):
             raise MemoryError  # the record is found by halving; its own it may keep
