@@ -161,7 +161,7 @@ class RecordFailure:
 
 
 def detach_failure(failure: RecordFailure, _number: int, /) -> RecordFailure:
-    """Return a failure whose `ValidationError` later changes of its input do not reach.
+    """Return the failure with a `ValidationError` that later changes of its input do not alter.
 
     Other exceptions hold what their raiser gave them, and stay as they are.
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.batch_calls import Batch, BatchCalls
+from pyrmute_tasks.batch_migrator import BatchMigrator
 from pyrmute_tasks.delegated_calls import DelegatedCalls
+from pyrmute_tasks.engine.batch import Batch
 from pyrmute_tasks.engine.batch_arguments import check_target_type
 from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.errors import MigrationError, ModelNotFoundError
@@ -54,7 +55,7 @@ def _observed(hooks: HookSet, migrate: _Migrate, record: Any) -> Any:
 
 
 # Above 250 lines: a public façade, whose documentation and annotated arguments take most of them.
-class ModelManager(DelegatedCalls, BatchCalls):
+class ModelManager(DelegatedCalls, BatchMigrator):
     """Registers versions of models and the steps between them, and migrates records.
 
     Example:

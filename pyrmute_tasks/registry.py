@@ -68,7 +68,7 @@ class Registry:
         """Register `model` as `version` of `name`.
 
         Raises:
-            RegistrationError: If `model` is no class of a pydantic model, another class is
+            RegistrationError: If `model` is not a class of a pydantic model, another class is
                 registered for that version, or the name holds control characters, since it goes
                 into logs. The same class defined again (a
                 notebook cell run twice) replaces the earlier one.
@@ -79,7 +79,7 @@ class Registry:
         if not (isinstance(given, type) and issubclass(given, BaseModel)):
             shown = getattr(given, "__qualname__", type(given).__name__)
             raise RegistrationError(
-                f"'{name}' version '{version}' is registered with {shown}, which is no class of "
+                f"'{name}' version '{version}' is registered with {shown}, which is not a class of "
                 "a pydantic model; derive it from pydantic.BaseModel"
             )
         versions = self._models.setdefault(name, {})

@@ -189,7 +189,7 @@ class Settings:
 
         Args:
             env: The variables; by default those of this process, as they are now.
-            ignore_unknown: Warn of ``PYRMUTE_TASKS_*`` variables that are no setting, as those of
+            ignore_unknown: Warn of ``PYRMUTE_TASKS_*`` variables that are not settings, as those of
                 another version of this package, instead of raising an error.
 
         Returns:

@@ -104,7 +104,7 @@ def check_observers(observers: object) -> None:
     """Refuse observers that cannot be called, of which a job would only log errors.
 
     Raises:
-        ConfigurationError: If `observers` are no functions.
+        ConfigurationError: If `observers` are not functions.
     """
     if not isinstance(observers, Collection) or not all(map(is_function, observers)):
         raise ConfigurationError(

@@ -239,7 +239,7 @@ class ErrorHandling:
         on_reject: Called with the failure of each record that is skipped, in order.
 
     Raises:
-        ConfigurationError: If `on_reject` is no function, or no record is ever skipped of which
+        ConfigurationError: If `on_reject` is not a function, or no record is ever skipped of which
             it could be told.
     """
 

@@ -13,7 +13,7 @@ __all__ = ["JobReport", "JobState"]
 
 
 class JobState(enum.StrEnum):
-    """The state of a job."""
+    """The state of a job, as its report shows it."""
 
     PENDING = "pending"
     RUNNING = "running"

@@ -70,7 +70,7 @@ _WEIGHT: Final = 0.3  # of the newest outcome in the moving average of sizes
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Upper bound of what is between source and sink.
+    """Upper bounds of the chunks and bytes that a job has in flight.
 
     Attributes:
         chunks: Chunks submitted and not yet delivered.
@@ -108,13 +108,13 @@ class Window:
         return cls(chunks=-(-chunks // jobs), size_bytes=-(-_MAX_BYTES // jobs))
 
     def at_most(self, other: "Window") -> "Window":
-        """Return what both allow.
+        """Return a window with the smaller bounds of the two.
 
         Args:
             other: Another window.
 
         Returns:
-            The smaller of each bound.
+            The smaller number of chunks, and the smaller size.
         """
         return Window(min(self.chunks, other.chunks), min(self.size_bytes, other.size_bytes))
 
@@ -245,7 +245,7 @@ def run_ordered(
 def _judged(
     chunk: Chunk[Any], outcome: Outcome[Delivered], judge: FailureJudge, sink: Sink[Any, Delivered]
 ) -> ChunkResult[Delivered]:
-    """Return what to deliver of a chunk: all of it, or what is before the end of the job."""
+    """Return the deliverable outputs of a chunk: all, or those before the end of the job."""
     bare = chunk.without_payload()
     start = chunk.start if outcome.start is None else outcome.start
     failures, outputs = outcome.failures, outcome.outputs

@@ -30,13 +30,13 @@ _LONG_LINE_BYTES: Final = 64 * 1024 * 1024
 
 
 def check_source(path: str | os.PathLike[str]) -> int:
-    """Return the size of a file that is to be read, in bytes.
+    """Return the size of a source file in bytes.
 
     It is not opened unless it is a regular file: a pipe that is opened and closed ends its
     writer, and one that nobody writes to would be waited for.
 
     Raises:
-        ConfigurationError: If it cannot be read, or is no regular file.
+        ConfigurationError: If it cannot be read, or is not a regular file.
     """
     with source_errors(path):
         if stat.S_ISREG(os.stat(path).st_mode):
@@ -84,7 +84,7 @@ class JsonlSource:
         compression: How frames are compressed.
 
     Raises:
-        ConfigurationError: If the file does not exist, cannot be read or is no regular file.
+        ConfigurationError: If the file does not exist, cannot be read or is not a regular file.
 
     Attributes:
         position: Where reading stands.
@@ -118,7 +118,7 @@ class JsonlSource:
         )
 
     def begin_at(self, position: Position) -> None:
-        """Read from a place on: what is before it was read by an earlier run of the job."""
+        """Skip what an earlier run of the job has read, up to `position`."""
         self.position = position
         self.bytes_read = position.byte
 
@@ -170,7 +170,7 @@ class JsonlSource:
                 self.position = Position(first_byte, start, line)
 
     def __call__(self, event: Event, /) -> None:
-        """Learn how large the next chunks are to be."""
+        """Adapt the size of the next chunks to the job's events."""
         self._sizer(event)
 
     def _framed(self, lines: bytes, start: int, count: int, origin: Origin) -> bytes:
@@ -270,7 +270,7 @@ class JsonlSink:
         self._with_text = with_text
 
     def receive(self, chunk: Chunk[Any], outcome: Outcome[Frame], /) -> Outcome[Frame]:
-        """Tell failures where their records stand in the source."""
+        """Add to failures the position of their records in the source."""
         self._hooks.merge(outcome.counts)
         if not outcome.failures or chunk.origin is None:
             return outcome

@@ -108,7 +108,7 @@ class RangeSource:
         restored: What earlier runs have settled, by the chunk that stands for it.
 
     Raises:
-        ConfigurationError: If one cannot be read, or is no regular file.
+        ConfigurationError: If one cannot be read, or is not a regular file.
     """
 
     kind: Final = FrameKind.RANGES
@@ -186,7 +186,7 @@ class RangeSource:
         return self._underway[chunk]
 
     def __call__(self, event: Event, /) -> None:
-        """Learn the durations of ranges, and which are settled."""
+        """Record durations of ranges, and settled ranges."""
         self._sizer(event)
         if isinstance(event, ChunkDelivered):
             self._underway.pop(event.chunk, None)

@@ -79,7 +79,7 @@ def _check_asked_for(path: object, policy: ErrorPolicy) -> None:
 
 
 def _is_one(place: Place, other: Place) -> bool:
-    """Return whether what is written to two places would be mixed, as in one pipe."""
+    """Return whether two places are one file or pipe, where writes to both would mix."""
     if not place.is_stream or place.found is None:
         return place.path == other.path
     is_device = stat.S_ISCHR(place.found.st_mode)  # a terminal, or /dev/null

@@ -217,7 +217,7 @@ def test_bar_is_shown_over_files_and_records(
 
 def test_running_fleet_is_found_by_url_and_by_variables(migrator: Migrator) -> None:
     migrator.start()
-    settings = migrator._settings
+    settings = migrator._jobs.settings
     url = settings.broker_url.replace("unix://", "redis+socket://")
     with Migrator.connect(people.manager, url, settings=settings) as connected:
         assert len(connected.migrate_batch([person(1)], *PERSON_HOP)) == 1
@@ -233,8 +233,8 @@ def test_without_a_broker_variables_are_the_options_of_an_own_fleet() -> None:
     with pytest.warns(UserWarning, match="there is no setting PYRMUTE_TASKS_FUTURE"):
         own = Migrator.from_env(people.manager, env, workers=1, ignore_unknown=True)
     with own:
-        assert own._settings.queue == "mine"
-        assert own._settings.broker_url.startswith("unix://")
+        assert own._jobs.settings.queue == "mine"
+        assert own._jobs.settings.broker_url.startswith("unix://")
         assert len(own.migrate_batch([person(1)], *PERSON_HOP)) == 1
 
 
@@ -244,8 +244,8 @@ import pyrmute_tasks, os
 os.environ["PYRMUTE_TASKS_MANAGER"] = "tests.people:manager"
 os.environ["PYRMUTE_TASKS_STALL_S"] = "7"
 migrator = pyrmute_tasks.Migrator.from_env(workers=1)
-assert migrator._settings.stall_s == 7
-assert pyrmute_tasks.Migrator("tests.people:manager", workers=1)._settings.stall_s == 60
+assert migrator._jobs.settings.stall_s == 7
+assert pyrmute_tasks.Migrator("tests.people:manager", workers=1)._jobs.settings.stall_s == 60
 """
     subprocess.run([sys.executable, "-c", program], check=True, env=dict(os.environ))
 

@@ -381,7 +381,7 @@ def test_order_of_imports_does_not_matter(order: str) -> None:
     )
 
 
-def test_class_of_both_in_the_other_order_does_no_harm() -> None:
+def test_user_error_may_have_pyrmutes_base_class_first() -> None:
     run(
         "import pyrmute_tasks.errors, pyrmute\n"
         "from pyrmute_tasks import MigrationError, ModelNotFoundError\n"

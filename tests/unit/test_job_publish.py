@@ -126,7 +126,7 @@ def test_job_with_a_gap_is_not_published(folder: JobFolder, target: Path) -> Non
     assert target.read_bytes() == WHOLE
 
 
-def test_ranges_beyond_the_source_are_no_proof(folder: JobFolder) -> None:
+def test_ranges_beyond_the_source_are_not_proof(folder: JobFolder) -> None:
     lease, spec = do_all(folder), folder.spec
     assert Output(folder).prove().records == 10
     for wanted, told in [
@@ -169,7 +169,7 @@ def test_retried_ranges_replace_rejected_ones(
     assert output.verify(target) == proof
 
 
-def test_parts_that_are_gone_or_cut_are_no_proof(folder: JobFolder, target: Path) -> None:
+def test_parts_that_are_gone_or_cut_are_not_proof(folder: JobFolder, target: Path) -> None:
     lease = do_all(folder)
     part = folder.path / "parts/4-6.1"
     data = part.read_bytes()

@@ -31,7 +31,7 @@ def in_thread(work: threading.Thread) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("buffering", [0, -1], ids=["raw", "buffered"])
-def test_target_that_does_not_block_gets_everything(buffering: int) -> None:
+def test_nonblocking_target_gets_everything(buffering: int) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     found = bytearray()
@@ -54,9 +54,7 @@ def test_target_that_does_not_block_gets_everything(buffering: int) -> None:
 
 @pytest.mark.parametrize("chunk_size", [None, 1000])
 @pytest.mark.parametrize("buffering", [0, -1], ids=["raw", "buffered"])
-def test_source_that_does_not_block_is_read_to_its_end(
-    buffering: int, chunk_size: int | None
-) -> None:
+def test_nonblocking_source_is_read_to_its_end(buffering: int, chunk_size: int | None) -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
 
@@ -75,7 +73,7 @@ def test_source_that_does_not_block_is_read_to_its_end(
         assert not file.closed
 
 
-def test_lines_leave_a_source_that_does_not_block_as_they_come() -> None:
+def test_lines_of_a_nonblocking_source_leave_as_they_come() -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     with open(reading, "rb") as file, open(writing, "wb", buffering=0) as writer:
@@ -93,7 +91,7 @@ def test_lines_leave_a_source_that_does_not_block_as_they_come() -> None:
             writer.close()
 
 
-def test_text_from_a_descriptor_that_does_not_block_is_refused() -> None:
+def test_text_from_a_nonblocking_descriptor_is_refused() -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     with (

@@ -305,14 +305,14 @@ PETS2 = Annotated[Cat2, Tag("cat")] | Annotated[Dog2, Tag("dog")]
         ),
     ],
 )
-def test_discriminators_are_found_wherever_they_stand(both: Both, old: Any, new: Any) -> None:
+def test_discriminators_are_found_in_any_annotation(both: Both, old: Any, new: Any) -> None:
     holder(both, old, new)
     theirs, ours = held(both, {"kind": "dog"})
     assert theirs == {"kind": "dog"}
     assert ours == {"kind": "dog", "legs": 4}
 
 
-def test_an_unknown_tag_is_no_member(both: Both) -> None:
+def test_an_unknown_tag_is_not_a_member(both: Both) -> None:
     class Holder1(BaseModel):
         held: Cat1 | Dog1 = Field(discriminator="kind")
 

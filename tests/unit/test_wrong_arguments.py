@@ -105,7 +105,7 @@ def test_what_is_registered_is_listed_before_a_fleet_starts(
     assert caught.value.hint.startswith(hint)
     assert caught.value.hint in caught.value.__notes__
     assert describe_safely(caught.value).endswith(caught.value.hint)
-    assert migrator._session is None  # no fleet was started
+    assert migrator._jobs.session is None  # no fleet was started
 
 
 def test_a_long_list_of_what_is_registered_is_cut() -> None:
@@ -217,4 +217,4 @@ def test_what_is_no_file_is_refused_before_a_fleet_starts(
     migrator = Migrator(NAME)
     with pytest.raises(ConfigurationError, match=message):
         migrator.migrate_file(*files, *HOP, on_error="skip", **options)
-    assert migrator._session is None
+    assert migrator._jobs.session is None

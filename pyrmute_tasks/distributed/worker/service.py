@@ -190,7 +190,7 @@ class WorkerLife:
             sys.exit(f"error: {error}")
 
     def change_process(self) -> None:
-        """Change what holds for the whole process, which is this worker's alone."""
+        """Make process-wide changes; the process is this worker's own."""
         # A child that is to end waits up to 30 s for its last result to be read, which is
         # often read by nobody any more. Ours are in the store.
         limit_wait_for_last_result(_LAST_RESULT_TRIES)
@@ -199,7 +199,7 @@ class WorkerLife:
         hide_connection_loss_warnings()
 
     def about_to_fork(self) -> None:
-        """Freeze what was imported, which stays.
+        """Exempt imported objects from garbage collection, since they stay.
 
         Otherwise each child's first collection walks over all of it, and copies the memory that
         it shares with this process.
@@ -213,7 +213,7 @@ class WorkerLife:
         atexit.register(self._heartbeat.end)  # a cold shutdown sends no signal
 
     def began_leaving(self) -> None:
-        """Tell the store that this worker takes no more chunks."""
+        """Announce in the store that this worker takes no more chunks."""
         self._heartbeat.leave()
 
     def ended(self) -> None:
