@@ -19,7 +19,6 @@ from pyrmute_tasks.errors import (
     ModelNotFoundError,
     PyrmuteTasksError,
     RemoteError,
-    printable,
 )
 
 __all__ = [
@@ -162,7 +161,7 @@ class RecordFailure:
 
 
 def detach_failure(failure: RecordFailure, _number: int, /) -> RecordFailure:
-    """Return a failure whose `ValidationError` later changes of its input do not reach.
+    """Return the failure with a `ValidationError` that later changes of its input do not alter.
 
     Other exceptions hold what their raiser gave them, and stay as they are.
 
@@ -258,16 +257,8 @@ def _described(error: BaseException, raised_at: str) -> str:
         return f"{', in it '.join(shown)} raised {_type_name(raised)}{place}"
     if isinstance(error, RemoteError) or not isinstance(error, PyrmuteTasksError):
         return f"{_type_name(error)}{place}"
-    return " ".join(str(error).splitlines()) + _what_there_is(error)
-
-
-def _what_there_is(error: BaseException) -> str:
-    """Return the versions that a model has, or the models, if one was not found."""
-    known = getattr(error, "known", ()) if isinstance(error, ModelNotFoundError) else ()
-    if not known:
-        return ""
-    there = printable(", ".join(map(str, known)))
-    return f"; it has {there}" if getattr(error, "version", None) else f"; there is {there}"
+    hint = f"; {error.hint}" if isinstance(error, ModelNotFoundError) and error.hint else ""
+    return " ".join(str(error).splitlines()) + hint
 
 
 def _text_of(error: BaseException) -> str:

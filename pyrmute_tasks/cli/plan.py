@@ -23,8 +23,8 @@ from pyrmute_tasks.dry_run import (
     Timing,
 )
 from pyrmute_tasks.engine.error_policy import ErrorPolicy
-from pyrmute_tasks.file_runs import ByReference
-from pyrmute_tasks.io.output_parts import is_parts
+from pyrmute_tasks.file_options import ByReference
+from pyrmute_tasks.io.job_targets import is_parts
 from pyrmute_tasks.io.output_place import check_output
 from pyrmute_tasks.io.preflight import in_bytes
 from pyrmute_tasks.migrator import Migrator

@@ -23,7 +23,15 @@ from pyrmute_tasks.io.open_files import OpenSource, SourceFile
 from pyrmute_tasks.ranges.lines import BOM, drop_blank_lines, is_blank
 from pyrmute_tasks.wire.frames import Compression, Frame, FrameKind, decode_frame, encode_frame
 
-__all__ = ["JsonlSink", "JsonlSource", "Position", "check_source", "new_sizer", "source_errors"]
+__all__ = [
+    "JsonlSink",
+    "JsonlSource",
+    "Position",
+    "check_source",
+    "new_sizer",
+    "size_of_records",
+    "source_errors",
+]
 
 _FIRST_BYTES: Final = 512 * 1024
 _MOST_BYTES: Final = 1024 * 1024  # a window of them must fit into memory, twice as outputs
@@ -31,13 +39,13 @@ _LONG_LINE_BYTES: Final = 64 * 1024 * 1024
 
 
 def check_source(path: str | os.PathLike[str]) -> int:
-    """Return the size of a file that is to be read, in bytes.
+    """Return the size of a source file in bytes.
 
     It is not opened unless it is a regular file: a pipe that is opened and closed ends its
     writer, and one that nobody writes to would be waited for.
 
     Raises:
-        ConfigurationError: If it cannot be read, or is no regular file.
+        ConfigurationError: If it cannot be read, or is not a regular file.
     """
     with source_errors(path):
         if stat.S_ISREG(os.stat(path).st_mode):
@@ -59,6 +67,16 @@ def new_sizer(window_bytes: int = 0) -> ChunkSizer:
             there is none.
     """
     return ChunkSizer(_FIRST_BYTES, _MOST_BYTES, window_bytes)
+
+
+def size_of_records(path: str | os.PathLike[str], count: int) -> int:
+    """Return how many bytes a file has up to the line of the last of its first records.
+
+    Raises:
+        ConfigurationError: If it cannot be read.
+    """
+    with source_errors(path), open(path, "rb") as file:
+        return _first_lines(file, count, is_start=True)
 
 
 class Position(NamedTuple):
@@ -97,7 +115,7 @@ class JsonlSource:
             at once, so that `size_bytes` is their size.
 
     Raises:
-        ConfigurationError: If the file does not exist, cannot be read or is no regular file.
+        ConfigurationError: If the file does not exist, cannot be read or is not a regular file.
 
     Attributes:
         position: Where reading stands.
@@ -126,6 +144,7 @@ class JsonlSource:
         self._sizer = new_sizer(window_bytes)
         self._compression = compression
         self._long_line = b""  # read, and not handed out yet
+        self._error: Exception | None = None  # met behind what was handed out
         self.bytes_read: int = 0
         self.position = Position()
         self.size_bytes: int | None = (
@@ -133,11 +152,10 @@ class JsonlSource:
         )
         self.limit = limit
         if limit is not None and self._open is None:
-            with source_errors(self._name), open(self._name, "rb") as file:
-                self.size_bytes = _first_lines(file, limit, is_start=True)
+            self.size_bytes = size_of_records(self._name, limit)
 
     def begin_at(self, position: Position) -> None:
-        """Read from a place on: what is before it was read by an earlier run of the job."""
+        """Skip what an earlier run of the job has read, up to `position`."""
         self.position = position
         self.bytes_read = position.byte
 
@@ -191,7 +209,7 @@ class JsonlSource:
                 self.position = Position(first_byte, start, line)
 
     def __call__(self, event: Event, /) -> None:
-        """Learn how large the next chunks are to be."""
+        """Adapt the size of the next chunks to the job's events."""
         self._sizer(event)
 
     def _framed(self, lines: bytes, start: int, count: int, origin: Origin) -> bytes:
@@ -216,36 +234,54 @@ class JsonlSource:
             yield file
 
     def _read(self, file: IO[bytes] | OpenSource, start: int) -> bytes:
+        """Read the lines of a chunk; those before an error come first, as in a loop."""
+        if self._error is not None:
+            raise self._error
         if self.limit is not None and start >= self.limit:
             return b""  # a pipe is not waited for
-        if self._chunk_size is None:
-            return self._read_bytes(file)
-        most = self._chunk_size
-        if self.limit is not None:
-            most = min(most, self.limit - start)
-        lines: list[bytes] = []
+        read: list[bytes] = []
+        try:
+            if self._chunk_size is None:
+                self._read_block(file, read)
+            else:
+                left = self._chunk_size if self.limit is None else self.limit - start
+                self._read_records(file, read, min(self._chunk_size, left))
+        except Exception as error:
+            lines = b"".join(read)
+            lines = lines[: lines.rfind(b"\n") + 1]
+            if not lines:
+                raise
+            self._error = error
+            return lines
+        return b"".join(read)
+
+    def _read_records(
+        self, file: IO[bytes] | OpenSource, read: list[bytes], chunk_size: int
+    ) -> None:
         records = 0
         for text in file:
-            lines.append(text)
+            read.append(text)
             records += not is_blank(text)
-            if records == most:
+            if records == chunk_size:
                 break
-        return b"".join(lines)
 
-    def _read_bytes(self, file: IO[bytes] | OpenSource) -> bytes:
+    def _read_block(self, file: IO[bytes] | OpenSource, read: list[bytes]) -> None:
         """Read a block that ends with a line; a very long line is a block of its own."""
         if self._long_line:
-            block, self._long_line = self._long_line, b""
-            return block
+            read.append(self._long_line)
+            self._long_line = b""
+            return
         block = file.read(self._sizer.next_bytes(self.left_bytes))
+        read.append(block)
         # Whole lines of a pipe must not wait for the next one.
         is_whole = self._may_block and block.endswith(b"\n")
         rest = b"" if is_whole else file.readline()
         end = block.rfind(b"\n") + 1
         if len(rest) <= _LONG_LINE_BYTES or not end:
-            return block + rest
+            read.append(rest)
+            return
         self._long_line = block[end:] + rest
-        return block[:end]
+        read[0] = block[:end]
 
 
 @contextlib.contextmanager
@@ -253,14 +289,14 @@ def source_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Raise the system's errors as errors that name the source.
 
     Raises:
-        ConfigurationError: In place of an `OSError`.
+        ConfigurationError: In place of an `OSError`, or of the `EOFError` of a compressed file
+            that is cut off.
     """
     try:
         yield
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot read {os.fspath(path)}: {error.strerror or error}"
-        ) from None
+    except (OSError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"cannot read {os.fspath(path)}: {reason}") from None
 
 
 class JsonlSink:
@@ -276,7 +312,7 @@ class JsonlSink:
         self._with_text = with_text
 
     def receive(self, chunk: Chunk[Any], outcome: Outcome[Frame], /) -> Outcome[Frame]:
-        """Tell failures where their records stand in the source."""
+        """Add to failures the position of their records in the source."""
         self._hooks.merge(outcome.counts)
         if not outcome.failures or chunk.origin is None:
             return outcome

@@ -11,9 +11,9 @@ from typing import Final
 from pydantic import BaseModel, RootModel
 
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.io.job_targets import is_parts
 from pyrmute_tasks.io.jsonl import check_source
 from pyrmute_tasks.io.line_sample import sample_files
-from pyrmute_tasks.io.output_parts import is_parts
 from pyrmute_tasks.io.output_place import is_stream, output_errors
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.plans.field_shapes import fields_of
