@@ -218,8 +218,8 @@ def test_folder_is_planned_into_parts(source: Path, tmp_path: Path) -> None:
         ),
         (
             ("--model", "Person", "--from", "1.0.0", "--to", "9.0.0"),
-            "Model 'Person' version '9.0.0' not found in registry; registered versions: 1.0.0, 2.0.0, "
-            "3.0.0",
+            "Model 'Person' version '9.0.0' not found in registry; registered versions: 1.0.0, "
+            "2.0.0, 3.0.0",
         ),
     ],
 )
