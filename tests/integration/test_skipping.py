@@ -53,9 +53,13 @@ def expected_lines(until: int = RECORDS) -> str:
     return "".join(model.model_dump_json() + "\n" for model in models)
 
 
-@pytest.fixture(scope="module", params=[1, 2, 4])
-def migrator(request: pytest.FixtureRequest) -> Iterator[Migrator]:
-    with Migrator(manager, workers=request.param) as migrator:
+@pytest.fixture(
+    scope="module", params=[2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))]
+)
+def migrator(request: pytest.FixtureRequest, limited: EmbeddedFleet) -> Iterator[Migrator]:
+    own = Migrator(manager, workers=request.param)
+    shared = Migrator(manager, settings=limited.settings)
+    with shared if request.param == 2 else own as migrator:
         yield migrator
 
 

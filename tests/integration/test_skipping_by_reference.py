@@ -48,10 +48,15 @@ def migrator(fleet: EmbeddedFleet) -> Iterator[Migrator]:
         yield migrator
 
 
-@pytest.fixture(scope="module", params=[1, 2, 4])
-def migrator_of_any_size(request: pytest.FixtureRequest) -> Iterator[Migrator]:
-    with Migrator(manager, workers=request.param) as migrator:
+@pytest.fixture(
+    scope="module", params=[2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))]
+)
+def migrator_of_any_size(request: pytest.FixtureRequest, migrator: Migrator) -> Iterator[Migrator]:
+    if request.param == 2:
         yield migrator
+        return
+    with Migrator(manager, workers=request.param) as other:
+        yield other
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,7 @@ POLICIES = st.sampled_from([ErrorPolicy.skip(limit) for limit in (None, 0, 1, 4,
     with_records=st.booleans(),
 )
 @settings(
-    max_examples=40,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
