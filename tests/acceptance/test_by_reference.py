@@ -10,7 +10,7 @@ from tests.acceptance.test_run import HOP, MANAGER, call, expected, running
 from tests.conftest import wait_until
 from tests.people import person
 
-RUN = ("run", *MANAGER, *HOP, "--workers", 2, "--quiet")
+RUN = ("run", *MANAGER, *HOP, "--workers", 1, "--quiet")
 
 
 def write(path: Path, records: list[dict[str, object]]) -> Path:

@@ -42,7 +42,7 @@ def migrate_until_failure(
         ("stuck:", "time limit of 1.5 s"),
     ],
 )
-@pytest.mark.parametrize("place", [0, 9, 15])
+@pytest.mark.parametrize("place", [9, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 15))])
 def test_a_record_beyond_a_limit_is_named(
     fleet: EmbeddedFleet, deed: str, how: str, place: int
 ) -> None:

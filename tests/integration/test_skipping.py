@@ -162,7 +162,7 @@ def test_record_that_kills_its_process_is_a_reject(limited: EmbeddedFleet) -> No
     given = [person(index) for index in range(60)]
     given[7] = {"name": "kill:", "age": 1}
     given[8] = broken_step(8)
-    given[31] = {"name": "loop:", "age": 1}
+    given[31] = {"name": "sleep:60 x", "age": 1}
     rejects: list[RecordFailure] = []
     with Migrator(manager, settings=limited.settings) as migrator:
         outputs = migrator.migrate_batch_data(

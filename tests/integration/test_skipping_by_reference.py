@@ -245,7 +245,7 @@ def test_records_that_end_their_process_are_skipped(migrator: Migrator, tmp_path
     records = [person(index) for index in range(60)]
     records[7] = {"name": "kill:", "age": 1}
     records[8] = broken_step(8)
-    records[31] = {"name": "loop:", "age": 1}
+    records[31] = {"name": "sleep:60 x", "age": 1}
     records[45] = {"name": "allocate:4000000000", "age": 1}
     source = write(tmp_path / "in.jsonl", records)
     through, by_reference = (run(migrator, source, way, on_error="skip") for way in WAYS)
