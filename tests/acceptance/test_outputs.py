@@ -53,7 +53,7 @@ def test_second_run_on_an_output_is_refused(
     with running("run", *MANAGER, *HOP, *where, "--chunk-size", 1, slow, target) as first:
         wait_until(lambda: target.with_name(".out.jsonl.lock").exists(), "the first one writes")
         began = time.monotonic()
-        second = call(*RUN, *on_fleet, source, target)
+        second = call_here(*RUN, *on_fleet, source, target)
         seconds = time.monotonic() - began
         assert second.returncode == 1
         [told] = [line for line in second.stderr.splitlines() if line.startswith("error")]
@@ -187,19 +187,11 @@ def test_a_named_pipe_gets_the_lines_in_order(
 def test_closed_output_pipe_ends_the_run(source: Path, on_fleet: Options) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    process = subprocess.run(
-        command(*RUN, *on_fleet, source, f"/dev/fd/{writing}"),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        pass_fds=[writing],
-        check=False,
-    )
+    result = call_here(*RUN, *on_fleet, source, f"/dev/fd/{writing}")
     os.close(writing)
-    assert process.returncode == 1
-    assert f"error: cannot write /dev/fd/{writing}: Broken pipe" in process.stderr
-    assert "Traceback" not in process.stderr
+    assert result.returncode == 1
+    assert f"error: cannot write /dev/fd/{writing}: Broken pipe" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("log", ["--restart", "--no-log"])

@@ -16,7 +16,6 @@ from pyrmute_tasks import (
     Migrator,
     ProcessDiedError,
     RecordFailure,
-    Settings,
 )
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.engine.events import ChunkSettled, Event
@@ -26,7 +25,6 @@ from tests.people import PersonV3, broken_step, invalid, manager, person
 HOP = ("Person", "1.0.0", "3.0.0")
 RECORDS = 12_000
 BAD = [59 + 119 * n for n in range(100)]
-LIMITS = Settings(soft_time_limit_s=0.5, time_limit_s=1.5)
 
 
 def make_records() -> list[dict[str, Any]]:
@@ -153,9 +151,8 @@ def test_every_call_equals_one_in_this_process(
 
 
 @pytest.fixture(scope="module")
-def limited() -> Iterator[EmbeddedFleet]:
-    with EmbeddedFleet("tests.people:manager", 2, LIMITS) as fleet:
-        yield fleet
+def limited(limited_fleet: EmbeddedFleet) -> EmbeddedFleet:
+    return limited_fleet
 
 
 def test_record_that_kills_its_process_is_a_reject(limited: EmbeddedFleet) -> None:

@@ -19,7 +19,6 @@ from pyrmute_tasks import (
     Migrator,
     ProcessDiedError,
     RecordFailure,
-    Settings,
 )
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.engine.events import ChunkSettled, Event
@@ -27,7 +26,6 @@ from tests.conftest import descendants, shorten_ranges
 from tests.people import broken_step, invalid, manager, person
 
 HOP = ("Person", "1.0.0", "3.0.0")
-LIMITS = Settings(soft_time_limit_s=0.5, time_limit_s=1.5, memory_limit_bytes=2 * 1024**3)
 WAYS = ("never", "always")
 
 
@@ -37,9 +35,8 @@ def _short_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[EmbeddedFleet]:
-    with EmbeddedFleet("tests.people:manager", 2, LIMITS) as fleet:
-        yield fleet
+def fleet(limited_fleet: EmbeddedFleet) -> EmbeddedFleet:
+    return limited_fleet
 
 
 @pytest.fixture(scope="module")

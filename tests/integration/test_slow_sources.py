@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pyrmute_tasks import MigrationError, Migrator, in_thread
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from tests.conftest import descendants
 from tests.people import broken_step, manager, person
 
@@ -19,8 +20,8 @@ SOON_S = 5.0
 
 
 @pytest.fixture(scope="module")
-def people() -> Iterator[Migrator]:
-    with Migrator(manager, workers=1) as migrator:
+def people(people_fleet: EmbeddedFleet) -> Iterator[Migrator]:
+    with Migrator(manager, settings=people_fleet.settings) as migrator:
         yield migrator
 
 
