@@ -137,17 +137,12 @@ def kill_often(job: Resumed, fleet: Fleet, kills: int, seed: int) -> None:
         assert job.settled >= before
         # What is settled is not run again.
         assert min(job.seen[noted:], default=before) >= before
-    assert done >= min(kills, 3)
+    assert done >= 5
     job.check(job.end(*urls, "--resume"))
     again = len(job.seen) - job.records
     # Of what is not settled at a kill: a window in flight, and what was delivered in a second.
     assert again <= done * (LATE + int(1.0 / SECONDS) * 2)
     wait_until(lambda: not list(fleet.store.scan_iter("pt:{*}:claims")), "no claims are left")
-
-
-@pytest.mark.parametrize("seed", [1])
-def test_run_killed_at_random_points_goes_on(tmp_path: Path, fleet: Fleet, seed: int) -> None:
-    kill_often(Resumed(tmp_path, RECORDS // 2), fleet, 3, seed)
 
 
 @pytest.mark.slow

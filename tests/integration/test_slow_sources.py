@@ -58,6 +58,7 @@ def test_outputs_and_errors_leave_at_once(people: Migrator) -> None:
     assert source.is_closed.wait(10)
 
 
+@pytest.mark.slow
 def test_a_lost_chunk_is_sent_again_while_the_source_blocks() -> None:
     """A whole worker is frozen: the collector must find out without a message."""
     records = [{"name": f"sleep:0.2 {index}", "age": 30} for index in range(20)]
