@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         JobEnded,
         Observer,
         SlotsChanged,
+        SourceBlocked,
     )
     from pyrmute_tasks.engine.job_report import JobReport, JobState
     from pyrmute_tasks.engine.job_spec import OnCodeMismatch
@@ -77,7 +78,7 @@ if TYPE_CHECKING:
         WireError,
     )
     from pyrmute_tasks.failures import RecordFailure, RecordPlace, Stage, record_index
-    from pyrmute_tasks.file_runs import ByReference
+    from pyrmute_tasks.file_options import ByReference
     from pyrmute_tasks.hooks import HookSet, MetricsHook, MigrationHook
     from pyrmute_tasks.manager import ModelManager
     from pyrmute_tasks.migrator import Migrator
@@ -165,6 +166,7 @@ __all__ = [
     "Settings",
     "SignatureError",
     "SlotsChanged",
+    "SourceBlocked",
     "Stage",
     "StalledError",
     "StorageUnreachableError",
@@ -188,7 +190,7 @@ _MODULE_OF: Final = {
     "AuditReport": "audit",
     "BatchMigrator": "batch_migrator",
     "BrokerUnavailableError": "errors",
-    "ByReference": "file_runs",
+    "ByReference": "file_options",
     "ChunkDelivered": "engine.events",
     "ChunkDiscarded": "engine.events",
     "ChunkSettled": "engine.events",
@@ -251,6 +253,7 @@ _MODULE_OF: Final = {
     "Settings": "settings",
     "SignatureError": "errors",
     "SlotsChanged": "engine.events",
+    "SourceBlocked": "engine.events",
     "Stage": "failures",
     "StalledError": "errors",
     "StorageUnreachableError": "errors",

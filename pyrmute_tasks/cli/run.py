@@ -23,10 +23,10 @@ from pyrmute_tasks.engine.batch_arguments import usable_cpus
 from pyrmute_tasks.engine.error_policy import ErrorPolicy, OnError
 from pyrmute_tasks.engine.job_report import JobReport, JobState
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.file_runs import ByReference
+from pyrmute_tasks.file_options import ByReference
 from pyrmute_tasks.io.earlier_runs import LogOptions, kept_job
+from pyrmute_tasks.io.job_targets import is_parts
 from pyrmute_tasks.io.jsonl import check_source
-from pyrmute_tasks.io.output_parts import is_parts
 from pyrmute_tasks.io.output_place import check_output, is_stream
 from pyrmute_tasks.io.range_source import find_sources
 from pyrmute_tasks.io.rejects import check_rejects
@@ -158,9 +158,8 @@ def run(
     OUT may also be a pipe or a device such as /dev/stdout or -, which gets the lines as they are
     ready; so may the file of rejects.
 
-    A run from a file to a file that goes through this process keeps a log in .OUT.jsonl.job until
-    it has succeeded: if it is killed, or fails after ten seconds, the same command with --resume
-    goes on. With --resume from the beginning, a run never goes by reference.
+    A run from files to a file or a folder keeps a log in .OUT.jsonl.job until it has succeeded: if
+    it is killed, or fails after ten seconds, the same command with --resume goes on.
 
     By reference, IN may also be a folder or a pattern, whose files are read in sorted order, and
     OUT a folder, named with a slash at the end, which gets files part-00000.jsonl and so on.

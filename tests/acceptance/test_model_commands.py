@@ -117,7 +117,7 @@ def test_command_is_run_as_a_process(folder: Path) -> None:
     assert (ran.returncode, ran.stdout + ran.stderr) == (status, printed)
 
 
-def test_manager_of_pyrmutes_is_taken_as_it_is(folder: Path) -> None:
+def test_pyrmute_manager_needs_no_change(folder: Path) -> None:
     [(status, printed, _)] = run(folder, "pyrmute_tasks", ["info", "-m", "theirs.py:manager"])
     assert (status, "v2.0.0" in printed) == (0, True)
 
