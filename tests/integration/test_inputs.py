@@ -258,7 +258,7 @@ def test_constructors_refuse_contradicting_arguments() -> None:
     with pytest.raises(ConfigurationError, match="must begin with"):
         Migrator.connect(people.manager, "http://localhost")
     with pytest.raises(
-        ConfigurationError, match=r"URL of a running fleet's broker; Migrator\.embedded"
+        ConfigurationError, match=r"URL of a running fleet's broker, not None; Migrator\.embedded"
     ):
         Migrator.connect(people.manager, os.environ.get("NO_SUCH_URL"))  # type: ignore[arg-type]  # on purpose
     wrong: Any = {"broker_url": "redis://localhost"}
