@@ -20,6 +20,7 @@ from pyrmute_tasks.engine.async_stream import AsyncStream, Records, StreamingCal
 from pyrmute_tasks.engine.error_policy import OnErrorLike, OnReject
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job_report import JobReport
+from pyrmute_tasks.engine.pace import Throttle
 from pyrmute_tasks.errors import MigratorClosedError
 from pyrmute_tasks.file_runs import ByReference
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
@@ -411,6 +412,8 @@ class AsyncMigrator:
         restart: bool = False,
         accept_code: bool = False,
         log: bool = True,
+        max_rate: float | None = None,
+        throttle: Throttle | None = None,
     ) -> JobReport:
         """Migrate a file of JSON lines into another; cancelling it leaves no output.
 
@@ -437,6 +440,9 @@ class AsyncMigrator:
             restart: Discard such a log.
             accept_code: Resume although models or steps have changed.
             log: Keep a log while this runs.
+            max_rate: Records a second, at most.
+            throttle: Called about once a second, in the job's thread; returns the reason to wait,
+                or None.
 
         Returns:
             The job's report.
@@ -466,6 +472,8 @@ class AsyncMigrator:
             restart=restart,
             accept_code=accept_code,
             log=log,
+            max_rate=max_rate,
+            throttle=throttle,
         )
 
     async def run_file(
@@ -491,6 +499,8 @@ class AsyncMigrator:
         restart: bool = False,
         accept_code: bool = False,
         log: bool = True,
+        max_rate: float | None = None,
+        throttle: Throttle | None = None,
     ) -> JobReport:
         """Migrate a file, but return a record's failure instead of raising it.
 
@@ -517,6 +527,9 @@ class AsyncMigrator:
             restart: Discard such a log.
             accept_code: Resume although models or steps have changed.
             log: Keep a log while this runs.
+            max_rate: Records a second, at most.
+            throttle: Called about once a second, in the job's thread; returns the reason to wait,
+                or None.
 
         Returns:
             The job's report.
@@ -546,6 +559,8 @@ class AsyncMigrator:
             restart=restart,
             accept_code=accept_code,
             log=log,
+            max_rate=max_rate,
+            throttle=throttle,
         )
 
     # --- details ------------------------------------------------------------------------------

@@ -11,8 +11,10 @@ from typing import Any, Final, Protocol, TypeGuard
 
 from pyrmute_tasks import logs
 from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling, FailureJudge
+from pyrmute_tasks.engine.events import SourceOpened
 from pyrmute_tasks.engine.job import Job
 from pyrmute_tasks.engine.job_report import JobReport
+from pyrmute_tasks.engine.pace import FULL_SPEED, Pace
 from pyrmute_tasks.engine.pipeline import ChunkResult
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.errors import ConfigurationError, StorageUnreachableError
@@ -64,6 +66,8 @@ class FileOptions:
         rejects: A file for those that are skipped; None for none.
         rejects_with_records: Write the records to it.
         log: Whether the run keeps a log, and what becomes of an earlier one.
+        pace: How fast it may go; a greatest rate makes small chunks, through the producer if both
+            ways are open.
     """
 
     source: SourceFile
@@ -77,6 +81,7 @@ class FileOptions:
     rejects: str | os.PathLike[str] | None = None
     rejects_with_records: bool = False
     log: LogOptions = WITH_LOG
+    pace: Pace = FULL_SPEED
 
     def __post_init__(self) -> None:
         if self.max_line_bytes is not None and self.max_line_bytes < 1:
@@ -105,7 +110,6 @@ class Jobs:
         is_embedded: The fleet is started for this.
         plan: The migration.
         new_run: Returns a new run.
-        shows_progress: Show a progress bar on stderr.
         fleet: Returns the fleet, started.
         start: Returns the job of a source, a sink, a run and what becomes of failures, to be
             entered. What it is given as `check` is called about every second, and may raise; a
@@ -119,7 +123,6 @@ class Jobs:
     is_embedded: bool
     plan: MigrationPlan
     new_run: Callable[[], Run]
-    shows_progress: bool
     fleet: Callable[[], RangeFleet]
     start: Callable[..., Job[bytes, Frame, Any]]
 
@@ -175,7 +178,8 @@ class FileRun:
             )
             raise ConfigurationError(f"{what} by reference{' only' * self._must_refer}: {why_not}")
         is_large = (self.size_bytes or 0) >= _LEAST_BYTES
-        may_refer = not why_not and (self._is_forced or is_large)
+        is_worth_it = is_large and self._options.pace.max_rate is None
+        may_refer = not why_not and (self._is_forced or is_worth_it)
         output = self._output(has_log=not may_refer)
         try:
             # The files first: if another run has one, no fleet is started.
@@ -261,7 +265,8 @@ class FileRun:
 
     def _line_source(self) -> JsonlSource:
         jobs, options = self._jobs, self._options
-        return JsonlSource(options.source, options.chunk_size, jobs.window_bytes, jobs.compression)
+        size = options.chunk_size or options.pace.chunk_size
+        return JsonlSource(options.source, size, jobs.window_bytes, jobs.compression)
 
     def _rejects(
         self, output: Output | OutputParts | LoggedOutput
@@ -279,12 +284,6 @@ class FileRun:
             with_records=options.rejects_with_records,
         )
 
-    def _watch(self, size_bytes: int | None) -> None:
-        if self._jobs.shows_progress:
-            from pyrmute_tasks.engine.progress import ProgressBar  # calls without do without
-
-            self._run.watch(ProgressBar(size_bytes, by_bytes=True))
-
     def _through_producer(
         self, output: Output | OutputParts | LoggedOutput, rejects: RejectsFile | None
     ) -> None:
@@ -293,8 +292,14 @@ class FileRun:
         lines = self._lines or self._line_source()
         sink = JsonlSink(self._jobs.hooks, with_text=with_records)
         judge = self._judge(output, rejects)
-        self._watch(lines.left_bytes)
-        with self._jobs.start(lines, sink, self._run, self._options.errors, judge=judge) as job:
+        known = self.report
+        self._run.tell(
+            SourceOpened(lines.size_bytes, lines.bytes_read, known.restored, known.rejected)
+        )
+        job = self._jobs.start(
+            lines, sink, self._run, self._options.errors, judge=judge, pace=self._options.pace
+        )
+        with job:
             for result in job.results():
                 if isinstance(output, LoggedOutput):
                     output.deliver(
@@ -333,8 +338,10 @@ class FileRun:
             source = RangeSource(self._names, folder.path, folder.nonce, longest, skips=skips)
             jobs.fleet().allow([folder.path.parent, *source.folders])
             sink = RangeSink(jobs.hooks, with_text=options.rejects_with_records)
-            self._watch(self.size_bytes)
-            job = jobs.start(source, sink, self._run, options.errors, check=source.check)
+            self._run.tell(SourceOpened(self.size_bytes))
+            job = jobs.start(
+                source, sink, self._run, options.errors, check=source.check, pace=options.pace
+            )
             try:
                 with job:
                     for result in job.results():

@@ -24,11 +24,12 @@ from pyrmute_tasks.engine.error_policy import (
     OnErrorLike,
     OnReject,
 )
-from pyrmute_tasks.engine.events import Observer
+from pyrmute_tasks.engine.events import Observer, Wait, WaitBegan
 from pyrmute_tasks.engine.job import Job, Source
 from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.engine.job_tally import new_job_id
+from pyrmute_tasks.engine.pace import FULL_SPEED, Pace, Throttle
 from pyrmute_tasks.engine.pipeline import ChunkResult, Sink, Window
 from pyrmute_tasks.engine.records import RecordSink, RecordSource
 from pyrmute_tasks.engine.results import ResultConverter
@@ -358,6 +359,8 @@ class Migrator(BatchCalls):
         restart: bool = False,
         accept_code: bool = False,
         log: bool = True,
+        max_rate: float | None = None,
+        throttle: Throttle | None = None,
     ) -> JobReport:
         """Migrate a file of JSON lines into another.
 
@@ -403,6 +406,9 @@ class Migrator(BatchCalls):
             log: Keep a log while this runs. It is gone at the end, unless the run fails or is
                 interrupted after ten seconds. Only runs from a file to a file have one, and those
                 that go by reference have none; with `resume` no run does.
+            max_rate: Records a second, at most. Nothing goes by reference then, unless it must.
+            throttle: Called about once a second, here; while it returns a text, nothing is sent to
+                the workers, and the text is shown. It must not block.
 
         Returns:
             The job's report.
@@ -446,6 +452,8 @@ class Migrator(BatchCalls):
             restart=restart,
             accept_code=accept_code,
             log=log,
+            max_rate=max_rate,
+            throttle=throttle,
         )
         if report.failure is not None:
             raise report.failure.exception()
@@ -474,6 +482,8 @@ class Migrator(BatchCalls):
         restart: bool = False,
         accept_code: bool = False,
         log: bool = True,
+        max_rate: float | None = None,
+        throttle: Throttle | None = None,
     ) -> JobReport:
         """Migrate a file like `migrate_file`, but return a record's failure instead of raising it.
 
@@ -499,6 +509,8 @@ class Migrator(BatchCalls):
             restart: Discard such a log.
             accept_code: Resume although models or steps have changed.
             log: Keep a log while this runs.
+            max_rate: Records a second, at most.
+            throttle: Called about once a second; returns the reason to wait, or None.
 
         Returns:
             The job's report, with the ``failure`` of the record that ended it, if one did.
@@ -531,6 +543,7 @@ class Migrator(BatchCalls):
             rejects=rejects,
             rejects_with_records=rejects_with_records,
             log=options,
+            pace=Pace(max_rate, throttle),
         )
         jobs = Jobs(
             settings=self._settings,
@@ -539,8 +552,7 @@ class Migrator(BatchCalls):
             compression=compression_of(self._settings),
             is_embedded=self._embed,
             plan=plan,
-            new_run=partial(self._new_run, observers),
-            shows_progress=progress,
+            new_run=partial(self._new_run, (*observers, *_bar(progress, max_rate))),
             fleet=self._open,
             start=partial(self._job, plan),
         )
@@ -650,6 +662,7 @@ class Migrator(BatchCalls):
         errors: ErrorHandling,
         check: Callable[[], None] = lambda: None,
         judge: FailureJudge | None = None,
+        pace: Pace = FULL_SPEED,
     ) -> Job[bytes, Frame, Delivered]:
         spec = JobSpec(
             run.tally.job,
@@ -664,9 +677,18 @@ class Migrator(BatchCalls):
             compression=compression_of(self._settings),
             skips=errors.policy.skips,
         )
-        executor = self._open().job(spec, plan.fingerprint_tree, check)
+        if self._session is None:
+            run.tell(WaitBegan(Wait.START))
+        executor = self._open().job(spec, plan.fingerprint_tree, check, run.tell)
         return Job(
-            run, source, sink, executor, window=self._window, policy=errors.policy, judge=judge
+            run,
+            source,
+            sink,
+            executor,
+            window=self._window,
+            policy=errors.policy,
+            judge=judge,
+            pace=pace,
         )
 
     def _note(self, report: JobReport) -> None:
@@ -675,6 +697,14 @@ class Migrator(BatchCalls):
     @property
     def _window_bytes(self) -> int:
         return (self._window or Window()).size_bytes
+
+
+def _bar(progress: bool, max_rate: float | None) -> tuple[Observer, ...]:
+    if not progress:
+        return ()
+    from pyrmute_tasks.engine.progress import ProgressBar, ProgressOptions  # calls without a bar
+
+    return (ProgressBar(options=ProgressOptions(max_rate=max_rate)),)
 
 
 def _in_order(result: ChunkResult[list[Any]], errors: ErrorHandling) -> Generator[Any, None, None]:
