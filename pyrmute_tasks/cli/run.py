@@ -10,7 +10,14 @@ from typing import Final
 
 import click
 
-from pyrmute_tasks.cli.errors import errors_printed, fail, show_warnings, tell
+from pyrmute_tasks.cli.errors import (
+    errors_printed,
+    fail,
+    show_warnings,
+    tell,
+    usage_checked,
+    warnings_through,
+)
 from pyrmute_tasks.cli.interrupts import Interrupts
 from pyrmute_tasks.cli.options import (
     BROKER_HELP,
@@ -19,31 +26,52 @@ from pyrmute_tasks.cli.options import (
     STORE_HELP,
     overridden,
 )
+from pyrmute_tasks.cli.run_report import ReportOptions, print_report
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
 from pyrmute_tasks.engine.error_policy import ErrorPolicy, OnError
-from pyrmute_tasks.engine.job_report import JobReport, JobState
+from pyrmute_tasks.engine.job_report import JobReport
+from pyrmute_tasks.engine.pace import Pace, Throttle
+from pyrmute_tasks.engine.progress import ProgressBar, ProgressOptions
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.file_runs import ByReference
 from pyrmute_tasks.io.earlier_runs import LogOptions, kept_job
 from pyrmute_tasks.io.jsonl import check_source
+from pyrmute_tasks.io.not_lines import refuse_other_formats
 from pyrmute_tasks.io.output_parts import is_parts
 from pyrmute_tasks.io.output_place import check_output, is_stream
 from pyrmute_tasks.io.range_source import find_sources
 from pyrmute_tasks.io.rejects import check_rejects
 from pyrmute_tasks.migrator import Migrator
 from pyrmute_tasks.plans.retry import Retry
+from pyrmute_tasks.registry import load_attribute
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.urls import hide_password
+from pyrmute_tasks.versions import ModelVersion
 
 __all__ = ["run"]
 
-_STDIN: Final = "/dev/stdin"
 _STDOUT: Final = "/dev/stdout"
 _FINISHED_WITH_REJECTS: Final = 3
-_MOST_CAUSES: Final = 5
+_EXAMPLES: Final = """\b
+Examples:
+  pyrmute-tasks run --manager my_app.models:manager --model User \\
+      --from 1.0.0 --to 3.0.0 old.jsonl new.jsonl
+  ... --on-error skip --rejects bad.jsonl --max-errors 0.1% old.jsonl new.jsonl
+  ... --broker redis://queue.internal/0 --max-rate 5000 old.jsonl new.jsonl
+  ... --resume old.jsonl new.jsonl
+  gunzip -c old.jsonl.gz | pyrmute-tasks run ... - - | gzip > new.jsonl.gz
+
+\b
+Exit statuses:
+  0    succeeded
+  1    failed
+  2    wrong usage
+  3    finished, and records were skipped
+  130  interrupted (128 and the number of the signal)
+"""
 
 
-@click.command()
+@click.command(epilog=_EXAMPLES)
 @click.argument("source", metavar="IN.jsonl", type=click.Path())
 @click.argument("target", metavar="OUT.jsonl", type=click.Path())
 @click.option("--manager", required=True, envvar="PYRMUTE_TASKS_MANAGER", help=MANAGER_HELP)
@@ -120,7 +148,29 @@ _MOST_CAUSES: Final = 5
 @click.option("--accept-code", is_flag=True, help="Resume although models or steps have changed.")
 @click.option("--no-log", is_flag=True, help="Keep no log; the run cannot be resumed then.")
 @click.option("--include-records", is_flag=True, help="Let error messages quote records.")
-@click.option("--quiet", "-q", is_flag=True, help="Print no progress bar and no report.")
+@click.option(
+    "--max-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Most records a second; they do not go by reference then.",
+)
+@click.option(
+    "--throttle",
+    metavar="MODULE:CALLABLE",
+    help="Asked every second; nothing is sent while it returns a reason to wait, which is shown.",
+)
+@click.option(
+    "--stats",
+    "stats_s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Write a line of progress every so often, and no bar. [default: 30 without a terminal]",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Write the report and lines of progress as JSON."
+)
+@click.option(
+    "--quiet", "-q", is_flag=True, help="Print no progress, and no report but that of --json."
+)
 def run(
     source: str,
     target: str,
@@ -150,13 +200,17 @@ def run(
     accept_code: bool,
     no_log: bool,
     include_records: bool,
+    max_rate: float | None,
+    throttle: str | None,
+    stats_s: float | None,
+    as_json: bool,
     quiet: bool,
 ) -> None:
     """Migrate a file of JSON lines, in order.
 
     Without --broker a Valkey server and workers are started for this run and stopped after it.
-    OUT may also be a pipe or a device such as /dev/stdout or -, which gets the lines as they are
-    ready; so may the file of rejects.
+    IN may be - for standard input. OUT may also be a pipe or a device such as /dev/stdout or -,
+    which gets the lines as they are ready; so may the file of rejects.
 
     A run from a file to a file that goes through this process keeps a log in .OUT.jsonl.job until
     it has succeeded: if it is killed, or fails after ten seconds, the same command with --resume
@@ -165,48 +219,55 @@ def run(
     By reference, IN may also be a folder or a pattern, whose files are read in sorted order, and
     OUT a folder, named with a slash at the end, which gets files part-00000.jsonl and so on.
 
-    Exit status: 0 for success, 1 for failure, 2 for wrong usage, 3 if records were skipped.
+    In a terminal a bar shows the progress, elsewhere a line every 30 seconds on standard error.
     """
     show_warnings()
-    source = _STDIN if source == "-" else source
+    is_stdin = source == "-"
     target = _STDOUT if target == "-" else target
     rejects = _STDOUT if rejects == "-" else rejects
     is_streamed = is_stream(target)
-    leaves_something = keep_partial or is_streamed
-    interrupts = Interrupts(target, leaves_something)
+    interrupts = Interrupts(target, keep_partial or is_streamed)
     with errors_printed(include_records, interrupts), interrupts:
-        names = find_sources(source)
+        names = [] if is_stdin else find_sources(source)
         for path in names:
             check_source(path)
-        logs = LogOptions(resume, restart, accept_code, not no_log)
-        if is_streamed:
-            logs.refuse_streams()
+            refuse_other_formats(path, command_on_stdin(sys.argv, source))
+        first = names[0] if names else None
         if not is_parts(target):
-            check_output(target, source=names[0], overwrite=overwrite or resume)
-        policy = ErrorPolicy(OnError(on_error), max_errors)
-        check_rejects(
-            rejects,
-            policy,
-            source=names[0],
-            target=target,
-            overwrite=overwrite or resume,
-            with_records=rejects_with_records,
-        )
+            check_output(target, source=first, overwrite=overwrite or resume)
+        if rejects is not None:
+            check_output(rejects, overwrite=overwrite or resume)
+        with usage_checked():
+            for version in (from_version, to_version):
+                ModelVersion.of(version)
+            logs = LogOptions(resume, restart, accept_code, not no_log)
+            if is_streamed or is_stdin:
+                logs.refuse_streams()
+            policy = ErrorPolicy(OnError(on_error), max_errors)
+            check_rejects(
+                rejects,
+                policy,
+                source=sys.stdin.buffer if is_stdin else source,
+                target=target,
+                overwrite=overwrite or resume,
+                with_records=rejects_with_records,
+            )
+            retry = _retry(retry_on, attempts)
+            pace = Pace(max_rate, _throttle(throttle))
+            settings = _fleet_settings(broker, store, queue, wait_s, stall_s)
+            number = _workers(workers, broker)
         if resume and kept_job(target) is None:
             tell(f"there is nothing to resume for {target}: the run begins")
         migrator = Migrator(
-            manager,
-            workers=_workers(workers, broker),
-            broker_url=broker,
-            settings=_fleet_settings(broker, store, queue, wait_s, stall_s),
-            retry=_retry(retry_on, attempts),
+            manager, workers=number, broker_url=broker, settings=settings, retry=retry
         )
         stdout_is_taken = is_streamed or (rejects is not None and is_stream(rejects))
-        reported = _reported(migrator, target, rejects, quiet, on_stderr=stdout_is_taken)
+        reported = ReportOptions(target, rejects, quiet, as_json, on_stderr=stdout_is_taken)
+        shown = () if quiet else (_progress(stats_s, as_json, max_rate),)
         # Not entered: `run_file` starts the fleet once it holds the lock of the output.
-        with closing(migrator), reported:
+        with closing(migrator), _reported(migrator, reported), _shown(shown):
             report = migrator.run_file(
-                source,
+                sys.stdin.buffer if is_stdin else source,
                 target,
                 name,
                 from_version,
@@ -216,8 +277,7 @@ def run(
                 max_line_bytes=max_line_bytes,
                 overwrite=overwrite,
                 keep_partial=keep_partial,
-                observers=(interrupts,),
-                progress=not quiet,
+                observers=(interrupts, *shown),
                 on_error=policy,
                 rejects=rejects,
                 rejects_with_records=rejects_with_records,
@@ -225,15 +285,52 @@ def run(
                 restart=restart,
                 accept_code=accept_code,
                 log=not no_log,
+                max_rate=pace.max_rate,
+                throttle=pace.throttle,
             )
-        if report.failure is not None:
-            if report.exceeded:
-                tell(report.exceeded)
-            fail(report.failure.exception(), include_records)
-        if not quiet:
-            _tell_losses(names[0], manager, name, from_version, to_version)
+        _fail_if_it_did(report, include_records)
+        if first is not None and not quiet:
+            _tell_losses(first, manager, name, from_version, to_version)
         if report.rejected:
             sys.exit(_FINISHED_WITH_REJECTS)
+
+
+def _fail_if_it_did(report: JobReport, include_records: bool) -> None:
+    if report.failure is not None:
+        if report.exceeded:
+            tell(report.exceeded)
+        fail(report.failure.exception(), include_records)
+
+
+def command_on_stdin(argv: Sequence[str], source: str) -> str:
+    """Return the command that does the same on standard input, without passwords."""
+    words = ["-" if word == source else word for word in argv[1:]]
+    words = [hide_password(word) if "://" in word else word for word in words]
+    return shlex.join([os.path.basename(argv[0]), *words])
+
+
+def _progress(stats_s: float | None, as_json: bool, max_rate: float | None) -> ProgressBar:
+    return ProgressBar(options=ProgressOptions(stats_s, as_json, max_rate))
+
+
+@contextlib.contextmanager
+def _shown(bars: Sequence[ProgressBar]) -> Iterator[None]:
+    """Write warnings above the bar, which ends with the block."""
+    with contextlib.ExitStack() as stack:
+        for bar in bars:
+            stack.callback(bar.close)
+            stack.enter_context(warnings_through(bar.say))
+        yield
+
+
+@contextlib.contextmanager
+def _reported(migrator: Migrator, options: ReportOptions) -> Iterator[None]:
+    """Print the job's report once it has ended, however it has."""
+    try:
+        yield
+    finally:
+        if migrator.last_report is not None:
+            print_report(migrator.last_report, options)
 
 
 def _tell_losses(source: str, manager: str, name: str, from_version: str, to_version: str) -> None:
@@ -267,73 +364,23 @@ def _workers(workers: int | None, broker: str | None) -> int | None:
     return usable_cpus() if workers is None and broker is None else workers
 
 
+def _throttle(name: str | None) -> Throttle | None:
+    if name is None:
+        return None
+    found = load_attribute(name)
+    if not callable(found):
+        raise ConfigurationError(f"'{name}' is no function that returns a reason to wait, or None")
+    return found
+
+
 def _retry(on: tuple[str, ...], attempts: int | None) -> Retry | None:
+    for name in on:
+        if ":" in name:  # others are refused below
+            kind = load_attribute(name)
+            if not (isinstance(kind, type) and issubclass(kind, Exception)):
+                raise ConfigurationError(f"'{name}' is no class of exceptions that may be retried")
     if not on:
         if attempts is not None:
             raise ConfigurationError("--attempts needs --retry-on: nothing is retried without it")
         return None
     return Retry(on=on) if attempts is None else Retry(on=on, attempts=attempts)
-
-
-@contextlib.contextmanager
-def _reported(
-    migrator: Migrator, target: str, rejects: str | None, quiet: bool, *, on_stderr: bool
-) -> Iterator[None]:
-    """Print the job's report on stdout, or its progress until a failure on stderr."""
-    try:
-        yield
-    finally:
-        report = migrator.last_report
-        if report is not None and not quiet:
-            if report.state is JobState.SUCCEEDED:
-                _print_report(report, target, rejects, on_stderr)
-            else:
-                done = _counted(report.records, "record")
-                later = _counted(report.wasted_chunks, "later chunk")
-                skipped = f"{report.rejected:,} rejected; " if report.rejected else ""
-                tell(
-                    f"{report.state} after {report.seconds:.2f} s and {done}; "
-                    f"{skipped}{later} discarded"
-                )
-        if report is not None and report.partial_path:
-            tell(f"kept the output until then: {report.partial_path}")
-        if report is not None and kept_job(target) is not None:
-            tell(f"to go on: {_command_to_resume(sys.argv)}")
-
-
-def _command_to_resume(argv: Sequence[str]) -> str:
-    """Return the command that goes on with this run, without passwords."""
-    given = [word for word in argv[1:] if word not in ("--resume", "--restart")]
-    words = [hide_password(word) if "://" in word else word for word in given]
-    return shlex.join([os.path.basename(argv[0]), *words, "--resume"])
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _print_report(report: JobReport, target: str, rejects: str | None, on_stderr: bool) -> None:
-    workers = len(report.chunks_by_worker)
-    lines = [
-        f"output   {target}",
-        f"records  {report.records:,}"
-        + (f" ({report.restored:,} of them by earlier runs)" if report.restored else ""),
-        f"rate     {report.records_per_s:,.0f} records/s",
-        f"time     {report.seconds:.2f} s",
-        f"workers  {workers} ({_counted(report.chunks, 'chunk')}, job {report.job})",
-    ]
-    if report.rejected:
-        lines.append(f"rejected {report.rejected:,}" + (f" (see {rejects})" if rejects else ""))
-        causes = list(report.rejected_by_cause.items())
-        lines += [f"         {count:,} × {cause}" for cause, count in causes[:_MOST_CAUSES]]
-        if len(causes) > _MOST_CAUSES:
-            lines.append(f"         and {len(causes) - _MOST_CAUSES} more causes")
-    if on_stderr:
-        tell("\n".join(lines))
-        return
-    try:
-        click.echo("\n".join(lines))
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot write this report to stdout: {error.strerror or error}; {target} is whole"
-        ) from None
