@@ -37,7 +37,7 @@ _WAITS: Final[Mapping[Wait, str]] = MappingProxyType(
         Wait.START: "the fleet starts",
         Wait.SOURCE: "the source is slow: nothing read for {}",
         Wait.OUTPUT: "the output is slow: nothing taken for {}",
-        Wait.PUBLISH: "all is migrated; the output is being published",
+        Wait.PUBLISH: "the output is being published",
     }
 )
 
@@ -124,6 +124,11 @@ class JobProgress:
             self._samples.popleft()
 
     # --- what is shown ----------------------------------------------------------------------
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything but the fleet's start has been seen."""
+        return self._wait is None or self._wait.wait is not Wait.START or self.records > 0
 
     def elapsed_s(self, now: float) -> float:
         """Return for how long the job runs, or has run."""

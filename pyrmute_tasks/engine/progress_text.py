@@ -3,6 +3,7 @@
 Pure functions of the progress, the time and the width.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -19,6 +20,7 @@ _LEAST_BAR: Final = 10
 _MOST_BAR: Final = 60
 _GAP: Final = "  "
 _MOST_REASON_LINES: Final = 2
+_WORDS: Final = re.compile(r" (?!s\b)")  # seconds stay with their number
 
 
 def bar_lines(progress: JobProgress, now: float, width: int) -> list[str]:
@@ -29,38 +31,32 @@ def bar_lines(progress: JobProgress, now: float, width: int) -> list[str]:
         now: The time.
         width: Columns there are; no line is longer.
     """
-    fraction = progress.fraction()
-    counts = list(_counts(progress, now))
-    left = "" if fraction is None else f"{int(fraction * 100):3}% "
-    time = _time(progress, now)
-    room = width - _cells(left) - _cells(_GAP.join([*counts, time])) - len(_GAP)
+    fraction, waiting = progress.fraction(), progress.waiting(now)
+    reason = wrapped(f"waiting: {printable(waiting)}", width, _MOST_REASON_LINES)
+    if waiting and not progress.has_begun:
+        return reason
+    counts, time = list(_counts(progress, now)), _time(progress, now)
     if fraction is None:
         lines = _packed([*counts, time], width)
-    elif room >= _LEAST_BAR:
-        bar = _bar(fraction, min(room, _MOST_BAR))
-        lines = [f"{left}{_GAP.join([bar, *counts, time])}"]
     else:
-        room = width - _cells(left) - _cells(time) - len(_GAP)
-        bar = _bar(fraction, max(min(room, _MOST_BAR), 1))
-        lines = [f"{left}{bar}{_GAP}{time}", *(f" {line}" for line in _packed(counts, width - 1))]
-    waiting = progress.waiting(now)
-    if waiting:
-        lines += wrapped(f"waiting: {printable(waiting)}", width, _MOST_REASON_LINES)
-    return lines
+        lines = _with_bar(fraction, counts, time, width)
+    return [*lines, *reason] if waiting else lines
 
 
 def plain_line(progress: JobProgress, now: float) -> str:
     """Return the progress as a line of a log."""
-    fraction = progress.fraction()
+    fraction, waiting = progress.fraction(), progress.waiting(now)
+    if waiting and not progress.has_begun:
+        return f"waiting: {printable(waiting)}"
     share = [] if fraction is None else [f"{int(fraction * 100)}%"]
     line = ", ".join([*share, *_counts(progress, now), _time(progress, now)])
-    waiting = progress.waiting(now)
     return f"{line}; waiting: {printable(waiting)}" if waiting else line
 
 
 def json_line(progress: JobProgress, now: float) -> str:
     """Return the progress as a JSON object on one line."""
     eta_s, fraction = progress.eta_s(now), progress.fraction()
+    waiting = progress.waiting(now) or None
     return _json(
         {
             "state": str(progress.report.state) if progress.report else "running",
@@ -69,9 +65,9 @@ def json_line(progress: JobProgress, now: float) -> str:
             "rejected": progress.rejected,
             "records_per_s": round(progress.rate(now), 3),
             "fraction": None if fraction is None else round(fraction, 4),
-            "eta_s": None if eta_s is None else round(eta_s, 1),
+            "eta_s": None if eta_s is None or waiting else round(eta_s, 1),
             "workers": progress.workers,
-            "waiting": progress.waiting(now) or None,
+            "waiting": waiting,
         }
     )
 
@@ -89,13 +85,28 @@ def _json(fields: dict[str, object]) -> str:
 
 def wrapped(text: str, width: int, most: int) -> list[str]:
     """Return a text as lines of at most `width` columns; what is left after `most` is cut off."""
-    lines = _packed(text.split(" "), width, gap=" ")
+    lines = _packed(_WORDS.split(text), width, gap=" ")
     if len(lines) > most:
         last = lines[most - 1]
         while _cells(last) > width - 2 and " " in last:
             last = last.rpartition(" ")[0]
         lines = [*lines[: most - 1], _cut(f"{last} …", width)]
     return lines
+
+
+def _with_bar(fraction: float, counts: list[str], time: str, width: int) -> list[str]:
+    """Return bar and counts in one line if there is room, else in two or more."""
+    share = f"{int(fraction * 100):3}% "
+    for below in (0, *range(len(counts), 0, -1)):
+        rest = _GAP.join([*counts[below:], time])
+        room = width - _cells(share) - _cells(rest) - len(_GAP)
+        second = _packed(counts[:below], width - 1)
+        if room >= _LEAST_BAR and len(second) <= 1:
+            break
+    else:
+        room, rest, second = width - _cells(share), "", _packed([*counts, time], width - 1)
+    bar = _bar(fraction, max(min(room, _MOST_BAR), 1))
+    return [f"{share}{bar}{_GAP}{rest}".rstrip(), *(f" {line}" for line in second)]
 
 
 def _counts(progress: JobProgress, now: float) -> Iterator[str]:
@@ -117,7 +128,7 @@ def _time(progress: JobProgress, now: float) -> str:
         return f"took {seconds(progress.elapsed_s(now))}"
     if progress.total is None:
         return f"for {seconds(progress.elapsed_s(now))}"
-    eta_s = progress.eta_s(now)
+    eta_s = None if progress.waiting(now) else progress.eta_s(now)
     return f"ETA {'?' if eta_s is None else seconds(eta_s)}"
 
 

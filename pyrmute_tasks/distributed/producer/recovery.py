@@ -17,6 +17,7 @@ from pyrmute_tasks.distributed.producer.parts import AfterCrash, Ignored, Part, 
 from pyrmute_tasks.distributed.producer.redelivery import Deliveries, FleetSnapshot, Loss
 from pyrmute_tasks.distributed.protocol import (
     STORAGE_NOW,
+    TOO_LARGE,
     Decline,
     Rejection,
     Survey,
@@ -141,7 +142,7 @@ class Recovery:
         outcomes = []
         for key, how in crashes:
             self.liveness.crashed(self.watched_s)
-            outcomes += self._after_crash(self.deliveries.crashed(key, how), how)
+            outcomes += self._after_crash(self.deliveries.crashed(key, how), _death(how))
         return outcomes
 
     def _after_crash(self, decided: AfterCrash, why: str) -> list[Outcome[Frame]]:
@@ -295,3 +296,8 @@ class Recovery:
         # Only the error of missing workers tells what the store knows of them.
         rejected = self._store.rejected_workers() if isinstance(verdict, NoWorkers) else ""
         return self._errors.given_up(verdict, rejected, self._codes)
+
+
+def _death(how: str) -> str:
+    """Return why a part came to nothing, in words."""
+    return "its outputs are too large" if how == TOO_LARGE else f"its process ended: {how}"
