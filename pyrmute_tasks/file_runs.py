@@ -20,8 +20,8 @@ from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.errors import ConfigurationError, StorageUnreachableError
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io.attempt_folder import AttemptFolder
-from pyrmute_tasks.io.earlier_runs import WITH_LOG, LogOptions, kept_job
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource, check_source
+from pyrmute_tasks.io.log_options import WITH_LOG, LogOptions, kept_job
 from pyrmute_tasks.io.logged_output import LoggedOutput, logged_output
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.io.output_file import Output, OutputFile, open_output

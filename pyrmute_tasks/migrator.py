@@ -37,7 +37,7 @@ from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
 from pyrmute_tasks.file_runs import ByReference, FileOptions, FileRun, Jobs
-from pyrmute_tasks.io.earlier_runs import LogOptions
+from pyrmute_tasks.io.log_options import LogOptions
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.io.rejects import check_rejects
 from pyrmute_tasks.local.batches import Parallelism

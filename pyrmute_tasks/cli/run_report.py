@@ -14,7 +14,7 @@ from pyrmute_tasks.cli.errors import tell
 from pyrmute_tasks.engine.job_report import JobReport, JobState
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.failures import describe_safely
-from pyrmute_tasks.io.earlier_runs import kept_job
+from pyrmute_tasks.io.log_options import kept_job
 from pyrmute_tasks.urls import hide_password
 
 __all__ = ["ReportOptions", "command_to_resume", "print_report"]
