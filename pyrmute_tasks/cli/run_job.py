@@ -35,13 +35,13 @@ from pyrmute_tasks.io.not_lines import refuse_other_formats
 from pyrmute_tasks.io.output_place import check_output, is_stream
 from pyrmute_tasks.pyrmute_adapter import load_manager
 from pyrmute_tasks.registry import load_attribute
-from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.small_runs import SmallRun
 from pyrmute_tasks.urls import hide_password
 from pyrmute_tasks.versions import ModelVersion
 
 if TYPE_CHECKING:
     from pyrmute_tasks.plans.retry import Retry
+    from pyrmute_tasks.settings import Settings
 
 __all__ = ["RunOptions", "run_job"]
 
@@ -115,7 +115,6 @@ class _Checked:
     policy: ErrorPolicy
     retry: "Retry | None"
     pace: Pace
-    settings: Settings
 
 
 def run_job(options: RunOptions) -> None:
@@ -196,16 +195,22 @@ def _checked(options: RunOptions, names: list[str], is_streamed: bool) -> _Check
                 with_records=options.rejects_with_records,
             )
         pace = Pace(options.max_rate, _throttle(options.throttle))
-        return _Checked(policy, _retry(options), pace, _fleet_settings(options))
+        _check_fleet(options)
+        return _Checked(policy, _retry(options), pace)
 
 
-def _fleet_settings(options: RunOptions) -> Settings:
+def _check_fleet(options: RunOptions) -> None:
     if options.broker is None and (options.store is not None or options.queue is not None):
         raise ConfigurationError("--store and --queue need --broker: they name a running fleet")
     if options.broker is not None and options.workers is not None:
         raise ConfigurationError(
             "--workers is the size of a fleet that is started; that of --broker has its own"
         )
+
+
+def _fleet_settings(options: RunOptions) -> "Settings":
+    from pyrmute_tasks.settings import Settings  # a small run does without
+
     return overridden(
         Settings.from_env(os.environ),
         store_url=options.store,
@@ -296,11 +301,13 @@ def _run_on_fleet(
 ) -> None:
     from pyrmute_tasks.migrator import Migrator  # a small run does without
 
+    with usage_checked():
+        settings = _fleet_settings(options)
     migrator = Migrator(
         options.manager,
         workers=options.workers or (None if options.broker else usable_cpus()),
         broker_url=options.broker,
-        settings=checked.settings,
+        settings=settings,
         retry=checked.retry,
     )
     # Not entered: `run_file` starts the fleet once it holds the lock of the output.

@@ -70,12 +70,13 @@ def command_to_resume(argv: Sequence[str]) -> str:
 def _as_lines(report: JobReport, options: ReportOptions) -> list[str]:
     earlier = f" ({report.restored:,} of them by earlier runs)" if report.restored else ""
     chunks = _counted(report.chunks, "chunk")
+    workers = str(len(report.chunks_by_worker)) if any(report.chunks_by_worker) else "none needed"
     lines = [
         f"output   {options.target}",
         f"records  {report.records:,}{earlier}",
         f"rate     {report.records_per_s:,.0f} records/s",
         f"time     {report.seconds:.2f} s",
-        f"workers  {len(report.chunks_by_worker)} ({chunks}, job {report.job})",
+        f"workers  {workers} ({chunks}, job {report.job})",
     ]
     if report.rejected:
         place = f" (see {options.rejects})" if options.rejects else ""

@@ -14,10 +14,9 @@ import stat
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, Self, TypeAlias
+from typing import IO, TYPE_CHECKING, Final, Self, TypeAlias
 
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.io.attempt_folder import AttemptFolder
 from pyrmute_tasks.io.copying import append, size_of_lines
 from pyrmute_tasks.io.nonblocking import wait_until_writable
 from pyrmute_tasks.io.open_files import OpenOutput, SourceFile, TargetFile, refuse_same_file
@@ -28,7 +27,10 @@ from pyrmute_tasks.io.output_place import (
     output_errors,
     sync_directory,
 )
-from pyrmute_tasks.ranges.frames import Piece
+
+if TYPE_CHECKING:  # small files have neither
+    from pyrmute_tasks.io.attempt_folder import AttemptFolder
+    from pyrmute_tasks.ranges.frames import Piece
 
 __all__ = [
     "Output",
@@ -154,7 +156,7 @@ class OutputFile:
         """Where attempts may be written that are to be added; removed by the next run."""
         return self._lock.path_of("parts")
 
-    def add(self, folder: AttemptFolder, piece: Piece) -> None:
+    def add(self, folder: "AttemptFolder", piece: "Piece") -> None:
         """Append the attempt that a piece names, or what counts of it; it is then removed.
 
         Raises:
