@@ -1,6 +1,7 @@
 """What `pyrmute-tasks run` does: checks, the run, and what is told of it."""
 
 import contextlib
+import gc
 import os
 import shlex
 import stat
@@ -274,6 +275,8 @@ def _run_here(
 ) -> bool:
     """Run without a fleet; False if it takes one."""
     manager = load_manager(options.manager)
+    gc.freeze()  # what was imported stays, and the fork need not look at it
+    gc.enable()
     hop = options.name, options.from_version, options.to_version
     plan = manager.plan(*hop, observe=bool(manager.hooks))
     plan.target  # noqa: B018  # raise for a missing target before anything is started
@@ -299,6 +302,7 @@ def _run_here(
 def _run_on_fleet(
     options: RunOptions, checked: _Checked, reported: "_Reported", observers: Sequence[Observer]
 ) -> None:
+    gc.enable()
     from pyrmute_tasks.migrator import Migrator  # a small run does without
 
     with usage_checked():

@@ -112,10 +112,12 @@ class ProgressBar:
             self._screen.say(printable(sentence))
 
     def close(self) -> None:
-        """Show the last state, once."""
+        """Show the last state, once, if there was any."""
         if self._over.is_set():
             return
         self._over.set()
+        if self._thread is None:
+            return
         with self._lock:
             self._screen.show(self._progress, time.monotonic())
             self._screen.close()
