@@ -176,7 +176,7 @@ def _checked(options: RunOptions, names: list[str], is_streamed: bool) -> _Check
     if not _is_folder(options.into):
         check_output(options.into, source=names[0] if names else None, overwrite=options.replaces)
     if options.rejects_path is not None:
-        check_output(options.rejects_path, overwrite=options.replaces)
+        check_output(options.rejects_path)
     with usage_checked():
         for version in (options.from_version, options.to_version):
             ModelVersion.of(version)
@@ -214,6 +214,7 @@ def _fleet_settings(options: RunOptions) -> "Settings":
 
     return overridden(
         Settings.from_env(os.environ),
+        broker_url=options.broker,
         store_url=options.store,
         queue=options.queue,
         worker_wait_s=options.wait_s,

@@ -20,6 +20,7 @@ from pyrmute_tasks.wire.frames import Frame
 __all__ = ["DoneExecutor", "may_fork", "run_forked"]
 
 _SIZE: Final = struct.Struct("!Q")
+_ALL: Final = _SIZE.pack(0)  # a step may end its process with status 0
 _READ_BYTES: Final = 1024 * 1024
 _LAST_RESORT: Final = 2.0  # of the time limit: then the fork is ended even without its parent
 
@@ -56,9 +57,9 @@ def run_forked(
         if data is None:
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
-    if data is None or status != 0:
+    if data is None or status != 0 or not data.endswith(_ALL):
         return None
-    outcomes = [decode_outcome(each) for each in _split(data)]
+    outcomes = [decode_outcome(each) for each in _split(data.removesuffix(_ALL))]
     return {outcome.index: outcome for outcome in outcomes}
 
 
@@ -84,6 +85,7 @@ def _run_all(
                 file.write(_SIZE.pack(len(data)) + data)
                 if outcome.ends_early(chunk):
                     break
+            file.write(_ALL)
         status = 0
     finally:
         # Whatever it was, the fleet meets it again; and nothing of the parent's ends here.

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pyrmute_tasks.cli import audit
 from pyrmute_tasks.cli import main as cli
+from pyrmute_tasks.cli import run_job
 from pyrmute_tasks.settings import Settings
 from tests.acceptance.conftest import Options
 from tests.conftest import ROOT, descendants, is_alive, wait_until
@@ -462,7 +462,7 @@ def test_interrupt_after_the_end_reports_a_whole_output(
     def interrupt(*_: object) -> None:
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(audit, "losses_hint", interrupt)
+    monkeypatch.setattr(run_job, "tell_losses", interrupt)
     target = tmp_path / "out.jsonl"
     if existed:
         target.write_text("old")

@@ -1,13 +1,18 @@
 """The pace of a job: a greatest rate, and a throttle."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from pyrmute_tasks import ConfigurationError, JobError, Wait, WaitBegan
-from pyrmute_tasks.engine.chunks import Chunk
+from pyrmute_tasks.engine.chunks import Chunk, Outcome
+from pyrmute_tasks.engine.events import Event, Observers
 from pyrmute_tasks.engine.pace import FULL_SPEED, Pace, Pacer
+from pyrmute_tasks.engine.pipeline import Window, run_ordered
+from pyrmute_tasks.engine.stopping import JobStopped, Stop
+from pyrmute_tasks.local.executors import ThreadExecutor
 
 
 class Clock:
@@ -19,6 +24,13 @@ class Clock:
 
 def chunk(index: int, count: int, *, is_range: bool = False) -> Chunk[None]:
     return Chunk(index, 0, count, None, is_range=is_range)
+
+
+def paced_s(pacer: Pacer) -> float:
+    held = pacer.hold()
+    assert held is not None
+    assert held[0] == WaitBegan(Wait.PACE)
+    return held[1]
 
 
 def test_full_speed_holds_nothing() -> None:
@@ -52,7 +64,7 @@ def test_pause_is_not_made_up_for() -> None:
     clock.now += 60
     assert pacer.hold() is None
     pacer.submitted(chunk(1, 100))
-    assert pacer.hold() == (WaitBegan(Wait.PACE), pytest.approx(1.0))
+    assert paced_s(pacer) == pytest.approx(1.0)
 
 
 def test_ranges_are_estimated_from_what_was_delivered() -> None:
@@ -62,13 +74,13 @@ def test_ranges_are_estimated_from_what_was_delivered() -> None:
     clock.now += 50
     assert pacer.hold() is not None, "nobody knows how many records a range has"
     pacer.delivered(chunk(0, 1000, is_range=True), 200)
-    assert pacer.hold() == (WaitBegan(Wait.PACE), pytest.approx(2.0))
+    assert paced_s(pacer) == pytest.approx(2.0)
     clock.now += 2
     assert pacer.hold() is None
     pacer.submitted(chunk(1, 500, is_range=True))
-    assert pacer.hold() == (WaitBegan(Wait.PACE), pytest.approx(1.0))
+    assert paced_s(pacer) == pytest.approx(1.0)
     pacer.delivered(chunk(1, 500, is_range=True), 150)
-    assert pacer.hold() == (WaitBegan(Wait.PACE), pytest.approx(1.5))
+    assert paced_s(pacer) == pytest.approx(1.5)
 
 
 def test_throttle_is_asked_about_once_a_second() -> None:
@@ -114,3 +126,55 @@ def test_throttle_must_be_a_function() -> None:
     wrong: Any = "module:name"
     with pytest.raises(ConfigurationError, match="throttle must be a function"):
         Pace(throttle=wrong)
+
+
+# --- in the pipeline ------------------------------------------------------------------------
+
+
+class AsTheyCome:
+    """Delivers outcomes as they are."""
+
+    def receive(self, _: Chunk[Any], outcome: Outcome[int], /) -> Outcome[int]:
+        return outcome
+
+    def cut(self, outputs: int, count: int, /) -> int:
+        return outputs
+
+
+def run_paced(
+    pace: Pace, chunks: int, observers: Observers, stop: Stop | None = None
+) -> Iterator[int]:
+    source = (chunk(index, 1) for index in range(chunks))
+    with ThreadExecutor[None, int](lambda given: Outcome(given.index, 1, given.index), 2) as pool:
+        results = run_ordered(
+            source, pool, Window, sink=AsTheyCome(), observers=observers, stop=stop, pace=pace
+        )
+        yield from (result.outputs for result in results)
+
+
+def test_throttled_job_delivers_what_is_under_way() -> None:
+    seen: list[Event] = []
+    reasons = iter([None, "it is late", "it is late", None])
+    clock_moves = Pace(throttle=lambda: next(reasons, None))
+    outputs = list(run_paced(clock_moves, 5, Observers([seen.append])))
+    assert outputs == [0, 1, 2, 3, 4]
+    waits = [event.wait for event in seen if isinstance(event, WaitBegan)]
+    assert waits[0] is Wait.SOURCE
+    assert waits[-1] is Wait.PUBLISH
+
+
+def test_rate_of_a_job() -> None:
+    begun = time.monotonic()
+    assert list(run_paced(Pace(max_rate=20), 11, Observers())) == list(range(11))
+    assert time.monotonic() - begun >= 0.5
+
+
+def test_throttled_job_can_be_stopped() -> None:
+    stop = Stop()
+
+    def request(event: Event) -> None:
+        if event == WaitBegan(Wait.THROTTLE, "never"):
+            stop.request()
+
+    with pytest.raises(JobStopped):
+        list(run_paced(Pace(throttle=lambda: "never"), 3, Observers([request]), stop))
