@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Observer,
         RecordIsolated,
         SlotsChanged,
+        SourceBlocked,
         SourceOpened,
         Wait,
         WaitBegan,
@@ -86,7 +87,7 @@ if TYPE_CHECKING:
         WireError,
     )
     from pyrmute_tasks.failures import RecordFailure, RecordPlace, Stage, record_index
-    from pyrmute_tasks.file_runs import ByReference
+    from pyrmute_tasks.file_options import ByReference
     from pyrmute_tasks.hooks import HookSet, MetricsHook, MigrationHook
     from pyrmute_tasks.manager import ModelManager
     from pyrmute_tasks.migrator import Migrator
@@ -177,6 +178,7 @@ __all__ = [
     "Settings",
     "SignatureError",
     "SlotsChanged",
+    "SourceBlocked",
     "SourceOpened",
     "Stage",
     "StalledError",
@@ -206,7 +208,7 @@ _MODULE_OF: Final = {
     "AuditReport": "audit",
     "BatchMigrator": "batch_migrator",
     "BrokerUnavailableError": "errors",
-    "ByReference": "file_runs",
+    "ByReference": "file_options",
     "ChunkDelivered": "engine.events",
     "ChunkDiscarded": "engine.events",
     "ChunkResent": "engine.events",
@@ -273,6 +275,7 @@ _MODULE_OF: Final = {
     "SignatureError": "errors",
     "SlotsChanged": "engine.events",
     "SourceOpened": "engine.events",
+    "SourceBlocked": "engine.events",
     "Stage": "failures",
     "StalledError": "errors",
     "StorageUnreachableError": "errors",

@@ -2,9 +2,10 @@
 
 from typing import Final
 
-from pyrmute_tasks.engine.chunks import decode_records
+from pyrmute_tasks.engine.chunks import decode_readable
 from pyrmute_tasks.engine.error_policy import ChunkFailures
 from pyrmute_tasks.errors import FrameError
+from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.plans.codegen import Output, OutputKind
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.wire.frames import Frame, FrameKind, join_packed, pack_record
@@ -44,5 +45,8 @@ def run_plan(
             raise FrameError("a frame does not hold the records it announces")
         outputs, count, _ = plan.migrate_lines(lines, start, failures)
         return outputs, count, failures
-    records, _ = plan.run(decode_records(inputs), _PACKED, start, failures)
-    return join_packed(records), len(records), failures
+    records, unreadable = decode_readable(inputs)
+    packed, _ = plan.run(records, _PACKED, start, failures)
+    if unreadable is not None and not failures.ended:  # perhaps another worker could read it
+        failures.end(RecordFailure.of(start + len(records), Stage.DECODE, "", unreadable))
+    return join_packed(packed), len(packed), failures

@@ -23,6 +23,7 @@ __all__ = [
     "Observers",
     "RecordIsolated",
     "SlotsChanged",
+    "SourceBlocked",
     "SourceOpened",
     "Wait",
     "WaitBegan",
@@ -220,6 +221,19 @@ class RecordIsolated:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceBlocked:
+    """The source blocked for a second or more, while finished outputs waited for it to return.
+
+    `in_thread` lets them leave meanwhile, if another thread may read the source.
+
+    Attributes:
+        seconds: How long it blocked.
+    """
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class JobEnded:
     """The job has ended, successfully or not; the last event.
 
@@ -243,6 +257,7 @@ Event: TypeAlias = (
     | WorkerDeclined
     | ChunkResent
     | RecordIsolated
+    | SourceBlocked
     | JobEnded
 )
 """An event of a job."""
@@ -271,7 +286,8 @@ class Observers:
             try:
                 observer(event)
             except Exception:
-                self._observers.remove(observer)
+                # By identity: observers may equal each other, or raise when compared.
+                self._observers = [each for each in self._observers if each is not observer]
                 import logging  # batches of a `ModelManager` do without
 
                 logging.getLogger(__name__).exception(

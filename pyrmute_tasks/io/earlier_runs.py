@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +13,7 @@ from pyrmute_tasks.errors import (
     JobLogError,
     printable,
 )
-from pyrmute_tasks.io.jsonl import Position
 from pyrmute_tasks.io.log_options import WITH_LOG, LogOptions, kept_job
-from pyrmute_tasks.jobs.entries import Range
-from pyrmute_tasks.jobs.fold import Fold
 from pyrmute_tasks.jobs.folder import JobFolder, discard
 from pyrmute_tasks.jobs.spec import Spec, check_same
 from pyrmute_tasks.plans.fingerprint.differences import compare_trees
@@ -27,7 +23,6 @@ __all__ = [
     "WITH_LOG",
     "LogOptions",
     "earlier_job",
-    "end_of_prefix",
     "has_succeeded",
     "kept_job",
     "refuse_other",
@@ -45,9 +40,9 @@ def has_succeeded(folder: JobFolder) -> bool:
 def earlier_job(
     path: Path, target: str | os.PathLike[str], options: LogOptions
 ) -> JobFolder | None:
-    """Return the job of an earlier run that is to go on; what is not to is discarded.
+    """Return the earlier run's job if it is resumed, and discard it if a new run begins.
 
-    Only for who has the target's lock.
+    The caller holds the target's lock.
 
     Args:
         path: The job's folder.
@@ -55,7 +50,7 @@ def earlier_job(
         options: What becomes of it.
 
     Raises:
-        JobExistsError: If there is one, and nobody said what becomes of it.
+        JobExistsError: If there is one, and neither `resume` nor `restart` is set.
         JobNotFoundError: If the folder is something else.
         JobLogError: If its log is damaged.
     """
@@ -81,7 +76,7 @@ def earlier_job(
 
 
 def refuse_other(spec: Spec, now: Spec, options: LogOptions) -> None:
-    """Refuse to go on with a job whose source, code or options were others.
+    """Refuse to resume a job with another source, code or options.
 
     Raises:
         JobChangedError: If one was; it names the difference.
@@ -94,22 +89,6 @@ def refuse_other(spec: Spec, now: Spec, options: LogOptions) -> None:
             told = _code_differences(spec.code, now.code)
             hint = f"{told}--accept-code goes on with the new code; {hint}"
         raise JobChangedError(f"{error}. {hint}") from None
-
-
-def end_of_prefix(fold: Fold, wanted: Sequence[Range]) -> Position:
-    """Return up to where the source is settled.
-
-    Raises:
-        JobLogError: If something behind the first gap is settled.
-    """
-    gaps = list(fold.gaps(wanted))
-    if len(gaps) > 1 or (gaps and gaps[0].end != wanted[-1].end):
-        raise JobLogError(
-            "the log of the earlier run has gaps in the middle, which this way of running cannot "
-            "fill; begin again with --restart"
-        )
-    byte = gaps[0].start if gaps else sum(each.end for each in wanted)
-    return Position(byte, fold.records, 1 + sum(span.lines for span in fold.spans()))
 
 
 def _code_differences(before: str, now: str) -> str:

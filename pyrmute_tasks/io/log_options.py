@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.io.output_place import check_output
+from pyrmute_tasks.io.output_place import check_output, is_parts, parts_path
 from pyrmute_tasks.jobs.names import beside
 
 __all__ = ["WITH_LOG", "LogOptions", "kept_job"]
@@ -40,10 +40,10 @@ class LogOptions:
             raise ConfigurationError("a run without a log cannot resume another one")
 
     def refuse_streams(self) -> None:
-        """Refuse to go on where there is no log.
+        """Refuse `resume` and `restart` for outputs that have no log.
 
         Raises:
-            ConfigurationError: If this was asked for.
+            ConfigurationError: If one of them is set.
         """
         if self.resume or self.restart:
             raise ConfigurationError(
@@ -59,8 +59,8 @@ WITH_LOG: Final = LogOptions()
 def kept_job(target: str | os.PathLike[str]) -> Path | None:
     """Return where an earlier run to a target has left its log; None if there is none."""
     try:
-        place = check_output(target)
+        real = parts_path(target) if is_parts(target) else check_output(target).path
     except ConfigurationError:
         return None
-    path = beside(place.path)
-    return path if not place.is_stream and path.is_dir() else None
+    path = beside(real)
+    return path if path.is_dir() else None

@@ -3,21 +3,19 @@
 A file has one writer (see `output_lock`). Its lines go to a partial file beside it, whose name
 nobody can guess and which is opened so that no link is followed; it takes the file's name at the
 end, and has its mode and owner from the start. Where the target is a link, the file is replaced
-that it leads to. What is no regular file (a pipe, a terminal, ``/dev/stdout``) cannot be replaced
-and is written to in order, without a lock.
+that it leads to. A pipe, a terminal or ``/dev/stdout`` is not a regular file and cannot be
+replaced: it is written to in order, without a lock.
 """
 
 import contextlib
 import errno
 import os
 import stat
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Final, Self, TypeAlias
+from typing import IO, Final, Self, TypeAlias
 
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.io.copying import append, size_of_lines
 from pyrmute_tasks.io.nonblocking import wait_until_writable
 from pyrmute_tasks.io.open_files import OpenOutput, SourceFile, TargetFile, refuse_same_file
 from pyrmute_tasks.io.output_lock import OutputLock
@@ -27,10 +25,7 @@ from pyrmute_tasks.io.output_place import (
     output_errors,
     sync_directory,
 )
-
-if TYPE_CHECKING:  # small files have neither
-    from pyrmute_tasks.io.attempt_folder import AttemptFolder
-    from pyrmute_tasks.ranges.frames import Piece
+from pyrmute_tasks.jobs.copying import SyncAhead
 
 __all__ = [
     "Output",
@@ -42,7 +37,6 @@ __all__ = [
     "take_after",
 ]
 
-_SYNC_BYTES: Final = 8 * 1024 * 1024
 _TAIL_BYTES: Final = 64 * 1024
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -114,9 +108,7 @@ class OutputFile:
         self._partial = self._lock.path_of("partial")
         self._file: IO[bytes] | None = None
         self._pid = os.getpid()
-        self._syncs = ThreadPoolExecutor(1, thread_name_prefix="sync")
-        self._sync: Future[None] | None = None
-        self._unsynced_bytes = 0
+        self._ahead: SyncAhead | None = None
         self._is_committed = False
 
     def __enter__(self) -> Self:
@@ -130,6 +122,7 @@ class OutputFile:
             self._lock.acquire()
             try:
                 self._file = self._create()
+                self._ahead = SyncAhead(self._file.fileno())
             except BaseException:  # also if interrupted, when the file may be there already
                 self._remove_partial()
                 self._lock.release()
@@ -144,35 +137,11 @@ class OutputFile:
                 has taken the output over.
         """
         assert self._file is not None
+        assert self._ahead is not None
         self._lock.check()
         with output_errors(self._target):
             self._file.write(lines)
-            self._unsynced_bytes += len(lines)
-            if self._unsynced_bytes >= _SYNC_BYTES:
-                self._sync_ahead(self._file)
-
-    @property
-    def attempts_path(self) -> Path:
-        """Where attempts may be written that are to be added; removed by the next run."""
-        return self._lock.path_of("parts")
-
-    def add(self, folder: "AttemptFolder", piece: "Piece") -> None:
-        """Append the attempt that a piece names, or what counts of it; it is then removed.
-
-        Raises:
-            ConfigurationError: As `write`, or if the attempt is not what its worker told.
-        """
-        assert self._file is not None
-        if not piece.size_bytes:
-            return
-        self._lock.check()
-        with folder.opened(piece) as attempt, output_errors(self._target):
-            size = size_of_lines(attempt, piece.records_out) if piece.is_cut else piece.size_bytes
-            append(self._file.fileno(), attempt, size)
-            self._unsynced_bytes += size
-            if self._unsynced_bytes >= _SYNC_BYTES:
-                self._sync_ahead(self._file)
-        folder.remove(piece)
+            self._ahead.wrote(len(lines))
 
     def commit(self) -> None:
         """Move the partial file to its final name.
@@ -181,11 +150,10 @@ class OutputFile:
             ConfigurationError: If it cannot be written, or must not be any more.
         """
         assert self._file is not None
+        assert self._ahead is not None
         with output_errors(self._target):
-            if self._sync is not None:
-                self._sync.result()
             self._file.flush()
-            os.fsync(self._file.fileno())
+            self._ahead.finish()
             self._lock.confirm()
             self._publish()
             self._is_committed = True
@@ -198,15 +166,13 @@ class OutputFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if os.getpid() != self._pid or self._file is None:
+        if os.getpid() != self._pid or self._file is None or self._ahead is None:
             return  # a fork owns nothing
         try:
             if not self._is_committed:
                 self._keep_or_remove(self._file)
         finally:
-            # Behind a sync that still runs: its descriptor must not become another file's.
-            self._syncs.submit(self._file.close)
-            self._syncs.shutdown(wait=self._is_committed or self._keep_partial)
+            self._ahead.close(self._file.close, wait=self._is_committed or self._keep_partial)
             self._lock.release()
 
     # --- details ----------------------------------------------------------------------------
@@ -221,15 +187,6 @@ class OutputFile:
         except BaseException:
             os.close(descriptor)
             raise
-
-    def _sync_ahead(self, file: IO[bytes]) -> None:
-        """Sync written data in another thread, so that the final sync is quick."""
-        if self._sync is not None:
-            if not self._sync.done():
-                return
-            self._sync.result()
-        self._unsynced_bytes = 0
-        self._sync = self._syncs.submit(os.fsync, file.fileno())
 
     def _publish(self) -> None:
         if self._overwrite:

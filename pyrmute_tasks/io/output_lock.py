@@ -16,7 +16,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import socket
 import stat
 import threading
@@ -38,7 +37,6 @@ _TOKEN_BYTES: Final = 8
 _MOST_BYTES: Final = 4096
 _TRIES: Final = 50
 _TRY_EVERY_S: Final = 0.01
-_FOLDERS: Final = {"parts", "staged"}
 _BRIEF: Final = {"lock", "stale"}
 _NO_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -142,7 +140,7 @@ class OutputLock:
         self._beating.start()
 
     def check(self) -> None:
-        """Check that nobody has taken the lock over since the last check.
+        """Check that no other run has taken the lock over since the last check.
 
         Raises:
             OutputInUseError: If another run has.
@@ -151,7 +149,7 @@ class OutputLock:
             raise OutputInUseError(f"cannot write {self._name} any more: {self._lost}")
 
     def confirm(self) -> None:
-        """Check that nobody has taken the lock over.
+        """Check that no other run has taken the lock over.
 
         Raises:
             OutputInUseError: If another run has.
@@ -275,7 +273,7 @@ class OutputLock:
 
     def _in_the_way(self) -> ConfigurationError:
         return ConfigurationError(
-            f"cannot write {self._name}: {self._path} is in the way, and is no lock file; remove it"
+            f"cannot write {self._name}: {self._path} is in the way and not a lock file; remove it"
         )
 
     def _is_ours(self) -> bool:
@@ -298,7 +296,7 @@ class OutputLock:
                 self._lost = self._lost or self._why_lost()
 
     def _remove_leftovers(self) -> None:
-        """Remove the files of killed runs: nobody else has any while the lock is held."""
+        """Remove the files of killed runs; while the lock is held, no other run has any."""
         now_ns = os.fstat(self._descriptor).st_mtime_ns
         name = re.compile(rf"\.{re.escape(self._stem)}\.([0-9a-f]+)\.(\w+)")
         try:
@@ -310,10 +308,8 @@ class OutputLock:
             if match is None or match[1] == self.token:
                 continue
             with contextlib.suppress(OSError):
-                if match[2] in _FOLDERS:
-                    shutil.rmtree(path, ignore_errors=True)
                 # Who is being turned away right now has one of the other two.
-                elif match[2] == "partial" or (match[2] in _BRIEF and _is_old(path, now_ns)):
+                if match[2] == "partial" or (match[2] in _BRIEF and _is_old(path, now_ns)):
                     path.unlink()
 
 

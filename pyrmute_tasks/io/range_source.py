@@ -2,9 +2,9 @@
 
 import glob
 import os
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +16,10 @@ from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.failures import RecordFailure, RecordPlace
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io.jsonl import check_source
-from pyrmute_tasks.ranges.frames import Piece, Place, Range, SourceFile, read_pieces
-from pyrmute_tasks.wire.frames import Frame, FrameKind
+from pyrmute_tasks.io.logged_rejects import Restored, locate, with_texts
+from pyrmute_tasks.jobs.entries import Range as SourceRange
+from pyrmute_tasks.ranges.frames import Piece, Range, SourceFile
+from pyrmute_tasks.wire.frames import FrameKind
 
 __all__ = ["RangeSink", "RangeSource", "find_sources"]
 
@@ -99,12 +101,14 @@ class RangeSource:
         nonce: What they find there.
         max_line_bytes: Longest line.
         skips: Whether records that fail are skipped.
+        settled: What earlier runs of the job have settled, in source order.
 
     Attributes:
         size_bytes: Of all files.
+        restored: What earlier runs have settled, by the chunk that stands for it.
 
     Raises:
-        ConfigurationError: If one cannot be read, or is no regular file.
+        ConfigurationError: If one cannot be read, or is not a regular file.
     """
 
     kind: Final = FrameKind.RANGES
@@ -117,13 +121,16 @@ class RangeSource:
         max_line_bytes: int,
         *,
         skips: bool = False,
+        settled: Iterable[Restored] = (),
     ) -> None:
         self._files = [_Planned.of(name) for name in names]
+        self._settled = list(settled)
+        self.restored: dict[int, Restored] = {}
         self._folder = os.fsencode(folder)
         self._nonce = nonce
         self._longest = max_line_bytes
         self._sizer = RangeSizer(skips=skips)
-        self._underway: dict[int, _Planned] = {}  # by chunk
+        self._underway: dict[int, SourceRange] = {}  # by chunk
         self.size_bytes: int = sum(planned.file.size_bytes for planned in self._files)
 
     @property
@@ -132,29 +139,54 @@ class RangeSource:
         return [Path(os.fsdecode(planned.file.path)).parent for planned in self._files]
 
     def chunks(self) -> Generator[Chunk[bytes], None, None]:
-        """Yield the files' ranges, none of which spans two files."""
+        """Yield the files' ranges, none of which spans two files.
+
+        What is settled is a chunk, too, which `restored` tells from the others.
+        """
         index = done = 0
-        for planned in self._files:
+        for range_, settled in self._ranges():
+            planned = self._files[range_.file]
+            length = range_.end - range_.start
+            payload = b""
+            if settled is None:
+                self._sizer.cut(index, length)
+            else:
+                self.restored[index] = settled
+            if settled is None or settled.places:
+                payload = self._wanted(range_).to_frame()
+            self._underway[index] = range_
+            origin = Origin(str(Path(planned.name)), 1)
+            yield Chunk(index, done, length, payload, length, origin, is_range=True)
+            index, done = index + 1, done + length
+
+    def _ranges(self) -> Iterator[tuple[SourceRange, Restored | None]]:
+        """Yield what is settled and, cut when they are asked for, the ranges between."""
+        settled = deque(self._settled)
+        left = self.size_bytes
+        for number, planned in enumerate(self._files):
             start, size = 0, planned.file.size_bytes
             while start < size:
-                stop = min(start + self._sizer.next_bytes(self.size_bytes - done), size)
-                wanted = Range(planned.file, start, stop, self._folder, self._nonce, self._longest)
-                length = stop - start
-                self._sizer.cut(index, length)
-                self._underway[index] = planned
-                yield Chunk(
-                    index,
-                    done,
-                    length,
-                    wanted.to_frame(),
-                    length,
-                    Origin(str(Path(planned.name)), 1),
-                    is_range=True,
-                )
-                index, done, start = index + 1, done + length, stop
+                is_next = bool(settled) and settled[0].span.range.file == number
+                if is_next and settled[0].span.range.start == start:
+                    found = settled.popleft()
+                    yield found.span.range, found
+                    stop = found.span.range.end
+                else:
+                    end = settled[0].span.range.start if is_next else size
+                    stop = min(start + self._sizer.next_bytes(left), end)
+                    yield SourceRange(number, start, stop), None
+                left, start = left - (stop - start), stop
+
+    def _wanted(self, range_: SourceRange) -> Range:
+        file = self._files[range_.file].file
+        return Range(file, range_.start, range_.end, self._folder, self._nonce, self._longest)
+
+    def range_of(self, chunk: int) -> SourceRange:
+        """Return the range of a chunk under way."""
+        return self._underway[chunk]
 
     def __call__(self, event: Event, /) -> None:
-        """Learn the durations of ranges, and which are settled."""
+        """Record durations of ranges, and settled ranges."""
         self._sizer(event)
         if isinstance(event, ChunkDelivered):
             self._underway.pop(event.chunk, None)
@@ -165,8 +197,8 @@ class RangeSource:
         Raises:
             ConfigurationError: If one is not.
         """
-        for planned in set(self._underway.values()):
-            planned.check()
+        for number in {range_.file for range_ in self._underway.values()}:
+            self._files[number].check()
 
     def check_all(self) -> None:
         """Check that all files are unchanged.
@@ -193,7 +225,9 @@ class RangeSink:
         self._lines = 0  # before it, in its file
         self._name = ""
 
-    def receive(self, chunk: Chunk[Any], outcome: Outcome[Frame], /) -> Outcome[Sequence[Piece]]:
+    def receive(
+        self, chunk: Chunk[Any], outcome: Outcome[Sequence[Piece]], /
+    ) -> Outcome[Sequence[Piece]]:
         """Tell failures where their records stand in the source.
 
         Raises:
@@ -203,17 +237,18 @@ class RangeSink:
         assert chunk.origin is not None
         if chunk.origin.path != self._name:
             self._name, self._lines = chunk.origin.path, 0
-        pieces = read_pieces(outcome.outputs)
+        pieces = outcome.outputs
         start = self._records
         places: list[RecordPlace] = []
         for piece in pieces:
-            places += [self._place(place) for place in piece.places]
+            places += [locate(place, self._name, self._lines) for place in piece.places]
             self._records += piece.records_in
             self._lines += piece.lines
         failures = self._located(outcome.failures, places, start)
         if places and chunk.payload is not None:  # the policy may skip them
             if self._with_text:
-                places = list(_with_text(places, Range.from_frame(chunk.payload)))
+                path = Range.from_frame(chunk.payload).source.path
+                places = list(with_texts(places, path))
             failures = [
                 replace(each, place=place)
                 for each, place in zip(failures, chain(places, [None]), strict=False)
@@ -238,11 +273,6 @@ class RangeSink:
             count -= piece.records_out
         return kept
 
-    def _place(self, place: Place) -> RecordPlace:
-        line = self._lines + place.line + 1
-        digest = f"sha256:{place.digest}"
-        return RecordPlace(self._name, line, place.offset, place.length, digest)
-
     def _located(
         self, failures: Sequence[RecordFailure], places: Sequence[RecordPlace], start: int
     ) -> list[RecordFailure]:
@@ -253,27 +283,3 @@ class RangeSink:
             replace(each, index=start + each.index, source=f"{self._name}, line {line}")
             for each, line in zip(failures, lines, strict=False)
         ]
-
-
-def _with_text(places: Iterable[RecordPlace], wanted: Range) -> Iterator[RecordPlace]:
-    """Yield places with the text of their lines, which did not travel and is read here.
-
-    Raises:
-        ConfigurationError: If the file cannot be read, or holds something else now.
-    """
-    path = wanted.source.path
-    try:
-        with open(path, "rb") as file:
-            for place in places:
-                file.seek(place.offset)
-                text = file.read(place.length)
-                if place.digest != f"sha256:{sha256(text).hexdigest()}":
-                    raise ConfigurationError(
-                        f"{place.file} has changed while it was read, at line {place.line}; "
-                        "nothing was published: migrate a copy that nobody writes to"
-                    )
-                yield replace(place, text=text)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot read {os.fsdecode(path)} any more: {error.strerror or error}"
-        ) from None

@@ -3,30 +3,26 @@
 import json
 import os
 import stat
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import pydantic_core
 
 from pyrmute_tasks.engine.error_policy import ErrorPolicy
-from pyrmute_tasks.errors import ConfigurationError, ProcessDiedError
+from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.failures import RecordFailure
+from pyrmute_tasks.io.job_targets import is_parts
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile, refuse_same_file
 from pyrmute_tasks.io.output_file import Output, open_output
-from pyrmute_tasks.io.output_parts import is_parts
 from pyrmute_tasks.io.output_place import Place, check_output
 from pyrmute_tasks.io.range_source import find_sources
 
 __all__ = [
     "RejectsFile",
-    "Restored",
     "check_rejects",
     "rejects_to_lines",
-    "rejects_to_log",
-    "restored_from",
 ]
 
 
@@ -52,10 +48,7 @@ def check_rejects(
                 "the records of rejects need a file; add --rejects FILE (rejects=… in Python)"
             )
         return
-    if not policy.skips:
-        raise ConfigurationError(
-            "rejects are records that are skipped; add --on-error skip (on_error='skip' in Python)"
-        )
+    _check_asked_for(path, policy)
     if isinstance(source, (str, os.PathLike)):
         for name in find_sources(source):
             check_output(path, source=name)
@@ -76,8 +69,17 @@ def check_rejects(
         )
 
 
+def _check_asked_for(path: object, policy: ErrorPolicy) -> None:
+    if not isinstance(path, (str, os.PathLike)):
+        raise ConfigurationError(f"rejects must be the path of a file, not a {type(path).__name__}")
+    if not policy.skips:
+        raise ConfigurationError(
+            "rejects are records that are skipped; add --on-error skip (on_error='skip' in Python)"
+        )
+
+
 def _is_one(place: Place, other: Place) -> bool:
-    """Return whether what is written to two places would be mixed, as in one pipe."""
+    """Return whether two places are one file or pipe, where writes to both would mix."""
     if not place.is_stream or place.found is None:
         return place.path == other.path
     is_device = stat.S_ISCHR(place.found.st_mode)  # a terminal, or /dev/null
@@ -158,52 +160,6 @@ class RejectsFile:
             ConfigurationError: If it cannot be written.
         """
         self._output.commit()
-
-
-class Restored(NamedTuple):
-    """The rejects of earlier runs of a job.
-
-    Attributes:
-        by_cause: How many, by what failed.
-        crashes: How many ended the process that ran them.
-    """
-
-    by_cause: Counter[str]
-    crashes: int
-
-
-def restored_from(pieces: Iterable[bytes], file: RejectsFile | None) -> Restored:
-    """Count the rejects of earlier runs, and write them to a file.
-
-    Args:
-        pieces: What `rejects_to_log` made of them.
-        file: The file, if one is written.
-    """
-    by_cause: Counter[str] = Counter()
-    crashes = 0
-    for piece in pieces:
-        for logged in piece.splitlines():
-            cause, crashed, line = json.loads(logged)
-            by_cause[cause] += 1
-            crashes += crashed
-            if file is not None:
-                file.write_lines(line.encode())
-    return Restored(by_cause, crashes)
-
-
-def rejects_to_log(rejects: Iterable[RecordFailure], *, with_records: bool = False) -> bytes:
-    """Return rejects as they stand in a job's folder: their lines, and what is counted of them."""
-    return b"".join(
-        json.dumps(
-            [
-                reject.cause,
-                isinstance(reject.error, ProcessDiedError),
-                _to_line(reject, with_records=with_records).decode(),
-            ]
-        ).encode()
-        + b"\n"
-        for reject in rejects
-    )
 
 
 def rejects_to_lines(rejects: Iterable[RecordFailure], *, with_records: bool = False) -> bytes:

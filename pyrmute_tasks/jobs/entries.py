@@ -41,9 +41,7 @@ OPEN_END: Final = 2**63 - 1
 """The end of a source whose length is not known yet."""
 
 # A worker may name any file: only the job's own are ever read for it.
-_NAME: Final = re.compile(
-    r"(?:parts|rejects)/[A-Za-z0-9.-]*[A-Za-z0-9]|(?:stream|rejects)\.[0-9]+", re.ASCII
-)
+_NAME: Final = re.compile(r"parts/[A-Za-z0-9.+-]*[A-Za-z0-9]|(?:stream|rejects)\.[0-9]+", re.ASCII)
 _SUM: Final = b',"sum":"'
 _TAIL_BYTES: Final = len(_SUM) + 8 + len(b'"}\n')
 _EPOCH_FACTOR: Final = 2_654_435_761  # spreads epochs over the seeds, so that offsets do not meet
@@ -122,7 +120,7 @@ class Settled(NamedTuple):
     def fault(self) -> str:
         """Return the fault in its numbers; empty if there is none."""
         if not 0 <= self.start < self.end or self.file < 0:
-            return "it is no interval"
+            return "it is not an interval"
         if self.records != self.outputs + self.rejected:
             return f"{self.records} records in, {self.outputs} out and {self.rejected} rejected"
         if min(self.records, self.outputs, self.rejected) < 0:

@@ -6,22 +6,26 @@ step, too.
 """
 
 import contextlib
+import os
 import re
 import secrets
 import shutil
+import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from pyrmute_tasks.errors import (
     ConfigurationError,
     JobError,
     JobExistsError,
     JobNotFoundError,
+    ProofError,
     printable,
 )
-from pyrmute_tasks.jobs.entries import BadLineError, Ended, Piece, Range, Settled, decode
+from pyrmute_tasks.jobs.copying import size_of_lines
+from pyrmute_tasks.jobs.entries import BadLineError, Ended, Piece, Settled, decode
 from pyrmute_tasks.jobs.lease import Lease, take
 from pyrmute_tasks.jobs.log import History, epochs, log_name, newest_opened
 from pyrmute_tasks.jobs.names import beside, short_name
@@ -31,6 +35,9 @@ from pyrmute_tasks.jobs.view import JobView
 
 __all__ = [
     "KEEP_HISTORY_S",
+    "NONCE",
+    "PARTS",
+    "Append",
     "End",
     "JobFolder",
     "beside",
@@ -44,13 +51,22 @@ __all__ = [
 KEEP_HISTORY_S: Final = 30 * 86400.0
 """How long an ended job is kept in a jobs root."""
 
-_PARTS: Final = "parts"
-_REJECTS: Final = "rejects"
+NONCE: Final = "nonce"
+"""Name of the file among a job's attempts that workers open to prove that they see it."""
+
+PARTS: Final = "parts"
+"""Name of the folder of a job in which workers write their attempts."""
+
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TOKEN_BYTES: Final = 8
+_NONCE_BYTES: Final = 16
 _LAST_LINE_BYTES: Final = 4096
 _JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-_ATTEMPT: Final = re.compile(r"(\d+)-(\d+)-(\d+)\.(\d+)\.(\d+)")
 _GROWING: Final = re.compile(r"(?:stream|rejects)\.(\d+)")
+
+
+Append: TypeAlias = Callable[[int, int, int], None]
+"""Appends bytes of a file to another: its descriptor, how many, and where they begin."""
 
 
 class End(NamedTuple):
@@ -86,13 +102,14 @@ class JobFolder:
             raise JobNotFoundError(f"there is no job in {path}") from None
 
     @classmethod
-    def create(cls, path: Path, spec: Spec, mode: int = 0o700) -> "JobFolder":
+    def create(cls, path: Path, spec: Spec, *, is_private: bool = True) -> "JobFolder":
         """Create a job atomically.
 
         Args:
             path: The directory.
             spec: The job's spec.
-            mode: The directory's permissions; parts are records. Workers of other users need more.
+            is_private: Nobody else may look into it; otherwise workers of other users may write
+                attempts.
 
         Raises:
             JobExistsError: If there is one.
@@ -101,16 +118,19 @@ class JobFolder:
         if not _JOB.fullmatch(spec.job):
             raise ConfigurationError(f"a job cannot have the id {printable(spec.job)!r}")
         candidate = _sibling(path, "new")
-        candidate.mkdir(mode=0o700)
         try:
-            candidate.chmod(mode)
-            for name in (_PARTS, _REJECTS):
-                (candidate / name).mkdir()
+            candidate.mkdir(mode=0o700)
+            parts = candidate / PARTS
+            parts.mkdir()
+            if not is_private:
+                candidate.chmod(0o711)
+                parts.chmod(0o1777)
+            (parts / NONCE).write_text(secrets.token_hex(_NONCE_BYTES), "ascii")
             write_spec(FolderStorage(candidate), spec)
             candidate.rename(path)  # never over a job, since that is not empty
-        except OSError as error:
+        except BaseException as error:
             shutil.rmtree(candidate, ignore_errors=True)
-            if path.exists():
+            if isinstance(error, OSError) and path.exists():
                 raise JobExistsError(f"there is a job in {path} already") from error
             raise
         FolderStorage(path.parent).sync_folder()
@@ -159,39 +179,68 @@ class JobFolder:
             return None
         return End(logged.entry, logged.at) if isinstance(logged.entry, Ended) else None
 
-    def attempt(self, range_: Range, epoch: int, number: int) -> str:
-        """Return the file name for one attempt to write a range's outputs."""
-        return f"{_PARTS}/{_attempt(range_, epoch, number)}"
+    @property
+    def parts_path(self) -> Path:
+        """Where workers write their attempts."""
+        return self.path / PARTS
 
-    def rejects_attempt(self, range_: Range, epoch: int, number: int) -> str:
-        """Return the file name for the rejects of one attempt."""
-        return f"{_REJECTS}/{_attempt(range_, epoch, number)}"
+    @property
+    def nonce(self) -> str:
+        """What workers find there, to prove that they see it."""
+        return self.storage.read(f"{PARTS}/{NONCE}").decode("ascii")
 
-    def orphans(self, lease: Lease) -> Iterator[str]:
-        """Yield files that no entry names and none ever will.
+    def copy(self, piece: Piece, append: Append) -> None:
+        """Append a piece of one of the job's files to another file.
 
-        These are attempts of older epochs, those of ranges that are settled, and what takers of
-        the lease that died have left. To be asked by who has the lease, after a commit.
+        Args:
+            piece: What to append.
+            append: Appends a file's bytes: given its descriptor, how many, and where they begin.
+
+        Raises:
+            OSError: If it cannot be read or written, or is not whole.
+        """
+        with self._opened(piece) as source:
+            append(source, piece.length, piece.offset)
+
+    def first_lines(self, piece: Piece, count: int) -> Piece:
+        """Return the first lines of a piece that begins its file.
+
+        Raises:
+            OSError: If it cannot be read, or holds fewer.
+        """
+        with self._opened(piece) as source:
+            return piece._replace(length=size_of_lines(source, count))
+
+    @contextlib.contextmanager
+    def _opened(self, piece: Piece) -> Iterator[int]:
+        descriptor = os.open(self.path / piece.name, _READ)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_size < piece.offset + piece.length:
+                raise ProofError(
+                    f"{self.path / piece.name} is not what was written: it has {found.st_size} "
+                    f"bytes instead of {piece.offset + piece.length}; nothing was published"
+                )
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def remove_orphans(self, lease: Lease) -> None:
+        """Remove what older epochs wrote and no entry names: nothing of it will ever count.
+
+        To be called by who has the lease, before its first range.
         """
         named = {
             piece.name
             for logged in History(self.storage)
             if isinstance(logged.entry, Settled)
-            for piece in _pieces(logged.entry)
+            for piece in (logged.entry.put, logged.entry.rejects)
+            if piece is not None
         }
-        for folder in (_PARTS, _REJECTS):
-            for name in self.storage.names(folder):
-                found = _ATTEMPT.fullmatch(name.lstrip("."))
-                if found is None or f"{folder}/{name}" in named:
-                    continue
-                file, start, end, epoch, _ = map(int, found.groups())
-                settled = lease.fold.overlaps(Range(file, start, end))
-                if epoch < lease.epoch or (epoch == lease.epoch and settled):
-                    yield f"{folder}/{name}"
-        for name in self.storage.names():
-            grown = _GROWING.fullmatch(name)
-            if grown is not None and int(grown[1]) < lease.epoch and name not in named:
-                yield name
+        attempts = (f"{PARTS}/{name}" for name in self.storage.names(PARTS) if name != NONCE)
+        grown = (name for name in self.storage.names() if _is_older(name, lease.epoch))
+        for name in {*attempts, *grown} - named:
+            self.storage.remove(name)
 
     def discard(self) -> None:
         """Remove the job and all its files; from its first moment on it is no job any more."""
@@ -259,9 +308,6 @@ def _hidden(path: Path) -> str:
     return path.name if path.name.startswith(".") else f".{path.name}"
 
 
-def _attempt(range_: Range, epoch: int, number: int) -> str:
-    return f"{range_.file}-{range_.start}-{range_.end}.{epoch}.{number}"
-
-
-def _pieces(entry: Settled) -> Iterator[Piece]:
-    return (piece for piece in (entry.put, entry.rejects) if piece is not None)
+def _is_older(name: str, epoch: int) -> bool:
+    grown = _GROWING.fullmatch(name)
+    return grown is not None and int(grown[1]) < epoch

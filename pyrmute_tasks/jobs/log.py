@@ -244,7 +244,7 @@ class LogWriter:
         self._settled: list[Settled] = []
         self._growing: dict[str, tuple[Appender, int]] = {}
         self._unsynced: set[str] = set()  # growing files
-        self._folders: set[str] = set()  # with names that may not be durable
+        self._has_new_names = False  # which may not be durable
         self._failed: BaseException | None = None
 
     def put(self, data: bytes | memoryview) -> Piece:
@@ -258,16 +258,12 @@ class LogWriter:
     def settle(self, entry: Settled) -> None:
         """Add a settled range to the next commit.
 
-        The attempt's file must be synced; the name of the attempt's file need not be.
+        An attempt's file must be durable, and its name: its worker sees to both.
 
         Raises:
             JobLogError: If it contradicts what is settled; the log is as before.
         """
         self.log(entry)
-        for piece in (entry.put, entry.rejects):
-            folder, slash, _ = piece.name.rpartition("/") if piece is not None else ("", "", "")
-            if slash:
-                self._folders.add(folder)
         self._settled.append(entry)
 
     def log(self, entry: Entry) -> None:
@@ -346,7 +342,7 @@ class LogWriter:
         try:
             if name not in self._growing:
                 self._growing[name] = (self._storage.create(name), 0)
-                self._folders.add("")
+                self._has_new_names = True
             file, size = self._growing[name]
             self._unsynced.add(name)
             file.append(data)
@@ -361,10 +357,10 @@ class LogWriter:
         """Sync outputs before their entries are written, as others may read these at once."""
         for name in self._unsynced:
             self._growing[name][0].sync()
-        for folder in self._folders:
-            self._storage.sync_folder(folder)
+        if self._has_new_names:
+            self._storage.sync_folder()
         self._unsynced.clear()
-        self._folders.clear()
+        self._has_new_names = False
 
     def _confirm(self) -> None:
         newest = epochs(self._storage)[-1:]

@@ -6,10 +6,9 @@ import secrets
 from hashlib import blake2b
 from typing import BinaryIO, Final
 
-__all__ = ["DIGEST_BYTES", "NONCE", "Attempt", "attempt_name", "read_nonce"]
+from pyrmute_tasks.jobs.folder import NONCE
 
-NONCE: Final = "nonce"
-"""Name of the file in a job's folder that workers open to prove that they see it."""
+__all__ = ["DIGEST_BYTES", "Attempt", "attempt_name", "read_nonce"]
 
 DIGEST_BYTES: Final = 16
 _TOKEN_BYTES: Final = 8

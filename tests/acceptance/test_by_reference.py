@@ -42,7 +42,7 @@ def test_interrupt_leaves_nothing(
     records[30] = {"name": "sleep:60 x", "age": 1}
     source, target = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
     with running(*RUN, "--by-reference", "always", source, target) as process:
-        wait_until(lambda: any(tmp_path.glob(".out.jsonl.*.parts/nonce")), "the job has begun")
+        wait_until(lambda: any(tmp_path.glob(".out.jsonl.job/parts/nonce")), "the job has begun")
         process.send_signal(number)
         assert process.wait(30) == 128 + number
     wait_until(lambda: not any(tmp_path.glob(".out.jsonl.*")), "nothing is left")
@@ -62,7 +62,7 @@ def test_interrupt_leaves_nothing(
         ),
     ],
 )
-def test_what_cannot_go_by_reference_is_told_before_a_fleet_is_there(
+def test_run_that_cannot_go_by_reference_is_refused_before_a_fleet_starts(
     tmp_path: Path, options: tuple[object, ...], told: str
 ) -> None:
     source = write(tmp_path / "in.jsonl", [person(1)])

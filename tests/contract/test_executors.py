@@ -20,12 +20,12 @@ from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.engine.job_tally import new_job_id
 from pyrmute_tasks.engine.pipeline import ChunkExecutor
 from pyrmute_tasks.errors import JobError
-from pyrmute_tasks.io.attempt_folder import AttemptFolder
 from pyrmute_tasks.local.executors import ProcessExecutor, ThreadExecutor, pack_or_pickle
 from pyrmute_tasks.ranges.frames import Range, SourceFile, read_pieces
 from pyrmute_tasks.ranges.roots import allow
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.wire.frames import Compression, FrameKind, pack_record
+from tests.attempts import Attempts
 from tests.fleets import Fleet, RabbitMQ, private_fleet, rabbitmq_fleet
 from tests.people import broken_step, manager, person
 
@@ -90,7 +90,7 @@ class Framed:
 class Referred:
     """The Celery executor with ranges of files, over records."""
 
-    def __init__(self, executor: CeleryExecutor, folder: AttemptFolder) -> None:
+    def __init__(self, executor: CeleryExecutor, folder: Attempts) -> None:
         self._executor = executor
         self._folder = folder
         self._chunks: dict[int, Chunk[list[Any]]] = {}
@@ -148,11 +148,8 @@ def by_reference(settings: Settings, path: Path) -> Iterator[Referred]:
     store, app = Store(settings), create_app(settings)
     spec = JobSpec(new_job_id(), *HOP, FrameKind.RANGES, PLAN.fingerprint)
     allow(settings.roots_file, [path.parent])
-    with (
-        CeleryExecutor(Broker(app, settings), store, spec, settings) as executor,
-        AttemptFolder(path) as folder,
-    ):
-        yield Referred(executor, folder)
+    with CeleryExecutor(Broker(app, settings), store, spec, settings) as executor:
+        yield Referred(executor, Attempts(path))
     app.close()
     store.close()
 

@@ -9,7 +9,9 @@ from pyrmute_tasks.jobs.driver import this_process
 from pyrmute_tasks.jobs.entries import Piece, Range, Settled
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
-from pyrmute_tasks.jobs.publish import Output, digest_of, publish
+from pyrmute_tasks.jobs.output import Output, digest_of
+from pyrmute_tasks.jobs.publish import publish
+from pyrmute_tasks.jobs.publish_file import FilePublication
 
 OVERTAKEN = 3
 
@@ -25,11 +27,12 @@ def settle(folder: JobFolder, lease: Lease, range_: Range, number: int) -> None:
     if number % 2:
         put = lease.log.put(data)
     else:
-        put = Piece(folder.attempt(range_, lease.epoch, number), 0, len(data))
+        put = Piece(f"parts/{number}.{lease.epoch}", 0, len(data))
         file = folder.storage.create(put.name)
         file.append(data)
         file.sync()
         file.close()
+        folder.storage.sync_folder("parts")
     lease.log.settle(Settled(*range_, count, count, 0, put, digest_of(data)))
 
 
@@ -47,7 +50,7 @@ def drive(path: Path, target: Path, seed: int) -> None:
         if number % 3 == 0:
             for entry in lease.log.commit():
                 print("settled", *entry.range, flush=True)
-    publish(Output(folder), lease, target)
+    publish(Output(folder), lease, FilePublication(folder, target))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pyrmute_tasks.jobs.driver import DriverWatch
 from pyrmute_tasks.jobs.entries import Range, Settled
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.log import History
-from pyrmute_tasks.jobs.publish import Output
+from pyrmute_tasks.jobs.output import Output
 from pyrmute_tasks.jobs.spec import SourceFile, Spec
 from pyrmute_tasks.jobs.states import LoggedState
 from tests.conftest import ROOT, is_alive, wait_until

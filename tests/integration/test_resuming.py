@@ -7,7 +7,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -32,10 +32,26 @@ def fleet() -> Iterator[Fleet]:
         yield fleet
 
 
+# Ranges of some records, so that a small file has many.
+SMALL_RANGES: Final = """
+from pyrmute_tasks.engine import chunk_sizes
+for name in ("_FIRST_RANGE_BYTES", "_MOST_RANGE_BYTES", "_LEAST_RANGE_BYTES"):
+    setattr(chunk_sizes, name, 2000)
+"""
+
+
 class Resumed:
     """A file that is migrated by a run that is killed again and again."""
 
-    def __init__(self, folder: Path, records: int = RECORDS, seconds: float = SECONDS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        records: int = RECORDS,
+        seconds: float = SECONDS,
+        *,
+        refers: bool = False,
+    ) -> None:
+        self.refers = refers
         self.source, self.target = folder / "in.jsonl", folder / "out.jsonl"
         self.rejects, self.notes = folder / "bad.jsonl", folder / "notes"
         self.records = records
@@ -48,8 +64,11 @@ class Resumed:
 
     def command(self, *options: str) -> list[str]:
         program = "from pyrmute_tasks.cli.main import main; main()"
+        way = ("--chunk-size", str(CHUNK))
+        if self.refers:
+            program, way = SMALL_RANGES + program, ("--by-reference", "always")
         hop = ("--model", HOP[0], "--from", HOP[1], "--to", HOP[2])
-        given = ("--manager", MANAGER, *hop, "--chunk-size", str(CHUNK), "--on-error", "skip")
+        given = ("--manager", MANAGER, *hop, *way, "--on-error", "skip")
         files = ("--rejects", str(self.rejects), str(self.source), str(self.target))
         return [sys.executable, "-c", program, "run", *given, *options, *files]
 
@@ -75,6 +94,22 @@ class Resumed:
         """Records that are settled."""
         path = beside(self.target)
         return JobFolder(path).view().fold.records if path.is_dir() else 0
+
+    @property
+    def settled_numbers(self) -> set[int]:
+        """Numbers of the records that are settled, also behind gaps."""
+        path = beside(self.target)
+        if not path.is_dir():
+            return set()
+        ranges = [span.range for span in JobFolder(path).view().fold.spans()]
+        found, offset, number = set(), 0, 0
+        for line in self.source.read_bytes().splitlines(keepends=True):
+            if line.strip():
+                if any(each.start <= offset < each.end for each in ranges):
+                    found.add(number)
+                number += 1
+            offset += len(line)
+        return found
 
     @property
     def seen(self) -> list[int]:
@@ -122,38 +157,47 @@ def is_begun(job: Resumed, earlier: str) -> bool:
     return False
 
 
-def kill_often(job: Resumed, fleet: Fleet, kills: int, seed: int) -> None:
+def kill_often(job: Resumed, workers: Sequence[str], kills: int, seed: int) -> None:
     """Kill a run until it has been killed so often, and let it come to its end."""
     rng = random.Random(seed)
-    urls = ("--broker", fleet.settings.broker_url, "--store", fleet.settings.store_url)
     done = 0
     while done < kills:
         begun = ("--resume",) if done else ()
-        before, noted = job.settled, len(job.seen)
-        process = job.begin(*urls, *begun, "--quiet")
+        before, noted = job.settled_numbers, len(job.seen)
+        process = job.begin(*workers, *begun, "--quiet")
+        if job.refers:  # its own fleet is starting first
+            wait_until(lambda: len(job.seen) > noted or process.poll() is not None, "it runs")  # noqa: B023  # at once
         if not kill_at(job, process, rng.uniform(0.0, 0.6 + job.records * SECONDS / kills)):
             break
         done += 1
-        assert job.settled >= before
-        # What is settled is not run again.
-        assert min(job.seen[noted:], default=before) >= before
+        assert job.settled_numbers >= before
+        assert not before.intersection(job.seen[noted:]), "what is settled is not run again"
     assert done >= min(kills, 5)
-    job.check(job.end(*urls, "--resume"))
+    job.check(job.end(*workers, "--resume"))
     again = len(job.seen) - job.records
     # Of what is not settled at a kill: a window in flight, and what was delivered in a second.
     assert again <= done * (LATE + int(1.0 / SECONDS) * 2)
+
+
+def connected_to(fleet: Fleet) -> list[str]:
+    return ["--broker", fleet.settings.broker_url, "--store", fleet.settings.store_url]
+
+
+def test_run_killed_at_random_points_goes_on(tmp_path: Path, fleet: Fleet) -> None:
+    kill_often(Resumed(tmp_path), connected_to(fleet), 5, 1)
     wait_until(lambda: not list(fleet.store.scan_iter("pt:{*}:claims")), "no claims are left")
 
 
-@pytest.mark.parametrize("seed", [1])
-def test_run_killed_at_random_points_goes_on(tmp_path: Path, fleet: Fleet, seed: int) -> None:
-    kill_often(Resumed(tmp_path), fleet, 5, seed)
+def test_run_by_reference_killed_at_random_points_goes_on(tmp_path: Path) -> None:
+    kill_often(Resumed(tmp_path, refers=True), ["--workers", "2"], 5, 3)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_run_killed_thirty_times_goes_on(tmp_path: Path, fleet: Fleet) -> None:
-    kill_often(Resumed(tmp_path, 6 * RECORDS), fleet, 30, 2)
+@pytest.mark.parametrize("refers", [False, True])
+def test_run_killed_thirty_times_goes_on(tmp_path: Path, fleet: Fleet, refers: bool) -> None:
+    workers = ["--workers", "2"] if refers else connected_to(fleet)
+    kill_often(Resumed(tmp_path, 6 * RECORDS, refers=refers), workers, 30, 2)
 
 
 def test_own_fleet_that_is_killed_with_its_run_leaves_nothing(
@@ -178,7 +222,7 @@ def test_own_fleet_that_is_killed_with_its_run_leaves_nothing(
     wait_until(lambda: not list(private_tmp.iterdir()), "every file is gone")
 
 
-def test_interrupted_run_prints_the_command_that_goes_on(tmp_path: Path, fleet: Fleet) -> None:
+def test_interrupted_run_prints_the_command_that_resumes_it(tmp_path: Path, fleet: Fleet) -> None:
     job = Resumed(tmp_path)
     urls = ("--broker", fleet.settings.broker_url, "--store", fleet.settings.store_url)
     begun = job.end(*urls, "--resume", "--max-errors", "0")

@@ -19,7 +19,7 @@ from pyrmute_tasks.errors import (
     JobNotFoundError,
 )
 from pyrmute_tasks.jobs.entries import OPEN_END, Ended, JobResult, Piece, Publishing, Range, Settled
-from pyrmute_tasks.jobs.folder import JobFolder, beside, find_jobs, prune
+from pyrmute_tasks.jobs.folder import NONCE, JobFolder, beside, find_jobs, prune
 from pyrmute_tasks.jobs.lease import take
 from pyrmute_tasks.jobs.spec import (
     CodeChanged,
@@ -122,7 +122,7 @@ def test_other_files_code_and_options_are_named(tmp_path: Path) -> None:
     ]
 
 
-def test_other_code_goes_on_if_accepted(tmp_path: Path) -> None:
+def test_job_with_other_code_resumes_if_accepted(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     now = replace(spec, fingerprint="beef")
     with pytest.raises(JobChangedError, match=r"job a1b2 cannot resume: the code .* f00d → beef"):
@@ -221,8 +221,10 @@ def test_job_is_created_once_and_opened(tmp_path: Path) -> None:
 
 
 def test_rights_of_a_job_may_be_wider(tmp_path: Path) -> None:
-    folder = JobFolder.create(tmp_path / "job", spec_of(tmp_path), mode=0o770)
-    assert folder.path.stat().st_mode & 0o777 == 0o770
+    folder = JobFolder.create(tmp_path / "job", spec_of(tmp_path), is_private=False)
+    assert folder.path.stat().st_mode & 0o777 == 0o711  # to be passed, and not to be listed
+    assert folder.parts_path.stat().st_mode & 0o7777 == 0o1777
+    assert (folder.parts_path / NONCE).read_text() == folder.nonce
 
 
 @pytest.mark.parametrize("job", ["", "../up", ".hidden", "a/b", "a" * 101, "a\n"])
@@ -265,7 +267,7 @@ def test_end_is_read_from_the_last_line(tmp_path: Path) -> None:
     with pytest.raises(JobLogError):  # who did not look before
         take(folder.storage, {}, "code")
     assert folder.end() == found
-    assert folder.storage.names("parts") == []
+    assert folder.storage.names("parts") == [NONCE]
 
 
 def test_failed_job_is_taken_up_again(tmp_path: Path) -> None:
@@ -275,30 +277,22 @@ def test_failed_job_is_taken_up_again(tmp_path: Path) -> None:
     assert folder.end() is None
 
 
-def test_orphans_are_files_without_an_entry(tmp_path: Path) -> None:
+def test_orphans_of_older_epochs_are_removed(tmp_path: Path) -> None:
     folder = JobFolder.create(tmp_path / "job", spec_of(tmp_path))
     first = folder.take({}, "code")
-    names = {
-        "counts": folder.attempt(Range(0, 0, 5), 1, 1),
-        "rejects count": folder.rejects_attempt(Range(0, 0, 5), 1, 1),
-        "a double": folder.attempt(Range(0, 0, 5), 1, 2),
-        "of an older epoch": folder.attempt(Range(0, 5, 9), 1, 1),
-        "in flight": folder.attempt(Range(0, 5, 9), 2, 1),
-        "a half that is settled": folder.attempt(Range(0, 9, 10), 2, 1),
-        "hidden": "parts/.0-0-5.1.3",
-        "of a newer epoch": folder.attempt(Range(0, 5, 9), 3, 1),
-        "somebody's": "parts/README",
-    }
-    for name in [*names.values(), "stream.1", "rejects.1"]:
+    kept = {"parts/counts", "rejects.1"}
+    gone = {"parts/a-double", "parts/in-flight", "parts/.hidden", "stream.1"}
+    for name in kept | gone:
         (folder.path / name).write_bytes(b"data!")
-    first.log.settle(settled(0, 5, names["counts"], names["rejects count"]))
+    first.log.settle(settled(0, 5, "parts/counts", "rejects.1"))
     first.let_go("paused")
     second = folder.take({}, "code")
-    second.log.settle(settled(9, 10, second.log.put(b"x").name))
-    second.log.commit()
-    orphans = {"a double", "of an older epoch", "a half that is settled", "hidden"}
-    expected = {names[each] for each in orphans} | {"stream.1", "rejects.1"}
-    assert set(folder.orphans(second)) == expected
+    named = second.log.put(b"x").name
+    folder.remove_orphans(second)
+    found = {f"parts/{name}" for name in folder.storage.names("parts")}
+    assert found == {"parts/counts", f"parts/{NONCE}"}
+    assert {"rejects.1", named} <= set(folder.storage.names())
+    assert "stream.1" not in folder.storage.names()
 
 
 def test_discarded_job_is_gone(tmp_path: Path) -> None:

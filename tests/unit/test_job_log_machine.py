@@ -166,6 +166,7 @@ class Driver:
         file.append(data)
         file.sync()
         file.close()
+        self.storage.sync_folder("parts")
         return piece
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from pyrmute_tasks.errors import ConfigurationError, JobLogError, LeaseLostError, ProofError
-from pyrmute_tasks.jobs import publish as publishing
+from pyrmute_tasks.jobs import output
 from pyrmute_tasks.jobs.entries import JobResult, Piece, Range, Settled
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.log import LogWriter
-from pyrmute_tasks.jobs.publish import Output, digest_of, in_order, publish
+from pyrmute_tasks.jobs.output import Output, digest_of, in_order
+from pyrmute_tasks.jobs.publish import publish
+from pyrmute_tasks.jobs.publish_file import FilePublication
 from pyrmute_tasks.jobs.spec import SourceFile, Spec
 from pyrmute_tasks.jobs.states import LoggedState
 
@@ -44,7 +46,7 @@ def take(folder: JobFolder) -> Lease:
 def settle(folder: JobFolder, lease: Lease, start: int, end: int, *, by_reference: bool) -> None:
     data = b"".join(b"line %d\n" % at for at in range(start, end))
     if by_reference:
-        name = folder.attempt(Range(0, start, end), lease.epoch, 1)
+        name = f"parts/{start}-{end}.{lease.epoch}"
         (folder.path / name).write_bytes(data)
         put = Piece(name, 0, len(data))
     else:
@@ -74,7 +76,7 @@ def files_beside(target: Path) -> list[str]:
 
 def test_output_is_joined_in_order_of_the_source(folder: JobFolder, target: Path) -> None:
     lease = do_all(folder)
-    proof = publish(Output(folder), lease, target)
+    proof = publish(Output(folder), lease, FilePublication(folder, target))
     assert target.read_bytes() == WHOLE
     assert (proof.length, proof.records, proof.outputs) == (len(WHOLE), 10, 10)
     assert Output(folder).verify(target) == proof
@@ -91,7 +93,7 @@ def test_rejects_are_part_of_the_proof(folder: JobFolder, target: Path) -> None:
     rejects = lease.log.put_rejects(b"{}")
     lease.log.settle(Settled(0, 4, 10, 6, 0, 6, None, "", rejects))
     lease.log.commit()
-    proof = publish(Output(folder), lease, target)
+    proof = publish(Output(folder), lease, FilePublication(folder, target))
     assert (proof.records, proof.outputs, proof.rejected) == (10, 4, 6)
     assert target.read_bytes() == WHOLE[: len(target.read_bytes())]
     end = folder.end()
@@ -102,7 +104,7 @@ def test_rejects_are_part_of_the_proof(folder: JobFolder, target: Path) -> None:
 def test_entries_are_read_in_order_whatever_their_distance(
     folder: JobFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "_BLOCK_BYTES", 700)
+    monkeypatch.setattr(output, "_BLOCK_BYTES", 700)
     lease = take(folder)
     starts = [(at * 37) % 101 for at in range(101)]
     for start in starts:
@@ -117,14 +119,14 @@ def test_job_with_a_gap_is_not_published(folder: JobFolder, target: Path) -> Non
     settle(folder, lease, 5, 10, by_reference=False)
     lease.log.commit()
     with pytest.raises(ProofError, match="file 0, 4 to 10 is wanted, and file 0, 5 to 10 is sett"):
-        publish(Output(folder), lease, target)
+        publish(Output(folder), lease, FilePublication(folder, target))
     assert files_beside(target) == ["job"]
     settle(folder, lease, 4, 5, by_reference=False)
-    publish(Output(folder), lease, target)
+    publish(Output(folder), lease, FilePublication(folder, target))
     assert target.read_bytes() == WHOLE
 
 
-def test_ranges_beyond_the_source_are_no_proof(folder: JobFolder) -> None:
+def test_ranges_beyond_the_source_are_not_proof(folder: JobFolder) -> None:
     lease, spec = do_all(folder), folder.spec
     assert Output(folder).prove().records == 10
     for wanted, told in [
@@ -149,7 +151,7 @@ def test_retried_ranges_replace_rejected_ones(
         data = b"line %d\n" % start
         put, rejects = lease.log.put(data), lease.log.put_rejects(b"{}")
         lease.log.settle(Settled(0, start, end, 2, 1, 1, put, digest_of(data), rejects))
-    publish(Output(folder), lease, target)
+    publish(Output(folder), lease, FilePublication(folder, target))
     rejected = tuple(span.range for span in folder.view().fold.rejected_spans())
     assert rejected == (Range(0, 3, 5), Range(0, 8, 10))
 
@@ -158,34 +160,34 @@ def test_retried_ranges_replace_rejected_ones(
     output, lease = Output(retry, Output(folder)), take(retry)
     settle(retry, lease, 8, 10, by_reference=True)
     with pytest.raises(ProofError, match="file 0, 3 to 10 is wanted, and file 0, 5 to 8 is set"):
-        publish(output, lease, target, overwrite=True)
+        publish(output, lease, FilePublication(retry, target), overwrite=True)
     settle(retry, lease, 3, 5, by_reference=False)
     assert not list(lease.fold.gaps(spec.wanted))
-    proof = publish(output, lease, target, overwrite=True)
+    proof = publish(output, lease, FilePublication(retry, target), overwrite=True)
     assert (proof.records, proof.rejected) == (10, 0)
     assert target.read_bytes() == WHOLE
     assert output.verify(target) == proof
 
 
-def test_parts_that_are_gone_or_cut_are_no_proof(folder: JobFolder, target: Path) -> None:
+def test_parts_that_are_gone_or_cut_are_not_proof(folder: JobFolder, target: Path) -> None:
     lease = do_all(folder)
-    part = folder.path / folder.attempt(Range(0, 4, 6), 1, 1)
+    part = folder.path / "parts/4-6.1"
     data = part.read_bytes()
     part.write_bytes(data[:-1])
     with pytest.raises(ProofError, match="lacks outputs of file 0, 4 to 6"):
-        publish(Output(folder), lease, target)
+        publish(Output(folder), lease, FilePublication(folder, target))
     part.unlink()
     with pytest.raises(ProofError, match="is missing, and holds settled outputs"):
-        publish(Output(folder), lease, target)
+        publish(Output(folder), lease, FilePublication(folder, target))
     assert files_beside(target) == ["job"]
 
 
 def test_part_with_other_bytes_is_not_published(folder: JobFolder, target: Path) -> None:
     lease = do_all(folder)
-    part = folder.path / folder.attempt(Range(0, 4, 6), 1, 1)
+    part = folder.path / "parts/4-6.1"
     part.write_bytes(part.read_bytes().upper())
     with pytest.raises(ProofError, match="not the outputs of file 0, 4 to 6"):
-        publish(Output(folder), lease, target)
+        publish(Output(folder), lease, FilePublication(folder, target))
     assert not target.exists()
 
 
@@ -193,7 +195,7 @@ def test_part_with_other_bytes_is_not_published(folder: JobFolder, target: Path)
 def test_verify_finds_damage_later(
     folder: JobFolder, target: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    publish(Output(folder), do_all(folder), target)
+    publish(Output(folder), do_all(folder), FilePublication(folder, target))
     target.write_bytes(damage(WHOLE))
     with pytest.raises(ProofError, match=r"out (has 69 bytes|differs between byte 28 and 42)"):
         Output(folder).verify(target)
@@ -203,9 +205,10 @@ def test_target_is_replaced_only_if_asked_to(folder: JobFolder, target: Path) ->
     target.write_bytes(b"old")
     lease = do_all(folder)
     with pytest.raises(ConfigurationError, match="it exists"):
-        publish(Output(folder), lease, target)
+        publish(Output(folder), lease, FilePublication(folder, target))
     assert target.read_bytes() == b"old"
-    publish(Output(folder), lease, target, overwrite=True, prepare=lambda fd: os.fchmod(fd, 0o640))
+    publication = FilePublication(folder, target, lambda descriptor: os.fchmod(descriptor, 0o640))
+    publish(Output(folder), lease, publication, overwrite=True)
     assert target.read_bytes() == WHOLE
     assert target.stat().st_mode & 0o777 == 0o640
 
@@ -214,7 +217,7 @@ def test_writer_without_the_lease_publishes_nothing(folder: JobFolder, target: P
     frozen = do_all(folder)
     take(folder)
     with pytest.raises(LeaseLostError):
-        publish(Output(folder), frozen, target)
+        publish(Output(folder), frozen, FilePublication(folder, target))
     assert not target.exists()
 
 
@@ -225,7 +228,7 @@ def test_join_without_copies_in_the_kernel(
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "copy_file_range", refuse)
-    publish(Output(folder), do_all(folder), target)
+    publish(Output(folder), do_all(folder), FilePublication(folder, target))
     assert target.read_bytes() == WHOLE
 
 
@@ -238,7 +241,7 @@ def test_publishing_without_hard_links(
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    publish(Output(folder), lease, target)
+    publish(Output(folder), lease, FilePublication(folder, target))
     assert target.read_bytes() == WHOLE
 
 
@@ -264,11 +267,11 @@ def killing(call: Callable[..., object], *, after: bool, at: int) -> Callable[..
 @pytest.mark.parametrize(
     ("owner", "call", "at"),
     [
-        (publishing, "_remove_temps", 1),
+        (FilePublication, "remove_temps", 1),
         (Output, "join", 1),
         (Output, "compare", 1),
         (LogWriter, "commit", 2),
-        (publishing, "_appear", 1),
+        (FilePublication, "appear", 1),
         (LogWriter, "commit", 3),
     ],
 )
@@ -287,11 +290,11 @@ def test_publishing_that_is_cut_off_is_taken_up(
     with monkeypatch.context() as patched:
         patched.setattr(owner, call, killing(getattr(owner, call), after=after, at=at))
         with pytest.raises(Killed):
-            publish(Output(folder), lease, target, overwrite=overwrite)
+            publish(Output(folder), lease, FilePublication(folder, target), overwrite=overwrite)
     ended = call == "commit" and at == 3 and after
     assert (folder.end() is not None) == ended
     if not ended:
-        publish(Output(folder), take(folder), target, overwrite=overwrite)
+        publish(Output(folder), take(folder), FilePublication(folder, target), overwrite=overwrite)
     assert target.read_bytes() == WHOLE
     assert files_beside(target) == ["job", "out"]
     assert folder.view().state is LoggedState.SUCCEEDED
@@ -304,9 +307,9 @@ def test_publishing_resumes_after_the_rename(
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", killing(Path.unlink, after=False, at=1))
         with pytest.raises(Killed):
-            publish(Output(folder), lease, target)
-    assert len(files_beside(target)) == 3  # both names of one file
-    publish(Output(folder), take(folder), target)
+            publish(Output(folder), lease, FilePublication(folder, target))
+    assert target.stat().st_nlink == 2  # both names of one file
+    publish(Output(folder), take(folder), FilePublication(folder, target))
     assert files_beside(target) == ["job", "out"]
 
 
@@ -314,17 +317,17 @@ def test_publishing_resumes_after_the_rename(
 def test_frozen_publisher_replaces_nothing(
     folder: JobFolder, target: Path, monkeypatch: pytest.MonkeyPatch, *, overwrite: bool
 ) -> None:
-    frozen, appear = do_all(folder), publishing._appear
+    frozen, appear = do_all(folder), FilePublication.appear
 
-    def sleep(temp: Path, at: Path, *, overwrite: bool) -> None:
+    def sleep(publication: FilePublication, lease: Lease, *, overwrite: bool) -> None:
         monkeypatch.undo()
-        publish(Output(folder), take(folder), at, overwrite=overwrite)
+        publish(Output(folder), take(folder), FilePublication(folder, target), overwrite=overwrite)
         target.write_bytes(b"used by somebody")
-        appear(temp, at, overwrite=overwrite)
+        appear(publication, lease, overwrite=overwrite)
 
-    monkeypatch.setattr(publishing, "_appear", sleep)
+    monkeypatch.setattr(FilePublication, "appear", sleep)
     with pytest.raises(LeaseLostError, match="was removed"):
-        publish(Output(folder), frozen, target, overwrite=overwrite)
+        publish(Output(folder), frozen, FilePublication(folder, target), overwrite=overwrite)
     assert target.read_bytes() == b"used by somebody"
 
 
@@ -333,5 +336,5 @@ def test_damaged_log_publishes_nothing(folder: JobFolder, target: Path) -> None:
     path = folder.path / "log.1"
     path.write_bytes(path.read_bytes().replace(b'"in":2', b'"in":3'))
     with pytest.raises(JobLogError, match="damaged"):
-        publish(Output(folder), lease, target)
+        publish(Output(folder), lease, FilePublication(folder, target))
     assert not target.exists()

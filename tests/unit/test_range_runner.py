@@ -16,12 +16,13 @@ from pyrmute_tasks.distributed.worker import range_runner
 from pyrmute_tasks.distributed.worker.range_runner import RangeRunner, UnreachableError
 from pyrmute_tasks.errors import FrameError, FrameTooLargeError, InvalidRecordError
 from pyrmute_tasks.failures import RecordFailure
-from pyrmute_tasks.io.attempt_folder import AttemptFolder
+from pyrmute_tasks.jobs.folder import NONCE
 from pyrmute_tasks.ranges import lines as range_lines
-from pyrmute_tasks.ranges.attempts import NONCE, Attempt
+from pyrmute_tasks.ranges.attempts import Attempt
 from pyrmute_tasks.ranges.frames import Piece, Place, Range, SourceFile, read_pieces
 from pyrmute_tasks.ranges.roots import Roots
 from pyrmute_tasks.wire.frames import Frame, FrameKind, decode_frame
+from tests.attempts import Attempts
 from tests.people import broken_step, invalid, manager, person
 
 PLAN = manager.plan("Person", "1.0.0", "3.0.0")
@@ -38,7 +39,7 @@ class Storage:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.source = path / "in.jsonl"
-        self.folder = AttemptFolder(path / "job")
+        self.folder = Attempts(path / "job")
         self.runner = RangeRunner(Roots([str(path)]))
 
     def write(self, records: list[Any]) -> None:
@@ -82,7 +83,6 @@ class Storage:
 def storage(tmp_path: Path) -> Storage:
     storage = Storage(tmp_path)
     storage.write([person(index) for index in range(50)])
-    storage.folder.__enter__()
     return storage
 
 
@@ -107,7 +107,7 @@ def test_each_run_writes_an_attempt_of_its_own(storage: Storage) -> None:
     assert storage.attempts() == sorted([first.attempt, second.attempt])
 
 
-def test_failure_is_told_with_its_place(storage: Storage) -> None:
+def test_failure_has_its_place(storage: Storage) -> None:
     records = [person(0), person(1), broken_step(2), person(3)]
     texts = [json.dumps(record).encode() for record in records]
     texts.insert(1, b"")
@@ -189,7 +189,7 @@ def test_step_that_exits_ends_the_range(storage: Storage) -> None:
     assert (count, piece.records_in, piece.lines) == (1, 3, 3)
 
 
-def test_record_without_memory_is_left_to_halving_unless_it_is_alone(storage: Storage) -> None:
+def test_range_that_exhausts_memory_is_halved_unless_it_is_one_record(storage: Storage) -> None:
     big = {"name": f"allocate:{2**62}", "age": 1}
     for records in ([broken_step(0), big], [big, person(1)]):
         storage.write(records)
@@ -258,7 +258,7 @@ def test_folder_that_was_replaced_gets_no_attempt(
 
 
 @pytest.mark.parametrize("changed", [{"size_bytes": 10_000}, {"mtime_ns": 5}])
-def test_file_that_is_not_as_it_was_is_declined(storage: Storage, changed: dict[str, int]) -> None:
+def test_range_of_a_changed_file_is_declined(storage: Storage, changed: dict[str, int]) -> None:
     error = declines(storage, storage.range(**changed))
     assert "its size or time of modification differs" in error.reason
     assert not error.is_lasting

@@ -1,13 +1,15 @@
-"""Appending one file to another within the kernel, where possible."""
+"""Appending one file to another within the kernel, where possible, and syncing it meanwhile."""
 
 import errno
 import os
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
-__all__ = ["append", "size_of_lines"]
+__all__ = ["SyncAhead", "append", "size_of_lines"]
 
 _BLOCK_BYTES: Final = 1024 * 1024
+_SYNC_BYTES: Final = 8 * 1024 * 1024
 # Of calls that this system, or these two file systems, do not have.
 _CANNOT: Final = {
     errno.ENOSYS,
@@ -19,22 +21,23 @@ _CANNOT: Final = {
 }
 
 
-def append(target: int, source: int, size_bytes: int) -> None:
-    """Append the first bytes of a file to another, at that one's offset.
+def append(target: int, source: int, size_bytes: int, offset: int = 0) -> None:
+    """Append bytes of a file to another, at that one's offset.
 
     Args:
         target: Descriptor to write to.
         source: Descriptor of a regular file.
         size_bytes: How many; there must be as many.
+        offset: Where they begin.
 
     Raises:
-        OSError: If they cannot be read or written.
+        OSError: If they cannot be read or written, or there are fewer.
     """
     done = 0
     for copy in _ways():
         try:
             while done < size_bytes:
-                copied = copy(target, source, done, size_bytes - done)
+                copied = copy(target, source, offset + done, size_bytes - done)
                 if not copied:
                     break
                 done += copied
@@ -87,3 +90,53 @@ def _read_and_write(target: int, source: int, offset: int, count: int) -> int:
     while left:
         left = left[os.write(target, left) :]
     return copied
+
+
+class SyncAhead:
+    """Syncs a growing file in another thread, so that the last sync is quick.
+
+    Args:
+        descriptor: The file's.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="sync")
+        self._sync: Future[None] | None = None
+        self._unsynced_bytes = 0
+
+    def wrote(self, size_bytes: int) -> None:
+        """Sync what was written, if it is much by now and no other sync is running.
+
+        Raises:
+            OSError: If an earlier sync has failed.
+        """
+        self._unsynced_bytes += size_bytes
+        if self._unsynced_bytes < _SYNC_BYTES:
+            return
+        if self._sync is not None:
+            if not self._sync.done():
+                return
+            self._sync.result()
+        self._unsynced_bytes = 0
+        self._sync = self._threads.submit(os.fsync, self._descriptor)
+
+    def finish(self) -> None:
+        """Make all that was written durable.
+
+        Raises:
+            OSError: If this sync or an earlier one fails.
+        """
+        if self._sync is not None:
+            self._sync.result()
+        os.fsync(self._descriptor)
+
+    def close(self, close: Callable[[], object], *, wait: bool = False) -> None:
+        """Close the file behind a sync that still runs, so that its descriptor is no other file's.
+
+        Args:
+            close: Closes it.
+            wait: Wait until it is closed.
+        """
+        self._threads.submit(close)
+        self._threads.shutdown(wait=wait)

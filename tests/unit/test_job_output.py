@@ -21,17 +21,20 @@ from pyrmute_tasks.errors import (
 )
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookSet
-from pyrmute_tasks.io import logged_output as logged
+from pyrmute_tasks.io import job_output
 from pyrmute_tasks.io.earlier_runs import LogOptions, kept_job
+from pyrmute_tasks.io.job_output import JobOutput
+from pyrmute_tasks.io.job_targets import FileTarget
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
-from pyrmute_tasks.io.logged_output import LoggedOutput, logged_output
-from pyrmute_tasks.io.open_files import TargetFile
-from pyrmute_tasks.io.rejects import RejectsFile, rejects_to_log, restored_from
+from pyrmute_tasks.io.line_feed import LineFeed
+from pyrmute_tasks.io.output_place import check_output
+from pyrmute_tasks.io.rejects import RejectsFile
 from pyrmute_tasks.jobs import log as job_log
-from pyrmute_tasks.jobs import publish as publishing
+from pyrmute_tasks.jobs import publish_file
 from pyrmute_tasks.jobs.folder import JobFolder, beside
-from pyrmute_tasks.jobs.publish import Output
-from pyrmute_tasks.jobs.spec import Spec
+from pyrmute_tasks.jobs.output import Output
+from pyrmute_tasks.jobs.publish_file import FilePublication
+from pyrmute_tasks.jobs.spec import SourceFile, Spec
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.wire.frames import Frame, decode_frame
 from tests.people import manager
@@ -81,6 +84,7 @@ class Place:
     target: Path
     rejects: Path
     plan: MigrationPlan
+    code: str = "code"
     told: list[ChunkResult[Frame]] = field(default_factory=list)
 
     def run(
@@ -92,20 +96,19 @@ class Place:
         overwrite: bool = False,
         keep_partial: bool = False,
         option: str = "",
-    ) -> LoggedOutput:
+    ) -> JobOutput:
         lines = JsonlSource(self.source, 3)
-        output = logged_output(
-            self.source,
-            self.target,
-            lines,
-            options,
-            job="job",
-            plan=self.plan,
-            policy={"option": option},
-            overwrite=overwrite,
-            keep_partial=keep_partial,
+        target = FileTarget(self.target, check_output(self.target))
+        hop = (self.plan.name, str(self.plan.from_version), str(self.plan.to_version))
+        spec = Spec(
+            "job",
+            (SourceFile.of(self.source),),
+            str(target.path),
+            hop,
+            self.code,
+            options={"option": option},
         )
-        assert output is not None
+        output = JobOutput(target, spec, options, overwrite=overwrite, keep_partial=keep_partial)
         rejects = RejectsFile(
             self.rejects,
             job="job",
@@ -114,20 +117,26 @@ class Place:
         )
         judge = FailureJudge(policy)
         with output, rejects:
-            restored = restored_from(output.restored_rejects(), rejects)
-            judge.restore(restored.by_cause.total(), restored.crashes)
+            restored = [
+                failure
+                for each in output.restored()
+                for failure in each.located(str(self.source), with_text=False)
+            ]
+            rejects.write(restored)
+            judge.restore(len(restored), 0)
             self._write(output, rejects, lines, judge, policy, die_after)
         return output
 
     def _write(
         self,
-        output: LoggedOutput,
+        output: JobOutput,
         rejects: RejectsFile,
         lines: JsonlSource,
         judge: FailureJudge,
         policy: ErrorPolicy,
         die_after: int,
     ) -> None:
+        feed = LineFeed(output, lines)
         chunks = lines.chunks()
         assert isinstance(chunks, Iterator)
         failed = False
@@ -144,10 +153,11 @@ class Place:
                 os._exit(9)
             self.told.append(result)
             rejects.write(result.rejects)
-            output.deliver(result, rejects_to_log(result.rejects))
+            feed.deliver(result)
             failed = result.failure is not None
         rejects.commit()
         if not failed:
+            feed.finish()
             output.commit()
 
     def die(self, options: LogOptions = BEGIN, after: int = 4, **how: Any) -> None:
@@ -202,7 +212,7 @@ def test_output_written_in_one_go_is_not_read_again(
 
 
 @pytest.mark.parametrize("after", [0, 1, 5, 13])
-def test_run_goes_on_where_it_was_killed(place: Place, tmp_path: Path, after: int) -> None:
+def test_run_resumes_where_it_was_killed(place: Place, tmp_path: Path, after: int) -> None:
     whole = replace(place, target=tmp_path / "whole", rejects=tmp_path / "whole.bad", told=[])
     whole.run()
     place.die(after=after)
@@ -215,7 +225,7 @@ def test_run_goes_on_where_it_was_killed(place: Place, tmp_path: Path, after: in
     assert place.beside == ["bad.jsonl", "out.jsonl", "whole", "whole.bad"]
 
 
-def test_run_goes_on_after_every_chunk(place: Place) -> None:
+def test_run_resumes_after_every_chunk(place: Place) -> None:
     place.die(after=1)
     for _ in range(11):
         place.die(RESUME, after=1)
@@ -306,11 +316,7 @@ def test_other_code_is_refused_unless_accepted(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.die()
-
-    def spec(*arguments: Any, **named: Any) -> Spec:
-        return replace(Spec(*arguments, **named), fingerprint="other")
-
-    monkeypatch.setattr(logged, "Spec", spec)
+    place.code = "other"
     with pytest.raises(JobChangedError, match=r"the code of models or steps has changed.*accept-c"):
         place.run(RESUME)
     monkeypatch.setattr(Output, "compare", lambda *_: None)
@@ -319,16 +325,16 @@ def test_other_code_is_refused_unless_accepted(
 
 
 @pytest.mark.parametrize("write", [touch, append])
-def test_source_that_is_written_meanwhile_is_not_published(
+def test_output_of_a_source_that_changed_is_not_published(
     place: Place, monkeypatch: pytest.MonkeyPatch, write: Callable[[Place], None]
 ) -> None:
-    deliver = LoggedOutput.deliver
+    deliver = LineFeed.deliver
 
     def deliver_and_write(*arguments: Any) -> None:
         deliver(*arguments)
         write(place)
 
-    monkeypatch.setattr(LoggedOutput, "deliver", deliver_and_write)
+    monkeypatch.setattr(LineFeed, "deliver", deliver_and_write)
     with pytest.raises(JobChangedError, match=r"changed while it was read: .*in\.jsonl ha"):
         place.run()
     assert not place.target.exists()
@@ -339,7 +345,7 @@ def test_source_that_is_written_meanwhile_is_not_published(
 def test_failed_run_is_kept_if_it_ran_long(
     place: Place, monkeypatch: pytest.MonkeyPatch, seconds: float, resumes: bool
 ) -> None:
-    monkeypatch.setattr(logged, "_WORTH_KEEPING_S", 10.0 - seconds)
+    monkeypatch.setattr(job_output, "_WORTH_KEEPING_S", 10.0 - seconds)
     place.run(LogOptions(resume=resumes), policy=ErrorPolicy())
     kept = seconds > 10 or resumes
     assert (kept_job(place.target) is not None) == kept
@@ -358,21 +364,21 @@ def test_partial_output_is_kept(place: Place, dies: bool) -> None:
     assert output.kept_path.read_text() == "".join(good)
 
 
-@pytest.mark.parametrize("step", ["_link", "_appear"])
+@pytest.mark.parametrize(("owner", "step"), [(publish_file, "_link"), (FilePublication, "appear")])
 def test_run_killed_while_it_publishes_goes_on(
-    place: Place, monkeypatch: pytest.MonkeyPatch, step: str
+    place: Place, monkeypatch: pytest.MonkeyPatch, owner: object, step: str
 ) -> None:
-    real = getattr(publishing, step)
+    real = getattr(owner, step)
 
     def die(*arguments: Any, **named: Any) -> None:
         real(*arguments, **named)
         os._exit(9)
 
     with monkeypatch.context() as patch:
-        patch.setattr(publishing, step, die)
+        patch.setattr(owner, step, die)
         place.die(after=99)
-    assert place.target.exists() == (step == "_appear")
-    assert len(place.beside) > 2
+    assert place.target.exists() == (step == "appear")
+    assert kept_job(place.target) is not None
     place.run(RESUME)
     assert place.target.read_text() == expected(place)
     assert place.told == []
@@ -405,17 +411,17 @@ def test_published_output_that_is_gone_is_made_again(
     assert place.target.read_text() == expected(place)
 
 
-def test_target_that_appears_meanwhile_is_kept_and_so_is_the_work(
+def test_target_that_appears_during_a_run_is_kept_with_the_log(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    confirm = LoggedOutput._check_source
+    confirm = JobOutput.check_sources
 
-    def appear(output: LoggedOutput) -> None:
+    def appear(output: JobOutput) -> None:
         confirm(output)
         place.target.write_text("other")
 
     with monkeypatch.context() as patch:
-        patch.setattr(LoggedOutput, "_check_source", appear)
+        patch.setattr(JobOutput, "check_sources", appear)
         with pytest.raises(ConfigurationError, match="exists"):
             place.run()
     assert place.target.read_text() == "other"
@@ -427,16 +433,16 @@ def test_target_that_appears_meanwhile_is_kept_and_so_is_the_work(
     assert place.target.read_text() == expected(place)
 
 
-def test_source_that_is_removed_meanwhile_is_told(
+def test_source_that_is_removed_during_a_run_is_reported(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check = LoggedOutput._check_source
+    check = JobOutput.check_sources
 
-    def remove(output: LoggedOutput) -> None:
+    def remove(output: JobOutput) -> None:
         place.source.unlink()
         check(output)
 
-    monkeypatch.setattr(LoggedOutput, "_check_source", remove)
+    monkeypatch.setattr(JobOutput, "check_sources", remove)
     with pytest.raises(ConfigurationError, match=r"cannot read .*in\.jsonl: No such file"):
         place.run()
 
@@ -488,7 +494,7 @@ def test_damaged_log_can_be_discarded(place: Place, name: str) -> None:
     assert place.target.read_text() == expected(place)
 
 
-def test_folder_that_is_no_job_is_told(place: Place) -> None:
+def test_folder_that_is_not_a_job_is_reported(place: Place) -> None:
     beside(place.target).mkdir()
     for options in [BEGIN, RESUME, LogOptions(restart=True)]:
         with pytest.raises(JobNotFoundError):
@@ -507,18 +513,6 @@ def test_mode_of_a_target_and_its_link_are_kept(place: Place) -> None:
     assert link.is_symlink()
     assert real.read_text() == expected(place)
     assert real.stat().st_mode & 0o777 == 0o640
-
-
-@pytest.mark.parametrize("target", ["/dev/null", None])
-@pytest.mark.parametrize("options", [RESUME, LogOptions(restart=True)])
-def test_streams_have_no_log(place: Place, target: str | None, options: LogOptions) -> None:
-    lines = JsonlSource(place.source)
-    with place.source.with_name("open").open("wb") as file:
-        where: TargetFile = target or file
-        arguments: dict[str, Any] = {"job": "job", "plan": place.plan, "policy": {}}
-        with pytest.raises(ConfigurationError, match="leave out --resume and --restart"):
-            logged_output(place.source, where, lines, options, **arguments)
-        assert logged_output(place.source, where, lines, LogOptions(), **arguments) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,264 @@
+"""The file calls of a `Migrator`."""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+
+from pyrmute_tasks.engine.batch_arguments import check_observers
+from pyrmute_tasks.engine.error_policy import ErrorHandling, OnErrorLike, OnReject
+from pyrmute_tasks.engine.events import Observer
+from pyrmute_tasks.engine.job_report import JobReport
+from pyrmute_tasks.engine.pace import Pace, Throttle
+from pyrmute_tasks.file_options import ByReference, FileOptions
+from pyrmute_tasks.file_runs import FileRun, Jobs
+from pyrmute_tasks.fleet_jobs import FleetJobs
+from pyrmute_tasks.io.log_options import LogOptions
+from pyrmute_tasks.io.open_files import SourceFile, TargetFile
+from pyrmute_tasks.io.rejects import check_rejects
+from pyrmute_tasks.settings import compression_of
+from pyrmute_tasks.versions import VersionLike
+
+__all__ = ["FileCalls"]
+
+
+class FileCalls:
+    """Migrates files of JSON lines on a fleet."""
+
+    _jobs: FleetJobs
+
+    def migrate_file(
+        self,
+        source: SourceFile,
+        target: TargetFile,
+        name: str,
+        from_version: VersionLike,
+        to_version: VersionLike,
+        *,
+        chunk_size: int | None = None,
+        overwrite: bool = True,
+        keep_partial: bool = False,
+        by_reference: ByReference | str = ByReference.AUTO,
+        max_line_bytes: int | None = None,
+        observers: Sequence[Observer] = (),
+        progress: bool = False,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
+        rejects: str | os.PathLike[str] | None = None,
+        rejects_with_records: bool = False,
+        resume: bool = False,
+        restart: bool = False,
+        accept_code: bool = False,
+        log: bool = True,
+        max_rate: float | None = None,
+        throttle: Throttle | None = None,
+    ) -> JobReport:
+        """Migrate a file of JSON lines into another.
+
+        The workers decode, migrate, validate and write. By reference, they also read the source
+        and write what comes of it; otherwise this process moves the bytes. The output equals that
+        of a loop of ``migrate`` and ``model_dump_json()``. It appears under its name once it is
+        whole, with the mode and owner of the file it replaces. A pipe or a device is written to
+        directly.
+
+        Args:
+            source: JSON objects, one a line: a file by its path, or an open one, which is read
+                from where it stands; or by reference also a folder of files or a pattern, whose
+                files are read in sorted order.
+            target: The output: a file, a link to one, a pipe, or a device such as ``/dev/stdout``;
+                or an open file, which is written to as it goes; or by reference a folder, that
+                exists or ends with a slash, which gets files ``part-00000.jsonl``, … in order and
+                ``_manifest.json``. Open files are not closed.
+            name: The model's name.
+            from_version: Version of the records.
+            to_version: Version of the outputs.
+            chunk_size: Records a chunk; by default about 1 MiB of lines.
+            overwrite: Replace `target` if it exists, as by default; False makes that an error.
+            keep_partial: On failure, keep the output before it; ``last_report.partial_path`` says
+                where: ``<target>.partial`` unless that exists.
+            by_reference: Whether workers read and write the files themselves: ``"auto"`` (if they
+                can, from 1 MiB on), ``"always"`` or ``"never"``. Workers of an embedded fleet can;
+                others need ``--root`` for the folders of both, and a secret.
+            max_line_bytes: Longest line by reference; a longer one is an error of its record.
+            observers: Called with the job's events. Of ranges by reference, `ChunkSubmitted` and
+                `ChunkSettled` count bytes, since nobody has counted their records.
+            progress: Show a progress bar on stderr.
+            on_error: ``"skip"`` leaves records that fail out of `target` and goes on; an
+                `ErrorPolicy` limits how many. By default the first one ends the job.
+            on_reject: Called with the failure of each record that is skipped, in order.
+            rejects: A file for the records that are skipped, as JSON lines; it is also written if
+                too many failed.
+            rejects_with_records: Write these records to it, and what errors quote from them.
+            resume: Go on with an earlier run with the same arguments that was killed, interrupted
+                or failed, from the log that it left in ``.<target>.job``; begin if it left none.
+                `on_reject` is not called again for records that it has skipped.
+            restart: Discard such a log. Without either argument, finding one is an error.
+            accept_code: Resume although models or steps have changed.
+            log: Keep a log while this runs. It is gone at the end, unless the run fails or is
+                interrupted after ten seconds. Only runs from files to a file or a folder have one.
+            max_rate: Records a second, at most. Nothing goes by reference then, unless it must.
+            throttle: Called about once a second, here; while it returns a text, nothing is sent to
+                the workers, and the text is shown. It must not block.
+
+        Returns:
+            The job's report.
+
+        Raises:
+            ConfigurationError: If a file cannot be read or written, or two are the same.
+            OutputInUseError: If another run is writing `target`.
+            JobExistsError: If an earlier run has left its log.
+            JobChangedError: If what is to be resumed had another source, other code or arguments.
+            ProofError: If the output is not whole.
+            InvalidRecordError: If a line is not a JSON object.
+            ModelNotFoundError: If the model or a version is not registered.
+            MigrationError: If there is no path, or a step raises.
+            ValidationError: If a migrated record is not valid.
+            FleetError: If the fleet cannot be reached or has no workers.
+
+        Example:
+            ```python
+            report = migrator.migrate_file("old.jsonl", "new.jsonl", "User", "1.0.0", "3.0.0")
+            print(report.records, report.records_per_s)
+            ```
+        """
+        report = self.run_file(
+            source,
+            target,
+            name,
+            from_version,
+            to_version,
+            chunk_size=chunk_size,
+            overwrite=overwrite,
+            keep_partial=keep_partial,
+            by_reference=by_reference,
+            max_line_bytes=max_line_bytes,
+            observers=observers,
+            progress=progress,
+            on_error=on_error,
+            on_reject=on_reject,
+            rejects=rejects,
+            rejects_with_records=rejects_with_records,
+            resume=resume,
+            restart=restart,
+            accept_code=accept_code,
+            log=log,
+            max_rate=max_rate,
+            throttle=throttle,
+        )
+        if report.failure is not None:
+            raise report.failure.exception()
+        return report
+
+    def run_file(
+        self,
+        source: SourceFile,
+        target: TargetFile,
+        name: str,
+        from_version: VersionLike,
+        to_version: VersionLike,
+        *,
+        chunk_size: int | None = None,
+        overwrite: bool = True,
+        keep_partial: bool = False,
+        by_reference: ByReference | str = ByReference.AUTO,
+        max_line_bytes: int | None = None,
+        observers: Sequence[Observer] = (),
+        progress: bool = False,
+        on_error: OnErrorLike = "raise",
+        on_reject: OnReject | None = None,
+        rejects: str | os.PathLike[str] | None = None,
+        rejects_with_records: bool = False,
+        resume: bool = False,
+        restart: bool = False,
+        accept_code: bool = False,
+        log: bool = True,
+        max_rate: float | None = None,
+        throttle: Throttle | None = None,
+    ) -> JobReport:
+        """Migrate a file like `migrate_file`, but return a record's failure instead of raising it.
+
+        Args:
+            source: JSON objects, one a line: a path, or an open file.
+            target: The output: a path, or an open file.
+            name: The model's name.
+            from_version: Version of the records.
+            to_version: Version of the outputs.
+            chunk_size: Records a chunk; by default about 1 MiB of lines.
+            overwrite: Replace `target` if it exists.
+            keep_partial: On failure, keep the output before it.
+            by_reference: Whether workers read and write the files themselves.
+            max_line_bytes: Longest line by reference.
+            observers: Called with the job's events.
+            progress: Show a progress bar on stderr.
+            on_error: ``"skip"`` leaves out records that fail and goes on; an `ErrorPolicy` limits
+                how many.
+            on_reject: Called with the failure of each record that is skipped, in order.
+            rejects: A file for the records that are skipped.
+            rejects_with_records: Write these records to it, too.
+            resume: Go on with an earlier run that left a log.
+            restart: Discard such a log.
+            accept_code: Resume although models or steps have changed.
+            log: Keep a log while this runs.
+            max_rate: Records a second, at most.
+            throttle: Called about once a second; returns the reason to wait, or None.
+
+        Returns:
+            The job's report, with the ``failure`` of the record that ended it, if one did.
+
+        Raises:
+            PyrmuteTasksError: As `migrate_file`, except for failures of records.
+        """
+        errors = ErrorHandling.of(on_error, on_reject)
+        options = LogOptions(resume, restart, accept_code, log)
+        check_rejects(
+            rejects,
+            errors.policy,
+            source=source,
+            target=target,
+            overwrite=overwrite or resume,  # whether it is the job's is known below
+            with_records=rejects_with_records,
+        )
+        check_observers(observers)
+        jobs = self._jobs
+        plan = jobs.manager.plan(name, from_version, to_version)
+        plan.target  # noqa: B018  # raise for a missing target before anything is started
+        file_options = FileOptions(
+            source=source,
+            target=target,
+            chunk_size=chunk_size,
+            overwrite=overwrite,
+            keep_partial=keep_partial,
+            by_reference=ByReference(by_reference),
+            max_line_bytes=max_line_bytes,
+            errors=errors,
+            rejects=rejects,
+            rejects_with_records=rejects_with_records,
+            log=options,
+            pace=Pace(max_rate, throttle),
+        )
+        file_run = FileRun(
+            file_options,
+            Jobs(
+                settings=jobs.settings,
+                hooks=jobs.manager.hooks,
+                window_bytes=jobs.window_bytes,
+                compression=compression_of(jobs.settings),
+                is_embedded=jobs.is_embedded,
+                plan=plan,
+                new_run=partial(jobs.new_run, (*observers, *_bar(progress, max_rate))),
+                fleet=jobs.open,
+                start=partial(jobs.start, plan),
+            ),
+        )
+        try:
+            file_run.run()
+        finally:
+            report = jobs.with_partial(file_run.report, file_run.kept_path)
+        return report
+
+
+def _bar(progress: bool, max_rate: float | None) -> tuple[Observer, ...]:
+    if not progress:
+        return ()
+    from pyrmute_tasks.engine.progress import ProgressBar, ProgressOptions  # calls without a bar
+
+    return (ProgressBar(options=ProgressOptions(max_rate=max_rate)),)

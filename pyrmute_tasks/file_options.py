@@ -1,0 +1,81 @@
+"""Options of a run of files."""
+
+import enum
+import os
+from dataclasses import dataclass
+from typing import TypeGuard
+
+from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling
+from pyrmute_tasks.engine.pace import FULL_SPEED, Pace
+from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.io.log_options import WITH_LOG, LogOptions
+from pyrmute_tasks.io.open_files import SourceFile, TargetFile
+
+__all__ = ["ByReference", "FileOptions", "is_path"]
+
+
+class ByReference(enum.StrEnum):
+    """Whether workers read and write files themselves, or records travel through the producer."""
+
+    AUTO = "auto"  # if workers can, and the file is not small
+    ALWAYS = "always"
+    NEVER = "never"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "ByReference":
+        raise ConfigurationError(f"by_reference must be auto, always or never, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileOptions:
+    """Options of a run of files.
+
+    Attributes:
+        source: The file, or an open one; by reference also a folder or a pattern.
+        target: The file, an open one, or a folder of parts.
+        chunk_size: Records a chunk; None for the default.
+        overwrite: Replace a target that exists.
+        keep_partial: Keep what was written when the job fails.
+        by_reference: Which way to go.
+        max_line_bytes: Longest line by reference; None for the longest that can travel.
+        errors: What becomes of records that fail.
+        rejects: A file for those that are skipped; None for none.
+        rejects_with_records: Write the records to it.
+        log: Whether the run keeps a log, and what becomes of an earlier one.
+        pace: How fast it may go; a greatest rate makes small chunks, through the producer if both
+            ways are open.
+    """
+
+    source: SourceFile
+    target: TargetFile
+    chunk_size: int | None = None
+    overwrite: bool = True
+    keep_partial: bool = False
+    by_reference: ByReference = ByReference.AUTO
+    max_line_bytes: int | None = None
+    errors: ErrorHandling = RAISING
+    rejects: str | os.PathLike[str] | None = None
+    rejects_with_records: bool = False
+    log: LogOptions = WITH_LOG
+    pace: Pace = FULL_SPEED
+
+    def __post_init__(self) -> None:
+        if self.max_line_bytes is not None and self.max_line_bytes < 1:
+            raise ConfigurationError(f"max_line_bytes must be 1 or more, not {self.max_line_bytes}")
+
+    def of_result(self) -> dict[str, str | int | bool | None]:
+        """Return the options that decide what a run writes; it is resumed with the same ones."""
+        policy, rejects = self.errors.policy, self.rejects
+        return {
+            "on_error": policy.on_error.value,
+            "max_errors": policy.max_errors,
+            "max_crashes": policy.max_crashes,
+            "rejects": None if rejects is None else os.path.abspath(rejects),
+            "rejects_with_records": self.rejects_with_records,
+            "max_line_bytes": self.max_line_bytes,
+        }
+
+
+def is_path(file: SourceFile | TargetFile) -> TypeGuard[str | os.PathLike[str]]:
+    """Return whether a file is given by its path, and not open."""
+    return isinstance(file, (str, os.PathLike))

@@ -1,0 +1,94 @@
+"""The output of a run of files: one with a job's folder, or a plain one."""
+
+import json
+import time
+from collections.abc import Sequence
+
+from pyrmute_tasks.file_options import FileOptions, is_path
+from pyrmute_tasks.io.job_output import JobOutput
+from pyrmute_tasks.io.job_targets import FileTarget, JobTarget, PartsTarget, is_parts
+from pyrmute_tasks.io.jsonl import source_errors
+from pyrmute_tasks.io.output_file import Output, open_output
+from pyrmute_tasks.io.output_place import check_output
+from pyrmute_tasks.jobs.driver import this_process
+from pyrmute_tasks.jobs.spec import SourceFile, Spec
+from pyrmute_tasks.plans.plan import MigrationPlan
+
+__all__ = ["output_of"]
+
+
+def output_of(
+    options: FileOptions,
+    names: Sequence[str],
+    plan: MigrationPlan,
+    *,
+    job: str,
+    needs_job: bool,
+    is_private: bool,
+) -> Output | JobOutput:
+    """Return the output of a run, to be entered before the job begins.
+
+    Args:
+        options: The run's options.
+        names: The source's files; none if it is an open file.
+        plan: The migration.
+        job: The run's id, which becomes the job's if it begins here.
+        needs_job: The run may go by reference, which needs a job's folder.
+        is_private: Nobody else may look into that folder; workers run as the same user.
+
+    Raises:
+        ConfigurationError: If it cannot be written or must not be, or what was asked for needs a
+            log that this run cannot have.
+    """
+    target = _job_target(options, names)
+    if target is None:
+        options.log.refuse_streams()
+    elif needs_job or options.log.log:
+        return JobOutput(
+            target,
+            _spec(target, options, names, plan, job),
+            options.log,
+            overwrite=options.overwrite,
+            keep_partial=options.keep_partial and not isinstance(target, PartsTarget),
+            is_private=is_private,
+        )
+    return open_output(
+        options.target,
+        job=job,
+        source=names[0] if names else options.source,
+        overwrite=options.overwrite,
+        keep_partial=options.keep_partial,
+    )
+
+
+def _job_target(options: FileOptions, names: Sequence[str]) -> JobTarget | None:
+    """Return the target of a run from files to a file or a folder; None for another run."""
+    if not names or not is_path(options.target):
+        return None
+    if is_parts(options.target):
+        return PartsTarget.of(options.target, names)
+    overwrite = options.overwrite or options.log.resume  # it may be the job's own
+    for name in names:
+        place = check_output(options.target, source=name, overwrite=overwrite)
+    return None if place.is_stream else FileTarget(options.target, place)
+
+
+def _spec(
+    target: JobTarget, options: FileOptions, names: Sequence[str], plan: MigrationPlan, job: str
+) -> Spec:
+    me = this_process()
+    sources = []
+    for name in names:
+        with source_errors(name):
+            sources.append(SourceFile.of(name))
+    return Spec(
+        job,
+        tuple(sources),
+        str(target.path),
+        (plan.name, str(plan.from_version), str(plan.to_version)),
+        plan.fingerprint,
+        json.dumps(plan.fingerprint_tree.to_dict()),
+        options.of_result(),
+        created_at=time.time(),
+        created_by=f"{me['who']}@{me['host']}",
+    )

@@ -1,0 +1,395 @@
+"""An output with a log: a run that was killed at any time can go on.
+
+What comes of the source goes to the job's folder beside the target, with an entry in the job's log
+for each range that is settled; see ``docs/decisions/0033-one-log-both-ways.md``. `LineFeed` and
+`RangeFeed` fill it, through the producer and by reference.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import chain, takewhile
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from pyrmute_tasks.errors import (
+    ConfigurationError,
+    JobChangedError,
+    JobError,
+    JobExistsError,
+    JobNotFoundError,
+    OutputInUseError,
+)
+from pyrmute_tasks.io.earlier_runs import LogOptions, earlier_job, has_succeeded, refuse_other
+from pyrmute_tasks.io.job_targets import JobTarget
+from pyrmute_tasks.io.jsonl import source_errors
+from pyrmute_tasks.io.logged_rejects import Restored, decode_rejects
+from pyrmute_tasks.io.output_file import cut_to_whole_lines, keep_partial_file
+from pyrmute_tasks.io.output_lock import OutputLock
+from pyrmute_tasks.io.output_place import output_errors
+from pyrmute_tasks.jobs.copying import append
+from pyrmute_tasks.jobs.driver import this_process
+from pyrmute_tasks.jobs.entries import Piece, Range, Settled
+from pyrmute_tasks.jobs.fold import Fold, Span
+from pyrmute_tasks.jobs.folder import JobFolder, beside, discard, remove_leftovers
+from pyrmute_tasks.jobs.lease import Lease
+from pyrmute_tasks.jobs.log import LogWriter
+from pyrmute_tasks.jobs.output import Output
+from pyrmute_tasks.jobs.publish import publish
+from pyrmute_tasks.jobs.publish_file import JoinedFile
+from pyrmute_tasks.jobs.spec import SourceFile, Spec, differences
+from pyrmute_tasks.jobs.storage import NO_LINKS
+
+__all__ = ["JobOutput"]
+
+_WORTH_KEEPING_S: Final = 10.0
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+# Above 250 lines: one life from taking the job over to publishing it.
+class JobOutput:
+    """An output that appears when it is whole, written with a log of what is done.
+
+    A context manager: entering takes the output's lock and the job's lease. Leaving it without
+    `commit` keeps the job if it ran long enough.
+
+    Args:
+        target: Where the output appears.
+        spec: The spec of the job.
+        options: What becomes of an earlier run.
+        overwrite: Replace a target that exists.
+        keep_partial: Keep what was written when the job fails.
+        is_private: Nobody else may look into the job's folder; workers run as the same user.
+
+    Raises:
+        ConfigurationError: If the target exists and must not be replaced.
+
+    Attributes:
+        kept_path: Where what was written has been kept, once that is known; else None.
+        is_whole: Whether an earlier run has done all but publishing, or that, too.
+    """
+
+    def __init__(
+        self,
+        target: JobTarget,
+        spec: Spec,
+        options: LogOptions,
+        *,
+        overwrite: bool = True,
+        keep_partial: bool = False,
+        is_private: bool = True,
+    ) -> None:
+        self.kept_path: Path | None = None
+        self._target = target
+        self._spec = spec
+        self._options = options
+        self._overwrite = overwrite
+        self._keep_partial = keep_partial
+        self._is_private = is_private
+        self._lock = OutputLock(target.path, spec.job)
+        self._path = beside(target.path)
+        self._pid = os.getpid()
+        self._began = time.monotonic()
+        self._lease: Lease | None = None  # none, too, if the job has ended already
+        self._settled: list[Span] = []  # by earlier runs
+        self._joined: JoinedFile | None = None
+        self._end: Range | None = None
+        self._tail: list[Piece] = []  # outputs of the chunk in which the job ends
+        self._is_committed = self._must_keep = False
+        self.is_whole: bool = self._look_ahead()
+
+    def _look_ahead(self) -> bool:
+        """Find out whether the target may be there because an earlier run has published it."""
+        published = is_whole = False
+        if self._options.resume and self._path.is_dir():
+            with output_errors(self._target.name):
+                folder = JobFolder(self._path)
+                view = folder.view()
+                published = view.publishing is not None
+                is_whole = view.fold.is_settled(folder.spec.wanted)
+        self._target.check(overwrite=self._overwrite or published)
+        return is_whole
+
+    def __enter__(self) -> Self:
+        """Take the lock and the lease; create the job, or find out how far it came.
+
+        Raises:
+            OutputInUseError: If another run is writing this output.
+            JobExistsError: If there is a log of an earlier run, and nobody said what to do.
+            JobChangedError: If source, code or options are not those of that run.
+            ConfigurationError: If the folder cannot be written.
+        """
+        self._began = time.monotonic()
+        with output_errors(self._target.name):
+            self._lock.acquire()
+            try:
+                with self.writing():
+                    self._open()
+            except BaseException:
+                if self._lease is not None:
+                    self._lease.log.close()
+                self._lock.release()
+                raise
+        return self
+
+    def _open(self) -> None:
+        remove_leftovers(self._path)
+        code = self._spec.fingerprint
+        earlier = earlier_job(self._path, self._target.name, self._options)
+        if earlier is None:
+            try:
+                self.folder = JobFolder.create(self._path, self._spec, is_private=self._is_private)
+                self._lease = self.folder.take(this_process(), code)
+            except JobExistsError:
+                raise
+            except BaseException:  # also if interrupted while it was created
+                with contextlib.suppress(OSError, JobError):
+                    discard(self._path)
+                raise
+            return
+        self.folder = earlier
+        refuse_other(earlier.spec, self._spec, self._options)
+        if not has_succeeded(earlier):  # or killed between the end and the discarding
+            self._lease = earlier.take(this_process(), code)
+            earlier.remove_orphans(self._lease)
+        self._settled = list(self.fold.spans())
+
+    # --- what earlier runs have done --------------------------------------------------------
+
+    @property
+    def fold(self) -> Fold:
+        """The ranges that are settled."""
+        return self._lease.fold if self._lease is not None else self.folder.view().fold
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether no earlier run has settled anything."""
+        return not self._settled
+
+    def restored(self) -> Iterator[Restored]:
+        """Yield what earlier runs have settled, in source order.
+
+        Raises:
+            JobLogError: If the description of a reject is damaged.
+        """
+        for span in self._settled:
+            data = self.folder.storage.read(*span.rejects) if span.rejects is not None else b""
+            yield Restored(span, *decode_rejects(data))
+
+    # --- writing ----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Raise the system's errors as errors that name the output, or say that it was lost."""
+        with output_errors(self._target.name):
+            try:
+                yield
+            except (OSError, JobNotFoundError):
+                self._lock.confirm()
+                raise
+
+    @property
+    def log(self) -> LogWriter:
+        """The job's log.
+
+        Raises:
+            OutputInUseError: If another run has taken the output over.
+        """
+        assert self._lease is not None
+        self._lock.check()
+        return self._lease.log
+
+    def settle(self, entry: Settled, rejects: bytes) -> None:
+        """Log that a range is settled; becomes durable within about a second.
+
+        Args:
+            entry: The range.
+            rejects: Its rejects, from `encode_rejects`.
+
+        Raises:
+            ConfigurationError: If they cannot be written, or another run has taken the output over.
+        """
+        with self.writing():
+            log = self.log
+            described = log.put_rejects(rejects) if rejects else None
+            log.settle(entry._replace(rejects=described))
+
+    def commit_if_due(self) -> None:
+        """Make the entries of the last second durable.
+
+        Raises:
+            ConfigurationError: If they cannot be written, or another run has taken the output over.
+        """
+        if self._lease is not None:
+            with self.writing():
+                self.log.commit_if_due()
+
+    def ends_at(self, place: Range, tail: Iterable[Piece] = ()) -> None:
+        """Note where the chunk begins in which the job ends: what is behind it does not count.
+
+        Args:
+            place: The chunk.
+            tail: Outputs of its records before the one that ended the job.
+        """
+        self._end = place
+        self._tail += tail
+
+    def join(self, piece: Piece, *, lines: int | None = None) -> None:
+        """Append a piece to the file that will be the output, in source order.
+
+        It is joined at the end instead if the pieces of earlier runs stand before it.
+
+        Args:
+            piece: A piece of one of the job's files.
+            lines: How many of its lines count, as the job ends inside of it; None for all.
+
+        Raises:
+            ConfigurationError: If it cannot be read or written, or is not whole.
+        """
+        with self.writing():
+            if lines is not None:
+                piece = self.folder.first_lines(piece, lines)
+            if self._end is not None:
+                self._tail.append(piece)
+            if self._settled or self._lease is None:
+                return
+            if self._joined is None:
+                publication = self._target.publication(self.folder, None)
+                self._joined = self._target.join(publication.temp(self._lease))
+            if self._joined is not None:
+                self._lock.check()
+                self.folder.copy(piece, self._joined.append)
+
+    def commit(self) -> None:
+        """Prove the output, and give it its name.
+
+        Raises:
+            JobChangedError: If the source was changed while it was read.
+            ProofError: If the output is not whole.
+            ConfigurationError: If it cannot be written, or must not be any more.
+        """
+        if self._lease is None:
+            self._is_committed = True
+            return
+        with self.writing():
+            self.check_sources()
+            self._lock.confirm()
+            target, overwrite = self._target, self._overwrite
+            if not overwrite and os.path.lexists(target.path):
+                self._must_keep = True  # all work is done
+            publication = target.publication(self.folder, self._joined)
+            publish(Output(self.folder), self._lease, publication, overwrite=overwrite)
+            self._is_committed = True
+
+    def check_sources(self) -> None:
+        """Check that all source files are as they were when the job began.
+
+        Raises:
+            JobChangedError: If one is not.
+            ConfigurationError: If one cannot be read any more.
+        """
+        spec = self.folder.spec
+        found = []
+        for each in spec.sources:
+            with source_errors(each.path):
+                found.append(SourceFile.of(each.path))
+        changed = differences(spec, replace(spec, sources=tuple(found)))
+        if changed:
+            raise JobChangedError(f"the source was changed while it was read: {changed[0]}")
+
+    # --- the end ----------------------------------------------------------------------------
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if os.getpid() != self._pid:
+            return  # a fork owns nothing
+        try:
+            if self._is_committed:
+                with contextlib.suppress(OSError):  # the next run removes it
+                    self.folder.discard()
+            elif self._lease is not None:
+                self._leave(self._lease)
+        finally:
+            if self._joined is not None:
+                self._joined.close()
+            self._lock.release()
+
+    def _leave(self, lease: Lease) -> None:
+        """Let go of the job, and discard it if there is little in it."""
+        with contextlib.suppress(OSError, JobError):  # what is not committed will be done again
+            lease.let_go("the run ended before the end of its source")
+        try:
+            self._lock.confirm()
+        except (OutputInUseError, ConfigurationError):
+            return  # it is another run's by now
+        is_long = time.monotonic() - self._began >= _WORTH_KEEPING_S
+        is_worth = is_long and lease.fold.ranges > 0
+        keeps = self._must_keep or self._options.resume or is_worth
+        keeps = keeps and self._options.log and lease.view.ended is None  # or it is published
+        try:
+            if self._keep_partial:
+                with output_errors(self._target.name):
+                    self._keep_outputs(lease)
+        finally:
+            if not keeps:
+                self.folder.discard()
+
+    def _keep_outputs(self, lease: Lease) -> None:
+        """Keep what was written as ``<target>.partial``: all before the end of the job."""
+        stream = self.folder.path / f"stream.{lease.epoch}"
+        kept = self._lock.path_of("partial")
+        try:
+            is_there = False
+            if self._joined is not None:
+                self._joined.path.replace(kept)
+                is_there = True
+            elif self.is_fresh:
+                is_there = _linked(stream, kept)
+            if not is_there:
+                self._copy_outputs(kept)
+            descriptor = os.open(kept, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                self._target.prepare(descriptor)
+                cut_to_whole_lines(descriptor)
+            finally:
+                os.close(descriptor)
+            self.kept_path = keep_partial_file(kept, self._target.path, self._lock.token)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                kept.unlink()
+            raise
+
+    def _copy_outputs(self, path: Path) -> None:
+        """Write the outputs of the settled beginning of the source, and those before the end."""
+        gap = next(self.fold.gaps(self.folder.spec.wanted), None)
+        stops = [place for place in (gap, self._end) if place is not None]
+        before = (entry for _, entry in Output(self.folder).ranges())
+        settled = takewhile(lambda entry: all(entry.range < stop for stop in stops), before)
+        descriptor = os.open(path, _CREATE, 0o666)
+        try:
+            for piece in chain((entry.put for entry in settled), self._tail):
+                if piece is not None:
+                    self.folder.copy(piece, partial(append, descriptor))
+        finally:
+            os.close(descriptor)
+
+
+def _linked(stream: Path, name: Path) -> bool:
+    """Give a stream a second name; False if there is none, or the file system has no links."""
+    try:
+        os.link(stream, name, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return False
+    return True
