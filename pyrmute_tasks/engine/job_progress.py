@@ -76,7 +76,6 @@ class JobProgress:
     report: JobReport | None = None
     _samples: deque[_Sample] = field(default_factory=deque)
     _began: float | None = None
-    _ended: float = 0.0
     _wait: WaitBegan | None = None
     _wait_began: float = 0.0
     _seen: FleetSeen | None = None
@@ -91,28 +90,33 @@ class JobProgress:
             now: The time, on a clock that only grows.
         """
         if self._began is None:
-            self._began = now
-            self._samples.append(_Sample(now))
+            self._begin(now)
         match event:
             case SourceOpened(size_bytes, done_bytes, records, rejected):
                 self.total, self.by_bytes = size_bytes, True
                 self.done, self.records, self.rejected = done_bytes, records, rejected
                 self._restored = records, done_bytes
-                self._began, self.report = now, None
-                self._samples = deque([_Sample(now)])
+                self.report = None
+                self._begin(now)
             case ChunkDelivered(count=count, size_bytes=size_bytes, rejected=rejected):
                 self.records += count
                 self.rejected += rejected
                 self.done += size_bytes if self.by_bytes else count + rejected
                 self._sample(now)
             case WaitBegan():
+                if self._wait is not None and self._wait.wait is Wait.START:
+                    self._begin(now)  # as a report's time does
                 self._wait, self._wait_began = event, now
             case FleetSeen():
                 self.workers = event.workers
                 self._seen, self._seen_at = event, now
             case JobEnded(report):
-                self.report, self._ended = report, now
+                self.report = report
                 self.records, self.rejected = report.records, report.rejected
+
+    def _begin(self, now: float) -> None:
+        self._began = now
+        self._samples = deque([_Sample(now)])
 
     def _sample(self, now: float) -> None:
         records, done = self._restored
@@ -132,9 +136,9 @@ class JobProgress:
 
     def elapsed_s(self, now: float) -> float:
         """Return for how long the job runs, or has run."""
-        if self._began is None:
-            return 0.0
-        return (self._ended if self.report else now) - self._began
+        if self.report is not None:
+            return self.report.seconds
+        return 0.0 if self._began is None else now - self._began
 
     def rate(self, now: float) -> float:
         """Return the records delivered a second: lately, or of the whole run once it has ended."""

@@ -105,8 +105,8 @@ def test_ended_job_has_the_counts_of_its_report() -> None:
     now = a_minute_of(job)
     report = JobReport("ab", JobState.SUCCEEDED, 5_000_000, 60, 0, 50.0, {}, rejected=7)
     job.note(JobEnded(report), now)
-    assert (job.fraction(), job.rate(now + 9), job.elapsed_s(now + 9)) == (1.0, 100_000, 60)
-    assert "took 60 s" in plain_line(job, now + 9)
+    assert (job.fraction(), job.rate(now + 9), job.elapsed_s(now + 9)) == (1.0, 100_000, 50)
+    assert "took 50 s" in plain_line(job, now + 9)
 
 
 # --- as text ------------------------------------------------------------------------------
@@ -162,6 +162,9 @@ def test_start_of_a_fleet_has_no_counts() -> None:
     job.note(WaitBegan(Wait.START), 0.0)
     assert bar_lines(job, 0.5, 80) == ["waiting: the fleet starts"]
     assert plain_line(job, 0.5) == "waiting: the fleet starts"
+    job.note(WaitBegan(Wait.WORKERS), 10.0)
+    job.note(ChunkDelivered(0, 500, 0), 15.0)
+    assert job.rate(15.0) == 100, "the start counts as little as in the report"
 
 
 def test_unknown_end_has_neither_bar_nor_eta() -> None:
