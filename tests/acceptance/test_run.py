@@ -146,7 +146,7 @@ BAD_INPUT: dict[str, tuple[list[str], int, str]] = {
     ),
     "empty broker": (
         ["run", *MANAGER, *HOP, "--broker", "", "IN", "out"],
-        1,
+        2,
         "error: broker_url (--broker) is empty: give the URL of a running fleet's broker, as",
     ),
     "no module": (
