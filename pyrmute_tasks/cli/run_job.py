@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import os
-import shlex
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from pyrmute_tasks.cli.errors import (
 from pyrmute_tasks.cli.interrupts import Interrupts
 from pyrmute_tasks.cli.losses import tell_losses
 from pyrmute_tasks.cli.options import overridden
-from pyrmute_tasks.cli.run_report import ReportOptions, print_report
+from pyrmute_tasks.cli.run_report import ReportOptions, command_with, print_report
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
 from pyrmute_tasks.engine.error_policy import ErrorHandling, ErrorPolicy, OnError
 from pyrmute_tasks.engine.events import Observer
@@ -37,7 +36,6 @@ from pyrmute_tasks.io.output_place import check_output, is_stream
 from pyrmute_tasks.pyrmute_adapter import load_manager
 from pyrmute_tasks.registry import load_attribute
 from pyrmute_tasks.small_runs import SmallRun
-from pyrmute_tasks.urls import hide_password
 from pyrmute_tasks.versions import ModelVersion
 
 if TYPE_CHECKING:
@@ -154,9 +152,10 @@ def _sources(options: RunOptions) -> list[str]:
         from pyrmute_tasks.io.range_source import find_sources  # a file is found without
 
         names = find_sources(options.source)
+    on_stdin = command_with("-" if word == options.source else word for word in sys.argv[1:])
     for name in names:
         check_source(name)
-        refuse_other_formats(name, _command_on_stdin(sys.argv, options.source))
+        refuse_other_formats(name, on_stdin)
     return names
 
 
@@ -245,13 +244,6 @@ def _retry(options: RunOptions) -> "Retry | None":
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
             raise ConfigurationError(f"'{name}' is no class of exceptions that may be retried")
     return retry
-
-
-def _command_on_stdin(argv: Sequence[str], source: str) -> str:
-    """Return the command that does the same on standard input, without passwords."""
-    words = ["-" if word == source else word for word in argv[1:]]
-    words = [hide_password(word) if "://" in word else word for word in words]
-    return shlex.join([os.path.basename(argv[0]), *words])
 
 
 # --- the run ------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +17,7 @@ from pyrmute_tasks.failures import describe_safely
 from pyrmute_tasks.io.log_options import kept_job
 from pyrmute_tasks.urls import hide_password
 
-__all__ = ["ReportOptions", "command_to_resume", "print_report"]
+__all__ = ["ReportOptions", "command_with", "print_report"]
 
 _MOST_CAUSES: Final = 5
 
@@ -57,14 +57,20 @@ def print_report(report: JobReport, options: ReportOptions) -> None:
     if report.partial_path:
         tell(f"kept the output until then: {report.partial_path}")
     if kept_job(options.target) is not None:
-        tell(f"to go on: {command_to_resume(sys.argv)}")
+        tell(f"to go on: {_command_to_resume()}")
 
 
-def command_to_resume(argv: Sequence[str]) -> str:
-    """Return the command that goes on with this run, without passwords."""
-    given = [word for word in argv[1:] if word not in ("--resume", "--restart")]
-    words = [hide_password(word) if "://" in word else word for word in given]
-    return shlex.join([os.path.basename(argv[0]), *words, "--resume"])
+def command_with(arguments: Iterable[str]) -> str:
+    """Return this command with other arguments, without passwords."""
+    name = os.path.basename(sys.argv[0])
+    program = ["python", "-m", "pyrmute_tasks"] if name == "__main__.py" else [name]
+    words = [hide_password(word) if "://" in word else word for word in arguments]
+    return shlex.join([*program, *words])
+
+
+def _command_to_resume() -> str:
+    given = [word for word in sys.argv[1:] if word not in ("--resume", "--restart")]
+    return command_with([*given, "--resume"])
 
 
 def _as_lines(report: JobReport, options: ReportOptions) -> list[str]:
