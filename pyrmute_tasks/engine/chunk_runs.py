@@ -1,11 +1,13 @@
 """Running a plan over the records of a chunk, in whatever process."""
 
+import logging
 from typing import Final
 
 from pyrmute_tasks.engine.chunks import decode_readable
 from pyrmute_tasks.engine.error_policy import ChunkFailures
 from pyrmute_tasks.errors import FrameError
-from pyrmute_tasks.failures import RecordFailure, Stage
+from pyrmute_tasks.failures import RecordFailure, Stage, describe_safely
+from pyrmute_tasks.logs import log
 from pyrmute_tasks.plans.codegen import Output, OutputKind
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.wire.frames import Frame, FrameKind, join_packed, pack_record
@@ -48,5 +50,13 @@ def run_plan(
     records, unreadable = decode_readable(inputs)
     packed, _ = plan.run(records, _PACKED, start, failures)
     if unreadable is not None and not failures.ended:  # perhaps another worker could read it
-        failures.end(RecordFailure.of(start + len(records), Stage.DECODE, "", unreadable))
+        failure = RecordFailure.of(start + len(records), Stage.DECODE, "", unreadable)
+        failures.end(failure)
+        log(
+            logging.ERROR,
+            "chunk_cut",
+            "a chunk cannot be run to its end",
+            record=failure.index,
+            error=describe_safely(unreadable),
+        )
     return join_packed(packed), len(packed), failures
