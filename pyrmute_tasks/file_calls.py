@@ -9,15 +9,15 @@ from pyrmute_tasks.engine.batch_arguments import check_observers
 from pyrmute_tasks.engine.error_policy import ErrorHandling, OnErrorLike, OnReject
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job_report import JobReport
+from pyrmute_tasks.engine.pace import Pace, Throttle
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.file_options import ByReference, FileOptions, is_path
 from pyrmute_tasks.file_runs import FileRun, Jobs
 from pyrmute_tasks.fleet_jobs import FleetJobs
-from pyrmute_tasks.io.earlier_runs import LogOptions
-from pyrmute_tasks.io.job_targets import is_parts
 from pyrmute_tasks.io.jsonl import check_source
+from pyrmute_tasks.io.log_options import LogOptions
 from pyrmute_tasks.io.open_files import OpenSource, SourceFile, TargetFile
-from pyrmute_tasks.io.output_place import is_stream
+from pyrmute_tasks.io.output_place import is_parts, is_stream
 from pyrmute_tasks.io.range_source import find_sources
 from pyrmute_tasks.io.rejects import check_rejects
 from pyrmute_tasks.plans.plan import MigrationPlan
@@ -60,6 +60,8 @@ class FileCalls:
         restart: bool = False,
         accept_code: bool = False,
         log: bool = True,
+        max_rate: float | None = None,
+        throttle: Throttle | None = None,
     ) -> JobReport:
         """Migrate a file of JSON lines into another.
 
@@ -105,6 +107,9 @@ class FileCalls:
             accept_code: Resume although models or steps have changed.
             log: Keep a log while this runs. It is gone at the end, unless the run fails or is
                 interrupted after ten seconds. Only runs from files to a file or a folder have one.
+            max_rate: Records a second, at most. Nothing goes by reference then, unless it must.
+            throttle: Called about once a second, here; while it returns a text, nothing is sent to
+                the workers, and the text is shown. It must not block.
 
         Returns:
             The job's report.
@@ -149,6 +154,8 @@ class FileCalls:
             restart=restart,
             accept_code=accept_code,
             log=log,
+            max_rate=max_rate,
+            throttle=throttle,
         )
         if report.failure is not None:
             raise report.failure.exception()
@@ -178,6 +185,8 @@ class FileCalls:
         restart: bool = False,
         accept_code: bool = False,
         log: bool = True,
+        max_rate: float | None = None,
+        throttle: Throttle | None = None,
     ) -> JobReport:
         """Migrate a file like `migrate_file`, but return a record's failure instead of raising it.
 
@@ -204,6 +213,8 @@ class FileCalls:
             restart: Discard such a log.
             accept_code: Resume although models or steps have changed.
             log: Keep a log while this runs.
+            max_rate: Records a second, at most.
+            throttle: Called about once a second; returns the reason to wait, or None.
 
         Returns:
             The job's report, with the ``failure`` of the record that ended it, if one did.
@@ -238,17 +249,17 @@ class FileCalls:
             rejects=rejects,
             rejects_with_records=rejects_with_records,
             log=options,
+            pace=Pace(max_rate, throttle),
         )
-        file_run = FileRun(file_options, self._run_jobs(plan, observers, progress=progress))
+        watched = (*observers, *_bar(progress, max_rate))
+        file_run = FileRun(file_options, self._run_jobs(plan, watched))
         try:
             file_run.run()
         finally:
             report = jobs.with_partial(file_run.report, file_run.kept_path)
         return report
 
-    def _run_jobs(
-        self, plan: MigrationPlan, observers: Sequence[Observer] = (), *, progress: bool = False
-    ) -> Jobs:
+    def _run_jobs(self, plan: MigrationPlan, observers: Sequence[Observer] = ()) -> Jobs:
         jobs = self._jobs
         return Jobs(
             settings=jobs.settings,
@@ -258,7 +269,6 @@ class FileCalls:
             is_embedded=jobs.is_embedded,
             plan=plan,
             new_run=partial(jobs.new_run, observers),
-            shows_progress=progress,
             fleet=jobs.open,
             start=partial(jobs.start, plan),
         )
@@ -348,3 +358,11 @@ class FileCalls:
             window_bytes=jobs.window_bytes,
         )
         return dry_run(jobs.manager, jobs.manager_name, plan, taken, planned, timeout_s=timeout_s)
+
+
+def _bar(progress: bool, max_rate: float | None) -> tuple[Observer, ...]:
+    if not progress:
+        return ()
+    from pyrmute_tasks.engine.progress import ProgressBar, ProgressOptions  # calls without a bar
+
+    return (ProgressBar(options=ProgressOptions(max_rate=max_rate)),)

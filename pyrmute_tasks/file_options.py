@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling
+from pyrmute_tasks.engine.pace import FULL_SPEED, Pace
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.io.earlier_runs import WITH_LOG, LogOptions
+from pyrmute_tasks.io.log_options import WITH_LOG, LogOptions
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 
 __all__ = ["ByReference", "FileOptions", "is_path"]
@@ -42,6 +43,8 @@ class FileOptions:
         rejects: A file for those that are skipped; None for none.
         rejects_with_records: Write the records to it.
         log: Whether the run keeps a log, and what becomes of an earlier one.
+        pace: How fast it may go; a greatest rate makes small chunks, through the producer if both
+            ways are open.
     """
 
     source: SourceFile
@@ -56,6 +59,7 @@ class FileOptions:
     rejects: str | os.PathLike[str] | None = None
     rejects_with_records: bool = False
     log: LogOptions = WITH_LOG
+    pace: Pace = FULL_SPEED
 
     def __post_init__(self) -> None:
         if self.max_line_bytes is not None and self.max_line_bytes < 1:
