@@ -83,7 +83,6 @@ def test_fork_that_leaves_early_has_not_done_all() -> None:
 
 
 def test_done_executor_hands_out_what_was_submitted() -> None:
-    before = descendants(os.getpid())
     outcomes = run_forked(CHUNKS, migrated, 30.0)
     assert outcomes is not None
     executor = DoneExecutor({index: outcomes[index] for index in (0, 1)})
