@@ -6,12 +6,13 @@ from pyrmute_tasks.engine.pipeline import ChunkResult
 from pyrmute_tasks.errors import JobLogError
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.io.job_output import JobOutput
-from pyrmute_tasks.io.jsonl import JsonlSource, Position
+from pyrmute_tasks.io.jsonl import JsonlSource, Position, source_errors
 from pyrmute_tasks.io.logged_rejects import encode_rejects
 from pyrmute_tasks.io.output_file import Output
 from pyrmute_tasks.jobs.entries import Range, Settled
 from pyrmute_tasks.jobs.output import digest_of
 from pyrmute_tasks.ranges.frames import Place
+from pyrmute_tasks.ranges.lines import FileChangedError, first_line
 from pyrmute_tasks.wire.frames import Frame
 
 __all__ = ["LineFeed", "LineWriter"]
@@ -56,7 +57,7 @@ class LineFeed:
         self._source = source
         self._size_bytes = sum(each.end for each in output.folder.spec.wanted)
         self._at = _end_of_beginning(output)
-        source.begin_at(self._at)
+        source.begin_at(self._at._replace(byte=self._first_line()))
 
     def deliver(self, result: ChunkResult[Frame]) -> None:
         """Write a chunk's outputs and rejects, and log that it is settled.
@@ -98,6 +99,22 @@ class LineFeed:
         if at.byte < size:
             lines = self._source.position.line - at.line
             self._output.settle(Settled(0, at.byte, size, 0, 0, lines=lines), b"")
+
+    def _first_line(self) -> int:
+        """Return where the first line begins that is not settled.
+
+        A range that a worker read ends at any byte, and its last line may end behind it.
+        """
+        at = self._at.byte
+        if at in {0, self._size_bytes}:
+            return at
+        path = self._output.folder.spec.sources[0].path
+        try:
+            with source_errors(path), open(path, "rb") as file:
+                return first_line(file, at, self._size_bytes)
+        except FileChangedError:
+            self._output.check_sources()
+            raise
 
     def _place(self, failure: RecordFailure) -> Place:
         found, at = failure.place, self._at

@@ -13,6 +13,7 @@ __all__ = [
     "Line",
     "LineBlock",
     "drop_blank_lines",
+    "first_line",
     "is_blank",
     "line_at",
     "line_of",
@@ -80,7 +81,7 @@ def read_lines(
     Raises:
         FileChangedError: If the file ends elsewhere than at `size_bytes`.
     """
-    at = _first_line(file, start, stop)
+    at = first_line(file, start, stop)
     if start == 0 and at:  # behind a byte order mark, which the first line begins with
         stop = min(max(stop, at + 1), size_bytes)
     step = min(_BLOCK_BYTES, max_line_bytes)  # so that no line inside a block is too long
@@ -108,8 +109,12 @@ def read_lines(
         at = at_end
 
 
-def _first_line(file: BufferedReader, start: int, stop: int) -> int:
-    """Seek the first line that begins in an interval; return its start, or the interval's end."""
+def first_line(file: BufferedReader, start: int, stop: int) -> int:
+    """Seek the first line that begins in an interval; return its start, or the interval's end.
+
+    Raises:
+        FileChangedError: If the file ends before.
+    """
     if start == 0:
         file.seek(0)
         if file.read(len(BOM)) == BOM:
@@ -142,7 +147,7 @@ def middle_line(file: BufferedReader, start: int, stop: int) -> int | None:
     A line that begins at the interval's own start, or is the first to begin in it, does not
     count: both halves are to hold one.
     """
-    first = _first_line(file, start, stop)
+    first = first_line(file, start, stop)
     if first >= stop:
         return None
     middle = max((first + stop) // 2, first + 1)
@@ -168,7 +173,7 @@ def _last_line_before(file: BufferedReader, first: int, middle: int) -> int | No
 
 def line_at(file: BufferedReader, start: int, stop: int) -> Line | None:
     """Return the first line that begins in an interval; None if none does."""
-    begin = _first_line(file, start, stop)
+    begin = first_line(file, start, stop)
     if begin >= stop and start:
         return None
     line = _measure_line(file, begin)

@@ -31,9 +31,9 @@ from pyrmute_tasks.io.output_place import check_output
 from pyrmute_tasks.io.rejects import RejectsFile
 from pyrmute_tasks.jobs import log as job_log
 from pyrmute_tasks.jobs import publish_file
-from pyrmute_tasks.jobs.entries import Range
+from pyrmute_tasks.jobs.entries import Range, Settled
 from pyrmute_tasks.jobs.folder import JobFolder, beside
-from pyrmute_tasks.jobs.output import Output
+from pyrmute_tasks.jobs.output import Output, digest_of
 from pyrmute_tasks.jobs.publish_file import FilePublication
 from pyrmute_tasks.jobs.spec import SourceFile, Spec
 from pyrmute_tasks.plans.plan import MigrationPlan
@@ -100,18 +100,13 @@ class Place:
         limit: int | None = None,
     ) -> JobOutput:
         lines = JsonlSource(self.source, 3, limit=limit)
-        target = FileTarget(self.target, check_output(self.target))
-        hop = (self.plan.name, str(self.plan.from_version), str(self.plan.to_version))
-        spec = Spec(
-            "job",
-            (SourceFile.of(self.source),),
-            str(target.path),
-            hop,
-            self.code,
-            options={"option": option, "limit": limit},
-            only=() if limit is None else (Range(0, 0, size_of_records(self.source, limit)),),
+        output = JobOutput(
+            FileTarget(self.target, check_output(self.target)),
+            self.spec(option, limit),
+            options,
+            overwrite=overwrite,
+            keep_partial=keep_partial,
         )
-        output = JobOutput(target, spec, options, overwrite=overwrite, keep_partial=keep_partial)
         rejects = RejectsFile(
             self.rejects,
             job="job",
@@ -129,6 +124,17 @@ class Place:
             judge.restore(len(restored), 0)
             self._write(output, rejects, lines, judge, policy, die_after)
         return output
+
+    def spec(self, option: str = "", limit: int | None = None) -> Spec:
+        return Spec(
+            "job",
+            (SourceFile.of(self.source),),
+            str(self.target),
+            (self.plan.name, str(self.plan.from_version), str(self.plan.to_version)),
+            self.code,
+            options={"option": option, "limit": limit},
+            only=() if limit is None else (Range(0, 0, size_of_records(self.source, limit)),),
+        )
 
     def _write(
         self,
@@ -235,6 +241,31 @@ def test_run_resumes_after_every_chunk(place: Place) -> None:
     place.run(RESUME)
     assert place.target.read_text() == expected(place)
     assert len(place.rejects.read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("cut", [1, 3, 4, 5, 100, 101, 102, 103, 600, -8, -6, -1])
+def test_run_goes_on_behind_a_range_that_ends_inside_a_line(place: Place, cut: int) -> None:
+    write_source(place.source, ())
+    text = place.source.read_bytes()
+    cut %= len(text)
+    # A range is the lines that begin in it; the byte order mark belongs to the first one.
+    starts = [0] + [at + 1 for at, byte in enumerate(text[:-1]) if byte == ord("\n")]
+    begun = [
+        text[start:].removeprefix(b"\xef\xbb\xbf").split(b"\n")[0]
+        for start in starts
+        if start < cut
+    ]
+    records = [line.upper() + b"\n" for line in begun if line.strip()]
+    data = b"".join(records)
+    target = FileTarget(place.target, check_output(place.target))
+    with JobOutput(target, place.spec(), RESUME) as output:
+        put = output.log.put(data) if data else None
+        counts = (len(records), len(records), 0)
+        digest = digest_of(data) if data else ""
+        output.settle(Settled(0, 0, cut, *counts, put, digest, lines=len(begun)), b"")
+    place.run(RESUME)
+    assert place.target.read_text() == expected(place)
+    assert [result.chunk.start for result in place.told[:1]] in ([], [len(records)])
 
 
 @pytest.mark.parametrize("limit", [1, 17, LINES, LINES + 1])
