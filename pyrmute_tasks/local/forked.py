@@ -26,8 +26,13 @@ _LAST_RESORT: Final = 2.0  # of the time limit: then the fork is ended even with
 
 
 def may_fork() -> bool:
-    """Whether a fork of this process can be relied on: it has one thread."""
-    return hasattr(os, "fork") and threading.active_count() == 1
+    """Whether a fork of this process can be relied on: it has one thread, and sees how forks end.
+
+    A process that was started with SIGCHLD ignored does not.
+    """
+    if not hasattr(os, "fork") or threading.active_count() > 1:
+        return False
+    return signal.getsignal(signal.SIGCHLD) is not signal.SIG_IGN
 
 
 def run_forked(
@@ -70,7 +75,7 @@ def _run_all(
     within_s: float,
 ) -> NoReturn:
     """Write the outcomes of chunks, and end this process."""
-    status = 1
+    status, me = 1, os.getpid()
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
@@ -78,14 +83,17 @@ def _run_all(
         nowhere = os.open(os.devnull, os.O_WRONLY)  # what steps print is no output of the run
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
-        with open(writer, "wb") as file:
-            for chunk in chunks:
-                outcome = run(chunk)
-                data = encode_outcome(outcome)
-                file.write(_SIZE.pack(len(data)) + data)
-                if outcome.ends_early(chunk):
-                    break
-            file.write(_ALL)
+        done: list[bytes] = []
+        for chunk in chunks:
+            outcome = run(chunk)
+            if os.getpid() != me:
+                os._exit(status)  # a step has forked, and gone on in both
+            data = encode_outcome(outcome)
+            done += [_SIZE.pack(len(data)), data]
+            if outcome.ends_early(chunk):
+                break
+        with open(writer, "wb") as file:  # at once: forks of steps must not write a part of it, too
+            file.writelines([*done, _ALL])
         status = 0
     finally:
         # Whatever it was, the fleet meets it again; and nothing of the parent's ends here.

@@ -10,7 +10,7 @@ import pytest
 
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
 from pyrmute_tasks.failures import RecordFailure, Stage
-from pyrmute_tasks.local.forked import DoneExecutor, run_forked
+from pyrmute_tasks.local.forked import DoneExecutor, may_fork, run_forked
 from pyrmute_tasks.wire.frames import FrameKind, encode_frame
 from tests.conftest import descendants
 
@@ -80,6 +80,30 @@ def test_fork_that_comes_to_nothing(step: Callable[[Chunk[bytes]], Outcome[bytes
 def test_fork_that_leaves_early_has_not_done_all() -> None:
     """A step that calls ``os._exit(0)`` looks like success to whoever asks for the status only."""
     assert run_forked(CHUNKS, leave, 30.0) is None
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_forks_of_a_step_write_no_outcomes(ends: bool) -> None:
+    def fork(chunk: Chunk[bytes]) -> Outcome[bytes]:
+        child = os.fork() if chunk.index == 1 else 1
+        if not child and ends:
+            sys.exit(0)
+        return migrated(chunk)
+
+    outcomes = run_forked(CHUNKS, fork, 30.0)
+    assert outcomes is not None
+    assert sorted(outcomes) == [0, 1, 2]
+    texts = [bytes(outcomes[index].outputs.payload).decode().split() for index in range(3)]
+    assert len({text[2] for text in texts}) == 1
+
+
+def test_process_that_ignores_ends_of_children_does_not_fork() -> None:
+    assert may_fork()
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert not may_fork()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_done_executor_hands_out_what_was_submitted() -> None:
