@@ -217,12 +217,12 @@ class FileRun:
         options = self._options
         if options.rejects is None:
             return nullcontext()
-        is_whole = isinstance(output, JobOutput) and output.is_whole
+        is_own = isinstance(output, JobOutput) and output.has_told_rejects
         return RejectsFile(
             options.rejects,
             job=self._run.tally.job,
             source=options.source,
-            overwrite=options.overwrite or is_whole,  # it may have been published, too
+            overwrite=options.overwrite or is_own,
             keep_partial=options.keep_partial,
             with_records=options.rejects_with_records,
         )
@@ -243,8 +243,7 @@ class FileRun:
             for result in job.results():
                 feed.deliver(result)
                 self._tell(result, rejects)
-            if rejects is not None:
-                rejects.commit()  # before the output: who finds that one finds both
+            _publish_rejects(output, rejects)
             if self.report.failure is None:
                 feed.finish()
                 output.commit()
@@ -304,8 +303,7 @@ class FileRun:
                     feed.deliver(result)
                     self._tell(result, rejects, is_new=not feed.is_restored(result))
                 source.check_all()
-                if rejects is not None:
-                    rejects.commit()
+                _publish_rejects(output, rejects)
                 if self.report.failure is None:
                     output.commit()
         except StorageUnreachableError as error:
@@ -317,6 +315,14 @@ class FileRun:
         self._run = jobs.new_run()
         with self._run:
             self._through_producer(output, rejects)
+
+
+def _publish_rejects(output: Output | JobOutput, rejects: RejectsFile | None) -> None:
+    """Publish the rejects, before the output: who finds that one finds both."""
+    if rejects is not None:
+        if isinstance(output, JobOutput):
+            output.note_rejects()
+        rejects.commit()
 
 
 def _names_of(options: FileOptions) -> list[str]:

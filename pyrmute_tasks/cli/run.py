@@ -141,9 +141,8 @@ def run(**given: Any) -> None:
     IN may be - for standard input. OUT may also be a pipe or a device such as /dev/stdout or -,
     which gets the lines as they are ready; so may the file of rejects.
 
-    A run from a file to a file that goes through this process keeps a log in .OUT.jsonl.job until
-    it has succeeded: if it is killed, or fails after ten seconds, the same command with --resume
-    goes on. With --resume from the beginning, a run never goes by reference.
+    A run from files to a file or a folder keeps a log in .OUT.jsonl.job until it has succeeded: if
+    it is killed, or fails after ten seconds, the same command with --resume goes on.
 
     By reference, IN may also be a folder or a pattern, whose files are read in sorted order, and
     OUT a folder, named with a slash at the end, which gets files part-00000.jsonl and so on.

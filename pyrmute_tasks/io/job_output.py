@@ -47,6 +47,7 @@ from pyrmute_tasks.jobs.storage import NO_LINKS
 __all__ = ["JobOutput"]
 
 _WORTH_KEEPING_S: Final = 10.0
+_REJECTS_TOLD: Final = "rejects-told"
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -70,7 +71,7 @@ class JobOutput:
 
     Attributes:
         kept_path: Where what was written has been kept, once that is known; else None.
-        is_whole: Whether an earlier run has done all but publishing, or that, too.
+        has_told_rejects: Whether an earlier run of the job may have published the file of rejects.
     """
 
     def __init__(
@@ -100,19 +101,18 @@ class JobOutput:
         self._end: Range | None = None
         self._tail: list[Piece] = []  # outputs of the chunk in which the job ends
         self._is_committed = self._must_keep = False
-        self.is_whole: bool = self._look_ahead()
+        self.has_told_rejects: bool = False
+        self._look_ahead()
 
-    def _look_ahead(self) -> bool:
-        """Find out whether the target may be there because an earlier run has published it."""
-        published = is_whole = False
+    def _look_ahead(self) -> None:
+        """Find out what may be there because an earlier run of the job has published it."""
+        published = False
         if self._options.resume and self._path.is_dir():
             with output_errors(self._target.name):
                 folder = JobFolder(self._path)
-                view = folder.view()
-                published = view.publishing is not None
-                is_whole = view.fold.is_settled(folder.spec.wanted)
+                published = folder.view().publishing is not None
+                self.has_told_rejects = _REJECTS_TOLD in folder.storage.names()
         self._target.check(overwrite=self._overwrite or published)
-        return is_whole
 
     def __enter__(self) -> Self:
         """Take the lock and the lease; create the job, or find out how far it came.
@@ -264,6 +264,14 @@ class JobOutput:
                 self._lock.check()
                 self.folder.copy(piece, self._joined.append)
 
+    def note_rejects(self) -> None:
+        """Note that the file of rejects is about to be published; resumed runs replace it then."""
+        storage = self.folder.storage
+        if self._lease is not None and _REJECTS_TOLD not in storage.names():
+            with self.writing():
+                storage.create(_REJECTS_TOLD).close()
+                storage.sync_folder()
+
     def commit(self) -> None:
         """Prove the output, and give it its name.
 
@@ -347,13 +355,9 @@ class JobOutput:
         stream = self.folder.path / f"stream.{lease.epoch}"
         kept = self._lock.path_of("partial")
         try:
-            is_there = False
             if self._joined is not None:
                 self._joined.path.replace(kept)
-                is_there = True
-            elif self.is_fresh:
-                is_there = _linked(stream, kept)
-            if not is_there:
+            elif not (self.is_fresh and _linked(stream, kept)):
                 self._copy_outputs(kept)
             descriptor = os.open(kept, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:

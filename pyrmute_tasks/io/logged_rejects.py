@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyrmute_tasks.errors import ConfigurationError, JobLogError
@@ -91,7 +92,8 @@ def locate(place: Place, file: str, first_line: int) -> RecordPlace:
         first_line: Lines of the file before the range.
     """
     line = first_line + place.line + 1
-    return RecordPlace(file, line, place.offset, place.length, f"sha256:{place.digest}")
+    name = str(Path(file))  # as chunks name it
+    return RecordPlace(name, line, place.offset, place.length, f"sha256:{place.digest}")
 
 
 def with_texts(

@@ -99,7 +99,7 @@ class JobFolder:
         try:
             self.spec: Spec = read_spec(self.storage)
         except (FileNotFoundError, NotADirectoryError):
-            raise JobNotFoundError(f"there is no job in {path}") from None
+            raise _no_job(path) from None
 
     @classmethod
     def create(cls, path: Path, spec: Spec, *, is_private: bool = True) -> "JobFolder":
@@ -255,11 +255,18 @@ def discard(path: Path) -> None:
         OSError: If it cannot be removed.
     """
     if not (path / SPEC).is_file():
-        raise JobNotFoundError(f"there is no job in {path}")
+        raise _no_job(path)
     gone = _sibling(path, "gone")
     path.rename(gone)
     FolderStorage(path.parent).sync_folder()
     shutil.rmtree(gone)
+
+
+def _no_job(path: Path) -> JobNotFoundError:
+    told = ""
+    if os.path.lexists(path):  # it may be anybody's, so it is not removed
+        told = f": {SPEC} is missing; move or remove what is there, and begin again"
+    return JobNotFoundError(f"there is no job in {path}{told}")
 
 
 def remove_leftovers(path: Path) -> None:

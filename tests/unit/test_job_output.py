@@ -111,14 +111,16 @@ class Place:
             self.rejects,
             job="job",
             source=self.source,
-            overwrite=output.is_whole or overwrite,
+            overwrite=output.has_told_rejects or overwrite,
         )
         judge = FailureJudge(policy)
         with output, rejects:
             restored = [
                 failure
                 for each in output.restored()
-                for failure in each.located(str(self.source), with_text=False)
+                for failure in each.located(
+                    f"{self.source.parent}/./{self.source.name}", with_text=False
+                )
             ]
             rejects.write(restored)
             judge.restore(len(restored), 0)
@@ -164,6 +166,7 @@ class Place:
             rejects.write(result.rejects)
             feed.deliver(result)
             failed = result.failure is not None
+        output.note_rejects()
         rejects.commit()
         if not failed:
             feed.finish()
@@ -497,6 +500,36 @@ def test_source_that_is_removed_during_a_run_is_reported(
         place.run()
 
 
+def test_rejects_of_a_run_that_its_limit_ended_are_replaced_when_it_goes_on(place: Place) -> None:
+    policy = ErrorPolicy.skip(max_errors=3)
+    for options in (RESUME, RESUME):
+        place.run(options, policy=policy)
+        assert len(place.rejects.read_text().splitlines()) == 3
+    assert beside(place.target).is_dir()
+
+
+def test_rejects_are_replaced_if_a_run_was_killed_behind_them(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last second's entries need not be durable by then, and blank lines not settled."""
+    monkeypatch.setattr(job_log, "COMMIT_EVERY_S", 60.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(LineFeed, "finish", lambda _: os._exit(9))
+        place.die(after=99)
+    assert place.rejects.exists()
+    place.run(RESUME)
+    assert place.target.read_text() == expected(place)
+    assert place.beside == ["bad.jsonl", "out.jsonl"]
+
+
+def test_rejects_file_of_somebody_else_is_kept(place: Place) -> None:
+    place.die()
+    place.rejects.write_text("other")
+    with pytest.raises(ConfigurationError, match="it exists"):
+        place.run(RESUME)
+    assert place.rejects.read_text() == "other"
+
+
 def test_stream_that_was_damaged_is_not_published(place: Place) -> None:
     place.die()
     stream = beside(place.target) / "stream.1"
@@ -547,7 +580,7 @@ def test_damaged_log_can_be_discarded(place: Place, name: str) -> None:
 def test_folder_that_is_not_a_job_is_reported(place: Place) -> None:
     beside(place.target).mkdir()
     for options in [BEGIN, RESUME, LogOptions(restart=True)]:
-        with pytest.raises(JobNotFoundError):
+        with pytest.raises(JobNotFoundError, match="spec.json is missing; move or remove"):
             place.run(options)
     assert beside(place.target).is_dir()
 
