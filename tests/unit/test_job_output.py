@@ -580,7 +580,7 @@ def test_damaged_log_can_be_discarded(place: Place, name: str) -> None:
 def test_folder_that_is_not_a_job_is_reported(place: Place) -> None:
     beside(place.target).mkdir()
     for options in [BEGIN, RESUME, LogOptions(restart=True)]:
-        with pytest.raises(JobNotFoundError, match="spec.json is missing; move or remove"):
+        with pytest.raises(JobNotFoundError, match=r"spec\.json is missing; move or remove"):
             place.run(options)
     assert beside(place.target).is_dir()
 
