@@ -398,6 +398,8 @@ class AsyncMigrator:
         *,
         chunk_size: int | None = None,
         overwrite: bool = True,
+        hold: bool = False,
+        backup: bool = False,
         keep_partial: bool = False,
         by_reference: ByReference | str = ByReference.AUTO,
         max_line_bytes: int | None = None,
@@ -422,6 +424,8 @@ class AsyncMigrator:
             to_version: Version of the outputs.
             chunk_size: Records a chunk; by default about 1 MiB of lines.
             overwrite: Replace `target` if it exists.
+            hold: Prove the output, and leave it to `publish_job`.
+            backup: Keep a target that is replaced.
             keep_partial: On failure, keep the output before it.
             by_reference: Whether workers read and write the files themselves.
             max_line_bytes: Longest line by reference.
@@ -453,6 +457,8 @@ class AsyncMigrator:
             to_version,
             chunk_size=chunk_size,
             overwrite=overwrite,
+            hold=hold,
+            backup=backup,
             keep_partial=keep_partial,
             by_reference=by_reference,
             max_line_bytes=max_line_bytes,
@@ -478,6 +484,8 @@ class AsyncMigrator:
         *,
         chunk_size: int | None = None,
         overwrite: bool = True,
+        hold: bool = False,
+        backup: bool = False,
         keep_partial: bool = False,
         by_reference: ByReference | str = ByReference.AUTO,
         max_line_bytes: int | None = None,
@@ -502,6 +510,8 @@ class AsyncMigrator:
             to_version: Version of the outputs.
             chunk_size: Records a chunk; by default about 1 MiB of lines.
             overwrite: Replace `target` if it exists.
+            hold: Prove the output, and leave it to `publish_job`.
+            backup: Keep a target that is replaced.
             keep_partial: On failure, keep the output before it.
             by_reference: Whether workers read and write the files themselves.
             max_line_bytes: Longest line by reference.
@@ -533,6 +543,8 @@ class AsyncMigrator:
             to_version,
             chunk_size=chunk_size,
             overwrite=overwrite,
+            hold=hold,
+            backup=backup,
             keep_partial=keep_partial,
             by_reference=by_reference,
             max_line_bytes=max_line_bytes,

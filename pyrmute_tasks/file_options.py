@@ -34,6 +34,8 @@ class FileOptions:
         target: The file, an open one, or a folder of parts.
         chunk_size: Records a chunk; None for the default.
         overwrite: Replace a target that exists.
+        hold: Prove the output, and leave publishing it to a later call.
+        backup: Keep a target that is replaced.
         keep_partial: Keep what was written when the job fails.
         by_reference: Which way to go.
         max_line_bytes: Longest line by reference; None for the longest that can travel.
@@ -47,6 +49,8 @@ class FileOptions:
     target: TargetFile
     chunk_size: int | None = None
     overwrite: bool = True
+    hold: bool = False
+    backup: bool = False
     keep_partial: bool = False
     by_reference: ByReference = ByReference.AUTO
     max_line_bytes: int | None = None
@@ -58,6 +62,23 @@ class FileOptions:
     def __post_init__(self) -> None:
         if self.max_line_bytes is not None and self.max_line_bytes < 1:
             raise ConfigurationError(f"max_line_bytes must be 1 or more, not {self.max_line_bytes}")
+        if (self.hold or self.backup) and not self.log.log:
+            raise ConfigurationError(
+                "what is held, or replaces a file that is kept, has a log: leave out --no-log"
+            )
+
+    def refuse_streams(self) -> None:
+        """Refuse what needs a log where there is none.
+
+        Raises:
+            ConfigurationError: If this was asked for.
+        """
+        self.log.refuse_streams()
+        if self.hold or self.backup:
+            raise ConfigurationError(
+                "only a run from files to a file or a folder can be held or keep what it replaces: "
+                "leave out --hold and --backup"
+            )
 
     def of_result(self) -> dict[str, str | int | bool | None]:
         """Return the options that decide what a run writes; it is resumed with the same ones."""

@@ -42,13 +42,15 @@ def output_of(
     """
     target = _job_target(options, names)
     if target is None:
-        options.log.refuse_streams()
+        options.refuse_streams()
     elif needs_job or options.log.log:
         return JobOutput(
             target,
             _spec(target, options, names, plan, job),
             options.log,
             overwrite=options.overwrite,
+            hold=options.hold,
+            backup=options.backup,
             keep_partial=options.keep_partial and not isinstance(target, PartsTarget),
             is_private=is_private,
         )
@@ -67,7 +69,8 @@ def _job_target(options: FileOptions, names: Sequence[str]) -> JobTarget | None:
         return None
     if is_parts(options.target):
         return PartsTarget.of(options.target, names)
-    overwrite = options.overwrite or options.log.resume  # it may be the job's own
+    # It may be the job's own; and what is held replaces nothing.
+    overwrite = options.overwrite or options.log.resume or options.hold
     for name in names:
         place = check_output(options.target, source=name, overwrite=overwrite)
     return None if place.is_stream else FileTarget(options.target, place)
@@ -89,6 +92,7 @@ def _spec(
         plan.fingerprint,
         json.dumps(plan.fingerprint_tree.to_dict()),
         options.of_result(),
+        isinstance(target, PartsTarget),
         created_at=time.time(),
         created_by=f"{me['who']}@{me['host']}",
     )

@@ -346,6 +346,8 @@ class Migrator(BatchCalls):
         *,
         chunk_size: int | None = None,
         overwrite: bool = True,
+        hold: bool = False,
+        backup: bool = False,
         keep_partial: bool = False,
         by_reference: ByReference | str = ByReference.AUTO,
         max_line_bytes: int | None = None,
@@ -381,6 +383,9 @@ class Migrator(BatchCalls):
             to_version: Version of the outputs.
             chunk_size: Records a chunk; by default about 1 MiB of lines.
             overwrite: Replace `target` if it exists, as by default; False makes that an error.
+            hold: Prove the output, and leave publishing it to `publish_job`, or to the command
+                ``pyrmute-tasks publish``; until then it is in ``.<target>.job``.
+            backup: Keep a target that is replaced, as ``<target>.<job>.backup``.
             keep_partial: On failure, keep the output before it; ``last_report.partial_path`` says
                 where: ``<target>.partial`` unless that exists.
             by_reference: Whether workers read and write the files themselves: ``"auto"`` (if they
@@ -433,6 +438,8 @@ class Migrator(BatchCalls):
             to_version,
             chunk_size=chunk_size,
             overwrite=overwrite,
+            hold=hold,
+            backup=backup,
             keep_partial=keep_partial,
             by_reference=by_reference,
             max_line_bytes=max_line_bytes,
@@ -461,6 +468,8 @@ class Migrator(BatchCalls):
         *,
         chunk_size: int | None = None,
         overwrite: bool = True,
+        hold: bool = False,
+        backup: bool = False,
         keep_partial: bool = False,
         by_reference: ByReference | str = ByReference.AUTO,
         max_line_bytes: int | None = None,
@@ -485,6 +494,8 @@ class Migrator(BatchCalls):
             to_version: Version of the outputs.
             chunk_size: Records a chunk; by default about 1 MiB of lines.
             overwrite: Replace `target` if it exists.
+            hold: Prove the output, and leave it to `publish_job`.
+            backup: Keep a target that is replaced.
             keep_partial: On failure, keep the output before it.
             by_reference: Whether workers read and write the files themselves.
             max_line_bytes: Longest line by reference.
@@ -524,6 +535,8 @@ class Migrator(BatchCalls):
             target=target,
             chunk_size=chunk_size,
             overwrite=overwrite,
+            hold=hold,
+            backup=backup,
             keep_partial=keep_partial,
             by_reference=ByReference(by_reference),
             max_line_bytes=max_line_bytes,

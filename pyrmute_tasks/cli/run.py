@@ -2,9 +2,8 @@
 
 import contextlib
 import os
-import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Final
 
@@ -12,6 +11,7 @@ import click
 
 from pyrmute_tasks.cli.errors import errors_printed, fail, show_warnings, tell
 from pyrmute_tasks.cli.interrupts import Interrupts
+from pyrmute_tasks.cli.next_steps import next_step
 from pyrmute_tasks.cli.options import (
     BROKER_HELP,
     MANAGER_HELP,
@@ -33,7 +33,6 @@ from pyrmute_tasks.io.rejects import check_rejects
 from pyrmute_tasks.migrator import Migrator
 from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.settings import Settings
-from pyrmute_tasks.urls import hide_password
 
 __all__ = ["run"]
 
@@ -76,6 +75,10 @@ _MOST_CAUSES: Final = 5
     help="Longest line, by reference; a longer one is its record's failure.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT.jsonl if it exists.")
+@click.option(
+    "--hold", is_flag=True, help="Prove the output, and leave it to `pyrmute-tasks publish OUT`."
+)
+@click.option("--backup", is_flag=True, help="Keep the OUT that is replaced, as OUT.JOB.backup.")
 @click.option(
     "--keep-partial", is_flag=True, help="On failure, keep the partial output and print its path."
 )
@@ -136,6 +139,8 @@ def run(
     by_reference: str,
     max_line_bytes: int | None,
     overwrite: bool,
+    hold: bool,
+    backup: bool,
     keep_partial: bool,
     retry_on: tuple[str, ...],
     attempts: int | None,
@@ -181,7 +186,7 @@ def run(
         if is_streamed:
             logs.refuse_streams()
         if not is_parts(target):
-            check_output(target, source=names[0], overwrite=overwrite or resume)
+            check_output(target, source=names[0], overwrite=overwrite or resume or hold)
         policy = ErrorPolicy(OnError(on_error), max_errors)
         check_rejects(
             rejects,
@@ -191,7 +196,7 @@ def run(
             overwrite=overwrite or resume,
             with_records=rejects_with_records,
         )
-        if resume and kept_job(target) is None:
+        if resume and kept_job(target, is_published=True) is None:
             tell(f"there is nothing to resume for {target}: the run begins")
         migrator = Migrator(
             manager,
@@ -201,7 +206,7 @@ def run(
             retry=_retry(retry_on, attempts),
         )
         stdout_is_taken = is_streamed or (rejects is not None and is_stream(rejects))
-        reported = _reported(migrator, target, rejects, quiet, on_stderr=stdout_is_taken)
+        reported = _reported(migrator, target, rejects, quiet, on_stderr=stdout_is_taken, held=hold)
         # Not entered: `run_file` starts the fleet once it holds the lock of the output.
         with closing(migrator), reported:
             report = migrator.run_file(
@@ -214,6 +219,8 @@ def run(
                 by_reference=by_reference,
                 max_line_bytes=max_line_bytes,
                 overwrite=overwrite,
+                hold=hold,
+                backup=backup,
                 keep_partial=keep_partial,
                 observers=(interrupts,),
                 progress=not quiet,
@@ -276,7 +283,13 @@ def _retry(on: tuple[str, ...], attempts: int | None) -> Retry | None:
 
 @contextlib.contextmanager
 def _reported(
-    migrator: Migrator, target: str, rejects: str | None, quiet: bool, *, on_stderr: bool
+    migrator: Migrator,
+    target: str,
+    rejects: str | None,
+    quiet: bool,
+    *,
+    on_stderr: bool,
+    held: bool = False,
 ) -> Iterator[None]:
     """Print the job's report on stdout, or its progress until a failure on stderr."""
     try:
@@ -285,7 +298,7 @@ def _reported(
         report = migrator.last_report
         if report is not None and not quiet:
             if report.state is JobState.SUCCEEDED:
-                _print_report(report, target, rejects, on_stderr)
+                _print_report(report, f"{target} (held)" if held else target, rejects, on_stderr)
             else:
                 done = _counted(report.records, "record")
                 later = _counted(report.wasted_chunks, "later chunk")
@@ -296,15 +309,10 @@ def _reported(
                 )
         if report is not None and report.partial_path:
             tell(f"kept the output until then: {report.partial_path}")
-        if report is not None and kept_job(target) is not None:
-            tell(f"to go on: {_command_to_resume(sys.argv)}")
-
-
-def _command_to_resume(argv: Sequence[str]) -> str:
-    """Return the command that goes on with this run, without passwords."""
-    given = [word for word in argv[1:] if word not in ("--resume", "--restart")]
-    words = [hide_password(word) if "://" in word else word for word in given]
-    return shlex.join([os.path.basename(argv[0]), *words, "--resume"])
+        if report is not None and not (quiet and report.state is JobState.SUCCEEDED):
+            step = next_step(report, target)
+            if step is not None:
+                tell(step)
 
 
 def _counted(number: int, what: str) -> str:

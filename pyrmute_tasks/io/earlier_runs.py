@@ -11,6 +11,7 @@ from pyrmute_tasks.errors import (
     ConfigurationError,
     FrameError,
     JobChangedError,
+    JobError,
     JobExistsError,
     JobLogError,
     printable,
@@ -26,8 +27,8 @@ __all__ = [
     "WITH_LOG",
     "LogOptions",
     "earlier_job",
-    "has_succeeded",
     "kept_job",
+    "real_target",
     "refuse_other",
 ]
 
@@ -78,20 +79,33 @@ WITH_LOG: Final = LogOptions()
 """A log is kept, and that of an earlier run is refused."""
 
 
-def kept_job(target: str | os.PathLike[str]) -> Path | None:
-    """Return where an earlier run to a target has left its log; None if there is none."""
+def real_target(target: str | os.PathLike[str]) -> Path:
+    """Return a target without links.
+
+    Raises:
+        ConfigurationError: If it cannot be written to.
+    """
+    return parts_path(target) if is_parts(target) else check_output(target).path
+
+
+def kept_job(target: str | os.PathLike[str], *, is_published: bool = False) -> Path | None:
+    """Return where an earlier run to a target has left its log; None if there is none.
+
+    Args:
+        target: The target.
+        is_published: Return also a job whose output was published, with rejects.
+    """
     try:
-        real = parts_path(target) if is_parts(target) else check_output(target).path
+        real = real_target(target)
     except ConfigurationError:
         return None
     path = beside(real)
-    return path if path.is_dir() else None
-
-
-def has_succeeded(folder: JobFolder) -> bool:
-    """Whether a job's output was published, so that only its folder is left."""
-    end = folder.end()
-    return end is not None and end.ended.result != "failed"
+    if not path.is_dir():
+        return None
+    with contextlib.suppress(JobError, OSError):
+        if not is_published and JobFolder(path).has_succeeded():
+            return None
+    return path
 
 
 def earlier_job(
@@ -118,12 +132,12 @@ def earlier_job(
         return None
     if options.resume:
         earlier = JobFolder(path)
-        if not has_succeeded(earlier) or os.path.lexists(earlier.spec.target):
+        if not earlier.has_succeeded() or os.path.lexists(earlier.spec.target):
             return earlier
         discard(path)  # it was published, and the output is gone since
         return None
     with contextlib.suppress(JobLogError):
-        if has_succeeded(JobFolder(path)):
+        if JobFolder(path).has_succeeded():
             discard(path)
             return None
     raise JobExistsError(

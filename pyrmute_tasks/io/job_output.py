@@ -10,8 +10,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import partial
-from itertools import chain, takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -23,16 +21,16 @@ from pyrmute_tasks.errors import (
     JobNotFoundError,
     OutputInUseError,
 )
-from pyrmute_tasks.io.earlier_runs import LogOptions, earlier_job, has_succeeded, refuse_other
+from pyrmute_tasks.io.earlier_runs import LogOptions, earlier_job, refuse_other
 from pyrmute_tasks.io.job_targets import JobTarget
 from pyrmute_tasks.io.jsonl import source_errors
 from pyrmute_tasks.io.logged_rejects import Restored, decode_rejects
 from pyrmute_tasks.io.output_file import cut_to_whole_lines, keep_partial_file
 from pyrmute_tasks.io.output_lock import OutputLock
 from pyrmute_tasks.io.output_place import output_errors
-from pyrmute_tasks.jobs.copying import append
+from pyrmute_tasks.io.partial_outputs import copy_beginning, link_stream
 from pyrmute_tasks.jobs.driver import this_process
-from pyrmute_tasks.jobs.entries import Piece, Range, Settled
+from pyrmute_tasks.jobs.entries import Note, Piece, Range, Settled
 from pyrmute_tasks.jobs.fold import Fold, Span
 from pyrmute_tasks.jobs.folder import JobFolder, beside, remove_leftovers
 from pyrmute_tasks.jobs.lease import Lease
@@ -41,12 +39,10 @@ from pyrmute_tasks.jobs.output import Output
 from pyrmute_tasks.jobs.publish import publish
 from pyrmute_tasks.jobs.publish_file import JoinedFile
 from pyrmute_tasks.jobs.spec import SourceFile, Spec, differences
-from pyrmute_tasks.jobs.storage import NO_LINKS
 
 __all__ = ["JobOutput"]
 
 _WORTH_KEEPING_S: Final = 10.0
-_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 # Above 250 lines: one life from taking the job over to publishing it.
@@ -61,6 +57,8 @@ class JobOutput:
         spec: The spec of the job.
         options: What becomes of an earlier run.
         overwrite: Replace a target that exists.
+        hold: Prove the output in place of publishing it.
+        backup: Keep a target that is replaced.
         keep_partial: Keep what was written when the job fails.
         is_private: Nobody else may look into the job's folder; workers run as the same user.
 
@@ -79,6 +77,8 @@ class JobOutput:
         options: LogOptions,
         *,
         overwrite: bool = True,
+        hold: bool = False,
+        backup: bool = False,
         keep_partial: bool = False,
         is_private: bool = True,
     ) -> None:
@@ -87,6 +87,8 @@ class JobOutput:
         self._spec = spec
         self._options = options
         self._overwrite = overwrite
+        self._hold = hold
+        self._backup = backup
         self._keep_partial = keep_partial
         self._is_private = is_private
         self._lock = OutputLock(target.path, spec.job)
@@ -98,7 +100,7 @@ class JobOutput:
         self._joined: JoinedFile | None = None
         self._end: Range | None = None
         self._tail: list[Piece] = []  # outputs of the chunk in which the job ends
-        self._is_committed = self._must_keep = False
+        self._is_committed = self._is_held = self._must_keep = False
         self.is_whole: bool = self._look_ahead()
 
     def _look_ahead(self) -> bool:
@@ -110,7 +112,7 @@ class JobOutput:
                 view = folder.view()
                 published = view.publishing is not None
                 is_whole = view.fold.is_settled(folder.spec.wanted)
-        self._target.check(overwrite=self._overwrite or published)
+        self._target.check(overwrite=self._overwrite or self._hold or published)
         return is_whole
 
     def __enter__(self) -> Self:
@@ -150,7 +152,7 @@ class JobOutput:
             return
         self.folder = earlier
         refuse_other(earlier.spec, self._spec, self._options)
-        if not has_succeeded(earlier):  # or killed between the end and the discarding
+        if not earlier.has_succeeded():  # or killed between the end and the discarding
             self._lease = earlier.take(this_process(), code)
             earlier.remove_orphans(self._lease)
         self._settled = list(self.fold.spans())
@@ -252,7 +254,7 @@ class JobOutput:
                 piece = self.folder.first_lines(piece, lines)
             if self._end is not None:
                 self._tail.append(piece)
-            if self._settled or self._lease is None:
+            if self._settled or self._hold or self._lease is None:
                 return
             if self._joined is None:
                 publication = self._target.publication(self.folder, None)
@@ -262,7 +264,7 @@ class JobOutput:
                 self.folder.copy(piece, self._joined.append)
 
     def commit(self) -> None:
-        """Prove the output, and give it its name.
+        """Prove the output, and give it its name unless it is held.
 
         Raises:
             JobChangedError: If the source was changed while it was read.
@@ -275,11 +277,23 @@ class JobOutput:
         with self.writing():
             self.check_sources()
             self._lock.confirm()
+            if self._hold:
+                self._lease.log.commit()
+                Output(self.folder).prove()
+                self._lease.let_go("its output is whole, and held", Note.HELD)
+                self._is_held = True
+                return
             target, overwrite = self._target, self._overwrite
             if not overwrite and os.path.lexists(target.path):
                 self._must_keep = True  # all work is done
             publication = target.publication(self.folder, self._joined)
-            publish(Output(self.folder), self._lease, publication, overwrite=overwrite)
+            publish(
+                Output(self.folder),
+                self._lease,
+                publication,
+                overwrite=overwrite,
+                backup=self._backup,
+            )
             self._is_committed = True
 
     def check_sources(self) -> None:
@@ -311,13 +325,20 @@ class JobOutput:
         try:
             if self._is_committed:
                 with contextlib.suppress(OSError):  # the next run removes it
-                    self.folder.discard()
-            elif self._lease is not None:
+                    self._finish()
+            elif self._lease is not None and not self._is_held:
                 self._leave(self._lease)
         finally:
             if self._joined is not None:
                 self._joined.close()
             self._lock.release()
+
+    def _finish(self) -> None:
+        """Keep what tells of rejects, for a retry."""
+        if self._options.log:
+            self.folder.finish()
+        else:
+            self.folder.discard()
 
     def _leave(self, lease: Lease) -> None:
         """Let go of the job, and discard it if there is little in it."""
@@ -349,9 +370,9 @@ class JobOutput:
                 self._joined.path.replace(kept)
                 is_there = True
             elif self.is_fresh:
-                is_there = _linked(stream, kept)
+                is_there = link_stream(stream, kept)
             if not is_there:
-                self._copy_outputs(kept)
+                copy_beginning(self.folder, self.fold, self._end, self._tail, kept)
             descriptor = os.open(kept, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 self._target.prepare(descriptor)
@@ -363,30 +384,3 @@ class JobOutput:
             with contextlib.suppress(OSError):
                 kept.unlink()
             raise
-
-    def _copy_outputs(self, path: Path) -> None:
-        """Write the outputs of the settled beginning of the source, and those before the end."""
-        gap = next(self.fold.gaps(self.folder.spec.wanted), None)
-        stops = [place for place in (gap, self._end) if place is not None]
-        before = (entry for _, entry in Output(self.folder).ranges())
-        settled = takewhile(lambda entry: all(entry.range < stop for stop in stops), before)
-        descriptor = os.open(path, _CREATE, 0o666)
-        try:
-            for piece in chain((entry.put for entry in settled), self._tail):
-                if piece is not None:
-                    self.folder.copy(piece, partial(append, descriptor))
-        finally:
-            os.close(descriptor)
-
-
-def _linked(stream: Path, name: Path) -> bool:
-    """Give a stream a second name; False if there is none, or the file system has no links."""
-    try:
-        os.link(stream, name, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        return False
-    return True

@@ -41,6 +41,7 @@ __all__ = [
     "End",
     "JobFolder",
     "beside",
+    "beside_retry",
     "discard",
     "find_jobs",
     "prune",
@@ -63,6 +64,7 @@ _NONCE_BYTES: Final = 16
 _LAST_LINE_BYTES: Final = 4096
 _LONGEST_NAME_BYTES: Final = 180  # file systems allow 255, and a token and endings are added
 _JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_KEPT: Final = re.compile(r"spec\.json|want\.json|(?:log|rejects)\.\d+")
 _GROWING: Final = re.compile(r"(?:stream|rejects)\.(\d+)")
 
 
@@ -86,6 +88,12 @@ def beside(target: str | os.PathLike[str]) -> Path:
     """Return the job folder of a local target."""
     path = Path(target)
     return path.with_name(f".{short_name(path.name)}.job")
+
+
+def beside_retry(target: str | os.PathLike[str]) -> Path:
+    """Return the folder of the job that retries the one of a local target."""
+    path = Path(target)
+    return path.with_name(f".{short_name(path.name)}.retry.job")
 
 
 def short_name(name: str) -> str:
@@ -257,6 +265,27 @@ class JobFolder:
         grown = (name for name in self.storage.names() if _is_older(name, lease.epoch))
         for name in {*attempts, *grown} - named:
             self.storage.remove(name)
+
+    def has_succeeded(self) -> bool:
+        """Whether the job's output was published, so that its outputs here count no more."""
+        end = self.end()
+        return end is not None and end.ended.result != "failed"
+
+    def finish(self) -> None:
+        """Keep of a published job what tells of its rejects; discard it if it has none.
+
+        Raises:
+            OSError: If files cannot be removed.
+        """
+        end = self.end()
+        if end is None or not end.ended.rejected:
+            self.discard()
+            return
+        for path in self.path.iterdir():
+            if path.is_dir():  # of attempts, or a folder of parts in the making
+                shutil.rmtree(path)
+            elif not _KEPT.fullmatch(path.name):
+                path.unlink()
 
     def discard(self) -> None:
         """Remove the job and all its files; from its first moment on it is no job any more."""

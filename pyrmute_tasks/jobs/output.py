@@ -2,6 +2,7 @@
 
 import hashlib
 import heapq
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.log import History, log_name
 from pyrmute_tasks.jobs.storage import Storage
 
-__all__ = ["Output", "Proof", "digest_of", "in_order"]
+__all__ = ["Output", "Proof", "check_digest", "digest_of", "in_order"]
 
 _KEY: Final = struct.Struct(">QQQQI")  # file, start; epoch, offset and length of the line
 _BLOCK_BYTES: Final = 1 << 20
@@ -45,6 +46,25 @@ class Proof:
 def digest_of(data: bytes | memoryview) -> str:
     """Return the digest of a range's outputs, in the form of its entry."""
     return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def check_digest(data: bytes, entry: Settled, file: str | os.PathLike[str], start: int = 0) -> None:
+    """Check that bytes are the outputs of a range.
+
+    Args:
+        data: The bytes.
+        entry: The range.
+        file: Where they were read, for the message.
+        start: Where they begin in it.
+
+    Raises:
+        ProofError: If they are not.
+    """
+    if digest_of(data) != entry.digest and (data or entry.digest):
+        raise ProofError(
+            f"{os.fspath(file)} differs between byte {start} and {start + len(data)}: these are "
+            f"not the outputs of {_named(entry.range)}"
+        )
 
 
 def in_order(storage: Storage) -> Iterator[Settled]:
@@ -92,8 +112,11 @@ class Output:
         kept = (pair for pair in self.parent.ranges() if not pair[1].rejected)
         return heapq.merge(kept, own, key=lambda pair: pair[1][:2])
 
-    def prove(self) -> Proof:
+    def prove(self, *, is_published: bool = False) -> Proof:
         """Prove that the settled ranges are exactly those wanted, and their outputs are there.
+
+        Args:
+            is_published: The outputs are in the target, and need not be in the job any more.
 
         Raises:
             ProofError: If not; it names the first place.
@@ -109,7 +132,8 @@ class Output:
             if entry.end < rest.end:
                 expected.append(Range(rest.file, entry.end, rest.end))
             put = entry.put or Piece("", 0, 0)
-            if put.length and put.offset + put.length > sizes.of(folder, put.name):
+            must_be_there = put.length and not is_published
+            if must_be_there and put.offset + put.length > sizes.of(folder, put.name):
                 raise ProofError(f"{put.name} lacks outputs of {_named(entry.range)}")
             digest.update(repr((*entry[:6], put.length, entry.digest)).encode())
             length += put.length
@@ -120,15 +144,17 @@ class Output:
             raise ProofError(_not_covered(expected, None))
         return Proof(length, digest.hexdigest(), records, outputs, rejected)
 
-    def verify(self, target: Path) -> Proof:
-        """Prove the job again, and that a file equals its output byte for byte.
+    def verify(self) -> Proof:
+        """Prove the job, and compare the outputs in its folder with the digests.
 
         Raises:
             ProofError: If not; it names the first range whose bytes differ.
-            OSError: If the file cannot be read.
+            OSError: If they cannot be read.
         """
         proof = self.prove()
-        self.compare(proof, target)
+        for folder, entry in self.ranges():
+            if entry.put is not None:
+                check_digest(folder.storage.read(*entry.put), entry, entry.put.name)
         return proof
 
     def compare(self, proof: Proof, target: Path) -> None:
@@ -145,11 +171,7 @@ class Output:
             for _, entry in self.ranges():
                 start = file.tell()
                 data = file.read(entry.put.length) if entry.put is not None else b""
-                if digest_of(data) != entry.digest and (data or entry.digest):
-                    raise ProofError(
-                        f"{target} differs between byte {start} and {start + len(data)}: these are "
-                        f"not the outputs of {_named(entry.range)}"
-                    )
+                check_digest(data, entry, target, start)
 
     def join(self, descriptor: int) -> None:
         """Write the outputs of all settled ranges to a file, in source order."""

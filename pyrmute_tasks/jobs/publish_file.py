@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -114,9 +115,13 @@ class FilePublication:
     def _prefix(self) -> str:
         return f".{short_name(self._target.name)}.{self._folder.spec.job}.joined."
 
+    def compare(self, output: Output, proof: Proof) -> None:
+        """Compare the file with the digests."""
+        output.compare(proof, self._target)
+
     def is_there(self, output: Output, proof: Proof) -> bool:
         """Return whether the target is the job's output, byte for byte."""
-        output.compare(proof, self._target)
+        self.compare(output, proof)
         return True
 
     def check(self, *, overwrite: bool) -> None:
@@ -143,10 +148,12 @@ class FilePublication:
             _write(output, temp, self._prepare)
             output.compare(proof, temp)
 
-    def appear(self, lease: Lease, *, overwrite: bool) -> None:
-        """Rename it."""
+    def appear(self, lease: Lease, *, overwrite: bool, backup: Path | None) -> None:
+        """Rename it; a file that it replaces has a second name before, if it is kept."""
         temp = self.temp(lease)
         if overwrite:
+            if backup is not None:
+                _back_up(self._target, backup)
             temp.replace(self._target)
         else:
             _appear_new(temp, self._target)
@@ -200,6 +207,20 @@ def _write(output: Output, temp: Path, prepare: Prepare | None) -> None:
         raise
     finally:
         os.close(descriptor)
+
+
+def _back_up(target: Path, backup: Path) -> None:
+    """Give a file a second name, or copy it where that cannot be done."""
+    backup.unlink(missing_ok=True)  # of this job, which was killed before it replaced the file
+    try:
+        os.link(target, backup)
+    except FileNotFoundError:  # there is nothing to replace
+        return
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        shutil.copy2(target, backup)
+        _prepare(backup, lambda _: None)
 
 
 def _appear_new(temp: Path, target: Path) -> None:

@@ -74,6 +74,7 @@ class Spec:
         fingerprint: Root of the tree of fingerprints.
         code: The whole tree, as text, to name what differs.
         options: Further options that affect the result, such as the error policy.
+        is_parts: Whether the target is a folder of parts.
         only: The ranges it is about, for a retry; empty for all of the source.
         parent: The job whose rejects it retries; or empty.
         created_at: When, in seconds since 1970.
@@ -87,6 +88,7 @@ class Spec:
     fingerprint: str
     code: str = ""
     options: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    is_parts: bool = False
     only: tuple[Range, ...] = ()
     parent: str = ""
     created_at: float = 0.0
@@ -182,6 +184,7 @@ def differences(spec: Spec, now: Spec) -> list[Difference]:
     if spec.fingerprint != now.fingerprint:
         found.append(CodeChanged(spec.fingerprint, now.fingerprint, spec.code))
     pairs = [("the target", spec.target, now.target)]
+    pairs.append(("whether it is a folder", str(spec.is_parts), str(now.is_parts)))
     pairs.append(("the plan", " ".join(spec.plan), " ".join(now.plan)))
     pairs += [
         (name, str(spec.options.get(name)), str(now.options.get(name)))

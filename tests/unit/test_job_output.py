@@ -172,8 +172,17 @@ class Place:
 
     @property
     def beside(self) -> list[str]:
-        """What there is but for the source."""
-        return sorted({each.name for each in self.source.parent.iterdir()} - {self.source.name})
+        """What there is but for the source, and for jobs of which only the rejects are left."""
+        found = {each for each in self.source.parent.iterdir() if not tells_of_rejects(each)}
+        return sorted(each.name for each in found - {self.source})
+
+
+def tells_of_rejects(path: Path) -> bool:
+    """Whether a folder is a job that was published with rejects, and its outputs are gone."""
+    if not path.is_dir() or not JobFolder(path).has_succeeded():
+        return False
+    names = {each.name.split(".")[0] for each in path.iterdir()}
+    return names == {"spec", "log", "rejects"}
 
 
 @pytest.fixture
@@ -390,7 +399,7 @@ def test_run_killed_behind_its_end_has_nothing_left_to_do(
     place: Place, monkeypatch: pytest.MonkeyPatch, resumes: bool
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(JobFolder, "discard", lambda _: os._exit(9))
+        patch.setattr(JobFolder, "finish", lambda _: os._exit(9))
         place.die(after=99)
     inode = place.target.stat().st_ino
     place.run(LogOptions(resume=resumes), overwrite=not resumes)
@@ -403,7 +412,7 @@ def test_published_output_that_is_gone_is_made_again(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(JobFolder, "discard", lambda _: os._exit(9))
+        patch.setattr(JobFolder, "finish", lambda _: os._exit(9))
         place.die(after=99)
     place.target.unlink()
     place.rejects.unlink()

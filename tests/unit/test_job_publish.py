@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,7 +80,7 @@ def test_output_is_joined_in_order_of_the_source(folder: JobFolder, target: Path
     proof = publish(Output(folder), lease, FilePublication(folder, target))
     assert target.read_bytes() == WHOLE
     assert (proof.length, proof.records, proof.outputs) == (len(WHOLE), 10, 10)
-    assert Output(folder).verify(target) == proof
+    Output(folder).compare(proof, target)
     assert files_beside(target) == ["job", "out"]
     view = folder.view()
     assert view.state is LoggedState.SUCCEEDED
@@ -166,7 +167,7 @@ def test_retried_ranges_replace_rejected_ones(
     proof = publish(output, lease, FilePublication(retry, target), overwrite=True)
     assert (proof.records, proof.rejected) == (10, 0)
     assert target.read_bytes() == WHOLE
-    assert output.verify(target) == proof
+    output.compare(proof, target)
 
 
 def test_parts_that_are_gone_or_cut_are_no_proof(folder: JobFolder, target: Path) -> None:
@@ -195,10 +196,10 @@ def test_part_with_other_bytes_is_not_published(folder: JobFolder, target: Path)
 def test_verify_finds_damage_later(
     folder: JobFolder, target: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    publish(Output(folder), do_all(folder), FilePublication(folder, target))
+    proof = publish(Output(folder), do_all(folder), FilePublication(folder, target))
     target.write_bytes(damage(WHOLE))
     with pytest.raises(ProofError, match=r"out (has 69 bytes|differs between byte 28 and 42)"):
-        Output(folder).verify(target)
+        Output(folder).compare(proof, target)
 
 
 def test_target_is_replaced_only_if_asked_to(folder: JobFolder, target: Path) -> None:
@@ -319,11 +320,11 @@ def test_frozen_publisher_replaces_nothing(
 ) -> None:
     frozen, appear = do_all(folder), FilePublication.appear
 
-    def sleep(publication: FilePublication, lease: Lease, *, overwrite: bool) -> None:
+    def sleep(publication: FilePublication, lease: Lease, **options: Any) -> None:
         monkeypatch.undo()
         publish(Output(folder), take(folder), FilePublication(folder, target), overwrite=overwrite)
         target.write_bytes(b"used by somebody")
-        appear(publication, lease, overwrite=overwrite)
+        appear(publication, lease, **options)
 
     monkeypatch.setattr(FilePublication, "appear", sleep)
     with pytest.raises(LeaseLostError, match="was removed"):
