@@ -560,6 +560,58 @@ class AsyncMigrator:
             log=log,
         )
 
+    async def retry(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        observers: Sequence[Observer] = (),
+        progress: bool = False,
+        max_errors: int | str | None = None,
+        on_reject: OnReject | None = None,
+        rejects: str | os.PathLike[str] | None = None,
+        rejects_with_records: bool = False,
+        accept_code: bool = False,
+        restart: bool = False,
+        hold: bool = False,
+        backup: bool = False,
+    ) -> JobReport:
+        """Retry the rejects of a run from files to a file or a folder, like `Migrator.retry`.
+
+        Args:
+            target: The run's target, or its job's folder.
+            observers: Called with the job's events, in the job's thread.
+            progress: Show a progress bar on stderr.
+            max_errors: Most rejects to leave; by default as many as there are.
+            on_reject: Called with the failure of each record that is rejected again, in the job's
+                thread.
+            rejects: A file for what is rejected again.
+            rejects_with_records: Write these records to it, too.
+            accept_code: Keep what had passed although today's code gives other outputs.
+            restart: Begin again with a retry that was killed.
+            hold: Prove the output, and leave it to `publish_job`.
+            backup: Keep the target that is replaced.
+
+        Returns:
+            The job's report.
+
+        Raises:
+            PyrmuteTasksError: As `Migrator.retry`.
+        """
+        return await run_in_thread(
+            self._migrator.retry,
+            target,
+            observers=observers,
+            progress=progress,
+            max_errors=max_errors,
+            on_reject=on_reject,
+            rejects=rejects,
+            rejects_with_records=rejects_with_records,
+            accept_code=accept_code,
+            restart=restart,
+            hold=hold,
+            backup=backup,
+        )
+
     # --- details ------------------------------------------------------------------------------
 
     def _stream(self, call: StreamingCall[Output], records: Records) -> AsyncStream[Output]:

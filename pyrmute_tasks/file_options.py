@@ -9,6 +9,7 @@ from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.io.earlier_runs import WITH_LOG, LogOptions
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
+from pyrmute_tasks.io.retried_job import RetriedJob
 
 __all__ = ["ByReference", "FileOptions", "is_path"]
 
@@ -42,6 +43,7 @@ class FileOptions:
         errors: What becomes of records that fail.
         rejects: A file for those that are skipped; None for none.
         rejects_with_records: Write the records to it.
+        retried: The published job whose rejects are retried; None for another run.
         log: Whether the run keeps a log, and what becomes of an earlier one.
     """
 
@@ -57,6 +59,7 @@ class FileOptions:
     errors: ErrorHandling = RAISING
     rejects: str | os.PathLike[str] | None = None
     rejects_with_records: bool = False
+    retried: RetriedJob | None = None
     log: LogOptions = WITH_LOG
 
     def __post_init__(self) -> None:

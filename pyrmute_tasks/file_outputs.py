@@ -51,6 +51,7 @@ def output_of(
             overwrite=options.overwrite,
             hold=options.hold,
             backup=options.backup,
+            retried=options.retried,
             keep_partial=options.keep_partial and not isinstance(target, PartsTarget),
             is_private=is_private,
         )
@@ -93,6 +94,7 @@ def _spec(
         json.dumps(plan.fingerprint_tree.to_dict()),
         options.of_result(),
         isinstance(target, PartsTarget),
+        () if options.retried is None else options.retried.folder.spec.lineage,
         created_at=time.time(),
         created_by=f"{me['who']}@{me['host']}",
     )

@@ -95,9 +95,11 @@ class FileRun:
         self.kept_path: Path | None = None
         self._names = _names_of(options)
         self._into_parts = is_path(options.target) and is_parts(options.target)
-        # What the producer cannot do: it sends one file into one file.
-        self._must_refer = self._into_parts or (
-            is_path(options.source) and self._names != [os.fspath(options.source)]
+        # What the producer cannot do: it sends one file into one file, without gaps.
+        self._must_refer = (
+            self._into_parts
+            or options.retried is not None
+            or (is_path(options.source) and self._names != [os.fspath(options.source)])
         )
         self._lines: JsonlSource | None = None
         self.size_bytes = self._size_bytes()
@@ -123,7 +125,7 @@ class FileRun:
         why_not = self._why_not()
         if why_not and self._is_forced:
             what = (
-                "several files, or a folder of parts, go"
+                "several files, a folder of parts, or a retry, go"
                 if self._must_refer
                 else "this run cannot go"
             )
@@ -282,4 +284,6 @@ class FileRun:
 
 
 def _names_of(options: FileOptions) -> list[str]:
+    if options.retried is not None:
+        return options.retried.names
     return find_sources(options.source) if is_path(options.source) else []

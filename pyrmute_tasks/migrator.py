@@ -36,10 +36,12 @@ from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.errors import ConfigurationError, MigratorClosedError
 from pyrmute_tasks.file_options import ByReference, FileOptions
+from pyrmute_tasks.file_retries import retry_options
 from pyrmute_tasks.file_runs import FileRun, Jobs
 from pyrmute_tasks.io.earlier_runs import LogOptions
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.io.rejects import check_rejects
+from pyrmute_tasks.io.retried_job import RetriedJob
 from pyrmute_tasks.local.batches import Parallelism
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.plans.retry import Retry
@@ -545,6 +547,88 @@ class Migrator(BatchCalls):
             rejects_with_records=rejects_with_records,
             log=options,
         )
+        return self._run_files(plan, file_options, observers, progress)
+
+    def retry(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        observers: Sequence[Observer] = (),
+        progress: bool = False,
+        max_errors: int | str | None = None,
+        on_reject: OnReject | None = None,
+        rejects: str | os.PathLike[str] | None = None,
+        rejects_with_records: bool = False,
+        accept_code: bool = False,
+        restart: bool = False,
+        hold: bool = False,
+        backup: bool = False,
+    ) -> JobReport:
+        """Retry the rejects of a run from files to a file or a folder, with today's code.
+
+        The ranges of the source that had rejects are run again, by reference, and the target is
+        replaced by one in which their outputs stand where they belong. The source and the target
+        must be what they were. A retry that was killed goes on when it is called again.
+
+        Args:
+            target: The run's target, or its job's folder.
+            observers: Called with the job's events.
+            progress: Show a progress bar on stderr.
+            max_errors: Most rejects to leave, a number or a share; by default as many as there are.
+            on_reject: Called with the failure of each record that is rejected again.
+            rejects: A file for what is rejected again; it may replace the run's own.
+            rejects_with_records: Write these records to it, too.
+            accept_code: Keep what had passed although today's code gives other outputs, or go on
+                with a retry that began with other code.
+            restart: Begin again with a retry that was killed.
+            hold: Prove the output, and leave publishing it to `publish_job`.
+            backup: Keep the target that is replaced.
+
+        Returns:
+            The job's report, in which the records that had passed are ``restored``.
+
+        Raises:
+            JobNotFoundError: If no run has left rejects.
+            JobChangedError: If source or target have changed, or today's code gives another output
+                for a sample of what had passed.
+            OutputInUseError: If a run is writing `target`.
+            ConfigurationError: If workers cannot take ranges, or a file cannot be written.
+            MigrationError: If more records are rejected than `max_errors`.
+            FleetError: If the fleet cannot be reached or has no workers.
+
+        Example:
+            ```python
+            report = migrator.retry("new.jsonl", rejects="bad.jsonl")
+            print(report.records, report.rejected)
+            ```
+        """
+        check_observers(observers)
+        retried = RetriedJob.find(target)
+        plan = self._manager.plan(*retried.folder.spec.plan)
+        file_options = retry_options(
+            retried,
+            plan if self._retry is None else plan.with_retry(self._retry),
+            max_errors=max_errors,
+            on_reject=on_reject,
+            rejects=rejects,
+            rejects_with_records=rejects_with_records,
+            log=LogOptions(not restart, restart, accept_code and not restart),
+            accept_code=accept_code,
+            hold=hold,
+            backup=backup,
+        )
+        report = self._run_files(plan, file_options, observers, progress)
+        if report.failure is not None:
+            raise report.failure.exception()
+        return report
+
+    def _run_files(
+        self,
+        plan: MigrationPlan,
+        options: FileOptions,
+        observers: Sequence[Observer],
+        progress: bool,
+    ) -> JobReport:
         jobs = Jobs(
             settings=self._settings,
             hooks=self._manager.hooks,
@@ -557,7 +641,7 @@ class Migrator(BatchCalls):
             fleet=self._open,
             start=partial(self._job, plan),
         )
-        file_run = FileRun(file_options, jobs)
+        file_run = FileRun(options, jobs)
         try:
             file_run.run()
         finally:

@@ -59,6 +59,9 @@ COMMANDS: Final[Mapping[str, Lazy]] = MappingProxyType(
         ),
         "info": Lazy("models", "info", "List the models of a manager and their versions."),
         "publish": Lazy("jobs", "publish_command", "Publish the output of a run with --hold."),
+        "retry": Lazy(
+            "retry", "retry_command", "Run again what a run has rejected, with today's code."
+        ),
         "run": Lazy("run", "run", "Migrate a file of JSON lines, in order."),
         "validate": Lazy("models", "validate", "Check a JSON file against a version of a model."),
         "verify": Lazy(

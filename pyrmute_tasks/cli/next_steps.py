@@ -1,6 +1,5 @@
 """The command that follows a run: it goes on, publishes its output, or retries its rejects."""
 
-import contextlib
 import os
 import shlex
 import sys
@@ -8,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pyrmute_tasks.engine.job_report import JobReport, JobState
-from pyrmute_tasks.errors import JobError
-from pyrmute_tasks.io.earlier_runs import kept_job
-from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.errors import JobError, JobNotFoundError
+from pyrmute_tasks.io.kept_jobs import find_job
 from pyrmute_tasks.urls import hide_password
 
 __all__ = ["next_step"]
@@ -25,17 +23,20 @@ def next_step(report: JobReport, target: str) -> str | None:
         report: The run's report.
         target: Its target.
     """
-    path = kept_job(target, is_published=True)
-    if path is None:
+    try:
+        is_published = find_job(target).has_succeeded()
+    except JobNotFoundError:
         return None
-    with contextlib.suppress(JobError, OSError):
-        if JobFolder(path).has_succeeded():
-            words = ["retry", target, *_fleet_words(sys.argv)]
-            return f"to retry what was rejected: {_command(words)}"
+    except (JobError, OSError):  # it is damaged
+        is_published = False
+    if is_published:
+        words = ["retry", target, *_fleet_words(sys.argv)]
+        return f"to retry what was rejected: {_command(words)}"
     if report.state is JobState.SUCCEEDED:
         return f"to publish it: {_command(['publish', target])}"
     given = [word for word in sys.argv[1:] if word not in ("--resume", "--restart")]
-    return f"to go on: {_command([*given, '--resume'])}"
+    begun = [] if given[:1] == ["retry"] else ["--resume"]
+    return f"to go on: {_command([*given, *begun])}"
 
 
 def _command(words: Sequence[str]) -> str:

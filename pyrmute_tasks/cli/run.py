@@ -34,7 +34,7 @@ from pyrmute_tasks.migrator import Migrator
 from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.settings import Settings
 
-__all__ = ["run"]
+__all__ = ["fleet_settings", "reported_by", "run", "step_retry", "workers_of"]
 
 _STDIN: Final = "/dev/stdin"
 _STDOUT: Final = "/dev/stdout"
@@ -200,13 +200,15 @@ def run(
             tell(f"there is nothing to resume for {target}: the run begins")
         migrator = Migrator(
             manager,
-            workers=_workers(workers, broker),
+            workers=workers_of(workers, broker),
             broker_url=broker,
-            settings=_fleet_settings(broker, store, queue, wait_s, stall_s),
-            retry=_retry(retry_on, attempts),
+            settings=fleet_settings(broker, store, queue, wait_s, stall_s),
+            retry=step_retry(retry_on, attempts),
         )
         stdout_is_taken = is_streamed or (rejects is not None and is_stream(rejects))
-        reported = _reported(migrator, target, rejects, quiet, on_stderr=stdout_is_taken, held=hold)
+        reported = reported_by(
+            migrator, target, rejects, quiet, on_stderr=stdout_is_taken, held=hold
+        )
         # Not entered: `run_file` starts the fleet once it holds the lock of the output.
         with closing(migrator), reported:
             report = migrator.run_file(
@@ -251,13 +253,18 @@ def _tell_losses(source: str, manager: str, name: str, from_version: str, to_ver
         tell(hint)
 
 
-def _fleet_settings(
+def fleet_settings(
     broker: str | None,
     store: str | None,
     queue: str | None,
     wait_s: float | None,
     stall_s: float | None,
 ) -> Settings:
+    """Return the settings of a command's fleet.
+
+    Raises:
+        ConfigurationError: If options of a running fleet are given without one.
+    """
     if broker is None and (store is not None or queue is not None):
         raise ConfigurationError("--store and --queue need --broker: they name a running fleet")
     return overridden(
@@ -269,11 +276,17 @@ def _fleet_settings(
     )
 
 
-def _workers(workers: int | None, broker: str | None) -> int | None:
+def workers_of(workers: int | None, broker: str | None) -> int | None:
+    """Return the size of the fleet to start; None for a running one."""
     return usable_cpus() if workers is None and broker is None else workers
 
 
-def _retry(on: tuple[str, ...], attempts: int | None) -> Retry | None:
+def step_retry(on: tuple[str, ...], attempts: int | None) -> Retry | None:
+    """Return which exceptions of steps are retried.
+
+    Raises:
+        ConfigurationError: If attempts are given, and no exception.
+    """
     if not on:
         if attempts is not None:
             raise ConfigurationError("--attempts needs --retry-on: nothing is retried without it")
@@ -282,7 +295,7 @@ def _retry(on: tuple[str, ...], attempts: int | None) -> Retry | None:
 
 
 @contextlib.contextmanager
-def _reported(
+def reported_by(
     migrator: Migrator,
     target: str,
     rejects: str | None,

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,9 +17,10 @@ from pyrmute_tasks.errors import (
     printable,
 )
 from pyrmute_tasks.io.job_targets import is_parts, parts_path
+from pyrmute_tasks.io.jsonl import source_errors
 from pyrmute_tasks.io.output_place import check_output
 from pyrmute_tasks.jobs.folder import JobFolder, beside, discard
-from pyrmute_tasks.jobs.spec import Spec, check_same
+from pyrmute_tasks.jobs.spec import Difference, SourceFile, Spec, check_same, differences
 from pyrmute_tasks.plans.fingerprint.differences import compare_trees
 from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
 
@@ -30,6 +31,7 @@ __all__ = [
     "kept_job",
     "real_target",
     "refuse_other",
+    "source_change",
 ]
 
 _MOST_DIFFERENCES: Final = 3
@@ -160,6 +162,19 @@ def refuse_other(spec: Spec, now: Spec, options: LogOptions) -> None:
             told = _code_differences(spec.code, now.code)
             hint = f"{told}--accept-code goes on with the new code; {hint}"
         raise JobChangedError(f"{error}. {hint}") from None
+
+
+def source_change(spec: Spec) -> Difference | None:
+    """Return the first change of a job's source files; None if they are as they were.
+
+    Raises:
+        ConfigurationError: If one cannot be read any more.
+    """
+    found = []
+    for each in spec.sources:
+        with source_errors(each.path):
+            found.append(SourceFile.of(each.path))
+    return next(iter(differences(spec, replace(spec, sources=tuple(found)))), None)
 
 
 def _code_differences(before: str, now: str) -> str:

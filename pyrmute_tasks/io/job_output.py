@@ -9,7 +9,6 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -21,14 +20,14 @@ from pyrmute_tasks.errors import (
     JobNotFoundError,
     OutputInUseError,
 )
-from pyrmute_tasks.io.earlier_runs import LogOptions, earlier_job, refuse_other
+from pyrmute_tasks.io.earlier_runs import LogOptions, earlier_job, refuse_other, source_change
 from pyrmute_tasks.io.job_targets import JobTarget
-from pyrmute_tasks.io.jsonl import source_errors
 from pyrmute_tasks.io.logged_rejects import Restored, decode_rejects
 from pyrmute_tasks.io.output_file import cut_to_whole_lines, keep_partial_file
 from pyrmute_tasks.io.output_lock import OutputLock
 from pyrmute_tasks.io.output_place import output_errors
 from pyrmute_tasks.io.partial_outputs import copy_beginning, link_stream
+from pyrmute_tasks.io.retried_job import RetriedJob, replace_retried, settle_retry
 from pyrmute_tasks.jobs.driver import this_process
 from pyrmute_tasks.jobs.entries import Note, Piece, Range, Settled
 from pyrmute_tasks.jobs.fold import Fold, Span
@@ -38,7 +37,7 @@ from pyrmute_tasks.jobs.log import LogWriter
 from pyrmute_tasks.jobs.output import Output
 from pyrmute_tasks.jobs.publish import publish
 from pyrmute_tasks.jobs.publish_file import JoinedFile
-from pyrmute_tasks.jobs.spec import SourceFile, Spec, differences
+from pyrmute_tasks.jobs.spec import Spec
 
 __all__ = ["JobOutput"]
 
@@ -60,6 +59,7 @@ class JobOutput:
         hold: Prove the output in place of publishing it.
         backup: Keep a target that is replaced.
         keep_partial: Keep what was written when the job fails.
+        retried: The published job whose rejects this one retries; None for another one.
         is_private: Nobody else may look into the job's folder; workers run as the same user.
 
     Raises:
@@ -80,6 +80,7 @@ class JobOutput:
         hold: bool = False,
         backup: bool = False,
         keep_partial: bool = False,
+        retried: RetriedJob | None = None,
         is_private: bool = True,
     ) -> None:
         self.kept_path: Path | None = None
@@ -92,7 +93,8 @@ class JobOutput:
         self._keep_partial = keep_partial
         self._is_private = is_private
         self._lock = OutputLock(target.path, spec.job)
-        self._path = beside(target.path)
+        self._retried = retried
+        self._path = beside(target.path) if retried is None else retried.path
         self._pid = os.getpid()
         self._began = time.monotonic()
         self._lease: Lease | None = None  # none, too, if the job has ended already
@@ -139,23 +141,30 @@ class JobOutput:
 
     def _open(self) -> None:
         remove_leftovers(self._path)
-        code = self._spec.fingerprint
-        earlier = earlier_job(self._path, self._target.name, self._options)
+        name, options = self._target.name, self._options
+        if self._retried is None:
+            settle_retry(self._target.path, name, restart=options.restart)
+        earlier = earlier_job(self._path, name, options)
         if earlier is None:
             self.folder = JobFolder.create(self._path, self._spec, is_private=self._is_private)
             try:
-                self._lease = self.folder.take(this_process(), code)
+                self._take()
             except BaseException:
                 with contextlib.suppress(OSError, JobError):
                     self.folder.discard()
                 raise
-            return
-        self.folder = earlier
-        refuse_other(earlier.spec, self._spec, self._options)
-        if not earlier.has_succeeded():  # or killed between the end and the discarding
-            self._lease = earlier.take(this_process(), code)
-            earlier.remove_orphans(self._lease)
+        else:
+            self.folder = earlier
+            refuse_other(earlier.spec, self._spec, options)
+            if not earlier.has_succeeded():  # or killed between the end and the discarding
+                self._take()
         self._settled = list(self.fold.spans())
+
+    def _take(self) -> None:
+        self._lease = self.folder.take(this_process(), self._spec.fingerprint)
+        self.folder.remove_orphans(self._lease)
+        if self._retried is not None:
+            self._retried.take_over(self.folder, self._lease)
 
     # --- what earlier runs have done --------------------------------------------------------
 
@@ -284,6 +293,8 @@ class JobOutput:
                 self._is_held = True
                 return
             target, overwrite = self._target, self._overwrite
+            if self._retried is not None:
+                self._retried.confirm()
             if not overwrite and os.path.lexists(target.path):
                 self._must_keep = True  # all work is done
             publication = target.publication(self.folder, self._joined)
@@ -303,14 +314,9 @@ class JobOutput:
             JobChangedError: If one is not.
             ConfigurationError: If one cannot be read any more.
         """
-        spec = self.folder.spec
-        found = []
-        for each in spec.sources:
-            with source_errors(each.path):
-                found.append(SourceFile.of(each.path))
-        changed = differences(spec, replace(spec, sources=tuple(found)))
-        if changed:
-            raise JobChangedError(f"the source was changed while it was read: {changed[0]}")
+        changed = source_change(self.folder.spec)
+        if changed is not None:
+            raise JobChangedError(f"the source was changed while it was read: {changed}")
 
     # --- the end ----------------------------------------------------------------------------
 
@@ -334,8 +340,10 @@ class JobOutput:
             self._lock.release()
 
     def _finish(self) -> None:
-        """Keep what tells of rejects, for a retry."""
-        if self._options.log:
+        """Keep what tells of rejects."""
+        if self._retried is not None:
+            replace_retried(self.folder, self._retried.folder.path)
+        elif self._options.log:
             self.folder.finish()
         else:
             self.folder.discard()
@@ -350,7 +358,8 @@ class JobOutput:
             return  # it is another run's by now
         is_long = time.monotonic() - self._began >= _WORTH_KEEPING_S
         is_worth = is_long and lease.fold.ranges > 0
-        keeps = self._must_keep or self._options.resume or is_worth
+        has_failed = self._retried is not None and self._end is not None  # with code to be mended
+        keeps = self._must_keep or (not has_failed and (self._options.resume or is_worth))
         keeps = keeps and self._options.log and lease.view.ended is None  # or it is published
         try:
             if self._keep_partial:

@@ -5,23 +5,23 @@ None of it needs a fleet, a manager, or the source.
 
 import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyrmute_tasks.errors import ConfigurationError, JobError, JobNotFoundError
 from pyrmute_tasks.io.earlier_runs import real_target
-from pyrmute_tasks.io.job_targets import FileTarget, JobTarget, PartsTarget
+from pyrmute_tasks.io.job_targets import target_of
 from pyrmute_tasks.io.jsonl import source_errors
-from pyrmute_tasks.io.output_lock import OutputLock
-from pyrmute_tasks.io.output_place import check_output, output_errors
+from pyrmute_tasks.io.output_lock import held_lock
+from pyrmute_tasks.io.output_place import output_errors
+from pyrmute_tasks.io.retried_job import RetriedJob, is_published, replace_retried
 from pyrmute_tasks.jobs.driver import this_process
 from pyrmute_tasks.jobs.folder import JobFolder, beside, beside_retry, discard
 from pyrmute_tasks.jobs.output import Output, Proof
 from pyrmute_tasks.jobs.publish import backup_path, publish
-from pyrmute_tasks.jobs.spec import SPEC, Spec
+from pyrmute_tasks.jobs.spec import SPEC
 
-__all__ = ["ProvenJob", "discard_job", "find_job", "publish_job", "target_of", "verify_job"]
+__all__ = ["ProvenJob", "discard_job", "find_job", "publish_job", "verify_job"]
 
 _PathLike = str | os.PathLike[str]
 
@@ -59,23 +59,12 @@ def find_job(name: _PathLike) -> JobFolder:
     return JobFolder(_paths_of(name)[0])
 
 
-def target_of(spec: Spec) -> JobTarget:
-    """Return the target of a job.
-
-    Raises:
-        ConfigurationError: If it cannot be one any more, such as a directory in place of a file.
-    """
-    if spec.is_parts:
-        return PartsTarget(spec.target)
-    return FileTarget(spec.target, check_output(spec.target))
-
-
 def publish_job(name: _PathLike, *, overwrite: bool = False, backup: bool = False) -> ProvenJob:
     """Publish the output of a job that was held, or that was killed while it published.
 
     Args:
         name: The target, or the job's folder.
-        overwrite: Replace a target that exists.
+        overwrite: Replace a target that exists; a retry replaces the one that it has mended.
         backup: Keep a target that is replaced, as ``<target>.<job>.backup``.
 
     Returns:
@@ -90,7 +79,7 @@ def publish_job(name: _PathLike, *, overwrite: bool = False, backup: bool = Fals
     """
     found = find_job(name)
     target = target_of(found.spec)
-    with output_errors(target.name), _locked(target.path, found.spec.job):
+    with output_errors(target.name), held_lock(target.path, found.spec.job):
         folder = JobFolder(found.path)
         view = folder.view()
         if folder.has_succeeded():
@@ -100,16 +89,28 @@ def publish_job(name: _PathLike, *, overwrite: bool = False, backup: bool = Fals
                 f"the run to {target.name} has not come to its end, and cannot be published: go on "
                 "with it by the same command and --resume"
             )
-        target.check(overwrite=overwrite or view.publishing is not None)
+        retried = RetriedJob(JobFolder(beside(target.path))) if folder.spec.parents else None
+        if not is_published(folder, view, target):
+            if retried is not None:  # what it replaces is the output that it has mended
+                retried.compare()
+            target.check(overwrite=overwrite or retried is not None)
         lease = folder.take(this_process(), view.opened.code)
         try:
-            publication = target.publication(folder, None)
-            proof = publish(Output(folder), lease, publication, overwrite=overwrite, backup=backup)
+            proof = publish(
+                Output(folder),
+                lease,
+                target.publication(folder, None),
+                overwrite=overwrite or retried is not None,
+                backup=backup,
+            )
         except BaseException:
             with contextlib.suppress(JobError, OSError):
                 lease.let_go("it could not be published")
             raise
-        folder.finish()
+        if retried is None:
+            folder.finish()
+        else:
+            replace_retried(folder, retried.folder.path)
     kept = backup_path(target.path, folder.spec.job)
     return ProvenJob(
         folder.spec.job,
@@ -164,7 +165,7 @@ def discard_job(name: _PathLike) -> list[Path]:
     with output_errors(name), contextlib.ExitStack() as stack:
         with contextlib.suppress(JobError):  # what cannot be read is removed, too
             spec = JobFolder(paths[0]).spec
-            stack.enter_context(_locked(Path(spec.target), spec.job))
+            stack.enter_context(held_lock(Path(spec.target), spec.job))
         for path in paths:
             discard(path)
     return paths
@@ -185,14 +186,3 @@ def _paths_of(name: _PathLike) -> list[Path]:
             "held, has rejects or was interrupted"
         )
     return found
-
-
-@contextlib.contextmanager
-def _locked(target: Path, job: str) -> Iterator[None]:
-    """Hold the lock of a target."""
-    lock = OutputLock(target, job)
-    lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

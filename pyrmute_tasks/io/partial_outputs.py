@@ -36,8 +36,9 @@ def copy_beginning(
     """
     gap = next(fold.gaps(folder.spec.wanted), None)
     stops = [place for place in (gap, end) if place is not None]
-    before = (entry for _, entry in Output(folder).ranges())
-    settled = takewhile(lambda entry: all(entry.range < stop for stop in stops), before)
+    settled = takewhile(
+        lambda entry: all(entry.range < stop for stop in stops), Output(folder).ranges()
+    )
     descriptor = os.open(path, _CREATE, 0o666)
     try:
         for piece in chain((entry.put for entry in settled), tail):

@@ -1,7 +1,6 @@
 """The output of a job: the outputs of its settled ranges, proven, compared and joined."""
 
 import hashlib
-import heapq
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -92,25 +91,14 @@ class Output:
 
     Args:
         folder: The job.
-        parent: The job it retries, in whose output its own takes the place of ranges with rejects.
     """
 
-    def __init__(self, folder: JobFolder, parent: "Output | None" = None) -> None:
+    def __init__(self, folder: JobFolder) -> None:
         self.folder = folder
-        self.parent = parent
 
-    @property
-    def wanted(self) -> Sequence[Range]:
-        """The ranges of the whole output."""
-        return self.folder.spec.wanted if self.parent is None else self.parent.wanted
-
-    def ranges(self) -> Iterator[tuple[JobFolder, Settled]]:
-        """Yield the settled ranges in source order, each with the job that holds its outputs."""
-        own = ((self.folder, entry) for entry in in_order(self.folder.storage))
-        if self.parent is None:
-            return own
-        kept = (pair for pair in self.parent.ranges() if not pair[1].rejected)
-        return heapq.merge(kept, own, key=lambda pair: pair[1][:2])
+    def ranges(self) -> Iterator[Settled]:
+        """Yield the settled ranges in source order."""
+        return in_order(self.folder.storage)
 
     def prove(self, *, is_published: bool = False) -> Proof:
         """Prove that the settled ranges are exactly those wanted, and their outputs are there.
@@ -123,9 +111,9 @@ class Output:
         """
         digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
         length = records = outputs = rejected = 0
-        expected = list(reversed(self.wanted))  # what is left, the next one last
-        sizes = _Sizes()
-        for folder, entry in self.ranges():
+        expected = list(reversed(self.folder.spec.wanted))  # what is left, the next one last
+        sizes = _Sizes(self.folder)
+        for entry in self.ranges():
             if not expected or expected[-1][:2] != entry[:2] or entry.end > expected[-1].end:
                 raise ProofError(_not_covered(expected, entry.range))
             rest = expected.pop()
@@ -133,7 +121,7 @@ class Output:
                 expected.append(Range(rest.file, entry.end, rest.end))
             put = entry.put or Piece("", 0, 0)
             must_be_there = put.length and not is_published
-            if must_be_there and put.offset + put.length > sizes.of(folder, put.name):
+            if must_be_there and put.offset + put.length > sizes.of(put.name):
                 raise ProofError(f"{put.name} lacks outputs of {_named(entry.range)}")
             digest.update(repr((*entry[:6], put.length, entry.digest)).encode())
             length += put.length
@@ -152,9 +140,9 @@ class Output:
             OSError: If they cannot be read.
         """
         proof = self.prove()
-        for folder, entry in self.ranges():
+        for entry in self.ranges():
             if entry.put is not None:
-                check_digest(folder.storage.read(*entry.put), entry, entry.put.name)
+                check_digest(self.folder.storage.read(*entry.put), entry, entry.put.name)
         return proof
 
     def compare(self, proof: Proof, target: Path) -> None:
@@ -168,7 +156,7 @@ class Output:
         if size != proof.length:
             raise ProofError(f"{target} has {size} bytes, and the job has written {proof.length}")
         with target.open("rb") as file:
-            for _, entry in self.ranges():
+            for entry in self.ranges():
                 start = file.tell()
                 data = file.read(entry.put.length) if entry.put is not None else b""
                 check_digest(data, entry, target, start)
@@ -176,28 +164,24 @@ class Output:
     def join(self, descriptor: int) -> None:
         """Write the outputs of all settled ranges to a file, in source order."""
         into = partial(append, descriptor)
-        for folder, piece in self.pieces():
-            folder.copy(piece, into)
+        for piece in self.pieces():
+            self.folder.copy(piece, into)
 
-    def pieces(self) -> Iterator[tuple[JobFolder, Piece]]:
+    def pieces(self) -> Iterator[Piece]:
         """Yield the places of the outputs in source order, as few long pieces."""
-        return _merged(self.ranges())
+        return _merged(entry.put for entry in self.ranges() if entry.put is not None)
 
 
-def _merged(ranges: Iterator[tuple[JobFolder, Settled]]) -> Iterator[tuple[JobFolder, Piece]]:
+def _merged(pieces: Iterator[Piece]) -> Iterator[Piece]:
     """Merge places that follow each other in one file."""
-    last: tuple[JobFolder, Piece] | None = None
-    for folder, entry in ranges:
-        put = entry.put
-        if put is None:
-            continue
+    last: Piece | None = None
+    for piece in pieces:
         if last is not None:
-            other, (name, offset, length) = last
-            if other is folder and (put.name, put.offset) == (name, offset + length):
-                last = (folder, Piece(name, offset, length + put.length))
+            if piece[:2] == (last.name, last.offset + last.length):
+                last = last._replace(length=last.length + piece.length)
                 continue
             yield last
-        last = (folder, put)
+        last = piece
     if last is not None:
         yield last
 
@@ -205,20 +189,20 @@ def _merged(ranges: Iterator[tuple[JobFolder, Settled]]) -> Iterator[tuple[JobFo
 class _Sizes:
     """Sizes of output files; looks up a stream once for all of its ranges."""
 
-    def __init__(self) -> None:
-        self._streams: dict[tuple[Path, str], int] = {}
+    def __init__(self, folder: JobFolder) -> None:
+        self._folder = folder
+        self._streams: dict[str, int] = {}
 
-    def of(self, folder: JobFolder, name: str) -> int:
+    def of(self, name: str) -> int:
         """Return a file's size."""
-        key = (folder.path, name)
-        if key in self._streams:
-            return self._streams[key]
+        if name in self._streams:
+            return self._streams[name]
         try:
-            size = folder.storage.size(name)
+            size = self._folder.storage.size(name)
         except FileNotFoundError:
             raise ProofError(f"{name} is missing, and holds settled outputs") from None
         if name.startswith("stream."):
-            self._streams[key] = size
+            self._streams[name] = size
         return size
 
 

@@ -5,11 +5,12 @@ Who takes over from any of these points begins with the proof again, and finds o
 target is there already.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 from pyrmute_tasks.errors import ConfigurationError, LeaseLostError, ProofError
-from pyrmute_tasks.jobs.entries import Ended, JobResult, Publishing
+from pyrmute_tasks.jobs.entries import Ended, JobResult, Publishing, Settled
 from pyrmute_tasks.jobs.folder import short_name
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.output import Output, Proof
@@ -35,6 +36,9 @@ class Publication(Protocol):
             ProofError: If it differs, with the first place.
             OSError: If it cannot be read.
         """
+
+    def places(self, output: Output) -> Iterator[tuple[Settled, Path, int]]:
+        """Yield the ranges of the published output, with the file and offset of their outputs."""
 
     def is_there(self, output: Output, proof: Proof) -> bool:
         """Return whether the target is the job's output.

@@ -4,14 +4,14 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.jobs.copying import SyncAhead, append
-from pyrmute_tasks.jobs.entries import Piece
+from pyrmute_tasks.jobs.entries import Piece, Settled
 from pyrmute_tasks.jobs.folder import JobFolder, short_name
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.output import Output, Proof
@@ -119,6 +119,13 @@ class FilePublication:
         """Compare the file with the digests."""
         output.compare(proof, self._target)
 
+    def places(self, output: Output) -> Iterator[tuple[Settled, Path, int]]:
+        """Yield the ranges of the published output, with the file and offset of their outputs."""
+        offset = 0
+        for entry in output.ranges():
+            yield entry, self._target, offset
+            offset += entry.put.length if entry.put is not None else 0
+
     def is_there(self, output: Output, proof: Proof) -> bool:
         """Return whether the target is the job's output, byte for byte."""
         self.compare(output, proof)
@@ -166,7 +173,7 @@ def _link(output: Output, lease: Lease, proof: Proof, temp: Path, prepare: Prepa
     """
     stream = f"stream.{lease.epoch}"
     pieces = list(islice(output.pieces(), 2))
-    is_whole = pieces == [(output.folder, Piece(stream, 0, proof.length))]
+    is_whole = pieces == [Piece(stream, 0, proof.length)]
     if not is_whole or output.folder.storage.size(stream) != proof.length:
         return False
     try:

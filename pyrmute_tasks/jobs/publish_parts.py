@@ -62,8 +62,9 @@ class PartsPublication:
     def compare(self, output: Output, proof: Proof) -> None:
         """Compare each part with its digest."""
         others = {each.name for each in self._target.iterdir()} - {MANIFEST}
-        for number, (_, entry) in enumerate(_with_outputs(output)):
-            path = self._target / _part(number)
+        for entry, path, _ in self.places(output):
+            if not entry.outputs:
+                continue
             if path.name not in others:
                 raise ProofError(f"{path} is missing, and holds settled outputs")
             others.remove(path.name)
@@ -76,6 +77,13 @@ class PartsPublication:
             is_there = False
         if not is_there:
             raise ProofError(f"{self._target / MANIFEST} is not that of job {self._job}")
+
+    def places(self, output: Output) -> Iterator[tuple[Settled, Path, int]]:
+        """Yield the ranges of the published output, with the file and offset of their outputs."""
+        number = 0
+        for entry in output.ranges():
+            yield entry, self._target / _part(number), 0
+            number += bool(entry.outputs)
 
     @property
     def _job(self) -> str:
@@ -106,15 +114,17 @@ class PartsPublication:
         parts: list[dict[str, Any]] = []
         if lease.epoch > 1:  # others have written, and may have been frozen
             output.verify()
-        for folder, entry in _with_outputs(output):
-            assert entry.put is not None
+        for entry in output.ranges():
+            if entry.put is None or not entry.put.length:
+                continue
             name, size = _part(len(parts)), entry.put.length
-            _name(folder, entry.put, temp / name)
+            _name(self._folder, entry.put, temp / name)
             part = {"name": name, "records": entry.outputs, "bytes": size, "blake2b": entry.digest}
             parts.append(part)
         manifest = {
             "version": _VERSION,
-            "job": self._folder.spec.job,
+            "job": self._job,
+            "jobs": [each._asdict() for each in self._folder.spec.lineage],
             "digest": proof.digest,
             "records": proof.outputs,
             "parts": parts,
@@ -171,11 +181,6 @@ def check_parts(name: str | os.PathLike[str], path: Path, *, overwrite: bool) ->
         raise ConfigurationError(
             f"cannot write {shown}: it holds other files and no {MANIFEST}; name a new folder"
         )
-
-
-def _with_outputs(output: Output) -> Iterator[tuple[JobFolder, Settled]]:
-    """Yield the ranges that have outputs, each of which is a part."""
-    return (pair for pair in output.ranges() if pair[1].put is not None and pair[1].put.length)
 
 
 def _part(number: int) -> str:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from pyrmute_tasks.errors import JobChangedError, JobFormatError, JobLogError, printable
 from pyrmute_tasks.jobs.documents import object_of, write_whole
@@ -17,6 +17,7 @@ __all__ = [
     "CodeChanged",
     "Difference",
     "OptionChanged",
+    "Parent",
     "SourceChanged",
     "SourceFile",
     "SourcesChanged",
@@ -62,6 +63,18 @@ class SourceFile:
         return cls(shown, found.st_size, str(found.st_mtime_ns), head.hexdigest())
 
 
+class Parent(NamedTuple):
+    """A job whose rejects another one retries.
+
+    Attributes:
+        job: Its id.
+        fingerprint: Root of the tree of fingerprints of its code.
+    """
+
+    job: str
+    fingerprint: str
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """The spec of a job.
@@ -75,8 +88,7 @@ class Spec:
         code: The whole tree, as text, to name what differs.
         options: Further options that affect the result, such as the error policy.
         is_parts: Whether the target is a folder of parts.
-        only: The ranges it is about, for a retry; empty for all of the source.
-        parent: The job whose rejects it retries; or empty.
+        parents: The jobs whose rejects it retries, the first one first.
         created_at: When, in seconds since 1970.
         created_by: By whom, as ``user@host``.
     """
@@ -89,19 +101,23 @@ class Spec:
     code: str = ""
     options: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
     is_parts: bool = False
-    only: tuple[Range, ...] = ()
-    parent: str = ""
+    parents: tuple["Parent", ...] = ()
     created_at: float = 0.0
     created_by: str = ""
 
     @property
     def wanted(self) -> tuple[Range, ...]:
         """The ranges that must be settled, in source order."""
-        return self.only or tuple(
+        return tuple(
             Range(number, 0, OPEN_END if each.size_bytes < 0 else each.size_bytes)
             for number, each in enumerate(self.sources)
             if each.size_bytes
         )
+
+    @property
+    def lineage(self) -> tuple["Parent", ...]:
+        """The jobs that made the output: those it retries, and this one."""
+        return (*self.parents, Parent(self.job, self.fingerprint))
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +277,7 @@ def read_spec(storage: Storage) -> Spec:
                 "version that wrote it, or a newer one"
             )
         found["sources"] = tuple(SourceFile(**each) for each in found["sources"])
-        found["only"] = tuple(Range(*each) for each in found["only"])
+        found["parents"] = tuple(Parent(*each) for each in found["parents"])
         model, before, after = found["plan"]
         return Spec(**{**found, "plan": (model, before, after)})
     except (ValueError, TypeError, KeyError, RecursionError) as error:

@@ -11,7 +11,7 @@ import pytest
 
 from pyrmute_tasks.errors import ConfigurationError, JobLogError, LeaseLostError, ProofError
 from pyrmute_tasks.jobs import output
-from pyrmute_tasks.jobs.entries import JobResult, Piece, Range, Settled
+from pyrmute_tasks.jobs.entries import JobResult, Piece, Settled
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.log import LogWriter
@@ -130,44 +130,17 @@ def test_job_with_a_gap_is_not_published(folder: JobFolder, target: Path) -> Non
 def test_ranges_beyond_the_source_are_no_proof(folder: JobFolder) -> None:
     lease, spec = do_all(folder), folder.spec
     assert Output(folder).prove().records == 10
-    for wanted, told in [
-        ([Range(0, 0, 9)], "nothing more is wanted, and file 0, 9 to 10"),
-        ([Range(0, 0, 11)], "file 0, 10 to 11 is wanted, and nothing more is settled"),
-        ([Range(0, 0, 10), Range(1, 0, 1)], "file 1, 0 to 1 is wanted"),
-        ([Range(0, 1, 10)], "file 0, 1 to 10 is wanted, and file 0, 0 to 2"),
+    for sizes, told in [
+        ([9], "nothing more is wanted, and file 0, 9 to 10 is settled"),
+        ([11], "file 0, 10 to 11 is wanted, and nothing more is settled"),
+        ([10, 1], "file 1, 0 to 1 is wanted"),
+        ([0, 10], "file 1, 0 to 10 is wanted, and file 0, 0 to 2"),
     ]:
-        folder.spec = replace(spec, only=tuple(wanted))
+        sources = tuple(replace(spec.sources[0], size_bytes=size) for size in sizes)
+        folder.spec = replace(spec, sources=sources)
         with pytest.raises(ProofError, match=told):
             Output(folder).prove()
     lease.log.close()
-
-
-def test_retried_ranges_replace_rejected_ones(
-    folder: JobFolder, target: Path, tmp_path: Path
-) -> None:
-    lease = take(folder)
-    for start, end in [(0, 3), (5, 8)]:
-        settle(folder, lease, start, end, by_reference=False)
-    for start, end in [(3, 5), (8, 10)]:  # each without its last record
-        data = b"line %d\n" % start
-        put, rejects = lease.log.put(data), lease.log.put_rejects(b"{}")
-        lease.log.settle(Settled(0, start, end, 2, 1, 1, put, digest_of(data), rejects))
-    publish(Output(folder), lease, FilePublication(folder, target))
-    rejected = tuple(span.range for span in folder.view().fold.rejected_spans())
-    assert rejected == (Range(0, 3, 5), Range(0, 8, 10))
-
-    spec = replace(folder.spec, job="retry", only=rejected, parent="job")
-    retry = JobFolder.create(tmp_path / "retry", spec)
-    output, lease = Output(retry, Output(folder)), take(retry)
-    settle(retry, lease, 8, 10, by_reference=True)
-    with pytest.raises(ProofError, match="file 0, 3 to 10 is wanted, and file 0, 5 to 8 is set"):
-        publish(output, lease, FilePublication(retry, target), overwrite=True)
-    settle(retry, lease, 3, 5, by_reference=False)
-    assert not list(lease.fold.gaps(spec.wanted))
-    proof = publish(output, lease, FilePublication(retry, target), overwrite=True)
-    assert (proof.records, proof.rejected) == (10, 0)
-    assert target.read_bytes() == WHOLE
-    output.compare(proof, target)
 
 
 def test_parts_that_are_gone_or_cut_are_no_proof(folder: JobFolder, target: Path) -> None:
