@@ -1,1 +1,1 @@
-"""How fast this package is, beside what people use today; see ``benchmarks/README.md``."""
+"""Benchmarks of this package and of what people use instead; see ``benchmarks/README.md``."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         JobEnded,
         Observer,
         SlotsChanged,
+        SourceBlocked,
     )
     from pyrmute_tasks.engine.job_report import JobReport, JobState
     from pyrmute_tasks.engine.job_spec import OnCodeMismatch
@@ -167,6 +168,7 @@ __all__ = [
     "Settings",
     "SignatureError",
     "SlotsChanged",
+    "SourceBlocked",
     "Stage",
     "StalledError",
     "StorageUnreachableError",
@@ -257,6 +259,7 @@ _MODULE_OF: Final = {
     "Settings": "settings",
     "SignatureError": "errors",
     "SlotsChanged": "engine.events",
+    "SourceBlocked": "engine.events",
     "Stage": "failures",
     "StalledError": "errors",
     "StorageUnreachableError": "errors",

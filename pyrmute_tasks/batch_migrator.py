@@ -1,16 +1,21 @@
-"""The batch calls as a protocol, which `ModelManager` and `Migrator` both satisfy.
+"""The batch calls of `ModelManager` and `Migrator`, which differ in where records run.
 
 A function that takes a `BatchMigrator` runs in one process or on a fleet, as its caller likes.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from pyrmute_tasks.engine.batch import Batch, BatchOptions
+from pyrmute_tasks.engine.batch_arguments import check_target_type
 from pyrmute_tasks.engine.error_policy import OnErrorLike, OnReject
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.stream import Stream
+from pyrmute_tasks.local.batches import Parallelism
+from pyrmute_tasks.plans.plan import Wanted
 from pyrmute_tasks.records import RecordLike
 from pyrmute_tasks.registry import ModelData
 from pyrmute_tasks.versions import VersionLike
@@ -20,8 +25,8 @@ __all__ = ["BatchMigrator", "Model"]
 Model = TypeVar("Model", bound=BaseModel)
 
 
-# Above 250 lines: signatures and documentation of six public calls, and no code.
-class BatchMigrator(Protocol):
+# Above 250 lines: signatures and documentation of six public calls take most of them.
+class BatchMigrator(ABC):
     """Migrates many records: a `ModelManager` in this process, a `Migrator` on a fleet.
 
     Six calls: eager and lazy, each validated by the target, by another model, or not.
@@ -92,7 +97,10 @@ class BatchMigrator(Protocol):
             users = manager.migrate_batch(rows, "User", "1.0.0", "2.0.0")
             ```
         """
-        ...
+        parallelism = Parallelism.of(parallel, max_workers, use_processes)
+        options = BatchOptions.of(chunk_size, observers, progress, on_error, on_reject)
+        batch = Batch(data_list, name, from_version, to_version, Wanted(), options)
+        return self._run_all(batch, parallelism)
 
     def migrate_batch_as(
         self,
@@ -136,7 +144,11 @@ class BatchMigrator(Protocol):
             PyrmuteTasksError: As `migrate_batch`.
             ValidationError: If a migrated record is not a valid `target_type`.
         """
-        ...
+        parallelism = Parallelism.of(parallel, max_workers, use_processes)
+        options = BatchOptions.of(chunk_size, observers, progress, on_error, on_reject)
+        wanted = Wanted(model=check_target_type(target_type))
+        batch = Batch(data_list, name, from_version, to_version, wanted, options)
+        return self._run_all(batch, parallelism)
 
     def migrate_batch_data(
         self,
@@ -177,7 +189,11 @@ class BatchMigrator(Protocol):
         Raises:
             PyrmuteTasksError: As `migrate_batch`.
         """
-        ...
+        parallelism = Parallelism.of(parallel, max_workers, use_processes)
+        options = BatchOptions.of(chunk_size, observers, progress, on_error, on_reject)
+        wanted = Wanted(validated=False)
+        batch = Batch(data_list, name, from_version, to_version, wanted, options)
+        return self._run_all(batch, parallelism)
 
     # --- lazy -----------------------------------------------------------------------------------
 
@@ -229,7 +245,9 @@ class BatchMigrator(Protocol):
                 print(user)
             ```
         """
-        ...
+        options = BatchOptions.of(chunk_size, observers, progress, on_error, on_reject)
+        batch = Batch(data_list, name, from_version, to_version, Wanted(), options)
+        return self._stream(batch)
 
     def migrate_batch_streaming_as(
         self,
@@ -266,7 +284,10 @@ class BatchMigrator(Protocol):
         Raises:
             ConfigurationError: If `chunk_size` is not a positive integer.
         """
-        ...
+        options = BatchOptions.of(chunk_size, observers, progress, on_error, on_reject)
+        wanted = Wanted(model=check_target_type(target_type))
+        batch = Batch(data_list, name, from_version, to_version, wanted, options)
+        return self._stream(batch)
 
     def migrate_batch_data_streaming(
         self,
@@ -301,4 +322,17 @@ class BatchMigrator(Protocol):
         Raises:
             ConfigurationError: If `chunk_size` is not a positive integer.
         """
-        ...
+        options = BatchOptions.of(chunk_size, observers, progress, on_error, on_reject)
+        wanted = Wanted(validated=False)
+        batch = Batch(data_list, name, from_version, to_version, wanted, options)
+        return self._stream(batch)
+
+    # --- where records run ----------------------------------------------------------------------
+
+    @abstractmethod
+    def _run_all(self, batch: Batch, parallelism: Parallelism | None) -> list[Any]:
+        """Return all outputs."""
+
+    @abstractmethod
+    def _stream(self, batch: Batch) -> Stream[Any]:
+        """Return the outputs on demand."""

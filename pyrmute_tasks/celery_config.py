@@ -111,6 +111,10 @@ def check_celery_config(config: Mapping[str, object]) -> None:
             as which settings are handed to workers.
     """
     for name in config:
+        if not isinstance(name, str):
+            raise ConfigurationError(
+                f"celery_config must have names as keys, as text, not {type(name).__name__}"
+            )
         if name in _REASON_OF:
             raise ConfigurationError(f"celery_config must not set {name}: {_REASON_OF[name]}")
     if config:

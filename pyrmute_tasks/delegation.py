@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from pyrmute_tasks.errors import MissingExtraError, as_ours
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import pyrmute
 
 __all__ = ["PyrmuteMirror", "errors_as_ours", "name_of_pyrmute"]
-
-_UNDECORATED: Final = object()
 
 
 def name_of_pyrmute(module: str, name: str, used_by: str = "") -> Any:
@@ -59,7 +57,15 @@ class PyrmuteMirror:
         self._manager: pyrmute.ModelManager | None = None
         self._lock = threading.Lock()
 
-    def note(self, method: str, *arguments: object, decorated: object = _UNDECORATED) -> None:
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy has: all but the lock."""
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Fill a copy."""
+        vars(self).update(state, _lock=threading.Lock())
+
+    def note(self, method: str, *arguments: object, decorated: object = None) -> None:
         """Record a call to repeat on pyrmute's manager before its next use.
 
         Args:
@@ -83,10 +89,11 @@ class PyrmuteMirror:
                 pyrmute = _import_pyrmutes("pyrmute", what)
                 self._manager = pyrmute.ModelManager(self._config)
             while self._noted:
-                call, decorated = self._noted.pop(0)
+                call, decorated = self._noted[0]  # kept until it has succeeded
                 made = call(self._manager)
-                if decorated is not _UNDECORATED:
+                if decorated is not None:
                     made(decorated)
+                del self._noted[0]
             return self._manager
 
 

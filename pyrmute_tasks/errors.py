@@ -50,7 +50,8 @@ makes ours of what pyrmute raises.
 
 import contextlib
 import sys
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Any, Final, Self
 
 __all__ = [
     "BrokerUnavailableError",
@@ -92,6 +93,9 @@ __all__ = [
     "derive_from_pyrmutes",
     "printable",
 ]
+
+
+_MOST_LISTED: Final = 20
 
 
 def printable(text: object) -> str:
@@ -147,6 +151,8 @@ class ModelNotFoundError(VersionedModelError):
         version: The missing version; None if the whole model is missing.
     """
 
+    registered: tuple[str, ...] | None = None
+
     def __init__(self, name: str, version: str | None = None) -> None:
         self.name = name
         self.version = version
@@ -154,6 +160,30 @@ class ModelNotFoundError(VersionedModelError):
         if version:
             which += f" version '{printable(version)}'"
         self._say(f"Model {which} not found in registry")
+
+    def among(self, registered: Iterable[object]) -> Self:
+        """Add a note of what is registered, since the message is pyrmute's.
+
+        Args:
+            registered: The names of the models or, if a version is missing, the versions.
+
+        Returns:
+            This error.
+        """
+        self.registered = tuple(map(printable, registered))
+        self.add_note(self.hint)
+        return self
+
+    @property
+    def hint(self) -> str:
+        """What is registered, in words; empty if that is unknown."""
+        if self.registered is None:
+            return ""
+        more = len(self.registered) - _MOST_LISTED
+        shown = ", ".join(self.registered[:_MOST_LISTED]) + (
+            f" and {more} more" if more > 0 else ""
+        )
+        return f"registered {'versions' if self.version else 'models'}: {shown or 'none'}"
 
 
 class MigrationError(VersionedModelError):

@@ -13,7 +13,13 @@ from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
-from pyrmute_tasks.errors import FleetError, MigrationError, PyrmuteTasksError, RemoteError
+from pyrmute_tasks.errors import (
+    FleetError,
+    MigrationError,
+    ModelNotFoundError,
+    PyrmuteTasksError,
+    RemoteError,
+)
 
 __all__ = [
     "RecordFailure",
@@ -155,7 +161,7 @@ class RecordFailure:
 
 
 def detach_failure(failure: RecordFailure, _number: int, /) -> RecordFailure:
-    """Return a failure whose `ValidationError` later changes of its input do not reach.
+    """Return the failure with a `ValidationError` that later changes of its input do not alter.
 
     Other exceptions hold what their raiser gave them, and stay as they are.
 
@@ -251,7 +257,8 @@ def _described(error: BaseException, raised_at: str) -> str:
         return f"{', in it '.join(shown)} raised {_type_name(raised)}{place}"
     if isinstance(error, RemoteError) or not isinstance(error, PyrmuteTasksError):
         return f"{_type_name(error)}{place}"
-    return " ".join(str(error).splitlines())
+    hint = f"; {error.hint}" if isinstance(error, ModelNotFoundError) and error.hint else ""
+    return " ".join(str(error).splitlines()) + hint
 
 
 def _text_of(error: BaseException) -> str:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.batch_calls import Batch, BatchCalls
+from pyrmute_tasks.batch_migrator import BatchMigrator
 from pyrmute_tasks.delegated_calls import DelegatedCalls
+from pyrmute_tasks.engine.batch import Batch
+from pyrmute_tasks.engine.batch_arguments import check_target_type
 from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.errors import MigrationError, ModelNotFoundError
 from pyrmute_tasks.hooks import HookSet, MigrationHook, use_hooks
@@ -53,7 +55,7 @@ def _observed(hooks: HookSet, migrate: _Migrate, record: Any) -> Any:
 
 
 # Above 250 lines: a public façade, whose documentation and annotated arguments take most of them.
-class ModelManager(DelegatedCalls, BatchCalls):
+class ModelManager(DelegatedCalls, BatchMigrator):
     """Registers versions of models and the steps between them, and migrates records.
 
     Example:
@@ -92,11 +94,24 @@ class ModelManager(DelegatedCalls, BatchCalls):
         super().__init__(default_schema_config)
         self._registry = Registry()
         self._code = ReachedCode(code_packages)
+        self._hooks = HookSet()
+        self._compile_anew()
+
+    def _compile_anew(self) -> None:
         self._plans: dict[tuple[str, VersionLike, VersionLike, bool], MigrationPlan] = {}
         self._functions: dict[tuple[str, VersionLike, VersionLike, bool | type], _Migrate] = {}
         self._plans_generation = 0
         self._capturing = threading.Lock()
-        self._hooks = HookSet()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy has: what was registered, and not what was compiled of it."""
+        compiled = ("_plans", "_functions", "_plans_generation", "_capturing")
+        return {name: value for name, value in vars(self).items() if name not in compiled}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Fill a copy."""
+        vars(self).update(state)
+        self._compile_anew()
 
     # --- registering ----------------------------------------------------------------------
 
@@ -442,9 +457,10 @@ class ModelManager(DelegatedCalls, BatchCalls):
 
         Raises:
             PyrmuteTasksError: As `migrate`.
+            ConfigurationError: If `target_type` is no class of a pydantic model.
             ValidationError: If the migrated record is not a valid `target_type`.
         """
-        wanted = Wanted(model=target_type)
+        wanted = Wanted(model=check_target_type(target_type))
         migrated: Model = self._migrating(name, from_version, to_version, wanted)(data)
         return migrated
 

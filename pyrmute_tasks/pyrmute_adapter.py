@@ -254,7 +254,7 @@ class AdaptedManager:
         known = {str(version) for version in self._versions(name)}
         for version in (first, last):
             if str(version) not in known:
-                raise ModelNotFoundError(name, str(version))
+                raise ModelNotFoundError(name, str(version)).among(self._versions(name))
         if not self._manager.has_migration_path(name, str(first), str(last)):
             raise MigrationError(name, str(first), str(last), "No migration path found.")
 
@@ -289,12 +289,12 @@ class AdaptedManager:
         """
         wanted = str(version)
         if wanted not in map(str, self._versions(name)):
-            raise ModelNotFoundError(name, wanted)
+            raise ModelNotFoundError(name, wanted).among(self._versions(name))
         return self._manager.get(name, wanted)
 
     def _versions(self, name: str) -> list[object]:
         if name not in self._manager.list_models():
-            raise ModelNotFoundError(name)
+            raise ModelNotFoundError(name).among(self._manager.list_models())
         return list(self._manager.list_versions(name))
 
     def locate(self) -> str:

@@ -8,6 +8,8 @@ between an object and the name by which another process can import it:
 import contextlib
 import importlib
 import importlib.util
+import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator
@@ -23,6 +25,7 @@ from pyrmute_tasks.errors import (
     RegistrationError,
     printable,
 )
+from pyrmute_tasks.urls import hide_password
 from pyrmute_tasks.versions import ModelVersion, VersionLike
 
 __all__ = [
@@ -65,7 +68,7 @@ class Registry:
         """Register `model` as `version` of `name`.
 
         Raises:
-            RegistrationError: If `model` is no class of a pydantic model, another class is
+            RegistrationError: If `model` is not a class of a pydantic model, another class is
                 registered for that version, or the name holds control characters, since it goes
                 into logs. The same class defined again (a
                 notebook cell run twice) replaces the earlier one.
@@ -76,7 +79,7 @@ class Registry:
         if not (isinstance(given, type) and issubclass(given, BaseModel)):
             shown = getattr(given, "__qualname__", type(given).__name__)
             raise RegistrationError(
-                f"'{name}' version '{version}' is registered with {shown}, which is no class of "
+                f"'{name}' version '{version}' is registered with {shown}, which is not a class of "
                 "a pydantic model; derive it from pydantic.BaseModel"
             )
         versions = self._models.setdefault(name, {})
@@ -98,9 +101,17 @@ class Registry:
         """Register `step` as the hop between two versions of `name`.
 
         Raises:
-            RegistrationError: If the name holds control characters, since it goes into logs.
+            RegistrationError: If `step` is no function or an asynchronous one, or the name holds
+                control characters, since it goes into logs.
         """
         check_name(name)
+        given: Any = step  # as above
+        if not callable(given) or inspect.iscoroutinefunction(given):
+            shown = "asynchronous" if callable(given) else f"of type {type(given).__name__}"
+            raise RegistrationError(
+                f"the step '{name}' {from_version} → {to_version} is {shown}; register a plain "
+                "function that takes a dict and returns one"
+            )
         hop = (ModelVersion.of(from_version), ModelVersion.of(to_version))
         self._steps.setdefault(name, {})[hop] = step
         self.generation += 1
@@ -112,9 +123,10 @@ class Registry:
             ModelNotFoundError: If there is none.
         """
         version = ModelVersion.of(version)
-        model = self._versions(name).get(version)
+        versions = self._versions(name)
+        model = versions.get(version)
         if model is None:
-            raise ModelNotFoundError(name, str(version))
+            raise ModelNotFoundError(name, str(version)).among(sorted(versions))
         return model
 
     def find(self, name: str, version: ModelVersion) -> type[BaseModel] | None:
@@ -181,7 +193,7 @@ class Registry:
         try:
             return self._models[name]
         except KeyError:
-            raise ModelNotFoundError(name) from None
+            raise ModelNotFoundError(name).among(self._models) from None
 
 
 def check_name(name: str) -> None:
@@ -222,17 +234,16 @@ def load_attribute(spec: str) -> object:
     Raises:
         ManagerImportError: If it cannot be found or its module cannot be imported.
     """
-    place, separator, attribute = spec.rpartition(":")
-    if not separator or not place or not attribute:
+    place, _, attribute = spec.rpartition(":")
+    is_file = place.endswith(".py")
+    is_module = "/" not in place and all(place.split("."))
+    if not attribute or not (is_file or is_module):
         raise ManagerImportError(
-            f"'{spec}' does not name a manager: write package.module:attribute or "
+            f"'{hide_password(spec)}' does not name a manager: write package.module:attribute or "
             "path/to/file.py:attribute"
         )
     with _mark_loading():
-        if place.endswith(".py"):
-            module = _import_file(spec, Path(place))
-        else:
-            module = _import_module(spec, place)
+        module = _import_file(spec, Path(place)) if is_file else _import_module(spec, place)
     found: object = module
     for part in attribute.split("."):
         try:
@@ -305,10 +316,26 @@ def _import(spec: str, name: str) -> object:
 
 
 def _place_of(error: BaseException) -> str:
-    """Return the line of the user's module that failed to import; empty if none did."""
+    """Return the line of the user's code that failed to import; empty if none did."""
     frames = traceback.extract_tb(error.__traceback__)[1:]
-    own = [frame for frame in frames if "importlib" not in frame.filename]
-    return f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
+    ran = [frame for frame in frames if "importlib" not in frame.filename]
+    # Not the line of a library, this one included, that the user's line called.
+    own = [frame for frame in ran if not _is_librarys(Path(frame.filename))]
+    # A project that is installed itself: what is beside the module that was imported.
+    beside = [
+        frame for frame in ran if Path(ran[0].filename).parent in Path(frame.filename).parents
+    ]
+    shown = own or beside
+    return f" ({Path(shown[-1].filename).name}:{shown[-1].lineno})" if shown else ""
+
+
+def _is_librarys(file: Path) -> bool:
+    if {"site-packages", "dist-packages"} & set(file.parts):
+        return True
+    return any(folder in file.parents for folder in (Path(os.__file__).parent, _THIS_PACKAGE))
+
+
+_THIS_PACKAGE: Final = Path(__file__).parent
 
 
 def locate_attribute(target: object, prefer: Collection[str] = ()) -> str:

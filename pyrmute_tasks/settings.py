@@ -160,6 +160,11 @@ class Settings:
     def _check_urls(self) -> None:
         check_url("broker_url", self.broker_url)
         check_url("store_url", self.store_url)
+        if not self.broker_url:
+            raise ConfigurationError(
+                "broker_url (--broker) is empty: give the URL of a running fleet's broker, as "
+                "redis://queue.internal:6379/0, or leave it out"
+            )
         if _scheme(self.broker_url) not in BROKER_SCHEMES:
             raise ConfigurationError(
                 f"broker_url {hide_password(self.broker_url)} must begin with "
@@ -172,16 +177,19 @@ class Settings:
             )
         if self.store_url and _scheme(self.store_url) not in REDIS_SCHEMES:
             raise ConfigurationError(
-                f"store_url must begin with {', '.join(s + '://' for s in REDIS_SCHEMES)}"
+                f"store_url {hide_password(self.store_url)} must begin with "
+                f"{', '.join(s + '://' for s in REDIS_SCHEMES)}"
             )
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str], *, ignore_unknown: bool = False) -> Self:
+    def from_env(
+        cls, env: Mapping[str, str] | None = None, *, ignore_unknown: bool = False
+    ) -> Self:
         """Read the settings from variables; settings without one keep their default.
 
         Args:
-            env: The variables, as in ``os.environ``.
-            ignore_unknown: Warn of ``PYRMUTE_TASKS_*`` variables that are no setting, as those of
+            env: The variables; by default those of this process, as they are now.
+            ignore_unknown: Warn of ``PYRMUTE_TASKS_*`` variables that are not settings, as those of
                 another version of this package, instead of raising an error.
 
         Returns:
@@ -192,7 +200,7 @@ class Settings:
         """
         known = {f"{ENV_PREFIX}{option.name.upper()}": option for option in fields(cls)}
         values: dict[str, object] = {}
-        for variable, value in env.items():
+        for variable, value in (os.environ if env is None else env).items():
             if not variable.startswith(ENV_PREFIX) or not value:
                 continue
             if variable in known:
@@ -242,6 +250,7 @@ class Settings:
         shown = {option.name: getattr(self, option.name) for option in fields(self) if option.repr}
         for name in ("broker_url", "store_url"):
             shown[name] = hide_password(shown[name])
+        shown["celery_config"] = dict.fromkeys(self.celery_config, ...)  # may hold passwords
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
@@ -290,7 +299,7 @@ def _mapping(name: str, value: object) -> Mapping[str, object]:
         with contextlib.suppress(ValueError):
             value = json.loads(value)
     if isinstance(value, Mapping):
-        return value
+        return dict(value)  # what the caller changes later was not checked
     raise ConfigurationError(
         f'{name} must be a mapping; as text a JSON object, as {{"worker_max_tasks_per_child": 100}}'
     )

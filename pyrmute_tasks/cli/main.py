@@ -91,7 +91,7 @@ class LazyGroup(click.Group):
         return None if found is None else found.load()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands with their summaries, which click would cut off."""
+        """Write the commands with their whole summaries; click's own method cuts them off."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, lazy.summary) for name, lazy in sorted(COMMANDS.items())])
 

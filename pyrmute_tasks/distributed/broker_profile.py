@@ -48,7 +48,7 @@ class BrokerProfile(Protocol):
 
     @property
     def advice_on_repeats(self) -> str:
-        """Advice for jobs whose chunks are begun again and again."""
+        """Advice on chunks that restart repeatedly."""
 
     def configuration(self) -> dict[str, Any]:
         """Return the Celery settings for this broker alone."""

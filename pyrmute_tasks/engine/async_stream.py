@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import threading
+from collections import deque
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -21,6 +22,7 @@ from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.stopping import JobStopped, Stop, stoppable
 from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.engine.threaded_sources import in_thread
+from pyrmute_tasks.errors import MigratorClosedError
 from pyrmute_tasks.records import RecordLike
 
 __all__ = ["AsyncStream", "Records", "StreamingCall", "run_in_thread"]
@@ -42,7 +44,7 @@ class AsyncStream(AsyncIterator[Output]):
     The job begins with the first output that is asked for, and runs ahead of its reader by a window
     and 256 outputs. If the reader is cancelled while it waits, or the stream is dropped, what is
     pending is withdrawn within about a second. Use it as an ``async with`` context, or call
-    `aclose`, to wait for that.
+    `aclose`, to wait for that. Tasks may share a stream: each output goes to one of them.
 
     Args:
         call: Returns the outputs of records; called and read in a thread.
@@ -60,7 +62,7 @@ class AsyncStream(AsyncIterator[Output]):
     def __init__(self, call: StreamingCall[Output], records: Records) -> None:
         self._call = call
         self._records = records
-        self._taken: Iterator[Output] = iter(())
+        self._taken: deque[Output] = deque()
         self._job: _Job[Output] | None = None
         self._is_over = False
         self._cut_by: Exception | None = None
@@ -79,28 +81,42 @@ class AsyncStream(AsyncIterator[Output]):
 
         Raises:
             StopAsyncIteration: At the end.
+            MigratorClosedError: If a task was cancelled that waited for an output before, or the
+                `AsyncMigrator` was closed.
             Exception: As the call that made the stream says.
         """
-        for output in self._taken:
-            return output
+        if self._taken:
+            return self._taken.popleft()
         if self._is_over:
             raise self._cut_by or StopAsyncIteration
         if self._job is None:
             self._job = _Job(asyncio.get_running_loop(), self._call, self._records)
         try:
-            taken = await self._job.outputs.take_async()
+            # Another task may have taken some meanwhile, and not returned them yet.
+            self._taken.extend(await self._job.outputs.take_async())
         except HandoverClosedError:
             self._is_over = True
             raise self._cut_by or StopAsyncIteration from None
-        except BaseException:
-            self._is_over = True
-            self._job.stop()
+        except StopAsyncIteration as error:  # of a callback, say: it is not the end
+            self._end_with(error)
+            raise RuntimeError("a stream raised StopAsyncIteration") from error
+        except BaseException as error:
+            self._end_with(error)
             raise
-        self._taken = iter(taken)
-        for output in self._taken:
-            return output
+        if self._taken:
+            return self._taken.popleft()
         self._is_over = True
         raise StopAsyncIteration
+
+    def _end_with(self, error: BaseException) -> None:
+        if isinstance(error, asyncio.CancelledError) and not self._is_over:
+            self._cut_by = MigratorClosedError(
+                "this stream has ended before its last output: a task was cancelled that waited "
+                "for the next one"
+            )
+        self._is_over = True
+        if self._job is not None:
+            self._job.stop()
 
     async def __aenter__(self) -> Self:
         """Return the stream itself."""
@@ -117,7 +133,7 @@ class AsyncStream(AsyncIterator[Output]):
     async def aclose(self) -> None:
         """End the job and wait until it is withdrawn; a source that blocks is not waited for."""
         self._is_over = True
-        self._taken = iter(())
+        self._taken.clear()
         if self._job is not None:
             self._job.stop()
             await asyncio.wait((asyncio.wrap_future(self._job.done),), timeout=_CLOSE_S)
@@ -195,7 +211,7 @@ class _AsyncSource(Iterator[RecordLike]):
         self._taken: Iterator[RecordLike] = iter(())
         self._context = contextvars.copy_context()
         self._reader: asyncio.Task[None] | None = None
-        self._has_begun = False
+        self._has_begun = self._is_closed = False
 
     def __next__(self) -> RecordLike:
         for record in self._taken:
@@ -211,32 +227,38 @@ class _AsyncSource(Iterator[RecordLike]):
 
     def close(self) -> None:
         """Read no further, and close the source; from any thread."""
+        self._is_closed = True
         self._handover.close()
         with contextlib.suppress(RuntimeError):  # the loop is closed, and its tasks with it
             self._loop.call_soon_threadsafe(self._cancel)
 
     def _begin(self) -> None:
-        self._reader = self._loop.create_task(self._read())
+        if not self._is_closed:
+            self._reader = self._loop.create_task(self._read())
 
     def _cancel(self) -> None:
         if self._reader is not None:
             self._reader.cancel()
 
     async def _read(self) -> None:
-        records = aiter(self._records)
         try:
-            async for record in records:
-                await self._handover.put_async(record)
+            records = aiter(self._records)
+            try:
+                async for record in records:
+                    await self._handover.put_async(record)
+            finally:
+                aclose = getattr(records, "aclose", None)
+                if aclose is not None:
+                    await aclose()
         except HandoverClosedError:
             pass
-        except Exception as error:
+        # Also a `CancelledError` of a task that the source waited for: a loop would raise it.
+        except BaseException as error:
             self._handover.end(error)
+            if not isinstance(error, Exception):
+                raise
         else:
             self._handover.end()
-        finally:
-            aclose = getattr(records, "aclose", None)
-            if aclose is not None:
-                await aclose()
 
 
 def _begin(function: Callable[..., Result], *args: object) -> "Future[Result]":

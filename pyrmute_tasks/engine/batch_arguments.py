@@ -1,17 +1,24 @@
 """Checks and defaults of the arguments shared by the batch calls."""
 
+import inspect
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterable, Collection, Iterable, Mapping
+from io import IOBase
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, RootModel
 
 from pyrmute_tasks.errors import ConfigurationError
 
+Model = TypeVar("Model", bound=BaseModel)
+
 __all__ = [
     "check_chunk_size",
     "check_observers",
     "check_records",
+    "check_target_type",
     "check_workers",
+    "is_function",
     "usable_cpus",
 ]
 
@@ -48,11 +55,27 @@ def check_chunk_size(chunk_size: int) -> int:
 
 
 def check_records(records: object) -> None:
-    """Refuse what can be iterated over, but yields no records: a single record, or a text.
+    """Refuse what yields no records: a single record, a text, a file, what is not iterable.
 
     Raises:
         ConfigurationError: If `records` is one of these.
     """
+    if isinstance(records, AsyncIterable):
+        raise ConfigurationError(
+            f"a batch takes an iterable of records, and got a {type(records).__name__}, which is "
+            "asynchronous; use AsyncMigrator"
+        )
+    if isinstance(records, IOBase):
+        raise ConfigurationError(
+            "a batch takes an iterable of records, as a list of dicts, and got an open file; "
+            "migrate_file() of a Migrator takes files of JSON lines"
+        )
+    if not isinstance(records, Iterable) and not hasattr(type(records), "__getitem__"):
+        advice = "; call it" if callable(records) else ""
+        raise ConfigurationError(
+            "a batch takes an iterable of records, as a list of dicts, and got a "
+            f"{type(records).__name__}{advice}"
+        )
     if isinstance(records, (Mapping, BaseModel, str, bytes)) and not isinstance(records, RootModel):
         raise ConfigurationError(
             "a batch takes an iterable of records, as a list of dicts, and got a single "
@@ -61,13 +84,37 @@ def check_records(records: object) -> None:
         )
 
 
+def check_target_type(target_type: type[Model]) -> type[Model]:
+    """Return `target_type` if it is a class of a pydantic model.
+
+    Raises:
+        ConfigurationError: If it is not.
+    """
+    given: Any = target_type
+    if isinstance(given, type) and issubclass(given, BaseModel):
+        return target_type
+    shown = given.__name__ if isinstance(given, type) else f"a {type(given).__name__}"
+    raise ConfigurationError(
+        f"target_type must be a class of a pydantic model, not {shown}; migrate_batch validates "
+        "with the class that is registered"
+    )
+
+
 def check_observers(observers: object) -> None:
     """Refuse observers that cannot be called, of which a job would only log errors.
 
     Raises:
-        ConfigurationError: If `observers` are no functions.
+        ConfigurationError: If `observers` are not functions.
     """
-    if not isinstance(observers, Collection) or not all(map(callable, observers)):
+    if not isinstance(observers, Collection) or not all(map(is_function, observers)):
         raise ConfigurationError(
-            "observers must be a list of functions that take an event, as [print]"
+            "observers must be a list of functions that take an event, as [print], and not "
+            "asynchronous ones"
         )
+
+
+def is_function(given: object) -> bool:
+    """Return whether `given` can be called and does what it does then, without being awaited."""
+    return callable(given) and not any(
+        map(inspect.iscoroutinefunction, (given, type(given).__call__))
+    )

@@ -73,7 +73,7 @@ class ChunkSizer:
         self._cut[chunk] = size_bytes
 
     def __call__(self, event: Event, /) -> None:
-        """Learn the number of slots, and how long chunks take."""
+        """Record the number of slots, and the durations of chunks."""
         if isinstance(event, SlotsChanged):
             self._slots = max(1, event.slots)
         elif isinstance(event, ChunkSettled):
@@ -136,6 +136,6 @@ class RecordSizer:
         return self._size
 
     def cut(self, chunk: int, count: int, size_bytes: int) -> None:
-        """Learn the size of a chunk's `count` records."""
+        """Record the size of a chunk of `count` records."""
         self._record_bytes = max(size_bytes, 1) / count
         self._sizer.cut(chunk, size_bytes)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from typing import Any, Final, Generic, TypeVar
 
 from pyrmute_tasks.engine.batch_arguments import check_chunk_size
@@ -32,6 +32,7 @@ from pyrmute_tasks.wire.frames import (
     pack_record,
     unpack,
 )
+from pyrmute_tasks.wire.msgpack_depth import items_of
 from pyrmute_tasks.wire.remote_failures import failure_from_wire, failure_to_wire
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "check_outcome",
     "cut_records",
     "decode_outcome",
+    "decode_readable",
     "decode_records",
     "encode_outcome",
     "encode_packed",
@@ -266,6 +268,27 @@ def decode_records(frame: Frame) -> list[Any]:
     return records
 
 
+def decode_readable(frame: Frame) -> tuple[list[Any], FrameError | None]:
+    """Return the records of an objects frame up to one that cannot be read here.
+
+    Returns:
+        The records, and the error of the one behind them; None if these are all.
+
+    Raises:
+        FrameError: If the frame does not hold the records it announces.
+    """
+    try:
+        return decode_records(frame), None
+    except FrameError as error:
+        records: list[Any] = []
+        for packed in islice(items_of(frame.payload), frame.count):
+            try:
+                records.append(unpack(packed))
+            except FrameError as unreadable:
+                return records, unreadable
+        raise error from None
+
+
 def encode_outcome(outcome: Outcome[bytes]) -> bytes:
     """Return an outcome with a frame as outputs, as bytes for the store.
 
@@ -276,7 +299,7 @@ def encode_outcome(outcome: Outcome[bytes]) -> bytes:
         {
             "index": outcome.index,
             "count": outcome.count,
-            "failures": list(map(failure_to_wire, outcome.failures)),
+            "failures": list(map(failure_to_wire, outcome.failures, count())),
             "is_final": outcome.is_final,
             "seconds": outcome.seconds,
             "worker": outcome.worker,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Literal, Self, TypeAlias
 
+from pyrmute_tasks.engine.batch_arguments import is_function
 from pyrmute_tasks.errors import ConfigurationError, ProcessDiedError
 from pyrmute_tasks.failures import RecordFailure
 
@@ -218,6 +219,11 @@ class ChunkFailures:
         self.ended = not _may_skip(self._skips, failure)
         return not self.ended
 
+    def end(self, failure: RecordFailure) -> None:
+        """Add a failure that ends the run under any policy."""
+        self.found.append(failure)
+        self.ended = True
+
 
 def _may_skip(skips: bool, failure: RecordFailure) -> bool:
     # A loop would not go on behind an exit or an interrupt, either.
@@ -233,7 +239,7 @@ class ErrorHandling:
         on_reject: Called with the failure of each record that is skipped, in order.
 
     Raises:
-        ConfigurationError: If `on_reject` is no function, or no record is ever skipped of which
+        ConfigurationError: If `on_reject` is not a function, or no record is ever skipped of which
             it could be told.
     """
 
@@ -241,11 +247,13 @@ class ErrorHandling:
     on_reject: OnReject | None = None
 
     def __post_init__(self) -> None:
-        if self.on_reject is not None and not callable(self.on_reject):
+        if self.on_reject is not None and not is_function(self.on_reject):
             # Now, and not at the first record that fails, hours later.
+            is_async = callable(self.on_reject)
+            shown = "an asynchronous one" if is_async else type(self.on_reject).__name__
             raise ConfigurationError(
                 "on_reject must be a function that takes a RecordFailure, as list.append is, not "
-                f"{type(self.on_reject).__name__}; files of rejects are written by migrate_file"
+                f"{shown}; files of rejects are written by migrate_file"
             )
         if self.on_reject is not None and not self.policy.skips:
             raise ConfigurationError(

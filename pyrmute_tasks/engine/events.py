@@ -19,6 +19,7 @@ __all__ = [
     "Observer",
     "Observers",
     "SlotsChanged",
+    "SourceBlocked",
 ]
 
 
@@ -100,6 +101,19 @@ class SlotsChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceBlocked:
+    """The source blocked for a second or more, while finished outputs waited for it to return.
+
+    `in_thread` lets them leave meanwhile, if another thread may read the source.
+
+    Attributes:
+        seconds: How long it blocked.
+    """
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class JobEnded:
     """The job has ended, successfully or not; the last event.
 
@@ -111,7 +125,13 @@ class JobEnded:
 
 
 Event: TypeAlias = (
-    ChunkSubmitted | ChunkSettled | ChunkDelivered | ChunkDiscarded | SlotsChanged | JobEnded
+    ChunkSubmitted
+    | ChunkSettled
+    | ChunkDelivered
+    | ChunkDiscarded
+    | SlotsChanged
+    | SourceBlocked
+    | JobEnded
 )
 """An event of a job."""
 
@@ -139,7 +159,8 @@ class Observers:
             try:
                 observer(event)
             except Exception:
-                self._observers.remove(observer)
+                # By identity: observers may equal each other, or raise when compared.
+                self._observers = [each for each in self._observers if each is not observer]
                 import logging  # batches of a `ModelManager` do without
 
                 logging.getLogger(__name__).exception(

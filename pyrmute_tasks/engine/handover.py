@@ -109,7 +109,7 @@ class Handover(Generic[Item]):
             self._wake_loop()
 
     def close(self) -> None:
-        """End both sides at once: nothing more is wanted, and what is there is dropped."""
+        """End both sides at once, and drop waiting items."""
         with self._lock:
             self._is_closed = True
             self._items = []

@@ -36,7 +36,7 @@ class Source(Protocol[In]):
         """Return the chunks, reading no further than requested; called once."""
 
     def __call__(self, event: Event, /) -> None:
-        """Learn from the job's events."""
+        """Adapt the size of the next chunks to an event of the job."""
 
 
 class JobExecutor(ChunkExecutor[In, Out], Protocol[In, Out]):

@@ -13,7 +13,7 @@ __all__ = ["JobReport", "JobState"]
 
 
 class JobState(enum.StrEnum):
-    """The state of a job."""
+    """The state of a job, as its report shows it."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -67,6 +67,8 @@ class JobReport:
         exceeded: The limit of skipped records that ended it, in words; empty if none did.
         restored: Records delivered by the earlier runs that this one resumed; they are among
             `records`.
+        source_blocked_s: Total time that the source blocked while finished outputs waited for it;
+            `in_thread` lets them leave meanwhile.
     """
 
     job: str
@@ -82,6 +84,7 @@ class JobReport:
     rejected_by_cause: Mapping[str, int] = field(default_factory=dict)
     exceeded: str = ""
     restored: int = 0
+    source_blocked_s: float = 0.0
 
     @property
     def records_per_s(self) -> float:

@@ -14,6 +14,7 @@ from pyrmute_tasks.engine.events import (
     ChunkSettled,
     ChunkSubmitted,
     Event,
+    SourceBlocked,
 )
 from pyrmute_tasks.engine.job_report import JobReport, JobState
 from pyrmute_tasks.failures import RecordFailure
@@ -43,6 +44,7 @@ class JobTally:
         exceeded: The limit of skipped records that ended it, in words.
         rejected_by_cause: Records skipped, by what failed.
         restored: Records delivered by earlier runs of the job.
+        source_blocked_s: Time that the source blocked while finished outputs waited.
     """
 
     job: str
@@ -58,6 +60,7 @@ class JobTally:
     exceeded: str = ""
     rejected_by_cause: Counter[str] = field(default_factory=Counter)
     restored: int = 0
+    source_blocked_s: float = 0.0
     _began: float = 0.0
     _ended: float = 0.0
 
@@ -84,6 +87,8 @@ class JobTally:
                 self.delivered_bytes += size_bytes
             case ChunkDiscarded():
                 self.wasted_chunks += 1
+            case SourceBlocked(seconds=seconds):
+                self.source_blocked_s += seconds
 
     def restore(self, records: int, rejected_by_cause: Counter[str]) -> None:
         """Count what earlier runs of the job have done.
@@ -126,4 +131,5 @@ class JobTally:
             rejected_by_cause=MappingProxyType(dict(self.rejected_by_cause.most_common())),
             exceeded=self.exceeded,
             restored=self.restored,
+            source_blocked_s=self.source_blocked_s,
         )

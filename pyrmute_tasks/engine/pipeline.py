@@ -21,13 +21,16 @@ The rules:
   of the input; the outputs behind the one that ends the job are cut off.
 * A failure is data here; the consumer of the outcomes raises it.
 * An error of the source itself is raised after everything read before it was delivered.
-* A source is read in the consumer's thread and may block it. A source with a thread of its own
+* A source is read in the consumer's thread and may block it; if outputs wait meanwhile, an event
+  tells. A source with a thread of its own
   (`threaded_sources`) is asked for one chunk when the window has room; outcomes that arrive
   meanwhile are delivered at once.
 * Whenever it waits, it looks about once a second whether another thread has asked it to stop
   (`stopping`).
 """
 
+import logging
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -40,11 +43,13 @@ from pyrmute_tasks.engine.events import (
     ChunkSettled,
     ChunkSubmitted,
     Observers,
+    SourceBlocked,
 )
 from pyrmute_tasks.engine.stopping import Stop
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.failures import RecordFailure
+from pyrmute_tasks.logs import log
 
 __all__ = ["ChunkExecutor", "ChunkResult", "Sink", "Window", "run_ordered"]
 
@@ -58,12 +63,14 @@ _CHUNKS_PER_SLOT: Final = 4
 _MAX_BYTES: Final = 64 * 1024 * 1024
 _GROWTH: Final = 2.0  # expected size of the first outcomes, relative to their inputs
 _POLL_S: Final = 0.05  # poll interval for outcomes while a source with its own thread blocks
+_BLOCKED_S: Final = 1.0  # a source that returns sooner is not told of
+_HINT_S: Final = 10.0  # blocks for longer: somebody should hear of it, once a job
 _WEIGHT: Final = 0.3  # of the newest outcome in the moving average of sizes
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Upper bound of what is between source and sink.
+    """Upper bounds of the chunks and bytes that a job has in flight.
 
     Attributes:
         chunks: Chunks submitted and not yet delivered.
@@ -101,13 +108,13 @@ class Window:
         return cls(chunks=-(-chunks // jobs), size_bytes=-(-_MAX_BYTES // jobs))
 
     def at_most(self, other: "Window") -> "Window":
-        """Return what both allow.
+        """Return a window with the smaller bounds of the two.
 
         Args:
             other: Another window.
 
         Returns:
-            The smaller of each bound.
+            The smaller number of chunks, and the smaller size.
         """
         return Window(min(self.chunks, other.chunks), min(self.size_bytes, other.size_bytes))
 
@@ -238,7 +245,7 @@ def run_ordered(
 def _judged(
     chunk: Chunk[Any], outcome: Outcome[Delivered], judge: FailureJudge, sink: Sink[Any, Delivered]
 ) -> ChunkResult[Delivered]:
-    """Return what to deliver of a chunk: all of it, or what is before the end of the job."""
+    """Return the deliverable outputs of a chunk: all, or those before the end of the job."""
     bare = chunk.without_payload()
     start = chunk.start if outcome.start is None else outcome.start
     failures, outputs = outcome.failures, outcome.outputs
@@ -280,6 +287,7 @@ class _Flow(Generic[In, Out]):
         self._limit: int | None = None  # index of the earliest chunk known to have failed
         self._chunks = chunks
         self._exhausted = False
+        self._hinted = False
         self._executor = executor
         self._window = window
         self._notify = notify
@@ -316,13 +324,36 @@ class _Flow(Generic[In, Out]):
         try:
             if isinstance(self._chunks, ConvertedReader):
                 return self._wait_for_source(self._chunks)
-            return next(self._chunks)
+            began = time.monotonic()
+            chunk = next(self._chunks)
         except StopIteration:
             self._exhausted = True
+            return None
         except Exception as error:
             self._exhausted = True
             self.source_error = error
-        return None
+            return None
+        self._look_behind(time.monotonic() - began)
+        return chunk if self._limit is None else None
+
+    def _look_behind(self, blocked_s: float) -> None:
+        """Tell if outputs that could be delivered have waited while the source blocked."""
+        if blocked_s < _BLOCKED_S or not self.held:
+            return
+        for outcome in self._executor.collect(wait=False):
+            self._accept(outcome)
+        if self._next not in self._arrived:
+            return
+        self._notify(SourceBlocked(blocked_s))
+        if blocked_s >= _HINT_S and not self._hinted:
+            self._hinted = True
+            log(
+                logging.WARNING,
+                "source_blocked",
+                "the source blocked while finished outputs waited; if another thread may read it, "
+                "wrap it in in_thread(...)",
+                seconds=round(blocked_s, 1),
+            )
 
     def _wait_for_source(self, reader: ConvertedReader[Chunk[In]]) -> Chunk[In] | None:
         """Return the next chunk, or None once an outcome can be delivered."""

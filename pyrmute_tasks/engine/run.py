@@ -42,7 +42,7 @@ class Run:
         return self.tally.report()
 
     def watch(self, observer: Observer) -> None:
-        """Tell one more observer of the events, before the run begins."""
+        """Add an observer, before the run begins."""
         self.tell.add(observer)
         self._is_watched = True
 

@@ -24,7 +24,7 @@ class Stop:
         self._requested = threading.Event()
 
     def request(self) -> None:
-        """End the jobs that run with this, and those that begin with it."""
+        """End all jobs that check this, now or later."""
         self._requested.set()
 
     def check(self) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from pyrmute_tasks.engine.batch_arguments import check_records
+
 __all__ = ["ConvertedReader", "ThreadedReader", "ThreadedSource", "in_thread"]
 
 Record = TypeVar("Record")
@@ -49,6 +51,9 @@ def in_thread(records: Iterable[Record]) -> ThreadedSource[Record]:
     Returns:
         The records, to be given to a batch call.
 
+    Raises:
+        ConfigurationError: If `records` is a single record or a text.
+
     Example:
         ```python
         records = in_thread(consumer.messages())
@@ -56,6 +61,7 @@ def in_thread(records: Iterable[Record]) -> ThreadedSource[Record]:
             print(order)
         ```
     """
+    check_records(records)
     return ThreadedSource(records)
 
 

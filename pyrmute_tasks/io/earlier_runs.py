@@ -65,10 +65,10 @@ class LogOptions:
             raise ConfigurationError("a run without a log cannot resume another one")
 
     def refuse_streams(self) -> None:
-        """Refuse to go on where there is no log.
+        """Refuse `resume` and `restart` for outputs that have no log.
 
         Raises:
-            ConfigurationError: If this was asked for.
+            ConfigurationError: If one of them is set.
         """
         if self.resume or self.restart:
             raise ConfigurationError(
@@ -113,9 +113,9 @@ def kept_job(target: str | os.PathLike[str], *, is_published: bool = False) -> P
 def earlier_job(
     path: Path, target: str | os.PathLike[str], options: LogOptions
 ) -> JobFolder | None:
-    """Return the job of an earlier run that is to go on; what is not to is discarded.
+    """Return the earlier run's job if it is resumed, and discard it if a new run begins.
 
-    Only for who has the target's lock.
+    The caller holds the target's lock.
 
     Args:
         path: The job's folder.
@@ -123,7 +123,7 @@ def earlier_job(
         options: What becomes of it.
 
     Raises:
-        JobExistsError: If there is one, and nobody said what becomes of it.
+        JobExistsError: If there is one, and neither `resume` nor `restart` is set.
         JobNotFoundError: If the folder is something else.
         JobLogError: If its log is damaged.
     """
@@ -149,7 +149,7 @@ def earlier_job(
 
 
 def refuse_other(spec: Spec, now: Spec, options: LogOptions) -> None:
-    """Refuse to go on with a job whose source, code or options were others.
+    """Refuse to resume a job with another source, code or options.
 
     Raises:
         JobChangedError: If one was; it names the difference.

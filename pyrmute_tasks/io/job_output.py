@@ -17,6 +17,7 @@ from pyrmute_tasks.errors import (
     ConfigurationError,
     JobChangedError,
     JobError,
+    JobExistsError,
     JobNotFoundError,
     OutputInUseError,
 )
@@ -31,7 +32,7 @@ from pyrmute_tasks.io.retried_job import RetriedJob, replace_retried, settle_ret
 from pyrmute_tasks.jobs.driver import this_process
 from pyrmute_tasks.jobs.entries import Note, Piece, Range, Settled
 from pyrmute_tasks.jobs.fold import Fold, Span
-from pyrmute_tasks.jobs.folder import JobFolder, beside, remove_leftovers
+from pyrmute_tasks.jobs.folder import JobFolder, beside, discard, remove_leftovers
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.log import LogWriter
 from pyrmute_tasks.jobs.output import Output
@@ -146,12 +147,14 @@ class JobOutput:
             settle_retry(self._target.path, name, restart=options.restart)
         earlier = earlier_job(self._path, name, options)
         if earlier is None:
-            self.folder = JobFolder.create(self._path, self._spec, is_private=self._is_private)
             try:
+                self.folder = JobFolder.create(self._path, self._spec, is_private=self._is_private)
                 self._take()
-            except BaseException:
+            except JobExistsError:
+                raise
+            except BaseException:  # also if interrupted while it was created
                 with contextlib.suppress(OSError, JobError):
-                    self.folder.discard()
+                    discard(self._path)
                 raise
         else:
             self.folder = earlier

@@ -30,13 +30,13 @@ _LONG_LINE_BYTES: Final = 64 * 1024 * 1024
 
 
 def check_source(path: str | os.PathLike[str]) -> int:
-    """Return the size of a file that is to be read, in bytes.
+    """Return the size of a source file in bytes.
 
     It is not opened unless it is a regular file: a pipe that is opened and closed ends its
     writer, and one that nobody writes to would be waited for.
 
     Raises:
-        ConfigurationError: If it cannot be read, or is no regular file.
+        ConfigurationError: If it cannot be read, or is not a regular file.
     """
     with source_errors(path):
         if stat.S_ISREG(os.stat(path).st_mode):
@@ -84,7 +84,7 @@ class JsonlSource:
         compression: How frames are compressed.
 
     Raises:
-        ConfigurationError: If the file does not exist, cannot be read or is no regular file.
+        ConfigurationError: If the file does not exist, cannot be read or is not a regular file.
 
     Attributes:
         position: Where reading stands.
@@ -110,6 +110,7 @@ class JsonlSource:
         self._sizer = ChunkSizer(_FIRST_BYTES, _MOST_BYTES, window_bytes)
         self._compression = compression
         self._long_line = b""  # read, and not handed out yet
+        self._error: Exception | None = None  # met behind what was handed out
         self.bytes_read: int = 0
         self.position = Position()
         self.size_bytes: int | None = (
@@ -117,7 +118,7 @@ class JsonlSource:
         )
 
     def begin_at(self, position: Position) -> None:
-        """Read from a place on: what is before it was read by an earlier run of the job."""
+        """Skip what an earlier run of the job has read, up to `position`."""
         self.position = position
         self.bytes_read = position.byte
 
@@ -169,7 +170,7 @@ class JsonlSource:
                 self.position = Position(first_byte, start, line)
 
     def __call__(self, event: Event, /) -> None:
-        """Learn how large the next chunks are to be."""
+        """Adapt the size of the next chunks to the job's events."""
         self._sizer(event)
 
     def _framed(self, lines: bytes, start: int, count: int, origin: Origin) -> bytes:
@@ -194,31 +195,51 @@ class JsonlSource:
             yield file
 
     def _read(self, file: IO[bytes] | OpenSource) -> bytes:
-        if self._chunk_size is None:
-            return self._read_bytes(file)
-        lines: list[bytes] = []
+        """Read the lines of a chunk; those before an error come first, as in a loop."""
+        if self._error is not None:
+            raise self._error
+        read: list[bytes] = []
+        try:
+            if self._chunk_size is None:
+                self._read_block(file, read)
+            else:
+                self._read_records(file, read, self._chunk_size)
+        except Exception as error:
+            lines = b"".join(read)
+            lines = lines[: lines.rfind(b"\n") + 1]
+            if not lines:
+                raise
+            self._error = error
+            return lines
+        return b"".join(read)
+
+    def _read_records(
+        self, file: IO[bytes] | OpenSource, read: list[bytes], chunk_size: int
+    ) -> None:
         records = 0
         for text in file:
-            lines.append(text)
+            read.append(text)
             records += not is_blank(text)
-            if records == self._chunk_size:
+            if records == chunk_size:
                 break
-        return b"".join(lines)
 
-    def _read_bytes(self, file: IO[bytes] | OpenSource) -> bytes:
+    def _read_block(self, file: IO[bytes] | OpenSource, read: list[bytes]) -> None:
         """Read a block that ends with a line; a very long line is a block of its own."""
         if self._long_line:
-            block, self._long_line = self._long_line, b""
-            return block
+            read.append(self._long_line)
+            self._long_line = b""
+            return
         block = file.read(self._sizer.next_bytes(self.left_bytes))
+        read.append(block)
         # Whole lines of a pipe must not wait for the next one.
         is_whole = self._may_block and block.endswith(b"\n")
         rest = b"" if is_whole else file.readline()
         end = block.rfind(b"\n") + 1
         if len(rest) <= _LONG_LINE_BYTES or not end:
-            return block + rest
+            read.append(rest)
+            return
         self._long_line = block[end:] + rest
-        return block[:end]
+        read[0] = block[:end]
 
 
 @contextlib.contextmanager
@@ -226,14 +247,14 @@ def source_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Raise the system's errors as errors that name the source.
 
     Raises:
-        ConfigurationError: In place of an `OSError`.
+        ConfigurationError: In place of an `OSError`, or of the `EOFError` of a compressed file
+            that is cut off.
     """
     try:
         yield
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot read {os.fspath(path)}: {error.strerror or error}"
-        ) from None
+    except (OSError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"cannot read {os.fspath(path)}: {reason}") from None
 
 
 class JsonlSink:
@@ -249,7 +270,7 @@ class JsonlSink:
         self._with_text = with_text
 
     def receive(self, chunk: Chunk[Any], outcome: Outcome[Frame], /) -> Outcome[Frame]:
-        """Tell failures where their records stand in the source."""
+        """Add to failures the position of their records in the source."""
         self._hooks.merge(outcome.counts)
         if not outcome.failures or chunk.origin is None:
             return outcome

@@ -28,7 +28,7 @@ def wait_until_readable(descriptor: int) -> None:
 
 
 def wait_until_writable(descriptor: int) -> None:
-    """Wait until something can be written, or nobody reads any more."""
+    """Wait until something can be written, or the reader is gone."""
     _wait(descriptor, select.POLLOUT)
 
 
@@ -55,7 +55,7 @@ class WaitingReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        """Read what is there; wait if that is nothing."""
+        """Read the available bytes, at least one; wait if there are none."""
         # A buffered file may hold some of it, and tells an empty pipe and its end alike.
         read = self._read(len(buffer))
         while not read:

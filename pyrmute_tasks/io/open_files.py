@@ -8,7 +8,7 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeAlias
 
@@ -91,23 +91,44 @@ class OpenSource:
         may_block: Whether reading may wait for somebody who writes.
 
     Raises:
-        ConfigurationError: If it is a text file over a descriptor that does not block.
+        ConfigurationError: If it is no open file, or a text file over a descriptor that does not
+            block.
     """
 
     def __init__(self, file: ReadableFile) -> None:
+        _check_open("source", file, ("read", "readline"))
         self.name: str = _name_of(file)
         self._file = file = _blocking(file)
         self.left_bytes: int | None = _left_bytes(file)
         self.may_block: bool = _may_block(file)
         read_what_is_there = getattr(file, "read1", None) if self.may_block else None
         self._read: Callable[[int], bytes | str] = read_what_is_there or file.read
+        self._error: Exception | None = None
 
     def read(self, size: int) -> bytes:
-        """Read up to `size` bytes or characters."""
-        return _encoded(self._read(size))
+        """Read up to `size` bytes or characters; what was read before an error comes first."""
+        if self._error is not None:
+            raise self._error
+        read_some = None if self.may_block else getattr(self._file, "read1", None)
+        if read_some is None:
+            return _encoded(self._read(size))
+        # `read` of a compressed file that is cut off would lose what stands before its end.
+        parts: list[bytes] = []
+        left = size
+        try:
+            while left > 0 and (part := _encoded(read_some(left))):
+                parts.append(part)
+                left -= len(part)
+        except Exception as error:
+            if not parts:
+                raise
+            self._error = error
+        return b"".join(parts)
 
     def readline(self) -> bytes:
         """Read to the end of the line."""
+        if self._error is not None:
+            raise self._error
         return _encoded(self._file.readline())
 
     def __iter__(self) -> Iterator[bytes]:
@@ -120,13 +141,21 @@ class OpenOutput:
 
     Args:
         file: The file.
+
+    Raises:
+        ConfigurationError: If it is no open file, or a text file over a descriptor that does not
+            block.
     """
 
     kept_path: Path | None = None
 
     def __init__(self, file: WritableFile) -> None:
+        _check_open("target", file, ("write",))
         self._file = file
         self._name = _name_of(file)
+        descriptor = nonblocking_descriptor(file)
+        if descriptor is not None and _is_text(file):  # which drops what finds no room
+            raise _refused("write", file, descriptor)
 
     def __enter__(self) -> Self:
         return self
@@ -179,9 +208,11 @@ class OpenOutput:
                 return len(data)  # it does not tell
             wait_until_writable(descriptor)
             return 0
-        if written == 0:
+        if not isinstance(written, int):
+            return len(data)
+        if written <= 0:
             raise OSError(errno.EIO, "it takes nothing")
-        return written if isinstance(written, int) else len(data)
+        return written
 
     def _flush(self, flush: Callable[[], object]) -> None:
         while True:
@@ -194,6 +225,16 @@ class OpenOutput:
                 wait_until_writable(descriptor)
             else:
                 return
+
+
+def _check_open(role: str, file: object, methods: Sequence[str]) -> None:
+    if not all(callable(getattr(file, method, None)) for method in methods):
+        raise ConfigurationError(
+            f"the {role} must be a path or an open file, not a {type(file).__name__}; records that "
+            "are in memory are for migrate_batch"
+        )
+    if getattr(file, "closed", False) is True:
+        raise ConfigurationError(f"the {role}, {_name_of(file)}, is a file that is closed")
 
 
 def refuse_same_file(source: SourceFile, target: TargetFile) -> None:
@@ -242,18 +283,24 @@ def _blocking(file: ReadableFile) -> ReadableFile:
     if descriptor is None:
         return file
     if _is_text(file):  # which takes a moment without data for the end
-        raise ConfigurationError(
-            f"cannot read {_name_of(file)}: its descriptor does not block; give the binary file, "
-            f"or call os.set_blocking({descriptor}, True) first"
-        )
+        raise _refused("read", file, descriptor)
     return io.BufferedReader(WaitingReader(file, descriptor))
+
+
+def _refused(verb: str, file: object, descriptor: int) -> ConfigurationError:
+    return ConfigurationError(
+        f"cannot {verb} {_name_of(file)}: its descriptor does not block; give the binary file, or "
+        f"call os.set_blocking({descriptor}, True) first"
+    )
 
 
 def _is_text(file: object) -> bool:
     return hasattr(file, "encoding")
 
 
-def _encoded(read: bytes | str) -> bytes:
+def _encoded(read: bytes | str | None) -> bytes:
+    if read is None:
+        raise BlockingIOError(errno.EAGAIN, "it does not block, and has no descriptor to wait for")
     # What a text file could not decode is told by the record that holds it, with its line.
     return read.encode("utf-8", "surrogateescape") if isinstance(read, str) else bytes(read)
 

@@ -3,8 +3,8 @@
 A file has one writer (see `output_lock`). Its lines go to a partial file beside it, whose name
 nobody can guess and which is opened so that no link is followed; it takes the file's name at the
 end, and has its mode and owner from the start. Where the target is a link, the file is replaced
-that it leads to. What is no regular file (a pipe, a terminal, ``/dev/stdout``) cannot be replaced
-and is written to in order, without a lock.
+that it leads to. A pipe, a terminal or ``/dev/stdout`` is not a regular file and cannot be
+replaced: it is written to in order, without a lock.
 """
 
 import contextlib

@@ -141,7 +141,7 @@ class OutputLock:
         self._beating.start()
 
     def check(self) -> None:
-        """Check that nobody has taken the lock over since the last check.
+        """Check that no other run has taken the lock over since the last check.
 
         Raises:
             OutputInUseError: If another run has.
@@ -150,7 +150,7 @@ class OutputLock:
             raise OutputInUseError(f"cannot write {self._name} any more: {self._lost}")
 
     def confirm(self) -> None:
-        """Check that nobody has taken the lock over.
+        """Check that no other run has taken the lock over.
 
         Raises:
             OutputInUseError: If another run has.
@@ -274,7 +274,7 @@ class OutputLock:
 
     def _in_the_way(self) -> ConfigurationError:
         return ConfigurationError(
-            f"cannot write {self._name}: {self._path} is in the way, and is no lock file; remove it"
+            f"cannot write {self._name}: {self._path} is in the way and not a lock file; remove it"
         )
 
     def _is_ours(self) -> bool:
@@ -297,7 +297,7 @@ class OutputLock:
                 self._lost = self._lost or self._why_lost()
 
     def _remove_leftovers(self) -> None:
-        """Remove the files of killed runs: nobody else has any while the lock is held."""
+        """Remove the files of killed runs; while the lock is held, no other run has any."""
         now_ns = os.fstat(self._descriptor).st_mtime_ns
         name = re.compile(rf"\.{re.escape(self._stem)}\.([0-9a-f]+)\.(\w+)")
         try:

@@ -109,10 +109,8 @@ class RangeFeed:
         Raises:
             ConfigurationError: If they are not what their worker told, or cannot be joined.
         """
-        if result.failure is not None and result.outputs:
-            first = result.outputs[0]
-            file = self._source.file_of(result.index)
-            self._output.ends_at(entries.Range(file, first.start, first.stop))
+        if result.failure is not None:
+            self._output.ends_at(self._source.range_of(result.index))
         for piece in result.outputs:
             if piece.attempt:
                 put = _put(piece, piece.size_bytes)
@@ -138,7 +136,7 @@ class RangeFeed:
 
     def _settle(self, outcome: Outcome[Frame], pieces: Sequence[Piece]) -> None:
         """Log the pieces of a chunk, each with its failures."""
-        file = self._source.file_of(outcome.index)
+        file = self._source.range_of(outcome.index).file
         for piece, failures in _with_failures(pieces, outcome.failures):
             self._output.settle(
                 Settled(

@@ -108,7 +108,7 @@ class RangeSource:
         restored: What earlier runs have settled, by the chunk that stands for it.
 
     Raises:
-        ConfigurationError: If one cannot be read, or is no regular file.
+        ConfigurationError: If one cannot be read, or is not a regular file.
     """
 
     kind: Final = FrameKind.RANGES
@@ -130,7 +130,7 @@ class RangeSource:
         self._nonce = nonce
         self._longest = max_line_bytes
         self._sizer = RangeSizer(skips=skips)
-        self._underway: dict[int, int] = {}  # numbers of files, by chunk
+        self._underway: dict[int, SourceRange] = {}  # by chunk
         self.size_bytes: int = sum(planned.file.size_bytes for planned in self._files)
 
     @property
@@ -154,7 +154,7 @@ class RangeSource:
                 self.restored[index] = settled
             if settled is None or settled.places:
                 payload = self._wanted(range_).to_frame()
-            self._underway[index] = range_.file
+            self._underway[index] = range_
             origin = Origin(str(Path(planned.name)), 1)
             yield Chunk(index, done, length, payload, length, origin, is_range=True)
             index, done = index + 1, done + length
@@ -181,12 +181,12 @@ class RangeSource:
         file = self._files[range_.file].file
         return Range(file, range_.start, range_.end, self._folder, self._nonce, self._longest)
 
-    def file_of(self, chunk: int) -> int:
-        """Return the number of the file that a chunk under way is of."""
+    def range_of(self, chunk: int) -> SourceRange:
+        """Return the range of a chunk under way."""
         return self._underway[chunk]
 
     def __call__(self, event: Event, /) -> None:
-        """Learn the durations of ranges, and which are settled."""
+        """Record durations of ranges, and settled ranges."""
         self._sizer(event)
         if isinstance(event, ChunkDelivered):
             self._underway.pop(event.chunk, None)
@@ -197,7 +197,7 @@ class RangeSource:
         Raises:
             ConfigurationError: If one is not.
         """
-        for number in set(self._underway.values()):
+        for number in {range_.file for range_ in self._underway.values()}:
             self._files[number].check()
 
     def check_all(self) -> None:

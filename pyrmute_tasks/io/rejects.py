@@ -48,10 +48,7 @@ def check_rejects(
                 "the records of rejects need a file; add --rejects FILE (rejects=… in Python)"
             )
         return
-    if not policy.skips:
-        raise ConfigurationError(
-            "rejects are records that are skipped; add --on-error skip (on_error='skip' in Python)"
-        )
+    _check_asked_for(path, policy)
     if isinstance(source, (str, os.PathLike)):
         for name in find_sources(source):
             check_output(path, source=name)
@@ -72,8 +69,17 @@ def check_rejects(
         )
 
 
+def _check_asked_for(path: object, policy: ErrorPolicy) -> None:
+    if not isinstance(path, (str, os.PathLike)):
+        raise ConfigurationError(f"rejects must be the path of a file, not a {type(path).__name__}")
+    if not policy.skips:
+        raise ConfigurationError(
+            "rejects are records that are skipped; add --on-error skip (on_error='skip' in Python)"
+        )
+
+
 def _is_one(place: Place, other: Place) -> bool:
-    """Return whether what is written to two places would be mixed, as in one pipe."""
+    """Return whether two places are one file or pipe, where writes to both would mix."""
     if not place.is_stream or place.found is None:
         return place.path == other.path
     is_device = stat.S_ISCHR(place.found.st_mode)  # a terminal, or /dev/null

@@ -1,1 +1,1 @@
-"""Jobs as logs of settled ranges: files and decisions; runs nothing itself."""
+"""Durable jobs: the log of settled ranges, its files, and what follows from it; runs nothing."""

@@ -120,7 +120,7 @@ class Settled(NamedTuple):
     def fault(self) -> str:
         """Return the fault in its numbers; empty if there is none."""
         if not 0 <= self.start < self.end or self.file < 0:
-            return "it is no interval"
+            return "it is not an interval"
         if self.records != self.outputs + self.rejected:
             return f"{self.records} records in, {self.outputs} out and {self.rejected} rejected"
         if min(self.records, self.outputs, self.rejected) < 0:

@@ -142,8 +142,8 @@ class JobFolder:
         if not _JOB.fullmatch(spec.job):
             raise ConfigurationError(f"a job cannot have the id {printable(spec.job)!r}")
         candidate = _sibling(path, "new")
-        candidate.mkdir(mode=0o700)
         try:
+            candidate.mkdir(mode=0o700)
             parts = candidate / PARTS
             parts.mkdir()
             if not is_private:
@@ -152,9 +152,9 @@ class JobFolder:
             (parts / NONCE).write_text(secrets.token_hex(_NONCE_BYTES), "ascii")
             write_spec(FolderStorage(candidate), spec)
             candidate.rename(path)  # never over a job, since that is not empty
-        except OSError as error:
+        except BaseException as error:
             shutil.rmtree(candidate, ignore_errors=True)
-            if path.exists():
+            if isinstance(error, OSError) and path.exists():
                 raise JobExistsError(f"there is a job in {path} already") from error
             raise
         FolderStorage(path.parent).sync_folder()

@@ -111,7 +111,7 @@ class StepCompiler:
         versions = self._registry.versions(name)
         for version in (from_version, to_version):
             if version not in versions:
-                raise ModelNotFoundError(name, str(version))
+                raise ModelNotFoundError(name, str(version)).among(versions)
         if direct:
             return [from_version, to_version]
         start, end = versions.index(from_version), versions.index(to_version)

@@ -182,7 +182,7 @@ class Piece:
         """Return a piece from a worker's values.
 
         Raises:
-            FrameError: If it contradicts itself, or its attempt is no plain file name.
+            FrameError: If it contradicts itself, or its attempt is not a plain file name.
         """
         try:
             *front, places = values

@@ -27,7 +27,7 @@ _MAYBE_BLANK: Final = re.compile(rb"\n[\n\r\t ]")
 
 
 class FileChangedError(Exception):
-    """A file ends before or behind its planned end: somebody writes to it."""
+    """A file is shorter or longer than planned: it is being written to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class LineBlock:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line without its text, as one that is longer than allowed.
+    """The position of a line, without its text, such as of one that is longer than allowed.
 
     Attributes:
         offset: Where it begins in the file.
@@ -109,7 +109,7 @@ def read_lines(
 
 
 def _first_line(file: BufferedReader, start: int, stop: int) -> int:
-    """Go to the first line that begins in an interval; return where it begins, or its end."""
+    """Seek the first line that begins in an interval; return its start, or the interval's end."""
     if start == 0:
         file.seek(0)
         if file.read(len(BOM)) == BOM:
@@ -122,7 +122,7 @@ def _first_line(file: BufferedReader, start: int, stop: int) -> int:
 
 
 def _skip_line(file: BufferedReader, at: int, stop: int | None = None) -> int:
-    """Skip to the end of a line, or to `stop`, in little memory; return where that is."""
+    """Return the position after a line, or `stop`; reads in blocks, however long the line is."""
     while stop is None or at < stop:
         most = _SKIP_BYTES if stop is None else min(_SKIP_BYTES, stop - at)
         text = file.readline(most)

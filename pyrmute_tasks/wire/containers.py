@@ -76,7 +76,7 @@ def _in_dict(tag: Tag, head: list[Any], value: dict[Any, Any]) -> Split:
 
 
 def _shown(key: object) -> str:
-    # A key that is no identifier may be data (a dict by customer, say): keep it out.
+    # A key that is not an identifier may be data (a dict by customer, say): keep it out.
     return str(key) if type(key) is str and key.isidentifier() else "<key>"
 
 

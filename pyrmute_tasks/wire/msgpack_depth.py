@@ -1,11 +1,12 @@
-"""Nesting depth of a msgpack payload, without recursion; it may be malformed.
+"""Nesting depth and items of a msgpack payload, without recursion; it may be malformed.
 
 Format: https://github.com/msgpack/msgpack/blob/master/spec.md.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["nests_deeper"]
+__all__ = ["items_of", "nests_deeper"]
 
 # Size of the value behind the first byte, by that byte, where it is fixed.
 _FIXED: dict[int, int] = {0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8} | {
@@ -41,6 +42,25 @@ def nests_deeper(data: bytes | memoryview, limit: int) -> bool:
             if len(left) > limit:
                 return True
     return False
+
+
+def items_of(data: bytes | memoryview) -> Iterator[memoryview]:
+    """Yield the items of a packed list, still packed; none if it is something else."""
+    view = memoryview(data)
+    end = len(view)
+    if not end or view[0] not in _LISTS:
+        return
+    at, left = _skip(view, 0)
+    while left and at < end:
+        begin, opened = at, 1
+        while opened and at < end:
+            at, items = _skip(view, at)
+            opened += items - 1
+        yield view[begin:at]
+        left -= 1
+
+
+_LISTS: Final = {*range(0x90, 0xA0), *_ARRAYS}
 
 
 def _skip(view: memoryview, at: int) -> tuple[int, int]:

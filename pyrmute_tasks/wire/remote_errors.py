@@ -290,9 +290,9 @@ def _take_apart_line(line: dict[str, Any], number: _Number, input_type: Any) -> 
 
 
 def _is_of_pydantic(line: dict[str, Any], input_type: Any) -> bool:
-    """Return whether pydantic itself raises this for such an input, and no `PydanticCustomError`.
+    """Return whether an error is pydantic's own, and not a `PydanticCustomError`.
 
-    Before 2.14.2 it tells of those by their names alone, and without their templates.
+    Before 2.14.2, pydantic reports those by their names alone, without their templates.
     """
     same = InitErrorDetails(type=line["type"], loc=(), input=None, ctx=line.get("ctx", {}))
     try:

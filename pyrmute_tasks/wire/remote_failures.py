@@ -76,9 +76,14 @@ def _stand_in_for(error: BaseException) -> RemoteError:
     return RemoteError(f"{kind.__module__}.{kind.__qualname__}", "")
 
 
-def failure_to_wire(failure: RecordFailure) -> dict[str, Any]:
-    """Return a failure as plain values for `frames.pack` with ``lossy=True``."""
-    captured = failure if isinstance(failure, CapturedFailure) else capture_failure(failure, 0)
+def failure_to_wire(failure: RecordFailure, number: int = 0) -> dict[str, Any]:
+    """Return a failure as plain values for `frames.pack` with ``lossy=True``.
+
+    Args:
+        failure: The failure.
+        number: How many there were before it in its chunk, if it was not captured before.
+    """
+    captured = failure if isinstance(failure, CapturedFailure) else capture_failure(failure, number)
     return {
         "index": captured.index,
         "stage": captured.stage.value,

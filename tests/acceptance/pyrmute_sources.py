@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, cannot_run
 
-__all__ = ["VERSION", "NotFetchedError", "fetch"]
+__all__ = ["VERSION", "NotFetchedError", "fetch", "fetch_or_skip"]
 
 VERSION: Final = "0.11.0"
 _SHA256: Final = "a8579d552efbd3e18989fc0d34740e2e02c5aeb2cba988af6b209624639666b4"
@@ -40,6 +40,14 @@ def fetch() -> Path:
                 if not folder.exists():
                     raise
     return folder
+
+
+def fetch_or_skip() -> Path:
+    """Return the folder with pyrmute's sources; without a network, skip the test, or fail in CI."""
+    try:
+        return fetch()
+    except NotFetchedError as error:
+        cannot_run(f"pyrmute's sources could not be fetched: {error}")
 
 
 def _download(scratch: Path) -> Path:

@@ -62,7 +62,7 @@ def test_interrupt_leaves_nothing(
         ),
     ],
 )
-def test_what_cannot_go_by_reference_is_told_before_a_fleet_is_there(
+def test_run_that_cannot_go_by_reference_is_refused_before_a_fleet_starts(
     tmp_path: Path, options: tuple[object, ...], told: str
 ) -> None:
     source = write(tmp_path / "in.jsonl", [person(1)])

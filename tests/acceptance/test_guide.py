@@ -1,6 +1,6 @@
 """Every code block of pyrmute's guide to batches does as the guide says, import changed.
 
-The guide is pyrmute's own, copied beside this file. Each test below is one of its blocks: it
+The guide is pyrmute's own, from its sources. Each test below is one of its blocks: it
 runs in a module of its own after the guide's first block, which has the models, and gets exactly
 the names that the guide leaves to its reader. Those that only use batch calls run a second time
 with their batches on a fleet.
@@ -24,9 +24,9 @@ from pydantic import BaseModel, ValidationError
 
 from pyrmute_tasks import MigrationError, Migrator, ModelData, ModelManager
 from pyrmute_tasks.registry import load_attribute
+from tests.acceptance.pyrmute_sources import fetch_or_skip
 from tests.conftest import ROOT
 
-GUIDE = Path(__file__).with_name("pyrmute_guide") / "batch-processing.md"
 FLEET = f"{ROOT}/examples/guide/users.py:manager"  # the guide's models, with a check of names
 
 FIRST = "Basic Batch Migration"
@@ -82,7 +82,7 @@ class Block:
 
     def _execute(self, body: str) -> None:
         body = body.replace("from pyrmute import", "from pyrmute_tasks import")
-        exec(compile(body, str(GUIDE), "exec", dont_inherit=True), vars(self.module))  # noqa: S102
+        exec(compile(body, "batch-processing.md", "exec", dont_inherit=True), vars(self.module))  # noqa: S102
 
 
 HANDLED: list[str] = []
@@ -97,8 +97,12 @@ def of(title: str, *, also_on_a_fleet: bool = False) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("block", runs, indirect=True)
 
 
-# The fleet is asked for by name, so it is not seen to be shared (tests/conftest.py).
-pytestmark = pytest.mark.xdist_group("tests/acceptance/test_guide.py")
+pytestmark = [
+    # The fleet is asked for by name, so it is not seen to be shared (tests/conftest.py).
+    pytest.mark.xdist_group("tests/acceptance/test_guide.py"),
+    # The first time pip fetches the sources, as for test_pyrmute_docs.py.
+    pytest.mark.timeout(600),
+]
 
 
 def read(text: str) -> dict[str, str]:
@@ -117,8 +121,14 @@ def read(text: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def blocks() -> dict[str, str]:
-    return read(GUIDE.read_text())
+def guide_text() -> str:
+    (page,) = fetch_or_skip().glob("docs/**/batch-processing.md")
+    return page.read_text()
+
+
+@pytest.fixture(scope="module")
+def blocks(guide_text: str) -> dict[str, str]:
+    return read(guide_text)
 
 
 @pytest.fixture(scope="module")
@@ -292,9 +302,9 @@ def here() -> tuple[int, int]:
 # --- nothing is forgotten ---------------------------------------------------------------------
 
 
-def test_every_block_is_handled(blocks: dict[str, str]) -> None:
+def test_every_block_is_handled(blocks: dict[str, str], guide_text: str) -> None:
     assert list(blocks) == HANDLED
-    assert len(blocks) == GUIDE.read_text().count("```python\n") == 23
+    assert len(blocks) == guide_text.count("```python\n") == 23
 
 
 # --- basics -----------------------------------------------------------------------------------

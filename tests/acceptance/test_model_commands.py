@@ -73,7 +73,7 @@ def test_command_does_what_pyrmutes_does(folder: Path, arguments: tuple[str, ...
     assert found[0] == expected[0]
 
 
-def test_manager_of_pyrmutes_is_taken_as_it_is(folder: Path) -> None:
+def test_pyrmute_manager_needs_no_change(folder: Path) -> None:
     status, printed, _ = run(folder, "pyrmute_tasks", "info", "-m", "theirs.py:manager")
     assert (status, "v2.0.0" in printed) == (0, True)
 

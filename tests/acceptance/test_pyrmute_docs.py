@@ -13,8 +13,8 @@ from typing import Final
 import pytest
 
 from tests.acceptance.pyrmute_blocks import Result, change_import, compare, run_all, succeeded
-from tests.acceptance.pyrmute_sources import NotFetchedError, fetch
-from tests.conftest import ROOT, is_ci
+from tests.acceptance.pyrmute_sources import fetch_or_skip
+from tests.conftest import ROOT
 
 # The first time pip fetches the sources, and builds their metadata in an environment of its own.
 pytestmark = pytest.mark.timeout(600)
@@ -38,12 +38,7 @@ VOLATILE: Final = re.compile(r"\d{8}_\d{6}|\d+\.\d+ms")
 
 @pytest.fixture(scope="module")
 def sources() -> Path:
-    try:
-        return fetch()
-    except NotFetchedError as error:
-        if is_ci():
-            raise
-        pytest.skip(f"pyrmute's sources could not be fetched: {error}")
+    return fetch_or_skip()
 
 
 @pytest.fixture(scope="module")

@@ -127,12 +127,12 @@ BAD_INPUT: dict[str, tuple[list[str], int, str]] = {
     "unknown model": (
         ["run", *MANAGER, "--model", "X", "--from", "1.0.0", "--to", "2.0.0", "IN", "out"],
         1,
-        "error: Model 'X' not found in registry",
+        "error: Model 'X' not found in registry; registered models: Person",
     ),
     "unknown version": (
         ["run", *MANAGER, "--model", "Person", "--from", "1.0.0", "--to", "9.0.0", "IN", "out"],
         1,
-        "error: Model 'Person' version '9.0.0' not found in registry",
+        "error: Model 'Person' version '9.0.0' not found in registry; registered versions: 1",
     ),
     "no version": (
         ["run", *MANAGER, "--model", "Person", "--from", "one", "--to", "9.0.0", "IN", "out"],
@@ -143,6 +143,11 @@ BAD_INPUT: dict[str, tuple[list[str], int, str]] = {
         ["run", *MANAGER, "--model", "Person", "--from", "3.0.0", "--to", "1.0.0", "IN", "out"],
         1,
         "error: Migration failed for 'Person': 3.0.0 → 2.0.0 Reason: No migration path found",
+    ),
+    "empty broker": (
+        ["run", *MANAGER, *HOP, "--broker", "", "IN", "out"],
+        1,
+        "error: broker_url (--broker) is empty: give the URL of a running fleet's broker, as",
     ),
     "no module": (
         ["run", "--manager", "tests.none:manager", *HOP, "IN", "out"],

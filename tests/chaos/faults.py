@@ -508,7 +508,7 @@ def _poison_at(
 
 
 def poisoned(row: bytes, deed: str, crashes: Path) -> bytes:
-    """Return a row whose step does something and adds a line to the file `crashes`."""
+    """Return a row whose step fails by `deed`, and adds a line to the file `crashes`."""
     return json.dumps({**json.loads(row), "tailnum": f"{deed}|{crashes}"}).encode() + b"\n"
 
 

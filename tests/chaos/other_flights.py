@@ -1,4 +1,4 @@
-"""The slow flights with another step, as deployed by somebody else."""
+"""The slow flights with another step, as another team deploys them."""
 
 from pyrmute_tasks import ModelData, ModelManager
 from tests.chaos.slow_flights import example, give_times_slowly

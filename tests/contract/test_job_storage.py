@@ -63,7 +63,7 @@ def test_link_never_replaces(storage: Storage) -> None:
     assert storage.read("c") == b"a"
 
 
-def test_file_that_was_linked_goes_on_growing(storage: Storage) -> None:
+def test_linked_file_can_still_be_appended_to(storage: Storage) -> None:
     file = storage.create("candidate")
     storage.link("candidate", "log.1")
     storage.remove("candidate")

@@ -158,7 +158,7 @@ class TwoHosts:
 
     @contextmanager
     def link_down(self) -> Iterator[None]:
-        """Take the near host's link down, which it notices: no route leads anywhere."""
+        """Take the near host's link down: its connections fail for want of a route."""
         with self.near():
             _ip("link", "set", _DEVICE, "down")
         try:

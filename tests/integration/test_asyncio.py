@@ -163,7 +163,7 @@ def test_source_is_read_in_the_callers_context(run: Run) -> None:
     assert source.who == "ada"
 
 
-def test_other_tasks_run_meanwhile(run: Run) -> None:
+def test_event_loop_runs_other_tasks_during_a_job(run: Run) -> None:
     async def test(migrator: AsyncMigrator) -> None:
         slow = asyncio.create_task(
             migrator.migrate_batch([person(0) | {"name": "sleep:1 x"}], *HOP)
@@ -271,7 +271,7 @@ def test_cancelling_withdraws_what_is_pending(run: Run, fleet: Fleet) -> None:
         # The reader has waited for it, although a chunk runs for seconds.
         assert jobs_of(fleet) == []
         assert source.is_closed
-        assert not threads_of_jobs()
+        await no_threads_of_jobs()
 
     run(test)
 
@@ -295,12 +295,17 @@ def test_closing_ends_open_streams(fleet: Fleet) -> None:
             await anext(stream)
             unread = migrator.migrate_batch_streaming(Endless(), *HOP)
         assert jobs_of(fleet) == []
-        assert not threads_of_jobs()
+        await no_threads_of_jobs()
         for cut in (stream, unread):
             with pytest.raises(MigratorClosedError):
                 await anext(cut)
 
     asyncio.run(test())
+
+
+async def no_threads_of_jobs() -> None:
+    """Wait for the end of threads that have reported their result: it is their last act."""
+    await eventually(lambda: not threads_of_jobs(), "the threads end")
 
 
 def threads_of_jobs() -> list[str]:

@@ -336,7 +336,7 @@ def test_a_chunk_size_and_pipes_go_through_the_producer(
     assert report.chunks == 15
 
 
-def test_unknown_way_is_refused(migrator: Migrator, tmp_path: Path) -> None:
+def test_unknown_value_of_by_reference_is_refused(migrator: Migrator, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", people(1))
     with pytest.raises(ConfigurationError, match="must be auto, always or never, not 'maybe'"):
         migrator.migrate_file(source, tmp_path / "out", *HOP, by_reference="maybe")

@@ -269,9 +269,9 @@ def embedded() -> Iterator[Migrator]:
 
 
 def kill_server(migrator: Migrator) -> float:
-    assert migrator._session is not None
-    assert migrator._session.fleet is not None
-    os.kill(migrator._session.fleet.process_ids[0], signal.SIGKILL)
+    assert migrator._jobs.session is not None
+    assert migrator._jobs.session.fleet is not None
+    os.kill(migrator._jobs.session.fleet.process_ids[0], signal.SIGKILL)
     return time.monotonic()
 
 

@@ -155,7 +155,7 @@ def test_a_pickle_is_not_opened(
     assert not made.exists()
 
 
-def test_unsupported_yaml_is_refused(target: Target, tmp_path: Path) -> None:
+def test_unsupported_yaml_is_rejected(target: Target, tmp_path: Path) -> None:
     made = tmp_path / "made"
     body = f"!!python/object/apply:os.system ['touch {made}']".encode()
     target.receive(Envelope(body, content_type="application/x-yaml"), REFUSED)
@@ -180,7 +180,7 @@ def test_unsupported_yaml_is_refused(target: Target, tmp_path: Path) -> None:
     ],
     ids=lambda body: repr(body)[:20],
 )
-def test_a_body_that_is_no_call_is_refused(target: Target, body: object) -> None:
+def test_body_that_is_not_a_call_is_rejected(target: Target, body: object) -> None:
     target.receive(Envelope(body), REFUSED)
 
 
@@ -221,7 +221,7 @@ def test_a_message_starts_no_other_task(target: Target, embed: object) -> None:
     ],
     ids=lambda headers: repr(headers)[:30],
 )
-def test_headers_that_no_producer_writes_are_refused(
+def test_headers_that_no_producer_writes_are_rejected(
     target: Target, headers: dict[str, Any]
 ) -> None:
     target.receive(Envelope(arguments(JOB, "0", 0, FINGERPRINT), **headers), REFUSED)
@@ -266,19 +266,19 @@ def test_an_unknown_task_is_moved_unread(target: Target, task: str) -> None:
     ],
     ids=lambda args: repr(args)[:40],
 )
-def test_arguments_that_no_producer_writes_are_refused(
+def test_arguments_that_no_producer_writes_are_rejected(
     target: Target, args: tuple[object, ...]
 ) -> None:
     target.receive(Envelope(arguments(*args)), "message is rejected|[Ii]nvalid|TypeError")
 
 
-def test_named_arguments_are_refused(target: Target) -> None:
+def test_named_arguments_are_rejected(target: Target) -> None:
     body = arguments(JOB, "0", 0, FINGERPRINT, kwargs={"task": 1})
     target.receive(Envelope(body), "message is rejected|[Ii]nvalid|TypeError")
 
 
 def test_unicode_digits_are_not_a_part_key(target: Target) -> None:
-    """Python counts them as digits; the store's scripts do not."""
+    """Python's `isdigit` accepts them; the store's scripts do not."""
     job = target.put_job(frame(LINE), stop=2)
     target.receive(Envelope(arguments(job, "\u0663", 0, FINGERPRINT)), "message is rejected")
 
@@ -290,7 +290,7 @@ def test_unknown_job_is_reported(target: Target) -> None:
     target.receive(Envelope(arguments(JOB, "0", 0, FINGERPRINT)), f"declined.*{JOB}|{JOB}.*gone")
 
 
-def test_another_fingerprint_than_the_jobs_is_refused(target: Target) -> None:
+def test_task_with_another_fingerprint_is_rejected(target: Target) -> None:
     job = target.put_job(frame(LINE))
     target.receive(Envelope(arguments(job, "0", 0, "another")), "message is rejected")
     assert target.fleet.store.exists(f"pt:{{{job}}}:done") == 0
@@ -319,7 +319,7 @@ def test_a_foreign_message_does_not_make_a_worker_decline_a_job(target: Target) 
     ],
     ids=lambda spec: repr(spec)[:30],
 )
-def test_a_job_whose_spec_is_garbage_is_refused(target: Target, spec: bytes) -> None:
+def test_task_of_a_job_with_a_garbled_spec_is_rejected(target: Target, spec: bytes) -> None:
     job = target.put_job(frame(LINE), spec=spec)
     envelope = Envelope(arguments(job, "0", 0, FINGERPRINT))
     target.receive(envelope, "a chunk cannot be run|message is rejected|declined")

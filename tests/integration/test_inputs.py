@@ -10,13 +10,14 @@ from collections import UserDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import pytest
 
 from pyrmute_tasks import (
     ConfigurationError,
     Event,
+    FrameError,
     InvalidRecordError,
     JobEnded,
     JobState,
@@ -68,6 +69,26 @@ def test_record_that_cannot_be_made_a_dict_is_named(orders: Migrator) -> None:
     with pytest.raises(InvalidRecordError, match="a record is Broken") as caught:
         orders.migrate_batch([record_kinds.plain(), Broken()], *HOP)
     assert record_index(caught.value) == 1
+
+
+class Row(NamedTuple):
+    """Of a module that no worker loads."""
+
+    size: int
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_record_of_a_class_that_no_worker_has_loaded_is_named(
+    orders: Migrator, on_error: Literal["raise", "skip"]
+) -> None:
+    plain = record_kinds.plain
+    records = [*(plain() for _ in range(5)), plain() | {"item": Row(1)}, plain()]
+    stream = orders.migrate_batch_data_streaming(records, *HOP, on_error=on_error)
+    got: list[Any] = []
+    with pytest.raises(FrameError, match=r"Row' is not loaded .* import its module") as caught:
+        got.extend(stream)  # keeps what came before the error
+    assert record_index(caught.value) == 5
+    assert got == record_kinds.manager.migrate_batch_data([plain() for _ in range(5)], *HOP)
 
 
 # --- files --------------------------------------------------------------------------------
@@ -196,7 +217,7 @@ def test_bar_is_shown_over_files_and_records(
 
 def test_running_fleet_is_found_by_url_and_by_variables(migrator: Migrator) -> None:
     migrator.start()
-    settings = migrator._settings
+    settings = migrator._jobs.settings
     url = settings.broker_url.replace("unix://", "redis+socket://")
     with Migrator.connect(people.manager, url, settings=settings) as connected:
         assert len(connected.migrate_batch([person(1)], *PERSON_HOP)) == 1
@@ -212,8 +233,8 @@ def test_without_a_broker_variables_are_the_options_of_an_own_fleet() -> None:
     with pytest.warns(UserWarning, match="there is no setting PYRMUTE_TASKS_FUTURE"):
         own = Migrator.from_env(people.manager, env, workers=1, ignore_unknown=True)
     with own:
-        assert own._settings.queue == "mine"
-        assert own._settings.broker_url.startswith("unix://")
+        assert own._jobs.settings.queue == "mine"
+        assert own._jobs.settings.broker_url.startswith("unix://")
         assert len(own.migrate_batch([person(1)], *PERSON_HOP)) == 1
 
 
@@ -223,8 +244,8 @@ import pyrmute_tasks, os
 os.environ["PYRMUTE_TASKS_MANAGER"] = "tests.people:manager"
 os.environ["PYRMUTE_TASKS_STALL_S"] = "7"
 migrator = pyrmute_tasks.Migrator.from_env(workers=1)
-assert migrator._settings.stall_s == 7
-assert pyrmute_tasks.Migrator("tests.people:manager", workers=1)._settings.stall_s == 60
+assert migrator._jobs.settings.stall_s == 7
+assert pyrmute_tasks.Migrator("tests.people:manager", workers=1)._jobs.settings.stall_s == 60
 """
     subprocess.run([sys.executable, "-c", program], check=True, env=dict(os.environ))
 
@@ -236,3 +257,14 @@ def test_constructors_refuse_contradicting_arguments() -> None:
         Migrator.embedded(people.manager, workers=0)
     with pytest.raises(ConfigurationError, match="must begin with"):
         Migrator.connect(people.manager, "http://localhost")
+    with pytest.raises(
+        ConfigurationError, match=r"URL of a running fleet's broker; Migrator\.embedded"
+    ):
+        Migrator.connect(people.manager, os.environ.get("NO_SUCH_URL"))  # type: ignore[arg-type]  # on purpose
+    wrong: Any = {"broker_url": "redis://localhost"}
+    with pytest.raises(ConfigurationError, match="settings must be a Settings, not dict"):
+        Migrator(people.manager, settings=wrong)
+    with pytest.raises(ConfigurationError, match="window must be a Window, not dict"):
+        Migrator.embedded(people.manager, window=wrong)
+    with pytest.raises(ConfigurationError, match="retry must be a Retry, not dict"):
+        Migrator.connect(people.manager, "redis://localhost", retry=wrong)

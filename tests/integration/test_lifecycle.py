@@ -65,9 +65,9 @@ def fleet() -> Iterator[Fleet]:
 
 def members(migrator: Migrator) -> list[int]:
     """Return the process ids of an embedded fleet."""
-    assert migrator._session is not None
-    assert migrator._session.fleet is not None
-    return migrator._session.fleet.process_ids
+    assert migrator._jobs.session is not None
+    assert migrator._jobs.session.fleet is not None
+    return migrator._jobs.session.fleet.process_ids
 
 
 # --- forks ----------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ if not (pid := {fork}):
     os.close(1), os.close(2)
     time.sleep(60)
     os._exit(0)
-print(pid, *migrator._session.fleet.process_ids, flush=True)
+print(pid, *migrator._jobs.session.fleet.process_ids, flush=True)
 time.sleep(60)
 """)
     assert process.stdout is not None
@@ -276,7 +276,7 @@ def test_leftovers_of_killed_producers_are_removed(private_tmp: Path) -> None:
     process = start("""
 migrator = Migrator(manager, workers=1)
 migrator.start()
-fleet = migrator._session.fleet
+fleet = migrator._jobs.session.fleet
 print(fleet._guard._process.pid, *fleet.process_ids, flush=True)
 time.sleep(60)
 """)

@@ -25,7 +25,7 @@ def adopted() -> Iterator[Migrator]:
         yield migrator
 
 
-def test_a_manager_of_pyrmute_runs_on_workers_as_it_is(adopted: Migrator) -> None:
+def test_pyrmute_manager_runs_on_workers_unchanged(adopted: Migrator) -> None:
     theirs = pyrmute_people.manager
     records = [people.person(index) for index in range(100)]
     assert adopted.migrate_batch(records, *HOP, chunk_size=9) == theirs.migrate_batch(records, *HOP)

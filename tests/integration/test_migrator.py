@@ -169,8 +169,8 @@ def test_leaving_early_stops_reading_and_leaves_no_key(people: Migrator) -> None
 
 
 def job_keys(migrator: Migrator) -> list[bytes]:
-    assert migrator._session is not None
-    store = migrator._session.store
+    assert migrator._jobs.session is not None
+    store = migrator._jobs.session.store
     keys: list[Any] = store._redis.keys("pt:*")
     return [key for key in keys if not key.startswith(b"pt:workers:")]
 
@@ -181,8 +181,8 @@ def test_a_job_leaves_no_key_and_no_message(people: Migrator) -> None:
     with pytest.raises(MigrationError):
         people.migrate_batch_data([broken_step(0)] * 500, *HOP, chunk_size=10)
     assert job_keys(people) == []
-    assert people._session is not None
-    store = people._session.store
+    assert people._jobs.session is not None
+    store = people._jobs.session.store
     wait_until(
         lambda: not store._redis.exists("pyrmute-tasks", "unacked"), "the queue has been drained"
     )
@@ -251,8 +251,8 @@ def test_kill_minus_nine_from_outside_changes_no_byte(tmp_path: Path) -> None:
     source.write_bytes(content)
     killed: list[int] = []
     with Migrator(FLIGHTS, workers=2) as migrator:
-        assert migrator._session is not None
-        fleet = migrator._session.fleet
+        assert migrator._jobs.session is not None
+        fleet = migrator._jobs.session.fleet
         assert fleet is not None
 
         def kill_once(_: object) -> None:
@@ -300,7 +300,7 @@ def test_unreachable_fleet_is_reported(tmp_path: Path) -> None:
 
 
 def test_queue_without_workers_is_reported(people: Migrator) -> None:
-    url = people._settings.broker_url
+    url = people._jobs.settings.broker_url
     settings = Settings(broker_url=url, queue="nobody-listens", worker_wait_s=0.5)
     with (
         pytest.raises(NoWorkersError, match="no worker answers on queue 'nobody-listens'"),
@@ -324,8 +324,8 @@ def test_contradicting_options_are_reported() -> None:
 
 
 def test_full_store_is_reported_without_contents(people: Migrator) -> None:
-    assert people._session is not None
-    store = people._session.store
+    assert people._jobs.session is not None
+    store = people._jobs.session.store
     marker = "MARKER-OF-A-RECORD"
     store._redis.config_set("maxmemory", "1")
     try:
@@ -339,13 +339,13 @@ def test_full_store_is_reported_without_contents(people: Migrator) -> None:
 
 
 def test_wrong_password_is_reported(people: Migrator) -> None:
-    assert people._session is not None
-    store = people._session.store
+    assert people._jobs.session is not None
+    store = people._jobs.session.store
     store._redis.config_set("requirepass", "right")
     try:
         with pytest.raises(StoreUnavailableError, match="refused the user or the password"):
-            Store(people._settings).check()
+            Store(people._jobs.settings).check()
     finally:
-        Redis.from_url(people._settings.redis_store_url, password="right").config_set(
+        Redis.from_url(people._jobs.settings.redis_store_url, password="right").config_set(
             "requirepass", ""
         )

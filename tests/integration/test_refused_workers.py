@@ -74,6 +74,21 @@ def test_other_pool_is_refused(fleet: Fleet) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["DJANGO_SETTINGS_MODULE", "PYRMUTE_TASKS_CELERY_CONFIG"])
+def test_module_that_cannot_be_imported_is_named(
+    fleet: Fleet, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = fleet.settings
+    if name == "DJANGO_SETTINGS_MODULE":
+        monkeypatch.setenv(name, "no_such_module.settings")
+    else:
+        settings = replace(settings, celery_config={"imports": ["no_such_module"]})
+    done = run_worker(settings)
+    check_refused(
+        done, "error: the worker cannot import what it is told to: No module named 'no_su"
+    )
+
+
 def test_other_queue_is_refused(fleet: Fleet) -> None:
     done = run_worker(fleet.settings, "--", "-Q", "pyrmute-tasks,other")
     assert done.returncode == 1

@@ -222,7 +222,7 @@ def test_own_fleet_that_is_killed_with_its_run_leaves_nothing(
     wait_until(lambda: not list(private_tmp.iterdir()), "every file is gone")
 
 
-def test_interrupted_run_prints_the_command_that_goes_on(tmp_path: Path, fleet: Fleet) -> None:
+def test_interrupted_run_prints_the_command_that_resumes_it(tmp_path: Path, fleet: Fleet) -> None:
     job = Resumed(tmp_path)
     urls = ("--broker", fleet.settings.broker_url, "--store", fleet.settings.store_url)
     begun = job.end(*urls, "--resume", "--max-errors", "0")

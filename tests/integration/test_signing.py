@@ -136,7 +136,7 @@ ASKED: Final = TaskArguments("0123abcd", "0", 0, FINGERPRINT)
     ],
     ids=range(9),
 )
-def test_a_forged_task_is_refused(target: Target, signature: str | None) -> None:
+def test_forged_task_is_rejected(target: Target, signature: str | None) -> None:
     args = ASKED.to_args() if signature is None else (*ASKED.to_args(), signature)
     target.receive(Envelope(arguments(*args), id=TASK), "message is rejected")
 
@@ -252,14 +252,14 @@ def test_forged_heartbeats_make_no_worker(target: Target) -> None:
         store.hset(f"pt:workers:{QUEUE}", "moved", b"9999999999 " + moved)
 
     is_whole(Victim(target, LONG_S).run(put))
-    assert target.migrator._session is not None
-    job_store = target.migrator._session.store
+    assert target.migrator._jobs.session is not None
+    job_store = target.migrator._jobs.session.store
     assert {worker.slots for worker in job_store.workers()} == {1}
 
 
 def test_old_heartbeat_does_not_revive_a_worker(target: Target) -> None:
-    assert target.migrator._session is not None
-    job_store = target.migrator._session.store
+    assert target.migrator._jobs.session is not None
+    job_store = target.migrator._jobs.session.store
     told = {"slots": 1, "running": [], "every_s": 1.0, "seen": time.time() - 60}
     sealed = ours.seal(Sealed.HEARTBEAT, QUEUE, "dead", pack(told))
     target.fleet.store.hset(f"pt:workers:{QUEUE}", "dead", f"{time.time()} ".encode() + sealed)

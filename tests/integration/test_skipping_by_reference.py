@@ -269,7 +269,7 @@ def test_job_ends_after_too_many_records_that_kill(migrator: Migrator, tmp_path:
     assert "more than 2 records ended the process" in by_reference.report.exceeded
 
 
-def test_workers_killed_meanwhile_change_nothing(
+def test_workers_killed_during_a_run_change_nothing(
     fleet: EmbeddedFleet, migrator: Migrator, tmp_path: Path
 ) -> None:
     records = [person(index) for index in range(2000)]

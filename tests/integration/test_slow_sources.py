@@ -64,8 +64,8 @@ def test_a_lost_chunk_is_sent_again_while_the_source_blocks() -> None:
     with Migrator(manager, workers=2) as migrator:
         stream = migrator.migrate_batch_data_streaming(in_thread(source), *HOP, chunk_size=1)
         got = [next(stream)]
-        assert migrator._session is not None
-        fleet = migrator._session.fleet
+        assert migrator._jobs.session is not None
+        fleet = migrator._jobs.session.fleet
         assert fleet is not None
         worker = fleet.process_ids[1]
         frozen = [worker, *descendants(worker)]

@@ -14,7 +14,7 @@ LOG: Final = "WATCHED_PEOPLE_LOG"
 
 @record_failed.connect  # type: ignore[untyped-decorator]  # a signal of Celery's
 def note(record: BadRecord, **_: object) -> None:
-    """Append what is told of a record; the file is named by the environment."""
+    """Append the announcement of a failed record to the file that the environment names."""
     line = (record.job, record.index, record.stage.value, record.step, record.description)
     with Path(os.environ[LOG]).open("a") as file:
         file.write(f"{line!r} {type(record.error).__name__}\n")

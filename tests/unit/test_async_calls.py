@@ -9,7 +9,7 @@ from pyrmute_tasks import AsyncMigrator, Migrator
 
 # A `Migrator` takes these as a `ModelManager` does, and ignores them.
 IGNORED = {"parallel", "max_workers", "use_processes"}
-CALLS = [name for name in vars(AsyncMigrator) if name.startswith(("migrate_", "run_"))]
+CALLS = [name for name in dir(AsyncMigrator) if name.startswith(("migrate_", "run_"))]
 
 
 def parameters(function: object) -> dict[str, tuple[object, object]]:

@@ -133,7 +133,7 @@ def test_time_zone_without_a_repr_compares_equal() -> None:
     assert changes(moments[0], datetime(2024, 1, 1, tzinfo=UTC)) == [("", Change.VALUE)]
 
 
-def test_value_that_holds_itself_can_be_compared() -> None:
+def test_recursive_value_is_compared() -> None:
     loops: list[list[Any]] = [[1], [1]]
     for loop in loops:
         loop.append(loop)
@@ -225,7 +225,7 @@ def test_modified_input_is_found_at_any_depth() -> None:
     assert mutated == {Spot(0, "a[].b", Change.VALUE): {0}}
 
 
-def test_dict_that_is_used_for_all_records_is_found() -> None:
+def test_dict_shared_by_all_records_is_found() -> None:
     shared: dict[str, Any] = {}
 
     def fill(record: dict[str, Any]) -> dict[str, Any]:
@@ -386,7 +386,7 @@ def test_model_that_keeps_extra_fields_loses_only_inside() -> None:
     assert paths(record, Keeps, validated=True) == ["inner.zip4"]
 
 
-def test_model_that_holds_itself_is_searched() -> None:
+def test_recursive_model_is_searched() -> None:
     record = {"children": [{"children": [{"x": 1}]}]}
     assert paths(record, Tree, validated=False) == ["children[].children[].x"]
 
@@ -443,7 +443,7 @@ def test_field_that_a_step_reads_is_not_lost(step: Step) -> None:
     assert losses(step, {"zip": "1", "name": "Ada Lovelace"}, {"zip": "1", "name": "Al K"}) == {}
 
 
-def test_field_that_arrives_undeclared_is_not_lost() -> None:
+def test_undeclared_field_that_is_in_the_output_is_not_lost() -> None:
     assert losses(dict, {"zip": "1", "first": "Ada"}) == {}
 
 

@@ -1,10 +1,11 @@
-"""Common features of every batch call: observers, a progress bar, a report, one protocol."""
+"""Common features of every batch call: signatures, observers, a progress bar, a report."""
 
 import inspect
 import io
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -47,22 +48,46 @@ def delivered(events: list[Event]) -> int:
     return sum(event.count for event in events if isinstance(event, ChunkDelivered))
 
 
-# --- the protocol -------------------------------------------------------------------------
+# --- signatures ---------------------------------------------------------------------------
 
 
 CALLS = [name for name in vars(BatchMigrator) if name.startswith("migrate")]
+FILE_CALLS = ("migrate_file", "run_file")
 
 
-def test_protocol_has_the_six_batch_calls() -> None:
+def defaults(*functions: Callable[..., Any]) -> set[tuple[str, str, str]]:
+    """Return name, default and type of each parameter of the functions."""
+    return {
+        (name, repr(each.default), str(each.annotation))
+        for function in functions
+        for name, each in inspect.signature(function).parameters.items()
+    }
+
+
+def test_there_are_six_batch_calls() -> None:
     assert len(CALLS) == 6
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("kind", [ModelManager, Migrator])
-def test_both_have_the_parameters_and_defaults_of_the_protocol(kind: type, call: str) -> None:
-    promised = inspect.signature(getattr(BatchMigrator, call))
-    assert inspect.signature(getattr(kind, call)) == promised
-    assert inspect.getdoc(getattr(kind, call)) == inspect.getdoc(getattr(BatchMigrator, call))
+def test_managers_and_migrators_have_the_same_batch_calls(kind: type, call: str) -> None:
+    assert getattr(kind, call) is getattr(BatchMigrator, call)
+
+
+def test_argument_of_several_batch_calls_has_one_type_and_default() -> None:
+    found = defaults(*(getattr(BatchMigrator, call) for call in CALLS))
+    assert len(found) == len({name for name, *_ in found})
+
+
+def test_file_calls_have_the_same_signature() -> None:
+    migrate_file, run_file = (inspect.signature(getattr(Migrator, call)) for call in FILE_CALLS)
+    assert migrate_file == run_file
+
+
+@pytest.mark.parametrize("name", ["observers", "progress", "on_error", "on_reject"])
+def test_file_calls_have_the_options_of_batch_calls(name: str) -> None:
+    found = defaults(Migrator.migrate_batch, Migrator.migrate_file)
+    assert len({each for each in found if each[0] == name}) == 1
 
 
 class Ours:
@@ -183,16 +208,43 @@ def test_observer_that_raises_is_dropped(caplog: pytest.LogCaptureFixture) -> No
     assert caplog.text.count("an observer raised and was dropped") == 1  # told nothing more
 
 
+@dataclass
+class Counting:
+    """An observer that equals others."""
+
+    fails: bool = field(compare=False)
+    events: int = field(default=0, compare=False)
+
+    def __call__(self, event: Event) -> None:
+        self.events += 1
+        if self.fails:
+            raise OSError
+
+
+class Incomparable(Counting):
+    __hash__ = Counting.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        raise OSError
+
+
+@pytest.mark.parametrize("kind", [Counting, Incomparable])
+def test_only_the_observer_that_raises_is_dropped(kind: type[Counting]) -> None:
+    good, bad = kind(fails=False), kind(fails=True)
+    manager.migrate_batch([person(0)], *HOP, observers=[good, bad])
+    assert (good.events, bad.events) == (2, 1)
+
+
 @pytest.mark.parametrize("observers", [print, "x", [3]])
 @pytest.mark.parametrize("call", ["migrate_batch", "migrate_batch_streaming"])
-def test_observers_that_are_no_functions_are_reported(call: str, observers: Any) -> None:
+def test_observers_that_are_not_functions_are_reported(call: str, observers: Any) -> None:
     with pytest.raises(ConfigurationError, match="observers must be a list of functions"):
         getattr(manager, call)([person(0)], *HOP, observers=observers)
 
 
 @pytest.mark.parametrize("one", [person(0), manager.migrate(person(0), *HOP), "in.jsonl", b"{}"])
 @pytest.mark.parametrize("call", ["migrate_batch", "migrate_batch_streaming"])
-def test_single_record_is_no_batch(call: str, one: Any) -> None:
+def test_single_record_is_not_a_batch(call: str, one: Any) -> None:
     """Skipping would silently reject each of its fields."""
     with pytest.raises(ConfigurationError, match="takes an iterable of records"):
         getattr(manager, call)(one, *HOP, on_error="skip")

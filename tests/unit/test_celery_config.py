@@ -123,3 +123,22 @@ assert _state.default_app is None
 
 def test_producer_leaves_a_django_project_alone() -> None:
     subprocess.run([sys.executable, "-c", IN_DJANGO], check=True, timeout=60)
+
+
+def test_passwords_among_celerys_settings_are_not_shown() -> None:
+    settings = Settings(celery_config={"redis_password": "hidden", "worker_concurrency": 2})
+    assert "celery_config={'redis_password': Ellipsis, 'worker_concurrency': Ellipsis}" in repr(
+        settings
+    )
+
+
+def test_settings_keep_a_copy_of_celerys() -> None:
+    config: dict[str, Any] = {"worker_max_tasks_per_child": 7}
+    settings = Settings(celery_config=config)
+    config["task_always_eager"] = True
+    assert settings.celery_config == {"worker_max_tasks_per_child": 7}
+
+
+def test_names_of_celerys_settings_are_text() -> None:
+    with pytest.raises(ConfigurationError, match="names as keys, as text, not int"):
+        Settings(celery_config={1: 2})  # type: ignore[dict-item]  # on purpose

@@ -2,6 +2,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import ormsgpack
 import pytest
 from pydantic import ValidationError, create_model
 
@@ -11,6 +12,7 @@ from pyrmute_tasks.engine.chunks import (
     Outcome,
     cut_records,
     decode_outcome,
+    decode_readable,
     decode_records,
     encode_outcome,
     encode_packed,
@@ -24,8 +26,10 @@ from pyrmute_tasks.wire.frames import (
     FrameKind,
     decode_frame,
     encode_frame,
+    join_packed,
     pack,
 )
+from pyrmute_tasks.wire.objects import Kind
 
 
 @pytest.mark.parametrize("total", [0, 1, 4, 5, 6, 10])
@@ -164,3 +168,15 @@ def test_empty_frame_joins_others() -> None:
     lines = Frame(FrameKind.LINES, 1, b"{}\n")
     nothing = Frame(FrameKind.OBJECTS, 0, pack([]))
     assert join_frames(FrameKind.LINES, [lines, nothing]) == lines
+
+
+def test_records_before_one_that_cannot_be_read_are_kept() -> None:
+    unknown = ormsgpack.packb({"a": ormsgpack.Ext(Kind.NAMED_TUPLE, pack(["gone:Row", 0, 1]))})
+    packed = [*(pack({"a": number}) for number in range(20)), unknown, pack({}), unknown]
+    records, error = decode_readable(Frame(FrameKind.OBJECTS, 23, join_packed(packed)))
+    assert records == [{"a": number} for number in range(20)]
+    assert "'gone:Row' is not loaded" in str(error)
+    with pytest.raises(FrameError, match="announces"):
+        decode_readable(Frame(FrameKind.OBJECTS, 21, join_packed(packed[:20])))
+    records, error = decode_readable(Frame(FrameKind.OBJECTS, 20, join_packed(packed[:20])[:-1]))
+    assert (len(records), type(error)) == (19, FrameError)

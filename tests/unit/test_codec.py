@@ -24,7 +24,7 @@ from pyrmute_tasks.wire.frames import (
     pack_record,
     unpack,
 )
-from pyrmute_tasks.wire.msgpack_depth import nests_deeper
+from pyrmute_tasks.wire.msgpack_depth import items_of, nests_deeper
 
 ZONES = st.sampled_from(
     [
@@ -281,3 +281,14 @@ def depth_of(value: object) -> int:
 @given(st.binary(), st.integers(0, 3))
 def test_any_bytes_have_a_depth(data: bytes, limit: int) -> None:
     assert nests_deeper(data, limit) in {True, False}
+
+
+@given(st.lists(VALUES, max_size=40))
+def test_items_of_a_packed_list_are_found(items: list[Any]) -> None:
+    packed = [pack(item) for item in items]
+    assert [bytes(item) for item in items_of(join_packed(packed))] == packed
+
+
+@given(st.binary(max_size=60))
+def test_items_of_any_bytes_are_found_or_none(data: bytes) -> None:
+    assert len(list(items_of(data))) <= len(data)

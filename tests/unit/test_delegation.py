@@ -1,6 +1,7 @@
 """Calls delegated to pyrmute, with the models and steps registered here."""
 
 import ast
+import copy
 import importlib
 import inspect
 import pickle
@@ -380,7 +381,7 @@ def test_order_of_imports_does_not_matter(order: str) -> None:
     )
 
 
-def test_class_of_both_in_the_other_order_does_no_harm() -> None:
+def test_user_error_may_have_pyrmutes_base_class_first() -> None:
     run(
         "import pyrmute_tasks.errors, pyrmute\n"
         "from pyrmute_tasks import MigrationError, ModelNotFoundError\n"
@@ -456,3 +457,44 @@ def test_hooks_of_a_pyrmute_manager_are_counted_per_chunk(theirs: pyrmute.ModelM
     assert counts.migrations == hook.migrations_by_model == {"User": 1, "Place": 1}
     manager.hooks.merge(counts)
     assert hook.migrations_by_model == {"User": 2, "Place": 2}
+
+
+def named(data: ModelData) -> ModelData:
+    return {**data, "named": True}
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, lambda manager: pickle.loads(pickle.dumps(manager))],  # noqa: S301  # its own
+    ids=["shallow", "deep", "pickled"],
+)
+def test_managers_can_be_copied_as_pyrmutes(
+    copied: Callable[[ModelManager], ModelManager], is_used: bool
+) -> None:
+    hop = ("Place", "1.0.0", "2.0.0")
+    manager = ModelManager()
+    manager.model("Place", "1.0.0")(PlaceV2)
+    manager.model("Place", "2.0.0")(PlaceV2)
+    manager.migration(*hop)(named)
+    manager.add_hook(MetricsHook())
+    manager.clear_schema_transformers("Place")
+    if is_used:
+        manager.migrate_data({"city": "London"}, *hop)
+        manager.diff(*hop)
+    other = copied(manager)
+    assert other.migrate_data({"city": "London"}, *hop) == {"city": "London", "named": True}
+    assert other.diff(*hop) == manager.diff(*hop)
+    assert other.plan(*hop).fingerprint == manager.plan(*hop).fingerprint
+    other.model("Place", "3.0.0", backward_compatible=True)(PlaceV2)
+    if copied is not copy.copy:  # which shares what is registered
+        assert [str(version) for version in manager.list_versions("Place")] == ["1.0.0", "2.0.0"]
+
+
+def test_registration_that_pyrmute_refuses_is_told_each_time() -> None:
+    manager = ModelManager()
+    manager.model("Place", "1.0.0")(PlaceV2)
+    manager._mirror.note("no_such_method")
+    for _ in range(2):
+        with pytest.raises(AttributeError, match="no_such_method"):
+            manager.get_schema("Place", "1.0.0")

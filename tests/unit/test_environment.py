@@ -24,13 +24,13 @@ def names_of_settings() -> set[str]:
     return {name for name in os.environ if name.startswith(("PYRMUTE_TASKS_", "CELERY_"))}
 
 
-def test_no_settings_are_seen() -> None:
+def test_environment_has_no_settings() -> None:
     assert names_of_settings() == set()
     assert not STEERING.keys() & os.environ.keys()
 
 
-def test_settings_of_the_environment_are_stripped() -> None:
-    this = f"{ROOT / 'tests/unit/test_environment.py'}::{test_no_settings_are_seen.__name__}"
+def test_settings_are_removed_from_the_environment() -> None:
+    this = f"{ROOT / 'tests/unit/test_environment.py'}::{test_environment_has_no_settings.__name__}"
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", this],
         cwd=ROOT,

@@ -129,7 +129,7 @@ def test_unknown_word_is_reported(word: Any) -> None:
 
 
 @pytest.mark.parametrize("reject", ["rejects.jsonl", []])
-def test_on_reject_that_is_no_function_is_reported_at_once(reject: Any) -> None:
+def test_on_reject_that_is_not_a_function_is_reported_at_once(reject: Any) -> None:
     with pytest.raises(ConfigurationError, match="on_reject must be a function"):
         ModelManager().migrate_batch(
             [], "User", "1.0.0", "2.0.0", on_error="skip", on_reject=reject

@@ -198,7 +198,7 @@ def test_a_default_is_of_the_new_version_and_not_migrated(cities: Both) -> None:
     assert cities.migrate_data({}, "Trip") == {"stop": {"name": "B"}, "via": None}
 
 
-def test_validating_happens_after_all_steps_only(both: Both) -> None:
+def test_validation_follows_all_steps(both: Both) -> None:
     class User2(BaseModel):
         n: int
 

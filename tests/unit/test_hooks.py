@@ -86,7 +86,7 @@ def test_a_hook_sees_an_error(recorder: Recorder) -> None:
     assert recorder.calls[1:] == [("error", broken_step(1), MigrationError)]
 
 
-def test_the_same_version_is_no_migration(recorder: Recorder) -> None:
+def test_the_same_version_is_not_a_migration(recorder: Recorder) -> None:
     manager.migrate(person(3), "Person", "1.0.0", "1.0.0")
     assert recorder.calls == []
 

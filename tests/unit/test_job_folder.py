@@ -122,7 +122,7 @@ def test_other_files_code_and_options_are_named(tmp_path: Path) -> None:
     ]
 
 
-def test_other_code_goes_on_if_accepted(tmp_path: Path) -> None:
+def test_job_with_other_code_resumes_if_accepted(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     now = replace(spec, fingerprint="beef")
     with pytest.raises(JobChangedError, match=r"job a1b2 cannot resume: the code .* f00d → beef"):

@@ -118,7 +118,7 @@ def test_log_is_lines_of_json(storage: FolderStorage) -> None:
     assert json.loads(lines[2])["range"] == [0, 0, 5]
 
 
-def test_next_epoch_goes_on(storage: FolderStorage) -> None:
+def test_next_epoch_continues_the_job(storage: FolderStorage) -> None:
     first = take_it(storage)
     settle(first, settled(0, 5), settled(8, 9))
     first.let_go("paused")
@@ -175,7 +175,7 @@ def test_taker_that_died_before_opening_is_passed_over(storage: FolderStorage) -
 
 
 @pytest.mark.parametrize("torn", [b'{"range":[0,5', b"\0" * 80, b"\0" * 80 + b"\n", b"\n"])
-def test_torn_end_of_the_newest_log_is_no_entry(storage: FolderStorage, torn: bytes) -> None:
+def test_torn_end_of_the_newest_log_is_not_an_entry(storage: FolderStorage, torn: bytes) -> None:
     lease = take_it(storage)
     settle(lease, settled(0, 5))
     lease.log.close()
@@ -286,7 +286,7 @@ def test_interrupted_commit_ends_the_writer(
         lease.log.commit()
 
 
-def test_entry_that_contradicts_leaves_the_log_as_it_was(storage: FolderStorage) -> None:
+def test_contradicting_entry_leaves_the_log_unchanged(storage: FolderStorage) -> None:
     lease = take_it(storage)
     settle(lease, settled(0, 5))
     with pytest.raises(JobLogError, match="file 0, 4 to 6 overlaps a settled range"):

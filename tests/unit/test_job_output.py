@@ -221,7 +221,7 @@ def test_output_written_in_one_go_is_not_read_again(
 
 
 @pytest.mark.parametrize("after", [0, 1, 5, 13])
-def test_run_goes_on_where_it_was_killed(place: Place, tmp_path: Path, after: int) -> None:
+def test_run_resumes_where_it_was_killed(place: Place, tmp_path: Path, after: int) -> None:
     whole = replace(place, target=tmp_path / "whole", rejects=tmp_path / "whole.bad", told=[])
     whole.run()
     place.die(after=after)
@@ -234,7 +234,7 @@ def test_run_goes_on_where_it_was_killed(place: Place, tmp_path: Path, after: in
     assert place.beside == ["bad.jsonl", "out.jsonl", "whole", "whole.bad"]
 
 
-def test_run_goes_on_after_every_chunk(place: Place) -> None:
+def test_run_resumes_after_every_chunk(place: Place) -> None:
     place.die(after=1)
     for _ in range(11):
         place.die(RESUME, after=1)
@@ -334,7 +334,7 @@ def test_other_code_is_refused_unless_accepted(
 
 
 @pytest.mark.parametrize("write", [touch, append])
-def test_source_that_is_written_meanwhile_is_not_published(
+def test_output_of_a_source_that_changed_is_not_published(
     place: Place, monkeypatch: pytest.MonkeyPatch, write: Callable[[Place], None]
 ) -> None:
     deliver = LineFeed.deliver
@@ -420,7 +420,7 @@ def test_published_output_that_is_gone_is_made_again(
     assert place.target.read_text() == expected(place)
 
 
-def test_target_that_appears_meanwhile_is_kept_and_so_is_the_work(
+def test_target_that_appears_during_a_run_is_kept_with_the_log(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     confirm = JobOutput.check_sources
@@ -442,7 +442,7 @@ def test_target_that_appears_meanwhile_is_kept_and_so_is_the_work(
     assert place.target.read_text() == expected(place)
 
 
-def test_source_that_is_removed_meanwhile_is_told(
+def test_source_that_is_removed_during_a_run_is_reported(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check = JobOutput.check_sources
@@ -503,7 +503,7 @@ def test_damaged_log_can_be_discarded(place: Place, name: str) -> None:
     assert place.target.read_text() == expected(place)
 
 
-def test_folder_that_is_no_job_is_told(place: Place) -> None:
+def test_folder_that_is_not_a_job_is_reported(place: Place) -> None:
     beside(place.target).mkdir()
     for options in [BEGIN, RESUME, LogOptions(restart=True)]:
         with pytest.raises(JobNotFoundError):

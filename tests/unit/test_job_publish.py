@@ -127,7 +127,7 @@ def test_job_with_a_gap_is_not_published(folder: JobFolder, target: Path) -> Non
     assert target.read_bytes() == WHOLE
 
 
-def test_ranges_beyond_the_source_are_no_proof(folder: JobFolder) -> None:
+def test_ranges_beyond_the_source_are_not_proof(folder: JobFolder) -> None:
     lease, spec = do_all(folder), folder.spec
     assert Output(folder).prove().records == 10
     for sizes, told in [
@@ -143,7 +143,7 @@ def test_ranges_beyond_the_source_are_no_proof(folder: JobFolder) -> None:
     lease.log.close()
 
 
-def test_parts_that_are_gone_or_cut_are_no_proof(folder: JobFolder, target: Path) -> None:
+def test_parts_that_are_gone_or_cut_are_not_proof(folder: JobFolder, target: Path) -> None:
     lease = do_all(folder)
     part = folder.path / "parts/4-6.1"
     data = part.read_bytes()

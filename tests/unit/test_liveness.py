@@ -121,7 +121,7 @@ def test_running_chunk_counts_as_progress_until_its_time_limit() -> None:
 
 
 def test_endlessly_redelivered_task_is_not_progress() -> None:
-    """Every 20 s its channel is closed, and it begins anew."""
+    """Its channel is closed every 20 s, and it starts again."""
 
     def views() -> Iterable[View]:
         for second in range(LONG_S):

@@ -61,7 +61,7 @@ def test_a_missing_path_fails_each_example(both: Both) -> None:
     assert [result.error for result in results] == ["Model 'Nobody' not found in registry"]
 
 
-def test_no_examples_pass(both: Both) -> None:
+def test_empty_list_of_examples_passes(both: Both) -> None:
     results = both.ours.test_migration(*HOP, [])
     assert results.all_passed
     assert len(results) == 0

@@ -1,11 +1,13 @@
 """Open files as sources and targets: descriptors that do not block, and text."""
 
+import gzip
 import io
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +31,7 @@ def in_thread(work: threading.Thread) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("buffering", [0, -1], ids=["raw", "buffered"])
-def test_target_that_does_not_block_gets_everything(buffering: int) -> None:
+def test_nonblocking_target_gets_everything(buffering: int) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     found = bytearray()
@@ -52,9 +54,7 @@ def test_target_that_does_not_block_gets_everything(buffering: int) -> None:
 
 @pytest.mark.parametrize("chunk_size", [None, 1000])
 @pytest.mark.parametrize("buffering", [0, -1], ids=["raw", "buffered"])
-def test_source_that_does_not_block_is_read_to_its_end(
-    buffering: int, chunk_size: int | None
-) -> None:
+def test_nonblocking_source_is_read_to_its_end(buffering: int, chunk_size: int | None) -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
 
@@ -73,7 +73,7 @@ def test_source_that_does_not_block_is_read_to_its_end(
         assert not file.closed
 
 
-def test_lines_leave_a_source_that_does_not_block_as_they_come() -> None:
+def test_lines_of_a_nonblocking_source_leave_as_they_come() -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     with open(reading, "rb") as file, open(writing, "wb", buffering=0) as writer:
@@ -91,7 +91,7 @@ def test_lines_leave_a_source_that_does_not_block_as_they_come() -> None:
             writer.close()
 
 
-def test_text_from_a_descriptor_that_does_not_block_is_refused() -> None:
+def test_text_from_a_nonblocking_descriptor_is_refused() -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     with (
@@ -134,3 +134,60 @@ def test_bytes_that_text_could_not_decode_reach_their_record() -> None:
     broken = b'{"n": "\xff"}\n'
     text = io.TextIOWrapper(io.BytesIO(broken), encoding="utf-8", errors="surrogateescape")
     assert OpenSource(text).read(100) == broken
+
+
+def test_text_to_a_descriptor_that_does_not_block_is_refused() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with (
+        open(reading, "rb"),
+        open(writing, "w", encoding="utf-8") as file,
+        pytest.raises(ConfigurationError, match=r"cannot write .*: its descriptor does not block"),
+    ):
+        OpenOutput(file)
+
+
+class Liar:
+    """A file that claims to have written less than nothing."""
+
+    def write(self, data: object) -> int:
+        return -1
+
+
+def test_target_that_takes_less_than_nothing_is_reported() -> None:
+    with pytest.raises(ConfigurationError, match="cannot write <Liar>: "), OpenOutput(Liar()) as to:
+        to.write(LINES)
+
+
+@pytest.mark.parametrize("given", [5, None, b"in.jsonl", ["in.jsonl"], iter(["{}"])])
+def test_what_is_no_file_is_refused(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match="the source must be a path or an open file"):
+        JsonlSource(given)
+    with pytest.raises(ConfigurationError, match="the target must be a path or an open file"):
+        OpenOutput(given)
+
+
+def test_closed_file_is_refused() -> None:
+    closed = io.BytesIO()
+    closed.close()
+    with pytest.raises(ConfigurationError, match="the source, <BytesIO>, is a file that is closed"):
+        JsonlSource(closed)
+    with pytest.raises(ConfigurationError, match="the target, <BytesIO>, is a file that is closed"):
+        OpenOutput(closed)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 7])
+def test_lines_before_an_error_come_first(tmp_path: Path, chunk_size: int | None) -> None:
+    path = tmp_path / "in.jsonl.gz"
+    path.write_bytes(gzip.compress(LINES)[:-20])
+    with gzip.open(path) as file:
+        before: list[bytes] = []
+        with pytest.raises(EOFError):
+            before.extend(file)  # keeps what came before the error
+    with gzip.open(path) as file:
+        read = b""
+        with pytest.raises(ConfigurationError, match=r"cannot read .*: Compressed file ended"):
+            for chunk in JsonlSource(file, chunk_size).chunks():
+                read += decode_frame(chunk.payload).payload
+    assert before
+    assert read == b"".join(before)

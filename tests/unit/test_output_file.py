@@ -182,7 +182,7 @@ def test_existing_file_needs_overwrite(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_a_file_that_appears_meanwhile_is_not_replaced(
+def test_file_that_appears_during_a_run_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
 ) -> None:
     if not links:
@@ -255,7 +255,7 @@ def test_kept_partial_of_a_full_disk_has_whole_lines(tmp_path: Path, line_bytes:
 
 
 @pytest.mark.parametrize("name", ["there", "new"])
-def test_a_path_that_ends_with_a_slash_is_no_file(tmp_path: Path, name: str) -> None:
+def test_a_path_that_ends_with_a_slash_is_not_a_file(tmp_path: Path, name: str) -> None:
     (tmp_path / "there").write_text("old")
     with pytest.raises(ConfigurationError, match="Is a directory"):
         open_output(f"{tmp_path / name}/", job="0")

@@ -155,7 +155,7 @@ def test_missing_version_is_reported() -> None:
 
 @pytest.mark.parametrize("how", [{}, {"parallel": True}])
 @pytest.mark.parametrize("was_on", [True, False])
-def test_the_garbage_collector_is_left_as_it_was(how: dict[str, Any], was_on: bool) -> None:
+def test_state_of_the_garbage_collector_is_restored(how: dict[str, Any], was_on: bool) -> None:
     (gc.enable if was_on else gc.disable)()
     try:
         manager.migrate_batch([person(index) for index in range(1500)], *HOP, **how)

@@ -15,6 +15,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from pyrmute_tasks.engine import pipeline
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
 from pyrmute_tasks.engine.error_policy import RAISE, ChunkFailures, ErrorPolicy
 from pyrmute_tasks.engine.events import (
@@ -23,7 +24,9 @@ from pyrmute_tasks.engine.events import (
     ChunkSubmitted,
     Event,
     Observers,
+    SourceBlocked,
 )
+from pyrmute_tasks.engine.job_tally import JobTally
 from pyrmute_tasks.engine.pipeline import Window, run_ordered
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.failures import RecordFailure, Stage, detach_failure
@@ -387,6 +390,35 @@ def test_ready_outcome_does_not_wait_for_a_slow_source() -> None:
 
     next(run_ordered(source(), executor, lambda: Window(50), sink=KEEP))
     assert len(read) == 3
+
+
+@pytest.mark.parametrize("bad", [(), (0,)], ids=["good", "failed"])
+def test_a_source_that_blocks_while_outputs_wait_is_reported(
+    bad: Collection[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pipeline, "_BLOCKED_S", 0.0)
+    monkeypatch.setattr(pipeline, "_HINT_S", 0.0)
+    executor = ScriptedExecutor(bad)
+    events: list[Event] = []
+
+    def source() -> Iterator[Chunk[int]]:
+        yield make_chunk(0)
+        yield make_chunk(1)  # returns before an output waits
+        executor.complete(0)
+        yield make_chunk(2)
+        yield make_chunk(3)
+
+    tally = JobTally("job")
+    observers = Observers([events.append, tally])
+    list(run_ordered(source(), executor, lambda: Window(50), sink=KEEP, observers=observers))
+    waits = [event for event in events if isinstance(event, SourceBlocked)]
+    assert [tally.report().source_blocked_s] == [event.seconds for event in waits]
+    assert [record.message.partition(" (")[0] for record in caplog.records] == [
+        "the source blocked while finished outputs waited; if another thread may read it, wrap it "
+        "in in_thread(...)"
+    ]
+    # What was read behind a failure is not sent.
+    assert executor.submitted == ([0, 1] if bad else [0, 1, 2, 3])
 
 
 def test_chunk_larger_than_the_window_is_sent_alone() -> None:

@@ -71,7 +71,7 @@ def test_chunk_equals_a_plain_loop(kinds: list[str]) -> None:
         (b"\xff{}", "not valid JSON: expected value at column 1"),
     ],
 )
-def test_a_line_that_is_no_object_ends_the_chunk_there(line: bytes, message: str) -> None:
+def test_a_line_that_is_not_an_object_ends_the_chunk_there(line: bytes, message: str) -> None:
     good = json.dumps(person(0)).encode()
     lines, count, failure = plan().migrate_lines(b"\n".join([good, line, good, b""]), 5)
     assert count == 1

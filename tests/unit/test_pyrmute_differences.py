@@ -27,6 +27,7 @@ from pydantic import (
 from typing_extensions import TypeAliasType
 
 from pyrmute_tasks import (
+    ConfigurationError,
     InvalidRecordError,
     InvalidVersionError,
     MetricsHook,
@@ -304,14 +305,14 @@ PETS2 = Annotated[Cat2, Tag("cat")] | Annotated[Dog2, Tag("dog")]
         ),
     ],
 )
-def test_discriminators_are_found_wherever_they_stand(both: Both, old: Any, new: Any) -> None:
+def test_discriminators_are_found_in_any_annotation(both: Both, old: Any, new: Any) -> None:
     holder(both, old, new)
     theirs, ours = held(both, {"kind": "dog"})
     assert theirs == {"kind": "dog"}
     assert ours == {"kind": "dog", "legs": 4}
 
 
-def test_an_unknown_tag_is_no_member(both: Both) -> None:
+def test_an_unknown_tag_is_not_a_member(both: Both) -> None:
     class Holder1(BaseModel):
         held: Cat1 | Dog1 = Field(discriminator="kind")
 
@@ -639,6 +640,35 @@ def test_a_version_is_not_registered_twice(both: Both) -> None:
     assert both.theirs.get("City", "1.0.0") is City2
     with pytest.raises(RegistrationError):
         both.ours.model("City", "1.0.0")(City2)
+
+
+def test_a_step_is_a_plain_function(both: Both) -> None:
+    async def asynchronous(data: Any) -> Any:
+        return data
+
+    step: Any = asynchronous
+    both.theirs.model("City", "1.0.0")(City1)
+    both.theirs.migration("City", "1.0.0", "2.0.0")(step)
+    with pytest.raises(RegistrationError, match="is asynchronous; register a plain function"):
+        both.ours.migration("City", "1.0.0", "2.0.0")(step)
+
+
+def test_a_target_type_is_a_model(both: Both) -> None:
+    both.model("City", "1.0.0")(City1)
+    same: Any = ([], "City", "1.0.0", "1.0.0", None)
+    assert both.theirs.migrate_batch_as(*same) == []
+    with pytest.raises(ConfigurationError, match="target_type must be a class"):
+        both.ours.migrate_batch_as(*same)
+
+
+def test_what_is_registered_is_listed(both: Both) -> None:
+    both.model("City", "1.0.0")(City1)
+    with pytest.raises(pyrmute.ModelNotFoundError) as theirs:
+        both.theirs.get("Town", "1.0.0")
+    with pytest.raises(ModelNotFoundError) as ours:
+        both.ours.get("Town", "1.0.0")
+    assert str(ours.value) == str(theirs.value)
+    assert ours.value.__notes__ == ["registered models: City, Cat, Dog"]
 
 
 def test_a_name_or_a_version_holds_no_control_characters(both: Both) -> None:

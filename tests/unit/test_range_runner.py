@@ -107,7 +107,7 @@ def test_each_run_writes_an_attempt_of_its_own(storage: Storage) -> None:
     assert storage.attempts() == sorted([first.attempt, second.attempt])
 
 
-def test_failure_is_told_with_its_place(storage: Storage) -> None:
+def test_failure_has_its_place(storage: Storage) -> None:
     records = [person(0), person(1), broken_step(2), person(3)]
     texts = [json.dumps(record).encode() for record in records]
     texts.insert(1, b"")
@@ -189,7 +189,7 @@ def test_step_that_exits_ends_the_range(storage: Storage) -> None:
     assert (count, piece.records_in, piece.lines) == (1, 3, 3)
 
 
-def test_record_without_memory_is_left_to_halving_unless_it_is_alone(storage: Storage) -> None:
+def test_range_that_exhausts_memory_is_halved_unless_it_is_one_record(storage: Storage) -> None:
     big = {"name": f"allocate:{2**62}", "age": 1}
     for records in ([broken_step(0), big], [big, person(1)]):
         storage.write(records)
@@ -258,7 +258,7 @@ def test_folder_that_was_replaced_gets_no_attempt(
 
 
 @pytest.mark.parametrize("changed", [{"size_bytes": 10_000}, {"mtime_ns": 5}])
-def test_file_that_is_not_as_it_was_is_declined(storage: Storage, changed: dict[str, int]) -> None:
+def test_range_of_a_changed_file_is_declined(storage: Storage, changed: dict[str, int]) -> None:
     error = declines(storage, storage.range(**changed))
     assert "its size or time of modification differs" in error.reason
     assert not error.is_lasting

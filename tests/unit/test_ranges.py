@@ -111,7 +111,7 @@ def test_each_line_is_in_exactly_one_range(
     cut=st.integers(1, 300),
 )
 @settings(deadline=None)
-def test_long_line_is_told_and_the_others_are_read(
+def test_long_line_is_reported_and_the_others_are_read(
     tmp_path_factory: pytest.TempPathFactory, texts: list[bytes], longest: int, cut: int
 ) -> None:
     path = tmp_path_factory.mktemp("long") / "in.jsonl"
@@ -412,7 +412,7 @@ def test_records_that_are_skipped_have_their_text(tmp_path: Path) -> None:
         places(chunk, with_text=True)
 
 
-def test_line_numbers_begin_anew_with_each_file(tmp_path: Path) -> None:
+def test_line_numbers_start_at_one_in_each_file(tmp_path: Path) -> None:
     first, second = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
     for path in (first, second):
         path.write_bytes(b"x\n" * 8)
@@ -454,7 +454,7 @@ def test_only_what_lies_in_a_root_is_opened(tmp_path: Path) -> None:
         Roots().open_file(os.fsencode(inside / "deep" / "in.jsonl"))
 
 
-def test_link_that_is_put_in_place_meanwhile_leads_nowhere(
+def test_link_put_in_place_during_opening_is_not_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inside, outside = tmp_path / "inside", tmp_path / "outside"

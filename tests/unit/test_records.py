@@ -63,7 +63,7 @@ def test_root_models_are_records_with_a_root() -> None:
     assert manager.migrate_as(record, "Tags", "1.0.0", "2.0.0", TagsV2).root == ["A", "B"]
 
 
-def test_computed_fields_are_no_part_of_a_record() -> None:
+def test_computed_fields_are_not_part_of_a_record() -> None:
     assert "label" in OrderV1(**plain()).model_dump()
     assert "label" not in as_record(OrderV1(**plain()))
 

@@ -59,7 +59,7 @@ def lost(deliveries: Deliveries, now: float, snapshot: FleetSnapshot) -> list[tu
         (1, [101, 104]),  # of another chunk
     ],
 )
-def test_outcome_that_is_not_about_its_records_is_damaged(outputs: int, failing: list[int]) -> None:
+def test_outcome_of_other_records_is_damaged(outputs: int, failing: list[int]) -> None:
     deliveries = Deliveries()
     sent(deliveries, 1)
     frame = decode_frame(chunk_of(1, outputs).payload)
@@ -331,7 +331,7 @@ def test_record_is_not_blamed_for_disappearing_workers() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 8])
-def test_workers_that_come_back_have_not_died_of_a_chunk(count: int) -> None:
+def test_returning_workers_count_as_no_crash(count: int) -> None:
     """Heartbeats are missed because of the connection, and the workers live."""
     deliveries = Deliveries()
     part = deliveries.add(chunk_of(0, count))

@@ -151,12 +151,14 @@ def test_a_version_with_control_characters_is_refused(version: str) -> None:
     assert manager.list_models() == []
 
 
-def test_class_that_is_no_model_is_refused() -> None:
-    with pytest.raises(RegistrationError, match="with Path, which is no class of a pydantic model"):
+def test_class_that_is_not_a_model_is_refused() -> None:
+    with pytest.raises(
+        RegistrationError, match="with Path, which is not a class of a pydantic model"
+    ):
         ModelManager().model("User", "1.0.0")(cast("type[BaseModel]", Path))
 
 
-def test_version_that_is_no_text_is_refused() -> None:
+def test_version_that_is_not_text_is_refused() -> None:
     version: Any = 1.0
     with pytest.raises(InvalidVersionError, match=r"Version must be text, as '1\.0\.0'"):
         ModelVersion.of(version)

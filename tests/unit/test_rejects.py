@@ -148,7 +148,7 @@ def test_row_holds_the_record_if_asked(tmp_path: Path) -> None:
         (b'{"a": 1', '{"a": 1'),
     ],
 )
-def test_record_that_is_no_json_becomes_a_string(line: bytes, record: Any) -> None:
+def test_record_that_is_not_json_becomes_a_string(line: bytes, record: Any) -> None:
     place = RecordPlace("in.jsonl", 1, 0, len(line), "sha256:", line)
     reject = RecordFailure(0, Stage.DECODE, "", ValueError(), place=place)
     [row] = rejects_to_lines([reject], with_records=True).decode().split("\n")[:-1]
@@ -214,7 +214,7 @@ def test_file_is_neither_source_nor_output(tmp_path: Path) -> None:
         check(tmp_path, "in.jsonl")
 
 
-def test_file_needs_rejects_and_records_need_the_file(tmp_path: Path) -> None:
+def test_rejects_file_needs_skipping_and_records_need_the_file(tmp_path: Path) -> None:
     check(tmp_path, None, policy=ErrorPolicy())
     with pytest.raises(ConfigurationError, match="add --on-error skip"):
         check(tmp_path, "rejects.jsonl", policy=ErrorPolicy())

@@ -33,7 +33,7 @@ def test_settings_survive_the_environment() -> None:
         ({"PYRMUTE_TASKS_JOB_TTL_S": "inf"}, "job_ttl_s must be at most 315,360,000 seconds"),
         ({"PYRMUTE_TASKS_HEARTBEAT_S": "3601"}, "heartbeat_s must be at most 3,600 seconds"),
         ({"PYRMUTE_TASKS_BROKER_URL": "amqp://h"}, "store_url must be set"),
-        ({"PYRMUTE_TASKS_STORE_URL": "http://h"}, "store_url must begin with"),
+        ({"PYRMUTE_TASKS_STORE_URL": "http://h"}, "store_url http://h must begin with"),
         *(
             ({"PYRMUTE_TASKS_BROKER_URL": url, "PYRMUTE_TASKS_STORE_URL": "redis://h"}, message)
             for url, message in (

@@ -118,7 +118,7 @@ def test_an_empty_secret_is_refused(secret: str) -> None:
         Settings(secret=secret)
 
 
-def test_a_secret_comes_from_the_environment_and_goes_there() -> None:
+def test_secret_is_read_from_and_written_to_the_environment() -> None:
     settings = Settings.from_env({"PYRMUTE_TASKS_SECRET": FIRST})
     assert settings.to_env()["PYRMUTE_TASKS_SECRET"] == FIRST
     assert Settings.from_env(settings.to_env()) == settings

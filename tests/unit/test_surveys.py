@@ -110,7 +110,7 @@ def test_error_of_a_survey_is_raised_to_its_reader() -> None:
         waited_for(found.report)
 
 
-def test_keys_live_on_while_nobody_collects() -> None:
+def test_keys_are_kept_alive_between_collects() -> None:
     servers = Servers()
     with surveyor(servers, touch_every_s=0.01) as found:
         wait_until(lambda: servers.touches > 3, "they were renewed, also after errors")

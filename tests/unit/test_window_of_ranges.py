@@ -108,7 +108,7 @@ def test_straggler_holds_back_chunks_whose_bytes_are_kept() -> None:
     assert before == 1  # each is larger than the window, and so alone
 
 
-def test_failure_ends_a_job_of_ranges_as_any_other() -> None:
+def test_failure_ends_a_job_of_ranges_like_any_other() -> None:
     executor = AllButFirst(fails=7)
     delivered, _ = run(executor, is_range=True)
     assert delivered == list(range(8))

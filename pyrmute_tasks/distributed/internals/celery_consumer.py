@@ -85,7 +85,7 @@ class MessagePolicy(Protocol):
         """Return what becomes of a message of kombu's."""
 
     def refused_queue(self, queue: str) -> None:
-        """Take note that a remote command named another queue, which is not consumed."""
+        """Handle a remote command for a queue that the worker does not consume."""
 
 
 class ConnectionPolicy(Protocol):
@@ -100,7 +100,7 @@ class ConnectionPolicy(Protocol):
     longest_pause_s: float
 
     def accepted(self) -> None:
-        """Take note that the broker has accepted the worker."""
+        """Handle a connection that the broker accepted."""
 
     def attempt_failed(self, error: Exception, pause_s: float) -> None:
         """Handle an attempt to connect that failed; it may raise to end the worker."""
@@ -149,7 +149,7 @@ class _PolicyConsumer(_Base):  # type: ignore[misc]  # it is a class
         queues.select_add(queues[queue])  # else it is not served after the next connection
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
-        """Return what is called with every message."""
+        """Return the handler of all messages."""
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_message(message: Any) -> Any:

@@ -69,19 +69,19 @@ class WorkerHooks(Protocol):
         """Import what the worker runs; Celery has imported its modules, and Django is set up."""
 
     def change_process(self) -> None:
-        """Change what holds for the whole process, which is the worker's own."""
+        """Make process-wide changes; the process is the worker's own."""
 
     def about_to_fork(self) -> None:
         """Prepare for children: everything is imported."""
 
     def became_ready(self, node: str, slots: int) -> None:
-        """Take note that the worker `node` takes tasks, and how many at a time."""
+        """Register the worker `node`, which runs up to `slots` tasks at a time."""
 
     def began_leaving(self) -> None:
-        """Take note that it takes no more tasks."""
+        """Handle the start of a shutdown: the worker takes no more tasks."""
 
     def ended(self) -> None:
-        """Take note that it has ended."""
+        """Handle the end of the worker."""
 
 
 _Base: Any = Worker  # its stubs lack most of it
@@ -91,7 +91,7 @@ class _HookedWorker(_Base):  # type: ignore[misc]  # it is a class
     hooks: ClassVar[WorkerHooks]
 
     def on_before_init(self, **options: Any) -> None:
-        """Import what is run: after Celery's own imports, and before it warns of anything."""
+        """Import models and steps: after Celery's own imports, and before its first warning."""
         self.hooks.load()
         super().on_before_init(**options)
 
@@ -225,7 +225,7 @@ class EventLoop:
         self._pool = pool
 
     def call_every(self, seconds: float, function: Callable[[], object]) -> None:
-        """Call a function again and again, in the main thread."""
+        """Call a function periodically, in the main thread."""
         self._hub.call_repeatedly(seconds, function)
 
     def child_pids(self) -> Iterable[int]:
@@ -242,7 +242,7 @@ class EventLoop:
 
 
 class LoopStep(StartStopStep):
-    """A step of the consumer: begins anew with each connection to the broker.
+    """A step of the consumer, started again with each connection to the broker.
 
     The event loop forgets its timers when the connection is lost.
     """
@@ -294,7 +294,7 @@ def requeue_task(reason: str) -> NoReturn:
 
 
 class WatchedRequest(Request):
-    """A task as the worker's main process sees it, which is told of its child's death."""
+    """A task in the worker's main process, with handlers for the death of its child."""
 
     @abstractmethod
     def note_crash(self, how: str) -> bool:

@@ -1,4 +1,4 @@
-"""Deliveries of chunks: who holds one, whether it is lost, and halving one that kills workers.
+"""Deliveries of chunks: their holders, lost ones, and halving of those that kill workers.
 
 Redis as a broker is not at-least-once, and no setting makes it so: the collector owns
 delivery. It remembers what it has sent and compares that with what the store knows: which
@@ -310,7 +310,7 @@ class Deliveries:
     def _waits_in_vain(
         self, part: Part, now: float, seen: "FleetSnapshot", holder: str | None
     ) -> bool:
-        """Whether to send a part again that `holder`, if anybody, has and has not begun."""
+        """Whether to resend a part that no worker has begun; `holder`, if any, has received it."""
         if holder in seen.leaving:
             return True  # it takes its time, and would give the message back in the end
         if holder is not None and not seen.any_idle:

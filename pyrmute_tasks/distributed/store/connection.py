@@ -78,7 +78,7 @@ class StoreConnection:
         self._redis.close()
 
     def _tell_garbled(self, what: str, count: int, **where: str) -> None:
-        """Log the number of unreadable values, once: they may stay there, and be many."""
+        """Log the number of unreadable values, once, as there may be many."""
         if count and count != self._garbled.get(what):
             # Not what they say: they are not from a worker of ours.
             text = f"a {what} cannot be read and is ignored"

@@ -87,7 +87,7 @@ class WorkerStore(StoreConnection):
         self._tell(job, part, rejection_notice(Rejection(part, why, task)))
 
     def decline(self, job: str, part: str, task: str, worker: str, code: str) -> bool:
-        """Notify the collector that a worker declines a part; False if nobody wants it."""
+        """Notify the collector that a worker declines a part; False if it is no longer wanted."""
         return self._tell(job, part, decline_notice(Decline(part, task, worker, code)))
 
     def _tell(self, job: str, part: str, notice: str) -> bool:

@@ -54,7 +54,7 @@ class BadRecord:
 
     @classmethod
     def of(cls, spec: JobSpec, failure: RecordFailure, worker: str) -> "BadRecord":
-        """Return what is told of a failure."""
+        """Return the announcement of a failure."""
         at_step = failure.stage is Stage.STEP and failure.raised_at
         place = f" at {failure.raised_at}" if at_step else ""
         return cls(

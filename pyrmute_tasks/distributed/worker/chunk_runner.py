@@ -105,7 +105,7 @@ class ChunkRunner:
         self._bad_records: list[BadRecord] = []  # of the chunk that runs
 
     def run(self, asked: Assignment) -> list[BadRecord]:
-        """Claim a chunk, run it and settle it; returns quickly if nobody wants it any more.
+        """Claim a chunk, run it and settle it; returns quickly if it is no longer wanted.
 
         Two round trips to the store.
 
@@ -240,7 +240,7 @@ class ChunkRunner:
         held = declined.held
         wanted = self._store.decline(asked.job, asked.part, asked.task, asked.worker, held)
         if wanted:
-            # It comes back at once. Workers that can run it shall be quicker to take it.
+            # It is redelivered at once: give workers that can run it time to take it first.
             time.sleep(_DECLINE_PAUSE_S)
 
     # --- running --------------------------------------------------------------------------
@@ -268,7 +268,7 @@ class ChunkRunner:
             outcome = failed_outcome(asked, Stage.DECODE, error, inputs.kind)
         except Exception as error:
             outcome = failed_outcome(asked, Stage.STEP, error, inputs.kind)
-        # A range has seen to that: its count is no number of records.
+        # A range has seen to that: its count is not a number of records.
         is_many = inputs.count > 1 and inputs.kind is not FrameKind.RANGES
         if is_many and any(ran_out_of_memory(bad.error) for bad in outcome.failures):
             raise MemoryError  # the record is found by halving; its own it may keep

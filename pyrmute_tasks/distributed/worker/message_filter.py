@@ -33,8 +33,8 @@ _HOLD_S: Final = 1.0  # a message that is signed with another secret, or not at 
 class MessageFilter:
     """Passes only our tasks on to Celery.
 
-    Somebody else's task is moved to a queue of its own, what is no message of Celery's is
-    rejected, each with a log line.
+    Another application's task is moved to a queue of its own, and what is not a message of Celery's
+    is rejected, each with a log line.
 
     Args:
         app: The worker's application.
@@ -63,7 +63,7 @@ class MessageFilter:
         return Reject(requeue=again, after_s=_HOLD_S)
 
     def refused_queue(self, queue: str) -> None:
-        """Log that a remote command named another queue, which is not served."""
+        """Log a remote command for a queue that is not served."""
         log(logging.ERROR, "queue_refused", "no other queue is served", queue=queue)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from pyrmute_tasks.distributed.task_arguments import TaskArguments
-from pyrmute_tasks.engine.chunks import Outcome, decode_records, encode_outcome
+from pyrmute_tasks.engine.chunks import Outcome, decode_readable, encode_outcome
 from pyrmute_tasks.engine.error_policy import ChunkFailures
 from pyrmute_tasks.errors import FrameError, FrameTooLargeError
 from pyrmute_tasks.failures import RecordFailure, Stage, causes_of, describe_safely
@@ -160,5 +160,8 @@ def run_plan(
             raise FrameError("a frame does not hold the records it announces")
         outputs, count, _ = plan.migrate_lines(lines, start, failures)
         return outputs, count, failures
-    records, _ = plan.run(decode_records(inputs), _PACKED, start, failures)
-    return join_packed(records), len(records), failures
+    records, unreadable = decode_readable(inputs)
+    packed, _ = plan.run(records, _PACKED, start, failures)
+    if unreadable is not None and not failures.ended:  # perhaps another worker could read it
+        failures.end(RecordFailure.of(start + len(records), Stage.DECODE, "", unreadable))
+    return join_packed(packed), len(packed), failures

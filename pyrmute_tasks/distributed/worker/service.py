@@ -45,6 +45,7 @@ _OTHER_POOL: Final = (
     "error: workers need --pool=prefork: threads and greenlets can be neither interrupted at a "
     "time limit nor lost alone"
 )
+_POOL_LIBRARIES: Final = ("eventlet", "gevent", "greenlet")
 
 
 def create_worker_app(settings: Settings) -> FleetApp:
@@ -120,7 +121,8 @@ class WorkerApp(FleetApp):
         """Run Celery's command line and exit with its status.
 
         Raises:
-            SystemExit: When it ends, or because its options name a pool that is not installed.
+            SystemExit: When it ends, or because its options name a pool that is not installed, or
+                a module that it has to import is not there.
         """
         try:
             status = run_command_line(self, argv)
@@ -129,7 +131,12 @@ class WorkerApp(FleetApp):
         except click.ClickException as error:
             sys.exit(f"error: {error.format_message()}")
         except ImportError as error:
-            sys.exit(f"{_OTHER_POOL} ({error})")
+            if (error.name or "").partition(".")[0] in _POOL_LIBRARIES:
+                sys.exit(f"{_OTHER_POOL} ({error})")
+            sys.exit(
+                f"error: the worker cannot import what it is told to: {error}; correct "
+                "DJANGO_SETTINGS_MODULE, or imports and include in celery_config"
+            )
         sys.exit(status)
 
 
@@ -183,7 +190,7 @@ class WorkerLife:
             sys.exit(f"error: {error}")
 
     def change_process(self) -> None:
-        """Change what holds for the whole process, which is this worker's alone."""
+        """Make process-wide changes; the process is this worker's own."""
         # A child that is to end waits up to 30 s for its last result to be read, which is
         # often read by nobody any more. Ours are in the store.
         limit_wait_for_last_result(_LAST_RESULT_TRIES)
@@ -192,7 +199,7 @@ class WorkerLife:
         hide_connection_loss_warnings()
 
     def about_to_fork(self) -> None:
-        """Freeze what was imported, which stays.
+        """Exempt imported objects from garbage collection, since they stay.
 
         Otherwise each child's first collection walks over all of it, and copies the memory that
         it shares with this process.
@@ -206,7 +213,7 @@ class WorkerLife:
         atexit.register(self._heartbeat.end)  # a cold shutdown sends no signal
 
     def began_leaving(self) -> None:
-        """Tell the store that this worker takes no more chunks."""
+        """Announce in the store that this worker takes no more chunks."""
         self._heartbeat.leave()
 
     def ended(self) -> None:

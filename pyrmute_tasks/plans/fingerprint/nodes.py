@@ -46,7 +46,7 @@ class Content:
         self.refs.append(node)
 
     def extend(self, other: "Content") -> None:
-        """Append another content."""
+        """Add the texts and references of another content."""
         self.parts += other.parts
         self.refs += other.refs
 

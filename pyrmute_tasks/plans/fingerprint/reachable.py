@@ -12,7 +12,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from pydantic import BaseModel
 
@@ -48,6 +48,10 @@ class ReachedCode:
         self._steps: dict[object, tuple[str, Any]] = {}
         self._captured: dict[object, None] = {}  # models and steps already captured
         self._forget()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[tuple[str, ...]]]:
+        """Copy as an empty one: what a copied manager reaches is captured when it is used."""
+        return type(self), (self._package_names,)
 
     def _forget(self) -> None:
         self._packages = OwnPackages(self._package_names)

@@ -87,7 +87,7 @@ def check_should_stop() -> None:
     "`Request.on_failure`, `Request.args`",
     r"def on_failure",
     purpose="Called in the main process when a child has died, with `WorkerLostError`, maybe "
-    "wrapped in an object with `exc`: the collector is told at once.",
+    "wrapped in an object with `exc`, so that the collector is notified of the crash at once.",
     until=REQUEST_CLASS,
 )
 def check_on_failure() -> None:
@@ -105,7 +105,8 @@ def check_on_failure() -> None:
     "celery",
     "`Request.on_timeout`",
     r"def on_timeout",
-    purpose="Called when a child is killed at the hard time limit: the collector is told at once.",
+    purpose="Called when a child is killed at the hard time limit, so that the collector is "
+    "notified at once.",
     until=REQUEST_CLASS,
 )
 def check_on_timeout() -> None:

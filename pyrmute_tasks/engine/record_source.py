@@ -72,7 +72,7 @@ class RecordSource:
         return frame
 
     def __call__(self, event: Event, /) -> None:
-        """Learn the size of the next chunks."""
+        """Adapt the size of the next chunks to the job's events."""
         self._sizer(event)
 
     def close(self) -> None:

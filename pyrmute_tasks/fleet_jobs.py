@@ -1,0 +1,179 @@
+"""The jobs of a `Migrator` on its fleet, from opening the fleet to closing it."""
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pyrmute_tasks.engine.error_policy import ErrorHandling, FailureJudge
+from pyrmute_tasks.engine.events import Observer
+from pyrmute_tasks.engine.job import Job, JobExecutor, Source
+from pyrmute_tasks.engine.job_report import JobReport
+from pyrmute_tasks.engine.job_spec import JobSpec
+from pyrmute_tasks.engine.job_tally import new_job_id
+from pyrmute_tasks.engine.pipeline import Sink, Window
+from pyrmute_tasks.engine.run import Run
+from pyrmute_tasks.plans.plan import MigrationPlan
+from pyrmute_tasks.plans.retry import Retry
+from pyrmute_tasks.pyrmute_adapter import FleetManager
+from pyrmute_tasks.settings import Settings, compression_of
+from pyrmute_tasks.wire.frames import Frame
+
+if TYPE_CHECKING:
+    from pyrmute_tasks.distributed.producer.session import Session
+
+__all__ = ["FleetJobs"]
+
+Delivered = TypeVar("Delivered")
+
+
+class FleetJobs:
+    """Starts jobs on a fleet, which is opened when needed; thread-safe.
+
+    A fork owns neither the fleet nor the jobs of its parent; it opens its own.
+
+    Args:
+        manager: The manager.
+        manager_name: The name by which workers import it.
+        settings: Settings of the fleet.
+        workers: Worker processes of an embedded fleet; None uses a running one.
+        window: Upper bound of what a job has in flight; None for the default.
+        retry: Which exceptions of steps to retry; None for none.
+
+    Attributes:
+        manager: The manager.
+        manager_name: The name by which workers import it.
+        settings: Settings of the fleet; once it is open, with its URLs.
+        is_embedded: Whether the fleet is started for this.
+        session: The connections to the fleet; None before they are opened.
+        times_closed: How often this was closed.
+        retry: Which exceptions of steps to retry; None for none.
+        last_report: Report of the job that ended last; None before the first.
+    """
+
+    def __init__(
+        self,
+        manager: FleetManager,
+        manager_name: str,
+        settings: Settings,
+        workers: int | None,
+        window: Window | None,
+        retry: Retry | None,
+    ) -> None:
+        self.manager = manager
+        self.manager_name = manager_name
+        self.settings = settings
+        self.is_embedded = workers is not None
+        self.session: Session | None = None
+        self.times_closed = 0
+        self.last_report: JobReport | None = None
+        self._workers = workers
+        self._window = window
+        self.retry = retry
+        self._finalizer: weakref.finalize[[], FleetJobs] | None = None
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+
+    def open(self) -> "Session":
+        """Return the open session with the fleet; opens it if there is none.
+
+        Raises:
+            FleetError: If the embedded fleet does not start.
+        """
+        with self._locked():
+            session = self.session
+            if session is not None and session.is_mine:
+                return session
+            # Celery, kombu and redis, for those that run jobs.
+            from pyrmute_tasks.distributed.embedded import EmbeddedFleet
+            from pyrmute_tasks.distributed.producer.session import Session
+
+            fleet = None
+            if self._workers is not None:
+                fleet = EmbeddedFleet(self.manager_name, self._workers, self.settings)
+            session = self.session = Session.open(self.settings, fleet)
+            self.settings = session.settings
+            self._finalizer = weakref.finalize(self, session.close_dropped)
+            return session
+
+    def close(self) -> None:
+        """Stop the embedded fleet, close connections and end open jobs; may be called twice."""
+        with self._locked():
+            session, self.session = self.session, None
+            self.times_closed += 1
+            if self._finalizer is not None:
+                self._finalizer.detach()
+        if session is not None:
+            session.close()
+
+    def _locked(self) -> "threading.RLock":
+        if self._pid != os.getpid():
+            # The old one may be held by a thread that does not exist in this fork.
+            self._lock, self._pid = threading.RLock(), os.getpid()
+        return self._lock
+
+    @property
+    def window_bytes(self) -> int:
+        """Upper bound of the bytes that a job has in flight."""
+        return (self._window or Window()).size_bytes
+
+    def new_run(self, observers: Sequence[Observer]) -> Run:
+        """Return the run of a new job."""
+        return Run(new_job_id(unique=bool(self.settings.secret)), observers, self._note)
+
+    def start(
+        self,
+        plan: MigrationPlan,
+        source: Source[bytes],
+        sink: Sink[Any, Delivered],
+        run: Run,
+        errors: ErrorHandling,
+        check: Callable[[], None] = lambda: None,
+        judge: FailureJudge | None = None,
+        through: Callable[[JobExecutor[bytes, Frame]], JobExecutor[bytes, Any]] | None = None,
+    ) -> Job[bytes, Any, Delivered]:
+        """Return a job, to be entered.
+
+        Args:
+            plan: The migration.
+            source: What to migrate.
+            sink: What becomes of it.
+            run: The job's run.
+            errors: The handling of records that fail.
+            check: Called about every second; may raise.
+            judge: Judges failures; one that goes on from an earlier run, or None for a new one.
+            through: Wraps the executor of the job.
+        """
+        spec = JobSpec(
+            run.tally.job,
+            plan.name,
+            str(plan.from_version),
+            str(plan.to_version),
+            source.kind,
+            plan.fingerprint,
+            count_hooks=bool(self.manager.hooks),
+            on_code_mismatch=self.settings.on_code_mismatch,
+            retry=self.retry,
+            compression=compression_of(self.settings),
+            skips=errors.policy.skips,
+        )
+        fleet = self.open().job(spec, plan.fingerprint_tree, check)
+        executor = through(fleet) if through is not None else fleet
+        return Job(
+            run, source, sink, executor, window=self._window, policy=errors.policy, judge=judge
+        )
+
+    def with_partial(self, report: JobReport, path: Path | None) -> JobReport:
+        """Return the report with the path of the partial output, also as `last_report`."""
+        if path is None:
+            return report
+        whole = replace(report, partial_path=str(path))
+        if self.last_report is not None and self.last_report.job == report.job:
+            self.last_report = whole
+        return whole
+
+    def _note(self, report: JobReport) -> None:
+        self.last_report = report
