@@ -100,7 +100,8 @@ class FileCalls:
             restart: Discard such a log. Without either argument, finding one is an error.
             accept_code: Resume although models or steps have changed.
             log: Keep a log while this runs. It is gone at the end, unless the run fails or is
-                interrupted after ten seconds. Only runs from files to a file or a folder have one.
+                interrupted after ten seconds; what tells of rejects is kept for `retry`. Only runs
+                from files to a file or a folder have one.
 
         Returns:
             The job's report.
@@ -341,5 +342,6 @@ class FileCalls:
         try:
             file_run.run()
         finally:
-            report = jobs.with_partial(file_run.report, file_run.kept_path)
+            kept = file_run.kept_path, file_run.backup_path
+            report = jobs.with_paths(file_run.report, *kept)
         return report

@@ -87,12 +87,14 @@ class FileRun:
 
     Attributes:
         kept_path: Where a partial output was kept; None if none was.
+        backup_path: Where the target that was replaced was kept; None if none was.
     """
 
     def __init__(self, options: FileOptions, jobs: Jobs) -> None:
         self._options = options
         self._jobs = jobs
         self.kept_path: Path | None = None
+        self.backup_path: Path | None = None
         self._names = _names_of(options)
         self._into_parts = is_path(options.target) and is_parts(options.target)
         # What the producer cannot do: it sends one file into one file, without gaps.
@@ -149,6 +151,7 @@ class FileRun:
                     self._through_producer(output, rejects)
         finally:
             self.kept_path = output.kept_path
+            self.backup_path = output.backup_path if isinstance(output, JobOutput) else None
 
     # --- which way --------------------------------------------------------------------------
 

@@ -166,11 +166,11 @@ class FleetJobs:
             run, source, sink, executor, window=self._window, policy=errors.policy, judge=judge
         )
 
-    def with_partial(self, report: JobReport, path: Path | None) -> JobReport:
-        """Return the report with the path of the partial output, also as `last_report`."""
-        if path is None:
+    def with_paths(self, report: JobReport, partial: Path | None, backup: Path | None) -> JobReport:
+        """Return the report with the paths of what was kept, also as `last_report`."""
+        if partial is None and backup is None:
             return report
-        whole = replace(report, partial_path=str(path))
+        whole = replace(report, partial_path=str(partial or ""), backup_path=str(backup or ""))
         if self.last_report is not None and self.last_report.job == report.job:
             self.last_report = whole
         return whole

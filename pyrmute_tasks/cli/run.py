@@ -164,7 +164,8 @@ def run(
     ready; so may the file of rejects.
 
     A run from files to a file or a folder keeps a log in .OUT.jsonl.job until it has succeeded: if
-    it is killed, or fails after ten seconds, the same command with --resume goes on.
+    it is killed, or fails after ten seconds, the same command with --resume goes on. If records
+    were skipped, the folder is kept, small, for `pyrmute-tasks retry OUT`.
 
     By reference, IN may also be a folder or a pattern, whose files are read in sorted order, and
     OUT a folder, named with a slash at the end, which gets files part-00000.jsonl and so on.
@@ -322,6 +323,8 @@ def reported_by(
                 )
         if report is not None and report.partial_path:
             tell(f"kept the output until then: {report.partial_path}")
+        if report is not None and report.backup_path and not quiet:
+            tell(f"kept what was replaced: {report.backup_path}")
         if report is not None and not (quiet and report.state is JobState.SUCCEEDED):
             step = next_step(report, target)
             if step is not None:

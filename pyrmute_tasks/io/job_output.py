@@ -36,7 +36,7 @@ from pyrmute_tasks.jobs.folder import JobFolder, beside, discard, remove_leftove
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.log import LogWriter
 from pyrmute_tasks.jobs.output import Output
-from pyrmute_tasks.jobs.publish import publish
+from pyrmute_tasks.jobs.publish import backup_path, publish
 from pyrmute_tasks.jobs.publish_file import JoinedFile
 from pyrmute_tasks.jobs.spec import Spec
 
@@ -68,6 +68,7 @@ class JobOutput:
 
     Attributes:
         kept_path: Where what was written has been kept, once that is known; else None.
+        backup_path: Where the target that was replaced has been kept; else None.
         is_whole: Whether an earlier run has done all but publishing, or that, too.
     """
 
@@ -85,6 +86,7 @@ class JobOutput:
         is_private: bool = True,
     ) -> None:
         self.kept_path: Path | None = None
+        self.backup_path: Path | None = None
         self._target = target
         self._spec = spec
         self._options = options
@@ -289,9 +291,10 @@ class JobOutput:
         with self.writing():
             self.check_sources()
             self._lock.confirm()
+            output = Output(self.folder)
             if self._hold:
                 self._lease.log.commit()
-                Output(self.folder).prove()
+                output.prove()
                 self._lease.let_go("its output is whole, and held", Note.HELD)
                 self._is_held = True
                 return
@@ -301,14 +304,10 @@ class JobOutput:
             if not overwrite and os.path.lexists(target.path):
                 self._must_keep = True  # all work is done
             publication = target.publication(self.folder, self._joined)
-            publish(
-                Output(self.folder),
-                self._lease,
-                publication,
-                overwrite=overwrite,
-                backup=self._backup,
-            )
+            publish(output, self._lease, publication, overwrite=overwrite, backup=self._backup)
             self._is_committed = True
+            kept = backup_path(target.path, self.folder.spec.job)
+            self.backup_path = kept if self._backup and kept.exists() else None
 
     def check_sources(self) -> None:
         """Check that all source files are as they were when the job began.

@@ -230,9 +230,14 @@ def replace_retried(retry: JobFolder, retried: Path) -> None:
 
 
 def is_published(folder: JobFolder, view: JobView, target: JobTarget) -> bool:
-    """Return whether an earlier epoch has given a job's output the target's name."""
+    """Return whether an earlier epoch has given a job's output the target's name.
+
+    Or was about to: a folder of parts is renamed before the one that replaces it.
+    """
     if view.publishing is None:
         return False
+    if not os.path.lexists(target.path):
+        return True
     output = Output(folder)
     try:
         target.publication(folder, None).compare(output, output.prove())

@@ -14,6 +14,7 @@ from pyrmute_tasks.engine.pipeline import ChunkResult, Window, run_ordered
 from pyrmute_tasks.errors import (
     ConfigurationError,
     JobChangedError,
+    JobError,
     JobExistsError,
     JobLogError,
     JobNotFoundError,
@@ -26,6 +27,7 @@ from pyrmute_tasks.io.earlier_runs import LogOptions, kept_job
 from pyrmute_tasks.io.job_output import JobOutput
 from pyrmute_tasks.io.job_targets import FileTarget
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
+from pyrmute_tasks.io.kept_jobs import publish_job, verify_job
 from pyrmute_tasks.io.line_feed import LineFeed
 from pyrmute_tasks.io.output_place import check_output
 from pyrmute_tasks.io.rejects import RejectsFile
@@ -96,6 +98,8 @@ class Place:
         overwrite: bool = False,
         keep_partial: bool = False,
         option: str = "",
+        hold: bool = False,
+        backup: bool = False,
     ) -> JobOutput:
         lines = JsonlSource(self.source, 3)
         target = FileTarget(self.target, check_output(self.target))
@@ -108,7 +112,15 @@ class Place:
             self.code,
             options={"option": option},
         )
-        output = JobOutput(target, spec, options, overwrite=overwrite, keep_partial=keep_partial)
+        output = JobOutput(
+            target,
+            spec,
+            options,
+            overwrite=overwrite,
+            keep_partial=keep_partial,
+            hold=hold,
+            backup=backup,
+        )
         rejects = RejectsFile(
             self.rejects,
             job="job",
@@ -406,6 +418,50 @@ def test_run_killed_behind_its_end_has_nothing_left_to_do(
     assert (place.target.stat().st_ino == inode) == resumes
     assert place.target.read_text() == expected(place)
     assert place.beside == ["bad.jsonl", "out.jsonl"]
+
+
+def test_run_that_has_rejected_something_is_passed_over(place: Place) -> None:
+    place.run()
+    inode, rejects = place.target.stat().st_ino, place.rejects.read_bytes()
+    place.told.clear()
+    place.run(RESUME)
+    assert place.told == []
+    assert place.target.stat().st_ino == inode
+    assert place.rejects.read_bytes() == rejects
+    assert place.beside == ["bad.jsonl", "out.jsonl"]
+
+
+def test_held_output_is_published_later(place: Place) -> None:
+    place.target.write_text("before\n")
+    place.run(hold=True)
+    assert place.target.read_text() == "before\n"
+    place.run(RESUME, hold=True)  # nothing is left to do, and it stays held
+    assert verify_job(place.target).proof.rejected == 5
+    done = publish_job(place.target, overwrite=True, backup=True)
+    assert place.target.read_text() == expected(place)
+    assert Path(done.backup).read_text() == "before\n"
+    assert verify_job(place.target).is_published
+
+
+def test_held_run_is_published_by_resuming_it(place: Place) -> None:
+    place.run(hold=True)
+    place.run(RESUME)
+    assert place.target.read_text() == expected(place)
+    assert place.beside == ["bad.jsonl", "out.jsonl"]
+
+
+def test_run_that_a_limit_has_ended_is_not_published(place: Place) -> None:
+    place.run(RESUME, policy=ErrorPolicy.skip(max_errors=3), hold=True)
+    with pytest.raises(JobError, match="has not come to its end"):
+        publish_job(place.target)
+
+
+def test_replaced_target_is_kept(place: Place) -> None:
+    place.target.write_text("before\n")
+    output = place.run(overwrite=True, backup=True)
+    assert output.backup_path is not None
+    assert output.backup_path.read_text() == "before\n"
+    assert place.run(overwrite=True, backup=False).backup_path is None
 
 
 def test_published_output_that_is_gone_is_made_again(

@@ -16,6 +16,8 @@ from pyrmute_tasks.errors import (
     OutputInUseError,
     ProofError,
 )
+from pyrmute_tasks.file_options import FileOptions
+from pyrmute_tasks.io.earlier_runs import LogOptions
 from pyrmute_tasks.io.kept_jobs import discard_job, publish_job, verify_job
 from pyrmute_tasks.io.output_lock import OutputLock
 from pyrmute_tasks.jobs.entries import Note, Piece, Range, Settled
@@ -221,6 +223,13 @@ def test_target_in_use_is_left_alone(target: Path) -> None:
             call(target)
     lock.release()
     assert folder.path.is_dir()
+
+
+def test_only_runs_with_a_log_are_held(target: Path) -> None:
+    with pytest.raises(ConfigurationError, match="leave out --no-log"):
+        FileOptions(source="in", target=target, hold=True, log=LogOptions(log=False))
+    with pytest.raises(ConfigurationError, match="leave out --hold and --backup"):
+        FileOptions(source="in", target="/dev/stdout", backup=True).refuse_streams()
 
 
 def test_discarded_job_leaves_the_target(target: Path) -> None:

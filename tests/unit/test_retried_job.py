@@ -20,6 +20,7 @@ from pyrmute_tasks.io.earlier_runs import LogOptions
 from pyrmute_tasks.io.retried_job import RetriedJob
 from pyrmute_tasks.jobs import log as job_log
 from pyrmute_tasks.jobs.folder import beside_retry
+from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.publish_file import FilePublication
 from pyrmute_tasks.jobs.publish_parts import PartsPublication
 from pyrmute_tasks.plans.plan import MigrationPlan
@@ -164,6 +165,23 @@ def test_retry_killed_before_or_behind_a_step_goes_on(
     assert place.written == written_by(WHOLE, place.sources)
     left = {name for name in names_beside(place) if not name.endswith(".lock")}
     assert left == {"in", "bad.jsonl", Path(place.target).name}
+
+
+@pytest.mark.parametrize("place", ["out/"], indirect=True)
+def test_retry_killed_between_two_folders_goes_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die_halfway(publication: PartsPublication, lease: Lease, **_: object) -> None:
+        temp = publication.temp(lease)
+        publication.target.rename(temp.with_name(f"{temp.name}.replaced"))
+        os._exit(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartsPublication, "appear", die_halfway)
+        again(place, WHOLE).die(RESUME, retried=RetriedJob.find(place.target))
+    assert not Path(place.target).exists()
+    retry(place, WHOLE)
+    assert place.written == written_by(WHOLE, place.sources)
 
 
 def test_retry_with_rejects_killed_at_its_end_can_be_retried(
