@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pyrmute_tasks.aio import AsyncMigrator, AsyncStream
     from pyrmute_tasks.audit import AuditReport
     from pyrmute_tasks.batch_migrator import BatchMigrator
+    from pyrmute_tasks.dry_run import DryRun
     from pyrmute_tasks.engine.error_policy import ErrorPolicy, OnError
     from pyrmute_tasks.engine.events import (
         ChunkDelivered,
@@ -112,6 +113,7 @@ __all__ = [
     "CodeMismatchError",
     "Compress",
     "ConfigurationError",
+    "DryRun",
     "ErrorPolicy",
     "Event",
     "FleetError",
@@ -203,6 +205,7 @@ _MODULE_OF: Final = {
     "CodeMismatchError": "errors",
     "Compress": "settings",
     "ConfigurationError": "errors",
+    "DryRun": "dry_run",
     "ErrorPolicy": "engine.error_policy",
     "Event": "engine.events",
     "FleetError": "errors",

@@ -29,6 +29,7 @@ class AsyncFileCalls:
         to_version: VersionLike,
         *,
         chunk_size: int | None = None,
+        limit: int | None = None,
         overwrite: bool = True,
         hold: bool = False,
         backup: bool = False,
@@ -55,6 +56,7 @@ class AsyncFileCalls:
             from_version: Version of the records.
             to_version: Version of the outputs.
             chunk_size: Records a chunk; by default about 1 MiB of lines.
+            limit: The most records to migrate, the first ones; by default all.
             overwrite: Replace `target` if it exists.
             hold: Prove the output, and leave it to `publish_job`.
             backup: Keep a target that is replaced.
@@ -88,6 +90,7 @@ class AsyncFileCalls:
             from_version,
             to_version,
             chunk_size=chunk_size,
+            limit=limit,
             overwrite=overwrite,
             hold=hold,
             backup=backup,
@@ -115,6 +118,7 @@ class AsyncFileCalls:
         to_version: VersionLike,
         *,
         chunk_size: int | None = None,
+        limit: int | None = None,
         overwrite: bool = True,
         hold: bool = False,
         backup: bool = False,
@@ -141,6 +145,7 @@ class AsyncFileCalls:
             from_version: Version of the records.
             to_version: Version of the outputs.
             chunk_size: Records a chunk; by default about 1 MiB of lines.
+            limit: The most records to migrate, the first ones; by default all.
             overwrite: Replace `target` if it exists.
             hold: Prove the output, and leave it to `publish_job`.
             backup: Keep a target that is replaced.
@@ -174,6 +179,7 @@ class AsyncFileCalls:
             from_version,
             to_version,
             chunk_size=chunk_size,
+            limit=limit,
             overwrite=overwrite,
             hold=hold,
             backup=backup,

@@ -1,29 +1,40 @@
 """The file calls of a `Migrator`."""
 
+# Above 400 lines: public calls, whose documentation and annotated arguments take most of them.
+
 import os
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pyrmute_tasks.engine.batch_arguments import check_observers
 from pyrmute_tasks.engine.error_policy import ErrorHandling, OnErrorLike, OnReject
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job_report import JobReport
-from pyrmute_tasks.file_options import ByReference, FileOptions
+from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.file_options import ByReference, FileOptions, is_path
 from pyrmute_tasks.file_retries import retry_options
 from pyrmute_tasks.file_runs import FileRun, Jobs
 from pyrmute_tasks.fleet_jobs import FleetJobs
 from pyrmute_tasks.io.earlier_runs import LogOptions
-from pyrmute_tasks.io.open_files import SourceFile, TargetFile
+from pyrmute_tasks.io.job_targets import is_parts
+from pyrmute_tasks.io.jsonl import check_source
+from pyrmute_tasks.io.open_files import OpenSource, SourceFile, TargetFile
+from pyrmute_tasks.io.output_place import is_stream
+from pyrmute_tasks.io.range_source import find_sources
 from pyrmute_tasks.io.rejects import check_rejects
 from pyrmute_tasks.io.retried_job import RetriedJob
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.settings import compression_of
 from pyrmute_tasks.versions import VersionLike
 
+if TYPE_CHECKING:
+    from pyrmute_tasks.dry_run import DryRun
+
 __all__ = ["FileCalls"]
 
 
-# Above 250 lines: a public façade, whose documentation and annotated arguments take most of them.
+# Above 250 lines: public calls, whose documentation and annotated arguments take most of them.
 class FileCalls:
     """Migrates files of JSON lines on a fleet."""
 
@@ -38,6 +49,7 @@ class FileCalls:
         to_version: VersionLike,
         *,
         chunk_size: int | None = None,
+        limit: int | None = None,
         overwrite: bool = True,
         hold: bool = False,
         backup: bool = False,
@@ -75,6 +87,7 @@ class FileCalls:
             from_version: Version of the records.
             to_version: Version of the outputs.
             chunk_size: Records a chunk; by default about 1 MiB of lines.
+            limit: The most records to migrate, the first ones; by default all.
             overwrite: Replace `target` if it exists, as by default; False makes that an error.
             hold: Prove the output, and leave publishing it to `publish_job`, or to the command
                 ``pyrmute-tasks publish``; until then it is in ``.<target>.job``.
@@ -131,6 +144,7 @@ class FileCalls:
             from_version,
             to_version,
             chunk_size=chunk_size,
+            limit=limit,
             overwrite=overwrite,
             hold=hold,
             backup=backup,
@@ -161,6 +175,7 @@ class FileCalls:
         to_version: VersionLike,
         *,
         chunk_size: int | None = None,
+        limit: int | None = None,
         overwrite: bool = True,
         hold: bool = False,
         backup: bool = False,
@@ -187,6 +202,7 @@ class FileCalls:
             from_version: Version of the records.
             to_version: Version of the outputs.
             chunk_size: Records a chunk; by default about 1 MiB of lines.
+            limit: The most records to migrate, the first ones; by default all.
             overwrite: Replace `target` if it exists.
             hold: Prove the output, and leave it to `publish_job`.
             backup: Keep a target that is replaced.
@@ -229,6 +245,7 @@ class FileCalls:
             source=source,
             target=target,
             chunk_size=chunk_size,
+            limit=limit,
             overwrite=overwrite,
             hold=hold,
             backup=backup,
@@ -323,25 +340,113 @@ class FileCalls:
         observers: Sequence[Observer],
         progress: bool,
     ) -> JobReport:
-        jobs = self._jobs
-        file_run = FileRun(
-            options,
-            Jobs(
-                settings=jobs.settings,
-                hooks=jobs.manager.hooks,
-                window_bytes=jobs.window_bytes,
-                compression=compression_of(jobs.settings),
-                is_embedded=jobs.is_embedded,
-                plan=plan,
-                new_run=partial(jobs.new_run, observers),
-                shows_progress=progress,
-                fleet=jobs.open,
-                start=partial(jobs.start, plan),
-            ),
-        )
+        file_run = FileRun(options, self._run_jobs(plan, observers, progress=progress))
         try:
             file_run.run()
         finally:
             kept = file_run.kept_path, file_run.backup_path
-            report = jobs.with_paths(file_run.report, *kept)
+            report = self._jobs.with_paths(file_run.report, *kept)
         return report
+
+    def _run_jobs(
+        self, plan: MigrationPlan, observers: Sequence[Observer] = (), *, progress: bool = False
+    ) -> Jobs:
+        jobs = self._jobs
+        return Jobs(
+            settings=jobs.settings,
+            hooks=jobs.manager.hooks,
+            window_bytes=jobs.window_bytes,
+            compression=compression_of(jobs.settings),
+            is_embedded=jobs.is_embedded,
+            plan=plan,
+            new_run=partial(jobs.new_run, observers),
+            shows_progress=progress,
+            fleet=jobs.open,
+            start=partial(jobs.start, plan),
+        )
+
+    def dry_run(
+        self,
+        source: SourceFile,
+        target: str | os.PathLike[str],
+        name: str,
+        from_version: VersionLike,
+        to_version: VersionLike,
+        *,
+        sample: int = 1000,
+        chunk_size: int | None = None,
+        limit: int | None = None,
+        by_reference: ByReference | str = ByReference.AUTO,
+        on_error: OnErrorLike = "raise",
+        timeout_s: float = 300.0,
+    ) -> "DryRun":
+        """Find out what `migrate_file` with these arguments will do, on a sample; writes nothing.
+
+        It runs in a process of its own, not on the fleet, which is not started. Steps run more
+        than once a record, with their side effects.
+
+        Args:
+            source: JSON objects, one a line: as for `migrate_file`. Of an open file or a pipe, the
+                sample are the first records, which are read from it.
+            target: The output: as for `migrate_file`.
+            name: The model's name.
+            from_version: Version of the records.
+            to_version: Version of the outputs.
+            sample: Number of records to run: the first, some evenly spread, and the last.
+            chunk_size: Records a chunk.
+            limit: The most records to migrate, the first ones.
+            by_reference: Whether workers read and write the files themselves.
+            on_error: ``"skip"`` if records that fail are left out.
+            timeout_s: Time limit of the dry run.
+
+        Returns:
+            The path, each step's place and what changes at each hop; failures of the sample with
+            upper bounds, fields that get lost, the time of a record; and estimates: room, ranges,
+            time with 1, 4, 16 and 64 workers.
+
+        Raises:
+            PyrmuteTasksError: If a file cannot be read or written, the manager cannot be imported,
+                or a step ends its process.
+
+        Example:
+            ```python
+            planned = migrator.dry_run("old.jsonl", "new.jsonl", "User", "1.0.0", "3.0.0")
+            print(planned.failed_at_most, planned.seconds_per_record)
+            ```
+        """
+        from pyrmute_tasks.dry_run import Planned, dry_run  # jobs do without
+        from pyrmute_tasks.io.line_sample import sample_files, sample_stream
+
+        if sample < 1:
+            raise ConfigurationError(f"a sample needs 1 record or more, not {sample}")
+        jobs = self._jobs
+        plan = jobs.manager.plan(name, from_version, to_version)
+        plan.target  # noqa: B018  # raise for a missing target before anything is run
+        is_streamed = not is_parts(target) and is_stream(target)
+        errors = ErrorHandling.of(on_error, None)
+        options = FileOptions(
+            source=source,
+            target=target,
+            chunk_size=chunk_size,
+            limit=limit,
+            by_reference=ByReference(by_reference),
+            errors=errors,
+        )
+        names = find_sources(source) if is_path(source) else []
+        if names:
+            may_refer = FileRun(options, self._run_jobs(plan)).may_refer
+            taken = sample_files(names, sample, limit)
+        else:
+            may_refer = False
+            opened = OpenSource(source)  # type: ignore[arg-type]  # no path
+            taken = sample_stream(opened, opened.name, min(sample, limit or sample))
+        planned = Planned(
+            sizes=[check_source(each) for each in names],
+            target=None if is_streamed else os.fspath(target),
+            limit=limit,
+            by_reference=may_refer,
+            joins=not is_parts(target),
+            skips=errors.policy.skips,
+            window_bytes=jobs.window_bytes,
+        )
+        return dry_run(jobs.manager, jobs.manager_name, plan, taken, planned, timeout_s=timeout_s)

@@ -34,6 +34,7 @@ class FileOptions:
         source: The file, or an open one; by reference also a folder or a pattern.
         target: The file, an open one, or a folder of parts.
         chunk_size: Records a chunk; None for the default.
+        limit: The most records to migrate, the first ones; None for all.
         overwrite: Replace a target that exists.
         hold: Prove the output, and leave publishing it to a later call.
         backup: Keep a target that is replaced.
@@ -50,6 +51,7 @@ class FileOptions:
     source: SourceFile
     target: TargetFile
     chunk_size: int | None = None
+    limit: int | None = None
     overwrite: bool = True
     hold: bool = False
     backup: bool = False
@@ -65,6 +67,8 @@ class FileOptions:
     def __post_init__(self) -> None:
         if self.max_line_bytes is not None and self.max_line_bytes < 1:
             raise ConfigurationError(f"max_line_bytes must be 1 or more, not {self.max_line_bytes}")
+        if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
+            raise ConfigurationError(f"limit must be 1 record or more, not {self.limit!r}")
         if (self.hold or self.backup) and not self.log.log:
             raise ConfigurationError(
                 "what is held, or replaces a file that is kept, has a log: leave out --no-log"
@@ -93,6 +97,7 @@ class FileOptions:
             "rejects": None if rejects is None else os.path.abspath(rejects),
             "rejects_with_records": self.rejects_with_records,
             "max_line_bytes": self.max_line_bytes,
+            "limit": self.limit,
         }
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pyrmute_tasks.file_options import FileOptions, is_path
 from pyrmute_tasks.io.job_output import JobOutput
 from pyrmute_tasks.io.job_targets import FileTarget, JobTarget, PartsTarget, is_parts
-from pyrmute_tasks.io.jsonl import source_errors
+from pyrmute_tasks.io.jsonl import size_of_records, source_errors
 from pyrmute_tasks.io.output_file import Output, open_output
 from pyrmute_tasks.io.output_place import check_output
 from pyrmute_tasks.jobs.driver import this_process
+from pyrmute_tasks.jobs.entries import Range
 from pyrmute_tasks.jobs.spec import SourceFile, Spec
 from pyrmute_tasks.plans.plan import MigrationPlan
 
@@ -80,8 +81,8 @@ def _job_target(options: FileOptions, names: Sequence[str]) -> JobTarget | None:
 def _spec(
     target: JobTarget, options: FileOptions, names: Sequence[str], plan: MigrationPlan, job: str
 ) -> Spec:
-    me = this_process()
-    sources = []
+    me, sources = this_process(), []
+    retried = None if options.retried is None else options.retried.folder.spec
     for name in names:
         with source_errors(name):
             sources.append(SourceFile.of(name))
@@ -93,8 +94,15 @@ def _spec(
         plan.fingerprint,
         json.dumps(plan.fingerprint_tree.to_dict()),
         options.of_result(),
-        isinstance(target, PartsTarget),
-        () if options.retried is None else options.retried.folder.spec.lineage,
+        is_parts=isinstance(target, PartsTarget),
+        only=_first_records(names[0], options.limit) if retried is None else retried.only,
+        parents=() if retried is None else retried.lineage,
         created_at=time.time(),
         created_by=f"{me['who']}@{me['host']}",
     )
+
+
+def _first_records(name: str, limit: int | None) -> tuple[Range, ...]:
+    """Return the range of a file's first records; none for all of it."""
+    size_bytes = 0 if limit is None else size_of_records(name, limit)
+    return (Range(0, 0, size_bytes),) if size_bytes else ()

@@ -25,6 +25,7 @@ from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource, check_source
 from pyrmute_tasks.io.line_feed import LineFeed, LineWriter
 from pyrmute_tasks.io.output_file import Output
 from pyrmute_tasks.io.output_place import is_stream
+from pyrmute_tasks.io.preflight import check_room
 from pyrmute_tasks.io.range_feed import RangeFeed
 from pyrmute_tasks.io.range_source import RangeSink, RangeSource, find_sources
 from pyrmute_tasks.io.rejects import RejectsFile
@@ -124,16 +125,7 @@ class FileRun:
         Raises:
             PyrmuteTasksError: If it cannot be run.
         """
-        why_not = self._why_not()
-        if why_not and self._is_forced:
-            what = (
-                "several files, a folder of parts, or a retry, go"
-                if self._must_refer
-                else "this run cannot go"
-            )
-            raise ConfigurationError(f"{what} by reference{' only' * self._must_refer}: {why_not}")
-        is_large = (self.size_bytes or 0) >= _LEAST_BYTES
-        may_refer = not why_not and (self._is_forced or is_large)
+        may_refer = self.may_refer
         output = output_of(
             self._options,
             self._names,
@@ -142,6 +134,7 @@ class FileRun:
             needs_job=may_refer,
             is_private=self._jobs.is_embedded or bool(self._jobs.settings.roots_file),
         )
+        self._check_room(may_refer)
         try:
             # The files first: if another run has one, no fleet is started.
             with self._run, output, self._rejects(output) as rejects:
@@ -152,6 +145,37 @@ class FileRun:
         finally:
             self.kept_path = output.kept_path
             self.backup_path = output.backup_path if isinstance(output, JobOutput) else None
+
+    @property
+    def may_refer(self) -> bool:
+        """Whether it goes by reference, if the workers take ranges.
+
+        Raises:
+            ConfigurationError: If it must, and cannot.
+        """
+        why_not = self._why_not()
+        if why_not and self._is_forced:
+            what = (
+                "several files, a folder of parts, or a retry, go"
+                if self._must_refer
+                else "this run cannot go"
+            )
+            raise ConfigurationError(f"{what} by reference{' only' * self._must_refer}: {why_not}")
+        is_large = (self.size_bytes or 0) >= _LEAST_BYTES
+        return not why_not and (self._is_forced or is_large)
+
+    def _check_room(self, may_refer: bool) -> None:
+        """Refuse what surely does not fit; of a run that goes on, nobody knows what it needs."""
+        options = self._options
+        if self._names and is_path(options.target) and not options.log.resume:
+            model = None if options.errors.policy.skips else self._jobs.plan.target
+            check_room(
+                options.target,
+                self._names,
+                by_reference=may_refer,
+                limit=options.limit,
+                model=model,
+            )
 
     # --- which way --------------------------------------------------------------------------
 
@@ -166,6 +190,8 @@ class FileRun:
             return "--by-reference is never"
         if options.chunk_size is not None:
             return "a chunk size counts records, and nobody has counted those of a range of bytes"
+        if options.limit is not None:
+            return "a limit counts records, and nobody has counted those of a range of bytes"
         if not self._names or not is_path(options.target):
             return "only files that are given by their paths can"
         if not self._into_parts and is_stream(options.target):
@@ -184,7 +210,13 @@ class FileRun:
 
     def _line_source(self) -> JsonlSource:
         jobs, options = self._jobs, self._options
-        return JsonlSource(options.source, options.chunk_size, jobs.window_bytes, jobs.compression)
+        return JsonlSource(
+            options.source,
+            options.chunk_size,
+            jobs.window_bytes,
+            jobs.compression,
+            options.limit,
+        )
 
     def _rejects(self, output: Output | JobOutput) -> AbstractContextManager[RejectsFile | None]:
         options = self._options
@@ -255,11 +287,17 @@ class FileRun:
         skips = options.errors.policy.skips
         restored = list(output.restored())
         source = RangeSource(
-            self._names, folder.parts_path, folder.nonce, longest, skips=skips, settled=restored
+            self._names,
+            folder.parts_path,
+            folder.nonce,
+            longest,
+            skips=skips,
+            wanted=folder.spec.wanted,
+            settled=restored,
         )
         jobs.fleet().allow([folder.path.parent, *source.folders])
         sink = RangeSink(jobs.hooks, with_text=options.rejects_with_records)
-        self._watch(self.size_bytes)
+        self._watch(source.size_bytes)
         self._run.tally.restored = sum(each.span.outputs for each in restored)
         feed = RangeFeed(output, source, skips=skips)
         job = jobs.start(

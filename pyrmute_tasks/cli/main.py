@@ -58,6 +58,11 @@ COMMANDS: Final[Mapping[str, Lazy]] = MappingProxyType(
             "Show the fingerprint of a migration, as a tree of hashes.",
         ),
         "info": Lazy("models", "info", "List the models of a manager and their versions."),
+        "plan": Lazy(
+            "plan",
+            "plan",
+            "Show what a run will do, by running a sample of IN; writes nothing.",
+        ),
         "publish": Lazy("jobs", "publish_command", "Publish the output of a run with --hold."),
         "retry": Lazy(
             "retry", "retry_command", "Run again what a run has rejected, with today's code."

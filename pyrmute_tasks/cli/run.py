@@ -62,6 +62,7 @@ _MOST_CAUSES: Final = 5
 @click.option(
     "--chunk-size", type=click.IntRange(min=1), help="Records a chunk. [default: by size]"
 )
+@click.option("--limit", type=click.IntRange(min=1), help="Migrate the first N records only.")
 @click.option(
     "--by-reference",
     type=click.Choice([way.value for way in ByReference]),
@@ -122,6 +123,7 @@ _MOST_CAUSES: Final = 5
 @click.option("--restart", is_flag=True, help="Discard what an earlier run has left, and begin.")
 @click.option("--accept-code", is_flag=True, help="Resume although models or steps have changed.")
 @click.option("--no-log", is_flag=True, help="Keep no log; the run cannot be resumed then.")
+@click.option("--dry-run", is_flag=True, help="Only show what the run will do, as `plan` does.")
 @click.option("--include-records", is_flag=True, help="Let error messages quote records.")
 @click.option("--quiet", "-q", is_flag=True, help="Print no progress bar and no report.")
 def run(
@@ -136,6 +138,7 @@ def run(
     store: str | None,
     queue: str | None,
     chunk_size: int | None,
+    limit: int | None,
     by_reference: str,
     max_line_bytes: int | None,
     overwrite: bool,
@@ -154,6 +157,7 @@ def run(
     restart: bool,
     accept_code: bool,
     no_log: bool,
+    dry_run: bool,
     include_records: bool,
     quiet: bool,
 ) -> None:
@@ -206,6 +210,21 @@ def run(
             settings=fleet_settings(broker, store, queue, wait_s, stall_s),
             retry=step_retry(retry_on, attempts),
         )
+        if dry_run:
+            from pyrmute_tasks.cli.plan import show_plan  # runs do without
+
+            show_plan(
+                migrator,
+                source,
+                target,
+                name,
+                from_version,
+                to_version,
+                chunk_size=chunk_size,
+                limit=limit,
+                by_reference=by_reference,
+                policy=policy,
+            )
         stdout_is_taken = is_streamed or (rejects is not None and is_stream(rejects))
         reported = reported_by(
             migrator, target, rejects, quiet, on_stderr=stdout_is_taken, held=hold
@@ -219,6 +238,7 @@ def run(
                 from_version,
                 to_version,
                 chunk_size=chunk_size,
+                limit=limit,
                 by_reference=by_reference,
                 max_line_bytes=max_line_bytes,
                 overwrite=overwrite,

@@ -88,6 +88,7 @@ class Spec:
         code: The whole tree, as text, to name what differs.
         options: Further options that affect the result, such as the error policy.
         is_parts: Whether the target is a folder of parts.
+        only: The ranges it is about, such as the first records; empty for all of the source.
         parents: The jobs whose rejects it retries, the first one first.
         created_at: When, in seconds since 1970.
         created_by: By whom, as ``user@host``.
@@ -101,6 +102,7 @@ class Spec:
     code: str = ""
     options: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
     is_parts: bool = False
+    only: tuple[Range, ...] = ()
     parents: tuple["Parent", ...] = ()
     created_at: float = 0.0
     created_by: str = ""
@@ -108,7 +110,7 @@ class Spec:
     @property
     def wanted(self) -> tuple[Range, ...]:
         """The ranges that must be settled, in source order."""
-        return tuple(
+        return self.only or tuple(
             Range(number, 0, OPEN_END if each.size_bytes < 0 else each.size_bytes)
             for number, each in enumerate(self.sources)
             if each.size_bytes
@@ -277,6 +279,7 @@ def read_spec(storage: Storage) -> Spec:
                 "version that wrote it, or a newer one"
             )
         found["sources"] = tuple(SourceFile(**each) for each in found["sources"])
+        found["only"] = tuple(Range(*each) for each in found["only"])
         found["parents"] = tuple(Parent(*each) for each in found["parents"])
         model, before, after = found["plan"]
         return Spec(**{**found, "plan": (model, before, after)})

@@ -22,6 +22,7 @@ from pyrmute_tasks.io.range_feed import RangeFeed
 from pyrmute_tasks.io.range_source import RangeSink, RangeSource
 from pyrmute_tasks.io.rejects import RejectsFile
 from pyrmute_tasks.io.retried_job import RetriedJob
+from pyrmute_tasks.jobs.entries import Range
 from pyrmute_tasks.jobs.fold import Span
 from pyrmute_tasks.jobs.folder import JobFolder, beside
 from pyrmute_tasks.jobs.spec import SourceFile, Spec
@@ -102,6 +103,7 @@ class Place:
     target: str
     rejects: Path
     plan: MigrationPlan = PLAN
+    only: tuple[Range, ...] = ()
     told: list[ChunkResult[Any]] = field(default_factory=list)
     ran: list[tuple[int, int]] = field(default_factory=list)
 
@@ -122,6 +124,7 @@ class Place:
             ("Person", "1.0.0", "3.0.0"),
             self.plan.fingerprint,
             is_parts=is_parts(self.target),
+            only=self.only,
             parents=() if retried is None else retried.folder.spec.lineage,
         )
         output = JobOutput(
@@ -137,6 +140,7 @@ class Place:
                 folder.nonce,
                 1_000_000,
                 skips=policy.skips,
+                wanted=folder.spec.wanted,
                 settled=output.restored(),
             )
             here = Here(self.plan, self.rejects.parent, seed, die_after, skips=policy.skips)

@@ -75,7 +75,7 @@ def settled(start: int, end: int, put: str | None, rejects: str | None = None) -
 
 def test_spec_of_a_job_round_trips(tmp_path: Path) -> None:
     storage = FolderStorage(tmp_path)
-    spec = replace(spec_of(tmp_path), parents=(Parent("p", "f"),))
+    spec = replace(spec_of(tmp_path), only=(Range(0, 2, 4),), parents=(Parent("p", "f"),))
     write_spec(storage, spec)
     assert read_spec(storage) == spec
     assert differences(spec, read_spec(storage)) == []
@@ -86,6 +86,7 @@ def test_wanted_ranges_follow_from_the_sources(tmp_path: Path) -> None:
     files = [replace(spec.sources[0], size_bytes=size) for size in (10, 0, -1)]
     spec = replace(spec, sources=tuple(files))
     assert spec.wanted == (Range(0, 0, 10), Range(2, 0, OPEN_END))
+    assert replace(spec, only=(Range(0, 2, 4),)).wanted == (Range(0, 2, 4),)
 
 
 @pytest.mark.parametrize(

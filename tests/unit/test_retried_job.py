@@ -19,6 +19,7 @@ from pyrmute_tasks.io.code_sample import compare_sample
 from pyrmute_tasks.io.earlier_runs import LogOptions
 from pyrmute_tasks.io.retried_job import RetriedJob
 from pyrmute_tasks.jobs import log as job_log
+from pyrmute_tasks.jobs.entries import Range
 from pyrmute_tasks.jobs.folder import beside_retry
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.publish_file import FilePublication
@@ -165,6 +166,16 @@ def test_retry_killed_before_or_behind_a_step_goes_on(
     assert place.written == written_by(WHOLE, place.sources)
     left = {name for name in names_beside(place) if not name.endswith(".lock")}
     assert left == {"in", "bad.jsonl", Path(place.target).name}
+
+
+def test_run_of_the_first_records_is_retried_as_far(place: Place) -> None:
+    text = place.sources[0].read_bytes().splitlines(keepends=True)
+    first = replace(place, only=(Range(0, 0, len(b"".join(text[:240]))),))  # 200 records
+    first.run(BEGIN)
+    assert rejected(place) == [7, 8, 150]
+    retry(first, WHOLE)
+    whole = written_by(WHOLE, place.sources).splitlines(keepends=True)
+    assert place.written == b"".join(whole[:200])
 
 
 @pytest.mark.parametrize("place", ["out/"], indirect=True)

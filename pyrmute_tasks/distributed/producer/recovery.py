@@ -172,13 +172,15 @@ class Recovery:
         if known == held or (known is not None and not storage_trouble(held)):
             return  # its tree is logged once
         self._codes[decline.worker] = held
-        by_reference = bool(storage_trouble(held))
+        trouble = storage_trouble(held)
+        if trouble:
+            told = f"worker {decline.worker} takes no range: {trouble}"
+            log(logging.WARNING, "range_declined", told, job=self._spec.id, worker=decline.worker)
+            return
         log(
             logging.WARNING,
-            "range_declined" if by_reference else "code_declined",
-            "a worker that cannot reach a range's files declined it"
-            if by_reference
-            else "a worker with other migrations declined a chunk",
+            "code_declined",
+            "a worker with other migrations declined a chunk",
             job=self._spec.id,
             worker=decline.worker,
             code=held,

@@ -163,5 +163,13 @@ def run_plan(
     records, unreadable = decode_readable(inputs)
     packed, _ = plan.run(records, _PACKED, start, failures)
     if unreadable is not None and not failures.ended:  # perhaps another worker could read it
-        failures.end(RecordFailure.of(start + len(records), Stage.DECODE, "", unreadable))
+        failure = RecordFailure.of(start + len(records), Stage.DECODE, "", unreadable)
+        failures.end(failure)
+        log(
+            logging.ERROR,
+            "chunk_cut",
+            "a chunk cannot be run to its end",
+            record=failure.index,
+            error=describe_safely(unreadable),
+        )
     return join_packed(packed), len(packed), failures
