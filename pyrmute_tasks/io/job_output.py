@@ -332,7 +332,7 @@ class JobOutput:
             return  # a fork owns nothing
         try:
             if self._is_committed:
-                with contextlib.suppress(OSError):  # the next run removes it
+                with contextlib.suppress(OSError, JobError):  # the next run removes it
                     self._finish()
             elif self._lease is not None and not self._is_held:
                 self._leave(self._lease)

@@ -126,11 +126,16 @@ class RetriedJob:
         self.compare()
         if self.sample is not None and not lease.fold.ranges:
             self.sample(self)
-        for entry in self._kept(retry):
+        named = ""
+        for entry, path in self._kept():
+            if entry.put is not None and entry.put.name != named:
+                named = entry.put.name
+                _name(path, retry.path / named)
+        FolderStorage(retry.parts_path).sync_folder()  # before any entry speaks of them
+        for entry, _ in self._kept():
             if not lease.fold.overlaps(entry.range):
                 lease.log.settle(entry)
                 lease.log.commit_if_due()
-        FolderStorage(retry.parts_path).sync_folder()
         lease.log.commit()
 
     def compare(self) -> None:
@@ -166,19 +171,16 @@ class RetriedJob:
     def _publication(self) -> Publication:
         return self.target.publication(self.folder, None)
 
-    def _kept(self, retry: JobFolder) -> Iterator[Settled]:
-        """Yield the ranges without rejects, with the places of their outputs in the retry."""
-        names: dict[Path, str] = {}
-        for number, (entry, path, offset) in enumerate(self.places()):
-            if entry.rejected:
-                continue
-            put = None
-            if entry.put is not None and entry.put.length:
-                if path not in names:
-                    names = {path: f"{_KEPT}.{number}"}
-                    _name(path, retry.path / names[path])
-                put = Piece(names[path], offset, entry.put.length)
-            yield entry._replace(put=put)
+    def _kept(self) -> Iterator[tuple[Settled, Path]]:
+        """Yield the ranges without rejects as entries of the retry, with the target's file."""
+        files, last = -1, None
+        for entry, path, offset in self.places():
+            if path != last:
+                files, last = files + 1, path
+            if not entry.rejected:
+                length = entry.put.length if entry.put is not None else 0
+                put = Piece(f"{_KEPT}.{files}", offset, length) if length else None
+                yield entry._replace(put=put), path
 
 
 def settle_retry(
