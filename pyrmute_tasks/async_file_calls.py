@@ -7,6 +7,7 @@ from pyrmute_tasks.engine.async_stream import run_in_thread
 from pyrmute_tasks.engine.error_policy import OnErrorLike, OnReject
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job_report import JobReport
+from pyrmute_tasks.engine.pace import Throttle
 from pyrmute_tasks.file_options import ByReference
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.migrator import Migrator
@@ -46,6 +47,8 @@ class AsyncFileCalls:
         restart: bool = False,
         accept_code: bool = False,
         log: bool = True,
+        max_rate: float | None = None,
+        throttle: Throttle | None = None,
     ) -> JobReport:
         """Migrate a file of JSON lines into another; cancelling it leaves no output.
 
@@ -75,6 +78,8 @@ class AsyncFileCalls:
             restart: Discard such a log.
             accept_code: Resume although models or steps have changed.
             log: Keep a log while this runs.
+            max_rate: Records a second, at most.
+            throttle: Called about once a second in its thread; returns the reason to wait, or None.
 
         Returns:
             The job's report.
@@ -107,6 +112,8 @@ class AsyncFileCalls:
             restart=restart,
             accept_code=accept_code,
             log=log,
+            max_rate=max_rate,
+            throttle=throttle,
         )
 
     async def run_file(
@@ -135,6 +142,8 @@ class AsyncFileCalls:
         restart: bool = False,
         accept_code: bool = False,
         log: bool = True,
+        max_rate: float | None = None,
+        throttle: Throttle | None = None,
     ) -> JobReport:
         """Migrate a file, but return a record's failure instead of raising it.
 
@@ -164,6 +173,8 @@ class AsyncFileCalls:
             restart: Discard such a log.
             accept_code: Resume although models or steps have changed.
             log: Keep a log while this runs.
+            max_rate: Records a second, at most.
+            throttle: Called about once a second in its thread; returns the reason to wait, or None.
 
         Returns:
             The job's report.
@@ -196,6 +207,8 @@ class AsyncFileCalls:
             restart=restart,
             accept_code=accept_code,
             log=log,
+            max_rate=max_rate,
+            throttle=throttle,
         )
 
     async def retry(

@@ -11,16 +11,16 @@ from pyrmute_tasks.engine.batch_arguments import check_observers
 from pyrmute_tasks.engine.error_policy import ErrorHandling, OnErrorLike, OnReject
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job_report import JobReport
+from pyrmute_tasks.engine.pace import Pace, Throttle
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.file_options import ByReference, FileOptions, is_path
 from pyrmute_tasks.file_retries import retry_options
 from pyrmute_tasks.file_runs import FileRun, Jobs
 from pyrmute_tasks.fleet_jobs import FleetJobs
-from pyrmute_tasks.io.earlier_runs import LogOptions
-from pyrmute_tasks.io.job_targets import is_parts
 from pyrmute_tasks.io.jsonl import check_source
+from pyrmute_tasks.io.log_options import LogOptions
 from pyrmute_tasks.io.open_files import OpenSource, SourceFile, TargetFile
-from pyrmute_tasks.io.output_place import is_stream
+from pyrmute_tasks.io.output_place import is_parts, is_stream
 from pyrmute_tasks.io.range_source import find_sources
 from pyrmute_tasks.io.rejects import check_rejects
 from pyrmute_tasks.io.retried_job import RetriedJob
@@ -66,6 +66,8 @@ class FileCalls:
         restart: bool = False,
         accept_code: bool = False,
         log: bool = True,
+        max_rate: float | None = None,
+        throttle: Throttle | None = None,
     ) -> JobReport:
         """Migrate a file of JSON lines into another.
 
@@ -115,6 +117,9 @@ class FileCalls:
             log: Keep a log while this runs. It is gone at the end, unless the run fails or is
                 interrupted after ten seconds; what tells of rejects is kept for `retry`. Only runs
                 from files to a file or a folder have one.
+            max_rate: Records a second, at most. Nothing goes by reference then, unless it must.
+            throttle: Called about once a second, here; while it returns a text, nothing is sent to
+                the workers, and the text is shown. It must not block.
 
         Returns:
             The job's report.
@@ -161,6 +166,8 @@ class FileCalls:
             restart=restart,
             accept_code=accept_code,
             log=log,
+            max_rate=max_rate,
+            throttle=throttle,
         )
         if report.failure is not None:
             raise report.failure.exception()
@@ -192,6 +199,8 @@ class FileCalls:
         restart: bool = False,
         accept_code: bool = False,
         log: bool = True,
+        max_rate: float | None = None,
+        throttle: Throttle | None = None,
     ) -> JobReport:
         """Migrate a file like `migrate_file`, but return a record's failure instead of raising it.
 
@@ -220,6 +229,8 @@ class FileCalls:
             restart: Discard such a log.
             accept_code: Resume although models or steps have changed.
             log: Keep a log while this runs.
+            max_rate: Records a second, at most.
+            throttle: Called about once a second; returns the reason to wait, or None.
 
         Returns:
             The job's report, with the ``failure`` of the record that ended it, if one did.
@@ -256,8 +267,10 @@ class FileCalls:
             rejects=rejects,
             rejects_with_records=rejects_with_records,
             log=options,
+            pace=Pace(max_rate, throttle),
         )
-        return self._run_files(plan, file_options, observers, progress)
+        watched = (*observers, *_bar(progress, max_rate))
+        return self._run_files(plan, file_options, watched)
 
     def retry(
         self,
@@ -328,19 +341,16 @@ class FileCalls:
             hold=hold,
             backup=backup,
         )
-        report = self._run_files(plan, file_options, observers, progress)
+        watched = (*observers, *_bar(progress, None))
+        report = self._run_files(plan, file_options, watched)
         if report.failure is not None:
             raise report.failure.exception()
         return report
 
     def _run_files(
-        self,
-        plan: MigrationPlan,
-        options: FileOptions,
-        observers: Sequence[Observer],
-        progress: bool,
+        self, plan: MigrationPlan, options: FileOptions, observers: Sequence[Observer]
     ) -> JobReport:
-        file_run = FileRun(options, self._run_jobs(plan, observers, progress=progress))
+        file_run = FileRun(options, self._run_jobs(plan, observers))
         try:
             file_run.run()
         finally:
@@ -348,9 +358,7 @@ class FileCalls:
             report = self._jobs.with_paths(file_run.report, *kept)
         return report
 
-    def _run_jobs(
-        self, plan: MigrationPlan, observers: Sequence[Observer] = (), *, progress: bool = False
-    ) -> Jobs:
+    def _run_jobs(self, plan: MigrationPlan, observers: Sequence[Observer] = ()) -> Jobs:
         jobs = self._jobs
         return Jobs(
             settings=jobs.settings,
@@ -360,7 +368,6 @@ class FileCalls:
             is_embedded=jobs.is_embedded,
             plan=plan,
             new_run=partial(jobs.new_run, observers),
-            shows_progress=progress,
             fleet=jobs.open,
             start=partial(jobs.start, plan),
         )
@@ -450,3 +457,11 @@ class FileCalls:
             window_bytes=jobs.window_bytes,
         )
         return dry_run(jobs.manager, jobs.manager_name, plan, taken, planned, timeout_s=timeout_s)
+
+
+def _bar(progress: bool, max_rate: float | None) -> tuple[Observer, ...]:
+    if not progress:
+        return ()
+    from pyrmute_tasks.engine.progress import ProgressBar, ProgressOptions  # calls without a bar
+
+    return (ProgressBar(options=ProgressOptions(max_rate=max_rate)),)

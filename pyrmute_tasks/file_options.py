@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling
+from pyrmute_tasks.engine.pace import FULL_SPEED, Pace
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.io.earlier_runs import WITH_LOG, LogOptions
+from pyrmute_tasks.io.log_options import WITH_LOG, LogOptions
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.io.retried_job import RetriedJob
 
@@ -46,6 +47,8 @@ class FileOptions:
         rejects_with_records: Write the records to it.
         retried: The published job whose rejects are retried; None for another run.
         log: Whether the run keeps a log, and what becomes of an earlier one.
+        pace: How fast it may go; a greatest rate makes small chunks, through the producer if both
+            ways are open.
     """
 
     source: SourceFile
@@ -63,6 +66,7 @@ class FileOptions:
     rejects_with_records: bool = False
     retried: RetriedJob | None = None
     log: LogOptions = WITH_LOG
+    pace: Pace = FULL_SPEED
 
     def __post_init__(self) -> None:
         if self.max_line_bytes is not None and self.max_line_bytes < 1:

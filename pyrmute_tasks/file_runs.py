@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from pyrmute_tasks import logs
 from pyrmute_tasks.engine.error_policy import FailureJudge
+from pyrmute_tasks.engine.events import SourceOpened
 from pyrmute_tasks.engine.job import Job
 from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.pipeline import ChunkResult
@@ -60,7 +61,6 @@ class Jobs:
         is_embedded: The fleet is started for this.
         plan: The migration.
         new_run: Returns a new run.
-        shows_progress: Show a progress bar on stderr.
         fleet: Returns the fleet, started.
         start: Returns the job of a source, a sink, a run and what becomes of failures, to be
             entered. What it is given as `check` is called about every second, and may raise; a
@@ -74,7 +74,6 @@ class Jobs:
     is_embedded: bool
     plan: MigrationPlan
     new_run: Callable[[], Run]
-    shows_progress: bool
     fleet: Callable[[], RangeFleet]
     start: Callable[..., Job[bytes, Any, Any]]
 
@@ -162,7 +161,8 @@ class FileRun:
             )
             raise ConfigurationError(f"{what} by reference{' only' * self._must_refer}: {why_not}")
         is_large = (self.size_bytes or 0) >= _LEAST_BYTES
-        return not why_not and (self._is_forced or is_large)
+        is_worth_it = is_large and self._options.pace.max_rate is None
+        return not why_not and (self._is_forced or is_worth_it)
 
     def _check_room(self, may_refer: bool) -> None:
         """Refuse what surely does not fit; of a run that goes on, nobody knows what it needs."""
@@ -212,7 +212,7 @@ class FileRun:
         jobs, options = self._jobs, self._options
         return JsonlSource(
             options.source,
-            options.chunk_size,
+            options.chunk_size or options.pace.chunk_size,
             jobs.window_bytes,
             jobs.compression,
             options.limit,
@@ -232,19 +232,19 @@ class FileRun:
             with_records=options.rejects_with_records,
         )
 
-    def _watch(self, size_bytes: int | None) -> None:
-        if self._jobs.shows_progress:
-            from pyrmute_tasks.engine.progress import ProgressBar  # calls without do without
-
-            self._run.watch(ProgressBar(size_bytes, by_bytes=True))
-
     def _through_producer(self, output: Output | JobOutput, rejects: RejectsFile | None) -> None:
         lines = self._lines or self._line_source()
         sink = JsonlSink(self._jobs.hooks, with_text=self._options.rejects_with_records)
         feed = LineFeed(output, lines) if isinstance(output, JobOutput) else LineWriter(output)
         judge = self._judge(output, rejects)
-        self._watch(lines.left_bytes)
-        with self._jobs.start(lines, sink, self._run, self._options.errors, judge=judge) as job:
+        known = self.report
+        self._run.tell(
+            SourceOpened(lines.size_bytes, lines.bytes_read, known.restored, known.rejected)
+        )
+        job = self._jobs.start(
+            lines, sink, self._run, self._options.errors, judge=judge, pace=self._options.pace
+        )
+        with job:
             for result in job.results():
                 feed.deliver(result)
                 self._tell(result, rejects)
@@ -297,11 +297,17 @@ class FileRun:
         )
         jobs.fleet().allow([folder.path.parent, *source.folders])
         sink = RangeSink(jobs.hooks, with_text=options.rejects_with_records)
-        self._watch(source.size_bytes)
+        self._run.tell(SourceOpened(source.size_bytes))
         self._run.tally.restored = sum(each.span.outputs for each in restored)
         feed = RangeFeed(output, source, skips=skips)
         job = jobs.start(
-            source, sink, self._run, options.errors, check=source.check, through=feed.over
+            source,
+            sink,
+            self._run,
+            options.errors,
+            check=source.check,
+            through=feed.over,
+            pace=options.pace,
         )
         try:
             with job:

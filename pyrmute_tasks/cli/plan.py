@@ -4,7 +4,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 from rich.console import Console
@@ -127,7 +127,7 @@ def show_plan(
     policy: ErrorPolicy | None = None,
     as_json: bool = False,
     timeout_s: float = TIMEOUT_S,
-) -> None:
+) -> NoReturn:
     """Print the plan of a run, and exit with its status.
 
     Raises:

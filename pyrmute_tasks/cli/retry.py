@@ -1,12 +1,13 @@
 """`pyrmute-tasks retry`: runs again what a run has rejected."""
 
+import os
 import sys
 from contextlib import closing
 from typing import Any
 
 import click
 
-from pyrmute_tasks.cli.errors import errors_printed, show_warnings, tell
+from pyrmute_tasks.cli.errors import errors_printed, show_warnings, tell, usage_checked
 from pyrmute_tasks.cli.interrupts import Interrupts
 from pyrmute_tasks.cli.jobs import FINISHED_WITH_REJECTS
 from pyrmute_tasks.cli.options import (
@@ -14,10 +15,15 @@ from pyrmute_tasks.cli.options import (
     MANAGER_HELP,
     QUEUE_HELP,
     STORE_HELP,
+    overridden,
 )
-from pyrmute_tasks.cli.run import fleet_settings, reported_by, step_retry, workers_of
+from pyrmute_tasks.cli.run_report import ReportOptions, print_report
+from pyrmute_tasks.engine.batch_arguments import usable_cpus
+from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.io.output_place import is_stream
 from pyrmute_tasks.migrator import Migrator
+from pyrmute_tasks.plans.retry import Retry
+from pyrmute_tasks.settings import Settings
 
 __all__ = ["retry_command"]
 
@@ -102,18 +108,28 @@ def retry_command(
         rejects = options["rejects"] = "/dev/stdout"
     interrupts = Interrupts(target, leaves_something=True)
     with errors_printed(include_records, interrupts), interrupts:
+        with usage_checked():
+            if broker is None and (store is not None or queue is not None):
+                raise ConfigurationError("--store and --queue need --broker")
+            retry = None
+            if retry_on:
+                retry = Retry(on=retry_on, attempts=attempts or Retry(on=retry_on).attempts)
         migrator = Migrator(
             manager,
-            workers=workers_of(workers, broker),
+            workers=workers or (None if broker else usable_cpus()),
             broker_url=broker,
-            settings=fleet_settings(broker, store, queue, wait_s, stall_s),
-            retry=step_retry(retry_on, attempts),
+            settings=overridden(
+                Settings.from_env(os.environ),
+                store_url=store,
+                queue=queue,
+                worker_wait_s=wait_s,
+                stall_s=stall_s,
+            ),
+            retry=retry,
         )
         on_stderr = rejects is not None and is_stream(rejects)
-        reported = reported_by(
-            migrator, target, rejects, quiet, on_stderr=on_stderr, held=options["hold"]
-        )
-        with closing(migrator), reported:
+        shown = ReportOptions(target, rejects, quiet, False, on_stderr, options["hold"])
+        with closing(migrator):
             try:
                 report = migrator.retry(
                     target, observers=(interrupts,), progress=not quiet, **options
@@ -122,5 +138,8 @@ def retry_command(
                 if migrator.last_report is not None and migrator.last_report.exceeded:
                     tell(migrator.last_report.exceeded)
                 raise
+            finally:
+                if migrator.last_report is not None:
+                    print_report(migrator.last_report, shown)
         if report.rejected:
             sys.exit(FINISHED_WITH_REJECTS)

@@ -3,23 +3,20 @@
 import contextlib
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from pyrmute_tasks.errors import (
-    ConfigurationError,
     FrameError,
     JobChangedError,
-    JobError,
     JobExistsError,
     JobLogError,
     printable,
 )
-from pyrmute_tasks.io.job_targets import is_parts, parts_path
 from pyrmute_tasks.io.jsonl import source_errors
-from pyrmute_tasks.io.output_place import check_output
-from pyrmute_tasks.jobs.folder import JobFolder, beside, discard
+from pyrmute_tasks.io.log_options import WITH_LOG, LogOptions, kept_job, real_target
+from pyrmute_tasks.jobs.folder import JobFolder, discard
 from pyrmute_tasks.jobs.spec import Difference, SourceFile, Spec, check_same, differences
 from pyrmute_tasks.plans.fingerprint.differences import compare_trees
 from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
@@ -35,79 +32,6 @@ __all__ = [
 ]
 
 _MOST_DIFFERENCES: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class LogOptions:
-    """What becomes of the log of an earlier run, and whether this one has one.
-
-    Attributes:
-        resume: Go on with an earlier run; begin if there is none.
-        restart: Discard it.
-        accept_code: Go on although models or steps have changed.
-        log: Keep a log.
-
-    Raises:
-        ConfigurationError: If these contradict each other.
-    """
-
-    resume: bool = False
-    restart: bool = False
-    accept_code: bool = False
-    log: bool = True
-
-    def __post_init__(self) -> None:
-        if self.resume and self.restart:
-            raise ConfigurationError("resume and restart exclude each other: go on, or begin again")
-        if self.accept_code and not self.resume:
-            raise ConfigurationError("accept_code is for a run that goes on: add resume")
-        if self.resume and not self.log:
-            raise ConfigurationError("a run without a log cannot resume another one")
-
-    def refuse_streams(self) -> None:
-        """Refuse `resume` and `restart` for outputs that have no log.
-
-        Raises:
-            ConfigurationError: If one of them is set.
-        """
-        if self.resume or self.restart:
-            raise ConfigurationError(
-                "only a run from a file to a file has a log that can be resumed; a pipe, a device "
-                "or an open file has none: leave out --resume and --restart"
-            )
-
-
-WITH_LOG: Final = LogOptions()
-"""A log is kept, and that of an earlier run is refused."""
-
-
-def real_target(target: str | os.PathLike[str]) -> Path:
-    """Return a target without links.
-
-    Raises:
-        ConfigurationError: If it cannot be written to.
-    """
-    return parts_path(target) if is_parts(target) else check_output(target).path
-
-
-def kept_job(target: str | os.PathLike[str], *, is_published: bool = False) -> Path | None:
-    """Return where an earlier run to a target has left its log; None if there is none.
-
-    Args:
-        target: The target.
-        is_published: Return also a job whose output was published, with rejects.
-    """
-    try:
-        real = real_target(target)
-    except ConfigurationError:
-        return None
-    path = beside(real)
-    if not path.is_dir():
-        return None
-    with contextlib.suppress(JobError, OSError):
-        if not is_published and JobFolder(path).has_succeeded():
-            return None
-    return path
 
 
 def earlier_job(

@@ -369,6 +369,6 @@ def test_output_that_fits_is_written_without_a_word(
 def test_disk_without_inodes_is_told(small_disk: Path, source: Path) -> None:
     for number in range(34):
         (small_disk / str(number)).touch()
-    result = call_here("run", *MANAGER, *HOP, source, small_disk / "out.jsonl")
+    result = call_here("run", *MANAGER, *HOP, "--workers", 1, source, small_disk / "out.jsonl")
     assert result.returncode == 1
     assert "has inodes left for " in result.stderr

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyrmute_tasks.errors import ConfigurationError, FrameTooLargeError
-from pyrmute_tasks.io import JsonlSource, jsonl
+from pyrmute_tasks.io import jsonl
+from pyrmute_tasks.io.jsonl import JsonlSource
 from pyrmute_tasks.wire import frames as codec
 from pyrmute_tasks.wire.frames import decode_frame
 
