@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -382,10 +382,7 @@ def cancel_consumers(run: Run) -> None:
     run.begin_fault()
     with create_app(run.fleet.settings) as app:
         app.control.cancel_consumer(run.fleet.settings.queue, reply=True, timeout=5.0)
-    try:
-        run.wait_until(lambda: False, "the job has ended")
-    finally:
-        run.fleet.start_worker()  # for the run that goes on
+    run.wait_until(lambda: False, "the job has ended")
 
 
 def be_far(run: Run) -> None:
@@ -483,6 +480,7 @@ STAGES: Final[Mapping[Fault, Stage]] = MappingProxyType(
             limit_s=_GONE_S + 6.0,
             options={"outage_s": _GONE_S},
             ends_with=(NoWorkersError,),
+            ways=(Way.PRODUCER,),  # a fleet with a secret has no remote control
         ),
         Fault.ATTEMPTS_GONE: _stored(storage.hide_attempts, "No such file or directory"),
         Fault.JOB_GONE: _stored(storage.hide_job, "No such file or directory"),
@@ -514,41 +512,21 @@ def run_fault(
 ) -> tuple[Result, list[str]]:
     """Run a job with a fault in it; return its result and the problems with it."""
     stage = STAGES[fault]
-    data = directory / "data"
-    data.mkdir()
-    with ExitStack() as stack:
-        if stage.mounts:
-            stack.enter_context(own_mounts())
-            stack.enter_context(with_tmpfs(data, storage.SIZE_BYTES))
-        return _run_fault(fault, directory, flights, seed, scale, rabbitmq, hosts, way)
-
-
-def _run_fault(
-    fault: Fault,
-    directory: Path,
-    flights: Flights,
-    seed: int,
-    scale: Scale,
-    rabbitmq: RabbitMQ | None,
-    hosts: TwoHosts | None,
-    way: Way,
-) -> tuple[Result, list[str]]:
-    stage = STAGES[fault]
     choose = random.Random(seed)
-    data = directory / "data"
-    fleet = Fleet(
-        directory / "fleet",
-        stage.manager,
-        workers=stage.workers,
-        settings=with_roots(Settings(**stage.options), way, data),
-        is_supervised=stage.is_supervised,
-        rabbitmq=rabbitmq,
-        queue=f"chaos-{seed:x}",
-        hosts=hosts,
-        apart=() if stage.apart is None else (stage.apart,),
-        delay_s=stage.delay_s,
-    )
-    with fleet:
+    with _data_of(stage, directory) as data, ExitStack() as stack:
+        fleet = Fleet(
+            directory / "fleet",
+            stage.manager,
+            workers=stage.workers,
+            settings=with_roots(Settings(**stage.options), way, data),
+            is_supervised=stage.is_supervised,
+            rabbitmq=rabbitmq,
+            queue=f"chaos-{seed:x}",
+            hosts=hosts,
+            apart=() if stage.apart is None else (stage.apart,),
+            delay_s=stage.delay_s,
+        )
+        stack.enter_context(fleet)
         if fault is Fault.PRODUCER_KILLED:
             return _kill_producer(fleet, data, flights, choose, way)
         if fault in DEEDS:
@@ -566,6 +544,18 @@ def _run_fault(
         )
         result = run.execute(stage.harm)
     return result, problems(result, stage)
+
+
+@contextlib.contextmanager
+def _data_of(stage: Stage, directory: Path) -> Iterator[Path]:
+    """Create the folder of source and target, on a file system of its own if it is to be one."""
+    data = directory / "data"
+    data.mkdir()
+    with ExitStack() as stack:
+        if stage.mounts:
+            stack.enter_context(own_mounts())
+            stack.enter_context(with_tmpfs(data, storage.SIZE_BYTES))
+        yield data
 
 
 def with_roots(settings: Settings, way: Way, data: Path) -> Settings:

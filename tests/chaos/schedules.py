@@ -9,7 +9,7 @@ it is the year of flights instead, see `tests/chaos/year.py`.
 
 Ends with a table, and with status 1 if any run has a problem. What a run
 did wrong is printed with its seed, and its files are kept. Schedule number n of seed s is
-schedule number 0 of seed s + n, so that one can be run again by itself.
+schedule number 0 of seed s + n with its `--way`, so that one can be run again by itself.
 """
 
 import argparse
