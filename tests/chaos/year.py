@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from pyrmute_tasks import Settings, Window
+from pyrmute_tasks import JobNotFoundError, Settings, Window
 from pyrmute_tasks.jobs.entries import Settled
 from pyrmute_tasks.jobs.fold import Fold
 from pyrmute_tasks.jobs.folder import JobFolder, beside
@@ -45,6 +45,8 @@ _WORKERS: Final = 2
 _UP_TO: Final = 0.9  # of the source: what comes later may be over before it is killed
 _PATIENCE_S: Final = 600.0
 _CHUNK: Final = 500  # through the producer; by reference ranges take a second
+# Chunks that one kill may cost: a window, and what was settled in the second before a commit.
+_WINDOW: Final = Window.for_slots(_WORKERS).chunks + 2 * _WORKERS
 _LOST: Final = "no longer knows job"
 
 
@@ -88,7 +90,7 @@ class KilledRun:
         kinds: How often each kind of kill was done.
         problems: What was wrong.
         redone: Rows that were run again.
-        most_redone: How many may be, after so many kills.
+        most_redone: The part of a window that the dearest kill cost.
     """
 
     year: Year
@@ -98,9 +100,10 @@ class KilledRun:
     kinds: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     redone: int = 0
-    most_redone: int = 0
+    most_redone: float = 0.0
     _producer: "subprocess.Popen[bytes] | None" = None
     _before: "_Settled | None" = None
+    _counted: int = 0  # kills whose cost is known
     _logged: int = 0  # bytes of the producers' log that are those of earlier ones
 
     def execute(self, kills: int) -> None:
@@ -118,26 +121,24 @@ class KilledRun:
         )
         size = self.year.source.stat().st_size
         points = sorted(self.random.uniform(0.0, _UP_TO) * size for _ in range(kills))
-        largest = 0
         with fleet:
             for point in points:
                 if not self._runs_up_to(fleet, point):
                     break
                 time.sleep(self.random.uniform(0.0, COMMIT_EVERY_S))
                 self._kill(fleet)
-                if beside(self.target).is_dir():
-                    rows = [entry.records for entry in _entries(self.target)]
-                    largest = max([largest, *rows])
             status = self._finished(fleet)
-            done = (fleet.directory / STEPS).stat().st_size
-        self.redone = done - self.year.rows
-        self.most_redone = self.kinds.total() * self._late(largest)
+            self._count(_steps(fleet) - self.year.rows)
         self._judge(status, kills)
 
-    def _late(self, largest: int) -> int:
-        """Return how many rows one kill may cost: a window, and what was not yet committed."""
-        chunks = Window.for_slots(_WORKERS).chunks + 2 * _WORKERS
-        return chunks * max(largest, _CHUNK)
+    def _count(self, redone: int) -> None:
+        """Compare what the kills since the last time have cost with what they may."""
+        kills = self.kinds.total() - self._counted
+        if kills:
+            largest = _CHUNK if self._before is None else max(self._before.largest, _CHUNK)
+            part = (redone - self.redone) / kills / (_WINDOW * largest)
+            self.most_redone = max(self.most_redone, part)
+        self.redone, self._counted = redone, self._counted + kills
 
     def _runs_up_to(self, fleet: Fleet, point: float) -> bool:
         """Wait until so many bytes are settled; False if the run is through before that."""
@@ -157,7 +158,7 @@ class KilledRun:
         """Start the producer, which goes on where the last one was killed."""
         if self._producer is not None and not self._has_lost_job(fleet):
             self.problems.append(f"a run ended with {self._said(fleet)[-1000:]}")
-        self._look()
+        self._look(fleet)
         self._logged += len(self._said(fleet))
         hop = ["--model", HOP[0], "--from", HOP[1], "--to", HOP[2]]
         way = ["--chunk-size", str(_CHUNK)]
@@ -185,7 +186,7 @@ class KilledRun:
         if self._producer.returncode == -signal.SIGKILL:
             self._producer = None
 
-    def _look(self) -> None:
+    def _look(self, fleet: Fleet) -> None:
         """Check, while nobody drives the job, that what was settled is as it was."""
         if not beside(self.target).is_dir():
             return
@@ -193,6 +194,7 @@ class KilledRun:
         if self._before is not None:
             self.problems += self._before.lost_in(found)
         self._before = found
+        self._count(_steps(fleet) - found.fold.records)
 
     def _finished(self, fleet: Fleet) -> int:
         """Let the run come to its end; return its status."""
@@ -215,8 +217,8 @@ class KilledRun:
             self.problems.append(f"left behind: {sorted(left)}")
         if self.kinds.total() < kills:
             self.problems.append(f"the run was over after {self.kinds.total()} kills")
-        if self.redone > self.most_redone:
-            self.problems.append(f"{self.redone} rows again, more than {self.most_redone}")
+        if self.most_redone > 1:
+            self.problems.append(f"a kill cost {self.most_redone:.1f} windows")
 
 
 # --- kills ----------------------------------------------------------------------------------
@@ -255,18 +257,27 @@ _KILLS: Final[dict[str, Callable[[Fleet, "subprocess.Popen[bytes]"], None]]] = {
 
 @dataclass(frozen=True)
 class _Settled:
-    """What is settled: the intervals of the source, and the files that hold its outputs."""
+    """What is settled.
+
+    Attributes:
+        fold: The intervals of the source.
+        files: Inode, time and size of the files that hold its outputs.
+        largest: Rows of the largest range.
+    """
 
     fold: Fold
     files: dict[str, tuple[int, int, int]]
+    largest: int
 
     @classmethod
     def of(cls, target: Path) -> "_Settled":
         folder = beside(target)
-        names = {entry.put.name for entry in _entries(target) if entry.put is not None}
+        entries = _entries(target)
+        names = {entry.put.name for entry in entries if entry.put is not None}
         stats = {name: (folder / name).stat() for name in names}
         files = {n: (each.st_ino, each.st_mtime_ns, each.st_size) for n, each in stats.items()}
-        return cls(JobFolder(folder).view().fold, files)
+        largest = max((entry.records for entry in entries), default=0)
+        return cls(JobFolder(folder).view().fold, files, largest)
 
     def lost_in(self, later: "_Settled") -> Iterator[str]:
         """Yield what is not there any more, or was written again."""
@@ -284,10 +295,16 @@ def _entries(target: Path) -> list[Settled]:
 
 
 def _settled_bytes(target: Path) -> int:
-    if not beside(target).is_dir():
+    try:
+        spans = JobFolder(beside(target)).view().fold.spans()
+    except JobNotFoundError:  # not yet, or not any more
         return 0
-    spans = JobFolder(beside(target)).view().fold.spans()
     return sum(span.range.end - span.range.start for span in spans)
+
+
+def _steps(fleet: Fleet) -> int:
+    path = fleet.directory / STEPS
+    return path.stat().st_size if path.exists() else 0
 
 
 def _digest(path: Path) -> str:
@@ -314,8 +331,8 @@ def main(published: Path, seed: int, kills: int, rows: int | None, only: Way | N
             run.execute(kills)
             told = ", ".join(f"{kind} {count}" for kind, count in sorted(run.kinds.items()))
             print(
-                f"{way}: {run.kinds.total()} kills ({told}), {run.redone} rows done again, at most "
-                f"{run.most_redone} may be, {time.monotonic() - began:.0f} s",
+                f"{way}: {run.kinds.total()} kills ({told}); {run.redone} rows done again, by one "
+                f"kill up to {run.most_redone:.2f} of a window; {time.monotonic() - began:.0f} s",
                 flush=True,
             )
             for problem in run.problems:
