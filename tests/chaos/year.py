@@ -11,17 +11,19 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from pyrmute_tasks import JobNotFoundError, Settings, Window
 from pyrmute_tasks.jobs.entries import Settled
@@ -45,8 +47,6 @@ _WORKERS: Final = 2
 _UP_TO: Final = 0.9  # of the source: what comes later may be over before it is killed
 _PATIENCE_S: Final = 600.0
 _CHUNK: Final = 500  # through the producer; by reference ranges take a second
-# Chunks that one kill may cost: a window, and what was settled in the second before a commit.
-_WINDOW: Final = Window.for_slots(_WORKERS).chunks + 2 * _WORKERS
 _LOST: Final = "no longer knows job"
 
 
@@ -90,7 +90,7 @@ class KilledRun:
         kinds: How often each kind of kill was done.
         problems: What was wrong.
         redone: Rows that were run again.
-        most_redone: The part of a window that the dearest kill cost.
+        most_redone: What the dearest kill cost, as a part of what one may.
     """
 
     year: Year
@@ -101,9 +101,12 @@ class KilledRun:
     problems: list[str] = field(default_factory=list)
     redone: int = 0
     most_redone: float = 0.0
+    _pace: "_Pace" = field(init=False)
     _producer: "subprocess.Popen[bytes] | None" = None
     _before: "_Settled | None" = None
     _counted: int = 0  # kills whose cost is known
+    _redone: int = 0  # rows that were run again since the beginning
+    _earlier: int = 0  # rows that were run before it
     _logged: int = 0  # bytes of the producers' log that are those of earlier ones
 
     def execute(self, kills: int) -> None:
@@ -119,26 +122,36 @@ class KilledRun:
             settings=Settings(secret=_SECRET, roots=roots),
             is_supervised=True,
         )
-        size = self.year.source.stat().st_size
-        points = sorted(self.random.uniform(0.0, _UP_TO) * size for _ in range(kills))
-        with fleet:
-            for point in points:
-                if not self._runs_up_to(fleet, point):
-                    break
-                time.sleep(self.random.uniform(0.0, COMMIT_EVERY_S))
-                self._kill(fleet)
-            status = self._finished(fleet)
-            self._count(_steps(fleet) - self.year.rows)
-        self._judge(status, kills)
+        with fleet, _Pace(fleet) as self._pace:
+            while self.kinds.total() < kills and not self.problems:
+                self._run_once(fleet, kills - self.kinds.total())
 
-    def _count(self, redone: int) -> None:
+    def _run_once(self, fleet: Fleet, kills: int) -> None:
+        """Run it from its beginning to its end; it may be there before the last kill."""
+        self.target.unlink(missing_ok=True)
+        self._producer = self._before = None
+        self._earlier = _steps(fleet)
+        size = self.year.source.stat().st_size
+        for point in sorted(self.random.uniform(0.0, _UP_TO) * size for _ in range(kills)):
+            if not self._runs_up_to(fleet, point):
+                break
+            time.sleep(self.random.uniform(0.0, COMMIT_EVERY_S))
+            self._kill(fleet)
+        self._finish(fleet)
+        self._count(fleet, self.year.rows)
+        self.redone += self._redone
+        self._redone = 0
+        self._judge()
+
+    def _count(self, fleet: Fleet, settled: int) -> None:
         """Compare what the kills since the last time have cost with what they may."""
+        redone = _steps(fleet) - self._earlier - settled
         kills = self.kinds.total() - self._counted
-        if kills:
-            largest = _CHUNK if self._before is None else max(self._before.largest, _CHUNK)
-            part = (redone - self.redone) / kills / (_WINDOW * largest)
+        if kills and self._before is not None:
+            late = self._before.window + self._pace.most
+            part = (redone - self._redone) / kills / late
             self.most_redone = max(self.most_redone, part)
-        self.redone, self._counted = redone, self._counted + kills
+        self._redone, self._counted = redone, self._counted + kills
 
     def _runs_up_to(self, fleet: Fleet, point: float) -> bool:
         """Wait until so many bytes are settled; False if the run is through before that."""
@@ -194,31 +207,63 @@ class KilledRun:
         if self._before is not None:
             self.problems += self._before.lost_in(found)
         self._before = found
-        self._count(_steps(fleet) - found.fold.records)
+        self._count(fleet, found.fold.records)
 
-    def _finished(self, fleet: Fleet) -> int:
-        """Let the run come to its end; return its status."""
+    def _finish(self, fleet: Fleet) -> None:
+        """Let the run come to its end."""
         while True:
             if self._producer is None or self._producer.poll() not in (None, 0):
                 self._start(fleet)
             assert self._producer is not None
             self._producer.wait(_PATIENCE_S)
-            if self._producer.returncode == 0 or not self._has_lost_job(fleet):
-                return self._producer.returncode
+            if self._producer.returncode == 0:
+                return
+            if not self._has_lost_job(fleet):
+                self.problems.append(f"the last run ended with {self._said(fleet)[-1000:]}")
+                return
 
-    def _judge(self, status: int, kills: int) -> None:
-        if status != 0:
-            self.problems.append(f"the last run ended with status {status}")
-        elif _digest(self.target) != _digest(self.year.expected):
+    def _judge(self) -> None:
+        if self.problems:
+            return
+        if _digest(self.target) != _digest(self.year.expected):
             right, got = self.year.expected.read_bytes(), self.target.read_bytes()
             self.problems.append(f"the output is not the loop's: {Damage.of(got, right)}")
         left = {path.name for path in self.target.parent.iterdir()} - {self.target.name}
         if left:
             self.problems.append(f"left behind: {sorted(left)}")
-        if self.kinds.total() < kills:
-            self.problems.append(f"the run was over after {self.kinds.total()} kills")
         if self.most_redone > 1:
-            self.problems.append(f"a kill cost {self.most_redone:.1f} windows")
+            self.problems.append(f"a kill cost {self.most_redone:.2f} of what it may")
+
+
+class _Pace:
+    """The most rows that the workers ran between two commits, in a block.
+
+    A kill costs at most so many, which are settled and not yet committed, beside a window.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.most = 0
+        self._fleet = fleet
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="pace")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        seen: deque[tuple[float, int]] = deque()
+        while not self._stop.wait(COMMIT_EVERY_S / 20):
+            now, steps = time.monotonic(), _steps(self._fleet)
+            seen.append((now, steps))
+            # A commit is due with the first chunk that comes a second after the last one.
+            while now - seen[0][0] > 1.5 * COMMIT_EVERY_S:
+                seen.popleft()
+            self.most = max(self.most, steps - seen[0][1])
 
 
 # --- kills ----------------------------------------------------------------------------------
@@ -262,12 +307,12 @@ class _Settled:
     Attributes:
         fold: The intervals of the source.
         files: Inode, time and size of the files that hold its outputs.
-        largest: Rows of the largest range.
+        window: Rows of a window of the largest ranges.
     """
 
     fold: Fold
     files: dict[str, tuple[int, int, int]]
-    largest: int
+    window: int
 
     @classmethod
     def of(cls, target: Path) -> "_Settled":
@@ -276,8 +321,10 @@ class _Settled:
         names = {entry.put.name for entry in entries if entry.put is not None}
         stats = {name: (folder / name).stat() for name in names}
         files = {n: (each.st_ino, each.st_mtime_ns, each.st_size) for n, each in stats.items()}
-        largest = max((entry.records for entry in entries), default=0)
-        return cls(JobFolder(folder).view().fold, files, largest)
+        largest = max([_CHUNK, *(entry.records for entry in entries)])
+        return cls(
+            JobFolder(folder).view().fold, files, Window.for_slots(_WORKERS).chunks * largest
+        )
 
     def lost_in(self, later: "_Settled") -> Iterator[str]:
         """Yield what is not there any more, or was written again."""
@@ -321,21 +368,23 @@ def main(published: Path, seed: int, kills: int, rows: int | None, only: Way | N
         print(f"skipped: the published flights are not there: {published}")
         return 0
     status = 0
-    with tempfile.TemporaryDirectory(prefix="year-") as name:
-        year = Year(published, Path(name), rows)
-        print(f"seed {seed}: {year.rows} flights, {kills} kills each way", flush=True)
-        _ = year.expected
-        for way in [only] if only else list(Way):
-            began = time.monotonic()
-            run = KilledRun(year, Path(name) / way, way, random.Random(seed))
-            run.execute(kills)
-            told = ", ".join(f"{kind} {count}" for kind, count in sorted(run.kinds.items()))
-            print(
-                f"{way}: {run.kinds.total()} kills ({told}); {run.redone} rows done again, by one "
-                f"kill up to {run.most_redone:.2f} of a window; {time.monotonic() - began:.0f} s",
-                flush=True,
-            )
-            for problem in run.problems:
-                print(f"  WRONG: {problem}", flush=True)
-                status = 1
+    folder = Path(tempfile.mkdtemp(prefix="year-"))
+    year = Year(published, folder, rows)
+    print(f"seed {seed}: {year.rows} flights, {kills} kills each way", flush=True)
+    _ = year.expected
+    for way in [only] if only else list(Way):
+        began = time.monotonic()
+        run = KilledRun(year, folder / way, way, random.Random(seed))
+        run.execute(kills)
+        told = ", ".join(f"{kind} {count}" for kind, count in sorted(run.kinds.items()))
+        print(
+            f"{way}: {run.kinds.total()} kills ({told}); {run.redone} rows done again, by one kill "
+            f"up to {run.most_redone:.2f} of what one may cost; {time.monotonic() - began:.0f} s",
+            flush=True,
+        )
+        for problem in run.problems:
+            print(f"  WRONG: {problem}; see {folder}", flush=True)
+            status = 1
+    if not status:
+        shutil.rmtree(folder)
     return status
