@@ -1,6 +1,6 @@
 """Entry point of ``python -m pyrmute_tasks``."""
 
-from pyrmute_tasks.cli.main import main
+from pyrmute_tasks.cli.start import main
 
 if __name__ == "__main__":
     main()

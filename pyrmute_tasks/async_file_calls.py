@@ -7,6 +7,7 @@ from pyrmute_tasks.engine.async_stream import run_in_thread
 from pyrmute_tasks.engine.error_policy import OnErrorLike, OnReject
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job_report import JobReport
+from pyrmute_tasks.engine.pace import Throttle
 from pyrmute_tasks.file_options import ByReference
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 from pyrmute_tasks.migrator import Migrator
@@ -29,6 +30,7 @@ class AsyncFileCalls:
         to_version: VersionLike,
         *,
         chunk_size: int | None = None,
+        limit: int | None = None,
         overwrite: bool = True,
         keep_partial: bool = False,
         by_reference: ByReference | str = ByReference.AUTO,
@@ -43,6 +45,8 @@ class AsyncFileCalls:
         restart: bool = False,
         accept_code: bool = False,
         log: bool = True,
+        max_rate: float | None = None,
+        throttle: Throttle | None = None,
     ) -> JobReport:
         """Migrate a file of JSON lines into another; cancelling it leaves no output.
 
@@ -53,6 +57,7 @@ class AsyncFileCalls:
             from_version: Version of the records.
             to_version: Version of the outputs.
             chunk_size: Records a chunk; by default about 1 MiB of lines.
+            limit: The most records to migrate, the first ones; by default all.
             overwrite: Replace `target` if it exists.
             keep_partial: On failure, keep the output before it.
             by_reference: Whether workers read and write the files themselves.
@@ -69,6 +74,8 @@ class AsyncFileCalls:
             restart: Discard such a log.
             accept_code: Resume although models or steps have changed.
             log: Keep a log while this runs.
+            max_rate: Records a second, at most.
+            throttle: Called about once a second in its thread; returns the reason to wait, or None.
 
         Returns:
             The job's report.
@@ -84,6 +91,7 @@ class AsyncFileCalls:
             from_version,
             to_version,
             chunk_size=chunk_size,
+            limit=limit,
             overwrite=overwrite,
             keep_partial=keep_partial,
             by_reference=by_reference,
@@ -98,6 +106,8 @@ class AsyncFileCalls:
             restart=restart,
             accept_code=accept_code,
             log=log,
+            max_rate=max_rate,
+            throttle=throttle,
         )
 
     async def run_file(
@@ -109,6 +119,7 @@ class AsyncFileCalls:
         to_version: VersionLike,
         *,
         chunk_size: int | None = None,
+        limit: int | None = None,
         overwrite: bool = True,
         keep_partial: bool = False,
         by_reference: ByReference | str = ByReference.AUTO,
@@ -123,6 +134,8 @@ class AsyncFileCalls:
         restart: bool = False,
         accept_code: bool = False,
         log: bool = True,
+        max_rate: float | None = None,
+        throttle: Throttle | None = None,
     ) -> JobReport:
         """Migrate a file, but return a record's failure instead of raising it.
 
@@ -133,6 +146,7 @@ class AsyncFileCalls:
             from_version: Version of the records.
             to_version: Version of the outputs.
             chunk_size: Records a chunk; by default about 1 MiB of lines.
+            limit: The most records to migrate, the first ones; by default all.
             overwrite: Replace `target` if it exists.
             keep_partial: On failure, keep the output before it.
             by_reference: Whether workers read and write the files themselves.
@@ -149,6 +163,8 @@ class AsyncFileCalls:
             restart: Discard such a log.
             accept_code: Resume although models or steps have changed.
             log: Keep a log while this runs.
+            max_rate: Records a second, at most.
+            throttle: Called about once a second in its thread; returns the reason to wait, or None.
 
         Returns:
             The job's report.
@@ -164,6 +180,7 @@ class AsyncFileCalls:
             from_version,
             to_version,
             chunk_size=chunk_size,
+            limit=limit,
             overwrite=overwrite,
             keep_partial=keep_partial,
             by_reference=by_reference,
@@ -178,4 +195,6 @@ class AsyncFileCalls:
             restart=restart,
             accept_code=accept_code,
             log=log,
+            max_rate=max_rate,
+            throttle=throttle,
         )

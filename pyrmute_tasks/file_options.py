@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from pyrmute_tasks.engine.error_policy import RAISING, ErrorHandling
+from pyrmute_tasks.engine.pace import FULL_SPEED, Pace
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.io.earlier_runs import WITH_LOG, LogOptions
+from pyrmute_tasks.io.log_options import WITH_LOG, LogOptions
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
 
 __all__ = ["ByReference", "FileOptions", "is_path"]
@@ -33,6 +34,7 @@ class FileOptions:
         source: The file, or an open one; by reference also a folder or a pattern.
         target: The file, an open one, or a folder of parts.
         chunk_size: Records a chunk; None for the default.
+        limit: The most records to migrate, the first ones; None for all.
         overwrite: Replace a target that exists.
         keep_partial: Keep what was written when the job fails.
         by_reference: Which way to go.
@@ -41,11 +43,14 @@ class FileOptions:
         rejects: A file for those that are skipped; None for none.
         rejects_with_records: Write the records to it.
         log: Whether the run keeps a log, and what becomes of an earlier one.
+        pace: How fast it may go; a greatest rate makes small chunks, through the producer if both
+            ways are open.
     """
 
     source: SourceFile
     target: TargetFile
     chunk_size: int | None = None
+    limit: int | None = None
     overwrite: bool = True
     keep_partial: bool = False
     by_reference: ByReference = ByReference.AUTO
@@ -54,10 +59,13 @@ class FileOptions:
     rejects: str | os.PathLike[str] | None = None
     rejects_with_records: bool = False
     log: LogOptions = WITH_LOG
+    pace: Pace = FULL_SPEED
 
     def __post_init__(self) -> None:
         if self.max_line_bytes is not None and self.max_line_bytes < 1:
             raise ConfigurationError(f"max_line_bytes must be 1 or more, not {self.max_line_bytes}")
+        if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
+            raise ConfigurationError(f"limit must be 1 record or more, not {self.limit!r}")
 
     def of_result(self) -> dict[str, str | int | bool | None]:
         """Return the options that decide what a run writes; it is resumed with the same ones."""
@@ -69,6 +77,7 @@ class FileOptions:
             "rejects": None if rejects is None else os.path.abspath(rejects),
             "rejects_with_records": self.rejects_with_records,
             "max_line_bytes": self.max_line_bytes,
+            "limit": self.limit,
         }
 
 

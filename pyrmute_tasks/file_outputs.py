@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pyrmute_tasks.file_options import FileOptions, is_path
 from pyrmute_tasks.io.job_output import JobOutput
 from pyrmute_tasks.io.job_targets import FileTarget, JobTarget, PartsTarget, is_parts
-from pyrmute_tasks.io.jsonl import source_errors
+from pyrmute_tasks.io.jsonl import size_of_records, source_errors
 from pyrmute_tasks.io.output_file import Output, open_output
 from pyrmute_tasks.io.output_place import check_output
 from pyrmute_tasks.jobs.driver import this_process
+from pyrmute_tasks.jobs.entries import Range
 from pyrmute_tasks.jobs.spec import SourceFile, Spec
 from pyrmute_tasks.plans.plan import MigrationPlan
 
@@ -89,6 +90,13 @@ def _spec(
         plan.fingerprint,
         json.dumps(plan.fingerprint_tree.to_dict()),
         options.of_result(),
+        only=_first_records(names[0], options.limit),
         created_at=time.time(),
         created_by=f"{me['who']}@{me['host']}",
     )
+
+
+def _first_records(name: str, limit: int | None) -> tuple[Range, ...]:
+    """Return the range of a file's first records; none for all of it."""
+    size_bytes = 0 if limit is None else size_of_records(name, limit)
+    return (Range(0, 0, size_bytes),) if size_bytes else ()

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from pyrmute_tasks import logs
 from pyrmute_tasks.engine.error_policy import FailureJudge
+from pyrmute_tasks.engine.events import SourceOpened
 from pyrmute_tasks.engine.job import Job
 from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.pipeline import ChunkResult
@@ -25,6 +26,7 @@ from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource, check_source
 from pyrmute_tasks.io.line_feed import LineFeed, LineWriter
 from pyrmute_tasks.io.output_file import Output
 from pyrmute_tasks.io.output_place import is_stream
+from pyrmute_tasks.io.preflight import check_room
 from pyrmute_tasks.io.range_feed import RangeFeed
 from pyrmute_tasks.io.range_source import RangeSink, RangeSource, find_sources
 from pyrmute_tasks.io.rejects import RejectsFile
@@ -59,7 +61,6 @@ class Jobs:
         is_embedded: The fleet is started for this.
         plan: The migration.
         new_run: Returns a new run.
-        shows_progress: Show a progress bar on stderr.
         fleet: Returns the fleet, started.
         start: Returns the job of a source, a sink, a run and what becomes of failures, to be
             entered. What it is given as `check` is called about every second, and may raise; a
@@ -73,7 +74,6 @@ class Jobs:
     is_embedded: bool
     plan: MigrationPlan
     new_run: Callable[[], Run]
-    shows_progress: bool
     fleet: Callable[[], RangeFleet]
     start: Callable[..., Job[bytes, Any, Any]]
 
@@ -120,16 +120,7 @@ class FileRun:
         Raises:
             PyrmuteTasksError: If it cannot be run.
         """
-        why_not = self._why_not()
-        if why_not and self._is_forced:
-            what = (
-                "several files, or a folder of parts, go"
-                if self._must_refer
-                else "this run cannot go"
-            )
-            raise ConfigurationError(f"{what} by reference{' only' * self._must_refer}: {why_not}")
-        is_large = (self.size_bytes or 0) >= _LEAST_BYTES
-        may_refer = not why_not and (self._is_forced or is_large)
+        may_refer = self.may_refer
         output = output_of(
             self._options,
             self._names,
@@ -138,6 +129,7 @@ class FileRun:
             needs_job=may_refer,
             is_private=self._jobs.is_embedded or bool(self._jobs.settings.roots_file),
         )
+        self._check_room(may_refer)
         try:
             # The files first: if another run has one, no fleet is started.
             with self._run, output, self._rejects(output) as rejects:
@@ -147,6 +139,38 @@ class FileRun:
                     self._through_producer(output, rejects)
         finally:
             self.kept_path = output.kept_path
+
+    @property
+    def may_refer(self) -> bool:
+        """Whether it goes by reference, if the workers take ranges.
+
+        Raises:
+            ConfigurationError: If it must, and cannot.
+        """
+        why_not = self._why_not()
+        if why_not and self._is_forced:
+            what = (
+                "several files, or a folder of parts, go"
+                if self._must_refer
+                else "this run cannot go"
+            )
+            raise ConfigurationError(f"{what} by reference{' only' * self._must_refer}: {why_not}")
+        is_large = (self.size_bytes or 0) >= _LEAST_BYTES
+        is_worth_it = is_large and self._options.pace.max_rate is None
+        return not why_not and (self._is_forced or is_worth_it)
+
+    def _check_room(self, may_refer: bool) -> None:
+        """Refuse what surely does not fit; of a run that goes on, nobody knows what it needs."""
+        options = self._options
+        if self._names and is_path(options.target) and not options.log.resume:
+            model = None if options.errors.policy.skips else self._jobs.plan.target
+            check_room(
+                options.target,
+                self._names,
+                by_reference=may_refer,
+                limit=options.limit,
+                model=model,
+            )
 
     # --- which way --------------------------------------------------------------------------
 
@@ -161,6 +185,8 @@ class FileRun:
             return "--by-reference is never"
         if options.chunk_size is not None:
             return "a chunk size counts records, and nobody has counted those of a range of bytes"
+        if options.limit is not None:
+            return "a limit counts records, and nobody has counted those of a range of bytes"
         if not self._names or not is_path(options.target):
             return "only files that are given by their paths can"
         if not self._into_parts and is_stream(options.target):
@@ -179,7 +205,13 @@ class FileRun:
 
     def _line_source(self) -> JsonlSource:
         jobs, options = self._jobs, self._options
-        return JsonlSource(options.source, options.chunk_size, jobs.window_bytes, jobs.compression)
+        return JsonlSource(
+            options.source,
+            options.chunk_size or options.pace.chunk_size,
+            jobs.window_bytes,
+            jobs.compression,
+            options.limit,
+        )
 
     def _rejects(self, output: Output | JobOutput) -> AbstractContextManager[RejectsFile | None]:
         options = self._options
@@ -195,19 +227,19 @@ class FileRun:
             with_records=options.rejects_with_records,
         )
 
-    def _watch(self, size_bytes: int | None) -> None:
-        if self._jobs.shows_progress:
-            from pyrmute_tasks.engine.progress import ProgressBar  # calls without do without
-
-            self._run.watch(ProgressBar(size_bytes, by_bytes=True))
-
     def _through_producer(self, output: Output | JobOutput, rejects: RejectsFile | None) -> None:
         lines = self._lines or self._line_source()
         sink = JsonlSink(self._jobs.hooks, with_text=self._options.rejects_with_records)
         feed = LineFeed(output, lines) if isinstance(output, JobOutput) else LineWriter(output)
         judge = self._judge(output, rejects)
-        self._watch(lines.left_bytes)
-        with self._jobs.start(lines, sink, self._run, self._options.errors, judge=judge) as job:
+        known = self.report
+        self._run.tell(
+            SourceOpened(lines.size_bytes, lines.bytes_read, known.restored, known.rejected)
+        )
+        job = self._jobs.start(
+            lines, sink, self._run, self._options.errors, judge=judge, pace=self._options.pace
+        )
+        with job:
             for result in job.results():
                 feed.deliver(result)
                 self._tell(result, rejects)
@@ -254,11 +286,17 @@ class FileRun:
         )
         jobs.fleet().allow([folder.path.parent, *source.folders])
         sink = RangeSink(jobs.hooks, with_text=options.rejects_with_records)
-        self._watch(self.size_bytes)
+        self._run.tell(SourceOpened(self.size_bytes))
         self._run.tally.restored = sum(each.span.outputs for each in restored)
         feed = RangeFeed(output, source, skips=skips)
         job = jobs.start(
-            source, sink, self._run, options.errors, check=source.check, through=feed.over
+            source,
+            sink,
+            self._run,
+            options.errors,
+            check=source.check,
+            through=feed.over,
+            pace=options.pace,
         )
         try:
             with job:

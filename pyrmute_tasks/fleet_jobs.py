@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyrmute_tasks.engine.error_policy import ErrorHandling, FailureJudge
-from pyrmute_tasks.engine.events import Observer
+from pyrmute_tasks.engine.events import Observer, Wait, WaitBegan
 from pyrmute_tasks.engine.job import Job, JobExecutor, Source
 from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.engine.job_tally import new_job_id
+from pyrmute_tasks.engine.pace import FULL_SPEED, Pace
 from pyrmute_tasks.engine.pipeline import Sink, Window
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.plans.plan import MigrationPlan
@@ -133,6 +134,7 @@ class FleetJobs:
         check: Callable[[], None] = lambda: None,
         judge: FailureJudge | None = None,
         through: Callable[[JobExecutor[bytes, Frame]], JobExecutor[bytes, Any]] | None = None,
+        pace: Pace = FULL_SPEED,
     ) -> Job[bytes, Any, Delivered]:
         """Return a job, to be entered.
 
@@ -145,6 +147,7 @@ class FleetJobs:
             check: Called about every second; may raise.
             judge: Judges failures; one that goes on from an earlier run, or None for a new one.
             through: Wraps the executor of the job.
+            pace: How fast it may go.
         """
         spec = JobSpec(
             run.tally.job,
@@ -159,10 +162,19 @@ class FleetJobs:
             compression=compression_of(self.settings),
             skips=errors.policy.skips,
         )
-        fleet = self.open().job(spec, plan.fingerprint_tree, check)
+        if self.session is None:
+            run.tell(WaitBegan(Wait.START))
+        fleet = self.open().job(spec, plan.fingerprint_tree, check, run.tell)
         executor = through(fleet) if through is not None else fleet
         return Job(
-            run, source, sink, executor, window=self._window, policy=errors.policy, judge=judge
+            run,
+            source,
+            sink,
+            executor,
+            window=self._window,
+            policy=errors.policy,
+            judge=judge,
+            pace=pace,
         )
 
     def with_partial(self, report: JobReport, path: Path | None) -> JobReport:

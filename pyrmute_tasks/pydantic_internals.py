@@ -31,6 +31,7 @@ __all__ = [
     "model_state",
     "private_attributes",
     "private_values",
+    "serializes_itself",
     "set_model_state",
     "type_of_adapter",
     "url_bases",
@@ -96,6 +97,11 @@ def decorators_of(kind: type) -> Any:
     They are a dataclass of mappings: for each kind, names and what has an ``info``.
     """
     return vars(kind).get("__pydantic_decorators__")
+
+
+def serializes_itself(model: type[BaseModel]) -> bool:
+    """Return whether a model writes itself in a way of its own."""
+    return bool(model.__pydantic_decorators__.model_serializers)
 
 
 def is_pydantics_name(name: str) -> bool:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdaptedManager",
+    "AdaptedStep",
     "FleetManager",
     "Manager",
     "adapt",

@@ -1,5 +1,6 @@
 """Helpers of all tests: waiting for conditions, and finding leftovers."""
 
+import contextlib
 import os
 import re
 import tempfile
@@ -118,11 +119,12 @@ def is_alive(pid: int) -> bool:
 
 def descendants(pid: int) -> list[int]:
     """The process ids below `pid`."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
-    return [found for child in map(int, children) for found in (child, *descendants(child))]
+    children: list[int] = []
+    with contextlib.suppress(OSError):  # it has ended
+        for thread in Path(f"/proc/{pid}/task").iterdir():  # each has its own children
+            with contextlib.suppress(OSError):
+                children += map(int, (thread / "children").read_text().split())
+    return [found for child in children for found in (child, *descendants(child))]
 
 
 @pytest.fixture(scope="session")

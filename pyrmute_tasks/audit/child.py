@@ -4,6 +4,7 @@ Started by `runs` with its own hash seed; reads one `Request` from stdin and wri
 to stdout. The output of the code it runs is discarded, and it ends with its parent.
 """
 
+import contextlib
 import mmap
 import os
 import pickle
@@ -13,23 +14,29 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+import pydantic_core
 from pydantic import BaseModel
 
 from pyrmute_tasks.audit.compare import Frozen, freeze, freeze_error
 from pyrmute_tasks.audit.ledger import Ledger
 from pyrmute_tasks.audit.passes import Reference, Seen, Spot, Tally, Walker, stages_of
 from pyrmute_tasks.audit.report import Loss
+from pyrmute_tasks.audit.trial import Trial, run_trial
 from pyrmute_tasks.errors import ModelNotFoundError
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.pyrmute_adapter import FleetManager, load_manager
 
-__all__ = ["PROGRESS", "Answer", "Request", "main"]
+__all__ = ["NO_STAGE", "PROGRESS", "Answer", "Request", "main"]
 
 PROGRESS: Final = struct.Struct("<qq")
 """Indexes of the running record and stage."""
+
+NO_STAGE: Final = -1
+"""Stands for the stage where a record runs through all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,8 @@ class Request:
         reference: The reference to compare with; None to make it, in a first pass.
         other_seed: Whether the reference comes from a process with another hash seed.
         pause_s: Pause after that pass, so that clocks move on.
+        lines: Lines to try out instead of the records, once for time and failures, and for losses.
+        places: Where the lines stand, for errors.
     """
 
     manager: str
@@ -61,6 +70,8 @@ class Request:
     reference: Reference | None = None
     other_seed: bool = False
     pause_s: float = 0.0
+    lines: tuple[bytes, ...] = ()
+    places: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +85,7 @@ class Answer:
         mutated: Likewise, the spots where a stage modified its input.
         losses: Likewise, the lost fields.
         skipped: Runs of a record that were not compared to their end.
+        trial: The result of trying out lines, if it was to do that.
     """
 
     error: str = ""
@@ -82,6 +94,7 @@ class Answer:
     mutated: dict[Spot, Tally] = field(default_factory=dict)
     losses: tuple[Loss, ...] = ()
     skipped: int = 0
+    trial: Trial | None = None
 
 
 def main() -> None:
@@ -125,6 +138,8 @@ def _answer(request: Request, progress: mmap.mmap) -> Answer:
     try:
         manager = load_manager(request.manager)
         plan = manager.plan(request.name, request.from_version, request.to_version)
+        if request.lines:
+            return _try_out(request, manager, plan, mark)
         walker = Walker(stages_of(plan), request.records, mark)
     except BaseException as error:  # even a module that exits
         return Answer(error=f"{type(error).__name__}: {error}")
@@ -140,6 +155,24 @@ def _answer(request: Request, progress: mmap.mmap) -> Answer:
     losses = _losses(manager, plan, walker, first.seen, request)
     differing.append(first.changed_later)  # by later records: as in another order
     return Answer("", differing, first.reference, first.mutated, losses, walker.skipped)
+
+
+def _try_out(
+    request: Request, manager: FleetManager, plan: MigrationPlan, mark: Callable[[int, int], None]
+) -> Answer:
+    """Run lines once, and those that hold records once more to find what gets lost."""
+    trial = run_trial(plan, request.lines, lambda index: mark(index, NO_STAGE))
+    unread = {failed.index for failed in trial.failed if not failed.is_read}
+    read, records = [], []
+    for index, line in enumerate(request.lines):
+        if index not in unread:
+            with contextlib.suppress(RecursionError):  # a record that is nested too deeply
+                records.append(pickle.dumps(pydantic_core.from_json(line)))
+                read.append(index)
+    walker = Walker(stages_of(plan), records, lambda index, stage: mark(read[index], stage))
+    seen = walker.first().seen
+    known = replace(request, positions=tuple(read))
+    return Answer(losses=_losses(manager, plan, walker, seen, known), trial=trial)
 
 
 def _losses(

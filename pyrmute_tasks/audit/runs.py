@@ -26,13 +26,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import IO, Final, Self
 
-from pyrmute_tasks.audit.child import PROGRESS, Answer, Request
+from pyrmute_tasks.audit.child import NO_STAGE, PROGRESS, Answer, Request
 from pyrmute_tasks.audit.passes import Spot, Tally
 from pyrmute_tasks.audit.report import Cause
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
 from pyrmute_tasks.errors import JobError
 
-__all__ = ["PROCESSES", "RUNS", "Deadline", "Evidence", "cause_of", "examine"]
+__all__ = ["PROCESSES", "RUNS", "Deadline", "Evidence", "cause_of", "examine", "try_out"]
 
 PROCESSES: Final = 4
 RUNS: Final = 7  # the most: the reference, twice again, and one of each other
@@ -126,14 +126,30 @@ def examine(request: Request, stages: tuple[str, ...], deadline: Deadline) -> Ev
     return Evidence(reference, differing, sum(answer.skipped for answer in [reference, *answers]))
 
 
+def try_out(request: Request, stages: tuple[str, ...], deadline: Deadline) -> Answer:
+    """Run lines in a process of their own.
+
+    Args:
+        request: The lines.
+        stages: The names of the stages, for errors.
+        deadline: The time limit.
+
+    Raises:
+        JobError: If the process is killed, cannot import the manager, or takes too long.
+    """
+    with _Children(stages, deadline, "dry run") as children:
+        return children.ask(request, _SEED)
+
+
 # --- processes ----------------------------------------------------------------------------
 
 
 class _Children:
     """Starts child processes, and kills the remaining ones when the context ends."""
 
-    def __init__(self, stages: tuple[str, ...], deadline: Deadline) -> None:
+    def __init__(self, stages: tuple[str, ...], deadline: Deadline, called: str = "audit") -> None:
         self._stages = stages
+        self._called = called
         self._deadline = deadline
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -165,7 +181,7 @@ class _Children:
                 os.close(life)
                 os.close(held)
         if answer.error:
-            raise JobError(f"an audit process failed: {answer.error}")
+            raise JobError(f"a process of the {self._called} failed: {answer.error}")
         return answer
 
     def _start(self, seed: int, life: int, progress: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -179,7 +195,7 @@ class _Children:
         command = [sys.executable, "-P", "-c", _PROGRAM, *map(str, handles)]
         with self._lock:
             if self._is_over:
-                raise JobError("the audit was stopped")
+                raise JobError(f"the {self._called} was stopped")
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -199,7 +215,7 @@ class _Children:
             text, _ = process.communicate(pickle.dumps(request), timeout=self._deadline.left_s)
         except subprocess.TimeoutExpired:
             raise JobError(
-                f"the audit took longer than {self._deadline.timeout_s:g} s; it was at "
+                f"the {self._called} took longer than {self._deadline.timeout_s:g} s; it was at "
                 f"{self._place(request, progress)}. Try fewer records, or allow more time"
             ) from None
         finally:
@@ -219,9 +235,13 @@ class _Children:
     def _place(self, request: Request, progress: IO[bytes]) -> str:
         progress.seek(0)
         index, stage = PROGRESS.unpack(progress.read(PROGRESS.size))
-        if not request.positions or not self._stages:
+        if not (request.positions or request.places) or not self._stages:
             return "its beginning"
-        return f"{self._stages[stage]} of record {request.positions[index]}"
+        if request.places:
+            record = f"the record at {request.places[index]}"
+        else:
+            record = f"record {request.positions[index]}"
+        return record if stage == NO_STAGE else f"{self._stages[stage]} of {record}"
 
     def _kill(self) -> None:
         with self._lock:

@@ -5,7 +5,7 @@ import signal
 from typing import Final, Self
 
 from pyrmute_tasks.engine.events import Event
-from pyrmute_tasks.io.earlier_runs import kept_job
+from pyrmute_tasks.io.log_options import kept_job
 
 __all__ = ["Interrupts"]
 

@@ -53,6 +53,11 @@ COMMANDS: Final[Mapping[str, Lazy]] = MappingProxyType(
             "Show the fingerprint of a migration, as a tree of hashes.",
         ),
         "info": Lazy("models", "info", "List the models of a manager and their versions."),
+        "plan": Lazy(
+            "plan",
+            "plan",
+            "Show what a run will do, by running a sample of IN; writes nothing.",
+        ),
         "run": Lazy("run", "run", "Migrate a file of JSON lines, in order."),
         "validate": Lazy("models", "validate", "Check a JSON file against a version of a model."),
         "worker": Lazy(

@@ -1,11 +1,12 @@
 """Options shared by several commands."""
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from pyrmute_tasks.settings import Settings
+if TYPE_CHECKING:  # what needs no fleet needs no settings of one
+    from pyrmute_tasks.settings import Settings
 
 __all__ = [
     "BROKER_HELP",
@@ -28,6 +29,6 @@ manager_option: Final = click.option(
 model_option: Final = click.option("--model", "name", required=True, help="Name of the model.")
 
 
-def overridden(settings: Settings, **values: Any) -> Settings:
+def overridden(settings: "Settings", **values: Any) -> "Settings":
     """Return `settings` with the values that are not None."""
     return replace(settings, **{name: value for name, value in values.items() if value is not None})

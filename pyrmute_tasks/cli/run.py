@@ -1,49 +1,35 @@
-"""`pyrmute-tasks run`: migrates a file of JSON lines."""
+"""`pyrmute-tasks run`: migrates a file of JSON lines; its options."""
 
-import contextlib
-import os
-import shlex
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing
-from typing import Final
+from typing import Any, Final
 
 import click
 
-from pyrmute_tasks.cli.errors import errors_printed, fail, show_warnings, tell
-from pyrmute_tasks.cli.interrupts import Interrupts
-from pyrmute_tasks.cli.options import (
-    BROKER_HELP,
-    MANAGER_HELP,
-    QUEUE_HELP,
-    STORE_HELP,
-    overridden,
-)
-from pyrmute_tasks.engine.batch_arguments import usable_cpus
-from pyrmute_tasks.engine.error_policy import ErrorPolicy, OnError
-from pyrmute_tasks.engine.job_report import JobReport, JobState
-from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.file_options import ByReference
-from pyrmute_tasks.io.earlier_runs import LogOptions, kept_job
-from pyrmute_tasks.io.job_targets import is_parts
-from pyrmute_tasks.io.jsonl import check_source
-from pyrmute_tasks.io.output_place import check_output, is_stream
-from pyrmute_tasks.io.range_source import find_sources
-from pyrmute_tasks.io.rejects import check_rejects
-from pyrmute_tasks.migrator import Migrator
-from pyrmute_tasks.plans.retry import Retry
-from pyrmute_tasks.settings import Settings
-from pyrmute_tasks.urls import hide_password
+from pyrmute_tasks.cli.options import BROKER_HELP, MANAGER_HELP, QUEUE_HELP, STORE_HELP
+from pyrmute_tasks.cli.run_job import run_job
+from pyrmute_tasks.cli.run_options import RunOptions
 
 __all__ = ["run"]
 
-_STDIN: Final = "/dev/stdin"
-_STDOUT: Final = "/dev/stdout"
-_FINISHED_WITH_REJECTS: Final = 3
-_MOST_CAUSES: Final = 5
+_EXAMPLES: Final = """\b
+Examples:
+  pyrmute-tasks run --manager my_app.models:manager --model User \\
+      --from 1.0.0 --to 3.0.0 old.jsonl new.jsonl
+  ... --on-error skip --rejects bad.jsonl --max-errors 0.1% old.jsonl new.jsonl
+  ... --broker redis://queue.internal/0 --max-rate 5000 old.jsonl new.jsonl
+  ... --resume old.jsonl new.jsonl
+  gunzip -c old.jsonl.gz | pyrmute-tasks run ... - - | gzip > new.jsonl.gz
+
+\b
+Exit statuses:
+  0    succeeded
+  1    failed
+  2    wrong usage
+  3    finished, and records were skipped
+  130  interrupted (128 and the number of the signal)
+"""
 
 
-@click.command()
+@click.command(epilog=_EXAMPLES)
 @click.argument("source", metavar="IN.jsonl", type=click.Path())
 @click.argument("target", metavar="OUT.jsonl", type=click.Path())
 @click.option("--manager", required=True, envvar="PYRMUTE_TASKS_MANAGER", help=MANAGER_HELP)
@@ -63,10 +49,11 @@ _MOST_CAUSES: Final = 5
 @click.option(
     "--chunk-size", type=click.IntRange(min=1), help="Records a chunk. [default: by size]"
 )
+@click.option("--limit", type=click.IntRange(min=1), help="Migrate the first N records only.")
 @click.option(
     "--by-reference",
-    type=click.Choice([way.value for way in ByReference]),
-    default=ByReference.AUTO.value,
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
     show_default=True,
     help="Whether workers read IN and write OUT themselves; those of --broker need --root.",
 )
@@ -97,8 +84,8 @@ _MOST_CAUSES: Final = 5
 )
 @click.option(
     "--on-error",
-    type=click.Choice([str(choice) for choice in OnError]),
-    default=str(OnError.RAISE),
+    type=click.Choice(["raise", "skip"]),
+    default="raise",
     show_default=True,
     help="End at the first record that fails, or leave such records out of OUT.",
 )
@@ -119,220 +106,48 @@ _MOST_CAUSES: Final = 5
 @click.option("--restart", is_flag=True, help="Discard what an earlier run has left, and begin.")
 @click.option("--accept-code", is_flag=True, help="Resume although models or steps have changed.")
 @click.option("--no-log", is_flag=True, help="Keep no log; the run cannot be resumed then.")
+@click.option("--dry-run", is_flag=True, help="Only show what the run will do, as `plan` does.")
 @click.option("--include-records", is_flag=True, help="Let error messages quote records.")
-@click.option("--quiet", "-q", is_flag=True, help="Print no progress bar and no report.")
-def run(
-    source: str,
-    target: str,
-    manager: str,
-    name: str,
-    from_version: str,
-    to_version: str,
-    workers: int | None,
-    broker: str | None,
-    store: str | None,
-    queue: str | None,
-    chunk_size: int | None,
-    by_reference: str,
-    max_line_bytes: int | None,
-    overwrite: bool,
-    keep_partial: bool,
-    retry_on: tuple[str, ...],
-    attempts: int | None,
-    wait_s: float | None,
-    stall_s: float | None,
-    on_error: str,
-    rejects: str | None,
-    rejects_with_records: bool,
-    max_errors: str | None,
-    resume: bool,
-    restart: bool,
-    accept_code: bool,
-    no_log: bool,
-    include_records: bool,
-    quiet: bool,
-) -> None:
+@click.option(
+    "--max-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Most records a second; they do not go by reference then.",
+)
+@click.option(
+    "--throttle",
+    metavar="MODULE:CALLABLE",
+    help="Asked every second; nothing is sent while it returns a reason to wait, which is shown.",
+)
+@click.option(
+    "--stats",
+    "stats_s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Write a line of progress every so often, and no bar. [default: 30 without a terminal]",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Write the report and lines of progress as JSON."
+)
+@click.option(
+    "--quiet", "-q", is_flag=True, help="Print no progress, and no report but that of --json."
+)
+def run(**given: Any) -> None:
     """Migrate a file of JSON lines, in order.
 
     Without --broker a Valkey server and workers are started for this run and stopped after it.
-    OUT may also be a pipe or a device such as /dev/stdout or -, which gets the lines as they are
-    ready; so may the file of rejects.
+    What takes less time than starting them, about a second, is done without them and without a
+    log, unless --workers is given.
 
-    A run from files to a file or a folder keeps a log in .OUT.jsonl.job until it has succeeded: if
-    it is killed, or fails after ten seconds, the same command with --resume goes on.
+    IN may be - for standard input. OUT may also be a pipe or a device such as /dev/stdout or -,
+    which gets the lines as they are ready; so may the file of rejects.
+
+    A run from a file to a file that goes through this process keeps a log in .OUT.jsonl.job until
+    it has succeeded: if it is killed, or fails after ten seconds, the same command with --resume
+    goes on. With --resume from the beginning, a run never goes by reference.
 
     By reference, IN may also be a folder or a pattern, whose files are read in sorted order, and
     OUT a folder, named with a slash at the end, which gets files part-00000.jsonl and so on.
 
-    Exit status: 0 for success, 1 for failure, 2 for wrong usage, 3 if records were skipped.
+    In a terminal a bar shows the progress, elsewhere a line every 30 seconds on standard error.
     """
-    show_warnings()
-    source = _STDIN if source == "-" else source
-    target = _STDOUT if target == "-" else target
-    rejects = _STDOUT if rejects == "-" else rejects
-    is_streamed = is_stream(target)
-    leaves_something = keep_partial or is_streamed
-    interrupts = Interrupts(target, leaves_something)
-    with errors_printed(include_records, interrupts), interrupts:
-        names = find_sources(source)
-        for path in names:
-            check_source(path)
-        logs = LogOptions(resume, restart, accept_code, not no_log)
-        if is_streamed:
-            logs.refuse_streams()
-        if not is_parts(target):
-            check_output(target, source=names[0], overwrite=overwrite or resume)
-        policy = ErrorPolicy(OnError(on_error), max_errors)
-        check_rejects(
-            rejects,
-            policy,
-            source=names[0],
-            target=target,
-            overwrite=overwrite or resume,
-            with_records=rejects_with_records,
-        )
-        if resume and kept_job(target) is None:
-            tell(f"there is nothing to resume for {target}: the run begins")
-        migrator = Migrator(
-            manager,
-            workers=_workers(workers, broker),
-            broker_url=broker,
-            settings=_fleet_settings(broker, store, queue, wait_s, stall_s),
-            retry=_retry(retry_on, attempts),
-        )
-        stdout_is_taken = is_streamed or (rejects is not None and is_stream(rejects))
-        reported = _reported(migrator, target, rejects, quiet, on_stderr=stdout_is_taken)
-        # Not entered: `run_file` starts the fleet once it holds the lock of the output.
-        with closing(migrator), reported:
-            report = migrator.run_file(
-                source,
-                target,
-                name,
-                from_version,
-                to_version,
-                chunk_size=chunk_size,
-                by_reference=by_reference,
-                max_line_bytes=max_line_bytes,
-                overwrite=overwrite,
-                keep_partial=keep_partial,
-                observers=(interrupts,),
-                progress=not quiet,
-                on_error=policy,
-                rejects=rejects,
-                rejects_with_records=rejects_with_records,
-                resume=resume,
-                restart=restart,
-                accept_code=accept_code,
-                log=not no_log,
-            )
-        if report.failure is not None:
-            if report.exceeded:
-                tell(report.exceeded)
-            fail(report.failure.exception(), include_records)
-        if not quiet:
-            _tell_losses(names[0], manager, name, from_version, to_version)
-        if report.rejected:
-            sys.exit(_FINISHED_WITH_REJECTS)
-
-
-def _tell_losses(source: str, manager: str, name: str, from_version: str, to_version: str) -> None:
-    """Print a hint about fields that may get lost; when the fleet is closed."""
-    from pyrmute_tasks.cli.audit import losses_hint  # an audit's imports take a while
-
-    hint = losses_hint(source, manager, name, from_version, to_version)
-    if hint is not None:
-        tell(hint)
-
-
-def _fleet_settings(
-    broker: str | None,
-    store: str | None,
-    queue: str | None,
-    wait_s: float | None,
-    stall_s: float | None,
-) -> Settings:
-    if broker is None and (store is not None or queue is not None):
-        raise ConfigurationError("--store and --queue need --broker: they name a running fleet")
-    return overridden(
-        Settings.from_env(os.environ),
-        store_url=store,
-        queue=queue,
-        worker_wait_s=wait_s,
-        stall_s=stall_s,
-    )
-
-
-def _workers(workers: int | None, broker: str | None) -> int | None:
-    return usable_cpus() if workers is None and broker is None else workers
-
-
-def _retry(on: tuple[str, ...], attempts: int | None) -> Retry | None:
-    if not on:
-        if attempts is not None:
-            raise ConfigurationError("--attempts needs --retry-on: nothing is retried without it")
-        return None
-    return Retry(on=on) if attempts is None else Retry(on=on, attempts=attempts)
-
-
-@contextlib.contextmanager
-def _reported(
-    migrator: Migrator, target: str, rejects: str | None, quiet: bool, *, on_stderr: bool
-) -> Iterator[None]:
-    """Print the job's report on stdout, or its progress until a failure on stderr."""
-    try:
-        yield
-    finally:
-        report = migrator.last_report
-        if report is not None and not quiet:
-            if report.state is JobState.SUCCEEDED:
-                _print_report(report, target, rejects, on_stderr)
-            else:
-                done = _counted(report.records, "record")
-                later = _counted(report.wasted_chunks, "later chunk")
-                skipped = f"{report.rejected:,} rejected; " if report.rejected else ""
-                tell(
-                    f"{report.state} after {report.seconds:.2f} s and {done}; "
-                    f"{skipped}{later} discarded"
-                )
-        if report is not None and report.partial_path:
-            tell(f"kept the output until then: {report.partial_path}")
-        if report is not None and kept_job(target) is not None:
-            tell(f"to go on: {_command_to_resume(sys.argv)}")
-
-
-def _command_to_resume(argv: Sequence[str]) -> str:
-    """Return the command that goes on with this run, without passwords."""
-    given = [word for word in argv[1:] if word not in ("--resume", "--restart")]
-    words = [hide_password(word) if "://" in word else word for word in given]
-    return shlex.join([os.path.basename(argv[0]), *words, "--resume"])
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _print_report(report: JobReport, target: str, rejects: str | None, on_stderr: bool) -> None:
-    workers = len(report.chunks_by_worker)
-    lines = [
-        f"output   {target}",
-        f"records  {report.records:,}"
-        + (f" ({report.restored:,} of them by earlier runs)" if report.restored else ""),
-        f"rate     {report.records_per_s:,.0f} records/s",
-        f"time     {report.seconds:.2f} s",
-        f"workers  {workers} ({_counted(report.chunks, 'chunk')}, job {report.job})",
-    ]
-    if report.rejected:
-        lines.append(f"rejected {report.rejected:,}" + (f" (see {rejects})" if rejects else ""))
-        causes = list(report.rejected_by_cause.items())
-        lines += [f"         {count:,} × {cause}" for cause, count in causes[:_MOST_CAUSES]]
-        if len(causes) > _MOST_CAUSES:
-            lines.append(f"         and {len(causes) - _MOST_CAUSES} more causes")
-    if on_stderr:
-        tell("\n".join(lines))
-        return
-    try:
-        click.echo("\n".join(lines))
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot write this report to stdout: {error.strerror or error}; {target} is whole"
-        ) from None
+    run_job(RunOptions(**given))

@@ -17,7 +17,6 @@ from pyrmute_tasks.errors import (
 )
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.hooks import HookCounts
-from pyrmute_tasks.ranges.frames import Range, read_pieces
 from pyrmute_tasks.ranges.lines import line_of
 from pyrmute_tasks.records import as_record
 from pyrmute_tasks.wire.frames import (
@@ -365,6 +364,8 @@ def check_outcome(outcome: Outcome[Frame], chunk: Chunk[Any]) -> Outcome[Frame]:
 
 
 def _check_pieces(outcome: Outcome[Frame], chunk: Chunk[bytes]) -> Outcome[Frame]:
+    from pyrmute_tasks.ranges.frames import Range, read_pieces  # most jobs have no ranges
+
     pieces = read_pieces(outcome.outputs)
     failed = [failure.index for failure in outcome.failures]
     fits = outcome.index == chunk.index and outcome.count == outcome.outputs.count

@@ -3,6 +3,7 @@
 An observer cannot affect the job: one that raises is dropped for the rest of it.
 """
 
+import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -12,14 +13,22 @@ from pyrmute_tasks.engine.job_report import JobReport
 __all__ = [
     "ChunkDelivered",
     "ChunkDiscarded",
+    "ChunkResent",
     "ChunkSettled",
     "ChunkSubmitted",
     "Event",
+    "FleetSeen",
     "JobEnded",
     "Observer",
     "Observers",
+    "RecordIsolated",
     "SlotsChanged",
     "SourceBlocked",
+    "SourceOpened",
+    "Wait",
+    "WaitBegan",
+    "WorkerDeclined",
+    "WorkerGone",
 ]
 
 
@@ -100,6 +109,117 @@ class SlotsChanged:
     slots: int
 
 
+class Wait(enum.StrEnum):
+    """What a job waits for."""
+
+    START = "start"  # of the fleet
+    SOURCE = "source"
+    WORKERS = "workers"
+    OUTPUT = "output"  # whoever takes the outputs
+    PACE = "pace"  # the greatest rate
+    THROTTLE = "throttle"
+    PUBLISH = "publish"  # the appearance of the output, once all is delivered
+
+
+@dataclass(frozen=True, slots=True)
+class WaitBegan:
+    """The job waits for something else from now on, however briefly.
+
+    Attributes:
+        wait: What it waits for.
+        reason: Why, if a throttle said so.
+    """
+
+    wait: Wait
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOpened:
+    """The source of a file's job is known; before its first chunk.
+
+    Attributes:
+        size_bytes: Its size; None if unknown.
+        done_bytes: Read by earlier runs of the job.
+        records: Delivered by them.
+        rejected: Skipped by them.
+    """
+
+    size_bytes: int | None
+    done_bytes: int = 0
+    records: int = 0
+    rejected: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSeen:
+    """A survey of the fleet has arrived; about once a second while chunks are under way.
+
+    Attributes:
+        workers: Workers that take chunks.
+        trouble: Why nothing moves, in words; empty if nothing is wrong.
+        since_s: For how long that has been so.
+    """
+
+    workers: int
+    trouble: str = ""
+    since_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerGone:
+    """A worker that had begun a chunk is gone.
+
+    Attributes:
+        worker: Its name.
+    """
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDeclined:
+    """A worker declines the job's chunks: it holds other code, or does not see the files.
+
+    Attributes:
+        worker: Its name.
+        why: What it said.
+    """
+
+    worker: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkResent:
+    """A chunk, or a part of one, is sent to the workers again.
+
+    Attributes:
+        chunk: The chunk's index.
+        why: The reason, in words.
+        in_halves: It is sent as two halves, to find the record at fault.
+    """
+
+    chunk: int
+    why: str
+    in_halves: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RecordIsolated:
+    """A record was found to end every process that runs it, and was skipped.
+
+    Attributes:
+        index: The record's index.
+        source: Its place, as ``"flights.jsonl, line 7"``; empty if unknown.
+        how: How the processes ended.
+    """
+
+    index: int
+    source: str
+    how: str
+
+
 @dataclass(frozen=True, slots=True)
 class SourceBlocked:
     """The source blocked for a second or more, while finished outputs waited for it to return.
@@ -125,11 +245,18 @@ class JobEnded:
 
 
 Event: TypeAlias = (
-    ChunkSubmitted
+    SourceOpened
+    | ChunkSubmitted
     | ChunkSettled
     | ChunkDelivered
     | ChunkDiscarded
     | SlotsChanged
+    | WaitBegan
+    | FleetSeen
+    | WorkerGone
+    | WorkerDeclined
+    | ChunkResent
+    | RecordIsolated
     | SourceBlocked
     | JobEnded
 )

@@ -11,6 +11,7 @@ from pyrmute_tasks.engine.chunks import Chunk
 from pyrmute_tasks.engine.error_policy import RAISE, ErrorPolicy, FailureJudge
 from pyrmute_tasks.engine.events import Event, SlotsChanged
 from pyrmute_tasks.engine.job_report import JobReport
+from pyrmute_tasks.engine.pace import FULL_SPEED, Pace
 from pyrmute_tasks.engine.pipeline import ChunkExecutor, ChunkResult, Sink, Window, run_ordered
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.engine.stopping import current_stop
@@ -78,6 +79,7 @@ class Job(Generic[In, Out, Delivered]):
             the jobs of a queue.
         policy: Which failures of records the job survives.
         judge: Judges them; by default a new one.
+        pace: How fast it may go.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Job(Generic[In, Out, Delivered]):
         window: Window | None = None,
         policy: ErrorPolicy = RAISE,
         judge: FailureJudge | None = None,
+        pace: Pace = FULL_SPEED,
     ) -> None:
         self._run = run
         run.tell.add(source)
@@ -97,6 +100,7 @@ class Job(Generic[In, Out, Delivered]):
         self._window = window
         self._slots = 0
         self._policy, self._judge = policy, judge
+        self._pace = pace
         self._source, self._sink = source, sink
         self._stream = self._delivered()
         self._pid = os.getpid()
@@ -141,6 +145,7 @@ class Job(Generic[In, Out, Delivered]):
             policy=self._policy,
             stop=current_stop(),
             judge=self._judge,
+            pace=self._pace,
         )
         with closing(stream):
             for delivered in stream:

@@ -27,6 +27,9 @@ The rules:
   meanwhile are delivered at once.
 * Whenever it waits, it looks about once a second whether another thread has asked it to stop
   (`stopping`).
+* A pace (`pace`) holds chunks back before they are submitted; outcomes that arrive meanwhile are
+  delivered at once.
+* Before each wait, however brief, observers hear what it is for.
 """
 
 import logging
@@ -43,11 +46,15 @@ from pyrmute_tasks.engine.events import (
     ChunkSettled,
     ChunkSubmitted,
     Observers,
+    RecordIsolated,
     SourceBlocked,
+    Wait,
+    WaitBegan,
 )
+from pyrmute_tasks.engine.pace import FULL_SPEED, Pace, Pacer
 from pyrmute_tasks.engine.stopping import Stop
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader
-from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.errors import ConfigurationError, ProcessDiedError
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.logs import log
 
@@ -66,6 +73,10 @@ _POLL_S: Final = 0.05  # poll interval for outcomes while a source with its own 
 _BLOCKED_S: Final = 1.0  # a source that returns sooner is not told of
 _HINT_S: Final = 10.0  # blocks for longer: somebody should hear of it, once a job
 _WEIGHT: Final = 0.3  # of the newest outcome in the moving average of sizes
+_SOURCE: Final = WaitBegan(Wait.SOURCE)
+_WORKERS: Final = WaitBegan(Wait.WORKERS)
+_OUTPUT: Final = WaitBegan(Wait.OUTPUT)
+_PUBLISH: Final = WaitBegan(Wait.PUBLISH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +207,7 @@ def run_ordered(
     policy: ErrorPolicy = RAISE,
     stop: Stop | None = None,
     judge: FailureJudge | None = None,
+    pace: Pace = FULL_SPEED,
 ) -> Generator[ChunkResult[Delivered], None, None]:
     """Run `chunks` through `executor` and yield their results in order.
 
@@ -208,6 +220,7 @@ def run_ordered(
         policy: Which failures of records the job survives.
         stop: Ends the run from another thread.
         judge: Judges failures; one that goes on from an earlier run, by default a new one.
+        pace: How fast chunks may be submitted.
 
     Yields:
         Results in order. Only the last one may have a failure: that of the first record in the
@@ -218,7 +231,8 @@ def run_ordered(
         JobStopped: If `stop` was requested; pending chunks are cancelled.
     """
     notify = observers or Observers()
-    flow = _Flow(chunks, executor, window, notify, stop or Stop(), skips=policy.skips)
+    pacer = Pacer(pace)
+    flow = _Flow(chunks, executor, window, notify, stop or Stop(), pacer, skips=policy.skips)
     judge = judge or FailureJudge(policy)
     try:
         while True:
@@ -232,12 +246,14 @@ def run_ordered(
             result = _judged(chunk, sink.receive(chunk, outcome), judge, sink)
             if result.failure is not None:
                 flow.stop_behind(chunk.index)
+            flow.deliver(result)
             yield result
             flow.release(result)
             if result.failure is not None:
                 return
         if flow.source_error is not None:
             raise flow.source_error
+        flow.wait_for(_PUBLISH)
     finally:
         flow.close()
 
@@ -269,6 +285,7 @@ class _Flow(Generic[In, Out]):
         window: Callable[[], Window],
         notify: Observers,
         stop: Stop,
+        pacer: Pacer,
         *,
         skips: bool,
     ) -> None:
@@ -292,6 +309,14 @@ class _Flow(Generic[In, Out]):
         self._window = window
         self._notify = notify
         self._stop = stop
+        self._pacer = pacer
+        self._waits_for: WaitBegan | None = None
+
+    def wait_for(self, wait: WaitBegan) -> None:
+        """Notify observers of a wait, unless it is the one that they know of."""
+        if wait != self._waits_for:
+            self._waits_for = wait
+            self._notify(wait)
 
     def fill(self) -> None:
         """Submit chunks while the window has room.
@@ -308,19 +333,37 @@ class _Flow(Generic[In, Out]):
             if self.held and self._held_bytes + charge > window.size_bytes:
                 self._waiting = chunk
                 return
+            self._waiting = chunk
+            if not self._keep_pace():
+                return
             self._waiting = None
             self.held[chunk.index] = chunk
             self._charge(chunk.index, charge)
             self._executor.submit(chunk)
+            self._pacer.submitted(chunk)
             self._notify(ChunkSubmitted(chunk.index, chunk.start, chunk.count))
             for outcome in self._executor.collect(wait=False):
                 self._accept(outcome)
             if self._next in self._arrived:
                 return
 
+    def _keep_pace(self) -> bool:
+        """Wait until a chunk may be submitted; False once something else can be done before."""
+        while (hold := self._pacer.hold()) is not None:
+            wait, wait_s = hold
+            self.wait_for(wait)
+            self._stop.check()
+            for outcome in self._executor.collect(wait=False) if self.held else ():
+                self._accept(outcome)
+            if self._limit is not None or self._next in self._arrived:
+                return False
+            time.sleep(min(max(wait_s, 0.0), _POLL_S))
+        return True
+
     def _read(self) -> Chunk[In] | None:
         if self._exhausted:
             return None
+        self.wait_for(_SOURCE)
         try:
             if isinstance(self._chunks, ConvertedReader):
                 return self._wait_for_source(self._chunks)
@@ -371,6 +414,7 @@ class _Flow(Generic[In, Out]):
         """Wait for the outcome of the earliest undelivered chunk; None if slots were freed."""
         while self._next not in self._arrived:
             self._stop.check()
+            self.wait_for(_WORKERS)
             aside = len(self._aside)
             for outcome in self._executor.collect(wait=True):
                 self._accept(outcome)
@@ -421,9 +465,17 @@ class _Flow(Generic[In, Out]):
             self._aside.discard(late)
             self._notify(ChunkDiscarded(late, self.held.pop(late).count, ran))
 
+    def deliver(self, result: ChunkResult[Any]) -> None:
+        """Notify observers before a chunk's outputs are taken."""
+        for reject in result.rejects:
+            if isinstance(reject.error, ProcessDiedError):
+                self._notify(RecordIsolated(reject.index, reject.source, reject.error.how))
+        self.wait_for(_OUTPUT)
+
     def release(self, result: ChunkResult[Any]) -> None:
         """Free the slot of a delivered chunk."""
         chunk = result.chunk
+        self._pacer.delivered(chunk, result.count + len(result.rejects))
         del self.held[chunk.index]
         self._aside.discard(chunk.index)
         self._charge(chunk.index, 0)

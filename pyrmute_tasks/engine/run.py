@@ -41,11 +41,6 @@ class Run:
         """The report so far."""
         return self.tally.report()
 
-    def watch(self, observer: Observer) -> None:
-        """Add an observer, before the run begins."""
-        self.tell.add(observer)
-        self._is_watched = True
-
     def begin(self) -> None:
         """Start the clock; does nothing if it is running."""
         if self.tally.state is JobState.PENDING:

@@ -8,24 +8,19 @@ from typing import Protocol
 
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.io.output_file import take_after
-from pyrmute_tasks.io.output_place import Place, check_output, output_errors
+from pyrmute_tasks.io.output_place import (
+    Place,
+    check_output,
+    is_parts,
+    output_errors,
+    parts_path,
+)
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.publish import Publication
 from pyrmute_tasks.jobs.publish_file import FilePublication, JoinedFile
 from pyrmute_tasks.jobs.publish_parts import PartsPublication, check_parts
 
 __all__ = ["FileTarget", "JobTarget", "PartsTarget", "is_parts", "parts_path"]
-
-
-def is_parts(target: str | os.PathLike[str]) -> bool:
-    """Return whether a target is a folder of parts: it is one already, or ends with a slash."""
-    name = os.fspath(target)
-    return name.endswith("/") or os.path.isdir(name)
-
-
-def parts_path(target: str | os.PathLike[str]) -> Path:
-    """Return a folder of parts without links."""
-    return Path(os.path.realpath(os.fspath(target).rstrip("/") or "/"))
 
 
 class JobTarget(Protocol):

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Generator, Iterable, Iterator
@@ -22,7 +23,15 @@ from pyrmute_tasks.io.open_files import OpenSource, SourceFile
 from pyrmute_tasks.ranges.lines import BOM, drop_blank_lines, is_blank
 from pyrmute_tasks.wire.frames import Compression, Frame, FrameKind, decode_frame, encode_frame
 
-__all__ = ["JsonlSink", "JsonlSource", "Position", "check_source", "source_errors"]
+__all__ = [
+    "JsonlSink",
+    "JsonlSource",
+    "Position",
+    "check_source",
+    "new_sizer",
+    "size_of_records",
+    "source_errors",
+]
 
 _FIRST_BYTES: Final = 512 * 1024
 _MOST_BYTES: Final = 1024 * 1024  # a window of them must fit into memory, twice as outputs
@@ -48,6 +57,26 @@ def check_source(path: str | os.PathLike[str]) -> int:
         f"cannot read {os.fspath(path)}: it is a pipe or a device, and a file is read more than "
         "once; write it to a file first"
     )
+
+
+def new_sizer(window_bytes: int = 0) -> ChunkSizer:
+    """Return the rule by which files are cut into chunks.
+
+    Args:
+        window_bytes: Size of the window that is to hold enough chunks for all slots; 0 if
+            there is none.
+    """
+    return ChunkSizer(_FIRST_BYTES, _MOST_BYTES, window_bytes)
+
+
+def size_of_records(path: str | os.PathLike[str], count: int) -> int:
+    """Return how many bytes a file has up to the line of the last of its first records.
+
+    Raises:
+        ConfigurationError: If it cannot be read.
+    """
+    with source_errors(path), open(path, "rb") as file:
+        return _first_lines(file, count, is_start=True)
 
 
 class Position(NamedTuple):
@@ -82,12 +111,16 @@ class JsonlSource:
         window_bytes: Size of the window that is to hold enough chunks for all slots; 0 if
             there is none.
         compression: How frames are compressed.
+        limit: The most records to read; None for all. Of a file, the lines up to there are counted
+            at once, so that `size_bytes` is their size.
 
     Raises:
         ConfigurationError: If the file does not exist, cannot be read or is not a regular file.
 
     Attributes:
         position: Where reading stands.
+        size_bytes: Size of what is read; None if unknown.
+        limit: The most records to read; None for all.
     """
 
     kind: Final = FrameKind.LINES
@@ -98,6 +131,7 @@ class JsonlSource:
         chunk_size: int | None = None,
         window_bytes: int = 0,
         compression: Compression = Compression.NONE,
+        limit: int | None = None,
     ) -> None:
         self._open: OpenSource | None = None
         if isinstance(source, (str, os.PathLike)):
@@ -107,7 +141,7 @@ class JsonlSource:
             self._name = self._open.name
         self._may_block = self._open is not None and self._open.may_block
         self._chunk_size = check_chunk_size(chunk_size) if chunk_size is not None else None
-        self._sizer = ChunkSizer(_FIRST_BYTES, _MOST_BYTES, window_bytes)
+        self._sizer = new_sizer(window_bytes)
         self._compression = compression
         self._long_line = b""  # read, and not handed out yet
         self._error: Exception | None = None  # met behind what was handed out
@@ -116,6 +150,9 @@ class JsonlSource:
         self.size_bytes: int | None = (
             self._open.left_bytes if self._open else check_source(self._name)
         )
+        self.limit = limit
+        if limit is not None and self._open is None:
+            self.size_bytes = size_of_records(self._name, limit)
 
     def begin_at(self, position: Position) -> None:
         """Skip what an earlier run of the job has read, up to `position`."""
@@ -145,10 +182,12 @@ class JsonlSource:
         index = 0
         first_byte, start, line = self.position
         with source_errors(self._name), self._opened() as file:
-            while block := self._read(file):
+            while block := self._read(file, start):
                 if not self.bytes_read and block.startswith(BOM):
                     first_byte = len(BOM)
                     block = block.removeprefix(BOM) or b"\n"
+                if self.limit is not None:
+                    block = block[: _first_lines(io.BytesIO(block), self.limit - start)]
                 size_bytes = len(block)
                 self.bytes_read += size_bytes
                 if not block.endswith(b"\n"):
@@ -194,16 +233,19 @@ class JsonlSource:
             file.seek(byte)
             yield file
 
-    def _read(self, file: IO[bytes] | OpenSource) -> bytes:
+    def _read(self, file: IO[bytes] | OpenSource, start: int) -> bytes:
         """Read the lines of a chunk; those before an error come first, as in a loop."""
         if self._error is not None:
             raise self._error
+        if self.limit is not None and start >= self.limit:
+            return b""  # a pipe is not waited for
         read: list[bytes] = []
         try:
             if self._chunk_size is None:
                 self._read_block(file, read)
             else:
-                self._read_records(file, read, self._chunk_size)
+                left = self._chunk_size if self.limit is None else self.limit - start
+                self._read_records(file, read, min(self._chunk_size, left))
         except Exception as error:
             lines = b"".join(read)
             lines = lines[: lines.rfind(b"\n") + 1]
@@ -308,6 +350,18 @@ class JsonlSink:
                 text if self._with_text else None,
             )
             yield replace(failure, place=place)
+
+
+def _first_lines(lines: Iterable[bytes], records: int, *, is_start: bool = False) -> int:
+    """Return how many bytes the lines have up to that of the last of so many records."""
+    size = 0
+    for number, line in enumerate(lines):
+        size += len(line)
+        begins = is_start and number == 0
+        records -= not is_blank(line.removeprefix(BOM) if begins else line)
+        if not records:
+            break
+    return size
 
 
 def _located(

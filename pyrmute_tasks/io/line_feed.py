@@ -54,7 +54,7 @@ class LineFeed:
     def __init__(self, output: JobOutput, source: JsonlSource) -> None:
         self._output = output
         self._source = source
-        self._size_bytes = output.folder.spec.sources[0].size_bytes
+        self._size_bytes = sum(each.end for each in output.folder.spec.wanted)
         self._at = _end_of_beginning(output)
         source.begin_at(self._at)
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from pyrmute_tasks.errors import ConfigurationError, OutputInUseError, printable
-from pyrmute_tasks.jobs.folder import short_name
+from pyrmute_tasks.jobs.names import short_name
 from pyrmute_tasks.processes import is_alive, place_here, start_of
 
 __all__ = ["BEAT_EVERY_S", "SILENT_S", "OutputLock"]

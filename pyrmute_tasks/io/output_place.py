@@ -12,7 +12,15 @@ from typing import Final
 
 from pyrmute_tasks.errors import ConfigurationError
 
-__all__ = ["Place", "check_output", "is_stream", "output_errors", "sync_directory"]
+__all__ = [
+    "Place",
+    "check_output",
+    "is_parts",
+    "is_stream",
+    "output_errors",
+    "parts_path",
+    "sync_directory",
+]
 
 _MOST_LINKS: Final = 40
 _REFUSED: Final = (
@@ -75,6 +83,17 @@ def check_output(
             "Python) to replace it, or name another output"
         )
     return place
+
+
+def is_parts(target: str | os.PathLike[str]) -> bool:
+    """Return whether a target is a folder of parts: it is one already, or ends with a slash."""
+    name = os.fspath(target)
+    return name.endswith("/") or os.path.isdir(name)
+
+
+def parts_path(target: str | os.PathLike[str]) -> Path:
+    """Return a folder of parts without links."""
+    return Path(os.path.realpath(os.fspath(target).rstrip("/") or "/"))
 
 
 def is_stream(target: str | os.PathLike[str]) -> bool:

@@ -6,7 +6,6 @@ step, too.
 """
 
 import contextlib
-import hashlib
 import os
 import re
 import secrets
@@ -29,6 +28,7 @@ from pyrmute_tasks.jobs.copying import size_of_lines
 from pyrmute_tasks.jobs.entries import BadLineError, Ended, Piece, Settled, decode
 from pyrmute_tasks.jobs.lease import Lease, take
 from pyrmute_tasks.jobs.log import History, epochs, log_name, newest_opened
+from pyrmute_tasks.jobs.names import beside, short_name
 from pyrmute_tasks.jobs.spec import SPEC, Spec, read_spec, write_spec
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.view import JobView
@@ -61,7 +61,6 @@ _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TOKEN_BYTES: Final = 8
 _NONCE_BYTES: Final = 16
 _LAST_LINE_BYTES: Final = 4096
-_LONGEST_NAME_BYTES: Final = 180  # file systems allow 255, and a token and endings are added
 _JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _GROWING: Final = re.compile(r"(?:stream|rejects)\.(\d+)")
 
@@ -80,21 +79,6 @@ class End(NamedTuple):
 
     ended: Ended
     at: float
-
-
-def beside(target: str | os.PathLike[str]) -> Path:
-    """Return the job folder of a local target."""
-    path = Path(target)
-    return path.with_name(f".{short_name(path.name)}.job")
-
-
-def short_name(name: str) -> str:
-    """Return how the names of all files beside an output begin."""
-    raw = os.fsencode(name)
-    if len(raw) <= _LONGEST_NAME_BYTES:
-        return name
-    digest = hashlib.blake2b(raw, digest_size=8).hexdigest()
-    return os.fsdecode(raw[: _LONGEST_NAME_BYTES - len(digest)]) + digest
 
 
 class JobFolder:

@@ -8,7 +8,7 @@ from typing import BinaryIO, Final
 
 from pyrmute_tasks.jobs.folder import NONCE
 
-__all__ = ["DIGEST_BYTES", "Attempt", "attempt_name", "read_nonce"]
+__all__ = ["DIGEST_BYTES", "Attempt", "attempt_name", "read_nonce", "write_probe"]
 
 DIGEST_BYTES: Final = 16
 _TOKEN_BYTES: Final = 8
@@ -34,6 +34,21 @@ def read_nonce(folder: int) -> str:
         return ""
     with os.fdopen(descriptor, "rb") as file:
         return file.read(_MOST_NONCE_BYTES).decode("ascii", errors="replace")
+
+
+def write_probe(folder: int) -> None:
+    """Create and remove a file, as an attempt will be.
+
+    Raises:
+        OSError: If that fails.
+    """
+    name = attempt_name("probe")
+    descriptor = os.open(name, _CREATE, 0o666, dir_fd=folder)
+    try:
+        os.write(descriptor, b"?")
+    finally:
+        os.close(descriptor)
+        os.unlink(name, dir_fd=folder)
 
 
 class Attempt:

@@ -54,7 +54,7 @@ def _download(scratch: Path) -> Path:
     wanted = scratch / "requirements.txt"
     wanted.write_text(f"pyrmute=={VERSION} --hash=sha256:{_SHA256}\n")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-deps", "--no-binary", ":all:", "--require-hashes"]
+    command += ["--no-deps", "--no-binary", "pyrmute", "--require-hashes"]
     command += ["--requirement", str(wanted), "--dest", str(scratch)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     archive = scratch / f"pyrmute-{VERSION}.tar.gz"

@@ -213,6 +213,7 @@ def rendered(report: AuditReport, columns: int) -> str:
     return console.export_text()
 
 
+@pytest.mark.slow  # docs/audit.md has the same command, which test_docs.py runs
 def test_audit_finds_nothing_in_the_flights() -> None:
     result = call(
         ROOT,

@@ -10,7 +10,7 @@ from tests.acceptance.test_run import HOP, MANAGER, call, expected, running
 from tests.conftest import wait_until
 from tests.people import person
 
-RUN = ("run", *MANAGER, *HOP, "--workers", 2, "--quiet")
+RUN = ("run", *MANAGER, *HOP, "--workers", 1, "--quiet")
 
 
 def write(path: Path, records: list[dict[str, object]]) -> Path:
@@ -34,7 +34,9 @@ def test_folder_of_files_becomes_a_folder_of_parts(tmp_path: Path, private_tmp: 
     assert again.stderr.startswith(f"error: cannot write {target}/: it is not empty; add --overw")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_interrupt_leaves_nothing(
     tmp_path: Path, private_tmp: Path, number: signal.Signals
 ) -> None:

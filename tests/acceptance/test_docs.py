@@ -113,6 +113,7 @@ def exists_in_the_makefile(arguments: list[str], directory: Path, fleet: Embedde
 RUNNERS: dict[tuple[str, ...], Callable[[list[str], Path, EmbeddedFleet], None]] = {
     ("pyrmute-tasks", "run"): run_to_its_end,
     ("pyrmute-tasks", "audit"): run_to_its_end,
+    ("pyrmute-tasks", "plan"): run_to_its_end,
     ("pyrmute-tasks", "worker"): start_a_worker,
     ("make",): exists_in_the_makefile,
 }

@@ -51,30 +51,74 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, module: str, *arguments: str) -> tuple[int, str, dict[str, str]]:
-    """Run a command; return its status, what it prints, and the files below ``out``."""
-    command = [sys.executable, "-m", module, *arguments]
+# Runs the commands on its standard input one after the other, with one import of the library.
+PROGRAM: Final = """
+import contextlib, importlib, io, json, pathlib, sys
+name, function, *prefix = sys.argv[1:]
+main = getattr(importlib.import_module(name), function)
+results = []
+for arguments in json.load(sys.stdin):
+    sys.argv = [*prefix, *arguments]
+    printed, errors, status = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
+        try:
+            main()
+        except SystemExit as end:
+            status = end.code or 0
+    written = {str(path): path.read_text() for path in pathlib.Path("out").rglob("*.*")}
+    for path in written:
+        pathlib.Path(path).unlink()
+    results.append((status, printed.getvalue() + errors.getvalue(), written))
+json.dump(results, sys.stdout)
+"""
+LIBRARIES: Final = {
+    "pyrmute": ("pyrmute.cli.main", "app", "pyrmute"),
+    "pyrmute_tasks": ("pyrmute_tasks.cli.main", "main", "pyrmute-tasks"),
+}
+Result = tuple[int, str, dict[str, str]]
+
+
+def run(folder: Path, library: str, *commands: list[str]) -> list[Result]:
+    """Run commands; return the status of each, what it prints, and the files below ``out``."""
+    process = [sys.executable, "-c", PROGRAM, *LIBRARIES[library]]
+    given = json.dumps(commands)
+    ran = subprocess.run(
+        process, cwd=folder, input=given, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    results: list[Result] = [
+        (status, text, files) for status, text, files in json.loads(ran.stdout)
+    ]
+    return results
+
+
+def test_commands_do_what_pyrmutes_do(folder: Path) -> None:
+    theirs, ours = [], []
+    for command, *options in COMMANDS.values():
+        name = ["models.py:manager"] if command == "info" else ["--manager", "models.py:manager"]
+        theirs.append([command, *options, *name])
+        ours.append([command, "--manager", "models.py:manager", *options])
+    expected, found = run(folder, "pyrmute", *theirs), run(folder, "pyrmute_tasks", *ours)
+    for title, of_theirs, of_ours in zip(COMMANDS, expected, found, strict=True):
+        if "--nonsense" not in COMMANDS[title]:  # whose message names the program
+            assert of_ours == of_theirs, title
+        assert of_ours[0] == of_theirs[0], title
+    assert [status for status, _, _ in found].count(0) >= 7
+    assert sum(bool(written) for _, _, written in found) == 4
+
+
+def test_command_is_run_as_a_process(folder: Path) -> None:
+    command = [sys.executable, "-m", "pyrmute_tasks", *COMMANDS["diff"]]
+    command += ["--manager", "models.py:manager"]
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    out = [path for path in (folder / "out").rglob("*") if path.is_file()]
-    written = {str(path.relative_to(folder)): path.read_text() for path in out}
-    for path in out:
-        path.unlink()
-    return ran.returncode, ran.stdout + ran.stderr, written
-
-
-@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
-def test_command_does_what_pyrmutes_does(folder: Path, arguments: tuple[str, ...]) -> None:
-    command, *options = arguments
-    name = ["models.py:manager"] if command == "info" else ["--manager", "models.py:manager"]
-    expected = run(folder, "pyrmute.cli.main", command, *options, *name)
-    found = run(folder, "pyrmute_tasks", command, "--manager", "models.py:manager", *options)
-    if "--nonsense" not in options:  # whose message names the program
-        assert found == expected
-    assert found[0] == expected[0]
+    [(status, printed, _)] = run(
+        folder, "pyrmute", [*COMMANDS["diff"], "--manager", "models.py:manager"]
+    )
+    assert (ran.returncode, ran.stdout + ran.stderr) == (status, printed)
 
 
 def test_pyrmute_manager_needs_no_change(folder: Path) -> None:
-    status, printed, _ = run(folder, "pyrmute_tasks", "info", "-m", "theirs.py:manager")
+    [(status, printed, _)] = run(folder, "pyrmute_tasks", ["info", "-m", "theirs.py:manager"])
     assert (status, "v2.0.0" in printed) == (0, True)
 
 
@@ -86,11 +130,12 @@ def test_pyrmute_manager_needs_no_change(folder: Path) -> None:
     ],
 )
 def test_manager_that_is_none_is_an_error(folder: Path, manager: str, error: str) -> None:
-    status, printed, _ = run(folder, "pyrmute_tasks", "diff", "--manager", manager, *HOP)
+    command = ["diff", "--manager", manager, *HOP]
+    [(status, printed, _)] = run(folder, "pyrmute_tasks", command)
     assert (status, printed.startswith(error)) == (1, True), printed
 
 
 def test_manager_comes_from_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run(folder, "pyrmute_tasks", "info")[0] == 2
+    assert run(folder, "pyrmute_tasks", ["info"])[0][0] == 2
     monkeypatch.setenv("PYRMUTE_TASKS_MANAGER", "models:manager")
-    assert run(folder, "pyrmute_tasks", "info")[0] == 0
+    assert run(folder, "pyrmute_tasks", ["info"])[0][0] == 0

@@ -53,7 +53,7 @@ def test_second_run_on_an_output_is_refused(
     with running("run", *MANAGER, *HOP, *where, "--chunk-size", 1, slow, target) as first:
         wait_until(lambda: target.with_name(".out.jsonl.lock").exists(), "the first one writes")
         began = time.monotonic()
-        second = call(*RUN, *on_fleet, source, target)
+        second = call_here(*RUN, *on_fleet, source, target)
         seconds = time.monotonic() - began
         assert second.returncode == 1
         [told] = [line for line in second.stderr.splitlines() if line.startswith("error")]
@@ -103,10 +103,11 @@ def test_existing_target_needs_overwrite(source: Path, tmp_path: Path, on_fleet:
 def test_standard_output_gets_the_lines_and_nothing_else(
     source: Path, tmp_path: Path, on_fleet: Options
 ) -> None:
-    piped = call(*RUN, *on_fleet, source, "/dev/stdout")
+    piped = call(*RUN, *on_fleet, source, "-", cwd=ROOT)
     assert piped.returncode == 0, piped.stderr
     assert piped.stdout == OUTPUT
     assert "records  200" in piped.stderr
+    assert not (ROOT / "-").exists()
     log = tmp_path / "redirected"
     log.write_text("before\n")
     with log.open("a") as file:
@@ -120,13 +121,6 @@ def test_standard_output_gets_the_lines_and_nothing_else(
     assert process.returncode == 0
     assert log.read_text() == "before\n" + OUTPUT
     assert sorted(tmp_path.iterdir()) == [source, log]
-
-
-def test_dash_means_standard_output(source: Path, tmp_path: Path, on_fleet: Options) -> None:
-    piped = call(*RUN, *on_fleet, source, "-", cwd=ROOT)
-    assert piped.returncode == 0, piped.stderr
-    assert piped.stdout == OUTPUT
-    assert not (ROOT / "-").exists()
 
 
 @pytest.mark.parametrize(("stream", "status"), [("stdout", 1), ("stderr", 0)])
@@ -193,19 +187,11 @@ def test_a_named_pipe_gets_the_lines_in_order(
 def test_closed_output_pipe_ends_the_run(source: Path, on_fleet: Options) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    process = subprocess.run(
-        command(*RUN, *on_fleet, source, f"/dev/fd/{writing}"),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        pass_fds=[writing],
-        check=False,
-    )
+    result = call_here(*RUN, *on_fleet, source, f"/dev/fd/{writing}")
     os.close(writing)
-    assert process.returncode == 1
-    assert f"error: cannot write /dev/fd/{writing}: Broken pipe" in process.stderr
-    assert "Traceback" not in process.stderr
+    assert result.returncode == 1
+    assert f"error: cannot write /dev/fd/{writing}: Broken pipe" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("log", ["--restart", "--no-log"])

@@ -3,6 +3,7 @@
 Its sources are fetched by pip once; without a network the tests are skipped, but not under CI.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -58,27 +59,59 @@ def test_all_examples_of_pyrmute_are_listed(sources: Path) -> None:
     assert {path.stem for path in (sources / "examples").glob("*.py")} == set(EXAMPLES)
 
 
+# Runs each program on its standard input in the folder of its name, all in this process.
+PROGRAM: Final = """
+import contextlib, json, os, sys, types
+for name, code in json.load(sys.stdin).items():
+    module = sys.modules["__main__"] = types.ModuleType("__main__")
+    os.makedirs(name)
+    with (
+        contextlib.chdir(name),
+        open("printed", "w") as printed,
+        contextlib.redirect_stdout(printed),
+    ):
+        exec(compile(code, name, "exec", dont_inherit=True), vars(module))
+"""
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_example_has_the_same_output(example: str, sources: Path, tmp_path: Path) -> None:
-    code = (sources / "examples" / f"{example}.py").read_text()
-    assert run(change_import(code), tmp_path / "ours") == run(code, tmp_path / "theirs")
+def test_example_has_the_same_output(example: str, examples: Path) -> None:
+    assert files_in(examples / "ours" / example) == files_in(examples / "theirs" / example)
 
 
-def run(code: str, folder: Path) -> tuple[str, dict[str, str]]:
-    """Run a program in an empty folder; return what it printed and wrote."""
+@pytest.fixture(scope="module")
+def examples(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What all examples print and write, with each of the libraries: a process for each."""
+    folder = tmp_path_factory.mktemp("examples")
+    codes = {name: (sources / "examples" / f"{name}.py").read_text() for name in EXAMPLES}
+    run(codes, folder / "theirs")
+    run({name: change_import(code) for name, code in codes.items()}, folder / "ours")
+    return folder
+
+
+def run(codes: dict[str, str], folder: Path) -> None:
+    """Run programs, each in an empty folder, with its output in a file there."""
     folder.mkdir()
-    command = [sys.executable, "-W", "error", "-c", code]
-    environment = {**os.environ, "PYTHONHASHSEED": "0"}
     ran = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", PROGRAM],
+        cwd=folder,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        input=json.dumps(codes),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    files = {
+
+
+def files_in(folder: Path) -> dict[str, str]:
+    found = {
         VOLATILE.sub("", str(path.relative_to(folder))): path.read_text()
         for path in folder.rglob("*")
         if path.is_file()
     }
-    return VOLATILE.sub("", ran.stdout), files
+    assert found["printed"]
+    return found | {"printed": VOLATILE.sub("", found["printed"])}
 
 
 # --- pyrmute's own tests ------------------------------------------------------------------

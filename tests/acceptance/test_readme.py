@@ -194,7 +194,7 @@ def test_failing_record_is_reported_as_in_the_readme(newcomer: Newcomer) -> None
     (shown,) = [body for body in blocks("text") if body.startswith("failed after")]
     told = newcomer.run(
         "pyrmute-tasks run --manager models.py:manager --model User --from 1.0.0 --to 2.0.0"
-        " in.jsonl bad.jsonl 2>&1 || true"
+        " --workers 1 in.jsonl bad.jsonl 2>&1 || true"
     )
     assert told.splitlines()[-1] == shown.splitlines()[-1]
 
@@ -203,23 +203,20 @@ def test_documented_workers_start(newcomer: Newcomer) -> None:
     save_files(newcomer)
     (newcomer.folder / "in.jsonl").write_text('{"name": "Ada Lovelace"}\n')
     run = "pyrmute-tasks run -q --manager models.py:manager --model User --from 1.0.0 --to 2.0.0"
-    with EmbeddedFleet(f"{newcomer.folder / 'models.py'}:manager", 1, Settings()) as fleet:
+    with EmbeddedFleet(f"{newcomer.folder / 'models.py'}:manager", 0, Settings()) as fleet:
         url, store = fleet.settings.broker_url, Store(fleet.settings)
-        before = len(store.workers())
         shown = [body for body in blocks("console") if SERVER in body]
         assert len(shown) == 2
         for number, body in enumerate(shown):
             lines = "\n".join(command for command, _ in dialogue(body)).replace(SERVER, url)
             with newcomer.running(lines) as process:
                 wait_until(
-                    lambda: (
-                        process.poll() is not None or len(store.workers()) > before
-                    ),  # ends with it
+                    lambda: process.poll() is not None or store.workers(),  # ends with it
                     "the worker lives",
                 )
                 assert process.poll() is None, lines
                 newcomer.run(f"{run} --broker {url} in.jsonl out-{number}.jsonl")
-            wait_until(lambda: len(store.workers()) == before, "the worker counts as gone")
+            wait_until(lambda: not store.workers(), "the worker counts as gone")
         store.close()
     assert (newcomer.folder / "out-1.jsonl").read_text() == (
         '{"first_name":"Ada","last_name":"Lovelace"}\n'

@@ -13,6 +13,7 @@ from pyrmute_tasks import (
     AuditReport,
     BatchMigrator,
     ChunkDelivered,
+    DryRun,
     Event,
     JobEnded,
     JobReport,
@@ -129,6 +130,7 @@ def files(migrator: Migrator, target: Path) -> None:
         assert_type(report.failure.index, int)
         assert_type(record_index(report.failure.exception()), int | None)
     assert_type(migrator.audit([{"name": "Ada"}], *HOP), AuditReport)
+    assert_type(migrator.dry_run("in.jsonl", "out.jsonl", *HOP), DryRun)
 
 
 many_records(manager, [{"name": "Ada"}])

@@ -26,27 +26,12 @@ from pyrmute_tasks.ranges.roots import allow
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.wire.frames import Compression, FrameKind, pack_record
 from tests.attempts import Attempts
+from tests.contract.migrating import HOP, PLAN, begin_here, run_here
 from tests.fleets import Fleet, RabbitMQ, private_fleet, rabbitmq_fleet
 from tests.people import broken_step, manager, person
 
-HOP = ("Person", "1.0.0", "3.0.0")
-PLAN = manager.plan(*HOP)
 Executor = ChunkExecutor[list[Any], list[Any]]
 Opened = Callable[[], AbstractContextManager[Executor]]
-
-
-def run_here(chunk: Chunk[list[Any]]) -> Outcome[list[Any]]:
-    outputs, failure = PLAN.migrate(chunk.payload, chunk.start)
-    return Outcome(chunk.index, len(outputs), outputs, (failure,) if failure else ())
-
-
-def run_and_pack(chunk: Chunk[list[Any]]) -> Outcome[list[bytes]]:
-    outcome = run_here(chunk)
-    return replace(outcome, outputs=list(map(pack_record, outcome.outputs)))
-
-
-def begin_here(_: object) -> Callable[[Chunk[list[Any]]], Outcome[list[bytes]]]:
-    return run_and_pack
 
 
 class Packed:

@@ -9,8 +9,11 @@ import pytest
 from pyrmute_tasks import Migrator, Settings
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 
-CASES: Final = int(os.environ.get("DIFFERENTIAL_CASES", "700"))
+CASES: Final = int(os.environ.get("DIFFERENTIAL_CASES", "250"))
 """About how many there are over all ways to run a batch."""
+
+SLOW_CASES: Final = max(700, CASES)
+"""The same in `make test-slow`, for the ways within this process."""
 
 
 _RECORDS, _LINES = max(20, CASES // 10), max(20, CASES // 20)

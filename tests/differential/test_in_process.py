@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from pyrmute_tasks import ModelManager
 from tests.differential.chains import Chain, spec_of
-from tests.differential.conftest import CASES
+from tests.differential.conftest import CASES, SLOW_CASES
 from tests.differential.oracle import Run, as_raised_by_a_generator, call_of, loop, run_of
 
 Take = Callable[[Any], None]
@@ -88,10 +88,11 @@ def check(chain: Chain, way: str) -> None:
     assert differences(expected, got, way) == [], chain.spec
 
 
+@pytest.mark.parametrize("cases", [CASES, pytest.param(SLOW_CASES, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("way", WAYS)
-def test_in_process_batch_equals_a_loop(way: str) -> None:
+def test_in_process_batch_equals_a_loop(way: str, cases: int) -> None:
     @settings(
-        max_examples=max(10, CASES * 2 // 3 // len(WAYS)),
+        max_examples=max(10, cases * 2 // 3 // len(WAYS)),
         deadline=None,
         derandomize=True,
         database=None,

@@ -48,7 +48,7 @@ def test_habit_in_threads(row: str, call: str) -> None:
     assert test_across_processes.differences(loop(chain, call), got) == []
 
 
-@pytest.mark.parametrize("call", ["migrate", "migrate_data"])
+@pytest.mark.parametrize("call", ["migrate", pytest.param("migrate_data", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("row", SPREAD)
 def test_habit_in_processes(row: str, call: str) -> None:
     chain = chain_of(row)

@@ -14,13 +14,12 @@ from pyrmute_tasks.engine.error_policy import OnReject
 from tests.differential import catalogue
 from tests.differential.chains import Chain, spec_of
 from tests.differential.compare import described
-from tests.differential.conftest import CASES
+from tests.differential.conftest import CASES, SLOW_CASES
 from tests.differential.oracle import Reject, Run, as_told_by_a_process, loop, run_of
 from tests.differential.test_across_processes import is_shared
 
 Take = Callable[[Any], None]
 
-_HERE: Final = max(40, CASES // 4)
 _ELSEWHERE: Final = max(10, CASES // 25)
 
 
@@ -92,12 +91,13 @@ def check_here(expected: Run, got: Run, chain: Chain, *, streams: bool) -> None:
         assert got.alone == expected.alone, chain.spec
 
 
+@pytest.mark.parametrize("cases", [CASES, pytest.param(SLOW_CASES, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("call", ["migrate", "migrate_data"])
 @pytest.mark.parametrize("streams", [False, True])
-def test_in_process_batch_equals_a_loop(call: str, streams: bool) -> None:
+def test_in_process_batch_equals_a_loop(call: str, streams: bool, cases: int) -> None:
     name = "migrate_batch" + ("_data" if call == "migrate_data" else "")
     name += "_streaming" if streams else ""
-    for seed in range(_HERE):
+    for seed in range(cases // 4):
         chain = Chain(spec_of(Random(seed)), "Case")
         expected = loop(chain, call, skips=True)
         ours = ModelManager()

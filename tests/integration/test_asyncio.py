@@ -100,7 +100,7 @@ class Endless:
 
 
 def test_batches_equal_a_loop(run: Run) -> None:
-    people = [person(index) for index in range(3000)]
+    people = [person(index) for index in range(700)]
 
     async def test(migrator: AsyncMigrator) -> None:
         models, data = await asyncio.gather(
@@ -116,7 +116,7 @@ def test_batches_equal_a_loop(run: Run) -> None:
 
 
 def test_streams_take_asynchronous_sources(run: Run) -> None:
-    people = [person(index) for index in range(3000)]
+    people = [person(index) for index in range(700)]
 
     async def source() -> AsyncIterator[Any]:
         for record in people:

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -373,6 +375,53 @@ def test_workers_with_roots_take_ranges_and_others_do_not(
             fleet.start_worker("--root", str(elsewhere), "--root", str(data))
             report = migrator.migrate_file(source, data / "out", *HOP, by_reference="always")
             assert {name.partition("@")[0] for name in report.chunks_by_worker} == {"worker-2"}
+    assert (data / "out").read_bytes() == loop(records)
+    assert names_in(data) == ["in.jsonl", "out"]
+
+
+def test_worker_that_cannot_write_is_named_at_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = people(1000)
+    data = tmp_path / "data"
+    data.mkdir()
+    source = write(data / "in.jsonl", records)
+    mounted = f"mount --bind {data} {data} && mount -o remount,bind,ro {data}"
+    trial = ["unshare", "-m", "sh", "-c", mounted]
+    if subprocess.run(trial, capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs rights that tests rarely have; see also test_range_runner.py")
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\nexec unshare -m sh -c \'{mounted} && exec {sys.executable} "$@"\' - "$@"\n'
+    )
+    python.chmod(0o700)
+    with private_fleet("tests.people:manager", secret=SECRET) as fleet:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "executable", str(python))
+            fleet.start_worker("--root", str(data))
+        with Migrator(manager, settings=fleet.settings) as migrator:
+            settled = 0
+
+            def join(event: Event, /) -> None:
+                nonlocal settled
+                settled += isinstance(event, ChunkSettled)
+
+            def start_another() -> None:
+                wait_until(lambda: "takes no range" in caplog.text, "the worker is named")
+                assert settled == 0
+                fleet.start_worker("--root", str(data))
+
+            helper = threading.Thread(target=start_another)
+            helper.start()
+            report = migrator.migrate_file(
+                source, data / "out", *HOP, by_reference="always", observers=(join,)
+            )
+            helper.join()
+    assert {name.partition("@")[0] for name in report.chunks_by_worker} == {"worker-2"}
+    [told] = [each.getMessage() for each in caplog.records if "takes no range" in each.getMessage()]
+    assert told.startswith("worker worker-1@test")
+    assert f"it cannot write in {data}/.out." in told
+    assert "Read-only file system; does it run as another user?" in told
     assert (data / "out").read_bytes() == loop(records)
     assert names_in(data) == ["in.jsonl", "out"]
 

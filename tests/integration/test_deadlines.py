@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,7 +25,8 @@ from pyrmute_tasks import (
 from pyrmute_tasks.distributed import store
 from pyrmute_tasks.distributed.app import create_app
 from pyrmute_tasks.distributed.queue_depth import RedisDepth, depth_of, queue_lists
-from tests.conftest import ROOT, wait_until
+from tests.acceptance.test_run import call_here
+from tests.conftest import wait_until
 from tests.fleets import Fleet, RabbitMQ, private_fleet, rabbitmq_fleet
 from tests.people import manager, person
 
@@ -73,24 +72,17 @@ def test_workers_on_another_database_are_named(store_is_broker: bool) -> None:
             assert len(migrator.migrate_batch(people(), *HOP)) == 8
 
 
+@pytest.mark.slow  # the error is that of `test_workers_on_another_database_are_named`
 def test_command_line_reports_a_wrong_broker_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(json.dumps(person(0)) + "\n")
     with private_fleet(MANAGER) as fleet:
         producers = fleet.settings
         fleet.settings = replace(producers, broker_url=f"{producers.broker_url}?db=1")
         fleet.start_worker()
-        command = [sys.executable, "-m", "pyrmute_tasks", "run", "in.jsonl", "out.jsonl"]
+        command = ["run", tmp_path / "in.jsonl", tmp_path / "out.jsonl", "--stall", 1, "--quiet"]
         options = ["--manager", MANAGER, "--model", HOP[0], "--from", HOP[1], "--to", HOP[2]]
         servers = ["--broker", producers.broker_url, "--store", producers.store_url]
-        result = subprocess.run(
-            [*command, *options, *servers, "--stall", "1", "--quiet"],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        result = call_here(*command, *options, *servers)
     assert result.returncode == 1
     assert "has moved for 1 s although workers are idle" in result.stderr
     assert result.stderr.count("\n") == 1

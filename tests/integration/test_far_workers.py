@@ -133,8 +133,8 @@ def test_chunk_waits_for_no_acknowledgement() -> None:
     # All over one connection, which was never given up: no answer was waited for.
     (notes,) = [count for count in relay.notes.values() if count]
     assert 2 * CHUNKS - 1 <= notes <= 2 * CHUNKS
-    # The child's two: claiming and settling. Both are loaded once, on first use.
-    assert len(asked) == 2 * CHUNKS + 2
+    # The child's two: claiming and settling. Each is loaded once, if no other process was quicker.
+    assert 2 * CHUNKS <= len(asked) <= 2 * CHUNKS + 2
 
 
 def test_acknowledgements_of_a_lost_connection_are_repeated() -> None:

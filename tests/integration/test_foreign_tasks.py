@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from amqp.exceptions import ChannelError
 from celery import Celery
 
 from pyrmute_tasks import Migrator, Settings
@@ -36,26 +37,22 @@ def works(settings: Settings) -> bool:
 
 
 def received(settings: Settings, count: int) -> list[Any]:
-    found: list[Any] = []
+    """Return the messages on the foreign queue, once the worker has declared it and filled it."""
     foreign = f"{settings.queue}.foreign"
     with create_app(settings).connection_for_read() as connection:
-        channel = connection.default_channel
 
-        def take() -> bool:
-            message = channel.basic_get(foreign, no_ack=True)
-            if message is not None:
-                found.append(message)
-            return len(found) == count
+        def is_filled() -> bool:
+            # A queue that is not there yet, or just begins, is an error that ends the channel.
+            try:
+                with connection.channel() as channel:
+                    declared = channel.queue_declare(queue=foreign, passive=True)
+                    return bool(declared.message_count == count)
+            except ChannelError:
+                return False
 
-        # A queue that is not there yet is an error of the channel, and ends it.
-        channel.queue_declare(
-            queue=foreign,
-            durable=True,
-            auto_delete=False,
-            arguments={"x-queue-type": "quorum", "x-max-length": 1000},
-        )
-        wait_until(take, f"{count} foreign tasks are moved")
-    return found
+        wait_until(is_filled, f"{count} foreign tasks are moved")
+        with connection.channel() as channel:
+            return [channel.basic_get(foreign, no_ack=True) for _ in range(count)]
 
 
 def test_foreign_tasks_are_moved_on_redis() -> None:

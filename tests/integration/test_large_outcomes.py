@@ -3,10 +3,13 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
+from pyrmute_tasks.settings import Settings
 from tests.conftest import ROOT
 
 MANAGER = "tests.integration.small_frames:manager"
@@ -19,8 +22,15 @@ def seed(index: int, size_bytes: int = SIZE_BYTES, letter: str = "") -> str:
     return json.dumps({"letter": letter or chr(97 + index % 26), "size_bytes": size_bytes})
 
 
-def run(source: Path, target: Path) -> "subprocess.CompletedProcess[str]":
-    arguments = ["run", "--manager", MANAGER, *HOP, "--workers", "1", "--chunk-size", str(COUNT)]
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """The URL of a fleet with one worker."""
+    with EmbeddedFleet(MANAGER, 1, Settings()) as fleet:
+        yield fleet.settings.broker_url
+
+
+def run(url: str, source: Path, target: Path) -> "subprocess.CompletedProcess[str]":
+    arguments = ["run", "--manager", MANAGER, *HOP, "--broker", url, "--chunk-size", str(COUNT)]
     arguments += ["--keep-partial", str(source), str(target)]
     return subprocess.run(
         [sys.executable, "-m", "pyrmute_tasks", *arguments],
@@ -36,10 +46,10 @@ def outputs(count: int) -> str:
     return "".join(f'{{"text":"{chr(97 + n % 26) * SIZE_BYTES}"}}\n' for n in range(count))
 
 
-def test_chunk_with_too_large_outputs_succeeds_in_halves(tmp_path: Path) -> None:
+def test_chunk_with_too_large_outputs_succeeds_in_halves(url: str, tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(seed(index) + "\n" for index in range(COUNT)))
-    result = run(source, target)
+    result = run(url, source, target)
     assert result.returncode == 0, result.stderr
     assert target.read_text() == outputs(COUNT)
 
@@ -48,11 +58,11 @@ def test_chunk_with_too_large_outputs_succeeds_in_halves(tmp_path: Path) -> None
     "place",
     [pytest.param(0, marks=pytest.mark.slow), 57, pytest.param(99, marks=pytest.mark.slow)],
 )
-def test_a_record_whose_output_is_too_large_is_named(tmp_path: Path, place: int) -> None:
+def test_a_record_whose_output_is_too_large_is_named(url: str, tmp_path: Path, place: int) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     rows = [seed(index, 100_000 if index == place else SIZE_BYTES) for index in range(COUNT)]
     source.write_text("\n".join(rows))
-    result = run(source, target)
+    result = run(url, source, target)
     assert result.returncode == 1
     told = [line for line in result.stderr.splitlines() if line.startswith("error")]
     assert told == [
@@ -62,12 +72,12 @@ def test_a_record_whose_output_is_too_large_is_named(tmp_path: Path, place: int)
     assert (tmp_path / "out.jsonl.partial").read_text() == outputs(place)
 
 
-def test_too_large_error_loses_only_its_text(tmp_path: Path) -> None:
+def test_too_large_error_loses_only_its_text(url: str, tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     rows = [seed(index) for index in range(10)]
     rows[7] = seed(7, 100_000, "!")
     source.write_text("\n".join(rows))
-    result = run(source, target)
+    result = run(url, source, target)
     assert result.returncode == 1
     assert f"error: {source}, line 8 (record 7)" in result.stderr
     assert (tmp_path / "out.jsonl.partial").read_text() == outputs(7)

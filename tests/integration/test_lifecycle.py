@@ -146,7 +146,7 @@ def test_first_calls_from_four_threads_have_one_fleet(private_tmp: Path) -> None
     expected = manager.migrate_batch_data(records, *HOP)
     found: list[Any] = []
     before = set(descendants(os.getpid()))
-    with Migrator(manager, workers=2) as migrator:
+    with Migrator(manager, workers=1) as migrator:
         migrator.close()
         gate = threading.Barrier(4)
 
@@ -160,7 +160,7 @@ def test_first_calls_from_four_threads_have_one_fleet(private_tmp: Path) -> None
         for thread in threads:
             thread.join()
         assert len(list(private_tmp.glob(f"{FOLDER_PREFIX}*"))) == 1
-        assert len(set(descendants(os.getpid())) - before) == 6
+        assert len(set(descendants(os.getpid())) - before) == 4
     assert found == [expected] * 4
     assert not [pid for pid in set(descendants(os.getpid())) - before if is_alive(pid)]
 
@@ -168,13 +168,17 @@ def test_first_calls_from_four_threads_have_one_fleet(private_tmp: Path) -> None
 # --- closing while something is open --------------------------------------------------------
 
 
-def open_ones(people: Migrator, fleet: Fleet, where: str) -> Migrator:
-    return people if where == "embedded" else Migrator(manager, settings=fleet.settings)
+@pytest.fixture(params=["embedded", "running"])
+def open_one(request: pytest.FixtureRequest, fleet: Fleet) -> Migrator:
+    """A migrator with a fleet of its own, or on a running one."""
+    if request.param == "embedded":
+        embedded: Migrator = request.getfixturevalue("people")
+        return embedded
+    return Migrator(manager, settings=fleet.settings)
 
 
-@pytest.mark.parametrize("where", ["embedded", "running"])
-def test_stream_of_a_closed_migrator_raises(people: Migrator, fleet: Fleet, where: str) -> None:
-    migrator = open_ones(people, fleet, where)
+def test_stream_of_a_closed_migrator_raises(open_one: Migrator, fleet: Fleet) -> None:
+    migrator = open_one
     records = [person(index) for index in range(500)]
     stream = migrator.migrate_batch_data_streaming(iter(records), *HOP, chunk_size=10)
     outputs = [next(stream)]
@@ -191,11 +195,8 @@ def test_stream_of_a_closed_migrator_raises(people: Migrator, fleet: Fleet, wher
     wait_until(lambda: not fleet.store.keys("pt:{*"), "no key is left")
 
 
-@pytest.mark.parametrize("where", ["embedded", "running"])
-def test_another_thread_closes_while_a_stream_waits(
-    people: Migrator, fleet: Fleet, where: str
-) -> None:
-    migrator = open_ones(people, fleet, where)
+def test_another_thread_closes_while_a_stream_waits(open_one: Migrator, fleet: Fleet) -> None:
+    migrator = open_one
     stream = migrator.migrate_batch_data_streaming(iter(SLOW), *HOP, chunk_size=5)
     next(stream)
     closed: list[float] = []
@@ -215,9 +216,8 @@ def test_another_thread_closes_while_a_stream_waits(
     wait_until(lambda: not fleet.store.keys("pt:{*"), "no key is left")
 
 
-@pytest.mark.parametrize("where", ["embedded", "running"])
-def test_a_source_closes_its_own_migrator(people: Migrator, fleet: Fleet, where: str) -> None:
-    migrator = open_ones(people, fleet, where)
+def test_a_source_closes_its_own_migrator(open_one: Migrator, fleet: Fleet) -> None:
+    migrator = open_one
 
     def source() -> Iterator[Any]:
         for index in range(500):

@@ -1,25 +1,23 @@
 """Time and memory limits, and temporary failures, on a real fleet."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pyrmute_tasks import MigrationError, Migrator, ProcessDiedError, Retry, Settings
+from pyrmute_tasks import MigrationError, Migrator, ProcessDiedError, Retry
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.distributed.store import Store
 from tests.conftest import descendants, wait_until
+from tests.integration.conftest import LIMITS
 from tests.people import manager, person
 
 HOP = ("Person", "1.0.0", "3.0.0")
-LIMITS = Settings(soft_time_limit_s=0.5, time_limit_s=1.5, memory_limit_bytes=2 * 1024**3)
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[EmbeddedFleet]:
-    with EmbeddedFleet("tests.people:manager", 2, LIMITS) as fleet:
-        yield fleet
+def fleet(limited_fleet: EmbeddedFleet) -> EmbeddedFleet:
+    return limited_fleet
 
 
 def migrate_until_failure(
@@ -42,7 +40,7 @@ def migrate_until_failure(
         ("stuck:", "time limit of 1.5 s"),
     ],
 )
-@pytest.mark.parametrize("place", [0, 9, 15])
+@pytest.mark.parametrize("place", [9, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 15))])
 def test_a_record_beyond_a_limit_is_named(
     fleet: EmbeddedFleet, deed: str, how: str, place: int
 ) -> None:

@@ -13,6 +13,7 @@ from pyrmute_tasks import (
     Migrator,
     ModelNotFoundError,
 )
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.pyrmute_adapter import adapt
 from tests import nested_orders, people, pyrmute_people
 
@@ -79,8 +80,8 @@ def test_unknown_models_and_managers_are_reported(adopted: Migrator) -> None:
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[Migrator]:
-    with Migrator(people.manager, workers=2) as migrator:
+def fleet(people_fleet: EmbeddedFleet) -> Iterator[Migrator]:
+    with Migrator(people.manager, settings=people_fleet.settings) as migrator:
         yield migrator
 
 

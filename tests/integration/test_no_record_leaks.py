@@ -11,7 +11,6 @@ import json
 import logging
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +23,8 @@ from celery import Celery
 from pyrmute_tasks import Migrator, UnsupportedValueError
 from pyrmute_tasks.distributed.app import TASK_NAME, create_app
 from pyrmute_tasks.failures import describe_safely
-from tests.conftest import ROOT, wait_until
+from tests.acceptance.test_run import call_here
+from tests.conftest import wait_until
 from tests.fleets import QUEUE, Fleet, private_fleet
 from tests.integration.secretive import DEEDS, HOP, manager, secret_record
 
@@ -363,25 +363,7 @@ def tell(run: Run, source: Path, *options: str) -> "subprocess.CompletedProcess[
     where = ("--broker", settings.broker_url, "--store", settings.store_url)
     what = ("--manager", settings.manager, "--model", HOP[0], "--from", HOP[1], "--to", HOP[2])
     target = str(source.with_suffix(".out"))
-    result = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pyrmute_tasks",
-            "run",
-            "--overwrite",
-            str(source),
-            target,
-            *where,
-            *what,
-            *options,
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    result = call_here("run", "--overwrite", source, target, *where, *what, *options)
     assert result.returncode == 1
     return result
 

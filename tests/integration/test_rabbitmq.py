@@ -183,6 +183,7 @@ def test_waiting_tasks_are_counted(settings: Settings) -> None:
 # --- outages ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_outage_is_waited_out(rabbitmq: RabbitMQ, settings: Settings) -> None:
     """Three brokers: one that asks meanwhile, an impatient one, and one that does nothing."""
     broker, idle = open_broker(settings), open_broker(settings)

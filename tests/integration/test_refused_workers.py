@@ -67,6 +67,7 @@ def check_refused(done: "subprocess.CompletedProcess[str]", told: str) -> None:
 # --- options ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # without a process in tests/unit/test_worker_options.py
 def test_other_pool_is_refused(fleet: Fleet) -> None:
     done = run_worker(fleet.settings, "--", "--pool=threads")
     assert done.returncode == 1
@@ -89,6 +90,7 @@ def test_module_that_cannot_be_imported_is_named(
     )
 
 
+@pytest.mark.slow  # without a process in tests/unit/test_worker_options.py
 def test_other_queue_is_refused(fleet: Fleet) -> None:
     done = run_worker(fleet.settings, "--", "-Q", "pyrmute-tasks,other")
     assert done.returncode == 1

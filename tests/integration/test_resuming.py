@@ -203,7 +203,7 @@ def test_run_killed_thirty_times_goes_on(tmp_path: Path, fleet: Fleet, refers: b
 def test_own_fleet_that_is_killed_with_its_run_leaves_nothing(
     tmp_path: Path, private_tmp: Path
 ) -> None:
-    job = Resumed(tmp_path)
+    job = Resumed(tmp_path, RECORDS // 3)
     process = job.begin("--workers", "1")
     wait_until(lambda: job.settled, "something is settled")
     below = descendants(process.pid)
@@ -215,7 +215,7 @@ def test_own_fleet_that_is_killed_with_its_run_leaves_nothing(
     assert found.returncode == 1
     assert "--resume goes on with it, --restart begins again" in found.stderr
     assert len(job.seen) == seen
-    resumed = job.end("--workers", "2", "--resume")
+    resumed = job.end("--workers", "1", "--resume")
     job.check(resumed)
     assert "of them by earlier runs)" in resumed.stdout
     assert min(job.seen[seen:]) >= settled

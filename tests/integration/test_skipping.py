@@ -16,7 +16,6 @@ from pyrmute_tasks import (
     Migrator,
     ProcessDiedError,
     RecordFailure,
-    Settings,
 )
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.engine.events import ChunkSettled, Event
@@ -26,7 +25,6 @@ from tests.people import PersonV3, broken_step, invalid, manager, person
 HOP = ("Person", "1.0.0", "3.0.0")
 RECORDS = 12_000
 BAD = [59 + 119 * n for n in range(100)]
-LIMITS = Settings(soft_time_limit_s=0.5, time_limit_s=1.5)
 
 
 def make_records() -> list[dict[str, Any]]:
@@ -53,9 +51,13 @@ def expected_lines(until: int = RECORDS) -> str:
     return "".join(model.model_dump_json() + "\n" for model in models)
 
 
-@pytest.fixture(scope="module", params=[1, 2, 4])
-def migrator(request: pytest.FixtureRequest) -> Iterator[Migrator]:
-    with Migrator(manager, workers=request.param) as migrator:
+@pytest.fixture(
+    scope="module", params=[2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))]
+)
+def migrator(request: pytest.FixtureRequest, limited: EmbeddedFleet) -> Iterator[Migrator]:
+    own = Migrator(manager, workers=request.param)
+    shared = Migrator(manager, settings=limited.settings)
+    with shared if request.param == 2 else own as migrator:
         yield migrator
 
 
@@ -149,16 +151,15 @@ def test_every_call_equals_one_in_this_process(
 
 
 @pytest.fixture(scope="module")
-def limited() -> Iterator[EmbeddedFleet]:
-    with EmbeddedFleet("tests.people:manager", 2, LIMITS) as fleet:
-        yield fleet
+def limited(limited_fleet: EmbeddedFleet) -> EmbeddedFleet:
+    return limited_fleet
 
 
 def test_record_that_kills_its_process_is_a_reject(limited: EmbeddedFleet) -> None:
     given = [person(index) for index in range(60)]
     given[7] = {"name": "kill:", "age": 1}
     given[8] = broken_step(8)
-    given[31] = {"name": "loop:", "age": 1}
+    given[31] = {"name": "sleep:60 x", "age": 1}
     rejects: list[RecordFailure] = []
     with Migrator(manager, settings=limited.settings) as migrator:
         outputs = migrator.migrate_batch_data(

@@ -19,7 +19,6 @@ from pyrmute_tasks import (
     Migrator,
     ProcessDiedError,
     RecordFailure,
-    Settings,
 )
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.engine.events import ChunkSettled, Event
@@ -27,7 +26,6 @@ from tests.conftest import descendants, shorten_ranges
 from tests.people import broken_step, invalid, manager, person
 
 HOP = ("Person", "1.0.0", "3.0.0")
-LIMITS = Settings(soft_time_limit_s=0.5, time_limit_s=1.5, memory_limit_bytes=2 * 1024**3)
 WAYS = ("never", "always")
 
 
@@ -37,9 +35,8 @@ def _short_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[EmbeddedFleet]:
-    with EmbeddedFleet("tests.people:manager", 2, LIMITS) as fleet:
-        yield fleet
+def fleet(limited_fleet: EmbeddedFleet) -> EmbeddedFleet:
+    return limited_fleet
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +45,15 @@ def migrator(fleet: EmbeddedFleet) -> Iterator[Migrator]:
         yield migrator
 
 
-@pytest.fixture(scope="module", params=[1, 2, 4])
-def migrator_of_any_size(request: pytest.FixtureRequest) -> Iterator[Migrator]:
-    with Migrator(manager, workers=request.param) as migrator:
+@pytest.fixture(
+    scope="module", params=[2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))]
+)
+def migrator_of_any_size(request: pytest.FixtureRequest, migrator: Migrator) -> Iterator[Migrator]:
+    if request.param == 2:
         yield migrator
+        return
+    with Migrator(manager, workers=request.param) as other:
+        yield other
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ POLICIES = st.sampled_from([ErrorPolicy.skip(limit) for limit in (None, 0, 1, 4,
     with_records=st.booleans(),
 )
 @settings(
-    max_examples=40,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -240,7 +242,7 @@ def test_records_that_end_their_process_are_skipped(migrator: Migrator, tmp_path
     records = [person(index) for index in range(60)]
     records[7] = {"name": "kill:", "age": 1}
     records[8] = broken_step(8)
-    records[31] = {"name": "loop:", "age": 1}
+    records[31] = {"name": "sleep:60 x", "age": 1}
     records[45] = {"name": "allocate:4000000000", "age": 1}
     source = write(tmp_path / "in.jsonl", records)
     through, by_reference = (run(migrator, source, way, on_error="skip") for way in WAYS)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pyrmute_tasks import MigrationError, Migrator, in_thread
+from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from tests.conftest import descendants
 from tests.people import broken_step, manager, person
 
@@ -19,8 +20,8 @@ SOON_S = 5.0
 
 
 @pytest.fixture(scope="module")
-def people() -> Iterator[Migrator]:
-    with Migrator(manager, workers=1) as migrator:
+def people(people_fleet: EmbeddedFleet) -> Iterator[Migrator]:
+    with Migrator(manager, settings=people_fleet.settings) as migrator:
         yield migrator
 
 
@@ -57,6 +58,7 @@ def test_outputs_and_errors_leave_at_once(people: Migrator) -> None:
     assert source.is_closed.wait(10)
 
 
+@pytest.mark.slow
 def test_a_lost_chunk_is_sent_again_while_the_source_blocks() -> None:
     """A whole worker is frozen: the collector must find out without a message."""
     records = [{"name": f"sleep:0.2 {index}", "age": 30} for index in range(20)]

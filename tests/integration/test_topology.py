@@ -216,7 +216,12 @@ WRONG = [
 
 @pytest.mark.parametrize(
     ("target", "variables", "said"),
-    [*(("workers.app", *each) for each in WRONG), ("pyrmute_tasks.worker", *WRONG[0])],
+    [
+        ("workers.app", *WRONG[1]),
+        ("pyrmute_tasks.worker", *WRONG[0]),
+        # `tests/unit/test_worker_target.py` has such errors without a process.
+        *(pytest.param("workers.app", *WRONG[at], marks=pytest.mark.slow) for at in (0, 2, 3)),
+    ],
 )
 def test_wrong_settings_end_with_one_sentence(
     target: str, variables: dict[str, str], said: str

@@ -82,7 +82,7 @@ def exact(value: Any) -> Any:
 
 
 @given(VALUES)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 def test_supported_values_round_trip(value: Any) -> None:
     assert exact(unpack(pack(value))) == exact(value)
 

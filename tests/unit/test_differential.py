@@ -10,18 +10,22 @@ from itertools import product
 from typing import Annotated, Any, Literal
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from tests.unit.both import Both
 
-examples = settings(
-    max_examples=200,
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.explicit, Phase.generate],
-    database=None,
-    suppress_health_check=list(HealthCheck),
+FEW, MANY = (
+    settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=True,
+        phases=[Phase.explicit, Phase.generate],
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    for count in (80, 200)
 )
 
 SCALARS: list[Any] = [int, str, float | None, list[int], dict[str, Any], bool]
@@ -274,9 +278,20 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(both, VERSIONS[first], VERSIONS[last], found, top.models[last])
 
 
-@examples
+@FEW
 @given(cases())
 def test_both_libraries_agree(case: Case) -> None:
+    check(case)
+
+
+@pytest.mark.slow
+@MANY
+@given(cases())
+def test_both_libraries_agree_in_more_cases(case: Case) -> None:
+    check(case)
+
+
+def check(case: Case) -> None:
     hop = ("Top", case.first, case.last)
     for record in case.records:
         for method in ("migrate_data", "migrate"):

@@ -221,11 +221,16 @@ class ExecutorMachine(RuleBasedStateMachine):
 
 TestExecutor = ExecutorMachine.TestCase
 TestExecutor.settings = settings(
-    max_examples=150,
+    max_examples=80,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.filter_too_much],
 )
+
+
+@pytest.mark.slow
+class TestExecutorInMoreStates(TestExecutor):  # type: ignore[misc, valid-type]  # made at run time
+    settings = settings(TestExecutor.settings, max_examples=150)
 
 
 # --- whole runs ---------------------------------------------------------------------------------
@@ -312,7 +317,7 @@ schedules = st.lists(
     schedule=schedules,
     pauses=st.lists(st.sampled_from((0.0, 1.0, 40.0)), min_size=1, max_size=3).map(tuple),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_run_with_faults_equals_a_sequential_run(
     work: Work,
     slots: list[int],

@@ -43,7 +43,7 @@ from pyrmute_tasks.jobs.storage import Storage
 from pyrmute_tasks.jobs.view import JobView
 from tests.unit.simulated_disk import Disk, SimulatedProcess, SimulatedStorage
 
-SCHEDULES: Final = int(os.environ.get("JOB_LOG_SCHEDULES", "200"))
+SCHEDULES: Final = int(os.environ.get("JOB_LOG_SCHEDULES", "80"))
 SOURCE: Final = (Range(0, 0, 7), Range(1, 0, 5))
 MOST_PROCESSES: Final = 4
 STILL: Final[dict[str, Callable[[], float]]] = {"now": lambda: 0.0, "monotonic": lambda: 0.0}
@@ -360,8 +360,9 @@ LONG: Final = settings(
 
 
 @pytest.mark.timeout(3600 if SCHEDULES > 1000 else 120)
-def test_acknowledged_ranges_count_once_and_for_ever() -> None:
-    run_state_machine_as_test(LogMachine, settings=LONG)
+@pytest.mark.parametrize("schedules", [SCHEDULES, pytest.param(200, marks=pytest.mark.slow)])
+def test_acknowledged_ranges_count_once_and_for_ever(schedules: int) -> None:
+    run_state_machine_as_test(LogMachine, settings=settings(LONG, max_examples=schedules))
 
 
 # --- the machine finds seeded faults --------------------------------------------------------------

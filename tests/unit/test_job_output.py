@@ -25,12 +25,13 @@ from pyrmute_tasks.io import job_output
 from pyrmute_tasks.io.earlier_runs import LogOptions, kept_job
 from pyrmute_tasks.io.job_output import JobOutput
 from pyrmute_tasks.io.job_targets import FileTarget
-from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
+from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource, size_of_records
 from pyrmute_tasks.io.line_feed import LineFeed
 from pyrmute_tasks.io.output_place import check_output
 from pyrmute_tasks.io.rejects import RejectsFile
 from pyrmute_tasks.jobs import log as job_log
 from pyrmute_tasks.jobs import publish_file
+from pyrmute_tasks.jobs.entries import Range
 from pyrmute_tasks.jobs.folder import JobFolder, beside
 from pyrmute_tasks.jobs.output import Output
 from pyrmute_tasks.jobs.publish_file import FilePublication
@@ -96,8 +97,9 @@ class Place:
         overwrite: bool = False,
         keep_partial: bool = False,
         option: str = "",
+        limit: int | None = None,
     ) -> JobOutput:
-        lines = JsonlSource(self.source, 3)
+        lines = JsonlSource(self.source, 3, limit=limit)
         target = FileTarget(self.target, check_output(self.target))
         hop = (self.plan.name, str(self.plan.from_version), str(self.plan.to_version))
         spec = Spec(
@@ -106,7 +108,8 @@ class Place:
             str(target.path),
             hop,
             self.code,
-            options={"option": option},
+            options={"option": option, "limit": limit},
+            only=() if limit is None else (Range(0, 0, size_of_records(self.source, limit)),),
         )
         output = JobOutput(target, spec, options, overwrite=overwrite, keep_partial=keep_partial)
         rejects = RejectsFile(
@@ -232,6 +235,22 @@ def test_run_resumes_after_every_chunk(place: Place) -> None:
     place.run(RESUME)
     assert place.target.read_text() == expected(place)
     assert len(place.rejects.read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("limit", [1, 17, LINES, LINES + 1])
+@pytest.mark.parametrize("after", [0, 2, 5])
+def test_run_of_the_first_records_goes_on(place: Place, limit: int, after: int) -> None:
+    lines = place.source.read_text().removeprefix("\ufeff").splitlines(keepends=True)
+    first = [line for line in lines if line.strip()][:limit]
+    if after < len(first) // 3:
+        place.die(after=after, limit=limit)
+        with pytest.raises(JobChangedError, match=f"limit was {limit}, and is None"):
+            place.run(RESUME)
+    place.run(RESUME, limit=limit)
+    kept = [line.upper() for line in first if "bad" not in line]
+    assert place.target.read_text() == "".join(kept)
+    assert len(place.rejects.read_text().splitlines()) == len(first) - len(kept)
+    assert place.beside == ["bad.jsonl", "out.jsonl"]
 
 
 def test_rejects_of_the_whole_job_are_limited(place: Place) -> None:

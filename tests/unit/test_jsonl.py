@@ -1,3 +1,6 @@
+import contextlib
+import io
+import os
 from pathlib import Path
 
 import pytest
@@ -5,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyrmute_tasks.errors import ConfigurationError, FrameTooLargeError
-from pyrmute_tasks.io import JsonlSource, jsonl
+from pyrmute_tasks.io import jsonl
+from pyrmute_tasks.io.jsonl import JsonlSource
 from pyrmute_tasks.wire import frames as codec
 from pyrmute_tasks.wire.frames import decode_frame
 
@@ -23,6 +27,8 @@ def expected(content: bytes) -> list[tuple[int, bytes]]:
     ends=st.booleans(),
     bom=st.booleans(),
     size=st.none() | st.integers(1, 5),
+    limit=st.none() | st.integers(1, 25),
+    is_open=st.booleans(),
 )
 @settings(deadline=None)
 def test_every_line_leaves_in_order_with_its_number(
@@ -31,12 +37,15 @@ def test_every_line_leaves_in_order_with_its_number(
     ends: bool,
     bom: bool,
     size: int | None,
+    limit: int | None,
+    is_open: bool,
 ) -> None:
     path = tmp_path_factory.mktemp("jsonl") / "in.jsonl"
     content = (b"\xef\xbb\xbf" if bom else b"") + b"\n".join(lines) + (b"\n" if ends else b"")
     path.write_bytes(content)
     found: list[tuple[int, bytes]] = []
-    for number, chunk in enumerate(JsonlSource(path, size).chunks()):
+    source = JsonlSource(io.BytesIO(content) if is_open else path, size, limit=limit)
+    for number, chunk in enumerate(source.chunks()):
         frame = decode_frame(chunk.payload)
         texts = bytes(frame.payload).split(b"\n")[:-1]
         assert chunk.origin is not None
@@ -44,7 +53,22 @@ def test_every_line_leaves_in_order_with_its_number(
         assert len(texts) == chunk.count == frame.count
         assert size is None or chunk.count <= size
         found += [(chunk.origin.line_of(n), text) for n, text in enumerate(texts)]
-    assert found == expected(content)
+    assert found == expected(content)[:limit]
+    if limit is not None and not (is_open or bom):
+        assert source.left_bytes == 0
+
+
+def test_pipe_is_not_waited_for_behind_the_last_record_wanted() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"{}\n\n{}\n{}\n")
+    with open(reader, "rb") as file, open(writer, "wb"):
+        for size in (None, 5):
+            source = JsonlSource(file, size, limit=2)
+            chunks = source.chunks()
+            with contextlib.closing(chunks):
+                assert next(chunks).count == 2
+                assert next(chunks, None) is None
+            os.write(writer, b"{}\n{}\n")
 
 
 def test_chunks_are_cut_by_bytes_at_line_ends(tmp_path: Path) -> None:

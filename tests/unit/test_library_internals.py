@@ -96,8 +96,8 @@ DOCUMENTED_ATTRIBUTES: Final = {
 }
 """Names of rows that are documented; the rows are about what they do in a special case."""
 
-OURS: Final = {"collect", "publish", "reject", "revoke"}
-"""Names of rows that are also names of our own methods."""
+OURS: Final = {"collect", "publish", "reject", "revoke", "worker"}
+"""Names of rows that are also names of our own methods and fields."""
 
 
 def label(row: Internal) -> str:

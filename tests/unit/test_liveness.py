@@ -215,3 +215,28 @@ def test_working_worker_with_the_right_code_resets_the_deadline() -> None:
     liveness.declined(0.0, {"w1"})
     assert liveness.judge(30.0, at_work) is None
     assert liveness.judge(50.0, STILL) is None
+
+
+@pytest.mark.parametrize(
+    ("view", "trouble"),
+    [
+        (STILL, ("workers are idle, and no chunk moves", 4.0)),
+        (replace(STILL, workers=[]), ("no worker answers", 4.0)),
+        (replace(STILL, waiting=None), ("the broker does not answer", 4.0)),
+        (replace(STILL, workers=[worker("other-1-1")]), ("", 0.0)),
+        (replace(STILL, tasks={}), ("", 0.0)),
+    ],
+    ids=["stalled", "no workers", "no broker", "busy with others", "nothing to do"],
+)
+def test_trouble_is_told_long_before_the_job_ends(view: View, trouble: tuple[str, float]) -> None:
+    liveness = Liveness(LIMITS)
+    for second in range(5):
+        assert liveness.judge(float(second), view) is None
+    assert liveness.trouble(4.0) == trouble
+
+
+def test_declines_are_told() -> None:
+    liveness = Liveness(LIMITS)
+    liveness.declined(1.0, ["w1"])
+    liveness.judge(4.0, STILL)
+    assert liveness.trouble(4.0) == ("no worker takes chunks: all that were asked decline", 3.0)

@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from pyrmute_tasks.errors import ConfigurationError, OutputInUseError
-from pyrmute_tasks.io import OutputFile, OutputStream, open_output, output_lock, output_place
+from pyrmute_tasks.io import output_lock, output_place
+from pyrmute_tasks.io.output_file import OutputFile, OutputStream, open_output
 from pyrmute_tasks.io.output_lock import OutputLock
 from pyrmute_tasks.processes import place_here
 from tests.conftest import ROOT, wait_until
@@ -352,7 +353,7 @@ def test_dev_fd_target_is_appended_to(tmp_path: Path) -> None:
 
 HOLDER = """
 import sys, time
-from pyrmute_tasks.io import open_output
+from pyrmute_tasks.io.output_file import open_output
 with open_output(sys.argv[1], job="feedbeef") as output:
     output.write(b"theirs\\n")
     print("holds", flush=True)

@@ -302,11 +302,16 @@ class FlowMachine(RuleBasedStateMachine):
 
 TestFlow = FlowMachine.TestCase
 TestFlow.settings = settings(
-    max_examples=300,
+    max_examples=120,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.filter_too_much],
 )
+
+
+@pytest.mark.slow
+class TestMoreFlows(TestFlow):  # type: ignore[misc, valid-type]  # made at run time
+    settings = settings(TestFlow.settings, max_examples=300)
 
 
 def run_all(chunks: Iterator[Chunk[int]], window: Window) -> list[int]:

@@ -18,7 +18,7 @@ from pyrmute_tasks.errors import FrameError, FrameTooLargeError, InvalidRecordEr
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.jobs.folder import NONCE
 from pyrmute_tasks.ranges import lines as range_lines
-from pyrmute_tasks.ranges.attempts import Attempt
+from pyrmute_tasks.ranges.attempts import Attempt, write_probe
 from pyrmute_tasks.ranges.frames import Piece, Place, Range, SourceFile, read_pieces
 from pyrmute_tasks.ranges.roots import Roots
 from pyrmute_tasks.wire.frames import Frame, FrameKind, decode_frame
@@ -324,3 +324,39 @@ def test_interrupted_run_leaves_no_attempt(
 def test_frame_of_another_kind_is_refused(storage: Storage) -> None:
     with pytest.raises(FrameError, match="of another kind"):
         storage.runner.run(PLAN, "0", Frame(FrameKind.LINES, 1, b"{}\n"))
+
+
+@pytest.mark.parametrize(
+    ("number", "is_lasting"),
+    [(errno.EACCES, True), (errno.EROFS, True), (errno.ENOSPC, False)],
+)
+def test_worker_that_cannot_write_is_told_before_it_reads_a_line(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, number: int, is_lasting: bool
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    def read(*_: object) -> Any:
+        raise AssertionError("it has read")
+
+    monkeypatch.setattr(range_runner, "write_probe", fail)
+    monkeypatch.setattr(Roots, "open_file", read)
+    error = declines(storage, storage.range())
+    assert error.reason.startswith(f"it cannot write in {storage.folder.path}: ")
+    assert os.strerror(number) in error.reason
+    assert error.is_lasting is is_lasting
+
+
+def test_worker_probes_a_folder_once_and_leaves_nothing_of_it(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes = []
+
+    def probe(folder: int) -> None:
+        probes.append(folder)
+        write_probe(folder)
+
+    monkeypatch.setattr(range_runner, "write_probe", probe)
+    attempts = [storage.run(storage.range())[0].attempt for _ in range(3)]
+    assert len(probes) == 1
+    assert storage.attempts() == sorted(attempts)

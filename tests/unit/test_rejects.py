@@ -15,10 +15,9 @@ from pyrmute_tasks.engine.error_policy import ChunkFailures, ErrorPolicy
 from pyrmute_tasks.failures import RecordFailure as Failure
 from pyrmute_tasks.failures import detach_failure
 from pyrmute_tasks.hooks import HookSet
-from pyrmute_tasks.io import RejectsFile
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource
 from pyrmute_tasks.io.output_file import open_output
-from pyrmute_tasks.io.rejects import check_rejects, rejects_to_lines
+from pyrmute_tasks.io.rejects import RejectsFile, check_rejects, rejects_to_lines
 from pyrmute_tasks.wire.frames import Compression, Frame, FrameKind, decode_frame
 from tests.people import broken_step, invalid, manager, person
 

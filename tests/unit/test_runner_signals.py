@@ -52,7 +52,7 @@ def test_fork_of_a_step_ends_by_a_signal_however_early(
     """A pool that a step has forked waits for its processes after SIGTERM, whatever they do."""
     runner = source_of_runners()()
     runner._is_running = True  # as while the step runs
-    for _ in range(50):
+    for _ in range(20):
         pid = os.fork()
         if pid == 0:
             with contextlib.suppress(BaseException):

@@ -22,7 +22,7 @@ from pyrmute_tasks import (
     RecordFailure,
     Stage,
 )
-from pyrmute_tasks.distributed.worker.outcomes import run_plan
+from pyrmute_tasks.engine.chunk_runs import run_plan
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_outcome, encode_outcome
 from pyrmute_tasks.engine.error_policy import ChunkFailures
 from pyrmute_tasks.engine.results import ResultConverter

@@ -424,7 +424,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=120, deadline=None, derandomize=True, database=None)
 @given(place=st.sampled_from(sorted(PLACES)), meddler=st.booleans(), value=VALUES)
 def test_generated_step_keeps_its_record(place: str, meddler: bool, value: Any) -> None:
     shape = PLACES[place]

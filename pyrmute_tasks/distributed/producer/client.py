@@ -8,6 +8,7 @@ from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.distributed.producer.broker import Broker
 from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
 from pyrmute_tasks.distributed.store import Store
+from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
 from pyrmute_tasks.settings import Settings
@@ -43,6 +44,7 @@ class Client:
         over: threading.Event,
         fleet: EmbeddedFleet | None,
         check_job: Callable[[], None] = lambda: None,
+        tell: Observer = lambda _: None,
     ) -> CeleryExecutor:
         """Return the executor of a job's chunks.
 
@@ -52,6 +54,7 @@ class Client:
             over: Set when nothing is to be retried any more.
             fleet: The embedded fleet, which is looked after while the job runs.
             check_job: Called about every second; may raise.
+            tell: Called with what happens to workers and chunks.
         """
         check = fleet.check_server if fleet else lambda: None
 
@@ -61,7 +64,9 @@ class Client:
                 fleet.supervise()
 
         broker = Broker(self._app, self._settings, over, check)
-        return CeleryExecutor(broker, self._store, spec, self._settings, supervise, code=code)
+        return CeleryExecutor(
+            broker, self._store, spec, self._settings, supervise, code=code, tell=tell
+        )
 
     def close(self) -> None:
         """Close the connections."""

@@ -17,6 +17,7 @@ from pyrmute_tasks.distributed.protocol import Arrivals, Outcomes, Survey, Worke
 from pyrmute_tasks.distributed.queue_depth import CountsTasks, depth_of
 from pyrmute_tasks.distributed.refusals import passing_refusal, trouble_of
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_outcome
+from pyrmute_tasks.engine.events import FleetSeen, Observer
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import FleetError, FrameError, StoreUnavailableError
 from pyrmute_tasks.logs import hide_password, log
@@ -84,6 +85,7 @@ class CeleryExecutor:
         clock: Seconds that only grow.
         code: The producer's tree, to name what differs on a worker.
         surveyor: Surveys the fleet; by default in a thread of its own.
+        tell: Called with what happens to workers and chunks.
 
     Attributes:
         slots: How many chunks the fleet runs at a time, as last seen.
@@ -100,6 +102,7 @@ class CeleryExecutor:
         clock: Callable[[], float] = time.monotonic,
         code: FingerprintTree | None = None,
         surveyor: Surveyor | None = None,
+        tell: Observer = lambda _: None,
     ) -> None:
         self._broker = broker
         self._store = store
@@ -108,7 +111,8 @@ class CeleryExecutor:
         self._clock = clock
         self.slots: int = 1
         self.jobs: int = 1
-        self._recovery = Recovery(broker, store, spec, settings, clock, code)
+        self._tell = tell
+        self._recovery = Recovery(broker, store, spec, settings, clock, code, tell)
         self._deliveries = self._recovery.deliveries
         self._unsent: list[Part] = []
         self._unsent_bytes = 0
@@ -310,7 +314,10 @@ class CeleryExecutor:
         unknown = [part for part in survey.settled if part in self._deliveries]
         self._received += [part for part in survey.settled if part not in self._deliveries]
         outcomes = self._settle(self._store.read_outcomes(self._spec.id, unknown))
-        return outcomes + self._recovery.look(survey, self._asked_at)
+        outcomes += self._recovery.look(survey, self._asked_at)
+        serving = sum(worker.is_serving for worker in survey.workers)
+        self._tell(FleetSeen(serving, *self._recovery.trouble))
+        return outcomes
 
     def _count_slots(self, workers: Collection[WorkerInfo]) -> None:
         self.slots = max(1, sum(worker.slots for worker in workers))

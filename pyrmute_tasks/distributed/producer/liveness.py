@@ -203,6 +203,22 @@ class Liveness:
         self._broker_away_since = None
         return self._judge_code(now, seen) or self._judge_movement(now, seen)
 
+    def trouble(self, now: float) -> tuple[str, float]:
+        """Return what is wrong, in words, and for how long; empty if nothing is.
+
+        Args:
+            now: The time for which the job was watched.
+        """
+        for since, what in (
+            (self._no_worker_since, "no worker answers"),
+            (self._broker_away_since, "the broker does not answer"),
+            (self._declined_since, "no worker takes chunks: all that were asked decline"),
+            (self._still_since, "workers are idle, and no chunk moves"),
+        ):
+            if since is not None and since < now:
+                return what, now - since
+        return "", 0.0
+
     def _judge_workers(self, now: float, seen: View) -> NoWorkers | None:
         if any(worker.is_serving for worker in seen.workers):
             self.met_workers = True

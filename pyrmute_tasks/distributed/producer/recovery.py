@@ -17,6 +17,7 @@ from pyrmute_tasks.distributed.producer.parts import AfterCrash, Ignored, Part, 
 from pyrmute_tasks.distributed.producer.redelivery import Deliveries, FleetSnapshot, Loss
 from pyrmute_tasks.distributed.protocol import (
     STORAGE_NOW,
+    TOO_LARGE,
     Decline,
     Rejection,
     Survey,
@@ -24,6 +25,7 @@ from pyrmute_tasks.distributed.protocol import (
 )
 from pyrmute_tasks.distributed.task_arguments import TaskArguments
 from pyrmute_tasks.engine.chunks import Outcome
+from pyrmute_tasks.engine.events import ChunkResent, Observer, WorkerDeclined, WorkerGone
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import FleetError, JobLostError, SignatureError
 from pyrmute_tasks.logs import log, task_label
@@ -65,6 +67,7 @@ class Recovery:
         settings: Its timeouts.
         clock: Seconds that only grow.
         code: The producer's tree, to name what differs on a worker.
+        tell: Called with what happens to workers and chunks.
 
     Attributes:
         deliveries: The parts under way.
@@ -81,6 +84,7 @@ class Recovery:
         settings: Settings,
         clock: Callable[[], float],
         code: FingerprintTree | None,
+        tell: Observer = lambda _: None,
     ) -> None:
         self._broker = broker
         self._store = store
@@ -89,6 +93,8 @@ class Recovery:
         self._errors = JobErrors(spec, settings)
         self._clock = clock
         self._code = code
+        self._tell = tell
+        self._gone: set[str] = set()  # the workers told of as gone
         self._codes: dict[str, str] = {}  # what the workers hold that declined
         self.deliveries: Deliveries = Deliveries(skips=spec.skips)
         self.liveness: Liveness = Liveness(
@@ -136,10 +142,10 @@ class Recovery:
         outcomes = []
         for key, how in crashes:
             self.liveness.crashed(self.watched_s)
-            outcomes += self._after_crash(self.deliveries.crashed(key, how))
+            outcomes += self._after_crash(self.deliveries.crashed(key, how), _death(how))
         return outcomes
 
-    def _after_crash(self, decided: AfterCrash) -> list[Outcome[Frame]]:
+    def _after_crash(self, decided: AfterCrash, why: str) -> list[Outcome[Frame]]:
         """Carry out the decision of `Deliveries` about a part whose process died."""
         match decided:
             case Resend(parts, replaced):
@@ -147,6 +153,7 @@ class Recovery:
                     frames = [(part.key, part.chunk.payload) for part in parts]
                     self._store.put_parts(self._spec.id, frames, gone=replaced)
                 self._send_again(parts)
+                self._tell(ChunkResent(parts[0].chunk.index, why, bool(replaced)))
                 return []
             case Settled(part, outcome):
                 self._store.put_parts(self._spec.id, [], gone=part)
@@ -172,13 +179,16 @@ class Recovery:
         if known == held or (known is not None and not storage_trouble(held)):
             return  # its tree is logged once
         self._codes[decline.worker] = held
-        by_reference = bool(storage_trouble(held))
+        self._tell(WorkerDeclined(decline.worker, held))
+        trouble = storage_trouble(held)
+        if trouble:
+            told = f"worker {decline.worker} takes no range: {trouble}"
+            log(logging.WARNING, "range_declined", told, job=self._spec.id, worker=decline.worker)
+            return
         log(
             logging.WARNING,
-            "range_declined" if by_reference else "code_declined",
-            "a worker that cannot reach a range's files declined it"
-            if by_reference
-            else "a worker with other migrations declined a chunk",
+            "code_declined",
+            "a worker with other migrations declined a chunk",
             job=self._spec.id,
             worker=decline.worker,
             code=held,
@@ -255,14 +265,28 @@ class Recovery:
             match loss:
                 case Loss.WORKER_GONE:
                     worker = seen.claims[part.key].worker
-                    outcomes += self._after_crash(self.deliveries.disappeared(part, worker))
+                    self._tell_gone(worker)
+                    decided = self.deliveries.disappeared(part, worker)
+                    outcomes += self._after_crash(decided, loss.value)
                 case Loss.CLAIM_LOST:
-                    outcomes += self._after_crash(self.deliveries.came_to_nothing(part))
+                    decided = self.deliveries.came_to_nothing(part)
+                    outcomes += self._after_crash(decided, loss.value)
                 case Loss.UNCLAIMED | Loss.SLOW:
                     forgotten.append(part)
+                    self._tell(ChunkResent(part.chunk.index, loss.value))
         if forgotten:
             self._send_again(forgotten)
         return outcomes
+
+    def _tell_gone(self, worker: str) -> None:
+        if worker not in self._gone:
+            self._gone.add(worker)
+            self._tell(WorkerGone(worker))
+
+    @property
+    def trouble(self) -> tuple[str, float]:
+        """Why nothing moves, in words, and for how long; empty if nothing is wrong."""
+        return self.liveness.trouble(self.watched_s)
 
     # --- giving up ----------------------------------------------------------------------------
 
@@ -274,3 +298,8 @@ class Recovery:
         # Only the error of missing workers tells what the store knows of them.
         rejected = self._store.rejected_workers() if isinstance(verdict, NoWorkers) else ""
         return self._errors.given_up(verdict, rejected, self._codes)
+
+
+def _death(how: str) -> str:
+    """Return why a part came to nothing, in words."""
+    return "its outputs are too large" if how == TOO_LARGE else f"its process ended: {how}"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Self
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
+from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import FleetError, MigratorClosedError
 from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
@@ -122,6 +123,7 @@ class Session:
         spec: JobSpec,
         code: FingerprintTree,
         check: Callable[[], None] = lambda: None,
+        tell: Observer = lambda _: None,
     ) -> "SessionExecutor":
         """Return the executor of a job's chunks; entering it registers the job.
 
@@ -129,12 +131,13 @@ class Session:
             spec: The job.
             code: The fingerprint tree of its plan here.
             check: Called about every second while it runs; may raise.
+            tell: Called with what happens to workers and chunks.
 
         Raises:
             FleetError: If the session cannot be used.
         """
         self.check()
-        executor = self._client.executor(spec, code, self._over, self.fleet, check)
+        executor = self._client.executor(spec, code, self._over, self.fleet, check, tell)
         with self._closing:  # which lists them
             self._jobs.add(executor)
         return SessionExecutor(self, executor)

@@ -24,11 +24,11 @@ from pyrmute_tasks.distributed.worker.outcomes import (
     encode_safely,
     failed_outcome,
     ran_out_of_memory,
-    run_plan,
     too_large_outcome,
     with_worker,
 )
 from pyrmute_tasks.distributed.worker.range_runner import RangeRunner, UnreachableError
+from pyrmute_tasks.engine.chunk_runs import run_plan
 from pyrmute_tasks.engine.chunks import Outcome
 from pyrmute_tasks.engine.job_spec import JobSpec, OnCodeMismatch
 from pyrmute_tasks.errors import (

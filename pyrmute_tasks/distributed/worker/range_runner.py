@@ -1,5 +1,6 @@
 """A range by reference: read its lines, migrate them, write an attempt."""
 
+import errno
 import os
 import stat
 import time
@@ -15,7 +16,7 @@ from pyrmute_tasks.engine.error_policy import ChunkFailures
 from pyrmute_tasks.errors import FrameTooLargeError, InvalidRecordError
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.plans.plan import MigrationPlan
-from pyrmute_tasks.ranges.attempts import Attempt, read_nonce
+from pyrmute_tasks.ranges.attempts import Attempt, read_nonce, write_probe
 from pyrmute_tasks.ranges.frames import Piece, Place, Range, to_frame
 from pyrmute_tasks.ranges.lines import (
     FileChangedError,
@@ -32,6 +33,7 @@ __all__ = ["RangeRunner", "UnreachableError"]
 
 _PROOF_S: Final = 60.0  # network file systems cache for as long what is there and what is not
 _LOOK_EVERY_S: Final = 0.1
+_LASTING: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 _MOST_PROVEN: Final = 64
 _MOST_FAILURES: Final = 20_000  # some kilobytes each, here and at the coordinator
 
@@ -107,24 +109,11 @@ class RangeRunner:
 
     @contextmanager
     def _proven_folder(self, wanted: Range) -> Iterator[int]:
-        """Open the job's folder, once the worker has found the coordinator's nonce in it."""
+        """Open the job's folder, once the worker has found the nonce in it, and can write."""
         key = (wanted.folder, wanted.nonce)
         deadline = time.monotonic() + _PROOF_S
         while key not in self._proven:
-            try:
-                with self._roots.open_folder(wanted.folder) as folder:
-                    is_seen = read_nonce(folder) == wanted.nonce
-            except OutsideRootsError:
-                raise _outside(wanted.folder) from None
-            except PermissionError as error:
-                raise UnreachableError(
-                    f"it cannot enter {os.fsdecode(wanted.folder)}: {error.strerror}; does it run "
-                    "as another user?",
-                    is_lasting=True,
-                ) from None
-            except OSError:
-                is_seen = False
-            if is_seen:
+            if self._sees(wanted):
                 if len(self._proven) >= _MOST_PROVEN:
                     self._proven.clear()
                 self._proven.add(key)
@@ -144,6 +133,25 @@ class RangeRunner:
                 yield folder
         except OutsideRootsError:
             raise _outside(wanted.folder) from None
+
+    def _sees(self, wanted: Range) -> bool:
+        """Return whether the nonce is in the job's folder; if so, prove that it can be written."""
+        try:
+            with self._roots.open_folder(wanted.folder) as folder:
+                is_seen = read_nonce(folder) == wanted.nonce
+                if is_seen:
+                    _check_writable(folder, wanted.folder)
+                return is_seen
+        except OutsideRootsError:
+            raise _outside(wanted.folder) from None
+        except PermissionError as error:
+            raise UnreachableError(
+                f"it cannot enter {os.fsdecode(wanted.folder)}: {error.strerror}; does it run "
+                "as another user?",
+                is_lasting=True,
+            ) from None
+        except OSError:
+            return False
 
     @contextmanager
     def _source(self, wanted: Range) -> Iterator[BufferedReader]:
@@ -278,6 +286,19 @@ def _told(path: bytes, what: str) -> Iterator[None]:
     except OSError as error:
         raise UnreachableError(
             f"it {what} {os.fsdecode(path)}: {error.strerror or error}", is_lasting=False
+        ) from None
+
+
+def _check_writable(folder: int, path: bytes) -> None:
+    """Prove that attempts can be written, before the job's first range is read."""
+    try:
+        write_probe(folder)
+    except OSError as error:
+        is_lasting = error.errno in _LASTING
+        raise UnreachableError(
+            f"it cannot write in {os.fsdecode(path)}: {error.strerror or error}"
+            + ("; does it run as another user?" if is_lasting else ""),
+            is_lasting=is_lasting,
         ) from None
 
 

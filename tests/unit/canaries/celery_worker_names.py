@@ -204,6 +204,26 @@ def check_command_line() -> None:
 
 @internal(
     "celery",
+    "`bin.worker.worker`: its context's `obj` is a `bin.base.CLIContext`",
+    r"celery\.bin\.(worker|base)",
+    purpose="Runs the command `worker` without importing all others and their plugins, which takes "
+    "longer than the rest of Celery.",
+    until="when Celery imports its commands lazily",
+)
+def check_worker_command() -> None:
+    from celery.bin.base import CLIContext  # slow
+    from celery.bin.worker import worker  # slow
+
+    command: Any = worker
+    assert {"hostname", "concurrency", "loglevel", "pool"} <= {p.name for p in command.params}
+    assert set(inspect.signature(CLIContext).parameters) == {"app", "no_color", "workdir", "quiet"}
+    source = inspect.getsource(command.callback)
+    assert "app = ctx.obj.app" in source
+    assert "ctx.exit(worker.exitcode)" in source
+
+
+@internal(
+    "celery",
     "`Consumer` steps: `parent.hub`, `parent.pool`",
     r"parent\.hub",
     purpose="`Housekeeping` sets timers of the event loop after each connection.",

@@ -77,6 +77,11 @@ def outside_boundary() -> dict[str, str]:
     return {name: text for name, text in sources().items() if not name.startswith(BOUNDARY)}
 
 
+@cache
+def _nodes(text: str) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(text)))
+
+
 def imported_names(text: str, libraries: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Yield each name that a module imports from `libraries`, and the line.
 
@@ -84,7 +89,7 @@ def imported_names(text: str, libraries: tuple[str, ...]) -> Iterator[tuple[str,
     """
     lines = text.splitlines()
     modules: dict[str, str] = {}
-    for node in ast.walk(ast.parse(text)):
+    for node in _nodes(text):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in libraries:
             statement = " ".join(lines[node.lineno - 1 : node.end_lineno])
             for name in node.names:
@@ -93,7 +98,7 @@ def imported_names(text: str, libraries: tuple[str, ...]) -> Iterator[tuple[str,
             for name in node.names:
                 if name.name.split(".")[0] in libraries:
                     modules[name.asname or name.name] = name.name
-    for node in ast.walk(ast.parse(text)):
+    for node in _nodes(text):
         if isinstance(node, ast.Attribute) and (owner := ast.unparse(node.value)) in modules:
             yield f"{modules[owner]}.{node.attr}", lines[node.lineno - 1]
 
@@ -114,7 +119,7 @@ def uses_of(text: str, names: set[str]) -> Iterator[str]:
 
     A private attribute of ``self`` is the module's own.
     """
-    for node in ast.walk(ast.parse(text)):
+    for node in _nodes(text):
         match node:
             case ast.Attribute(value, attr) if attr in names:
                 is_own = isinstance(value, ast.Name) and value.id == "self" and attr[0] == "_"

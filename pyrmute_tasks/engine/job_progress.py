@@ -1,0 +1,226 @@
+"""What is known of a job while it runs: folded from its events, and read by what shows it.
+
+Pure: time is an argument.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from pyrmute_tasks.engine.events import (
+    ChunkDelivered,
+    ChunkResent,
+    Event,
+    FleetSeen,
+    JobEnded,
+    RecordIsolated,
+    SourceOpened,
+    Wait,
+    WaitBegan,
+    WorkerDeclined,
+    WorkerGone,
+)
+from pyrmute_tasks.engine.job_report import JobReport
+
+__all__ = ["JobProgress", "seconds", "sentence_of"]
+
+_WINDOW_S: Final = 30.0  # of the moving average of rates
+_LEAST_SAMPLES: Final = 4  # in it, as chunks may take longer
+_SAMPLE_S: Final = 0.5
+_LONG_S: Final = 2.0  # a wait that is told
+_SILENT_S: Final = 5.0  # without a survey, which comes once a second
+_TROUBLE_S: Final = 3.0
+_WAITS: Final[Mapping[Wait, str]] = MappingProxyType(
+    {
+        Wait.START: "the fleet starts",
+        Wait.SOURCE: "the source is slow: nothing read for {}",
+        Wait.OUTPUT: "the output is slow: nothing taken for {}",
+        Wait.PUBLISH: "the output is being published",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """The counts of this run at one time."""
+
+    at: float
+    records: int = 0
+    done: int = 0
+
+
+@dataclass(slots=True)
+class JobProgress:
+    """The progress of a job.
+
+    Attributes:
+        total: Where it ends, in records or, of a file, bytes; None if unknown.
+        by_bytes: Whether `total` and `done` count bytes.
+        max_rate: The greatest rate asked for, in records a second; None for any.
+        records: Records delivered.
+        rejected: Records skipped.
+        done: How much of the total is done.
+        workers: Workers that take chunks; None if there is no fleet, or it was not seen yet.
+        report: The report of a job that has ended.
+    """
+
+    total: int | None = None
+    by_bytes: bool = False
+    max_rate: float | None = None
+    records: int = 0
+    rejected: int = 0
+    done: int = 0
+    workers: int | None = None
+    report: JobReport | None = None
+    _samples: deque[_Sample] = field(default_factory=deque)
+    _began: float | None = None
+    _wait: WaitBegan | None = None
+    _wait_began: float = 0.0
+    _seen: FleetSeen | None = None
+    _seen_at: float = 0.0
+    _restored: tuple[int, int] = (0, 0)
+
+    def note(self, event: Event, now: float) -> None:
+        """Take an event into account.
+
+        Args:
+            event: The event.
+            now: The time, on a clock that only grows.
+        """
+        if self._began is None:
+            self._begin(now)
+        match event:
+            case SourceOpened(size_bytes, done_bytes, records, rejected):
+                self.total, self.by_bytes = size_bytes, True
+                self.done, self.records, self.rejected = done_bytes, records, rejected
+                self._restored = records, done_bytes
+                self.report = None
+                self._begin(now)
+            case ChunkDelivered(count=count, size_bytes=size_bytes, rejected=rejected):
+                self.records += count
+                self.rejected += rejected
+                self.done += size_bytes if self.by_bytes else count + rejected
+                self._sample(now)
+            case WaitBegan():
+                if self._wait is not None and self._wait.wait is Wait.START:
+                    self._begin(now)  # as a report's time does
+                self._wait, self._wait_began = event, now
+            case FleetSeen():
+                self.workers = event.workers
+                self._seen, self._seen_at = event, now
+            case JobEnded(report):
+                self.report = report
+                self.records, self.rejected = report.records, report.rejected
+
+    def _begin(self, now: float) -> None:
+        self._began = now
+        self._samples = deque([_Sample(now)])
+
+    def _sample(self, now: float) -> None:
+        records, done = self._restored
+        latest = _Sample(now, self.records - records, self.done - done)
+        if len(self._samples) > 1 and now - self._samples[-1].at < _SAMPLE_S:
+            latest = _Sample(self._samples.pop().at, latest.records, latest.done)
+        self._samples.append(latest)
+        while len(self._samples) > _LEAST_SAMPLES and self._samples[1].at < now - _WINDOW_S:
+            self._samples.popleft()
+
+    # --- what is shown ----------------------------------------------------------------------
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything but the fleet's start has been seen."""
+        return self._wait is None or self._wait.wait is not Wait.START or self.records > 0
+
+    def elapsed_s(self, now: float) -> float:
+        """Return for how long the job runs, or has run."""
+        if self.report is not None:
+            return self.report.seconds
+        return 0.0 if self._began is None else now - self._began
+
+    def rate(self, now: float) -> float:
+        """Return the records delivered a second: lately, or of the whole run once it has ended."""
+        if self.report is not None:
+            return self.report.records_per_s
+        begin = self._sample_before(now)
+        if begin is None or now <= begin.at:
+            return 0.0
+        return (self._samples[-1].records - begin.records) / (now - begin.at)
+
+    def fraction(self) -> float | None:
+        """Return how much is done, from 0 to 1; None if the total is unknown."""
+        if self.report is not None and self.report.state == "succeeded":
+            return 1.0  # blank lines count in a file's size
+        if self.total is None:
+            return None
+        return min(self.done / self.total, 1.0) if self.total else 0.0
+
+    def eta_s(self, now: float) -> float | None:
+        """Return how long it will take to the end, at the rate of late; None if unknown."""
+        begin = self._sample_before(now)
+        if self.total is None or begin is None or self.report is not None:
+            return None
+        done = self._samples[-1].done - begin.done
+        if done <= 0 or now <= begin.at:
+            return None
+        return max(self.total - self.done, 0) * (now - begin.at) / done
+
+    def waiting(self, now: float) -> str:
+        """Return why nothing moves, in words; empty if something does."""
+        if self.report is not None or self._wait is None:
+            return ""
+        wait, wait_s = self._wait.wait, now - self._wait_began
+        if wait is Wait.WORKERS:
+            return self._trouble(now)
+        if wait is Wait.THROTTLE:
+            return f"throttled for {seconds(wait_s)}: {self._wait.reason}"
+        told = _WAITS.get(wait, "") if wait is Wait.START or wait_s >= _LONG_S else ""
+        return told.format(seconds(wait_s))
+
+    def _trouble(self, now: float) -> str:
+        if self._seen is None:
+            return ""
+        silent_s = now - max(self._seen_at, self._wait_began)
+        if silent_s >= _SILENT_S:
+            return f"broker or store have not answered for {seconds(silent_s)}"
+        since_s = self._seen.since_s + now - self._seen_at
+        if not self._seen.trouble or since_s < _TROUBLE_S:
+            return ""
+        return f"{self._seen.trouble} for {seconds(since_s)}"
+
+    def _sample_before(self, now: float) -> _Sample | None:
+        """Return where the moving average begins: a while and some samples ago."""
+        latest = len(self._samples) - _LEAST_SAMPLES
+        for index in range(latest, 0, -1):
+            if self._samples[index].at <= now - _WINDOW_S:
+                return self._samples[index]
+        return self._samples[0] if self._samples else None
+
+
+def seconds(value: float) -> str:
+    """Return a duration as people read it: ``12 s``, or ``1:02:03``."""
+    whole = int(value)
+    if whole < 100:  # noqa: PLR2004  # two digits are read at a glance
+        return f"{whole} s"
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+def sentence_of(event: Event) -> str:
+    """Return what an event means to a person, as a sentence; empty if it is of everyday."""
+    match event:
+        case WorkerGone(worker):
+            return f"worker {worker} is gone; what it had begun is sent again"
+        case WorkerDeclined(worker, why):
+            return f"worker {worker} takes no chunk: {why}"
+        case ChunkResent(chunk, why, in_halves):
+            how = " in two halves, to find the record at fault" if in_halves else ""
+            return f"chunk {chunk} is sent again{how}: {why}"
+        case RecordIsolated(index, source, how):
+            place = f"{source} (record {index})" if source else f"record {index}"
+            return f"{place} is skipped: every process that ran it ended ({how})"
+        case SourceOpened(records=records) if records:
+            return f"resumed: {records:,} records were there already"
+        case _:
+            return ""
