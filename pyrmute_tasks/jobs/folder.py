@@ -28,7 +28,7 @@ from pyrmute_tasks.jobs.copying import size_of_lines
 from pyrmute_tasks.jobs.entries import BadLineError, Ended, Piece, Settled, decode
 from pyrmute_tasks.jobs.lease import Lease, take
 from pyrmute_tasks.jobs.log import History, epochs, log_name, newest_opened
-from pyrmute_tasks.jobs.names import beside, short_name
+from pyrmute_tasks.jobs.names import beside, beside_retry, short_name
 from pyrmute_tasks.jobs.spec import SPEC, Spec, read_spec, write_spec
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.view import JobView
@@ -41,6 +41,7 @@ __all__ = [
     "End",
     "JobFolder",
     "beside",
+    "beside_retry",
     "discard",
     "find_jobs",
     "prune",
@@ -58,10 +59,12 @@ PARTS: Final = "parts"
 """Name of the folder of a job in which workers write their attempts."""
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_REJECTS_TOLD: Final = "rejects-told"
 _TOKEN_BYTES: Final = 8
 _NONCE_BYTES: Final = 16
 _LAST_LINE_BYTES: Final = 4096
 _JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_KEPT: Final = re.compile(r"spec\.json|want\.json|(?:log|rejects)\.\d+")
 _GROWING: Final = re.compile(r"(?:stream|rejects)\.(\d+)")
 
 
@@ -213,17 +216,36 @@ class JobFolder:
 
     @contextlib.contextmanager
     def _opened(self, piece: Piece) -> Iterator[int]:
-        descriptor = os.open(self.path / piece.name, _READ)
+        path = self.path / piece.name
+        try:
+            descriptor = os.open(path, _READ)
+        except OSError as error:
+            raise OSError(error.errno, f"{path}: {error.strerror}") from None
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_size < piece.offset + piece.length:
                 raise ProofError(
-                    f"{self.path / piece.name} is not what was written: it has {found.st_size} "
+                    f"{path} is not what was written: it has {found.st_size} "
                     f"bytes instead of {piece.offset + piece.length}; nothing was published"
                 )
             yield descriptor
         finally:
             os.close(descriptor)
+
+    @property
+    def has_told_rejects(self) -> bool:
+        """Whether `tell_rejects` was called, until the job is finished."""
+        return _REJECTS_TOLD in self.storage.names()
+
+    def tell_rejects(self) -> None:
+        """Note durably that the job's rejects are about to be published.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        if not self.has_told_rejects:
+            self.storage.create(_REJECTS_TOLD).close()
+            self.storage.sync_folder()
 
     def remove_orphans(self, lease: Lease) -> None:
         """Remove what older epochs wrote and no entry names: nothing of it will ever count.
@@ -241,6 +263,27 @@ class JobFolder:
         grown = (name for name in self.storage.names() if _is_older(name, lease.epoch))
         for name in {*attempts, *grown} - named:
             self.storage.remove(name)
+
+    def has_succeeded(self) -> bool:
+        """Whether the job's output was published, so that its outputs here count no more."""
+        end = self.end()
+        return end is not None and end.ended.result != "failed"
+
+    def finish(self) -> None:
+        """Keep of a published job what tells of its rejects; discard it if it has none.
+
+        Raises:
+            OSError: If files cannot be removed.
+        """
+        end = self.end()
+        if end is None or not end.ended.rejected:
+            self.discard()
+            return
+        for path in self.path.iterdir():
+            if path.is_dir():  # of attempts, or a folder of parts in the making
+                shutil.rmtree(path)
+            elif not _KEPT.fullmatch(path.name):
+                path.unlink()
 
     def discard(self) -> None:
         """Remove the job and all its files; from its first moment on it is no job any more."""
