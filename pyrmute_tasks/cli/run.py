@@ -10,6 +10,7 @@ from pyrmute_tasks.cli.run_options import RunOptions
 
 __all__ = ["run"]
 
+_SECONDS: Final = click.FloatRange(min=0, min_open=True)
 _EXAMPLES: Final = """\b
 Examples:
   pyrmute-tasks run --manager my_app.models:manager --model User \\
@@ -75,11 +76,11 @@ Exit statuses:
 @click.option(
     "--attempts", type=click.IntRange(min=1), help="Most runs of a step, with retries. [default: 4]"
 )
-@click.option("--wait", "wait_s", type=float, help="Seconds to wait for a first worker.")
+@click.option("--wait", "wait_s", type=_SECONDS, help="Seconds to wait for a first worker.")
 @click.option(
     "--stall",
     "stall_s",
-    type=float,
+    type=_SECONDS,
     help="Seconds in which nothing moves although workers are idle. [default: 60]",
 )
 @click.option(
@@ -121,7 +122,7 @@ Exit statuses:
 @click.option(
     "--stats",
     "stats_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=_SECONDS,
     metavar="SECONDS",
     help="Write a line of progress every so often, and no bar. [default: 30 without a terminal]",
 )
@@ -141,10 +142,10 @@ def run(**given: Any) -> None:
     IN may be - for standard input. OUT may also be a pipe or a device such as /dev/stdout or -,
     which gets the lines as they are ready; so may the file of rejects.
 
-    A run from a file to a file that goes through this process keeps a log in .OUT.jsonl.job until
-    it has succeeded: if it is killed, or fails after ten seconds, the same command with --resume
-    goes on. With --resume from the beginning, a run never goes by reference.
+    A run from files to a file or a folder keeps a log in .OUT.jsonl.job until it has succeeded: if
+    it is killed, or fails after ten seconds, the same command with --resume goes on.
 
+    A file of 1 MiB or more goes by reference, if it can: workers read IN and write OUT themselves.
     By reference, IN may also be a folder or a pattern, whose files are read in sorted order, and
     OUT a folder, named with a slash at the end, which gets files part-00000.jsonl and so on.
 
