@@ -60,13 +60,10 @@ check-wheel: $(VENV)/.dev
 hooks: $(VENV)/.dev
 	$(BIN)/pre-commit install
 
-# Some forty minutes on two cores. BENCH=--quick takes two, and its figures mean nothing.
+# About an hour on two cores. BENCH=--quick takes some, and its figures mean nothing;
+# BENCH="--only by-reference" measures these rows alone: benchmarks/README.md has their names.
 bench: $(BENCH_VENV)/.made
-	$(BENCH_VENV)/bin/python benchmarks/start.py $(BENCH)
-	$(BENCH_VENV)/bin/python benchmarks/engine.py $(BENCH)
-	$(BENCH_VENV)/bin/python -m benchmarks.compare $(BENCH)
-	$(BENCH_VENV)/bin/python -m benchmarks.growth $(BENCH)
-	$(BENCH_VENV)/bin/python -m benchmarks.chart
+	$(BENCH_VENV)/bin/python -m benchmarks $(BENCH)
 
 clean:
 	rm -rf $(VENV) .venv-matrix .cache demo-output build dist

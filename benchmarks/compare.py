@@ -1,6 +1,6 @@
 """Everybody side by side on the same input: one table with ratios, and what is to be reached.
 
-    python -m benchmarks.compare [--rounds 5] [--quick] [--only lines-small objects]
+    python -m benchmarks.compare [--rounds 5] [--quick] [--scale 0.1] [--only lines-small objects]
 
 Run it from the repository, in the environment of ``benchmarks/requirements.txt``; ``make bench``
 makes one. Every contender runs alone, in a process of its own, and each round gives everybody
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import inputs
-from benchmarks.lineup import EVENTS, TARGETS, Entry, Event, Target
+from benchmarks.lineup import EVENTS, SHARES, TARGETS, Entry, Event, Per, Share, Target
 from benchmarks.processes import MB
 
 RESULTS: Final = inputs.CACHE / "compare.json"
@@ -53,7 +53,15 @@ class Results:
     @property
     def rates(self) -> dict[int, float]:
         """Round → records/s."""
-        return {number: run["records"] / run["seconds"] for number, run in self.runs.items()}
+        return self.rates_per(Per.SECOND)
+
+    def rates_per(self, per: Per) -> dict[int, float]:
+        """Return round → records for each of something."""
+        return {
+            number: run["records"]
+            / (run["seconds"] if per is Per.SECOND else sum(run["cpu_s"].values()))
+            for number, run in self.runs.items()
+        }
 
     def median(self, name: str) -> float:
         """Return the median of a figure over the rounds."""
@@ -66,8 +74,7 @@ def main() -> None:
     events = [event for event in EVENTS if not options.only or event.key in options.only]
     results = [Results(event, entry) for event in events for entry in event.entries]
     rounds = 1 if options.quick else options.rounds
-    small = options.small_records or (_QUICK_SMALL if options.quick else _SMALL)
-    flights = options.flights or (_QUICK_FLIGHTS if options.quick else inputs.YEAR_OF_FLIGHTS)
+    small, flights = _sizes(options)
     began = time.perf_counter()
     for number in range(rounds):
         for one in results:
@@ -77,7 +84,9 @@ def main() -> None:
     for event in events:
         print("\n".join(_event_table([one for one in results if one.event is event])))
     print("\n".join(_spent_table([one for one in results if one.entry.is_ours and one.runs])))
-    verdicts = [judged for target in TARGETS if (judged := judge(target, results))]
+    judged = [judge(target, results) for target in TARGETS]
+    judged += [judge_share(share, results) for share in SHARES]
+    verdicts = [verdict for verdict in judged if verdict]
     print("\n".join(_target_table(verdicts)))
     options.output.parent.mkdir(exist_ok=True)
     options.output.write_text(json.dumps(_as_json(results, verdicts, options.quick), indent=1))
@@ -91,9 +100,17 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small inputs; ignore the figures")
     parser.add_argument("--small-records", type=int, metavar="N", help=f"instead of {_SMALL:,}")
     parser.add_argument("--flights", type=int, metavar="N", help="instead of a year of them")
+    parser.add_argument("--scale", type=float, default=1.0, help="so many times the usual inputs")
     parser.add_argument("--only", nargs="+", choices=[event.key for event in EVENTS])
     parser.add_argument("--output", type=Path, default=RESULTS, help="results for chart.py")
     return parser.parse_args()
+
+
+def _sizes(options: argparse.Namespace) -> tuple[int, int]:
+    """Return how many small records and how many flights there are to be."""
+    usual = (_QUICK_SMALL, _QUICK_FLIGHTS) if options.quick else (_SMALL, inputs.YEAR_OF_FLIGHTS)
+    small, flights = (max(1, round(count * options.scale)) for count in usual)
+    return options.small_records or small, options.flights or flights
 
 
 # --- running ------------------------------------------------------------------------------
@@ -135,6 +152,8 @@ def _arguments(one: Results, records: int, *, with_digest: bool) -> Iterator[str
     yield from (one.event.workload, "--records", str(records))
     if one.entry.chunk_size is not None:
         yield from ("--chunk-size", str(one.entry.chunk_size))
+    for option in one.entry.options:
+        yield from ("--option", option)
     if one.event.raw:
         yield "--raw"
     if not with_digest:
@@ -158,11 +177,11 @@ class Verdict:
     Attributes:
         target: The target.
         title: Title of the event.
-        other: Whose rate it was divided by.
+        other: Whose rate it was divided by; empty for a share.
         ratios: One a round.
     """
 
-    target: Target
+    target: Target | Share
     title: str
     other: str
     ratios: list[float]
@@ -175,7 +194,13 @@ class Verdict:
     @property
     def is_met(self) -> bool:
         """Whether it is what it is to be."""
-        return self.ratio >= self.target.least
+        is_share = isinstance(self.target, Share)
+        return self.ratio <= self.bound if is_share else self.ratio >= self.bound
+
+    @property
+    def bound(self) -> float:
+        """What a share is to be at most, and another ratio at least."""
+        return self.target.most if isinstance(self.target, Share) else self.target.least
 
 
 def judge(target: Target, results: list[Results]) -> Verdict | None:
@@ -186,16 +211,26 @@ def judge(target: Target, results: list[Results]) -> Verdict | None:
     own = found[target.own]
     other = max(
         (found[label] for label in target.others),
-        key=lambda one: statistics.median(one.rates.values()),
+        key=lambda one: statistics.median(one.rates_per(target.per).values()),
     )
-    ratios = ratios_of(own, other)
+    ratios = ratios_of(own, other, target.per)
     return Verdict(target, own.event.title, other.entry.label, ratios)
 
 
-def ratios_of(own: Results, other: Results) -> list[float]:
+def judge_share(share: Share, results: list[Results]) -> Verdict | None:
+    """Return what came of a share; None if nobody ran."""
+    for one in results:
+        if (one.event.key, one.entry.label) == (share.event, share.own) and one.runs:
+            return Verdict(
+                share, one.event.title, "", [run[share.name] for run in one.runs.values()]
+            )
+    return None
+
+
+def ratios_of(own: Results, other: Results, per: Per = Per.SECOND) -> list[float]:
     """Return how many times the other's rate ours was, for each round in which both ran."""
-    both = sorted(own.runs.keys() & other.runs.keys())
-    return [own.rates[number] / other.rates[number] for number in both]
+    mine, theirs = own.rates_per(per), other.rates_per(per)
+    return [mine[number] / theirs[number] for number in sorted(mine.keys() & theirs.keys())]
 
 
 # --- telling ------------------------------------------------------------------------------
@@ -234,23 +269,29 @@ def _spent_table(ours: list[Results]) -> Iterator[str]:
     """Print the CPU time of each of our processes, in seconds per million records."""
     names = list(ours[0].runs[0]["cpu_s"]) if ours else []
     yield "\nours, by process: processor seconds a million records"
-    yield f"  {'':<37}" + "".join(f"{name:>19}" for name in names)
+    yield f"  {'':<65}" + "".join(f"{name:>19}" for name in names)
     for one in ours:
         runs = one.runs.values()
         spent = [
             _median([1e6 * run["cpu_s"][name] / run["records"] for run in runs]) for name in names
         ]
-        yield f"  {one.event.title:<37}" + "".join(f"{seconds:>19.2f}" for seconds in spent)
+        whose = f"{one.event.title:<37}{one.entry.label:<28}"
+        yield f"  {whose}" + "".join(f"{seconds:>19.3f}" for seconds in spent)
 
 
 def _target_table(verdicts: list[Verdict]) -> Iterator[str]:
-    yield (f"\n{'':<2} {'ours':<34}{'':<28}{'median':>8}{'min':>8}{'max':>8}{'target':>9}")
-    for one in verdicts:
+    yield (f"\n{'':<2} {'ours':<34}{'':<30}{'median':>8}{'min':>8}{'max':>8}{'target':>9}")
+    for one in sorted(verdicts, key=lambda one: one.target.number):
         target = one.target
+        figures = (one.ratio, min(one.ratios), max(one.ratios))
+        if isinstance(target, Share):
+            shown, bound = [f"{figure:.2%}" for figure in figures], f"≤ {one.bound:.1%}"
+        else:
+            shown, bound = [f"{figure:.2f}" for figure in figures], f"≥ {one.bound:g}"
         yield (
-            f"{target.number:<2} {one.title:<34}{target.text:<28}{one.ratio:>8.2f}"
-            f"{min(one.ratios):>8.2f}{max(one.ratios):>8.2f}{f'≥ {target.least:g}':>9}"
-            f"  {'met' if one.is_met else 'MISSED'}"
+            f"{target.number:<2} {one.title:<34}{target.text:<30}"
+            + "".join(f"{figure:>8}" for figure in shown)
+            + f"{bound:>9}  {'met' if one.is_met else 'MISSED'}"
         )
 
 
@@ -288,7 +329,7 @@ def _as_json(results: list[Results], verdicts: list[Verdict], quick: bool) -> di
                 "by": one.other,
                 "ratios": one.ratios,
                 "median": one.ratio,
-                "least": one.target.least,
+                "bound": one.bound,
                 "met": one.is_met,
             }
             for one in verdicts

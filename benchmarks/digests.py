@@ -15,10 +15,16 @@ _READ_BYTES: Final = 1024 * 1024
 
 def of_file(path: Path) -> str:
     """Return the digest of a file's bytes."""
+    return of_parts([path])
+
+
+def of_parts(paths: Iterable[Path]) -> str:
+    """Return the digest of the file that is cut into these."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(_READ_BYTES):
+                digest.update(block)
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -1,9 +1,17 @@
 """Who takes part in what, and what this package is to reach there."""
 
+import enum
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["EVENTS", "TARGETS", "Entry", "Event", "Target"]
+__all__ = ["EVENTS", "SHARES", "TARGETS", "Entry", "Event", "Per", "Share", "Target"]
+
+
+class Per(enum.StrEnum):
+    """What records are counted by."""
+
+    SECOND = "second"
+    PROCESSOR_SECOND = "processor second"  # of all our processes; moves less than the clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +23,14 @@ class Entry:
         module: Its module in `benchmarks.contenders`.
         chunk_size: Records a task; None leaves it to the contender.
         every: It takes part in every so manieth round: the slow ones need not run as often.
+        options: What else its module is told.
     """
 
     label: str
     module: str
     chunk_size: int | None = None
     every: int = 1
+    options: tuple[str, ...] = ()
 
     @property
     def is_ours(self) -> bool:
@@ -52,12 +62,13 @@ class Target:
     """A ratio to be reached.
 
     Attributes:
-        number: That of the target in the issue.
+        number: Its number in docs/performance.md.
         text: What is divided by what.
         event: Key of the event.
         own: Label of the entry whose rate is divided,
         others: by that of the one of these with the better median.
         least: What the ratio is to be.
+        per: What both rates are of.
     """
 
     number: int
@@ -66,6 +77,28 @@ class Target:
     own: str
     others: tuple[str, ...]
     least: float
+    per: Per = Per.SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share that is not to be exceeded.
+
+    Attributes:
+        number: Its number in docs/performance.md.
+        text: What it is a share of.
+        event: Key of the event.
+        own: Label of the entry.
+        name: The name under which the entry prints it.
+        most: What it is to be.
+    """
+
+    number: int
+    text: str
+    event: str
+    own: str
+    name: str
+    most: float
 
 
 _OURS: Final = Entry("ours", "ours_lines")
@@ -95,6 +128,15 @@ _PYRMUTE_OBJECTS: Final = Entry("pyrmute, sequential", "pyrmute_objects", every=
 _CELERY_RAW_1000: Final = Entry("plain Celery, chunks of 1,000", "celery_objects", 1000, every=2)
 _CELERY_RAW_5000: Final = Entry("plain Celery, chunks of 5,000", "celery_objects", 5000, every=2)
 
+_JOINED: Final = Entry("ours, joined", "ours_lines", options=("always",))
+_PARTS: Final = Entry("ours, into parts", "ours_lines", options=("always", "parts"))
+
+_LOGGED: Final = Entry("ours, joined, log, policy", "ours_lines", options=("always", "skip"))
+_NOT_LOGGED: Final = Entry("ours, joined, --no-log", "ours_lines", options=("always", "no-log"))
+_SENT_LOGGED: Final = Entry("ours, sent, log, policy", "ours_lines", options=("never", "skip"))
+_SENT_NOT_LOGGED: Final = Entry("ours, sent, --no-log", "ours_lines", options=("never", "no-log"))
+_WITH_LOG_AND_WITHOUT: Final = (_LOGGED, _NOT_LOGGED, _SENT_LOGGED, _SENT_NOT_LOGGED)
+
 EVENTS: Final = (
     Event("lines-small", "Lines, small records", "small", _EVERYBODY),
     Event("lines-flights", "Lines, flights", "flights", _EVERYBODY),
@@ -123,6 +165,20 @@ EVENTS: Final = (
         (_OURS_OBJECTS, _PYRMUTE_OBJECTS, _CELERY_RAW_1000, _CELERY_RAW_5000),
         raw=True,
     ),
+    Event(
+        "by-reference",
+        "By reference, small records",
+        "small",
+        (_JOINED, _PARTS, _LIMIT, _STREAMING),
+    ),
+    Event(
+        "by-reference-flights",
+        "By reference, flights",
+        "flights",
+        (_JOINED, _PARTS, _LIMIT),
+    ),
+    Event("log", "Log and policy, small records", "small", _WITH_LOG_AND_WITHOUT),
+    Event("log-flights", "Log and policy, flights", "flights", _WITH_LOG_AND_WITHOUT),
 )
 
 _CELERY: Final = (_CELERY_1000.label, _CELERY_5000.label)
@@ -140,4 +196,36 @@ TARGETS: Final = (
     ),
     Target(3, "× plain Celery, better size", "objects-raw", _OURS_OBJECTS.label, _CELERY_RAW, 3),
     Target(4, "× plain Celery", "lines-100", _OURS_100.label, (_CELERY_100.label,), 1.5),
+    Target(8, "parts, of the limit", "by-reference", _PARTS.label, (_LIMIT.label,), 1.10),
+    Target(8, "joined, of the limit", "by-reference", _JOINED.label, (_LIMIT.label,), 1.03),
+    Target(8, "parts, × streaming", "by-reference", _PARTS.label, (_STREAMING.label,), 11),
+    Target(8, "joined, × streaming", "by-reference", _JOINED.label, (_STREAMING.label,), 11),
+    Target(8, "parts, of the limit", "by-reference-flights", _PARTS.label, (_LIMIT.label,), 1.04),
+    Target(8, "joined, of the limit", "by-reference-flights", _JOINED.label, (_LIMIT.label,), 1.04),
+    *(
+        Target(10, f"{way}, of --no-log, {unit}", event, own.label, (other.label,), 0.98, per)
+        for event in ("log", "log-flights")
+        for way, own, other in (
+            ("joined", _LOGGED, _NOT_LOGGED),
+            ("sent", _SENT_LOGGED, _SENT_NOT_LOGGED),
+        )
+        for unit, per in (("time", Per.SECOND), ("CPU", Per.PROCESSOR_SECOND))
+    ),
 )
+
+# Not of a million small records: a job costs its coordinator some milliseconds once, and its
+# workers take only seconds for them. `benchmarks.growth` looks at ten million.
+_COORDINATOR: Final = tuple(
+    Share(9, text, "by-reference-flights", entry.label, "coordinator_share", most)
+    for entry, text, most in (
+        (_PARTS, "parts, coordinator / workers", 0.005),
+        (_JOINED, "joined, coordinator / workers", 0.025),
+    )
+)
+# By reference there is a log also with --no-log, which then is only not kept.
+_LOG: Final = tuple(
+    Share(10, text, event, entry.label, "log_share", 0.02)
+    for event in ("by-reference", "by-reference-flights")
+    for entry, text in ((_PARTS, "parts, in log and proof"), (_JOINED, "joined, in log and proof"))
+)
+SHARES: Final = (*_COORDINATOR, *_LOG)

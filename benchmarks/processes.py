@@ -9,6 +9,8 @@ from typing import Any, Final
 import redis
 
 MB: Final = 1_000_000
+TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
+"""The unit in which Linux tells the processor time of another process."""
 
 
 def peak_bytes() -> int:
@@ -32,7 +34,7 @@ def resident_bytes(pid: int) -> int:
 def cpu_s(pid: int) -> float:
     """Return the processor time that a process has taken so far; needs a ``/proc``."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return (int(fields[11]) + int(fields[12])) * TICK_S
 
 
 def children_of(pid: int) -> list[int]:

@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from pyrmute_tasks.failures import RecordFailure, RecordPlace, Stage, record_index
     from pyrmute_tasks.file_options import ByReference
     from pyrmute_tasks.hooks import HookSet, MetricsHook, MigrationHook
+    from pyrmute_tasks.io.kept_jobs import ProvenJob, discard_job, publish_job, verify_job
     from pyrmute_tasks.manager import ModelManager
     from pyrmute_tasks.migrator import Migrator
     from pyrmute_tasks.plans.nested_models import NestedModelInfo
@@ -169,6 +170,7 @@ __all__ = [
     "OutputInUseError",
     "ProcessDiedError",
     "ProofError",
+    "ProvenJob",
     "PyrmuteTasksError",
     "RecordFailure",
     "RecordIsolated",
@@ -198,8 +200,11 @@ __all__ = [
     "WorkerDeclined",
     "WorkerGone",
     "__version__",
+    "discard_job",
     "in_thread",
+    "publish_job",
     "record_index",
+    "verify_job",
 ]
 
 # Where each name is. It is imported when it is first used, so that a program loads no more than
@@ -266,6 +271,7 @@ _MODULE_OF: Final = {
     "OutputInUseError": "errors",
     "ProcessDiedError": "errors",
     "ProofError": "errors",
+    "ProvenJob": "io.kept_jobs",
     "PyrmuteTasksError": "errors",
     "RecordFailure": "failures",
     "RecordIsolated": "engine.events",
@@ -294,8 +300,11 @@ _MODULE_OF: Final = {
     "WireError": "errors",
     "WorkerDeclined": "engine.events",
     "WorkerGone": "engine.events",
+    "discard_job": "io.kept_jobs",
     "in_thread": "engine.threaded_sources",
+    "publish_job": "io.kept_jobs",
     "record_index": "failures",
+    "verify_job": "io.kept_jobs",
 }
 
 # Names of pyrmute's that are pyrmute's here, too. They are in no `__all__`, so that without pyrmute

@@ -32,6 +32,8 @@ class AsyncFileCalls:
         chunk_size: int | None = None,
         limit: int | None = None,
         overwrite: bool = True,
+        hold: bool = False,
+        backup: bool = False,
         keep_partial: bool = False,
         by_reference: ByReference | str = ByReference.AUTO,
         max_line_bytes: int | None = None,
@@ -59,6 +61,8 @@ class AsyncFileCalls:
             chunk_size: Records a chunk; by default about 1 MiB of lines.
             limit: The most records to migrate, the first ones; by default all.
             overwrite: Replace `target` if it exists.
+            hold: Prove the output, and leave it to `publish_job`.
+            backup: Keep a target that is replaced.
             keep_partial: On failure, keep the output before it.
             by_reference: Whether workers read and write the files themselves.
             max_line_bytes: Longest line by reference.
@@ -93,6 +97,8 @@ class AsyncFileCalls:
             chunk_size=chunk_size,
             limit=limit,
             overwrite=overwrite,
+            hold=hold,
+            backup=backup,
             keep_partial=keep_partial,
             by_reference=by_reference,
             max_line_bytes=max_line_bytes,
@@ -121,6 +127,8 @@ class AsyncFileCalls:
         chunk_size: int | None = None,
         limit: int | None = None,
         overwrite: bool = True,
+        hold: bool = False,
+        backup: bool = False,
         keep_partial: bool = False,
         by_reference: ByReference | str = ByReference.AUTO,
         max_line_bytes: int | None = None,
@@ -148,6 +156,8 @@ class AsyncFileCalls:
             chunk_size: Records a chunk; by default about 1 MiB of lines.
             limit: The most records to migrate, the first ones; by default all.
             overwrite: Replace `target` if it exists.
+            hold: Prove the output, and leave it to `publish_job`.
+            backup: Keep a target that is replaced.
             keep_partial: On failure, keep the output before it.
             by_reference: Whether workers read and write the files themselves.
             max_line_bytes: Longest line by reference.
@@ -182,6 +192,8 @@ class AsyncFileCalls:
             chunk_size=chunk_size,
             limit=limit,
             overwrite=overwrite,
+            hold=hold,
+            backup=backup,
             keep_partial=keep_partial,
             by_reference=by_reference,
             max_line_bytes=max_line_bytes,
@@ -197,4 +209,56 @@ class AsyncFileCalls:
             log=log,
             max_rate=max_rate,
             throttle=throttle,
+        )
+
+    async def retry(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        observers: Sequence[Observer] = (),
+        progress: bool = False,
+        max_errors: int | str | None = None,
+        on_reject: OnReject | None = None,
+        rejects: str | os.PathLike[str] | None = None,
+        rejects_with_records: bool = False,
+        accept_code: bool = False,
+        restart: bool = False,
+        hold: bool = False,
+        backup: bool = False,
+    ) -> JobReport:
+        """Retry the rejects of a run from files to a file or a folder, like `Migrator.retry`.
+
+        Args:
+            target: The run's target, or its job's folder.
+            observers: Called with the job's events, in the job's thread.
+            progress: Show a progress bar on stderr.
+            max_errors: Most rejects to leave; by default as many as there are.
+            on_reject: Called with the failure of each record that is rejected again, in the job's
+                thread.
+            rejects: A file for what is rejected again.
+            rejects_with_records: Write these records to it, too.
+            accept_code: Keep what had passed although today's code gives other outputs.
+            restart: Begin again with a retry that was killed.
+            hold: Prove the output, and leave it to `publish_job`.
+            backup: Keep the target that is replaced.
+
+        Returns:
+            The job's report.
+
+        Raises:
+            PyrmuteTasksError: As `Migrator.retry`.
+        """
+        return await run_in_thread(
+            self._migrator.retry,
+            target,
+            observers=observers,
+            progress=progress,
+            max_errors=max_errors,
+            on_reject=on_reject,
+            rejects=rejects,
+            rejects_with_records=rejects_with_records,
+            accept_code=accept_code,
+            restart=restart,
+            hold=hold,
+            backup=backup,
         )

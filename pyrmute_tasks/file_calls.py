@@ -1,5 +1,7 @@
 """The file calls of a `Migrator`."""
 
+# Above 400 lines: public calls, whose documentation and annotated arguments take most of them.
+
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -12,6 +14,7 @@ from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.pace import Pace, Throttle
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.file_options import ByReference, FileOptions, is_path
+from pyrmute_tasks.file_retries import retry_options
 from pyrmute_tasks.file_runs import FileRun, Jobs
 from pyrmute_tasks.fleet_jobs import FleetJobs
 from pyrmute_tasks.io.jsonl import check_source
@@ -20,6 +23,7 @@ from pyrmute_tasks.io.open_files import OpenSource, SourceFile, TargetFile
 from pyrmute_tasks.io.output_place import is_parts, is_stream
 from pyrmute_tasks.io.range_source import find_sources
 from pyrmute_tasks.io.rejects import check_rejects
+from pyrmute_tasks.io.retried_job import RetriedJob
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.settings import compression_of
 from pyrmute_tasks.versions import VersionLike
@@ -47,6 +51,8 @@ class FileCalls:
         chunk_size: int | None = None,
         limit: int | None = None,
         overwrite: bool = True,
+        hold: bool = False,
+        backup: bool = False,
         keep_partial: bool = False,
         by_reference: ByReference | str = ByReference.AUTO,
         max_line_bytes: int | None = None,
@@ -85,6 +91,9 @@ class FileCalls:
             chunk_size: Records a chunk; by default about 1 MiB of lines.
             limit: The most records to migrate, the first ones; by default all.
             overwrite: Replace `target` if it exists, as by default; False makes that an error.
+            hold: Prove the output, and leave publishing it to `publish_job`, or to the command
+                ``pyrmute-tasks publish``; until then it is in ``.<target>.job``.
+            backup: Keep a target that is replaced, as ``<target>.<job>.backup``.
             keep_partial: On failure, keep the output before it; ``last_report.partial_path`` says
                 where: ``<target>.partial`` unless that exists.
             by_reference: Whether workers read and write the files themselves: ``"auto"`` (if they
@@ -106,7 +115,8 @@ class FileCalls:
             restart: Discard such a log. Without either argument, finding one is an error.
             accept_code: Resume although models or steps have changed.
             log: Keep a log while this runs. It is gone at the end, unless the run fails or is
-                interrupted after ten seconds. Only runs from files to a file or a folder have one.
+                interrupted after ten seconds; what tells of rejects is kept for `retry`. Only runs
+                from files to a file or a folder have one.
             max_rate: Records a second, at most. Nothing goes by reference then, unless it must.
             throttle: Called about once a second, here; while it returns a text, nothing is sent to
                 the workers, and the text is shown. It must not block.
@@ -141,6 +151,8 @@ class FileCalls:
             chunk_size=chunk_size,
             limit=limit,
             overwrite=overwrite,
+            hold=hold,
+            backup=backup,
             keep_partial=keep_partial,
             by_reference=by_reference,
             max_line_bytes=max_line_bytes,
@@ -172,6 +184,8 @@ class FileCalls:
         chunk_size: int | None = None,
         limit: int | None = None,
         overwrite: bool = True,
+        hold: bool = False,
+        backup: bool = False,
         keep_partial: bool = False,
         by_reference: ByReference | str = ByReference.AUTO,
         max_line_bytes: int | None = None,
@@ -199,6 +213,8 @@ class FileCalls:
             chunk_size: Records a chunk; by default about 1 MiB of lines.
             limit: The most records to migrate, the first ones; by default all.
             overwrite: Replace `target` if it exists.
+            hold: Prove the output, and leave it to `publish_job`.
+            backup: Keep a target that is replaced.
             keep_partial: On failure, keep the output before it.
             by_reference: Whether workers read and write the files themselves.
             max_line_bytes: Longest line by reference.
@@ -242,6 +258,8 @@ class FileCalls:
             chunk_size=chunk_size,
             limit=limit,
             overwrite=overwrite,
+            hold=hold,
+            backup=backup,
             keep_partial=keep_partial,
             by_reference=ByReference(by_reference),
             max_line_bytes=max_line_bytes,
@@ -252,11 +270,92 @@ class FileCalls:
             pace=Pace(max_rate, throttle),
         )
         watched = (*observers, *_bar(progress, max_rate))
-        file_run = FileRun(file_options, self._run_jobs(plan, watched))
+        return self._run_files(plan, file_options, watched)
+
+    def retry(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        observers: Sequence[Observer] = (),
+        progress: bool = False,
+        max_errors: int | str | None = None,
+        on_reject: OnReject | None = None,
+        rejects: str | os.PathLike[str] | None = None,
+        rejects_with_records: bool = False,
+        accept_code: bool = False,
+        restart: bool = False,
+        hold: bool = False,
+        backup: bool = False,
+    ) -> JobReport:
+        """Retry the rejects of a run from files to a file or a folder, with today's code.
+
+        The ranges of the source that had rejects are run again, by reference, and the target is
+        replaced by one in which their outputs stand where they belong. The source and the target
+        must be what they were. A retry that was killed goes on when it is called again.
+
+        Args:
+            target: The run's target, or its job's folder.
+            observers: Called with the job's events.
+            progress: Show a progress bar on stderr.
+            max_errors: Most rejects to leave, a number or a share; by default as many as there are.
+            on_reject: Called with the failure of each record that is rejected again.
+            rejects: A file for what is rejected again; it may replace the run's own.
+            rejects_with_records: Write these records to it, too.
+            accept_code: Keep what had passed although today's code gives other outputs, or go on
+                with a retry that began with other code.
+            restart: Begin again with a retry that was killed.
+            hold: Prove the output, and leave publishing it to `publish_job`.
+            backup: Keep the target that is replaced.
+
+        Returns:
+            The job's report, in which the records that had passed are ``restored``.
+
+        Raises:
+            JobNotFoundError: If no run has left rejects.
+            JobChangedError: If source or target have changed, or today's code gives another output
+                for a sample of what had passed.
+            OutputInUseError: If a run is writing `target`.
+            ConfigurationError: If workers cannot take ranges, or a file cannot be written.
+            MigrationError: If more records are rejected than `max_errors`.
+            FleetError: If the fleet cannot be reached or has no workers.
+
+        Example:
+            ```python
+            report = migrator.retry("new.jsonl", rejects="bad.jsonl")
+            print(report.records, report.rejected)
+            ```
+        """
+        check_observers(observers)
+        jobs = self._jobs
+        retried = RetriedJob.find(target)
+        plan = jobs.manager.plan(*retried.folder.spec.plan)
+        file_options = retry_options(
+            retried,
+            plan if jobs.retry is None else plan.with_retry(jobs.retry),
+            max_errors=max_errors,
+            on_reject=on_reject,
+            rejects=rejects,
+            rejects_with_records=rejects_with_records,
+            log=LogOptions(not restart, restart, accept_code and not restart),
+            accept_code=accept_code,
+            hold=hold,
+            backup=backup,
+        )
+        watched = (*observers, *_bar(progress, None))
+        report = self._run_files(plan, file_options, watched)
+        if report.failure is not None:
+            raise report.failure.exception()
+        return report
+
+    def _run_files(
+        self, plan: MigrationPlan, options: FileOptions, observers: Sequence[Observer]
+    ) -> JobReport:
+        file_run = FileRun(options, self._run_jobs(plan, observers))
         try:
             file_run.run()
         finally:
-            report = jobs.with_partial(file_run.report, file_run.kept_path)
+            kept = file_run.kept_path, file_run.backup_path
+            report = self._jobs.with_paths(file_run.report, *kept)
         return report
 
     def _run_jobs(self, plan: MigrationPlan, observers: Sequence[Observer] = ()) -> Jobs:

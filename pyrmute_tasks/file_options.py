@@ -10,6 +10,7 @@ from pyrmute_tasks.engine.pace import FULL_SPEED, Pace
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.io.log_options import WITH_LOG, LogOptions
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile
+from pyrmute_tasks.io.retried_job import RetriedJob
 
 __all__ = ["ByReference", "FileOptions", "is_path"]
 
@@ -36,12 +37,15 @@ class FileOptions:
         chunk_size: Records a chunk; None for the default.
         limit: The most records to migrate, the first ones; None for all.
         overwrite: Replace a target that exists.
+        hold: Prove the output, and leave publishing it to a later call.
+        backup: Keep a target that is replaced.
         keep_partial: Keep what was written when the job fails.
         by_reference: Which way to go.
         max_line_bytes: Longest line by reference; None for the longest that can travel.
         errors: What becomes of records that fail.
         rejects: A file for those that are skipped; None for none.
         rejects_with_records: Write the records to it.
+        retried: The published job whose rejects are retried; None for another run.
         log: Whether the run keeps a log, and what becomes of an earlier one.
         pace: How fast it may go; a greatest rate makes small chunks, through the producer if both
             ways are open.
@@ -52,12 +56,15 @@ class FileOptions:
     chunk_size: int | None = None
     limit: int | None = None
     overwrite: bool = True
+    hold: bool = False
+    backup: bool = False
     keep_partial: bool = False
     by_reference: ByReference = ByReference.AUTO
     max_line_bytes: int | None = None
     errors: ErrorHandling = RAISING
     rejects: str | os.PathLike[str] | None = None
     rejects_with_records: bool = False
+    retried: RetriedJob | None = None
     log: LogOptions = WITH_LOG
     pace: Pace = FULL_SPEED
 
@@ -66,6 +73,23 @@ class FileOptions:
             raise ConfigurationError(f"max_line_bytes must be 1 or more, not {self.max_line_bytes}")
         if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
             raise ConfigurationError(f"limit must be 1 record or more, not {self.limit!r}")
+        if (self.hold or self.backup) and not self.log.log:
+            raise ConfigurationError(
+                "what is held, or replaces a file that is kept, has a log: leave out --no-log"
+            )
+
+    def refuse_streams(self) -> None:
+        """Refuse what needs a log where there is none.
+
+        Raises:
+            ConfigurationError: If this was asked for.
+        """
+        self.log.refuse_streams()
+        if self.hold or self.backup:
+            raise ConfigurationError(
+                "only a run from files to a file or a folder can be held or keep what it replaces: "
+                "leave out --hold and --backup"
+            )
 
     def of_result(self) -> dict[str, str | int | bool | None]:
         """Return the options that decide what a run writes; it is resumed with the same ones."""

@@ -43,13 +43,16 @@ def output_of(
     """
     target = _job_target(options, names)
     if target is None:
-        options.log.refuse_streams()
+        options.refuse_streams()
     elif needs_job or options.log.log:
         return JobOutput(
             target,
             _spec(target, options, names, plan, job),
             options.log,
             overwrite=options.overwrite,
+            hold=options.hold,
+            backup=options.backup,
+            retried=options.retried,
             keep_partial=options.keep_partial and not isinstance(target, PartsTarget),
             is_private=is_private,
         )
@@ -68,7 +71,8 @@ def _job_target(options: FileOptions, names: Sequence[str]) -> JobTarget | None:
         return None
     if is_parts(options.target):
         return PartsTarget.of(options.target, names)
-    overwrite = options.overwrite or options.log.resume  # it may be the job's own
+    # It may be the job's own; and what is held replaces nothing.
+    overwrite = options.overwrite or options.log.resume or options.hold
     for name in names:
         place = check_output(options.target, source=name, overwrite=overwrite)
     return None if place.is_stream else FileTarget(options.target, place)
@@ -77,8 +81,8 @@ def _job_target(options: FileOptions, names: Sequence[str]) -> JobTarget | None:
 def _spec(
     target: JobTarget, options: FileOptions, names: Sequence[str], plan: MigrationPlan, job: str
 ) -> Spec:
-    me = this_process()
-    sources = []
+    me, sources = this_process(), []
+    retried = None if options.retried is None else options.retried.folder.spec
     for name in names:
         with source_errors(name):
             sources.append(SourceFile.of(name))
@@ -90,7 +94,9 @@ def _spec(
         plan.fingerprint,
         json.dumps(plan.fingerprint_tree.to_dict()),
         options.of_result(),
-        only=_first_records(names[0], options.limit),
+        is_parts=isinstance(target, PartsTarget),
+        only=_first_records(names[0], options.limit) if retried is None else retried.only,
+        parents=() if retried is None else retried.lineage,
         created_at=time.time(),
         created_by=f"{me['who']}@{me['host']}",
     )

@@ -87,17 +87,21 @@ class FileRun:
 
     Attributes:
         kept_path: Where a partial output was kept; None if none was.
+        backup_path: Where the target that was replaced was kept; None if none was.
     """
 
     def __init__(self, options: FileOptions, jobs: Jobs) -> None:
         self._options = options
         self._jobs = jobs
         self.kept_path: Path | None = None
+        self.backup_path: Path | None = None
         self._names = _names_of(options)
         self._into_parts = is_path(options.target) and is_parts(options.target)
-        # What the producer cannot do: it sends one file into one file.
-        self._must_refer = self._into_parts or (
-            is_path(options.source) and self._names != [os.fspath(options.source)]
+        # What the producer cannot do: it sends one file into one file, without gaps.
+        self._must_refer = (
+            self._into_parts
+            or options.retried is not None
+            or (is_path(options.source) and self._names != [os.fspath(options.source)])
         )
         self._lines: JsonlSource | None = None
         self.size_bytes = self._size_bytes()
@@ -139,6 +143,7 @@ class FileRun:
                     self._through_producer(output, rejects)
         finally:
             self.kept_path = output.kept_path
+            self.backup_path = output.backup_path if isinstance(output, JobOutput) else None
 
     @property
     def may_refer(self) -> bool:
@@ -150,7 +155,7 @@ class FileRun:
         why_not = self._why_not()
         if why_not and self._is_forced:
             what = (
-                "several files, or a folder of parts, can only go"
+                "several files, a folder of parts, or a retry, can only go"
                 if self._must_refer
                 else "this run cannot go"
             )
@@ -283,11 +288,17 @@ class FileRun:
         skips = options.errors.policy.skips
         restored = list(output.restored())
         source = RangeSource(
-            self._names, folder.parts_path, folder.nonce, longest, skips=skips, settled=restored
+            self._names,
+            folder.parts_path,
+            folder.nonce,
+            longest,
+            skips=skips,
+            wanted=folder.spec.wanted,
+            settled=restored,
         )
         jobs.fleet().allow([folder.path.parent, *source.folders])
         sink = RangeSink(jobs.hooks, with_text=options.rejects_with_records)
-        self._run.tell(SourceOpened(self.size_bytes))
+        self._run.tell(SourceOpened(source.size_bytes))
         self._run.tally.restored = sum(each.span.outputs for each in restored)
         feed = RangeFeed(output, source, skips=skips)
         job = jobs.start(
@@ -321,4 +332,6 @@ class FileRun:
 
 
 def _names_of(options: FileOptions) -> list[str]:
+    if options.retried is not None:
+        return options.retried.names
     return find_sources(options.source) if is_path(options.source) else []

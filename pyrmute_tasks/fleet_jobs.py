@@ -51,6 +51,7 @@ class FleetJobs:
         is_embedded: Whether the fleet is started for this.
         session: The connections to the fleet; None before they are opened.
         times_closed: How often this was closed.
+        retry: Which exceptions of steps to retry; None for none.
         last_report: Report of the job that ended last; None before the first.
     """
 
@@ -72,7 +73,7 @@ class FleetJobs:
         self.last_report: JobReport | None = None
         self._workers = workers
         self._window = window
-        self._retry = retry
+        self.retry = retry
         self._finalizer: weakref.finalize[[], FleetJobs] | None = None
         self._lock = threading.RLock()
         self._pid = os.getpid()
@@ -158,7 +159,7 @@ class FleetJobs:
             plan.fingerprint,
             count_hooks=bool(self.manager.hooks),
             on_code_mismatch=self.settings.on_code_mismatch,
-            retry=self._retry,
+            retry=self.retry,
             compression=compression_of(self.settings),
             skips=errors.policy.skips,
         )
@@ -177,11 +178,11 @@ class FleetJobs:
             pace=pace,
         )
 
-    def with_partial(self, report: JobReport, path: Path | None) -> JobReport:
-        """Return the report with the path of the partial output, also as `last_report`."""
-        if path is None:
+    def with_paths(self, report: JobReport, partial: Path | None, backup: Path | None) -> JobReport:
+        """Return the report with the paths of what was kept, also as `last_report`."""
+        if partial is None and backup is None:
             return report
-        whole = replace(report, partial_path=str(path))
+        whole = replace(report, partial_path=str(partial or ""), backup_path=str(backup or ""))
         if self.last_report is not None and self.last_report.job == report.job:
             self.last_report = whole
         return whole

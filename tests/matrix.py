@@ -29,7 +29,15 @@ ENVIRONMENTS: Final = ROOT / ".venv-matrix"
 VERSIONS: Final = ("lowest", "highest")
 TESTS: Final = ("tests/unit", "tests/contract")
 # Of the dev group: what these tests import, and what runs them.
-TOOLS: Final = ("hypothesis", "pyrmute", "pytest", "pytest-timeout", "pytest-xdist")
+TOOLS: Final = (
+    "attrs",
+    "django",
+    "hypothesis",
+    "pyrmute",
+    "pytest",
+    "pytest-timeout",
+    "pytest-xdist",
+)
 NEWEST: Final = 20  # as the minor version of a Python to look for
 
 

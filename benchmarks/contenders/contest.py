@@ -43,6 +43,7 @@ class Contest:
         target: Where to write; a file or a directory that does not exist yet.
         chunk_size: Records a task; None leaves it to the contender.
         raw: Do not validate; for contenders that give objects.
+        options: What else the contender is told, in words of its own.
     """
 
     workload: Workload
@@ -50,6 +51,7 @@ class Contest:
     target: Path
     chunk_size: int | None
     raw: bool
+    options: frozenset[str] = frozenset()
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -90,6 +92,7 @@ def compete(
             Path(name) / "output",
             options.chunk_size,
             options.raw,
+            frozenset(options.options),
         )
         if objects:
             len(contest.rows)
@@ -102,6 +105,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--chunk-size", type=int, help="records a task")
     parser.add_argument("--raw", action="store_true", help="objects: do not validate")
+    parser.add_argument(
+        "--option", action="append", default=[], dest="options", help="what only one knows"
+    )
     parser.add_argument("--no-digest", action="store_true", help="do not look at the output")
     return parser.parse_args()
 

@@ -1,6 +1,6 @@
 """This package's embedded fleet, with its server and its processes in the open."""
 
-import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +32,12 @@ class OurFleet:
     workers: list[int]
     spent: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def coordinator_share(self) -> float:
+        """The producer's processor time, as a share of its workers'."""
+        workers = self.spent["workers, main"] + self.spent["workers, children"]
+        return self.spent["producer"] / max(workers, processes.TICK_S)
+
     def timed(self, run: Callable[[], int]) -> int:
         """Run a job and take down what processor time it cost whom."""
         before = self._cpu_s()
@@ -43,7 +49,7 @@ class OurFleet:
     def _cpu_s(self) -> dict[str, float]:
         children = [child for pid in self.workers for child in processes.children_of(pid)]
         return {
-            "producer": processes.cpu_s(os.getpid()),
+            "producer": time.process_time(),  # finer than what /proc tells
             "server": processes.cpu_s(self.server_pid),
             "workers, main": sum(map(processes.cpu_s, self.workers)),
             "workers, children": sum(map(processes.cpu_s, children)),
@@ -68,5 +74,5 @@ def our_fleet(workload: Workload, workers: int, window: Window | None = None) ->
         Migrator(name, settings=fleet.settings, window=window) as migrator,
     ):
         server = ServerMemory(fleet.settings.redis_store_url)
-        server_pid, *workers = fleet.process_ids
-        yield OurFleet(migrator, server, server_pid, workers)
+        server_pid, *worker_pids = fleet.process_ids
+        yield OurFleet(migrator, server, server_pid, worker_pids)

@@ -42,6 +42,11 @@ COMMANDS: Final[Mapping[str, Lazy]] = MappingProxyType(
             "Find steps that depend on more than their record, and fields that get lost.",
         ),
         "diff": Lazy("models", "diff", "Compare the fields of two versions of a model."),
+        "discard": Lazy(
+            "jobs",
+            "discard_command",
+            "Remove what runs have left beside an output, but not the output.",
+        ),
         "export": Lazy(
             "models",
             "export",
@@ -58,8 +63,17 @@ COMMANDS: Final[Mapping[str, Lazy]] = MappingProxyType(
             "plan",
             "Show what a run will do, by running a sample of IN; writes nothing.",
         ),
+        "publish": Lazy("jobs", "publish_command", "Publish the output of a run with --hold."),
+        "retry": Lazy(
+            "retry", "retry_command", "Run again what a run has rejected, with today's code."
+        ),
         "run": Lazy("run", "run", "Migrate a file of JSON lines, in order."),
         "validate": Lazy("models", "validate", "Check a JSON file against a version of a model."),
+        "verify": Lazy(
+            "jobs",
+            "verify_command",
+            "Prove again that an output is whole, and compare it with its digests.",
+        ),
         "worker": Lazy(
             "worker",
             "worker",

@@ -65,6 +65,10 @@ Exit statuses:
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT.jsonl if it exists.")
 @click.option(
+    "--hold", is_flag=True, help="Prove the output, and leave it to `pyrmute-tasks publish OUT`."
+)
+@click.option("--backup", is_flag=True, help="Keep the OUT that is replaced, as OUT.JOB.backup.")
+@click.option(
     "--keep-partial", is_flag=True, help="On failure, keep the partial output and print its path."
 )
 @click.option(
@@ -143,7 +147,8 @@ def run(**given: Any) -> None:
     which gets the lines as they are ready; so may the file of rejects.
 
     A run from files to a file or a folder keeps a log in .OUT.jsonl.job until it has succeeded: if
-    it is killed, or fails after ten seconds, the same command with --resume goes on.
+    it is killed, or fails after ten seconds, the same command with --resume goes on. If records
+    were skipped, the folder is kept, small, for `pyrmute-tasks retry OUT`.
 
     A file of 1 MiB or more goes by reference, if it can: workers read IN and write OUT themselves.
     By reference, IN may also be a folder or a pattern, whose files are read in sorted order, and

@@ -117,7 +117,11 @@ def _is_folder(target: str) -> bool:
 def _checked(options: RunOptions, names: list[str], is_streamed: bool) -> _Checked:
     """Check the arguments, before anything is started."""
     if not _is_folder(options.into):
-        check_output(options.into, source=names[0] if names else None, overwrite=options.replaces)
+        check_output(
+            options.into,
+            source=names[0] if names else None,
+            overwrite=options.replaces or options.hold,
+        )
     if options.rejects_path is not None:
         check_output(options.rejects_path)
     with usage_checked():
@@ -199,7 +203,7 @@ def _may_be_small(options: RunOptions, checked: _Checked) -> bool:
         options.workers is None
         and options.broker is None
         and options.by_reference != "always"
-        and not (options.resume or options.restart)
+        and not (options.resume or options.restart or options.hold or options.backup)
         and checked.pace == FULL_SPEED
         and _is_file(options.source)
         and not _is_folder(options.into)
@@ -275,6 +279,8 @@ def _run_on_fleet(
                 by_reference=options.by_reference,
                 max_line_bytes=options.max_line_bytes,
                 overwrite=options.overwrite,
+                hold=options.hold,
+                backup=options.backup,
                 keep_partial=options.keep_partial,
                 observers=observers,
                 on_error=checked.policy,
@@ -326,7 +332,14 @@ class _Reported:
         taken = is_stream(options.into) or (rejects is not None and is_stream(rejects))
         print_report(
             self.report,
-            ReportOptions(options.into, rejects, options.quiet, options.as_json, on_stderr=taken),
+            ReportOptions(
+                options.into,
+                rejects,
+                options.quiet,
+                options.as_json,
+                on_stderr=taken,
+                is_held=options.hold,
+            ),
         )
 
 

@@ -27,6 +27,8 @@ class RunOptions:
     by_reference: str
     max_line_bytes: int | None
     overwrite: bool
+    hold: bool
+    backup: bool
     keep_partial: bool
     retry_on: tuple[str, ...]
     attempts: int | None

@@ -32,6 +32,7 @@ class ReportOptions:
         quiet: Report only what is kept of a run that failed.
         as_json: Report one JSON object.
         on_stderr: Stdout is taken by outputs or rejects.
+        is_held: The output is proven, and not published.
     """
 
     target: str
@@ -39,6 +40,7 @@ class ReportOptions:
     quiet: bool
     as_json: bool
     on_stderr: bool
+    is_held: bool = False
 
 
 def print_report(report: JobReport, options: ReportOptions) -> None:
@@ -55,8 +57,10 @@ def print_report(report: JobReport, options: ReportOptions) -> None:
         tell(f"{' and '.join(told)}{more}")
     if report.partial_path:
         tell(f"kept the output until then: {report.partial_path}")
+    if report.backup_path and not options.quiet:
+        tell(f"kept what was replaced: {report.backup_path}")
     if kept_job(options.target) is not None:
-        tell(f"to go on: {_command_to_resume()}")
+        _tell_next_step(report, options)
 
 
 def command_with(arguments: Iterable[str]) -> str:
@@ -67,9 +71,13 @@ def command_with(arguments: Iterable[str]) -> str:
     return shlex.join([*program, *words])
 
 
-def _command_to_resume() -> str:
-    given = [word for word in sys.argv[1:] if word not in ("--resume", "--restart")]
-    return command_with([*given, "--resume"])
+def _tell_next_step(report: JobReport, options: ReportOptions) -> None:
+    from pyrmute_tasks.cli.next_steps import next_step  # most runs leave nothing
+
+    words = next_step(report, options.target)
+    if words is not None and not (options.quiet and report.state is JobState.SUCCEEDED):
+        why, arguments = words
+        tell(f"{why}: {command_with(arguments)}")
 
 
 def _as_lines(report: JobReport, options: ReportOptions) -> list[str]:
@@ -77,7 +85,7 @@ def _as_lines(report: JobReport, options: ReportOptions) -> list[str]:
     chunks = _counted(report.chunks, "chunk")
     workers = len(report.chunks_by_worker) or "none needed"
     lines = [
-        f"output   {options.target}",
+        f"output   {options.target}{' (held)' if options.is_held else ''}",
         f"records  {report.records:,}{earlier}",
         f"rate     {report.records_per_s:,.0f} records/s",
         f"time     {report.seconds:.2f} s",
@@ -111,6 +119,7 @@ def _as_fields(report: JobReport, options: ReportOptions) -> dict[str, object]:
         "exceeded": report.exceeded or None,
         "failure": describe_safely(failure.exception()) if failure else None,
         "partial_path": report.partial_path or None,
+        "backup_path": report.backup_path or None,
     }
 
 

@@ -62,6 +62,7 @@ class JobReport:
         chunks_by_worker: Chunks settled, by worker.
         failure: The record that ended it, if one did.
         partial_path: Path of the partial output, if it was kept.
+        backup_path: Path of the target that was replaced, if it was kept.
         rejected: Records skipped.
         rejected_by_cause: Records skipped, by what failed: ``"step 1.0.0 → 2.0.0: KeyError"``.
         exceeded: The limit of skipped records that ended it, in words; empty if none did.
@@ -84,6 +85,7 @@ class JobReport:
     rejected_by_cause: Mapping[str, int] = field(default_factory=dict)
     exceeded: str = ""
     restored: int = 0
+    backup_path: str = ""
     source_blocked_s: float = 0.0
 
     @property

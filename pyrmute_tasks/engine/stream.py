@@ -83,9 +83,12 @@ class Stream(Generator[Output_co, None, None]):
         Raises:
             BaseException: The exception.
         """
-        if value is None and traceback is None:
-            return self._outputs.throw(kind)
-        return self._outputs.throw(kind, value, traceback)
+        error = kind
+        if isinstance(kind, type):
+            error = value if isinstance(value, kind) else kind() if value is None else kind(value)
+        if traceback is not None:
+            error = error.with_traceback(traceback)
+        return self._outputs.throw(error)
 
     def close(self) -> None:
         """Cancel the rest and close the source; does nothing after the end.

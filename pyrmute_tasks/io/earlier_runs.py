@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -13,9 +14,10 @@ from pyrmute_tasks.errors import (
     JobLogError,
     printable,
 )
-from pyrmute_tasks.io.log_options import WITH_LOG, LogOptions, kept_job
+from pyrmute_tasks.io.jsonl import source_errors
+from pyrmute_tasks.io.log_options import WITH_LOG, LogOptions, kept_job, real_target
 from pyrmute_tasks.jobs.folder import JobFolder, discard
-from pyrmute_tasks.jobs.spec import Spec, check_same
+from pyrmute_tasks.jobs.spec import Difference, SourceFile, Spec, check_same, differences
 from pyrmute_tasks.plans.fingerprint.differences import compare_trees
 from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
 
@@ -23,18 +25,13 @@ __all__ = [
     "WITH_LOG",
     "LogOptions",
     "earlier_job",
-    "has_succeeded",
     "kept_job",
+    "real_target",
     "refuse_other",
+    "source_change",
 ]
 
 _MOST_DIFFERENCES: Final = 3
-
-
-def has_succeeded(folder: JobFolder) -> bool:
-    """Whether a job's output was published, so that only its folder is left."""
-    end = folder.end()
-    return end is not None and end.ended.result != "failed"
 
 
 def earlier_job(
@@ -61,12 +58,12 @@ def earlier_job(
         return None
     if options.resume:
         earlier = JobFolder(path)
-        if not has_succeeded(earlier) or os.path.lexists(earlier.spec.target):
+        if not earlier.has_succeeded() or os.path.lexists(earlier.spec.target):
             return earlier
         discard(path)  # it was published, and the output is gone since
         return None
     with contextlib.suppress(JobLogError):
-        if has_succeeded(JobFolder(path)):
+        if JobFolder(path).has_succeeded():
             discard(path)
             return None
     raise JobExistsError(
@@ -89,6 +86,19 @@ def refuse_other(spec: Spec, now: Spec, options: LogOptions) -> None:
             told = _code_differences(spec.code, now.code)
             hint = f"{told}--accept-code goes on with the new code; {hint}"
         raise JobChangedError(f"{error}. {hint}") from None
+
+
+def source_change(spec: Spec) -> Difference | None:
+    """Return the first change of a job's source files; None if they are as they were.
+
+    Raises:
+        ConfigurationError: If one cannot be read any more.
+    """
+    found = []
+    for each in spec.sources:
+        with source_errors(each.path):
+            found.append(SourceFile.of(each.path))
+    return next(iter(differences(spec, replace(spec, sources=tuple(found)))), None)
 
 
 def _code_differences(before: str, now: str) -> str:

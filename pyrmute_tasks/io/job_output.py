@@ -9,9 +9,6 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from functools import partial
-from itertools import chain, takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -24,30 +21,28 @@ from pyrmute_tasks.errors import (
     JobNotFoundError,
     OutputInUseError,
 )
-from pyrmute_tasks.io.earlier_runs import LogOptions, earlier_job, has_succeeded, refuse_other
+from pyrmute_tasks.io.earlier_runs import LogOptions, earlier_job, refuse_other, source_change
 from pyrmute_tasks.io.job_targets import JobTarget
-from pyrmute_tasks.io.jsonl import source_errors
 from pyrmute_tasks.io.logged_rejects import Restored, decode_rejects
 from pyrmute_tasks.io.output_file import cut_to_whole_lines, keep_partial_file
 from pyrmute_tasks.io.output_lock import OutputLock
 from pyrmute_tasks.io.output_place import output_errors
-from pyrmute_tasks.jobs.copying import append
+from pyrmute_tasks.io.partial_outputs import copy_beginning, link_stream
+from pyrmute_tasks.io.retried_job import RetriedJob, replace_retried, settle_retry
 from pyrmute_tasks.jobs.driver import this_process
-from pyrmute_tasks.jobs.entries import Piece, Range, Settled
+from pyrmute_tasks.jobs.entries import Note, Piece, Range, Settled
 from pyrmute_tasks.jobs.fold import Fold, Span
 from pyrmute_tasks.jobs.folder import JobFolder, beside, discard, remove_leftovers
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.log import LogWriter
 from pyrmute_tasks.jobs.output import Output
-from pyrmute_tasks.jobs.publish import publish
+from pyrmute_tasks.jobs.publish import backup_path, publish
 from pyrmute_tasks.jobs.publish_file import JoinedFile
-from pyrmute_tasks.jobs.spec import SourceFile, Spec, differences
-from pyrmute_tasks.jobs.storage import NO_LINKS
+from pyrmute_tasks.jobs.spec import Spec
 
 __all__ = ["JobOutput"]
 
 _WORTH_KEEPING_S: Final = 10.0
-_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 # Above 250 lines: one life from taking the job over to publishing it.
@@ -62,7 +57,10 @@ class JobOutput:
         spec: The spec of the job.
         options: What becomes of an earlier run.
         overwrite: Replace a target that exists.
+        hold: Prove the output in place of publishing it.
+        backup: Keep a target that is replaced.
         keep_partial: Keep what was written when the job fails.
+        retried: The published job whose rejects this one retries; None for another one.
         is_private: Nobody else may look into the job's folder; workers run as the same user.
 
     Raises:
@@ -70,6 +68,7 @@ class JobOutput:
 
     Attributes:
         kept_path: Where what was written has been kept, once that is known; else None.
+        backup_path: Where the target that was replaced has been kept; else None.
         is_whole: Whether an earlier run has done all but publishing, or that, too.
     """
 
@@ -80,18 +79,25 @@ class JobOutput:
         options: LogOptions,
         *,
         overwrite: bool = True,
+        hold: bool = False,
+        backup: bool = False,
         keep_partial: bool = False,
+        retried: RetriedJob | None = None,
         is_private: bool = True,
     ) -> None:
         self.kept_path: Path | None = None
+        self.backup_path: Path | None = None
         self._target = target
         self._spec = spec
         self._options = options
         self._overwrite = overwrite
+        self._hold = hold
+        self._backup = backup
         self._keep_partial = keep_partial
         self._is_private = is_private
         self._lock = OutputLock(target.path, spec.job)
-        self._path = beside(target.path)
+        self._retried = retried
+        self._path = beside(target.path) if retried is None else retried.path
         self._pid = os.getpid()
         self._began = time.monotonic()
         self._lease: Lease | None = None  # none, too, if the job has ended already
@@ -99,7 +105,7 @@ class JobOutput:
         self._joined: JoinedFile | None = None
         self._end: Range | None = None
         self._tail: list[Piece] = []  # outputs of the chunk in which the job ends
-        self._is_committed = self._must_keep = False
+        self._is_committed = self._is_held = self._must_keep = False
         self.is_whole: bool = self._look_ahead()
 
     def _look_ahead(self) -> bool:
@@ -111,7 +117,7 @@ class JobOutput:
                 view = folder.view()
                 published = view.publishing is not None
                 is_whole = view.fold.is_settled(folder.spec.wanted)
-        self._target.check(overwrite=self._overwrite or published)
+        self._target.check(overwrite=self._overwrite or self._hold or published)
         return is_whole
 
     def __enter__(self) -> Self:
@@ -138,25 +144,32 @@ class JobOutput:
 
     def _open(self) -> None:
         remove_leftovers(self._path)
-        code = self._spec.fingerprint
-        earlier = earlier_job(self._path, self._target.name, self._options)
+        name, options = self._target.name, self._options
+        if self._retried is None:
+            settle_retry(self._target.path, name, restart=options.restart)
+        earlier = earlier_job(self._path, name, options)
         if earlier is None:
             try:
                 self.folder = JobFolder.create(self._path, self._spec, is_private=self._is_private)
-                self._lease = self.folder.take(this_process(), code)
+                self._take()
             except JobExistsError:
                 raise
             except BaseException:  # also if interrupted while it was created
                 with contextlib.suppress(OSError, JobError):
                     discard(self._path)
                 raise
-            return
-        self.folder = earlier
-        refuse_other(earlier.spec, self._spec, self._options)
-        if not has_succeeded(earlier):  # or killed between the end and the discarding
-            self._lease = earlier.take(this_process(), code)
-            earlier.remove_orphans(self._lease)
+        else:
+            self.folder = earlier
+            refuse_other(earlier.spec, self._spec, options)
+            if not earlier.has_succeeded():  # or killed between the end and the discarding
+                self._take()
         self._settled = list(self.fold.spans())
+
+    def _take(self) -> None:
+        self._lease = self.folder.take(this_process(), self._spec.fingerprint)
+        self.folder.remove_orphans(self._lease)
+        if self._retried is not None:
+            self._retried.take_over(self.folder, self._lease)
 
     # --- what earlier runs have done --------------------------------------------------------
 
@@ -255,7 +268,7 @@ class JobOutput:
                 piece = self.folder.first_lines(piece, lines)
             if self._end is not None:
                 self._tail.append(piece)
-            if self._settled or self._lease is None:
+            if self._settled or self._hold or self._lease is None:
                 return
             if self._joined is None:
                 publication = self._target.publication(self.folder, None)
@@ -265,7 +278,7 @@ class JobOutput:
                 self.folder.copy(piece, self._joined.append)
 
     def commit(self) -> None:
-        """Prove the output, and give it its name.
+        """Prove the output, and give it its name unless it is held.
 
         Raises:
             JobChangedError: If the source was changed while it was read.
@@ -278,12 +291,23 @@ class JobOutput:
         with self.writing():
             self.check_sources()
             self._lock.confirm()
+            output = Output(self.folder)
+            if self._hold:
+                self._lease.log.commit()
+                output.prove()
+                self._lease.let_go("its output is whole, and held", Note.HELD)
+                self._is_held = True
+                return
             target, overwrite = self._target, self._overwrite
+            if self._retried is not None:
+                self._retried.confirm()
             if not overwrite and os.path.lexists(target.path):
                 self._must_keep = True  # all work is done
             publication = target.publication(self.folder, self._joined)
-            publish(Output(self.folder), self._lease, publication, overwrite=overwrite)
+            publish(output, self._lease, publication, overwrite=overwrite, backup=self._backup)
             self._is_committed = True
+            kept = backup_path(target.path, self.folder.spec.job)
+            self.backup_path = kept if self._backup and kept.exists() else None
 
     def check_sources(self) -> None:
         """Check that all source files are as they were when the job began.
@@ -292,14 +316,9 @@ class JobOutput:
             JobChangedError: If one is not.
             ConfigurationError: If one cannot be read any more.
         """
-        spec = self.folder.spec
-        found = []
-        for each in spec.sources:
-            with source_errors(each.path):
-                found.append(SourceFile.of(each.path))
-        changed = differences(spec, replace(spec, sources=tuple(found)))
-        if changed:
-            raise JobChangedError(f"the source was changed while it was read: {changed[0]}")
+        changed = source_change(self.folder.spec)
+        if changed is not None:
+            raise JobChangedError(f"the source was changed while it was read: {changed}")
 
     # --- the end ----------------------------------------------------------------------------
 
@@ -313,14 +332,23 @@ class JobOutput:
             return  # a fork owns nothing
         try:
             if self._is_committed:
-                with contextlib.suppress(OSError):  # the next run removes it
-                    self.folder.discard()
-            elif self._lease is not None:
+                with contextlib.suppress(OSError, JobError):  # the next run removes it
+                    self._finish()
+            elif self._lease is not None and not self._is_held:
                 self._leave(self._lease)
         finally:
             if self._joined is not None:
                 self._joined.close()
             self._lock.release()
+
+    def _finish(self) -> None:
+        """Keep what tells of rejects."""
+        if self._retried is not None:
+            replace_retried(self.folder, self._retried.folder.path)
+        elif self._options.log:
+            self.folder.finish()
+        else:
+            self.folder.discard()
 
     def _leave(self, lease: Lease) -> None:
         """Let go of the job, and discard it if there is little in it."""
@@ -332,7 +360,8 @@ class JobOutput:
             return  # it is another run's by now
         is_long = time.monotonic() - self._began >= _WORTH_KEEPING_S
         is_worth = is_long and lease.fold.ranges > 0
-        keeps = self._must_keep or self._options.resume or is_worth
+        has_failed = self._retried is not None and self._end is not None  # with code to be mended
+        keeps = self._must_keep or (not has_failed and (self._options.resume or is_worth))
         keeps = keeps and self._options.log and lease.view.ended is None  # or it is published
         try:
             if self._keep_partial:
@@ -352,9 +381,9 @@ class JobOutput:
                 self._joined.path.replace(kept)
                 is_there = True
             elif self.is_fresh:
-                is_there = _linked(stream, kept)
+                is_there = link_stream(stream, kept)
             if not is_there:
-                self._copy_outputs(kept)
+                copy_beginning(self.folder, self.fold, self._end, self._tail, kept)
             descriptor = os.open(kept, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 self._target.prepare(descriptor)
@@ -366,30 +395,3 @@ class JobOutput:
             with contextlib.suppress(OSError):
                 kept.unlink()
             raise
-
-    def _copy_outputs(self, path: Path) -> None:
-        """Write the outputs of the settled beginning of the source, and those before the end."""
-        gap = next(self.fold.gaps(self.folder.spec.wanted), None)
-        stops = [place for place in (gap, self._end) if place is not None]
-        before = (entry for _, entry in Output(self.folder).ranges())
-        settled = takewhile(lambda entry: all(entry.range < stop for stop in stops), before)
-        descriptor = os.open(path, _CREATE, 0o666)
-        try:
-            for piece in chain((entry.put for entry in settled), self._tail):
-                if piece is not None:
-                    self.folder.copy(piece, partial(append, descriptor))
-        finally:
-            os.close(descriptor)
-
-
-def _linked(stream: Path, name: Path) -> bool:
-    """Give a stream a second name; False if there is none, or the file system has no links."""
-    try:
-        os.link(stream, name, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        return False
-    return True

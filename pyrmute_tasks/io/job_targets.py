@@ -19,8 +19,9 @@ from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.publish import Publication
 from pyrmute_tasks.jobs.publish_file import FilePublication, JoinedFile
 from pyrmute_tasks.jobs.publish_parts import PartsPublication, check_parts
+from pyrmute_tasks.jobs.spec import Spec
 
-__all__ = ["FileTarget", "JobTarget", "PartsTarget", "is_parts", "parts_path"]
+__all__ = ["FileTarget", "JobTarget", "PartsTarget", "is_parts", "parts_path", "target_of"]
 
 
 class JobTarget(Protocol):
@@ -57,6 +58,17 @@ class JobTarget(Protocol):
 
     def publication(self, folder: JobFolder, joined: JoinedFile | None) -> Publication:
         """Return the way to publish a job's output there."""
+
+
+def target_of(spec: Spec) -> "FileTarget | PartsTarget":
+    """Return the target of a job.
+
+    Raises:
+        ConfigurationError: If it cannot be one any more, such as a directory in place of a file.
+    """
+    if spec.is_parts:
+        return PartsTarget(spec.target)
+    return FileTarget(spec.target, check_output(spec.target))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.io.output_place import check_output, is_parts, parts_path
 from pyrmute_tasks.jobs.names import beside
 
-__all__ = ["WITH_LOG", "LogOptions", "kept_job"]
+__all__ = ["WITH_LOG", "LogOptions", "kept_job", "real_target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,18 @@ WITH_LOG: Final = LogOptions()
 
 
 def kept_job(target: str | os.PathLike[str]) -> Path | None:
-    """Return where an earlier run to a target has left its log; None if there is none."""
+    """Return where an earlier run to a target has left its log or rejects; None if nowhere."""
     try:
-        real = parts_path(target) if is_parts(target) else check_output(target).path
+        path = beside(real_target(target))
     except ConfigurationError:
         return None
-    path = beside(real)
     return path if path.is_dir() else None
+
+
+def real_target(target: str | os.PathLike[str]) -> Path:
+    """Return a target without links.
+
+    Raises:
+        ConfigurationError: If it cannot be written to.
+    """
+    return parts_path(target) if is_parts(target) else check_output(target).path

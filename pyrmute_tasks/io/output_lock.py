@@ -20,6 +20,7 @@ import socket
 import stat
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
@@ -28,7 +29,7 @@ from pyrmute_tasks.errors import ConfigurationError, OutputInUseError, printable
 from pyrmute_tasks.jobs.names import short_name
 from pyrmute_tasks.processes import is_alive, place_here, start_of
 
-__all__ = ["BEAT_EVERY_S", "SILENT_S", "OutputLock"]
+__all__ = ["BEAT_EVERY_S", "SILENT_S", "OutputLock", "held_lock"]
 
 BEAT_EVERY_S: Final = 5.0
 SILENT_S: Final = 60.0
@@ -325,3 +326,23 @@ def _read_holder(data: bytes) -> _Holder | None:
         return None
     is_sound = all(type(getattr(holder, field.name)) is field.type for field in fields(_Holder))
     return holder if is_sound else None
+
+
+@contextlib.contextmanager
+def held_lock(target: Path, job: str) -> Iterator[None]:
+    """Hold the lock of an output.
+
+    Args:
+        target: The output, no link.
+        job: The job's id, for the message to other runs.
+
+    Raises:
+        OutputInUseError: If another run holds it; at once.
+        OSError: If the directory cannot be written.
+    """
+    lock = OutputLock(target, job)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

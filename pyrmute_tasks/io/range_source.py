@@ -101,10 +101,11 @@ class RangeSource:
         nonce: What they find there.
         max_line_bytes: Longest line.
         skips: Whether records that fail are skipped.
+        wanted: The ranges to read, in order; empty for all of the files.
         settled: What earlier runs of the job have settled, in source order.
 
     Attributes:
-        size_bytes: Of all files.
+        size_bytes: Of all ranges to read.
         restored: What earlier runs have settled, by the chunk that stands for it.
 
     Raises:
@@ -121,6 +122,7 @@ class RangeSource:
         max_line_bytes: int,
         *,
         skips: bool = False,
+        wanted: Sequence[SourceRange] = (),
         settled: Iterable[Restored] = (),
     ) -> None:
         self._files = [_Planned.of(name) for name in names]
@@ -131,7 +133,11 @@ class RangeSource:
         self._longest = max_line_bytes
         self._sizer = RangeSizer(skips=skips)
         self._underway: dict[int, SourceRange] = {}  # by chunk
-        self.size_bytes: int = sum(planned.file.size_bytes for planned in self._files)
+        self._all = wanted or [
+            SourceRange(number, 0, planned.file.size_bytes)
+            for number, planned in enumerate(self._files)
+        ]
+        self.size_bytes: int = sum(each.end - each.start for each in self._all)
 
     @property
     def folders(self) -> list[Path]:
@@ -163,19 +169,19 @@ class RangeSource:
         """Yield what is settled and, cut when they are asked for, the ranges between."""
         settled = deque(self._settled)
         left = self.size_bytes
-        for number, planned in enumerate(self._files):
-            start, size = 0, planned.file.size_bytes
-            while start < size:
+        for number, first, last in self._all:
+            at = first
+            while at < last:
                 is_next = bool(settled) and settled[0].span.range.file == number
-                if is_next and settled[0].span.range.start == start:
+                if is_next and settled[0].span.range.start == at:
                     found = settled.popleft()
                     yield found.span.range, found
                     stop = found.span.range.end
                 else:
-                    end = settled[0].span.range.start if is_next else size
-                    stop = min(start + self._sizer.next_bytes(left), end)
-                    yield SourceRange(number, start, stop), None
-                left, start = left - (stop - start), stop
+                    end = settled[0].span.range.start if is_next else last
+                    stop = min(at + self._sizer.next_bytes(left), end)
+                    yield SourceRange(number, at, stop), None
+                left, at = left - (stop - at), stop
 
     def _wanted(self, range_: SourceRange) -> Range:
         file = self._files[range_.file].file

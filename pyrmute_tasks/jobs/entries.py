@@ -167,6 +167,7 @@ class Note(enum.StrEnum):
     """The kind of a note."""
 
     STOPPED = "stopped"
+    HELD = "held"  # proven, and not to be published yet
     WAIT = "wait"
     RESUMED = "resumed"
     CRASH = "crash"

@@ -218,10 +218,6 @@ class Fold:
                 records = records + span.records if records >= 0 else -1
                 lines = lines + span.lines if lines >= 0 else -1
 
-    def rejected_spans(self) -> Iterator[Span]:
-        """Yield the ranges with rejects, in source order: a retry's source."""
-        return (span for span in self.spans() if span.rejected)
-
     def prefix(self, wanted: Iterable[Range]) -> Prefix:
         """Return the settled beginning of a source, up to the first gap."""
         gap = next(self.gaps(wanted), None)

@@ -28,7 +28,7 @@ from pyrmute_tasks.jobs.copying import size_of_lines
 from pyrmute_tasks.jobs.entries import BadLineError, Ended, Piece, Settled, decode
 from pyrmute_tasks.jobs.lease import Lease, take
 from pyrmute_tasks.jobs.log import History, epochs, log_name, newest_opened
-from pyrmute_tasks.jobs.names import beside, short_name
+from pyrmute_tasks.jobs.names import beside, beside_retry, short_name
 from pyrmute_tasks.jobs.spec import SPEC, Spec, read_spec, write_spec
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.view import JobView
@@ -41,6 +41,7 @@ __all__ = [
     "End",
     "JobFolder",
     "beside",
+    "beside_retry",
     "discard",
     "find_jobs",
     "prune",
@@ -62,6 +63,7 @@ _TOKEN_BYTES: Final = 8
 _NONCE_BYTES: Final = 16
 _LAST_LINE_BYTES: Final = 4096
 _JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_KEPT: Final = re.compile(r"spec\.json|want\.json|(?:log|rejects)\.\d+")
 _GROWING: Final = re.compile(r"(?:stream|rejects)\.(\d+)")
 
 
@@ -241,6 +243,27 @@ class JobFolder:
         grown = (name for name in self.storage.names() if _is_older(name, lease.epoch))
         for name in {*attempts, *grown} - named:
             self.storage.remove(name)
+
+    def has_succeeded(self) -> bool:
+        """Whether the job's output was published, so that its outputs here count no more."""
+        end = self.end()
+        return end is not None and end.ended.result != "failed"
+
+    def finish(self) -> None:
+        """Keep of a published job what tells of its rejects; discard it if it has none.
+
+        Raises:
+            OSError: If files cannot be removed.
+        """
+        end = self.end()
+        if end is None or not end.ended.rejected:
+            self.discard()
+            return
+        for path in self.path.iterdir():
+            if path.is_dir():  # of attempts, or a folder of parts in the making
+                shutil.rmtree(path)
+            elif not _KEPT.fullmatch(path.name):
+                path.unlink()
 
     def discard(self) -> None:
         """Remove the job and all its files; from its first moment on it is no job any more."""

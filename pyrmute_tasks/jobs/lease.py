@@ -42,15 +42,19 @@ class Lease:
         """The ranges that are settled."""
         return self.view.fold
 
-    def let_go(self, why: str) -> None:
+    def let_go(self, why: str, note: Note = Note.STOPPED) -> None:
         """Commit all entries and release the lease; others need not wait for this process then.
+
+        Args:
+            why: The reason, as a sentence for people.
+            note: What is noted with it: that it stopped, or that its output is held.
 
         Raises:
             LeaseLostError: If another one drives it already.
         """
         try:
             if not self.view.state.has_ended:
-                self.log.log(Noted(Note.STOPPED, why))
+                self.log.log(Noted(note, why))
             self.log.commit()
         finally:
             self.log.close()

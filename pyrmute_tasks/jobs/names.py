@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-__all__ = ["beside", "short_name"]
+__all__ = ["beside", "beside_retry", "short_name"]
 
 _LONGEST_NAME_BYTES: Final = 180  # file systems allow 255, and a token and endings are added
 
@@ -14,6 +14,12 @@ def beside(target: str | os.PathLike[str]) -> Path:
     """Return the job folder of a local target."""
     path = Path(target)
     return path.with_name(f".{short_name(path.name)}.job")
+
+
+def beside_retry(target: str | os.PathLike[str]) -> Path:
+    """Return the folder of the job that retries the one of a local target."""
+    path = Path(target)
+    return path.with_name(f".{short_name(path.name)}.retry.job")
 
 
 def short_name(name: str) -> str:

@@ -1,7 +1,7 @@
 """The output of a job: the outputs of its settled ranges, proven, compared and joined."""
 
 import hashlib
-import heapq
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.log import History, log_name
 from pyrmute_tasks.jobs.storage import Storage
 
-__all__ = ["Output", "Proof", "digest_of", "in_order"]
+__all__ = ["Output", "Proof", "check_digest", "digest_of", "in_order"]
 
 _KEY: Final = struct.Struct(">QQQQI")  # file, start; epoch, offset and length of the line
 _BLOCK_BYTES: Final = 1 << 20
@@ -47,6 +47,25 @@ def digest_of(data: bytes | memoryview) -> str:
     return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
 
 
+def check_digest(data: bytes, entry: Settled, file: str | os.PathLike[str], start: int = 0) -> None:
+    """Check that bytes are the outputs of a range.
+
+    Args:
+        data: The bytes.
+        entry: The range.
+        file: Where they were read, for the message.
+        start: Where they begin in it.
+
+    Raises:
+        ProofError: If they are not.
+    """
+    if digest_of(data) != entry.digest and (data or entry.digest):
+        raise ProofError(
+            f"{os.fspath(file)} differs between byte {start} and {start + len(data)}: these are "
+            f"not the outputs of {_named(entry.range)}"
+        )
+
+
 def in_order(storage: Storage) -> Iterator[Settled]:
     """Yield the settled ranges in source order, keeping only their places meanwhile."""
     keys = sorted(
@@ -72,44 +91,37 @@ class Output:
 
     Args:
         folder: The job.
-        parent: The job it retries, in whose output its own takes the place of ranges with rejects.
     """
 
-    def __init__(self, folder: JobFolder, parent: "Output | None" = None) -> None:
+    def __init__(self, folder: JobFolder) -> None:
         self.folder = folder
-        self.parent = parent
 
-    @property
-    def wanted(self) -> Sequence[Range]:
-        """The ranges of the whole output."""
-        return self.folder.spec.wanted if self.parent is None else self.parent.wanted
+    def ranges(self) -> Iterator[Settled]:
+        """Yield the settled ranges in source order."""
+        return in_order(self.folder.storage)
 
-    def ranges(self) -> Iterator[tuple[JobFolder, Settled]]:
-        """Yield the settled ranges in source order, each with the job that holds its outputs."""
-        own = ((self.folder, entry) for entry in in_order(self.folder.storage))
-        if self.parent is None:
-            return own
-        kept = (pair for pair in self.parent.ranges() if not pair[1].rejected)
-        return heapq.merge(kept, own, key=lambda pair: pair[1][:2])
-
-    def prove(self) -> Proof:
+    def prove(self, *, is_published: bool = False) -> Proof:
         """Prove that the settled ranges are exactly those wanted, and their outputs are there.
+
+        Args:
+            is_published: The outputs are in the target, and need not be in the job any more.
 
         Raises:
             ProofError: If not; it names the first place.
         """
         digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
         length = records = outputs = rejected = 0
-        expected = list(reversed(self.wanted))  # what is left, the next one last
-        sizes = _Sizes()
-        for folder, entry in self.ranges():
+        expected = list(reversed(self.folder.spec.wanted))  # what is left, the next one last
+        sizes = _Sizes(self.folder)
+        for entry in self.ranges():
             if not expected or expected[-1][:2] != entry[:2] or entry.end > expected[-1].end:
                 raise ProofError(_not_covered(expected, entry.range))
             rest = expected.pop()
             if entry.end < rest.end:
                 expected.append(Range(rest.file, entry.end, rest.end))
             put = entry.put or Piece("", 0, 0)
-            if put.length and put.offset + put.length > sizes.of(folder, put.name):
+            must_be_there = put.length and not is_published
+            if must_be_there and put.offset + put.length > sizes.of(put.name):
                 raise ProofError(f"{put.name} lacks outputs of {_named(entry.range)}")
             digest.update(repr((*entry[:6], put.length, entry.digest)).encode())
             length += put.length
@@ -120,15 +132,17 @@ class Output:
             raise ProofError(_not_covered(expected, None))
         return Proof(length, digest.hexdigest(), records, outputs, rejected)
 
-    def verify(self, target: Path) -> Proof:
-        """Prove the job again, and that a file equals its output byte for byte.
+    def verify(self) -> Proof:
+        """Prove the job, and compare the outputs in its folder with the digests.
 
         Raises:
             ProofError: If not; it names the first range whose bytes differ.
-            OSError: If the file cannot be read.
+            OSError: If they cannot be read.
         """
         proof = self.prove()
-        self.compare(proof, target)
+        for entry in self.ranges():
+            if entry.put is not None:
+                check_digest(self.folder.storage.read(*entry.put), entry, entry.put.name)
         return proof
 
     def compare(self, proof: Proof, target: Path) -> None:
@@ -142,40 +156,32 @@ class Output:
         if size != proof.length:
             raise ProofError(f"{target} has {size} bytes, and the job has written {proof.length}")
         with target.open("rb") as file:
-            for _, entry in self.ranges():
+            for entry in self.ranges():
                 start = file.tell()
                 data = file.read(entry.put.length) if entry.put is not None else b""
-                if digest_of(data) != entry.digest and (data or entry.digest):
-                    raise ProofError(
-                        f"{target} differs between byte {start} and {start + len(data)}: these are "
-                        f"not the outputs of {_named(entry.range)}"
-                    )
+                check_digest(data, entry, target, start)
 
     def join(self, descriptor: int) -> None:
         """Write the outputs of all settled ranges to a file, in source order."""
         into = partial(append, descriptor)
-        for folder, piece in self.pieces():
-            folder.copy(piece, into)
+        for piece in self.pieces():
+            self.folder.copy(piece, into)
 
-    def pieces(self) -> Iterator[tuple[JobFolder, Piece]]:
+    def pieces(self) -> Iterator[Piece]:
         """Yield the places of the outputs in source order, as few long pieces."""
-        return _merged(self.ranges())
+        return _merged(entry.put for entry in self.ranges() if entry.put is not None)
 
 
-def _merged(ranges: Iterator[tuple[JobFolder, Settled]]) -> Iterator[tuple[JobFolder, Piece]]:
+def _merged(pieces: Iterator[Piece]) -> Iterator[Piece]:
     """Merge places that follow each other in one file."""
-    last: tuple[JobFolder, Piece] | None = None
-    for folder, entry in ranges:
-        put = entry.put
-        if put is None:
-            continue
+    last: Piece | None = None
+    for piece in pieces:
         if last is not None:
-            other, (name, offset, length) = last
-            if other is folder and (put.name, put.offset) == (name, offset + length):
-                last = (folder, Piece(name, offset, length + put.length))
+            if piece[:2] == (last.name, last.offset + last.length):
+                last = last._replace(length=last.length + piece.length)
                 continue
             yield last
-        last = (folder, put)
+        last = piece
     if last is not None:
         yield last
 
@@ -183,20 +189,20 @@ def _merged(ranges: Iterator[tuple[JobFolder, Settled]]) -> Iterator[tuple[JobFo
 class _Sizes:
     """Sizes of output files; looks up a stream once for all of its ranges."""
 
-    def __init__(self) -> None:
-        self._streams: dict[tuple[Path, str], int] = {}
+    def __init__(self, folder: JobFolder) -> None:
+        self._folder = folder
+        self._streams: dict[str, int] = {}
 
-    def of(self, folder: JobFolder, name: str) -> int:
+    def of(self, name: str) -> int:
         """Return a file's size."""
-        key = (folder.path, name)
-        if key in self._streams:
-            return self._streams[key]
+        if name in self._streams:
+            return self._streams[name]
         try:
-            size = folder.storage.size(name)
+            size = self._folder.storage.size(name)
         except FileNotFoundError:
             raise ProofError(f"{name} is missing, and holds settled outputs") from None
         if name.startswith("stream."):
-            self._streams[key] = size
+            self._streams[name] = size
         return size
 
 

@@ -5,16 +5,18 @@ Who takes over from any of these points begins with the proof again, and finds o
 target is there already.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 from pyrmute_tasks.errors import ConfigurationError, LeaseLostError, ProofError
-from pyrmute_tasks.jobs.entries import Ended, JobResult, Publishing
+from pyrmute_tasks.jobs.entries import Ended, JobResult, Publishing, Settled
+from pyrmute_tasks.jobs.folder import short_name
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.output import Output, Proof
 from pyrmute_tasks.jobs.storage import FolderStorage
 
-__all__ = ["Publication", "publish"]
+__all__ = ["Publication", "backup_path", "publish"]
 
 
 class Publication(Protocol):
@@ -26,6 +28,17 @@ class Publication(Protocol):
 
     def temp(self, lease: Lease) -> Path:
         """Return where this epoch makes the output; the name must tell the epoch."""
+
+    def compare(self, output: Output, proof: Proof) -> None:
+        """Compare the target with the digests of the job's outputs, byte for byte.
+
+        Raises:
+            ProofError: If it differs, with the first place.
+            OSError: If it cannot be read.
+        """
+
+    def places(self, output: Output) -> Iterator[tuple[Settled, Path, int]]:
+        """Yield the ranges of the published output, with the file and offset of their outputs."""
 
     def is_there(self, output: Output, proof: Proof) -> bool:
         """Return whether the target is the job's output.
@@ -53,8 +66,13 @@ class Publication(Protocol):
             OSError: If it cannot be written.
         """
 
-    def appear(self, lease: Lease, *, overwrite: bool) -> None:
+    def appear(self, lease: Lease, *, overwrite: bool, backup: Path | None) -> None:
         """Give it the target's name.
+
+        Args:
+            lease: The right to drive the job.
+            overwrite: Replace a target that exists.
+            backup: The name that a replaced target gets; None to remove it.
 
         Raises:
             FileNotFoundError: If what was made is gone.
@@ -63,8 +81,18 @@ class Publication(Protocol):
         """
 
 
+def backup_path(target: Path, job: str) -> Path:
+    """Return the name that a target gets when a job replaces it."""
+    return target.with_name(f"{short_name(target.name)}.{job}.backup")
+
+
 def publish(
-    output: Output, lease: Lease, publication: Publication, *, overwrite: bool = False
+    output: Output,
+    lease: Lease,
+    publication: Publication,
+    *,
+    overwrite: bool = False,
+    backup: bool = False,
 ) -> Proof:
     """Publish a job's output, and end the job.
 
@@ -73,6 +101,7 @@ def publish(
         lease: The right to drive the job; its log is closed at the end.
         publication: The way to publish it.
         overwrite: Replace a target that exists.
+        backup: Keep a replaced target; see `backup_path`.
 
     Raises:
         ProofError: If the output is not whole; nothing is published.
@@ -92,7 +121,8 @@ def publish(
     lease.log.commit()
     if not was_published:
         try:
-            publication.appear(lease, overwrite=overwrite)
+            kept = backup_path(target, output.folder.spec.job) if backup else None
+            publication.appear(lease, overwrite=overwrite, backup=kept)
         except FileNotFoundError:
             raise LeaseLostError(
                 f"{temp} was removed: another process drives this job now"

@@ -3,14 +3,15 @@
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.jobs.copying import SyncAhead, append
-from pyrmute_tasks.jobs.entries import Piece
+from pyrmute_tasks.jobs.entries import Piece, Settled
 from pyrmute_tasks.jobs.folder import JobFolder, short_name
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.output import Output, Proof
@@ -114,9 +115,20 @@ class FilePublication:
     def _prefix(self) -> str:
         return f".{short_name(self._target.name)}.{self._folder.spec.job}.joined."
 
+    def compare(self, output: Output, proof: Proof) -> None:
+        """Compare the file with the digests."""
+        output.compare(proof, self._target)
+
+    def places(self, output: Output) -> Iterator[tuple[Settled, Path, int]]:
+        """Yield the ranges of the published output, with the file and offset of their outputs."""
+        offset = 0
+        for entry in output.ranges():
+            yield entry, self._target, offset
+            offset += entry.put.length if entry.put is not None else 0
+
     def is_there(self, output: Output, proof: Proof) -> bool:
         """Return whether the target is the job's output, byte for byte."""
-        output.compare(proof, self._target)
+        self.compare(output, proof)
         return True
 
     def check(self, *, overwrite: bool) -> None:
@@ -143,10 +155,12 @@ class FilePublication:
             _write(output, temp, self._prepare)
             output.compare(proof, temp)
 
-    def appear(self, lease: Lease, *, overwrite: bool) -> None:
-        """Rename it."""
+    def appear(self, lease: Lease, *, overwrite: bool, backup: Path | None) -> None:
+        """Rename it; a file that it replaces has a second name before, if it is kept."""
         temp = self.temp(lease)
         if overwrite:
+            if backup is not None:
+                _back_up(self._target, backup)
             temp.replace(self._target)
         else:
             _appear_new(temp, self._target)
@@ -159,7 +173,7 @@ def _link(output: Output, lease: Lease, proof: Proof, temp: Path, prepare: Prepa
     """
     stream = f"stream.{lease.epoch}"
     pieces = list(islice(output.pieces(), 2))
-    is_whole = pieces == [(output.folder, Piece(stream, 0, proof.length))]
+    is_whole = pieces == [Piece(stream, 0, proof.length)]
     if not is_whole or output.folder.storage.size(stream) != proof.length:
         return False
     try:
@@ -200,6 +214,20 @@ def _write(output: Output, temp: Path, prepare: Prepare | None) -> None:
         raise
     finally:
         os.close(descriptor)
+
+
+def _back_up(target: Path, backup: Path) -> None:
+    """Give a file a second name, or copy it where that cannot be done."""
+    backup.unlink(missing_ok=True)  # of this job, which was killed before it replaced the file
+    try:
+        os.link(target, backup)
+    except FileNotFoundError:  # there is nothing to replace
+        return
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        shutil.copy2(target, backup)
+        _prepare(backup, lambda _: None)
 
 
 def _appear_new(temp: Path, target: Path) -> None:

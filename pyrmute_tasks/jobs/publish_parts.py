@@ -4,16 +4,17 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from pyrmute_tasks.errors import ConfigurationError, ProofError
 from pyrmute_tasks.jobs.copying import append
-from pyrmute_tasks.jobs.entries import Piece
+from pyrmute_tasks.jobs.entries import Piece, Settled
 from pyrmute_tasks.jobs.folder import JobFolder, short_name
 from pyrmute_tasks.jobs.lease import Lease
-from pyrmute_tasks.jobs.output import Output, Proof
+from pyrmute_tasks.jobs.output import Output, Proof, check_digest
 from pyrmute_tasks.jobs.storage import NO_LINKS, FolderStorage
 
 __all__ = ["MANIFEST", "PartsPublication", "check_parts"]
@@ -58,10 +59,40 @@ class PartsPublication:
     def _prefix(self) -> str:
         return f".{short_name(self._target.name)}.{self._folder.spec.job}.staged."
 
+    def compare(self, output: Output, proof: Proof) -> None:
+        """Compare each part with its digest."""
+        others = {each.name for each in self._target.iterdir()} - {MANIFEST}
+        for entry, path, _ in self.places(output):
+            if not entry.outputs:
+                continue
+            if path.name not in others:
+                raise ProofError(f"{path} is missing, and holds settled outputs")
+            others.remove(path.name)
+            check_digest(path.read_bytes(), entry, path)
+        if others:
+            raise ProofError(f"{self._target / min(others)} is none of the job's parts")
+        try:
+            is_there = self.is_there(output, proof)
+        except (ValueError, KeyError, TypeError):
+            is_there = False
+        if not is_there:
+            raise ProofError(f"{self._target / MANIFEST} is not that of job {self._job}")
+
+    def places(self, output: Output) -> Iterator[tuple[Settled, Path, int]]:
+        """Yield the ranges of the published output, with the file and offset of their outputs."""
+        number = 0
+        for entry in output.ranges():
+            yield entry, self._target / _part(number), 0
+            number += bool(entry.outputs)
+
+    @property
+    def _job(self) -> str:
+        return self._folder.spec.job
+
     def is_there(self, output: Output, proof: Proof) -> bool:
         """Return whether the target's manifest is that of the job's output."""
         found = json.loads((self._target / MANIFEST).read_bytes())
-        return bool(found["job"] == self._folder.spec.job and found["digest"] == proof.digest)
+        return bool(found["job"] == self._job and found["digest"] == proof.digest)
 
     def check(self, *, overwrite: bool) -> None:
         """Check that the folder may appear; see `check_parts`."""
@@ -81,17 +112,19 @@ class PartsPublication:
             shutil.rmtree(temp)
         temp.mkdir()
         parts: list[dict[str, Any]] = []
-        for folder, entry in output.ranges():
+        if lease.epoch > 1:  # others have written, and may have been frozen
+            output.verify()
+        for entry in output.ranges():
             if entry.put is None or not entry.put.length:
                 continue
-            name = f"part-{len(parts):05d}.jsonl"
-            _name(folder, entry.put, temp / name)
-            size = entry.put.length
+            name, size = _part(len(parts)), entry.put.length
+            _name(self._folder, entry.put, temp / name)
             part = {"name": name, "records": entry.outputs, "bytes": size, "blake2b": entry.digest}
             parts.append(part)
         manifest = {
             "version": _VERSION,
-            "job": self._folder.spec.job,
+            "job": self._job,
+            "jobs": [each._asdict() for each in self._folder.spec.lineage],
             "digest": proof.digest,
             "records": proof.outputs,
             "parts": parts,
@@ -103,21 +136,22 @@ class PartsPublication:
             os.fsync(file.fileno())
         FolderStorage(temp).sync_folder()
 
-    def appear(self, lease: Lease, *, overwrite: bool) -> None:
-        """Rename it; the folder that it replaces is removed."""
+    def appear(self, lease: Lease, *, overwrite: bool, backup: Path | None) -> None:
+        """Rename it; the folder that it replaces is removed, or kept as the backup."""
         temp, target = self.temp(lease), self._target
         self.check(overwrite=overwrite)
         if not os.path.lexists(target) or not any(target.iterdir()):
             temp.rename(target)
             return
-        replaced = self._temps / f"{self._prefix}{lease.epoch}.replaced"
+        replaced = backup or self._temps / f"{self._prefix}{lease.epoch}.replaced"
         target.rename(replaced)
         try:
             temp.rename(target)
         except BaseException:
             replaced.rename(target)
             raise
-        shutil.rmtree(replaced, ignore_errors=True)
+        if backup is None:
+            shutil.rmtree(replaced, ignore_errors=True)
 
 
 def check_parts(name: str | os.PathLike[str], path: Path, *, overwrite: bool) -> None:
@@ -147,6 +181,10 @@ def check_parts(name: str | os.PathLike[str], path: Path, *, overwrite: bool) ->
         raise ConfigurationError(
             f"cannot write {shown}: it holds other files and no {MANIFEST}; name a new folder"
         )
+
+
+def _part(number: int) -> str:
+    return f"part-{number:05d}.jsonl"
 
 
 def _name(folder: JobFolder, piece: Piece, path: Path) -> None:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from pyrmute_tasks.errors import JobChangedError, JobFormatError, JobLogError, printable
 from pyrmute_tasks.jobs.documents import object_of, write_whole
@@ -17,6 +17,7 @@ __all__ = [
     "CodeChanged",
     "Difference",
     "OptionChanged",
+    "Parent",
     "SourceChanged",
     "SourceFile",
     "SourcesChanged",
@@ -62,6 +63,18 @@ class SourceFile:
         return cls(shown, found.st_size, str(found.st_mtime_ns), head.hexdigest())
 
 
+class Parent(NamedTuple):
+    """A job whose rejects another one retries.
+
+    Attributes:
+        job: Its id.
+        fingerprint: Root of the tree of fingerprints of its code.
+    """
+
+    job: str
+    fingerprint: str
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """The spec of a job.
@@ -74,8 +87,9 @@ class Spec:
         fingerprint: Root of the tree of fingerprints.
         code: The whole tree, as text, to name what differs.
         options: Further options that affect the result, such as the error policy.
-        only: The ranges it is about, for a retry; empty for all of the source.
-        parent: The job whose rejects it retries; or empty.
+        is_parts: Whether the target is a folder of parts.
+        only: The ranges it is about, such as the first records; empty for all of the source.
+        parents: The jobs whose rejects it retries, the first one first.
         created_at: When, in seconds since 1970.
         created_by: By whom, as ``user@host``.
     """
@@ -87,8 +101,9 @@ class Spec:
     fingerprint: str
     code: str = ""
     options: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    is_parts: bool = False
     only: tuple[Range, ...] = ()
-    parent: str = ""
+    parents: tuple["Parent", ...] = ()
     created_at: float = 0.0
     created_by: str = ""
 
@@ -100,6 +115,11 @@ class Spec:
             for number, each in enumerate(self.sources)
             if each.size_bytes
         )
+
+    @property
+    def lineage(self) -> tuple["Parent", ...]:
+        """The jobs that made the output: those it retries, and this one."""
+        return (*self.parents, Parent(self.job, self.fingerprint))
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +202,7 @@ def differences(spec: Spec, now: Spec) -> list[Difference]:
     if spec.fingerprint != now.fingerprint:
         found.append(CodeChanged(spec.fingerprint, now.fingerprint, spec.code))
     pairs = [("the target", spec.target, now.target)]
+    pairs.append(("whether it is a folder", str(spec.is_parts), str(now.is_parts)))
     pairs.append(("the plan", " ".join(spec.plan), " ".join(now.plan)))
     pairs += [
         (name, _shown(spec.options.get(name)), _shown(now.options.get(name)))
@@ -263,6 +284,7 @@ def read_spec(storage: Storage) -> Spec:
             )
         found["sources"] = tuple(SourceFile(**each) for each in found["sources"])
         found["only"] = tuple(Range(*each) for each in found["only"])
+        found["parents"] = tuple(Parent(*each) for each in found["parents"])
         model, before, after = found["plan"]
         return Spec(**{**found, "plan": (model, before, after)})
     except (ValueError, TypeError, KeyError, RecursionError) as error:

@@ -36,6 +36,7 @@ class JobView:
         ended: How it ended, unless it was taken up again.
         waits: Why it waits; empty if it does not.
         stopped: Why its driver let go; empty if it did not.
+        is_held: Whether it was proven, and held back from being published.
         crashes: Crashes noted.
         changed_at: When the last entry was written.
     """
@@ -50,6 +51,7 @@ class JobView:
         self.ended: Ended | None = None
         self.waits: str = ""
         self.stopped: str = ""
+        self.is_held: bool = False
         self.crashes: int = 0
         self.changed_at: float = 0.0
         self._leasing: Leased | None = None
@@ -100,6 +102,8 @@ class JobView:
                 self.crashes += 1
             case Noted(note=Note.STOPPED):
                 self.stopped = entry.why
+            case Noted(note=Note.HELD):
+                self.stopped, self.is_held = entry.why, True
             case Publishing():
                 self.publishing = entry
             case Ended():
@@ -110,7 +114,7 @@ def _event_of(entry: Opened | Noted | Wished | Publishing | Ended) -> Event:
     match entry:
         case Opened():
             return Event.OPENED
-        case Noted(note=Note.STOPPED):
+        case Noted(note=Note.STOPPED | Note.HELD):
             return Event.STOPPED
         case Noted() | Wished():
             return Event.NOTED

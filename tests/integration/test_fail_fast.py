@@ -51,11 +51,14 @@ def broken(mark: Path) -> Any:
 
 
 def follow_up(fleet: Fleet, marks: Marks, count: int) -> None:
-    """Check that nothing queued runs later: neither while the queue drains, nor with a new job."""
+    """Check that nothing queued runs later: neither while the queue drains, nor with a new job.
+
+    Each worker may have claimed one chunk before the error, and begin it after the raise.
+    """
     wait_until(fleet.is_drained, "the queue is empty")
     with Migrator(manager, settings=fleet.settings) as migrator:
         migrator.migrate_batch([person(index) for index in range(40)], *HOP, chunk_size=1)
-    assert marks.count == count
+    assert count <= marks.count <= count + WORKERS
 
 
 @pytest.mark.parametrize("window", [None, Window(1000)], ids=["default window", "window of 1000"])

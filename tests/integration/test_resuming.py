@@ -135,7 +135,7 @@ class Resumed:
         data = self.source.read_bytes()
         texts = [data[r["offset"] : r["offset"] + r["length"]] for r in rejects]
         assert [json.loads(text)["number"] for text in texts] == bad
-        mine = {self.source, self.target, self.rejects, self.notes}
+        mine = {self.source, self.target, self.rejects, self.notes, beside(self.target)}
         assert set(self.source.parent.iterdir()) == mine
 
 

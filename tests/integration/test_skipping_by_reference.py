@@ -94,7 +94,7 @@ def run(migrator: Migrator, source: Path, way: str, **options: Any) -> Result:
         on_reject=told.append,
         **options,
     )
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     return Result(report, [facts_of(failure) for failure in told], files)
 
 

@@ -50,7 +50,8 @@ def test_outputs_and_errors_leave_at_once(people: Migrator) -> None:
     with pytest.raises(MigrationError) as caught:
         for model in people.migrate_batch_streaming(in_thread(source), *HOP, chunk_size=1):
             got.append(model)
-    assert time.monotonic() - source.blocked_at < SOON_S
+    if source.blocked_at:  # the error may be quicker than the source's thread
+        assert time.monotonic() - source.blocked_at < SOON_S
     assert caught.value.record_index == 30
     assert got == manager.migrate_batch([person(index) for index in range(30)], *HOP)
     assert not source.is_closed.is_set()

@@ -24,6 +24,7 @@ from pyrmute_tasks.jobs.lease import take
 from pyrmute_tasks.jobs.spec import (
     CodeChanged,
     OptionChanged,
+    Parent,
     SourceChanged,
     SourceFile,
     SourcesChanged,
@@ -74,7 +75,7 @@ def settled(start: int, end: int, put: str | None, rejects: str | None = None) -
 
 def test_spec_of_a_job_round_trips(tmp_path: Path) -> None:
     storage = FolderStorage(tmp_path)
-    spec = replace(spec_of(tmp_path), only=(Range(0, 2, 4),), parent="p")
+    spec = replace(spec_of(tmp_path), only=(Range(0, 2, 4),), parents=(Parent("p", "f"),))
     write_spec(storage, spec)
     assert read_spec(storage) == spec
     assert differences(spec, read_spec(storage)) == []

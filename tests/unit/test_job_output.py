@@ -14,6 +14,7 @@ from pyrmute_tasks.engine.pipeline import ChunkResult, Window, run_ordered
 from pyrmute_tasks.errors import (
     ConfigurationError,
     JobChangedError,
+    JobError,
     JobExistsError,
     JobLogError,
     JobNotFoundError,
@@ -26,6 +27,7 @@ from pyrmute_tasks.io.earlier_runs import LogOptions, kept_job
 from pyrmute_tasks.io.job_output import JobOutput
 from pyrmute_tasks.io.job_targets import FileTarget
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource, size_of_records
+from pyrmute_tasks.io.kept_jobs import publish_job, verify_job
 from pyrmute_tasks.io.line_feed import LineFeed
 from pyrmute_tasks.io.output_place import check_output
 from pyrmute_tasks.io.rejects import RejectsFile
@@ -98,6 +100,8 @@ class Place:
         keep_partial: bool = False,
         option: str = "",
         limit: int | None = None,
+        hold: bool = False,
+        backup: bool = False,
     ) -> JobOutput:
         lines = JsonlSource(self.source, 3, limit=limit)
         target = FileTarget(self.target, check_output(self.target))
@@ -111,7 +115,15 @@ class Place:
             options={"option": option, "limit": limit},
             only=() if limit is None else (Range(0, 0, size_of_records(self.source, limit)),),
         )
-        output = JobOutput(target, spec, options, overwrite=overwrite, keep_partial=keep_partial)
+        output = JobOutput(
+            target,
+            spec,
+            options,
+            overwrite=overwrite,
+            keep_partial=keep_partial,
+            hold=hold,
+            backup=backup,
+        )
         rejects = RejectsFile(
             self.rejects,
             job="job",
@@ -175,8 +187,17 @@ class Place:
 
     @property
     def beside(self) -> list[str]:
-        """What there is but for the source."""
-        return sorted({each.name for each in self.source.parent.iterdir()} - {self.source.name})
+        """What there is but for the source, and for jobs of which only the rejects are left."""
+        found = {each for each in self.source.parent.iterdir() if not tells_of_rejects(each)}
+        return sorted(each.name for each in found - {self.source})
+
+
+def tells_of_rejects(path: Path) -> bool:
+    """Whether a folder is a job that was published with rejects, and its outputs are gone."""
+    if not path.is_dir() or not JobFolder(path).has_succeeded():
+        return False
+    names = {each.name.split(".")[0] for each in path.iterdir()}
+    return names == {"spec", "log", "rejects"}
 
 
 @pytest.fixture
@@ -409,7 +430,7 @@ def test_run_killed_behind_its_end_has_nothing_left_to_do(
     place: Place, monkeypatch: pytest.MonkeyPatch, resumes: bool
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(JobFolder, "discard", lambda _: os._exit(9))
+        patch.setattr(JobFolder, "finish", lambda _: os._exit(9))
         place.die(after=99)
     inode = place.target.stat().st_ino
     place.run(LogOptions(resume=resumes), overwrite=not resumes)
@@ -418,11 +439,55 @@ def test_run_killed_behind_its_end_has_nothing_left_to_do(
     assert place.beside == ["bad.jsonl", "out.jsonl"]
 
 
+def test_run_that_has_rejected_something_is_passed_over(place: Place) -> None:
+    place.run()
+    inode, rejects = place.target.stat().st_ino, place.rejects.read_bytes()
+    place.told.clear()
+    place.run(RESUME)
+    assert place.told == []
+    assert place.target.stat().st_ino == inode
+    assert place.rejects.read_bytes() == rejects
+    assert place.beside == ["bad.jsonl", "out.jsonl"]
+
+
+def test_held_output_is_published_later(place: Place) -> None:
+    place.target.write_text("before\n")
+    place.run(hold=True)
+    assert place.target.read_text() == "before\n"
+    place.run(RESUME, hold=True)  # nothing is left to do, and it stays held
+    assert verify_job(place.target).proof.rejected == 5
+    done = publish_job(place.target, overwrite=True, backup=True)
+    assert place.target.read_text() == expected(place)
+    assert Path(done.backup).read_text() == "before\n"
+    assert verify_job(place.target).is_published
+
+
+def test_held_run_is_published_by_resuming_it(place: Place) -> None:
+    place.run(hold=True)
+    place.run(RESUME)
+    assert place.target.read_text() == expected(place)
+    assert place.beside == ["bad.jsonl", "out.jsonl"]
+
+
+def test_run_that_a_limit_has_ended_is_not_published(place: Place) -> None:
+    place.run(RESUME, policy=ErrorPolicy.skip(max_errors=3), hold=True)
+    with pytest.raises(JobError, match="has not come to its end"):
+        publish_job(place.target)
+
+
+def test_replaced_target_is_kept(place: Place) -> None:
+    place.target.write_text("before\n")
+    output = place.run(overwrite=True, backup=True)
+    assert output.backup_path is not None
+    assert output.backup_path.read_text() == "before\n"
+    assert place.run(overwrite=True, backup=False).backup_path is None
+
+
 def test_published_output_that_is_gone_is_made_again(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(JobFolder, "discard", lambda _: os._exit(9))
+        patch.setattr(JobFolder, "finish", lambda _: os._exit(9))
         place.die(after=99)
     place.target.unlink()
     place.rejects.unlink()

@@ -5,12 +5,13 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pyrmute_tasks.errors import ConfigurationError, JobLogError, LeaseLostError, ProofError
 from pyrmute_tasks.jobs import output
-from pyrmute_tasks.jobs.entries import JobResult, Piece, Range, Settled
+from pyrmute_tasks.jobs.entries import JobResult, Piece, Settled
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.log import LogWriter
@@ -79,7 +80,7 @@ def test_output_is_joined_in_order_of_the_source(folder: JobFolder, target: Path
     proof = publish(Output(folder), lease, FilePublication(folder, target))
     assert target.read_bytes() == WHOLE
     assert (proof.length, proof.records, proof.outputs) == (len(WHOLE), 10, 10)
-    assert Output(folder).verify(target) == proof
+    Output(folder).compare(proof, target)
     assert files_beside(target) == ["job", "out"]
     view = folder.view()
     assert view.state is LoggedState.SUCCEEDED
@@ -129,44 +130,17 @@ def test_job_with_a_gap_is_not_published(folder: JobFolder, target: Path) -> Non
 def test_ranges_beyond_the_source_are_not_proof(folder: JobFolder) -> None:
     lease, spec = do_all(folder), folder.spec
     assert Output(folder).prove().records == 10
-    for wanted, told in [
-        ([Range(0, 0, 9)], "nothing more is wanted, and file 0, 9 to 10"),
-        ([Range(0, 0, 11)], "file 0, 10 to 11 is wanted, and nothing more is settled"),
-        ([Range(0, 0, 10), Range(1, 0, 1)], "file 1, 0 to 1 is wanted"),
-        ([Range(0, 1, 10)], "file 0, 1 to 10 is wanted, and file 0, 0 to 2"),
+    for sizes, told in [
+        ([9], "nothing more is wanted, and file 0, 9 to 10 is settled"),
+        ([11], "file 0, 10 to 11 is wanted, and nothing more is settled"),
+        ([10, 1], "file 1, 0 to 1 is wanted"),
+        ([0, 10], "file 1, 0 to 10 is wanted, and file 0, 0 to 2"),
     ]:
-        folder.spec = replace(spec, only=tuple(wanted))
+        sources = tuple(replace(spec.sources[0], size_bytes=size) for size in sizes)
+        folder.spec = replace(spec, sources=sources)
         with pytest.raises(ProofError, match=told):
             Output(folder).prove()
     lease.log.close()
-
-
-def test_retried_ranges_replace_rejected_ones(
-    folder: JobFolder, target: Path, tmp_path: Path
-) -> None:
-    lease = take(folder)
-    for start, end in [(0, 3), (5, 8)]:
-        settle(folder, lease, start, end, by_reference=False)
-    for start, end in [(3, 5), (8, 10)]:  # each without its last record
-        data = b"line %d\n" % start
-        put, rejects = lease.log.put(data), lease.log.put_rejects(b"{}")
-        lease.log.settle(Settled(0, start, end, 2, 1, 1, put, digest_of(data), rejects))
-    publish(Output(folder), lease, FilePublication(folder, target))
-    rejected = tuple(span.range for span in folder.view().fold.rejected_spans())
-    assert rejected == (Range(0, 3, 5), Range(0, 8, 10))
-
-    spec = replace(folder.spec, job="retry", only=rejected, parent="job")
-    retry = JobFolder.create(tmp_path / "retry", spec)
-    output, lease = Output(retry, Output(folder)), take(retry)
-    settle(retry, lease, 8, 10, by_reference=True)
-    with pytest.raises(ProofError, match="file 0, 3 to 10 is wanted, and file 0, 5 to 8 is set"):
-        publish(output, lease, FilePublication(retry, target), overwrite=True)
-    settle(retry, lease, 3, 5, by_reference=False)
-    assert not list(lease.fold.gaps(spec.wanted))
-    proof = publish(output, lease, FilePublication(retry, target), overwrite=True)
-    assert (proof.records, proof.rejected) == (10, 0)
-    assert target.read_bytes() == WHOLE
-    assert output.verify(target) == proof
 
 
 def test_parts_that_are_gone_or_cut_are_not_proof(folder: JobFolder, target: Path) -> None:
@@ -195,10 +169,10 @@ def test_part_with_other_bytes_is_not_published(folder: JobFolder, target: Path)
 def test_verify_finds_damage_later(
     folder: JobFolder, target: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    publish(Output(folder), do_all(folder), FilePublication(folder, target))
+    proof = publish(Output(folder), do_all(folder), FilePublication(folder, target))
     target.write_bytes(damage(WHOLE))
     with pytest.raises(ProofError, match=r"out (has 69 bytes|differs between byte 28 and 42)"):
-        Output(folder).verify(target)
+        Output(folder).compare(proof, target)
 
 
 def test_target_is_replaced_only_if_asked_to(folder: JobFolder, target: Path) -> None:
@@ -319,11 +293,11 @@ def test_frozen_publisher_replaces_nothing(
 ) -> None:
     frozen, appear = do_all(folder), FilePublication.appear
 
-    def sleep(publication: FilePublication, lease: Lease, *, overwrite: bool) -> None:
+    def sleep(publication: FilePublication, lease: Lease, **options: Any) -> None:
         monkeypatch.undo()
         publish(Output(folder), take(folder), FilePublication(folder, target), overwrite=overwrite)
         target.write_bytes(b"used by somebody")
-        appear(publication, lease, overwrite=overwrite)
+        appear(publication, lease, **options)
 
     monkeypatch.setattr(FilePublication, "appear", sleep)
     with pytest.raises(LeaseLostError, match="was removed"):

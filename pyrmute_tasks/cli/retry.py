@@ -1,0 +1,145 @@
+"""`pyrmute-tasks retry`: runs again what a run has rejected."""
+
+import os
+import sys
+from contextlib import closing
+from typing import Any
+
+import click
+
+from pyrmute_tasks.cli.errors import errors_printed, show_warnings, tell, usage_checked
+from pyrmute_tasks.cli.interrupts import Interrupts
+from pyrmute_tasks.cli.jobs import FINISHED_WITH_REJECTS
+from pyrmute_tasks.cli.options import (
+    BROKER_HELP,
+    MANAGER_HELP,
+    QUEUE_HELP,
+    STORE_HELP,
+    overridden,
+)
+from pyrmute_tasks.cli.run_report import ReportOptions, print_report
+from pyrmute_tasks.engine.batch_arguments import usable_cpus
+from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.io.output_place import is_stream
+from pyrmute_tasks.migrator import Migrator
+from pyrmute_tasks.plans.retry import Retry
+from pyrmute_tasks.settings import Settings
+
+__all__ = ["retry_command"]
+
+
+@click.command("retry")
+@click.argument("target", metavar="OUT", type=click.Path())
+@click.option("--manager", required=True, envvar="PYRMUTE_TASKS_MANAGER", help=MANAGER_HELP)
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Worker processes to start. [default: CPUs]"
+)
+@click.option(
+    "--broker",
+    envvar="PYRMUTE_TASKS_BROKER_URL",
+    help=BROKER_HELP + " Its workers need --root.",
+)
+@click.option("--store", help=STORE_HELP)
+@click.option("--queue", help=QUEUE_HELP)
+@click.option("--wait", "wait_s", type=float, help="Seconds to wait for a first worker.")
+@click.option(
+    "--stall",
+    "stall_s",
+    type=float,
+    help="Seconds in which nothing moves although workers are idle. [default: 60]",
+)
+@click.option(
+    "--retry-on",
+    multiple=True,
+    metavar="MODULE:CLASS",
+    help="Retry a step that raises this exception, as builtins:ConnectionError; repeatable.",
+)
+@click.option(
+    "--attempts", type=click.IntRange(min=1), help="Most runs of a step, with retries. [default: 4]"
+)
+@click.option("--rejects", type=click.Path(), help="File for what is rejected again.")
+@click.option(
+    "--rejects-with-records", is_flag=True, help="Write the records themselves there, too."
+)
+@click.option(
+    "--max-errors",
+    metavar="N|SHARE",
+    help="Most records to reject again. [default: as many as there are]",
+)
+@click.option(
+    "--accept-code",
+    is_flag=True,
+    help="Keep what had passed, whatever today's code would make of it.",
+)
+@click.option("--restart", is_flag=True, help="Begin again with a retry that was killed.")
+@click.option(
+    "--hold", is_flag=True, help="Prove the output, and leave it to `pyrmute-tasks publish OUT`."
+)
+@click.option("--backup", is_flag=True, help="Keep the OUT that is replaced, as OUT.JOB.backup.")
+@click.option("--include-records", is_flag=True, help="Let error messages quote records.")
+@click.option("--quiet", "-q", is_flag=True, help="Print no progress bar and no report.")
+def retry_command(
+    target: str,
+    manager: str,
+    workers: int | None,
+    broker: str | None,
+    store: str | None,
+    queue: str | None,
+    wait_s: float | None,
+    stall_s: float | None,
+    retry_on: tuple[str, ...],
+    attempts: int | None,
+    include_records: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Run again what a run has rejected, with today's code.
+
+    The ranges of the source that had rejects are run again, and OUT is replaced by a file, or a
+    folder of parts, in which their outputs stand where they belong. Source and OUT must be what
+    they were. Some of the records that had passed are compared first: if today's code makes
+    something else of them, nothing is done. A retry that was killed goes on by the same command.
+
+    Exit status: 0 for success, 1 for failure, 2 for wrong usage, 3 if records were rejected again.
+    """
+    show_warnings()
+    rejects = options["rejects"]
+    if rejects == "-":
+        rejects = options["rejects"] = "/dev/stdout"
+    interrupts = Interrupts(target, leaves_something=True)
+    with errors_printed(include_records, interrupts), interrupts:
+        with usage_checked():
+            if broker is None and (store is not None or queue is not None):
+                raise ConfigurationError("--store and --queue need --broker")
+            retry = None
+            if retry_on:
+                retry = Retry(on=retry_on, attempts=attempts or Retry(on=retry_on).attempts)
+        migrator = Migrator(
+            manager,
+            workers=workers or (None if broker else usable_cpus()),
+            broker_url=broker,
+            settings=overridden(
+                Settings.from_env(os.environ),
+                store_url=store,
+                queue=queue,
+                worker_wait_s=wait_s,
+                stall_s=stall_s,
+            ),
+            retry=retry,
+        )
+        on_stderr = rejects is not None and is_stream(rejects)
+        shown = ReportOptions(target, rejects, quiet, False, on_stderr, options["hold"])
+        with closing(migrator):
+            try:
+                report = migrator.retry(
+                    target, observers=(interrupts,), progress=not quiet, **options
+                )
+            except Exception:
+                if migrator.last_report is not None and migrator.last_report.exceeded:
+                    tell(migrator.last_report.exceeded)
+                raise
+            finally:
+                if migrator.last_report is not None:
+                    print_report(migrator.last_report, shown)
+        if report.rejected:
+            sys.exit(FINISHED_WITH_REJECTS)
