@@ -155,12 +155,11 @@ class FileRun:
         why_not = self._why_not()
         if why_not and self._is_forced:
             what = (
-                "several files, a folder of parts, or a retry, can only go"
+                "several files, a folder of parts, or a retry, can only go by reference, but"
                 if self._must_refer
-                else "this run cannot go"
+                else "this run cannot go by reference:"
             )
-            but = ", but" if self._must_refer else ":"
-            raise ConfigurationError(f"{what} by reference{but} {why_not}")
+            raise ConfigurationError(f"{what} {why_not}")
         is_large = (self.size_bytes or 0) >= _LEAST_BYTES
         is_worth_it = is_large and self._options.pace.max_rate is None
         return not why_not and (self._is_forced or is_worth_it)
