@@ -369,7 +369,9 @@ class JobOutput:
                     self._keep_outputs(lease)
         finally:
             if not keeps:
-                self.folder.discard()
+                # What ended the run may be that the folder is gone, or cannot be written.
+                with contextlib.suppress(OSError, JobNotFoundError):
+                    self.folder.discard()
 
     def _keep_outputs(self, lease: Lease) -> None:
         """Keep what was written as ``<target>.partial``: all before the end of the job."""

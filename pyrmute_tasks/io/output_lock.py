@@ -168,6 +168,11 @@ class OutputLock:
         with contextlib.suppress(OSError, ConfigurationError):
             if self._is_ours():
                 self._path.unlink()
+        # If its name was out of reach, since the storage was away, it belongs to nobody when that
+        # is back: this process lives on, perhaps.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+            os.utime(self._descriptor, ns=(0, 0))
         os.close(self._descriptor)
 
     # --- taking it --------------------------------------------------------------------------

@@ -215,12 +215,16 @@ class JobFolder:
 
     @contextlib.contextmanager
     def _opened(self, piece: Piece) -> Iterator[int]:
-        descriptor = os.open(self.path / piece.name, _READ)
+        path = self.path / piece.name
+        try:
+            descriptor = os.open(path, _READ)
+        except OSError as error:
+            raise OSError(error.errno, f"{path}: {error.strerror}") from None
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_size < piece.offset + piece.length:
                 raise ProofError(
-                    f"{self.path / piece.name} is not what was written: it has {found.st_size} "
+                    f"{path} is not what was written: it has {found.st_size} "
                     f"bytes instead of {piece.offset + piece.length}; nothing was published"
                 )
             yield descriptor

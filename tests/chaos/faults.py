@@ -5,25 +5,34 @@ import enum
 import json
 import math
 import random
+import re
 import signal
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+import redis
+
 from pyrmute_tasks import (
     BrokerUnavailableError,
+    ConfigurationError,
     JobLostError,
     MigrationError,
     NoWorkersError,
+    OutputInUseError,
     ProcessDiedError,
     Settings,
+    StorageUnreachableError,
     StoreUnavailableError,
 )
 from pyrmute_tasks.distributed.app import create_app
+from pyrmute_tasks.jobs.folder import JobFolder, beside
+from tests.chaos import storage
 from tests.chaos.runs import (
     CHUNK,
     HOP,
@@ -35,10 +44,12 @@ from tests.chaos.runs import (
     Harm,
     Result,
     Run,
+    Way,
 )
 from tests.conftest import wait_until
 from tests.fleets import Fleet, RabbitMQ, Side, Worker
-from tests.fleets.namespaces import Link, TwoHosts
+from tests.fleets.mounts import can_mount, own_mounts, with_tmpfs
+from tests.fleets.namespaces import Link, TwoHosts, can_make_hosts
 
 __all__ = ["DEEDS", "LONG", "SHORT", "STAGES", "Fault", "Scale", "Stage", "run_fault"]
 
@@ -74,6 +85,15 @@ class Fault(enum.StrEnum):
     OTHER_CODE = "worker with other code"
     REDIS_FAR = "Redis 150 ms away"
     CONSUMERS_CANCELLED = "consumers cancelled"
+    ATTEMPTS_GONE = "attempts' folder gone for a while"
+    JOB_GONE = "job's folder gone for a while"
+    SOURCE_GONE = "source gone for a while"
+    STORAGE_UNMOUNTED = "storage unmounted for a while"
+    STORAGE_FULL = "storage full for a while"
+    STORAGE_READ_ONLY = "storage read-only for a while"
+    STORAGE_SLOW = "storage slow for a while"
+    STORAGE_ELSEWHERE = "worker with another root"
+    STORAGE_HIDDEN = "storage hidden from one worker"
 
 
 @dataclass(frozen=True)
@@ -112,6 +132,12 @@ class Stage:
         on_redis: It makes sense where messages go through Redis.
         apart: Who is on a host of their own, away from the servers.
         delay_s: How long the producer's own way to Redis is, each way.
+        ways: How records come to the workers.
+        may_end_with: The errors of which the job may end with one, too. By reference it is
+            finished by another run.
+        says: In the message of its error, as a regular expression.
+        manager: What workers run.
+        mounts: The storage is a file system of its own; it needs root.
     """
 
     harm: Harm | None
@@ -126,6 +152,21 @@ class Stage:
     on_redis: bool = True
     apart: Side | None = None
     delay_s: float = 0.0
+    ways: tuple[Way, ...] = tuple(Way)
+    may_end_with: tuple[type[Exception], ...] = ()
+    says: str = ""
+    manager: str = MANAGER
+    mounts: bool = False
+
+    @property
+    def can_run(self) -> bool:
+        """Whether this machine lets the surroundings be made."""
+        return (self.apart is None or can_make_hosts()) and (not self.mounts or can_mount())
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether the job may end before all harm is done."""
+        return bool(self.ends_with or self.may_end_with)
 
 
 # A queue that is younger when RabbitMQ 3.10 is killed confirms nothing for ever after: the
@@ -218,9 +259,16 @@ def lose_message(run: Run) -> None:
     worker = victim(run)
     with run.fleet.valkey.client() as client:
         queue = run.fleet.settings.queue
-        run.wait_until(lambda: client.rpop(queue) is not None, "a message is popped")
+        run.wait_until(lambda: _pops(client, queue), "a message is popped")
     run.begin_fault()
     worker.kill()
+
+
+def _pops(client: redis.Redis, queue: str) -> bool:
+    try:
+        return client.rpop(queue) is not None
+    except redis.ResponseError:  # it refuses writes: another fault of the same schedule
+        return False
 
 
 def restart_redis(run: Run) -> None:
@@ -298,8 +346,12 @@ def cut_off(run: Run) -> None:
 def hide_large_packets(run: Run) -> None:
     in_the_middle(run)
     run.begin_fault()
+    all_sizes = link_of(run).largest_bytes
     link_of(run).largest_bytes = 600
-    run.wait_until(lambda: False, "the job has ended")
+    try:
+        run.wait_until(lambda: False, "the job has ended")
+    finally:
+        link_of(run).largest_bytes = all_sizes
 
 
 def link_of(run: Run) -> Link:
@@ -346,6 +398,11 @@ def only_wait(run: Run) -> None:
 
 # --- which fault is what --------------------------------------------------------------------
 
+_SECRET: Final = "chaos" * 8
+_SHORT_RANGES: Final = """
+from tests.chaos.runs import short_ranges
+short_ranges().__enter__()
+"""
 _POISON_CHUNK: Final = 16
 _POISON_CHUNKS: Final = 5
 _LIMITS: Final[dict[str, Any]] = {
@@ -366,6 +423,21 @@ DEEDS: Final[Mapping[Fault, tuple[str, str]]] = MappingProxyType(
 _TTL_S: Final = 3.0
 _HALF_OPEN_S: Final = 15.0
 _GONE_S: Final = 5.0  # after which a job without workers ends
+
+
+def _stored(harm: Harm, says: str = "", *, mounts: bool = False, limit_s: float = 20.0) -> Stage:
+    """Return the surroundings of a fault of storage, with the reason if the job may end by it."""
+    may_end_with = (ConfigurationError, OutputInUseError, StorageUnreachableError) if says else ()
+    return Stage(
+        harm,
+        limit_s,
+        ways=(Way.REFERENCE,),
+        may_end_with=may_end_with,
+        says=says,
+        mounts=mounts,
+        on_rabbitmq=False,  # messages have nothing to do with it
+    )
+
 
 STAGES: Final[Mapping[Fault, Stage]] = MappingProxyType(
     {
@@ -408,7 +480,21 @@ STAGES: Final[Mapping[Fault, Stage]] = MappingProxyType(
             limit_s=_GONE_S + 6.0,
             options={"outage_s": _GONE_S},
             ends_with=(NoWorkersError,),
+            ways=(Way.PRODUCER,),  # a fleet with a secret has no remote control
         ),
+        Fault.ATTEMPTS_GONE: _stored(storage.hide_attempts, "No such file or directory"),
+        Fault.JOB_GONE: _stored(storage.hide_job, "No such file or directory"),
+        Fault.SOURCE_GONE: _stored(storage.hide_source, "No such file or directory"),
+        Fault.STORAGE_UNMOUNTED: _stored(
+            storage.move_away, "No such file or directory|the directory of both", mounts=True
+        ),
+        Fault.STORAGE_FULL: _stored(storage.fill, "No space left on device", mounts=True),
+        Fault.STORAGE_READ_ONLY: _stored(
+            storage.make_read_only, "Read-only file system", mounts=True
+        ),
+        Fault.STORAGE_SLOW: replace(_stored(storage.slow_down), manager=storage.MANAGER),
+        Fault.STORAGE_ELSEWHERE: _stored(storage.start_elsewhere, limit_s=5.0),
+        Fault.STORAGE_HIDDEN: _stored(storage.lose_on_one_worker, mounts=True, limit_s=5.0),
     }
 )
 
@@ -422,39 +508,61 @@ def run_fault(
     scale: Scale = SHORT,
     rabbitmq: RabbitMQ | None = None,
     hosts: TwoHosts | None = None,
+    way: Way = Way.PRODUCER,
 ) -> tuple[Result, list[str]]:
     """Run a job with a fault in it; return its result and the problems with it."""
     stage = STAGES[fault]
     choose = random.Random(seed)
-    fleet = Fleet(
-        directory / "fleet",
-        MANAGER,
-        workers=stage.workers,
-        settings=Settings(**stage.options),
-        is_supervised=stage.is_supervised,
-        rabbitmq=rabbitmq,
-        queue=f"chaos-{seed:x}",
-        hosts=hosts,
-        apart=() if stage.apart is None else (stage.apart,),
-        delay_s=stage.delay_s,
-    )
-    with fleet:
+    with _data_of(stage, directory) as data, ExitStack() as stack:
+        fleet = Fleet(
+            directory / "fleet",
+            stage.manager,
+            workers=stage.workers,
+            settings=with_roots(Settings(**stage.options), way, data),
+            is_supervised=stage.is_supervised,
+            rabbitmq=rabbitmq,
+            queue=f"chaos-{seed:x}",
+            hosts=hosts,
+            apart=() if stage.apart is None else (stage.apart,),
+            delay_s=stage.delay_s,
+        )
+        stack.enter_context(fleet)
         if fault is Fault.PRODUCER_KILLED:
-            return _kill_producer(fleet, directory, flights, choose)
+            return _kill_producer(fleet, data, flights, choose, way)
         if fault in DEEDS:
-            return _poison(fault, fleet, directory, flights, choose)
+            return _poison(fault, fleet, data, flights, choose, way)
         run = Run(
             fleet,
-            Feed(directory / "in.jsonl", flights, choose.randrange(len(flights))),
+            Feed(data / "in.jsonl", flights, choose.randrange(len(flights))),
             choose,
             deploys=scale.deploys,
             gone_s=scale.gone_s,
             spell_s=scale.spell_s,
             through_proxy=stage.through_proxy,
             doubles_messages=stage.doubles_messages,
+            way=way,
         )
         result = run.execute(stage.harm)
     return result, problems(result, stage)
+
+
+@contextlib.contextmanager
+def _data_of(stage: Stage, directory: Path) -> Iterator[Path]:
+    """Create the folder of source and target, on a file system of its own if it is to be one."""
+    data = directory / "data"
+    data.mkdir()
+    with ExitStack() as stack:
+        if stage.mounts:
+            stack.enter_context(own_mounts())
+            stack.enter_context(with_tmpfs(data, storage.SIZE_BYTES))
+        yield data
+
+
+def with_roots(settings: Settings, way: Way, data: Path) -> Settings:
+    """Return the settings of a fleet that takes ranges in a folder, if it is to."""
+    if way is Way.PRODUCER:
+        return settings
+    return replace(settings, roots=str(data), secret=_SECRET)
 
 
 def problems(result: Result, stage: Stage) -> list[str]:
@@ -462,9 +570,11 @@ def problems(result: Result, stage: Stage) -> list[str]:
     found = []
     if result.damage != Damage():
         found.append(f"the output is not the sequential one: {result.damage}")
-    if type(result.error) not in (stage.ends_with or (type(None),)):
+    allowed: tuple[type, ...] = stage.ends_with or (type(None), *stage.may_end_with)
+    is_told = result.error is None or re.search(stage.says, str(result.error))
+    if type(result.error) not in allowed or not is_told:
         found.append(f"the job ended with {result.error!r}")
-    if not stage.ends_with and result.is_cut_short:
+    if result.error is None and result.is_cut_short:
         found.append("the job was over before the harm was done")
     if result.stall_s > stage.limit_s:
         found.append(f"it stalled for {result.stall_s:.1f} s, more than {stage.limit_s:.1f} s")
@@ -475,14 +585,14 @@ def problems(result: Result, stage: Stage) -> list[str]:
 
 
 def _poison(
-    fault: Fault, fleet: Fleet, directory: Path, flights: Flights, choose: random.Random
+    fault: Fault, fleet: Fleet, data: Path, flights: Flights, choose: random.Random, way: Way
 ) -> tuple[Result, list[str]]:
     """Run three jobs whose poisonous record comes first, in the middle and last."""
     last = _POISON_CHUNKS * _POISON_CHUNK - 1
     found: list[str] = []
     results = []
     for place in (0, choose.randrange(1, last), last):
-        result, wrong = _poison_at(place, last, fault, fleet, directory, flights, choose)
+        result, wrong = _poison_at(place, last, fault, fleet, data, flights, choose, way)
         results.append(result)
         found += [f"poison at {place} of {last}: {each}" for each in wrong]
     return max(results, key=lambda result: (result.damage != Damage(), result.stall_s)), found
@@ -493,16 +603,17 @@ def _poison_at(
     last: int,
     fault: Fault,
     fleet: Fleet,
-    directory: Path,
+    data: Path,
     flights: Flights,
     choose: random.Random,
+    way: Way,
 ) -> tuple[Result, list[str]]:
     deed, how = DEEDS[fault]
-    crashes = directory / f"crashes-{place}"
+    crashes = data / f"crashes-{place}"
     row = poisoned(flights.rows[0], deed, crashes)
-    feed = Feed(directory / "in.jsonl", flights, choose.randrange(len(flights)), {place: row})
+    feed = Feed(data / "in.jsonl", flights, choose.randrange(len(flights)), {place: row})
     feed.grow(last + 1)
-    run = Run(fleet, feed, choose, chunk_size=_POISON_CHUNK)
+    run = Run(fleet, feed, choose, chunk_size=_POISON_CHUNK, way=way, resumes=False)
     result = run.execute(None)
     return result, problems(result, STAGES[fault]) + poison_problems(result, place, how, crashes)
 
@@ -530,37 +641,45 @@ def poison_problems(result: Result, place: int, how: str, crashes: Path) -> list
 
 
 def _kill_producer(
-    fleet: Fleet, directory: Path, flights: Flights, choose: random.Random
+    fleet: Fleet, data: Path, flights: Flights, choose: random.Random, way: Way
 ) -> tuple[Result, list[str]]:
-    """Kill a producer in the middle of its job; the fleet must be able to run the next one."""
-    feed = Feed(directory / "killed.jsonl", flights, choose.randrange(len(flights)))
+    """Kill a producer in the middle of its job; the fleet must be able to run the next one.
+
+    By reference that is the one that goes on with the job.
+    """
+    feed = Feed(data / "in.jsonl", flights, choose.randrange(len(flights)))
     feed.grow(400 * CHUNK)
-    target = directory / "killed-out.jsonl"
-    wanted = b"".join(feed.outputs(feed.count))
-    kill_producer(fleet, feed.path, target)
-    assert has_output(target), "the producer did not get as far as to be killed"
-    [partial] = partial_files(target)
-    written = partial.read_bytes()
+    run = Run(fleet, feed, choose, way=way)
+    kill_producer(fleet, feed.path, run.target, way)
+    assert has_output(run.target), "the producer did not get as far as to be killed"
     found = []
-    if target.exists() or not wanted.startswith(written):
-        found.append("what the killed producer has written is not the beginning of its output")
+    if run.target.exists():
+        found.append("the killed producer has published its output")
     wait_until(lambda: not job_keys(fleet), "the job's keys have expired", _TTL_S + 5.0)
-    for path in (feed.path, partial):
-        path.unlink()
-    feed = Feed(directory / "in.jsonl", flights, choose.randrange(len(flights)))
-    feed.grow(20 * CHUNK)
-    result = Run(fleet, feed, choose).execute(None)
+    if way is Way.PRODUCER:
+        [partial] = partial_files(run.target)
+        if not b"".join(feed.outputs(feed.count)).startswith(partial.read_bytes()):
+            found.append("what the killed producer has written is not the beginning of its output")
+        partial.unlink()
+        run.feed = Feed(data / "in.jsonl", flights, choose.randrange(len(flights)))
+        run.feed.grow(20 * CHUNK)
+    run.set_pace(0.0)
+    result = run.execute(None)
     if any(worker.starts > 1 or not worker.is_alive for worker in fleet.workers):
         found.append("a worker did not survive it")
     return result, found + problems(result, STAGES[Fault.PRODUCER_KILLED])
 
 
-def kill_producer(fleet: Fleet, source: Path, target: Path) -> None:
+def kill_producer(fleet: Fleet, source: Path, target: Path, way: Way = Way.PRODUCER) -> None:
     """Start a job with a producer of its own, and kill it in the middle."""
-    options = ["--model", HOP[0], "--from", HOP[1], "--to", HOP[2], "--chunk-size", str(CHUNK)]
-    command = [sys.executable, "-m", "pyrmute_tasks", "run", "--quiet"]
-    command += ["--no-log", str(source), str(target)]  # the source grows while it is read
-    process = fleet.start_process("producer", [*command, *options])
+    options = ["--model", HOP[0], "--from", HOP[1], "--to", HOP[2]]
+    if way is Way.PRODUCER:
+        options += ["--chunk-size", str(CHUNK), "--no-log"]
+    else:
+        options += ["--by-reference", "always"]
+    program = _SHORT_RANGES + "from pyrmute_tasks.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "run", "--quiet", *options, str(source), str(target)]
+    process = fleet.start_process("producer", command)
     wait_until(
         # It may end by itself, if it is started while another fault keeps it from beginning.
         lambda: has_output(target) or process.poll() is not None,
@@ -576,6 +695,9 @@ def partial_files(target: Path) -> list[Path]:
 
 
 def has_output(target: Path) -> bool:
+    """Whether a run has written something: with a log, something that is settled."""
+    if beside(target).is_dir():
+        return JobFolder(beside(target)).view().fold.ranges > 0
     return any(path.stat().st_size > 0 for path in partial_files(target))
 
 

@@ -1,10 +1,11 @@
 """A job that is harmed while it runs, and its result.
 
-Its input is a file of flights that grows before its reader for as long as harm is done, so
-a job lasts as long as its faults do, however slow the machine is.
+Through the producer, its input is a file of flights that grows before its reader for as long as
+harm is done. By reference, it is a file that is long enough, whose step is slow until the harm is
+done. So a job lasts as long as its faults do, however slow the machine is.
 """
 
-import contextlib
+import enum
 import functools
 import json
 import random
@@ -12,7 +13,7 @@ import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,8 +22,16 @@ from unittest.mock import patch
 
 from pyrmute_tasks import Migrator
 from pyrmute_tasks.distributed.producer.broker import Broker
-from pyrmute_tasks.engine.events import ChunkDelivered, ChunkSubmitted, Event
+from pyrmute_tasks.engine import chunk_sizes
+from pyrmute_tasks.engine.events import (
+    ChunkDelivered,
+    ChunkSettled,
+    ChunkSubmitted,
+    Event,
+    Observer,
+)
 from pyrmute_tasks.registry import load_attribute
+from tests.chaos.slow_flights import PACE
 from tests.conftest import ROOT
 from tests.fleets import Fleet, Side
 
@@ -31,10 +40,21 @@ OTHER_MANAGER: Final = "tests.chaos.other_flights:manager"
 HOP: Final = ("Flight", "1.0.0", "3.0.0")
 CHUNK: Final = 50  # rows; at 2 ms each a chunk takes a tenth of a second
 
+_RANGE: Final = 8  # rows of the first ranges; later ones take a tenth of a second
+_RANGE_BYTES: Final = _RANGE * 380
+_SLOW_S: Final = 0.02
+_ROWS: Final = 12_000  # by reference: with two workers they last for two minutes
 _AHEAD: Final = 24 * CHUNK  # more than a window and what the reader buffers
 _POLL_S: Final = 0.01
 _PATIENCE_S: Final = 90.0
 _SAMPLE: Final = ROOT / "examples" / "data" / "flights-sample.jsonl"
+
+
+class Way(enum.StrEnum):
+    """The way in which a file's records come to the workers."""
+
+    PRODUCER = "producer"
+    REFERENCE = "reference"
 
 
 # --- the flights ----------------------------------------------------------------------------
@@ -156,6 +176,7 @@ class Result:
         restarts: Workers that ended without having been asked to, and were started again.
         leaving_s: The longest time that a worker took to leave when it was asked to.
         is_cut_short: The job was over before all harm was done.
+        is_resumed: The job ended with the error, and its next run finished it.
     """
 
     damage: Damage
@@ -167,6 +188,7 @@ class Result:
     restarts: int
     leaving_s: float
     is_cut_short: bool
+    is_resumed: bool = False
 
 
 class JobHasEndedError(Exception):
@@ -194,6 +216,8 @@ class Run:
         chunk_size: Records a chunk.
         outage_s: How patient the producer is, if not as the workers are.
         is_mixed: Several faults happen at the same time, whenever they are due.
+        way: How its records come to the workers. By reference it has a log.
+        resumes: A job by reference that ended with an error is finished by another run.
     """
 
     fleet: Fleet
@@ -207,8 +231,11 @@ class Run:
     chunk_size: int = CHUNK
     outage_s: float | None = None
     is_mixed: bool = False
+    way: Way = Way.PRODUCER
+    resumes: bool = True
     delivered: int = 0
     submitted: int = 0
+    settled_by: set[str] = field(default_factory=set)
     _began: float = 0.0
     _ended: float = 0.0
     _deliveries: list[float] = field(default_factory=list)
@@ -216,6 +243,7 @@ class Run:
     _outages: list[tuple[float, float]] = field(default_factory=list)
     _harm_is_done: threading.Event = field(default_factory=threading.Event)
     _is_over: threading.Event = field(default_factory=threading.Event)
+    _ranges: ExitStack = field(default_factory=ExitStack)  # short ones, while harm is done
     _harm_error: BaseException | None = None
     _is_cut_short: bool = False
 
@@ -260,8 +288,10 @@ class Run:
         """Record the job's events; an observer."""
         if isinstance(event, ChunkSubmitted):
             self.submitted = event.start + event.count
-            if not self._harm_is_done.is_set():
+            if self.way is Way.PRODUCER and not self._harm_is_done.is_set():
                 self.feed.grow(self.submitted + _AHEAD)
+        elif isinstance(event, ChunkSettled):
+            self.settled_by.add(event.worker.rpartition("-")[0])  # without its token
         elif isinstance(event, ChunkDelivered):
             self._deliveries.append(time.monotonic())
             self.delivered += 1
@@ -271,23 +301,54 @@ class Run:
 
         Without harm the job is as long as its feed is already.
         """
-        target = self.feed.path.with_name("out.jsonl")
         if harm is None:
             self._harm_is_done.set()
+        elif self.way is Way.REFERENCE:
+            self.feed.grow(_ROWS)
+            self.set_pace(_SLOW_S)
         else:
             self.feed.grow(_AHEAD)
+        target = self.target
+        if self.way is Way.REFERENCE:
+            self._ranges.enter_context(short_ranges())
         self._began = time.monotonic()
         thread = threading.Thread(target=self._do, args=(harm,), name="harm")
         thread.start()
         try:
-            error = self._migrate(target)
+            error = self._migrate(target, self.observe)
         finally:
             self._ended = time.monotonic()
             self._is_over.set()
             thread.join()
+            self._ranges.close()
         if self._harm_error is not None:
             raise self._harm_error
-        return self._result(target, error)
+        is_resumed = error is not None and self._goes_on
+        if is_resumed:
+            self._finish(target)
+        return self._result(target, error, is_resumed=is_resumed)
+
+    @property
+    def target(self) -> Path:
+        """The output."""
+        return self.feed.path.with_name("out.jsonl")
+
+    @property
+    def _goes_on(self) -> bool:
+        return self.way is Way.REFERENCE and self.resumes
+
+    def set_pace(self, seconds: float) -> None:
+        """Tell the fleet's workers how long the step is to take."""
+        pace = self.fleet.directory / PACE
+        new = pace.with_suffix(".new")
+        new.write_text(str(seconds))
+        new.replace(pace)
+
+    def _finish(self, target: Path) -> None:
+        """Let another run finish the job, as ``--resume`` does."""
+        target.with_name(f"{target.name}.partial").unlink(missing_ok=True)
+        again = self._migrate(target)
+        assert again is None, f"resuming ended with {again!r}"
 
     def _do(self, harm: Harm | None) -> None:
         try:
@@ -299,30 +360,33 @@ class Run:
             self._harm_error = error
         finally:
             self._harm_is_done.set()
+            if harm is not None:
+                self._ranges.close()
+                self.set_pace(0.0)
 
-    def _migrate(self, target: Path) -> Exception | None:
+    def _migrate(self, target: Path, *observers: Observer) -> Exception | None:
         settings = self.fleet.producer_settings(through_proxy=self.through_proxy)
-        doubled = _doubled_messages() if self.doubles_messages else contextlib.nullcontext()
         if self.outage_s is not None:
             settings = replace(settings, outage_s=self.outage_s)
-        place = self.fleet.place_of(Side.PRODUCER)
-        with place, doubled, Migrator(MANAGER, settings=settings) as migrator:
+        with ExitStack() as stack:
+            stack.enter_context(self.fleet.place_of(Side.PRODUCER))
+            if self.doubles_messages:
+                stack.enter_context(_doubled_messages())
+            options: dict[str, Any] = {"chunk_size": self.chunk_size, "log": False}  # it grows
+            if self.way is Way.REFERENCE:
+                options = {"by_reference": "always", "resume": self._goes_on}
+                options["restart"] = not self._goes_on
+            migrator = stack.enter_context(Migrator(MANAGER, settings=settings))
             try:
                 migrator.migrate_file(
-                    self.feed.path,
-                    target,
-                    *HOP,
-                    chunk_size=self.chunk_size,
-                    keep_partial=True,
-                    observers=(self.observe,),
-                    log=False,  # the source grows while it is read
+                    self.feed.path, target, *HOP, keep_partial=True, observers=observers, **options
                 )
             except Exception as error:
                 return error
         return None
 
-    def _result(self, target: Path, error: Exception | None) -> Result:
-        if error is None:
+    def _result(self, target: Path, error: Exception | None, *, is_resumed: bool) -> Result:
+        if error is None or is_resumed:
             got, count = target.read_bytes(), self.feed.count
         else:
             # The lines before the error; how many these must be, its own test says.
@@ -344,6 +408,7 @@ class Run:
             sum(worker.starts - 1 for worker in workers),
             max(leaving, default=0.0),
             self._is_cut_short,
+            is_resumed,
         )
 
     def _longest_stall(self) -> float:
@@ -359,6 +424,17 @@ class Run:
             excused += max(0.0, min(end, later) - max(begin, until))
             until = max(until, end)
         return excused
+
+
+@contextmanager
+def short_ranges(seconds: float = 0.1, size_bytes: int = _RANGE_BYTES) -> Iterator[None]:
+    """Cut files into ranges of so many seconds of work, the first ones of so many bytes."""
+    with ExitStack() as stack:
+        for name in ("_FIRST_RANGE_BYTES", "_LEAST_RANGE_BYTES"):
+            stack.enter_context(patch.object(chunk_sizes, name, size_bytes))
+        stack.enter_context(patch.object(chunk_sizes, "_TARGET_S", seconds))
+        stack.enter_context(patch.object(chunk_sizes.RangeSizer, "_least_share", size_bytes))
+        yield
 
 
 @contextmanager

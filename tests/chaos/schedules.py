@@ -1,10 +1,15 @@
 """The long form: every fault several times, then random schedules of several at a time.
 
     python -m tests.chaos.schedules [--seed S] [--runs 3] [--schedules 50] [--faults NAME …]
+                                    [--way producer|reference]
+    python -m tests.chaos.schedules --flights [--kills 30] [--rows N]
+
+Half of the runs go through the producer, half by reference; `--way` selects one. With `--flights`
+it is the year of flights instead, see `tests/chaos/year.py`.
 
 Ends with a table, and with status 1 if any run has a problem. What a run
 did wrong is printed with its seed, and its files are kept. Schedule number n of seed s is
-schedule number 0 of seed s + n, so that one can be run again by itself.
+schedule number 0 of seed s + n with its `--way`, so that one can be run again by itself.
 """
 
 import argparse
@@ -27,13 +32,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from pyrmute_tasks import JobLostError, Settings
-from tests.chaos import faults
-from tests.chaos.faults import LONG, STAGES, Fault, run_fault
-from tests.chaos.runs import CHUNK, MANAGER, Damage, Feed, JobHasEndedError, Result, Run
+from tests.chaos import faults, year
+from tests.chaos.faults import LONG, STAGES, Fault, run_fault, with_roots
+from tests.chaos.runs import CHUNK, MANAGER, Damage, Feed, JobHasEndedError, Result, Run, Way
 from tests.chaos.runs import load_flights as load
 from tests.conftest import strip_settings
 from tests.fleets import Fleet, RabbitMQ, find_server
-from tests.fleets.namespaces import FAR, TwoHosts, can_make_hosts
+from tests.fleets.namespaces import FAR, TwoHosts
 
 HANG_S: Final = 300.0
 STALL_S: Final = 20.0  # for each fault of a schedule, since they may follow each other
@@ -42,7 +47,12 @@ _POISONS: Final = (Fault.POISON_EXITS, Fault.POISON_ALLOCATES, Fault.POISON_LOOP
 _ENDINGS: Final = (Fault.REDIS_EMPTIED, *_POISONS)
 _ALONE: Final = (Fault.REDIS_FAR, Fault.CONSUMERS_CANCELLED)
 _MIXABLE: Final = tuple(
-    fault for fault in Fault if fault not in (*_ENDINGS, *_ALONE) and STAGES[fault].apart is None
+    fault
+    for fault in Fault
+    if fault not in (*_ENDINGS, *_ALONE)
+    and STAGES[fault].apart is None
+    and STAGES[fault].manager == MANAGER
+    and not (STAGES[fault].mounts or STAGES[fault].may_end_with)
 )
 _LIMITS: Final[dict[str, Any]] = {
     "worker_wait_s": 60.0,
@@ -57,25 +67,29 @@ class Schedule:
     """Faults of one job, most of them at times of their own.
 
     Attributes:
+        way: How records come to the workers.
         on_rabbitmq: Messages go through RabbitMQ.
         faults: Each with the second after the job's begin when it is due.
         ending: A fault that ends the job, after the others or among them.
         poison_at: Index of the record that kills its process, if that is the ending.
     """
 
+    way: Way
     on_rabbitmq: bool
     faults: tuple[tuple[Fault, float], ...]
     ending: Fault | None
     poison_at: int
 
     @classmethod
-    def draw(cls, choose: random.Random, *, has_rabbitmq: bool) -> "Schedule":
+    def draw(cls, choose: random.Random, way: Way, *, has_rabbitmq: bool) -> "Schedule":
         on_rabbitmq = choose.random() < 0.3 and has_rabbitmq
-        fit = [fault for fault in _MIXABLE if _fits(fault, on_rabbitmq)]
+        fit = [fault for fault in _MIXABLE if _fits(fault, on_rabbitmq, way)]
         drawn = choose.sample(fit, choose.randint(1, 4))
         ending = choose.choice(_ENDINGS) if choose.random() < 0.25 else None
         times = tuple((fault, round(choose.uniform(0.5, 6.0), 1)) for fault in drawn)
-        return cls(on_rabbitmq, times, ending, choose.randrange(500, 4000))
+        # By reference a row takes ten times as long.
+        poison_at = choose.randrange(500, 4000) // (10 if way is Way.REFERENCE else 1)
+        return cls(way, on_rabbitmq, times, ending, poison_at)
 
     def __str__(self) -> str:
         told = [f"{fault} at {at:.1f} s" for fault, at in self.faults]
@@ -83,13 +97,20 @@ class Schedule:
             told.append(f"{self.ending} at record {self.poison_at}")
         elif self.ending:
             told.append(f"then {self.ending}")
-        return f"{'RabbitMQ' if self.on_rabbitmq else 'Redis'}: {', '.join(told)}"
+        broker = "RabbitMQ" if self.on_rabbitmq else "Redis"
+        return f"{broker}{_told(self.way)}: {', '.join(told)}"
 
     def includes(self, fault: Fault) -> bool:
         return fault in dict(self.faults)
 
 
-def _fits(fault: Fault, on_rabbitmq: bool) -> bool:
+def _told(way: Way) -> str:
+    return ", by reference" if way is Way.REFERENCE else ""
+
+
+def _fits(fault: Fault, on_rabbitmq: bool, way: Way) -> bool:
+    if way not in STAGES[fault].ways:
+        return False
     return STAGES[fault].on_rabbitmq if on_rabbitmq else STAGES[fault].on_redis
 
 
@@ -100,7 +121,9 @@ def run_schedule(schedule: Schedule, directory: Path, seed: int) -> tuple[Result
     """Run a job with a schedule's faults in it; return its result and its problems."""
     choose = random.Random(seed)
     flights = load()
-    crashes = directory / "crashes"
+    data = directory / "data"
+    data.mkdir()
+    crashes = data / "crashes"
     poison = {}
     if schedule.ending in _POISONS:
         deed, _ = faults.DEEDS[schedule.ending]
@@ -111,33 +134,35 @@ def run_schedule(schedule: Schedule, directory: Path, seed: int) -> tuple[Result
             directory / "fleet",
             MANAGER,
             workers=0 if schedule.includes(Fault.WORKER_LATE) else 2,
-            settings=Settings(**_LIMITS),
+            settings=with_roots(Settings(**_LIMITS), schedule.way, data),
             is_supervised=True,
             rabbitmq=rabbitmq,
         )
         stack.enter_context(fleet)
         run = Run(
             fleet,
-            Feed(directory / "in.jsonl", flights, choose.randrange(len(flights)), poison),
+            Feed(data / "in.jsonl", flights, choose.randrange(len(flights)), poison),
             choose,
             deploys=3,
             gone_s=8.0,
             through_proxy=schedule.includes(Fault.CONNECTION_CUT),
             doubles_messages=schedule.includes(Fault.DELIVERED_TWICE),
             is_mixed=True,
+            way=schedule.way,
+            resumes=schedule.ending not in _POISONS,
         )
-        result = run.execute(lambda run: _do_all(run, schedule, directory))
+        result = run.execute(lambda run: _do_all(run, schedule, data))
     return result, _problems(result, schedule)
 
 
-def _do_all(run: Run, schedule: Schedule, directory: Path) -> None:
+def _do_all(run: Run, schedule: Schedule, data: Path) -> None:
     """Do all harm of a schedule, each in a thread of its own."""
     errors: list[BaseException] = []
 
     def do(fault: Fault, at_s: float) -> None:
         try:
             run.pause(at_s)
-            _do(fault, run, directory)
+            _do(fault, run, data)
         except BaseException as error:
             errors.append(error)
 
@@ -158,9 +183,9 @@ def _do_all(run: Run, schedule: Schedule, directory: Path) -> None:
         run.wait_until(lambda: False, "the poison has ended the job")
 
 
-def _do(fault: Fault, run: Run, directory: Path) -> None:
+def _do(fault: Fault, run: Run, data: Path) -> None:
     if fault is Fault.PRODUCER_KILLED:
-        _kill_another_producer(run, directory)
+        _kill_another_producer(run, data)
     elif fault not in (Fault.WORKER_LATE, Fault.DELIVERED_TWICE):
         harm = STAGES[fault].harm
         assert harm is not None
@@ -174,13 +199,13 @@ def _start_late(run: Run) -> None:
             run.fleet.wait_for(worker)
 
 
-def _kill_another_producer(run: Run, directory: Path) -> None:
+def _kill_another_producer(run: Run, data: Path) -> None:
     """Kill the producer of another job on the same fleet, which must not affect this one."""
-    other = directory / "other"
+    other = data / "other"
     other.mkdir()
     feed = Feed(other / "in.jsonl", load(), 0)
     feed.grow(400 * CHUNK)
-    faults.kill_producer(run.fleet, feed.path, other / "out.jsonl")
+    faults.kill_producer(run.fleet, feed.path, other / "out.jsonl", run.way)
 
 
 def _problems(result: Result, schedule: Schedule) -> list[str]:
@@ -215,6 +240,7 @@ class Task:
     Attributes:
         row: Where it counts in the table.
         seed: Of its choices.
+        way: How records come to the workers.
         fault: The fault; None for a random schedule.
         on_rabbitmq: Messages go through RabbitMQ; a schedule decides that itself.
         has_rabbitmq: There is one on this machine.
@@ -222,6 +248,7 @@ class Task:
 
     row: str
     seed: int
+    way: Way
     fault: Fault | None = None
     on_rabbitmq: bool = False
     has_rabbitmq: bool = False
@@ -249,6 +276,8 @@ class Told:
         if result is None:
             return "no result"
         told = [f"{result.records} records", f"longest stall {result.stall_s:.1f} s"]
+        if result.is_resumed:
+            told.append(f"resumed after {type(result.error).__name__}")
         if result.outage_s:
             told.append(f"beside {result.outage_s:.1f} s of outage")
         if result.restarts:
@@ -270,7 +299,7 @@ def run_task(task: Task) -> Told:
         with _alarm(directory), _log_to(directory / "producer.log"):
             if task.fault is None:
                 choose = random.Random(task.seed)
-                schedule = Schedule.draw(choose, has_rabbitmq=task.has_rabbitmq)
+                schedule = Schedule.draw(choose, task.way, has_rabbitmq=task.has_rabbitmq)
                 text = str(schedule)
                 result, problems = run_schedule(schedule, directory, task.seed)
             else:
@@ -290,9 +319,15 @@ def _run_single(task: Task, directory: Path) -> tuple[Result, list[str]]:
         hosts = stack.enter_context(TwoHosts()) if is_apart else None
         server = RabbitMQ(FAR) if is_apart else RabbitMQ()
         rabbitmq = stack.enter_context(server) if task.on_rabbitmq else None
-        flights = load()
         return run_fault(
-            task.fault, directory, flights, task.seed, scale=LONG, rabbitmq=rabbitmq, hosts=hosts
+            task.fault,
+            directory,
+            load(),
+            task.seed,
+            scale=LONG,
+            rabbitmq=rabbitmq,
+            hosts=hosts,
+            way=task.way,
         )
 
 
@@ -331,21 +366,31 @@ def tasks(options: argparse.Namespace, *, has_rabbitmq: bool) -> list[Task]:
     choose = random.Random(options.seed)
     found = []
     for fault in options.faults:
-        if STAGES[fault].apart is not None and not can_make_hosts():
-            print(f"left out, no network namespaces can be made here: {fault}", flush=True)
+        stage = STAGES[fault]
+        if not stage.can_run:
+            print(f"left out, no namespaces can be made here: {fault}", flush=True)
             continue
-        brokers = [False] * STAGES[fault].on_redis
-        brokers += [True] * (STAGES[fault].on_rabbitmq and has_rabbitmq)
+        brokers = [False] * stage.on_redis
+        brokers += [True] * (stage.on_rabbitmq and has_rabbitmq)
         for on_rabbitmq in brokers:
             row = f"{fault}, on RabbitMQ" if on_rabbitmq else str(fault)
-            found += [
-                Task(row, choose.getrandbits(32), fault, on_rabbitmq) for _ in range(options.runs)
-            ]
-    found += [
-        Task("random schedules", options.seed + number, has_rabbitmq=has_rabbitmq)
-        for number in range(options.schedules)
-    ]
+            for way in _ways(options.runs, options.way, choose):
+                seed = choose.getrandbits(32)  # drawn for all, so that ways change no seed
+                if way in stage.ways:
+                    found.append(Task(f"{row}{_told(way)}", seed, way, fault, on_rabbitmq))
+    for number, way in enumerate(_ways(options.schedules, options.way, None)):
+        row = f"random schedules{_told(way)}"
+        found.append(Task(row, options.seed + number, way, has_rabbitmq=has_rabbitmq))
     return found
+
+
+def _ways(runs: int, only: Way | None, choose: random.Random | None) -> list[Way]:
+    """Return the way of each run: one of them, or both in turn from a first one that is drawn."""
+    if only is not None:
+        return [only] * runs
+    ways = list(Way)
+    first = choose.randrange(len(ways)) if choose is not None else 0
+    return [ways[(first + number) % len(ways)] for number in range(runs)]
 
 
 # --- the table ------------------------------------------------------------------------------
@@ -380,7 +425,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3, help="of every fault")
     parser.add_argument("--schedules", type=int, default=50, help="of several faults at a time")
     parser.add_argument("--faults", nargs="*", type=_fault, default=list(Fault), metavar="NAME")
+    parser.add_argument("--way", type=Way, choices=list(Way), help="of all records, not half each")
     parser.add_argument("--jobs", type=int, default=2, help="how many runs at a time")
+    parser.add_argument("--flights", action="store_true", help="the year of flights instead")
+    parser.add_argument("--published", type=Path, default=year.PUBLISHED, help="their archive")
+    parser.add_argument("--kills", type=int, default=30, help="of the year of flights, each way")
+    parser.add_argument("--rows", type=int, help="of the year of flights, if not all")
     return parser.parse_args()
 
 
@@ -395,6 +445,10 @@ def _fault(name: str) -> Fault:
 def main() -> None:
     options = _parse()
     strip_settings()
+    if options.flights:
+        sys.exit(
+            year.main(options.published, options.seed, options.kills, options.rows, options.way)
+        )
     has_rabbitmq = find_server() is not None and shutil.which("epmd") is not None
     print(f"seed {options.seed}{'' if has_rabbitmq else '; no RabbitMQ is installed'}", flush=True)
     began = time.monotonic()

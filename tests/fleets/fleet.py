@@ -243,12 +243,12 @@ class Fleet:
     def claiming_workers(self) -> set[str]:
         """Return the names of the workers that have claimed a chunk."""
         with self.valkey.client() as client:
-            claims = [
-                claim.decode().split(" ", 2)
+            names = {
+                claim.rpartition(b" ")[2].decode()  # behind what seals it, if there is a secret
                 for key in client.scan_iter("pt:{*}:claims")
                 for claim in client.hvals(key)
-            ]
-        return {_without_token(name) for _, _, name in claims}
+            }
+        return set(map(_without_token, names))
 
     def start_process(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         """Start another process with the fleet's settings in its environment."""

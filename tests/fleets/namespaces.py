@@ -185,7 +185,7 @@ def require_hosts() -> None:
 
 def _host(stack: ExitStack, address: str) -> tuple[int, int]:
     """Create a host and move there; return its namespace and its end of the link."""
-    _check(_libc().unshare(_CLONE_NEWNET))
+    check(libc().unshare(_CLONE_NEWNET))
     namespace = _this_host(stack)
     device = os.open("/dev/net/tun", os.O_RDWR)
     stack.callback(os.close, device)
@@ -211,18 +211,20 @@ def _this_host(stack: ExitStack) -> int:
 
 
 def _go(namespace: int) -> None:
-    _check(_libc().setns(namespace, _CLONE_NEWNET))
+    check(libc().setns(namespace, _CLONE_NEWNET))
 
 
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True)
 
 
-def _libc() -> ctypes.CDLL:
+def libc() -> ctypes.CDLL:
+    """The C library, whose errors `check` raises."""
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _check(status: int) -> None:
+def check(status: int) -> None:
+    """Raise the error of a call of the C library, if it failed."""
     if status:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -14,12 +14,12 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
 from tests.conftest import cannot_run, wait_until
-from tests.fleets.processes import HOST, Processes, end
+from tests.fleets.processes import HOST, Processes, end, free_port
 
 __all__ = ["USER", "RabbitMQ", "find_server"]
 
@@ -87,6 +87,8 @@ class RabbitMQ:
             # Its own, in the foreground: the one that Erlang starts is a daemon, and stays.
             epmd = ["epmd", "-port", str(self._ports["epmd"]), "-address", HOST]
             self._spawn(epmd)
+            # Or the server finds none, and starts that daemon.
+            wait_until(self._epmd_listens, "epmd listens", _START_TIMEOUT_S)
             self.start()
         except BaseException:
             self._close()
@@ -172,6 +174,10 @@ class RabbitMQ:
                 return client.recv(1) == b"\x01"  # a method frame: Connection.Start
         except OSError:
             return False
+
+    def _epmd_listens(self) -> bool:
+        with socket.socket() as client:
+            return client.connect_ex((HOST, self._ports["epmd"])) == 0
 
     def _end(self, number: signal.Signals) -> None:
         server, self._server = self._server, None
@@ -264,9 +270,8 @@ def _thread_stats(pid: int) -> list[Path]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return ports that are free now; all are bound at once, so that they differ."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((HOST, 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Return ports that stay free while the server is down, and differ."""
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return list(found)

@@ -322,3 +322,10 @@ def test_jobs_are_found_and_old_ones_pruned(tmp_path: Path) -> None:
     assert prune(root) == []
     assert prune(root, now=time.time() + 31 * 86400) == ["a", "b"]
     assert [each.spec.job for each in find_jobs(root)] == ["running"]
+
+
+def test_piece_that_is_gone_is_named(tmp_path: Path) -> None:
+    folder = JobFolder.create(tmp_path / ".out.jsonl.job", spec_of(tmp_path))
+    with pytest.raises(FileNotFoundError) as caught:
+        folder.first_lines(Piece("parts/0-ab", 0, 10), 1)
+    assert caught.value.strerror == f"{folder.path}/parts/0-ab: No such file or directory"

@@ -531,6 +531,21 @@ def test_source_that_is_removed_during_a_run_is_reported(
         place.run()
 
 
+def test_folder_that_disappears_during_a_run_is_reported(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver, away = LineFeed.deliver, place.target.with_name("away")
+
+    def hide(feed: LineFeed, result: ChunkResult[Frame]) -> None:
+        if beside(place.target).is_dir():
+            beside(place.target).rename(away)
+        deliver(feed, result)
+
+    monkeypatch.setattr(LineFeed, "deliver", hide)
+    with pytest.raises(ConfigurationError, match=r"cannot write .*out\.jsonl: No such file"):
+        place.run()
+
+
 def test_stream_that_was_damaged_is_not_published(place: Place) -> None:
     place.die()
     stream = beside(place.target) / "stream.1"

@@ -22,6 +22,7 @@ import pytest
 from pyrmute_tasks.errors import ConfigurationError, OutputInUseError
 from pyrmute_tasks.io import output_lock, output_place
 from pyrmute_tasks.io.output_file import OutputFile, OutputStream, open_output
+from pyrmute_tasks.io.output_lock import OutputLock
 from pyrmute_tasks.processes import place_here
 from tests.conftest import ROOT, wait_until
 
@@ -466,6 +467,19 @@ def test_control_characters_in_a_lock_are_not_printed(tmp_path: Path) -> None:
     with pytest.raises(OutputInUseError) as caught:
         write(path)
     assert str(caught.value).isprintable()
+
+
+def test_lock_that_was_out_of_reach_when_it_was_released_holds_nothing(tmp_path: Path) -> None:
+    data, away = tmp_path / "data", tmp_path / "away"
+    data.mkdir()
+    lock = OutputLock(data / "out.jsonl", "job")
+    lock.acquire()
+    data.rename(away)
+    lock.release()
+    away.rename(data)
+    assert (data / ".out.jsonl.lock").exists()
+    write(data / "out.jsonl", b"1\n")  # by the same process
+    assert [each.name for each in data.iterdir()] == ["out.jsonl"]
 
 
 def test_reused_process_id_holds_no_lock(tmp_path: Path) -> None:
