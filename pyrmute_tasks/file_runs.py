@@ -155,11 +155,11 @@ class FileRun:
         why_not = self._why_not()
         if why_not and self._is_forced:
             what = (
-                "several files, a folder of parts, or a retry, go"
+                "several files, a folder of parts, or a retry, can only go by reference, but"
                 if self._must_refer
-                else "this run cannot go"
+                else "this run cannot go by reference:"
             )
-            raise ConfigurationError(f"{what} by reference{' only' * self._must_refer}: {why_not}")
+            raise ConfigurationError(f"{what} {why_not}")
         is_large = (self.size_bytes or 0) >= _LEAST_BYTES
         is_worth_it = is_large and self._options.pace.max_rate is None
         return not why_not and (self._is_forced or is_worth_it)
@@ -187,7 +187,7 @@ class FileRun:
         """Return why nothing can go by reference; empty if it can."""
         options, settings = self._options, self._jobs.settings
         if options.by_reference is ByReference.NEVER:
-            return "--by-reference is never"
+            return "by_reference is never"
         if options.chunk_size is not None:
             return "a chunk size counts records, and nobody has counted those of a range of bytes"
         if options.limit is not None:
@@ -318,7 +318,7 @@ class FileRun:
                 if self.report.failure is None:
                     output.commit()
         except StorageUnreachableError as error:
-            if self._is_forced or self.report.chunks_by_worker:
+            if self._is_forced or self.report.chunks_by_worker or not output.is_fresh:
                 raise
             logs.log(logging.WARNING, "not_by_reference", f"through the producer instead: {error}")
         else:

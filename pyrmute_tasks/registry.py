@@ -239,7 +239,7 @@ def load_attribute(spec: str) -> object:
     is_module = "/" not in place and all(place.split("."))
     if not attribute or not (is_file or is_module):
         raise ManagerImportError(
-            f"'{hide_password(spec)}' does not name a manager: write package.module:attribute or "
+            f"'{hide_password(spec)}' names no object: write package.module:attribute or "
             "path/to/file.py:attribute"
         )
     with _mark_loading():

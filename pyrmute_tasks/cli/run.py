@@ -10,6 +10,7 @@ from pyrmute_tasks.cli.run_options import RunOptions
 
 __all__ = ["run"]
 
+_SECONDS: Final = click.FloatRange(min=0, min_open=True)
 _EXAMPLES: Final = """\b
 Examples:
   pyrmute-tasks run --manager my_app.models:manager --model User \\
@@ -79,11 +80,11 @@ Exit statuses:
 @click.option(
     "--attempts", type=click.IntRange(min=1), help="Most runs of a step, with retries. [default: 4]"
 )
-@click.option("--wait", "wait_s", type=float, help="Seconds to wait for a first worker.")
+@click.option("--wait", "wait_s", type=_SECONDS, help="Seconds to wait for a first worker.")
 @click.option(
     "--stall",
     "stall_s",
-    type=float,
+    type=_SECONDS,
     help="Seconds in which nothing moves although workers are idle. [default: 60]",
 )
 @click.option(
@@ -125,7 +126,7 @@ Exit statuses:
 @click.option(
     "--stats",
     "stats_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=_SECONDS,
     metavar="SECONDS",
     help="Write a line of progress every so often, and no bar. [default: 30 without a terminal]",
 )
@@ -149,6 +150,7 @@ def run(**given: Any) -> None:
     it is killed, or fails after ten seconds, the same command with --resume goes on. If records
     were skipped, the folder is kept, small, for `pyrmute-tasks retry OUT`.
 
+    A file of 1 MiB or more goes by reference, if it can: workers read IN and write OUT themselves.
     By reference, IN may also be a folder or a pattern, whose files are read in sorted order, and
     OUT a folder, named with a slash at the end, which gets files part-00000.jsonl and so on.
 

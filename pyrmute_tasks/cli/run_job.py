@@ -66,13 +66,13 @@ def run_job(options: RunOptions) -> None:
     with errors_printed(options.include_records, interrupts), interrupts:
         names = [] if options.is_stdin else _sources(options)
         checked = _checked(options, names, is_streamed)
-        if options.resume and kept_job(options.into) is None:
-            tell(f"there is nothing to resume for {options.into}: the run begins")
         if options.dry_run:
             _show_plan(options, checked)
+        if options.resume and kept_job(options.into) is None:
+            tell(f"there is nothing to resume for {options.into}: the run begins")
         bars = () if options.quiet else (_bar(options),)
         with _Reported(options) as reported, _shown(bars):
-            observers = (interrupts, *bars)
+            observers = (*bars, interrupts)  # it may raise: the bar first
             if not (
                 _may_be_small(options, checked) and _run_here(options, checked, reported, observers)
             ):

@@ -50,12 +50,11 @@ def print_report(report: JobReport, options: ReportOptions) -> None:
     elif not options.quiet and report.state is JobState.SUCCEEDED:
         _print("\n".join(_as_lines(report, options)), options)
     elif not options.quiet:
-        later = _counted(report.wasted_chunks, "later chunk")
-        skipped = f"{report.rejected:,} rejected; " if report.rejected else ""
-        tell(
-            f"{report.state} after {report.seconds:.2f} s and "
-            f"{_counted(report.records, 'record')}; {skipped}{later} discarded"
-        )
+        told = [f"{report.state} after {report.seconds:.2f} s", _counted(report.records, "record")]
+        more = f"; {report.rejected:,} rejected" if report.rejected else ""
+        if report.wasted_chunks:
+            more += f"; {_counted(report.wasted_chunks, 'later chunk')} discarded"
+        tell(f"{' and '.join(told)}{more}")
     if report.partial_path:
         tell(f"kept the output until then: {report.partial_path}")
     if report.backup_path and not options.quiet:
@@ -84,7 +83,7 @@ def _tell_next_step(report: JobReport, options: ReportOptions) -> None:
 def _as_lines(report: JobReport, options: ReportOptions) -> list[str]:
     earlier = f" ({report.restored:,} of them by earlier runs)" if report.restored else ""
     chunks = _counted(report.chunks, "chunk")
-    workers = str(len(report.chunks_by_worker)) if any(report.chunks_by_worker) else "none needed"
+    workers = len(report.chunks_by_worker) or "none needed"
     lines = [
         f"output   {options.target}{' (held)' if options.is_held else ''}",
         f"records  {report.records:,}{earlier}",

@@ -55,7 +55,7 @@ class ChunkSettled:
         chunk: The chunk's index.
         count: Number of its records.
         seconds: Time the work took, without waiting.
-        worker: The worker; empty for this process.
+        worker: The worker; empty for this process, or an earlier run of the job.
         failed: Whether one of its records failed.
     """
 

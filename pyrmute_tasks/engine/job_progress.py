@@ -12,6 +12,7 @@ from typing import Final
 from pyrmute_tasks.engine.events import (
     ChunkDelivered,
     ChunkResent,
+    ChunkSettled,
     Event,
     FleetSeen,
     JobEnded,
@@ -81,6 +82,7 @@ class JobProgress:
     _seen: FleetSeen | None = None
     _seen_at: float = 0.0
     _restored: tuple[int, int] = (0, 0)
+    _earlier: set[int] = field(default_factory=set)
 
     def note(self, event: Event, now: float) -> None:
         """Take an event into account.
@@ -96,12 +98,19 @@ class JobProgress:
                 self.total, self.by_bytes = size_bytes, True
                 self.done, self.records, self.rejected = done_bytes, records, rejected
                 self._restored = records, done_bytes
+                self._earlier.clear()
                 self.report = None
                 self._begin(now)
-            case ChunkDelivered(count=count, size_bytes=size_bytes, rejected=rejected):
+            case ChunkSettled(chunk, seconds=0.0, worker=""):  # work takes some time
+                self._earlier.add(chunk)
+            case ChunkDelivered(chunk, count, size_bytes, rejected):
+                done = size_bytes if self.by_bytes else count + rejected
                 self.records += count
                 self.rejected += rejected
-                self.done += size_bytes if self.by_bytes else count + rejected
+                self.done += done
+                if chunk in self._earlier:  # by an earlier run: no part of this one's rate
+                    self._earlier.remove(chunk)
+                    self._restored = self._restored[0] + count, self._restored[1] + done
                 self._sample(now)
             case WaitBegan():
                 if self._wait is not None and self._wait.wait is Wait.START:

@@ -79,7 +79,7 @@ class JobTally:
         match event:
             case ChunkSubmitted():
                 self.submitted_chunks += 1
-            case ChunkSettled(worker=worker):
+            case ChunkSettled(worker=worker) if worker:  # not here, nor by an earlier run
                 self.by_worker[worker] += 1
             case ChunkDelivered(count=count, size_bytes=size_bytes):
                 self.chunks += 1

@@ -35,7 +35,9 @@ class LogOptions:
         if self.resume and self.restart:
             raise ConfigurationError("resume and restart exclude each other: go on, or begin again")
         if self.accept_code and not self.resume:
-            raise ConfigurationError("accept_code is for a run that goes on: add resume")
+            raise ConfigurationError(
+                "accept_code is for a run that goes on: add --resume (resume=True in Python)"
+            )
         if self.resume and not self.log:
             raise ConfigurationError("a run without a log cannot resume another one")
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
 from pyrmute_tasks.engine.job import JobExecutor
@@ -19,8 +19,6 @@ from pyrmute_tasks.ranges.frames import Piece, read_pieces
 from pyrmute_tasks.wire.frames import Frame
 
 __all__ = ["RangeFeed"]
-
-_EARLIER_RUN: Final = "an earlier run"
 
 
 class RangeFeed:
@@ -184,4 +182,4 @@ def _outcome_of(chunk: Chunk[bytes], restored: Restored) -> Outcome[Sequence[Pie
         places=tuple(restored.places),
     )
     failures = tuple(restored.failures)
-    return Outcome(chunk.index, span.outputs, [piece], failures, worker=_EARLIER_RUN)
+    return Outcome(chunk.index, span.outputs, [piece], failures)

@@ -145,14 +145,6 @@ class RejectsFile:
         if lines:
             self._output.write(lines)
 
-    def write_lines(self, lines: bytes) -> None:
-        """Append rejects that are JSON lines already.
-
-        Raises:
-            ConfigurationError: If they cannot be written.
-        """
-        self._output.write(lines)
-
     def commit(self) -> None:
         """Move the file to its final name.
 

@@ -205,11 +205,15 @@ def differences(spec: Spec, now: Spec) -> list[Difference]:
     pairs.append(("whether it is a folder", str(spec.is_parts), str(now.is_parts)))
     pairs.append(("the plan", " ".join(spec.plan), " ".join(now.plan)))
     pairs += [
-        (name, str(spec.options.get(name)), str(now.options.get(name)))
+        (name, _shown(spec.options.get(name)), _shown(now.options.get(name)))
         for name in sorted({*spec.options, *now.options})
     ]
     found += [OptionChanged(*each) for each in pairs if each[1] != each[2]]
     return found
+
+
+def _shown(value: object) -> str:
+    return "not set" if value is None else str(value)
 
 
 def check_same(spec: Spec, now: Spec, *, accept_code: bool = False) -> list[Difference]:

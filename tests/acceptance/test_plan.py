@@ -75,7 +75,8 @@ def test_dry_run_of_a_run_takes_its_options_and_starts_nothing(
     source: Path, tmp_path: Path, private_tmp: Path
 ) -> None:
     run = ("run", "--dry-run", *MANAGER, *HOP)
-    result = call(*run, "--limit", 40, "--on-error", "skip", source, tmp_path / "out.jsonl")
+    options = ("--limit", 40, "--on-error", "skip", "--resume")  # there is nothing to resume
+    result = call(*run, *options, source, tmp_path / "out.jsonl")
     assert (result.returncode, result.stderr) == (0, "")
     assert "ran 40 of 40 records" in result.stdout
     assert "chunks" in result.stdout  # a limit counts records, and so does not go by reference

@@ -101,6 +101,11 @@ def test_ranges_are_few_and_end_together() -> None:
     assert max(fleet.sizes[-4:]) <= 4 * MIB
 
 
+def test_first_ranges_are_small_so_that_slow_steps_show_soon() -> None:
+    sizer = RangeSizer()
+    assert sizer.next_bytes(1024 * MIB) == 64 * KIB
+
+
 def test_ranges_whose_failures_must_fit_into_memory_are_shorter() -> None:
     longest = []
     for skips in (False, True):

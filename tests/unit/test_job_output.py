@@ -293,7 +293,7 @@ def test_run_of_the_first_records_goes_on(place: Place, limit: int, after: int) 
     first = [line for line in lines if line.strip()][:limit]
     if after < len(first) // 3:
         place.die(after=after, limit=limit)
-        with pytest.raises(JobChangedError, match=f"limit was {limit}, and is None"):
+        with pytest.raises(JobChangedError, match=f"limit was {limit}, and is not set"):
             place.run(RESUME)
     place.run(RESUME, limit=limit)
     kept = [line.upper() for line in first if "bad" not in line]
@@ -676,7 +676,7 @@ def test_mode_of_a_target_and_its_link_are_kept(place: Place) -> None:
     ("words", "told"),
     [
         ({"resume": True, "restart": True}, "exclude each other"),
-        ({"accept_code": True}, "add resume"),
+        ({"accept_code": True}, "add --resume"),
         ({"resume": True, "log": False}, "without a log"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from pyrmute_tasks import ChunkDelivered, JobEnded, JobReport, JobState, Wait, WaitBegan
 from pyrmute_tasks.engine.events import (
     ChunkResent,
+    ChunkSettled,
     Event,
     FleetSeen,
     RecordIsolated,
@@ -92,6 +93,18 @@ def test_resumed_job_begins_where_the_earlier_one_ended() -> None:
     assert job.rate(10.0) == pytest.approx(10)
     assert job.eta_s(10.0) == pytest.approx(30)
     assert sentence_of(SourceOpened(100, 60, 600, 3)) == "resumed: 600 records were there already"
+
+
+def test_ranges_of_earlier_runs_are_no_part_of_the_rate() -> None:
+    job = JobProgress()
+    job.note(SourceOpened(100), 0.0)
+    job.note(ChunkSettled(0, 60, 0.0, "", failed=False), 1.0)
+    job.note(ChunkDelivered(0, 600, 60, 3), 1.0)
+    job.note(ChunkSettled(1, 10, 4.0, "worker", failed=False), 10.0)
+    job.note(ChunkDelivered(1, 100, 10), 10.0)
+    assert (job.records, job.rejected, job.fraction()) == (700, 3, 0.7)
+    assert job.rate(10.0) == pytest.approx(10)
+    assert job.eta_s(10.0) == pytest.approx(30)
 
 
 def test_records_count_where_there_is_no_file() -> None:

@@ -59,6 +59,7 @@ def test_a_tally_counts_and_reports() -> None:
         ChunkSubmitted(0, 0, 5),
         ChunkSubmitted(1, 5, 5),
         ChunkSettled(0, 5, 0.1, "w1", failed=False),
+        ChunkSettled(1, 5, 0.0, "", failed=False),  # by an earlier run
         ChunkDelivered(0, 5, 100),
         ChunkDiscarded(1, 5, ran=False),
     ):

@@ -47,9 +47,9 @@ def test_manager_is_named_by_module_or_file(module_file: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("tests.people", "does not name a manager"),
-        (":manager", "does not name a manager"),
-        ("tests.people:", "does not name a manager"),
+        ("tests.people", "names no object"),
+        (":manager", "names no object"),
+        ("tests.people:", "names no object"),
         ("tests.nowhere:manager", "cannot import 'tests.nowhere:manager': ModuleNotFoundError"),
         ("tests.people:nobody", "'tests.people' has no attribute 'nobody'"),
         ("nowhere/file.py:manager", "there is no file"),
