@@ -110,8 +110,10 @@ class RangeFeed:
         if result.failure is not None:
             self._output.ends_at(self._source.range_of(result.index))
         for piece in result.outputs:
-            if piece.attempt:
-                put = _put(piece, piece.size_bytes)
+            put = _put(piece, piece.size_bytes) if piece.attempt else None
+            if put is None and result.failure is not None and piece.records_out:
+                put = self._output.put_of(self._source.range_of(result.index))  # of an earlier run
+            if put is not None:
                 self._output.join(put, lines=piece.records_out if piece.is_cut else None)
 
     def _logged(self, outcome: Outcome[Frame]) -> Outcome[Sequence[Piece]]:

@@ -77,14 +77,18 @@ def test_log_that_is_found_needs_a_word(place: Place) -> None:
     assert place.written == GOOD * 2
 
 
-def test_limit_of_rejects_counts_those_of_earlier_runs(place: Place) -> None:
+@pytest.mark.parametrize("seed", range(4))
+def test_limit_of_rejects_counts_those_of_earlier_runs(place: Place, seed: int) -> None:
     policy = ErrorPolicy.skip(max_errors=2)
-    place.die(policy=policy, die_after=3, seed=3)
-    place.run(RESUME, policy, seed=4)
+    place.die(policy=policy, die_after=3, seed=seed)
+    output = place.run(RESUME, policy, seed=4, keep_partial=place.target[-1] != "/")
     failure = place.told[-1].failure
     assert failure is not None
     assert failure.index == 150
     assert kept_job(place.target) is not None
+    if output.kept_path is not None:
+        before = GOOD.splitlines(keepends=True)[: 150 - 2]
+        assert output.kept_path.read_bytes() == b"".join(before)
     assert not Path(place.target).exists()
 
 
