@@ -250,11 +250,6 @@ class JobOutput:
         self._end = place
         self._tail += tail
 
-    def put_of(self, settled: Range) -> Piece | None:
-        """Return where the outputs of a settled range are; None if it has none."""
-        entries = Output(self.folder).ranges()
-        return next((entry.put for entry in entries if entry.range == settled), None)
-
     def join(self, piece: Piece, *, lines: int | None = None) -> None:
         """Append a piece to the file that will be the output, in source order.
 

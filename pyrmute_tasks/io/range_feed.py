@@ -15,6 +15,7 @@ from pyrmute_tasks.io.range_source import RangeSource
 from pyrmute_tasks.jobs import entries
 from pyrmute_tasks.jobs.entries import Settled
 from pyrmute_tasks.jobs.folder import PARTS
+from pyrmute_tasks.jobs.output import Output
 from pyrmute_tasks.ranges.frames import Piece, read_pieces
 from pyrmute_tasks.wire.frames import Frame
 
@@ -112,7 +113,8 @@ class RangeFeed:
         for piece in result.outputs:
             put = _put(piece, piece.size_bytes) if piece.attempt else None
             if put is None and result.failure is not None and piece.records_out:
-                put = self._output.put_of(self._source.range_of(result.index))  # of an earlier run
+                settled = self._source.range_of(result.index)  # by an earlier run
+                put = Output(self._output.folder).put_of(settled)
             if put is not None:
                 self._output.join(put, lines=piece.records_out if piece.is_cut else None)
 

@@ -100,6 +100,10 @@ class Output:
         """Yield the settled ranges in source order."""
         return in_order(self.folder.storage)
 
+    def put_of(self, settled: Range) -> Piece | None:
+        """Return where the outputs of a settled range are; None if it has none."""
+        return next((entry.put for entry in self.ranges() if entry.range == settled), None)
+
     def prove(self, *, is_published: bool = False) -> Proof:
         """Prove that the settled ranges are exactly those wanted, and their outputs are there.
 
