@@ -428,7 +428,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--way", type=Way, choices=list(Way), help="of all records, not half each")
     parser.add_argument("--jobs", type=int, default=2, help="how many runs at a time")
     parser.add_argument("--flights", action="store_true", help="the year of flights instead")
-    parser.add_argument("--published", type=Path, default=year.PUBLISHED, help="their archive")
+    parser.add_argument("--published", type=Path, help="their archive")
     parser.add_argument("--kills", type=int, default=30, help="of the year of flights, each way")
     parser.add_argument("--rows", type=int, help="of the year of flights, if not all")
     return parser.parse_args()
