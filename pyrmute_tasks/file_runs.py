@@ -104,7 +104,7 @@ class FileRun:
             or (is_path(options.source) and self._names != [os.fspath(options.source)])
         )
         self._lines: JsonlSource | None = None
-        self.size_bytes = self._size_bytes()
+        self.size_bytes: int | None = self._size_bytes()
         self._run = jobs.new_run()
 
     def _size_bytes(self) -> int | None:

@@ -66,10 +66,10 @@ class FleetJobs:
     ) -> None:
         self.manager = manager
         self.manager_name = manager_name
-        self.settings = settings
-        self.is_embedded = workers is not None
+        self.settings: Settings = settings
+        self.is_embedded: bool = workers is not None
         self.session: Session | None = None
-        self.times_closed = 0
+        self.times_closed: int = 0
         self.last_report: JobReport | None = None
         self._workers = workers
         self._window = window

@@ -150,7 +150,7 @@ class FailureJudge:
     """
 
     def __init__(self, policy: ErrorPolicy) -> None:
-        self.exceeded = ""
+        self.exceeded: str = ""
         self._policy = policy
         self._limit = _read_limit(policy.max_errors)
         self._errors = self._crashes = 0
@@ -209,7 +209,7 @@ class ChunkFailures:
 
     def __init__(self, skips: bool, capture: Capture) -> None:
         self.found: list[RecordFailure] = []
-        self.ended = False
+        self.ended: bool = False
         self._skips = skips
         self._capture = capture
 

@@ -72,6 +72,8 @@ class JobOutput:
         has_told_rejects: Whether an earlier run of the job may have published the file of rejects.
     """
 
+    folder: JobFolder
+
     def __init__(
         self,
         target: JobTarget,
@@ -241,12 +243,7 @@ class JobOutput:
                 self.log.commit_if_due()
 
     def ends_at(self, place: Range, tail: Iterable[Piece] = ()) -> None:
-        """Note where the chunk begins in which the job ends: what is behind it does not count.
-
-        Args:
-            place: The chunk.
-            tail: Outputs of its records before the one that ended the job.
-        """
+        """Note the chunk in which the job ends, and its outputs before that."""
         self._end = place
         self._tail += tail
 

@@ -146,7 +146,7 @@ class JsonlSource:
         self._long_line = b""  # read, and not handed out yet
         self._error: Exception | None = None  # met behind what was handed out
         self.bytes_read: int = 0
-        self.position = Position()
+        self.position: Position = Position()
         self.size_bytes: int | None = (
             self._open.left_bytes if self._open else check_source(self._name)
         )

@@ -57,7 +57,7 @@ class RetriedJob:
     def __init__(self, folder: JobFolder) -> None:
         self.folder = folder
         self.target: JobTarget = target_of(folder.spec)
-        self.path = beside_retry(self.target.path)
+        self.path: Path = beside_retry(self.target.path)
         self.sample: Callable[[RetriedJob], None] | None = None
         self._seen: object = None  # what identifies the target that was compared
 

@@ -152,7 +152,7 @@ class WorkerLife:
     """
 
     def __init__(self, settings: Settings, heartbeat: Heartbeat) -> None:
-        self.runner = RunnerSource(settings)
+        self.runner: RunnerSource = RunnerSource(settings)
         self._queue = settings.queue
         self._heartbeat = heartbeat
         # A container that is started again has the same host name and process id as before, and
