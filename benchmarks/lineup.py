@@ -23,7 +23,7 @@ class Entry:
         module: Its module in `benchmarks.contenders`.
         chunk_size: Records a task; None leaves it to the contender.
         every: It takes part in every so manieth round: the slow ones need not run as often.
-        options: What else its module is told.
+        options: Further options of its module.
     """
 
     label: str

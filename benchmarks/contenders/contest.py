@@ -43,7 +43,7 @@ class Contest:
         target: Where to write; a file or a directory that does not exist yet.
         chunk_size: Records a task; None leaves it to the contender.
         raw: Do not validate; for contenders that give objects.
-        options: What else the contender is told, in words of its own.
+        options: Further options of the contender.
     """
 
     workload: Workload

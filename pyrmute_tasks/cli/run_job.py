@@ -1,4 +1,4 @@
-"""What `pyrmute-tasks run` does: checks, the run, and what is told of it."""
+"""The run of `pyrmute-tasks run`: checks, execution and messages."""
 
 import contextlib
 import gc
@@ -297,7 +297,7 @@ def _run_on_fleet(
             reported.report = migrator.last_report
 
 
-# --- what is told -------------------------------------------------------------------------------
+# --- messages ------------------------------------------------------------------------------------
 
 
 def _bar(options: RunOptions) -> ProgressBar:

@@ -115,7 +115,7 @@ class Wait(enum.StrEnum):
     START = "start"  # of the fleet
     SOURCE = "source"
     WORKERS = "workers"
-    OUTPUT = "output"  # whoever takes the outputs
+    OUTPUT = "output"  # the consumer of the outputs
     PACE = "pace"  # the greatest rate
     THROTTLE = "throttle"
     PUBLISH = "publish"  # the appearance of the output, once all is delivered

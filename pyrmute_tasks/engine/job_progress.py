@@ -30,7 +30,7 @@ __all__ = ["JobProgress", "seconds", "sentence_of"]
 _WINDOW_S: Final = 30.0  # of the moving average of rates
 _LEAST_SAMPLES: Final = 4  # in it, as chunks may take longer
 _SAMPLE_S: Final = 0.5
-_LONG_S: Final = 2.0  # a wait that is told
+_LONG_S: Final = 2.0  # a wait this long is shown
 _SILENT_S: Final = 5.0  # without a survey, which comes once a second
 _TROUBLE_S: Final = 3.0
 _WAITS: Final[Mapping[Wait, str]] = MappingProxyType(
@@ -167,7 +167,7 @@ class JobProgress:
         return min(self.done / self.total, 1.0) if self.total else 0.0
 
     def eta_s(self, now: float) -> float | None:
-        """Return how long it will take to the end, at the rate of late; None if unknown."""
+        """Return how long it will take to the end, at the recent rate; None if unknown."""
         begin = self._sample_before(now)
         if self.total is None or begin is None or self.report is not None:
             return None

@@ -86,7 +86,7 @@ def test_module_that_cannot_be_imported_is_named(
         settings = replace(settings, celery_config={"imports": ["no_such_module"]})
     done = run_worker(settings)
     check_refused(
-        done, "error: the worker cannot import what it is told to: No module named 'no_su"
+        done, "error: the worker cannot import a configured module: No module named 'no_su"
     )
 
 

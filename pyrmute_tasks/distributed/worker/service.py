@@ -134,7 +134,7 @@ class WorkerApp(FleetApp):
             if (error.name or "").partition(".")[0] in _POOL_LIBRARIES:
                 sys.exit(f"{_OTHER_POOL} ({error})")
             sys.exit(
-                f"error: the worker cannot import what it is told to: {error}; correct "
+                f"error: the worker cannot import a configured module: {error}; correct "
                 "DJANGO_SETTINGS_MODULE, or imports and include in celery_config"
             )
         sys.exit(status)
