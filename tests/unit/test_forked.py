@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
 from pyrmute_tasks.failures import RecordFailure, Stage
-from pyrmute_tasks.local.forked import DoneExecutor, may_fork, run_forked
+from pyrmute_tasks.local.forked import DoneExecutor, run_forked
 from pyrmute_tasks.wire.frames import FrameKind, encode_frame
 from tests.conftest import descendants
 
@@ -97,13 +98,30 @@ def test_forks_of_a_step_write_no_outcomes(ends: bool) -> None:
     assert len({text[2] for text in texts}) == 1
 
 
-def test_process_that_ignores_ends_of_children_does_not_fork() -> None:
-    assert may_fork()
-    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    try:
-        assert not may_fork()
-    finally:
-        signal.signal(signal.SIGCHLD, before)
+MAY_FORK = """
+import signal, threading
+from pyrmute_tasks.local.forked import may_fork
+
+print(may_fork())
+before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+print(may_fork())
+signal.signal(signal.SIGCHLD, before)
+ended = threading.Event()
+thread = threading.Thread(target=ended.wait)
+thread.start()
+print(may_fork())
+ended.set()
+thread.join()
+print(may_fork())
+"""
+
+
+def test_process_with_threads_or_unseen_children_does_not_fork() -> None:
+    """A process of its own answers: that of the tests may have threads of other tests."""
+    done = subprocess.run(
+        [sys.executable, "-c", MAY_FORK], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["True", "False", "False", "True"]
 
 
 def test_done_executor_hands_out_what_was_submitted() -> None:
