@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from pyrmute_tasks.errors import (
 )
 from pyrmute_tasks.io.jsonl import source_errors
 from pyrmute_tasks.io.log_options import WITH_LOG, LogOptions, kept_job, real_target
+from pyrmute_tasks.io.passing_faults import when_back
 from pyrmute_tasks.jobs.folder import JobFolder, discard
 from pyrmute_tasks.jobs.spec import Difference, SourceFile, Spec, check_same, differences
 from pyrmute_tasks.plans.fingerprint.differences import compare_trees
@@ -88,16 +90,21 @@ def refuse_other(spec: Spec, now: Spec, options: LogOptions) -> None:
         raise JobChangedError(f"{error}. {hint}") from None
 
 
-def source_change(spec: Spec) -> Difference | None:
+def source_change(spec: Spec, *, waits: bool = False) -> Difference | None:
     """Return the first change of a job's source files; None if they are as they were.
+
+    Args:
+        spec: The job's spec.
+        waits: Wait for storage that is away; see `when_back`.
 
     Raises:
         ConfigurationError: If one cannot be read any more.
     """
     found = []
     for each in spec.sources:
+        look = partial(SourceFile.of, each.path)
         with source_errors(each.path):
-            found.append(SourceFile.of(each.path))
+            found.append(when_back(look) if waits else look())
     return next(iter(differences(spec, replace(spec, sources=tuple(found)))), None)
 
 

@@ -9,6 +9,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -28,6 +29,7 @@ from pyrmute_tasks.io.output_file import cut_to_whole_lines, keep_partial_file
 from pyrmute_tasks.io.output_lock import OutputLock
 from pyrmute_tasks.io.output_place import output_errors
 from pyrmute_tasks.io.partial_outputs import copy_beginning, link_stream
+from pyrmute_tasks.io.passing_faults import PatientStorage, when_back
 from pyrmute_tasks.io.retried_job import RetriedJob, replace_retried, settle_retry
 from pyrmute_tasks.jobs.driver import this_process
 from pyrmute_tasks.jobs.entries import Note, Piece, Range, Settled
@@ -167,6 +169,7 @@ class JobOutput:
         self._settled = list(self.fold.spans())
 
     def _take(self) -> None:
+        self.folder.storage = PatientStorage(self._path)
         self._lease = self.folder.take(this_process(), self._spec.fingerprint)
         self.folder.remove_orphans(self._lease)
         if self._retried is not None:
@@ -261,17 +264,18 @@ class JobOutput:
         """
         with self.writing():
             if lines is not None:
-                piece = self.folder.first_lines(piece, lines)
+                piece = when_back(partial(self.folder.first_lines, piece, lines))
             if self._end is not None:
                 self._tail.append(piece)
             if self._settled or self._hold or self._lease is None:
                 return
             if self._joined is None:
-                publication = self._target.publication(self.folder, None)
-                self._joined = self._target.join(publication.temp(self._lease))
+                temp = self._target.publication(self.folder, None).temp(self._lease)
+                self._joined = when_back(partial(self._target.join, temp))
             if self._joined is not None:
                 self._lock.check()
-                self.folder.copy(piece, self._joined.append)
+                when_back(partial(self.folder.copy, piece, self._joined.append))
+                self._joined.sync_ahead(piece.length)
 
     def note_rejects(self) -> None:
         """Note that the file of rejects is about to be published; resumed runs replace it then."""
@@ -318,8 +322,7 @@ class JobOutput:
             JobChangedError: If one is not.
             ConfigurationError: If one cannot be read any more.
         """
-        changed = source_change(self.folder.spec)
-        if changed is not None:
+        if (changed := source_change(self.folder.spec, waits=True)) is not None:
             raise JobChangedError(f"the source was changed while it was read: {changed}")
 
     # --- the end ----------------------------------------------------------------------------

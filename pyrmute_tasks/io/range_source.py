@@ -5,6 +5,7 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,7 @@ from pyrmute_tasks.failures import RecordFailure, RecordPlace
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io.jsonl import check_source
 from pyrmute_tasks.io.logged_rejects import Restored, locate, with_texts
+from pyrmute_tasks.io.passing_faults import when_back
 from pyrmute_tasks.jobs.entries import Range as SourceRange
 from pyrmute_tasks.ranges.frames import Piece, Range, SourceFile
 from pyrmute_tasks.wire.frames import FrameKind
@@ -79,7 +81,7 @@ class _Planned:
             ConfigurationError: If it is not.
         """
         try:
-            found = os.stat(self.file.path)
+            found = when_back(partial(os.stat, self.file.path))
         except OSError as error:
             raise ConfigurationError(
                 f"cannot read {self.name} any more: {error.strerror or error}"

@@ -26,6 +26,7 @@ from pyrmute_tasks import (
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.distributed.protocol import STORAGE
 from pyrmute_tasks.engine.events import ChunkDelivered, ChunkSettled, ChunkSubmitted, Event
+from pyrmute_tasks.io import passing_faults
 from pyrmute_tasks.jobs.folder import beside
 from pyrmute_tasks.settings import Settings
 from tests.conftest import shorten_ranges, wait_until
@@ -309,7 +310,10 @@ def test_storage_that_is_away_for_a_moment_is_waited_for(
     assert names_in(tmp_path) == ["go", "in.jsonl", "out.jsonl"]
 
 
-def test_source_that_disappears_is_named(migrator: Migrator, tmp_path: Path) -> None:
+def test_source_that_disappears_is_named(
+    migrator: Migrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passing_faults, "WAIT_S", 0.5)
     source = write(tmp_path / "in.jsonl", people(2000))
 
     def remove(event: Event, /) -> None:

@@ -22,7 +22,7 @@ from pyrmute_tasks.errors import (
 )
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookSet
-from pyrmute_tasks.io import job_output
+from pyrmute_tasks.io import job_output, passing_faults
 from pyrmute_tasks.io.earlier_runs import LogOptions, kept_job
 from pyrmute_tasks.io.job_output import JobOutput
 from pyrmute_tasks.io.job_targets import FileTarget
@@ -554,6 +554,7 @@ def test_source_that_is_removed_during_a_run_is_reported(
         place.source.unlink()
         check(output)
 
+    monkeypatch.setattr(passing_faults, "WAIT_S", 0.0)
     monkeypatch.setattr(JobOutput, "check_sources", remove)
     with pytest.raises(ConfigurationError, match=r"cannot read .*in\.jsonl: No such file"):
         place.run()
