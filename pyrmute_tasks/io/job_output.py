@@ -201,12 +201,12 @@ class JobOutput:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Raise the system's errors as errors that name the output, or say that it was lost."""
+        """Raise the system's errors as errors that name the output, or its new holder."""
         with output_errors(self._target.name):
             try:
                 yield
             except (OSError, JobNotFoundError):
-                self._lock.confirm()
+                self._lock.refuse_other()
                 raise
 
     @property
@@ -361,7 +361,7 @@ class JobOutput:
             lease.let_go("the run ended before the end of its source")
         try:
             self._lock.confirm()
-        except (OutputInUseError, ConfigurationError):
+        except (OSError, OutputInUseError, ConfigurationError):
             return  # it is another run's by now
         is_long = time.monotonic() - self._began >= _WORTH_KEEPING_S
         is_worth = is_long and lease.fold.ranges > 0
