@@ -313,7 +313,7 @@ class FileRun:
                 for result in job.results():
                     feed.deliver(result)
                     self._tell(result, rejects, is_new=not feed.is_restored(result))
-                source.check_all()
+                output.check_sources()  # before the rejects appear
                 _publish_rejects(output, rejects)
                 if self.report.failure is None:
                     output.commit()

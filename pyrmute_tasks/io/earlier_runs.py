@@ -29,6 +29,7 @@ __all__ = [
     "earlier_job",
     "kept_job",
     "real_target",
+    "refuse_changed",
     "refuse_other",
     "source_change",
 ]
@@ -106,6 +107,21 @@ def source_change(spec: Spec, *, waits: bool = False) -> Difference | None:
         with source_errors(each.path):
             found.append(when_back(look) if waits else look())
     return next(iter(differences(spec, replace(spec, sources=tuple(found)))), None)
+
+
+def refuse_changed(spec: Spec) -> None:
+    """Refuse what was read of a source that is not as it was; waits for storage that is away.
+
+    Raises:
+        JobChangedError: If a file is not as it was.
+        ConfigurationError: If one cannot be read any more.
+    """
+    changed = source_change(spec, waits=True)
+    if changed is not None:
+        raise JobChangedError(
+            f"the source was changed while it was read: {changed}; nothing was published: "
+            "migrate a copy that nobody writes to"
+        )
 
 
 def _code_differences(before: str, now: str) -> str:

@@ -16,13 +16,12 @@ from typing import Final, Self
 
 from pyrmute_tasks.errors import (
     ConfigurationError,
-    JobChangedError,
     JobError,
     JobExistsError,
     JobNotFoundError,
     OutputInUseError,
 )
-from pyrmute_tasks.io.earlier_runs import LogOptions, earlier_job, refuse_other, source_change
+from pyrmute_tasks.io.earlier_runs import LogOptions, earlier_job, refuse_changed, refuse_other
 from pyrmute_tasks.io.job_targets import JobTarget
 from pyrmute_tasks.io.logged_rejects import Restored, decode_rejects
 from pyrmute_tasks.io.output_file import cut_to_whole_lines, keep_partial_file
@@ -322,8 +321,7 @@ class JobOutput:
             JobChangedError: If one is not.
             ConfigurationError: If one cannot be read any more.
         """
-        if (changed := source_change(self.folder.spec, waits=True)) is not None:
-            raise JobChangedError(f"the source was changed while it was read: {changed}")
+        refuse_changed(self.folder.spec)
 
     # --- the end ----------------------------------------------------------------------------
 

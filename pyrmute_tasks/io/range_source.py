@@ -13,7 +13,7 @@ from typing import Any, Final
 from pyrmute_tasks.engine.chunk_sizes import RangeSizer
 from pyrmute_tasks.engine.chunks import Chunk, Origin, Outcome
 from pyrmute_tasks.engine.events import ChunkDelivered, Event
-from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.errors import ConfigurationError, JobChangedError
 from pyrmute_tasks.failures import RecordFailure, RecordPlace
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io.jsonl import check_source
@@ -78,7 +78,8 @@ class _Planned:
         """Check that the file is unchanged.
 
         Raises:
-            ConfigurationError: If it is not.
+            JobChangedError: If it is not.
+            ConfigurationError: If it cannot be read any more.
         """
         try:
             found = when_back(partial(os.stat, self.file.path))
@@ -87,10 +88,10 @@ class _Planned:
                 f"cannot read {self.name} any more: {error.strerror or error}"
             ) from None
         if (found.st_size, found.st_mtime_ns) != (self.file.size_bytes, self.file.mtime_ns):
-            raise ConfigurationError(
-                f"{self.name} has changed while it was read, from {self.file.size_bytes} to "
-                f"{found.st_size} bytes; nothing was published: migrate a copy that nobody "
-                "writes to"
+            raise JobChangedError(
+                f"the source was changed while it was read: {self.name} had "
+                f"{self.file.size_bytes} bytes, and has {found.st_size}; nothing was published: "
+                "migrate a copy that nobody writes to"
             )
 
 
@@ -203,19 +204,11 @@ class RangeSource:
         """Check that the files with ranges under way are unchanged.
 
         Raises:
-            ConfigurationError: If one is not.
+            JobChangedError: If one is not.
+            ConfigurationError: If one cannot be read any more.
         """
         for number in {range_.file for range_ in self._underway.values()}:
             self._files[number].check()
-
-    def check_all(self) -> None:
-        """Check that all files are unchanged.
-
-        Raises:
-            ConfigurationError: If one is not.
-        """
-        for planned in self._files:
-            planned.check()
 
 
 class RangeSink:

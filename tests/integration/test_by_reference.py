@@ -16,6 +16,7 @@ from pyrmute_tasks import (
     ByReference,
     ConfigurationError,
     InvalidRecordError,
+    JobChangedError,
     MigrationError,
     Migrator,
     ProcessDiedError,
@@ -274,7 +275,7 @@ def test_source_that_changes_publishes_nothing(
             with source.open("a") as file:
                 file.write(json.dumps(person(1)) + "\n")
 
-    with pytest.raises(ConfigurationError, match=r"in\.jsonl has changed while it was read"):
+    with pytest.raises(JobChangedError, match=r"changed while it was read: .*in\.jsonl had"):
         migrator.migrate_file(source, target, *HOP, by_reference="always", observers=(grow,))
     assert names_in(tmp_path) == ["in.jsonl"]
 
