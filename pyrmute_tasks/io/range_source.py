@@ -5,6 +5,7 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -23,7 +24,7 @@ from pyrmute_tasks.jobs.entries import Range as SourceRange
 from pyrmute_tasks.ranges.frames import Piece, Range, SourceFile
 from pyrmute_tasks.wire.frames import FrameKind
 
-__all__ = ["RangeSink", "RangeSource", "find_sources"]
+__all__ = ["RangeSink", "RangeSource", "find_sources", "refuse_among_sources"]
 
 _ENDINGS: Final = (".jsonl", ".ndjson")
 
@@ -53,6 +54,43 @@ def find_sources(source: str | os.PathLike[str]) -> list[str]:
     if not found:
         raise ConfigurationError(f"cannot read {name}: {what}")
     return found
+
+
+def refuse_among_sources(
+    name: str | os.PathLike[str], path: Path, source: str | os.PathLike[str]
+) -> None:
+    """Refuse to write a file that the source's folder or pattern takes for one of its own.
+
+    Args:
+        name: The file to write, as the user named it.
+        path: That file, no link; it need not be there.
+        source: What is read: a file, a folder or a pattern.
+
+    Raises:
+        ConfigurationError: If a run from the same source would read the file.
+    """
+    if _takes(os.fspath(source), path):
+        raise ConfigurationError(
+            f"cannot write {os.fspath(name)}: it would be read as one of the files of "
+            f"{os.fspath(source)}; write to another folder"
+        )
+
+
+def _takes(source: str, path: Path) -> bool:
+    """Return whether a folder or a pattern names a file; see `find_sources`."""
+    if os.path.isdir(source):
+        is_hidden = path.name.startswith(".")
+        is_inside = path.parent == Path(os.path.realpath(source))
+        return is_inside and path.name.endswith(_ENDINGS) and not is_hidden
+    if not glob.has_magic(source) or os.path.lexists(source):
+        return False
+    first = next(at for at, each in enumerate(Path(source).parts) if glob.has_magic(each))
+    fixed, rest = Path(source).parts[:first], Path(source).parts[first:]
+    wanted = (*Path(os.path.realpath(Path(*fixed))).parts, *rest)
+    return len(wanted) == len(path.parts) and all(
+        fnmatchcase(part, each) and (part[0] != "." or each[0] == ".")
+        for part, each in zip(path.parts, wanted, strict=True)
+    )
 
 
 @dataclass(frozen=True, slots=True)

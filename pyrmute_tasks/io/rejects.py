@@ -17,7 +17,7 @@ from pyrmute_tasks.io.job_targets import is_parts
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile, refuse_same_file
 from pyrmute_tasks.io.output_file import Output, open_output
 from pyrmute_tasks.io.output_place import Place, check_output
-from pyrmute_tasks.io.range_source import find_sources
+from pyrmute_tasks.io.range_source import find_sources, refuse_among_sources
 
 __all__ = [
     "RejectsFile",
@@ -55,6 +55,8 @@ def check_rejects(
     else:
         refuse_same_file(source, path)
     place = check_output(path, overwrite=overwrite)
+    if isinstance(source, (str, os.PathLike)):
+        refuse_among_sources(path, place.path, source)
     if not isinstance(target, (str, os.PathLike)):
         return
     if is_parts(target):

@@ -133,6 +133,10 @@ def test_folder_of_files_becomes_a_folder_of_parts(migrator: Migrator, tmp_path:
         migrator.migrate_file(target, target, *HOP)
     with pytest.raises(ConfigurationError, match="it is the same file as"):
         migrator.migrate_file(source, source / "1.jsonl", *HOP)
+    with pytest.raises(ConfigurationError, match=r"new\.jsonl: it would be read as one of the fil"):
+        migrator.migrate_file(source, source / "new.jsonl", *HOP)
+    with pytest.raises(ConfigurationError, match=r"new/: it would be read as one of the files of"):
+        migrator.migrate_file(tmp_path / "*" / "*.jsonl", f"{tmp_path}/new/", *HOP)
     with pytest.raises(ConfigurationError, match="it is not empty; add --overwrite"):
         migrator.migrate_file(source, target, *HOP, overwrite=False)
     (tmp_path / "other").mkdir()
