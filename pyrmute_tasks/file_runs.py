@@ -186,12 +186,8 @@ class FileRun:
     def _why_not(self) -> str:
         """Return why nothing can go by reference; empty if it can."""
         options, settings = self._options, self._jobs.settings
-        if options.by_reference is ByReference.NEVER:
-            return "by_reference is never"
-        if options.chunk_size is not None:
-            return "a chunk size counts records, and nobody has counted those of a range of bytes"
-        if options.limit is not None:
-            return "a limit counts records, and nobody has counted those of a range of bytes"
+        if options.excludes_ranges:
+            return options.excludes_ranges
         if not self._names or not is_path(options.target):
             return "only files that are given by their paths can"
         if not self._into_parts and is_stream(options.target):
