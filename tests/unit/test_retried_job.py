@@ -13,7 +13,9 @@ import pytest
 from pyrmute_tasks import ModelData, ModelManager
 from pyrmute_tasks.engine import chunk_sizes
 from pyrmute_tasks.engine.error_policy import ErrorPolicy
+from pyrmute_tasks.engine.job_report import JobState
 from pyrmute_tasks.errors import JobChangedError, JobError, JobExistsError, JobNotFoundError
+from pyrmute_tasks.file_retries import report_if_done
 from pyrmute_tasks.io import job_output
 from pyrmute_tasks.io.code_sample import compare_sample
 from pyrmute_tasks.io.earlier_runs import LogOptions
@@ -202,8 +204,27 @@ def test_retry_with_rejects_killed_at_its_end_can_be_retried(
     with monkeypatch.context() as patch:
         patch.setattr(job_output, "replace_retried", dying(print, after=False))
         again(place, left).die(RESUME, retried=RetriedJob.find(place.target))
+    assert report_if_done(place.target, lambda *_: WHOLE) is None  # other code may do better
     retry(place, WHOLE)
     assert place.written == written_by(WHOLE, place.sources)
+
+
+@pytest.mark.parametrize("left", [set(), {"First8"}])
+def test_retry_that_was_killed_behind_its_end_is_done(
+    place: Place, monkeypatch: pytest.MonkeyPatch, left: set[str]
+) -> None:
+    plan = mended(left)
+    with monkeypatch.context() as patch:
+        patch.setattr(job_output, "replace_retried", dying(print, after=False))
+        again(place, plan).die(RESUME, retried=RetriedJob.find(place.target))
+    report = report_if_done(place.target, lambda *_: plan)
+    assert report is not None
+    rejects = FILES * len(left)
+    assert (report.state, report.rejected) == (JobState.SUCCEEDED, rejects)
+    assert report.records == report.restored == FILES * RECORDS - rejects
+    assert place.written == written_by(plan, place.sources)
+    assert report_if_done(place.target, lambda *_: plan) is None
+    assert place.is_finished
 
 
 def test_later_run_discards_a_retry_that_has_ended(
