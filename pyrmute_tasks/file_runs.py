@@ -292,8 +292,9 @@ class FileRun:
         )
         jobs.fleet().allow([folder.path.parent, *source.folders])
         sink = RangeSink(jobs.hooks, with_text=options.rejects_with_records)
-        self._run.tell(SourceOpened(source.size_bytes))
-        self._run.tally.restored = sum(each.span.outputs for each in restored)
+        known = sum(each.span.outputs for each in restored)
+        self._run.tell(SourceOpened(source.size_bytes, settled=known))
+        self._run.tally.restored = known
         feed = RangeFeed(output, source, skips=skips)
         job = jobs.start(
             source,

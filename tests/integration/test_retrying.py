@@ -200,6 +200,7 @@ def test_retry_that_leaves_rejects_can_be_retried(retried: Retried) -> None:
     result = retried.retry("--hold")
     assert result.returncode == 0, result.stderr
     assert retried.output == outputs(213, 1788)
+    assert "records were there already" in result.stderr
     assert result.stderr.splitlines()[-1].endswith(f"publish {retried.name}")
     assert retried.call("verify", retried.name).returncode == 0
     result = retried.call("publish", retried.name)
