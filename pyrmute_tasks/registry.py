@@ -257,8 +257,9 @@ def split_name(spec: str) -> tuple[str, str]:
     place, _, attribute = spec.rpartition(":")
     is_module = "/" not in place and all(place.split("."))
     if not attribute or not (place.endswith(".py") or is_module):
+        shown = hide_password(spec) if "://" in spec or "@" in spec else spec  # a broker's URL
         raise ManagerImportError(
-            f"'{hide_password(spec)}' names no object: write package.module:attribute or "
+            f"'{shown}' names no object: write package.module:attribute or "
             "path/to/file.py:attribute"
         )
     return place, attribute
