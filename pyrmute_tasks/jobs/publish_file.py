@@ -185,6 +185,9 @@ class FilePublication:
         else:
             _appear_new(temp, self._target)
 
+    def clean(self) -> None:
+        """Do nothing: one rename replaces a file."""
+
 
 def _link(output: Output, lease: Lease, proof: Proof, temp: Path, prepare: Prepare | None) -> bool:
     """Name the lease's own stream if that is the whole output; it is not read again.

@@ -140,21 +140,31 @@ class PartsPublication:
         FolderStorage(temp).sync_folder()
 
     def appear(self, lease: Lease, *, overwrite: bool, backup: Path | None) -> None:
-        """Rename it; the folder that it replaces is removed, or kept as the backup."""
+        """Rename it; the folder that it replaces is kept as the backup, or until `clean`.
+
+        Between the two renames neither has the target's name. So the old one keeps one that is
+        seen, and that is not removed with the job: nobody knows whether this is gone on with.
+        """
         temp, target = self.temp(lease), self._target
         self.check(overwrite=overwrite)
         if not os.path.lexists(target) or not any(target.iterdir()):
             temp.rename(target)
             return
-        replaced = backup or self._temps / f"{self._prefix}{lease.epoch}.replaced"
+        replaced = backup or self._replaced
         target.rename(replaced)
         try:
             temp.rename(target)
         except BaseException:
             replaced.rename(target)
             raise
-        if backup is None:
-            shutil.rmtree(replaced, ignore_errors=True)
+
+    def clean(self) -> None:
+        """Remove the folder that was replaced, unless it is the backup."""
+        shutil.rmtree(self._replaced, ignore_errors=True)
+
+    @property
+    def _replaced(self) -> Path:
+        return self._target.with_name(f"{short_name(self._target.name)}.{self._job}.replaced")
 
 
 def check_parts(name: str | os.PathLike[str], path: Path, *, overwrite: bool) -> None:

@@ -18,15 +18,28 @@ from pyrmute_tasks.errors import ConfigurationError, JobExistsError, ProofError
 from pyrmute_tasks.io import passing_faults
 from pyrmute_tasks.io.earlier_runs import LogOptions, kept_job
 from pyrmute_tasks.io.job_output import JobOutput
+from pyrmute_tasks.io.kept_jobs import discard_job
 from pyrmute_tasks.io.range_feed import RangeFeed
 from pyrmute_tasks.io.range_source import RangeSource
 from pyrmute_tasks.jobs import log as job_log
 from pyrmute_tasks.jobs import publish_file
 from pyrmute_tasks.jobs.copying import append
 from pyrmute_tasks.jobs.log import LogWriter
+from pyrmute_tasks.jobs.publish_parts import PartsPublication
 from pyrmute_tasks.ranges.frames import Piece
 from tests.people import broken_step
-from tests.unit.local_ranges import BAD, BEGIN, GOOD, RAISE, RECORDS, RESUME, SKIP, Place, lines
+from tests.unit.local_ranges import (
+    BAD,
+    BEGIN,
+    GOOD,
+    RAISE,
+    RECORDS,
+    RESUME,
+    SKIP,
+    Place,
+    die_halfway,
+    lines,
+)
 
 
 @pytest.fixture(params=["out.jsonl", "out/"])
@@ -176,6 +189,27 @@ def test_folder_of_parts_has_a_manifest_and_is_replaced(place: Place) -> None:
     assert place.is_finished
     names = {path.name for path in place.rejects.parent.iterdir()}
     assert names == {place.job.name, "bad.jsonl", "in", "out"}
+
+
+@pytest.mark.parametrize("place", ["out/"], indirect=True)
+@pytest.mark.parametrize("discards", [False, True])
+def test_parts_that_were_about_to_be_replaced_are_not_lost(
+    place: Place, monkeypatch: pytest.MonkeyPatch, discards: bool
+) -> None:
+    place.run()
+    with monkeypatch.context() as patch:
+        patch.setattr(PartsPublication, "appear", die_halfway)
+        place.die()
+    assert not Path(place.target).exists()
+    old = Path(place.target).with_name("out.job.replaced")
+    assert (old / "_manifest.json").is_file()
+    if discards:
+        discard_job(place.target)
+        assert (old / "_manifest.json").is_file()
+    else:
+        place.run(RESUME)
+        assert place.written == GOOD * 2
+        assert not old.exists()
 
 
 class Away:

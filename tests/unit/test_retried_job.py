@@ -23,12 +23,20 @@ from pyrmute_tasks.io.retried_job import RetriedJob
 from pyrmute_tasks.jobs import log as job_log
 from pyrmute_tasks.jobs.entries import Range
 from pyrmute_tasks.jobs.folder import beside_retry
-from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.publish_file import FilePublication
 from pyrmute_tasks.jobs.publish_parts import PartsPublication
 from pyrmute_tasks.plans.plan import MigrationPlan
 from tests.people import PersonV1, PersonV2, PersonV3, split_name
-from tests.unit.local_ranges import BAD, BEGIN, GOOD, RECORDS, RESUME, Place, lines
+from tests.unit.local_ranges import (
+    BAD,
+    BEGIN,
+    GOOD,
+    RECORDS,
+    RESUME,
+    Place,
+    die_halfway,
+    lines,
+)
 
 FILES: Final = 2
 
@@ -184,17 +192,13 @@ def test_run_of_the_first_records_is_retried_as_far(place: Place) -> None:
 def test_retry_killed_between_two_folders_goes_on(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die_halfway(publication: PartsPublication, lease: Lease, **_: object) -> None:
-        temp = publication.temp(lease)
-        publication.target.rename(temp.with_name(f"{temp.name}.replaced"))
-        os._exit(9)
-
     with monkeypatch.context() as patch:
         patch.setattr(PartsPublication, "appear", die_halfway)
         again(place, WHOLE).die(RESUME, retried=RetriedJob.find(place.target))
     assert not Path(place.target).exists()
     retry(place, WHOLE)
     assert place.written == written_by(WHOLE, place.sources)
+    assert names_beside(place) == {"in", "out", "bad.jsonl"}
 
 
 def test_retry_with_rejects_killed_at_its_end_can_be_retried(
