@@ -242,8 +242,8 @@ class FileRun:
         )
         with job:
             for result in job.results():
+                self._tell(result, rejects)  # before it is settled: if that fails, it comes again
                 feed.deliver(result)
-                self._tell(result, rejects)
             _publish_rejects(output, rejects)
             if self.report.failure is None:
                 feed.finish()
