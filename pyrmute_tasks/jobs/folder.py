@@ -32,6 +32,7 @@ from pyrmute_tasks.jobs.names import beside, beside_retry, short_name
 from pyrmute_tasks.jobs.spec import SPEC, Spec, read_spec, write_spec
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.view import JobView
+from pyrmute_tasks.jobs.want import Want, write_want
 
 __all__ = [
     "KEEP_HISTORY_S",
@@ -105,7 +106,15 @@ class JobFolder:
             raise _no_job(path) from None
 
     @classmethod
-    def create(cls, path: Path, spec: Spec, *, is_private: bool = True) -> "JobFolder":
+    def create(
+        cls,
+        path: Path,
+        spec: Spec,
+        *,
+        is_private: bool = True,
+        mode: int = 0o711,
+        want: Want | None = None,
+    ) -> "JobFolder":
         """Create a job atomically.
 
         Args:
@@ -113,6 +122,8 @@ class JobFolder:
             spec: The job's spec.
             is_private: Nobody else may look into it; otherwise workers of other users may write
                 attempts.
+            mode: Mode of a directory that is not private.
+            want: Users' first wishes for it; None for none.
 
         Raises:
             JobExistsError: If there is one.
@@ -126,10 +137,12 @@ class JobFolder:
             parts = candidate / PARTS
             parts.mkdir()
             if not is_private:
-                candidate.chmod(0o711)
+                candidate.chmod(mode)
                 parts.chmod(0o1777)
             (parts / NONCE).write_text(secrets.token_hex(_NONCE_BYTES), "ascii")
             write_spec(FolderStorage(candidate), spec)
+            if want is not None:
+                write_want(FolderStorage(candidate), want)
             candidate.rename(path)  # never over a job, since that is not empty
         except BaseException as error:
             shutil.rmtree(candidate, ignore_errors=True)

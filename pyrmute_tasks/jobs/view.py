@@ -36,6 +36,8 @@ class JobView:
         ended: How it ended, unless it was taken up again.
         waits: Why it waits; empty if it does not.
         stopped: Why its driver let go; empty if it did not.
+        suspensions: How often faults of infrastructure have stopped it since a range was settled.
+        suspended_since: When the first of these did, in seconds since 1970; 0 if none did.
         is_held: Whether it was proven, and held back from being published.
         crashes: Crashes noted.
         changed_at: When the last entry was written.
@@ -51,6 +53,8 @@ class JobView:
         self.ended: Ended | None = None
         self.waits: str = ""
         self.stopped: str = ""
+        self.suspensions: int = 0
+        self.suspended_since: float = 0.0
         self.is_held: bool = False
         self.crashes: int = 0
         self.changed_at: float = 0.0
@@ -71,6 +75,8 @@ class JobView:
                 error.add_note(f"in log.{logged.epoch} at byte {logged.offset}")
                 raise
             view.changed_at = logged.at
+            if view.suspensions and not view.suspended_since:
+                view.suspended_since = logged.at
         return view
 
     def apply(self, entry: Entry) -> None:
@@ -82,6 +88,7 @@ class JobView:
         if isinstance(entry, Settled):  # nearly all are
             next_state(self.state, Event.SETTLED)
             self.fold.add(entry)
+            self.suspensions, self.suspended_since = 0, 0.0
         elif isinstance(entry, Leased):
             self._leasing = entry
         else:
@@ -102,6 +109,9 @@ class JobView:
                 self.crashes += 1
             case Noted(note=Note.STOPPED):
                 self.stopped = entry.why
+            case Noted(note=Note.SUSPENDED):
+                self.stopped = entry.why
+                self.suspensions += 1
             case Noted(note=Note.HELD):
                 self.stopped, self.is_held = entry.why, True
             case Publishing():
@@ -114,7 +124,7 @@ def _event_of(entry: Opened | Noted | Wished | Publishing | Ended) -> Event:
     match entry:
         case Opened():
             return Event.OPENED
-        case Noted(note=Note.STOPPED | Note.HELD):
+        case Noted(note=Note.STOPPED | Note.SUSPENDED | Note.HELD):
             return Event.STOPPED
         case Noted() | Wished():
             return Event.NOTED
