@@ -162,6 +162,7 @@ class FleetJobs:
             retry=self.retry,
             compression=compression_of(self.settings),
             skips=errors.policy.skips,
+            total=source.total,
         )
         if self.session is None:
             run.tell(WaitBegan(Wait.START))
