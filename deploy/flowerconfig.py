@@ -6,9 +6,6 @@ from typing import Any
 # and their results. In this order, what matters fits a window of 1,280 pixels.
 tasks_columns = "uuid,args,state,result,worker,received,runtime"
 
-# Flower's API could send any task to any queue.
-read_only = True
-
 
 def format_task(task: Any) -> Any:
     """Show in its state that a chunk has a bad record, which to Celery is a success."""

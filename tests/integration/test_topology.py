@@ -16,6 +16,7 @@ from pyrmute_tasks.registry import load_attribute
 from pyrmute_tasks.settings import ENV_PREFIX, Settings
 from tests.conftest import ROOT, descendants, is_alive, wait_until
 from tests.integration.topology import (
+    DEPLOY,
     EXAMPLES,
     FLOWER_LOGIN,
     Flower,
@@ -299,6 +300,15 @@ def test_only_flower_is_published_and_only_to_this_host() -> None:
 
 def test_images_do_not_run_as_root() -> None:
     assert {read_image(stage).user for stage in ("worker", "flower")} == {"10001"}
+
+
+def test_what_images_copy_reaches_docker() -> None:
+    let_in = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    copied = {
+        source for stage in ("worker", "flower") for source in read_image(stage).copies.values()
+    }
+    assert {"workers", "deploy/flowerconfig.py"} <= copied
+    assert {f"!{source}" for source in copied} <= set(let_in)
 
 
 def test_workers_have_time_to_end() -> None:
