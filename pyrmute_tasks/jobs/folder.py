@@ -152,7 +152,9 @@ class JobFolder:
         FolderStorage(path.parent).sync_folder()
         return cls(path)
 
-    def take(self, holder: Mapping[str, str | int], code: str) -> Lease:
+    def take(
+        self, holder: Mapping[str, str | int], code: str, *, after: int | None = None
+    ) -> Lease:
         """Take the lease of the job, even from a living holder; see `lease.take`.
 
         Raises:
@@ -162,7 +164,7 @@ class JobFolder:
         end = self.end()
         if end is not None and end.ended.result != "failed":
             raise JobError(f"job {self.spec.job} has ended: {end.ended.result}")
-        return take(self.storage, holder, code)
+        return take(self.storage, holder, code, after=after)
 
     def view(self) -> JobView:
         """Return the current state by the logs; for processes that do not drive the job.
@@ -291,12 +293,20 @@ class JobFolder:
         end = self.end()
         if end is None or not end.ended.rejected:
             self.discard()
-            return
+        else:
+            self.keep_history()
+
+    def keep_history(self) -> None:
+        """Remove of a job that has ended for ever all but its history and what tells of rejects.
+
+        Raises:
+            OSError: If files cannot be removed.
+        """
         for path in self.path.iterdir():
             if path.is_dir():  # of attempts, or a folder of parts in the making
                 shutil.rmtree(path)
             elif not _KEPT.fullmatch(path.name):
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Remove the job and all its files; from its first moment on it is no job any more."""
