@@ -25,7 +25,7 @@ from pyrmute_tasks.errors import (
     printable,
 )
 from pyrmute_tasks.jobs.copying import size_of_lines
-from pyrmute_tasks.jobs.entries import BadLineError, Ended, Piece, Settled, decode
+from pyrmute_tasks.jobs.entries import BadLineError, Ended, Logged, Piece, Settled, decode
 from pyrmute_tasks.jobs.lease import Lease, take
 from pyrmute_tasks.jobs.log import History, epochs, log_name, newest_opened
 from pyrmute_tasks.jobs.names import beside, beside_retry, short_name
@@ -45,6 +45,7 @@ __all__ = [
     "beside_retry",
     "discard",
     "find_jobs",
+    "is_job_name",
     "prune",
     "remove_leftovers",
     "short_name",
@@ -183,6 +184,13 @@ class JobFolder:
 
         A log without a whole last line, or with another one, has not ended.
         """
+        last = self.last()
+        if last is None or not isinstance(last.entry, Ended):
+            return None
+        return End(last.entry, last.at)
+
+    def last(self) -> Logged | None:
+        """Return the last entry that counts, read alone; None if the log ends in half a line."""
         opened = newest_opened(self.storage, epochs(self.storage))
         if opened is None:
             return None
@@ -192,10 +200,9 @@ class JobFolder:
         tail = self.storage.read(name, start, size - start)
         line = tail[tail.rfind(b"\n", 0, -1) + 1 :]
         try:
-            logged = decode(line, opened.epoch, size - len(line))
+            return decode(line, opened.epoch, size - len(line))
         except BadLineError:
             return None
-        return End(logged.entry, logged.at) if isinstance(logged.entry, Ended) else None
 
     @property
     def parts_path(self) -> Path:
@@ -347,6 +354,11 @@ def remove_leftovers(path: Path) -> None:
                 shutil.rmtree(each, ignore_errors=True)
 
 
+def is_job_name(name: str) -> bool:
+    """Return whether a folder of this name can be a job of a jobs root."""
+    return _JOB.fullmatch(name) is not None
+
+
 def find_jobs(root: Path) -> Iterator[JobFolder]:
     """Yield the jobs of a jobs root, by name; skips unreadable ones.
 
@@ -354,7 +366,7 @@ def find_jobs(root: Path) -> Iterator[JobFolder]:
         OSError: If the root cannot be listed.
     """
     for path in sorted(root.iterdir()):
-        if _JOB.fullmatch(path.name) and (path / SPEC).is_file():
+        if is_job_name(path.name) and (path / SPEC).is_file():
             try:
                 yield JobFolder(path)
             except (JobError, OSError):  # discarded in this moment, or of a newer version
