@@ -32,7 +32,7 @@ from pyrmute_tasks.jobs.names import beside, beside_retry, short_name
 from pyrmute_tasks.jobs.spec import SPEC, Spec, read_spec, write_spec
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.view import JobView
-from pyrmute_tasks.jobs.want import Want, write_want
+from pyrmute_tasks.jobs.want import WANT, Want, write_want
 
 __all__ = [
     "KEEP_HISTORY_S",
@@ -312,8 +312,8 @@ class JobFolder:
         for path in self.path.iterdir():
             if path.is_dir():  # of attempts, or a folder of parts in the making
                 shutil.rmtree(path)
-            elif not _KEPT.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+            elif not _KEPT.fullmatch(path.name) and not path.name.startswith(f".{WANT}."):
+                path.unlink(missing_ok=True)  # a wish that is being written gets its name yet
 
     def discard(self) -> None:
         """Remove the job and all its files; from its first moment on it is no job any more."""
