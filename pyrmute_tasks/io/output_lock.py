@@ -98,6 +98,7 @@ class _Found:
         return now_ns - self.touched_ns > SILENT_S * 1e9
 
 
+# Above 250 lines: one life from taking a lock to releasing it.
 class OutputLock:
     """The exclusive right to write one output file.
 

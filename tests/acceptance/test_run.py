@@ -208,7 +208,7 @@ BAD_INPUT: dict[str, tuple[list[str], int, str]] = {
     "no option": (["run", *MANAGER, "IN", "out"], 2, "Missing option '--model'"),
     "no chunk": (["run", *MANAGER, *HOP, "--chunk-size", "0", "IN", "out"], 2, "0 is not in the"),
     "no such command": (["walk"], 2, "No such command 'walk'"),
-    "worker without manager": (["worker"], 2, "error: a worker needs to know its manager"),
+    "worker without manager": (["worker"], 1, "error: a worker needs to know its manager"),
     "worker with an empty broker": (["worker", *MANAGER, "--broker", ""], 2, "is empty: give"),
     "no name of a manager": (
         ["run", "--manager", "people.py", *HOP, "IN", "out"],
