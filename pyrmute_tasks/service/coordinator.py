@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pyrmute_tasks.errors import JobError, LeaseLostError, printable
-from pyrmute_tasks.jobs.folder import KEEP_HISTORY_S, collect_orphans, prune
+from pyrmute_tasks.jobs.pruning import KEEP_HISTORY_S, collect_orphans, prune
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.logs import log
-from pyrmute_tasks.service.driving import Epoch, log_failure, take_epoch
+from pyrmute_tasks.service.driving import Epoch, take_epoch
 from pyrmute_tasks.service.probing import FleetProbe
+from pyrmute_tasks.service.troubles import log_failure
 from pyrmute_tasks.service.turns import (
     Act,
     Ending,
