@@ -304,6 +304,7 @@ class Coordinator:
         if time.monotonic() - self._pruned_at < _PRUNE_EVERY_S:
             return
         self._pruned_at = time.monotonic()
+        self._told = {name: what for name, what in self._told.items() if name in self._jobs.open}
         collect_orphans(self._root.path)
         gone = prune(self._root.path, self._options.keep_s)
         if gone:

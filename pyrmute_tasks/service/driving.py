@@ -103,6 +103,8 @@ class Epoch:
             self._let_go(ending)
         except LeaseLostError as error:
             return Ending(Kind.LOST, str(error))
+        finally:
+            self.lease.log.close()
         return ending
 
     def _ending_of(self, turn: Turn, session: Callable[[], "Session"]) -> Ending:

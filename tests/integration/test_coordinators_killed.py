@@ -30,7 +30,7 @@ FROZEN_S = 20.0
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(tmp_path) as fleet:
+    with fleet_of(tmp_path, outage_s=8.0) as fleet:
         yield fleet
 
 
@@ -83,7 +83,7 @@ def test_coordinators_that_end_hand_their_jobs_over(service: Service) -> None:
 
 @pytest.mark.slow
 def test_frozen_coordinator_is_replaced_and_writes_nothing_that_counts(service: Service) -> None:
-    job, records = long_job(service, 6000)
+    job, records = long_job(service, 3000)
     first = service.coordinator()
     service.wait_for_ranges(job, 3)
     kill_group(first, signal.SIGSTOP)

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,11 @@ from typing import Any
 import pytest
 
 from pyrmute_tasks.jobs.entries import Note, Wished
+from pyrmute_tasks.jobs.log import History
 from pyrmute_tasks.jobs.states import LoggedState, Wish
+from pyrmute_tasks.jobs.terms import Priority
 from pyrmute_tasks.jobs.want import WANT, Want
+from pyrmute_tasks.service.coordinator import Coordinator, CoordinatorOptions
 from tests.fleets import Fleet
 from tests.integration.service import (
     Service,
@@ -276,6 +280,28 @@ def test_command_for_the_end_is_run_where_that_is_allowed(service: Service) -> N
     service.coordinator("--until-idle", "--allow-on-end").wait(60)
     assert told.read_text() == f"{job.spec.job} succeeded {job.path}\n"
     assert view_of(job).state is LoggedState.SUCCEEDED
+
+
+def test_jobs_take_turns_by_age_and_priority(service: Service) -> None:
+    records = slow(people(300), 0.02)
+    ways = (Priority.LOW, Priority.NORMAL, Priority.HIGH)
+    jobs = [service.submit(records, by_reference="always", priority=each) for each in ways]
+    stop = threading.Event()
+    options = CoordinatorOptions(most_running=1, slice_s=1.0)
+    coordinator = Coordinator(service.root, service.fleet.settings, options)
+    thread = threading.Thread(target=coordinator.run, args=(stop,))
+    thread.start()
+    try:
+        for job in jobs:
+            assert service.wait_for_end(job).state is LoggedState.SUCCEEDED
+            assert service.output(job) == loop(records)
+    finally:
+        stop.set()
+        thread.join()
+    begun = [next(iter(History(job.storage))).at for job in jobs]
+    assert begun[2] < begun[1] < begun[0]
+    turns = {why for job in jobs for why in notes_of(job, Note.STOPPED)}
+    assert turns == {"its turn is over, as others wait"}
 
 
 def test_two_coordinators_share_jobs_without_a_fight(service: Service) -> None:
