@@ -15,7 +15,7 @@ from pyrmute_tasks.jobs.entries import Range
 from pyrmute_tasks.jobs.spec import SourceFile, Spec
 from pyrmute_tasks.plans.migration import Migration
 
-__all__ = ["output_of"]
+__all__ = ["driven_output", "output_of"]
 
 
 def output_of(
@@ -26,7 +26,6 @@ def output_of(
     job: str,
     needs_job: bool,
     is_private: bool,
-    driven: DrivenJob | None = None,
 ) -> Output | JobOutput:
     """Return the output of a run, to be entered before the job begins.
 
@@ -37,14 +36,11 @@ def output_of(
         job: The run's id, which becomes the job's if it begins here.
         needs_job: The run may go by reference, which needs a job's folder.
         is_private: Nobody else may look into that folder; workers run as the same user.
-        driven: The submitted job that is driven for an epoch; None for a run.
 
     Raises:
         ConfigurationError: If it cannot be written or must not be, or what was asked for needs a
             log that this run cannot have.
     """
-    if driven is not None:
-        return _driven_output(options, driven)
     target = _job_target(options, names)
     if target is None:
         options.refuse_streams()
@@ -69,7 +65,16 @@ def output_of(
     )
 
 
-def _driven_output(options: FileOptions, driven: DrivenJob) -> JobOutput:
+def driven_output(options: FileOptions, driven: DrivenJob) -> JobOutput:
+    """Return the output of a submitted job, for one epoch.
+
+    Args:
+        options: What its terms and its users want of it.
+        driven: The job.
+
+    Raises:
+        ConfigurationError: If it cannot be written any more.
+    """
     spec = driven.folder.spec
     return JobOutput(
         target_of(spec),

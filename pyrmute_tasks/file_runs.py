@@ -20,7 +20,7 @@ from pyrmute_tasks.engine.pipeline import ChunkResult
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.errors import ConfigurationError, ProcessDiedError, StorageUnreachableError
 from pyrmute_tasks.file_options import ByReference, FileOptions, is_path
-from pyrmute_tasks.file_outputs import output_of
+from pyrmute_tasks.file_outputs import driven_output, output_of
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io.job_output import DrivenJob, JobOutput
 from pyrmute_tasks.io.job_targets import is_parts
@@ -82,7 +82,6 @@ class Jobs:
     start: Callable[..., Job[bytes, Any, Any]]
 
 
-# Above 250 lines: which way a run goes, and both ways.
 class FileRun:
     """One run of files.
 
@@ -134,15 +133,7 @@ class FileRun:
             PyrmuteTasksError: If it cannot be run.
         """
         may_refer = self.may_refer
-        output = output_of(
-            self._options,
-            self._names,
-            self._jobs.migration,
-            job=self._run.tally.job,
-            needs_job=may_refer,
-            is_private=self._jobs.is_embedded or bool(self._jobs.settings.roots_file),
-            driven=self._driven,
-        )
+        output = self._output(may_refer)
         self._check_room(may_refer)
         try:
             # The files first: if another run has one, no fleet is started.
@@ -155,6 +146,18 @@ class FileRun:
             self.kept_path = output.kept_path
             if isinstance(output, JobOutput):
                 self.backup_path, self.must_keep = output.backup_path, output.must_keep
+
+    def _output(self, may_refer: bool) -> Output | JobOutput:
+        if self._driven is not None:
+            return driven_output(self._options, self._driven)
+        return output_of(
+            self._options,
+            self._names,
+            self._jobs.migration,
+            job=self._run.tally.job,
+            needs_job=may_refer,
+            is_private=self._jobs.is_embedded or bool(self._jobs.settings.roots_file),
+        )
 
     @property
     def may_refer(self) -> bool:
