@@ -2,6 +2,7 @@
 
 import contextlib
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -16,6 +17,7 @@ from pyrmute_tasks.jobs.entries import (
     Settled,
     Wished,
 )
+from pyrmute_tasks.jobs.fold import Fold
 from pyrmute_tasks.jobs.following import Following
 from pyrmute_tasks.jobs.glance import glance_at
 from pyrmute_tasks.jobs.states import LoggedState
@@ -124,10 +126,12 @@ class LoggedJob:
 
     Args:
         storage: The job's files.
+        note: Called with each entry; None for nothing.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, note: Callable[[Logged], None] | None = None) -> None:
         self._storage = storage
+        self._told_to = note
         self._following = Following(storage)
         self._begin()
 
@@ -158,7 +162,14 @@ class LoggedJob:
         for logged in added.entries:
             self._view.read(logged)
             self._note(logged)
+            if self._told_to is not None:
+                self._told_to(logged)
         return self._told(clock)
+
+    @property
+    def fold(self) -> Fold:
+        """The ranges that are settled."""
+        return self._view.fold
 
     def causes(self) -> dict[str, int]:
         """Return how many records failed, by cause, the most frequent first.

@@ -154,6 +154,7 @@ class JobWatch:
     Args:
         folder: The job.
         neighbours: The jobs beside it; by default it looks at them itself.
+        log: Its log, if another one follows it, too.
         clock: Seconds since 1970.
         monotonic: A clock that is never set.
     """
@@ -162,13 +163,15 @@ class JobWatch:
         self,
         folder: JobFolder,
         neighbours: Neighbours | None = None,
+        *,
+        log: LoggedJob | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = folder
         self._neighbours = neighbours
         self._clock = clock
-        self._log = LoggedJob(folder.storage)
+        self._log = log or LoggedJob(folder.storage)
         self._drivers = DriverSigns(folder.storage, clock, monotonic)
         self._want = Want()
 
