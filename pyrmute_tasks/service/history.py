@@ -181,7 +181,7 @@ class LoggedReport:
 
     def as_fields(self) -> dict[str, object]:
         """Return the report as fields of a JSON object."""
-        wishes = [{"at": each.at, **each.want} for each in self.wishes]
+        wishes = [{**each.want, "obeyed_at": each.at} for each in self.wishes]
         bare = replace(self, wishes=())
         return {**asdict(bare), "status": self.status.as_fields(), "wishes": wishes}
 
