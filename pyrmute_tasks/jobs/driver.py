@@ -20,7 +20,15 @@ from pyrmute_tasks.jobs.storage import Storage
 from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.processes import is_alive, place_here, start_of
 
-__all__ = ["BEAT_EVERY_S", "SILENT_S", "DriverWatch", "holder_of", "is_gone", "this_process"]
+__all__ = [
+    "BEAT_EVERY_S",
+    "SILENT_S",
+    "DriverWatch",
+    "holder_of",
+    "is_gone",
+    "this_process",
+    "this_user",
+]
 
 BEAT_EVERY_S: Final = 5.0
 """How often a driver touches its log; see `LogWriter.beat`."""
@@ -43,6 +51,12 @@ def this_process() -> dict[str, str | int]:
         "pid": pid,
         "started": start_of(pid),
     }
+
+
+def this_user() -> str:
+    """Return the user of this process, as ``user@host``."""
+    me = this_process()
+    return f"{me['who']}@{me['host']}"
 
 
 class DriverWatch:
