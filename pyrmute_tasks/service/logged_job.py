@@ -55,10 +55,10 @@ class Told:
         records: Records in settled ranges.
         outputs: Records written.
         rejected: Records rejected.
-        done_bytes: Bytes of the source that are settled.
+        done_bytes: Bytes of the source that are settled; None if not known.
         rate: Records settled a second, in the last minute.
         bytes_rate: Bytes of the source settled a second.
-        has_counts: Whether records and bytes are known.
+        has_counts: Whether records are known.
     """
 
     state: LoggedState = LoggedState.QUEUED
@@ -76,7 +76,7 @@ class Told:
     records: int = 0
     outputs: int = 0
     rejected: int = 0
-    done_bytes: int = 0
+    done_bytes: int | None = 0
     rate: float = 0.0
     bytes_rate: float = 0.0
     has_counts: bool = True
@@ -101,6 +101,7 @@ def told_at_a_glance(storage: Storage) -> Told:
         epochs=len(opened.seal) + 1,
         begun_at=begun.at if begun is not None and not opened.seal else 0.0,
         changed_at=last.at if last is not None else 0.0,
+        done_bytes=None,
         has_counts=False,
     )
     match last.entry if last is not None else None:

@@ -130,11 +130,12 @@ def _stopped(waiting: Waiting) -> str:
         return told.stopped
     if told.let_go is Note.SUSPENDED:
         return f"{told.stopped}; {_next_try(waiting)}"
-    since_s = waiting.clock - told.changed_at
+    stopped = told.stopped or f"resumed by {waiting.want.who or 'somebody'}"
+    since_s = waiting.clock - max(told.changed_at, waiting.want.at)
     if since_s < _UNTAKEN_S:
-        return told.stopped
+        return stopped
     untaken = f"no coordinator has taken it for {seconds(since_s)}"
-    return f"{told.stopped}; {_untaken(waiting, waiting.neighbours, untaken)}"
+    return f"{stopped}; {_untaken(waiting, waiting.neighbours, untaken)}"
 
 
 def _untaken(waiting: Waiting, neighbours: Neighbours, told: str) -> str:
