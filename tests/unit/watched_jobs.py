@@ -20,7 +20,7 @@ from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.spec import SourceFile, Spec
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.terms import Terms
-from pyrmute_tasks.jobs.want import Want, write_want
+from pyrmute_tasks.jobs.want import WANT, Want, write_want
 from pyrmute_tasks.ranges.frames import Place
 
 SOURCE_BYTES = 1000
@@ -130,6 +130,7 @@ class WatchedJob:
     def wish(self, wish: Wish = Wish.RUN, **others: Any) -> "WatchedJob":
         want = Want(wish, who="ann@host", at=self.clock + 0.5, **others)
         write_want(self.folder.storage, want)
+        os.utime(self.folder.path / WANT, (want.at, want.at))
         return self
 
     def obey(self, wish: Wish, **others: Any) -> "WatchedJob":
