@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from pyrmute_tasks.file_options import ByReference
     from pyrmute_tasks.hooks import HookSet, MetricsHook, MigrationHook
     from pyrmute_tasks.io.kept_jobs import ProvenJob, discard_job, publish_job, verify_job
+    from pyrmute_tasks.jobs.terms import Priority
     from pyrmute_tasks.manager import ModelManager
     from pyrmute_tasks.migrator import Migrator
     from pyrmute_tasks.plans.nested_models import NestedModelInfo
@@ -100,6 +101,7 @@ if TYPE_CHECKING:
     from pyrmute_tasks.pyrmute_adapter import Manager
     from pyrmute_tasks.records import RecordLike
     from pyrmute_tasks.registry import MigrationFunc, ModelData
+    from pyrmute_tasks.service.handles import SubmittedJob
     from pyrmute_tasks.settings import Compress, Settings
     from pyrmute_tasks.testing import (
         MigrationTestCase,
@@ -170,6 +172,7 @@ __all__ = [
     "OnCodeMismatch",
     "OnError",
     "OutputInUseError",
+    "Priority",
     "ProcessDiedError",
     "ProofError",
     "ProvenJob",
@@ -191,6 +194,7 @@ __all__ = [
     "StorageUnreachableError",
     "StoreUnavailableError",
     "Stream",
+    "SubmittedJob",
     "Throttle",
     "UnsupportedValueError",
     "VersionLike",
@@ -272,6 +276,7 @@ _MODULE_OF: Final = {
     "OnCodeMismatch": "engine.job_spec",
     "OnError": "engine.error_policy",
     "OutputInUseError": "errors",
+    "Priority": "jobs.terms",
     "ProcessDiedError": "errors",
     "ProofError": "errors",
     "ProvenJob": "io.kept_jobs",
@@ -293,6 +298,7 @@ _MODULE_OF: Final = {
     "StorageUnreachableError": "errors",
     "StoreUnavailableError": "errors",
     "Stream": "engine.stream",
+    "SubmittedJob": "service.handles",
     "Throttle": "engine.pace",
     "UnsupportedValueError": "errors",
     "VersionLike": "versions",
