@@ -25,9 +25,10 @@ from pyrmute_tasks.errors import (
     printable,
 )
 from pyrmute_tasks.jobs.copying import size_of_lines
-from pyrmute_tasks.jobs.entries import BadLineError, Ended, Piece, Settled, decode
+from pyrmute_tasks.jobs.entries import Ended, Piece, Settled
+from pyrmute_tasks.jobs.glance import glance_at
 from pyrmute_tasks.jobs.lease import Lease, take
-from pyrmute_tasks.jobs.log import History, epochs, log_name, newest_opened
+from pyrmute_tasks.jobs.log import History
 from pyrmute_tasks.jobs.names import beside, beside_retry, short_name
 from pyrmute_tasks.jobs.spec import SPEC, Spec, read_spec, write_spec
 from pyrmute_tasks.jobs.storage import FolderStorage
@@ -63,7 +64,6 @@ _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _REJECTS_TOLD: Final = "rejects-told"
 _TOKEN_BYTES: Final = 8
 _NONCE_BYTES: Final = 16
-_LAST_LINE_BYTES: Final = 4096
 _JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _KEPT: Final = re.compile(r"spec\.json|want\.json|(?:log|rejects)\.\d+")
 _GROWING: Final = re.compile(r"(?:stream|rejects)\.(\d+)")
@@ -181,19 +181,11 @@ class JobFolder:
 
         A log without a whole last line, or with another one, has not ended.
         """
-        opened = newest_opened(self.storage, epochs(self.storage))
-        if opened is None:
+        found = glance_at(self.storage)
+        last = None if found is None else found.last
+        if last is None or not isinstance(last.entry, Ended):
             return None
-        name = log_name(opened.epoch)
-        size = self.storage.size(name)
-        start = max(0, size - _LAST_LINE_BYTES)
-        tail = self.storage.read(name, start, size - start)
-        line = tail[tail.rfind(b"\n", 0, -1) + 1 :]
-        try:
-            logged = decode(line, opened.epoch, size - len(line))
-        except BadLineError:
-            return None
-        return End(logged.entry, logged.at) if isinstance(logged.entry, Ended) else None
+        return End(last.entry, last.at)
 
     @property
     def parts_path(self) -> Path:
