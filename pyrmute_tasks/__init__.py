@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pyrmute import TypeScriptExporter as TypeScriptExporter
 
     from pyrmute_tasks.aio import AsyncMigrator, AsyncStream
+    from pyrmute_tasks.async_job_calls import AsyncSubmittedJob
     from pyrmute_tasks.audit import AuditReport
     from pyrmute_tasks.batch_migrator import BatchMigrator
     from pyrmute_tasks.dry_run import DryRun
@@ -102,6 +103,8 @@ if TYPE_CHECKING:
     from pyrmute_tasks.records import RecordLike
     from pyrmute_tasks.registry import MigrationFunc, ModelData
     from pyrmute_tasks.service.handles import SubmittedJob
+    from pyrmute_tasks.service.history import LoggedReport
+    from pyrmute_tasks.service.status import JobStatus
     from pyrmute_tasks.settings import Compress, Settings
     from pyrmute_tasks.testing import (
         MigrationTestCase,
@@ -114,6 +117,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncMigrator",
     "AsyncStream",
+    "AsyncSubmittedJob",
     "AuditReport",
     "BatchMigrator",
     "BrokerUnavailableError",
@@ -147,7 +151,9 @@ __all__ = [
     "JobNotFoundError",
     "JobReport",
     "JobState",
+    "JobStatus",
     "LeaseLostError",
+    "LoggedReport",
     "Manager",
     "ManagerImportError",
     "MetricsHook",
@@ -218,6 +224,7 @@ __all__ = [
 _MODULE_OF: Final = {
     "AsyncMigrator": "aio",
     "AsyncStream": "aio",
+    "AsyncSubmittedJob": "async_job_calls",
     "AuditReport": "audit",
     "BatchMigrator": "batch_migrator",
     "BrokerUnavailableError": "errors",
@@ -251,7 +258,9 @@ _MODULE_OF: Final = {
     "JobNotFoundError": "errors",
     "JobReport": "engine.job_report",
     "JobState": "engine.job_report",
+    "JobStatus": "service.status",
     "LeaseLostError": "errors",
+    "LoggedReport": "service.history",
     "Manager": "pyrmute_adapter",
     "ManagerImportError": "errors",
     "MetricsHook": "hooks",
