@@ -9,14 +9,14 @@ import pytest
 
 from pyrmute_tasks import JobFailedError, JobNotFoundError, Migrator, Settings, SubmittedJob
 from pyrmute_tasks.jobs.driver import this_process
-from pyrmute_tasks.jobs.entries import Ended, Entry, JobResult, Note, Noted
+from pyrmute_tasks.jobs.entries import Ended, Entry, JobResult, Note, Noted, Publishing
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.states import ShownState
 from pyrmute_tasks.service import handles
 from pyrmute_tasks.service.handles import Pauses
 
-SUCCEEDED = Ended(JobResult.SUCCEEDED, 0, 0, 0)
+SUCCEEDED = (Publishing(0, "", ""), Ended(JobResult.SUCCEEDED, 0, 0, 0))
 FAILED = Ended(JobResult.FAILED, 0, 0, 0, "record 7: no age")
 
 
@@ -53,7 +53,7 @@ def test_job_that_nobody_takes_waits_and_tells_why(job: SubmittedJob) -> None:
 def test_wait_returns_the_status_of_a_job_that_ends_meanwhile(
     job: SubmittedJob, lease: Lease
 ) -> None:
-    ends = threading.Timer(0.05, log, (lease, SUCCEEDED))
+    ends = threading.Timer(0.05, log, (lease, *SUCCEEDED))
     ends.start()
     assert job.wait(60).state is ShownState.SUCCEEDED
     ends.join()
@@ -106,7 +106,7 @@ def test_discarded_job_is_not_waited_for(job: SubmittedJob) -> None:
 
 
 def test_report_and_rejects_are_those_of_the_log(job: SubmittedJob, lease: Lease) -> None:
-    log(lease, SUCCEEDED)
+    log(lease, *SUCCEEDED)
     report = job.report()
     assert report.status.state is ShownState.SUCCEEDED
     assert (report.epoch_count, list(job.rejects())) == (1, [])
