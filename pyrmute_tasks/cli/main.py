@@ -44,6 +44,12 @@ COMMANDS: Final[Mapping[str, Lazy]] = MappingProxyType(
         "cancel": Lazy(
             "steer", "cancel_command", "End a job without its output; its history stays."
         ),
+        "coordinator": Lazy(
+            "coordinator",
+            "coordinator_command",
+            "Drive the submitted jobs of a jobs root; other settings come from PYRMUTE_TASKS_* "
+            "variables.",
+        ),
         "diff": Lazy("models", "diff", "Compare the fields of two versions of a model."),
         "discard": Lazy(
             "jobs",

@@ -22,7 +22,7 @@ class JobSpec:
     """The properties that all chunks of a job share.
 
     Attributes:
-        id: The job's id.
+        id: The job's id; of a submitted one with its epoch, ``2908961f.3``.
         name: The model's name.
         from_version: Version of the input records.
         to_version: Version of the outputs.
@@ -48,7 +48,8 @@ class JobSpec:
     skips: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name} {self.from_version}→{self.to_version} · job {self.id}"
+        job = self.id.partition(".")[0]
+        return f"{self.name} {self.from_version}→{self.to_version} · job {job}"
 
     def to_wire(self) -> bytes:
         """Return the spec as bytes for the store."""

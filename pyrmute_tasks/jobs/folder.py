@@ -25,7 +25,7 @@ from pyrmute_tasks.errors import (
     printable,
 )
 from pyrmute_tasks.jobs.copying import size_of_lines
-from pyrmute_tasks.jobs.entries import Ended, Piece, Settled
+from pyrmute_tasks.jobs.entries import Ended, Logged, Piece, Settled
 from pyrmute_tasks.jobs.glance import glance_at
 from pyrmute_tasks.jobs.lease import Lease, take
 from pyrmute_tasks.jobs.log import History
@@ -46,6 +46,7 @@ __all__ = [
     "beside_retry",
     "discard",
     "find_jobs",
+    "is_job_name",
     "prune",
     "remove_leftovers",
     "short_name",
@@ -152,7 +153,9 @@ class JobFolder:
         FolderStorage(path.parent).sync_folder()
         return cls(path)
 
-    def take(self, holder: Mapping[str, str | int], code: str) -> Lease:
+    def take(
+        self, holder: Mapping[str, str | int], code: str, *, after: int | None = None
+    ) -> Lease:
         """Take the lease of the job, even from a living holder; see `lease.take`.
 
         Raises:
@@ -162,7 +165,7 @@ class JobFolder:
         end = self.end()
         if end is not None and end.ended.result != "failed":
             raise JobError(f"job {self.spec.job} has ended: {end.ended.result}")
-        return take(self.storage, holder, code)
+        return take(self.storage, holder, code, after=after)
 
     def view(self) -> JobView:
         """Return the current state by the logs; for processes that do not drive the job.
@@ -181,11 +184,15 @@ class JobFolder:
 
         A log without a whole last line, or with another one, has not ended.
         """
-        found = glance_at(self.storage)
-        last = None if found is None else found.last
+        last = self.last()
         if last is None or not isinstance(last.entry, Ended):
             return None
         return End(last.entry, last.at)
+
+    def last(self) -> Logged | None:
+        """Return the last entry that counts, read alone; None if the log ends in half a line."""
+        found = glance_at(self.storage)
+        return None if found is None else found.last
 
     @property
     def parts_path(self) -> Path:
@@ -283,12 +290,20 @@ class JobFolder:
         end = self.end()
         if end is None or not end.ended.rejected:
             self.discard()
-            return
+        else:
+            self.keep_history()
+
+    def keep_history(self) -> None:
+        """Remove of a job that has ended for ever all but its history and what tells of rejects.
+
+        Raises:
+            OSError: If files cannot be removed.
+        """
         for path in self.path.iterdir():
             if path.is_dir():  # of attempts, or a folder of parts in the making
                 shutil.rmtree(path)
             elif not _KEPT.fullmatch(path.name):
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Remove the job and all its files; from its first moment on it is no job any more."""
@@ -329,6 +344,11 @@ def remove_leftovers(path: Path) -> None:
                 shutil.rmtree(each, ignore_errors=True)
 
 
+def is_job_name(name: str) -> bool:
+    """Return whether a folder of this name can be a job of a jobs root."""
+    return _JOB.fullmatch(name) is not None
+
+
 def find_jobs(root: Path) -> Iterator[JobFolder]:
     """Yield the jobs of a jobs root, by name; skips unreadable ones.
 
@@ -336,7 +356,7 @@ def find_jobs(root: Path) -> Iterator[JobFolder]:
         OSError: If the root cannot be listed.
     """
     for path in sorted(root.iterdir()):
-        if _JOB.fullmatch(path.name) and (path / SPEC).is_file():
+        if is_job_name(path.name) and (path / SPEC).is_file():
             try:
                 yield JobFolder(path)
             except (JobError, OSError):  # discarded in this moment, or of a newer version

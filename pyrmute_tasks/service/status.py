@@ -131,7 +131,11 @@ class JobStatus:
         return self.ended_at > 0
 
     def as_fields(self) -> dict[str, object]:
-        """Return the status as fields of a JSON object."""
+        """Return the status as fields of a JSON object.
+
+        Returns:
+            The fields.
+        """
         fields: dict[str, object] = asdict(self)
         fields["state"] = self.state.value
         fields["want"] = self.want.as_entry().want
