@@ -125,7 +125,7 @@ def progress_lines(job: JobStatus, width: int) -> list[str]:
     """
     counts, fraction = list(_counts(job)), job.fraction
     if fraction is None:
-        lines = packed([*counts, _time(job)], width)
+        lines = packed(filter(None, [*counts, _time(job)]), width)
     else:
         lines = bar_with(fraction, counts, _time(job), width)
     reason = wrapped(_reason(job), width, _MOST_REASON_LINES) if job.reason else []
