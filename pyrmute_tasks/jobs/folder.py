@@ -25,7 +25,7 @@ from pyrmute_tasks.errors import (
     printable,
 )
 from pyrmute_tasks.jobs.copying import size_of_lines
-from pyrmute_tasks.jobs.entries import Ended, Logged, Piece, Settled
+from pyrmute_tasks.jobs.entries import Ended, JobResult, Logged, Piece, Settled
 from pyrmute_tasks.jobs.glance import glance_at
 from pyrmute_tasks.jobs.lease import Lease, take
 from pyrmute_tasks.jobs.log import History
@@ -63,6 +63,7 @@ PARTS: Final = "parts"
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _REJECTS_TOLD: Final = "rejects-told"
+_PUBLISHED: Final = (JobResult.SUCCEEDED, JobResult.SUCCEEDED_WITH_REJECTS)
 _TOKEN_BYTES: Final = 8
 _NONCE_BYTES: Final = 16
 _JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -279,7 +280,7 @@ class JobFolder:
     def has_succeeded(self) -> bool:
         """Whether the job's output was published, so that its outputs here count no more."""
         end = self.end()
-        return end is not None and end.ended.result != "failed"
+        return end is not None and end.ended.result in _PUBLISHED
 
     def finish(self) -> None:
         """Keep of a published job what tells of its rejects; discard it if it has none.
