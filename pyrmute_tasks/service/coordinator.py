@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pyrmute_tasks.errors import JobError, LeaseLostError, printable
-from pyrmute_tasks.jobs.folder import KEEP_HISTORY_S, prune
+from pyrmute_tasks.jobs.folder import KEEP_HISTORY_S, collect_orphans, prune
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.service.driving import Epoch, log_failure, take_epoch
@@ -307,6 +307,7 @@ class Coordinator:
         if time.monotonic() - self._pruned_at < _PRUNE_EVERY_S:
             return
         self._pruned_at = time.monotonic()
+        collect_orphans(self._root.path)
         gone = prune(self._root.path, self._options.keep_s)
         if gone:
             log(logging.INFO, "history_pruned", "old jobs were removed", jobs=len(gone))
