@@ -104,7 +104,7 @@ def publish_job(
         if folder.has_succeeded():
             raise JobError(f"{target.name} is published already")
         if view.opened is None or not (view.is_held or view.publishing):
-            raise JobError(_not_whole(folder))
+            raise JobError(_not_whole(folder, view))
         _refuse_driven(folder, view)
         retried = retried_by(folder)
         overwrite = overwrite or retried is not None or (terms is not None and terms.overwrite)
@@ -233,10 +233,10 @@ def _newest(folder: JobFolder) -> int:
     return max(epochs(folder.storage), default=0)
 
 
-def _not_whole(folder: JobFolder) -> str:
+def _not_whole(folder: JobFolder, view: JobView) -> str:
     spec = folder.spec
     if spec.terms is not None:
-        return f"job {spec.job} has not come to its end, and cannot be published"
+        return f"job {spec.job} has nothing to publish: it is {view.state}"
     return (
         f"the run to {spec.target} has not come to its end, and cannot be published: go on with it "
         "by the same command and --resume"

@@ -167,7 +167,7 @@ class JobFolder:
             JobError: If the job has ended for ever.
         """
         end = self.end()
-        if end is not None and end.ended.result != "failed":
+        if end is not None and end.ended.result is not JobResult.FAILED:
             raise JobError(f"job {self.spec.job} has ended: {end.ended.result}")
         return take(self.storage, holder, code, after=after)
 
@@ -285,6 +285,11 @@ class JobFolder:
         end = self.end()
         return end is not None and end.ended.result in _PUBLISHED
 
+    def has_ended_for_ever(self) -> bool:
+        """Whether the job's output was published, or the job was cancelled."""
+        end = self.end()
+        return end is not None and end.ended.result is not JobResult.FAILED
+
     def finish(self) -> None:
         """Keep of a published job what tells of its rejects; discard it if it has none.
 
@@ -392,7 +397,7 @@ def collect_orphans(root: Path, now: float | None = None) -> None:
                 shutil.rmtree(path, ignore_errors=True)
     for folder in find_jobs(root):
         with contextlib.suppress(OSError, JobError):  # as its driver does it in this moment
-            if folder.parts_path.is_dir() and folder.has_succeeded():
+            if folder.parts_path.is_dir() and folder.has_ended_for_ever():
                 folder.keep_history()
 
 
