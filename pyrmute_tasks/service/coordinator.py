@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pyrmute_tasks.errors import JobError, LeaseLostError, printable
-from pyrmute_tasks.jobs.folder import KEEP_HISTORY_S, prune
+from pyrmute_tasks.jobs.folder import KEEP_HISTORY_S, collect_orphans, prune
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.service.driving import Epoch, log_failure, take_epoch
@@ -49,6 +49,7 @@ class CoordinatorOptions:
         allow_on_end: Run the commands that jobs have for their end.
         until_idle: End as soon as nothing is due and nothing runs.
         keep_s: How long ended jobs are kept.
+        queue: The queue of the jobs that it drives; empty for that of the settings.
     """
 
     most_running: int = 32
@@ -56,6 +57,7 @@ class CoordinatorOptions:
     allow_on_end: bool = False
     until_idle: bool = False
     keep_s: float = KEEP_HISTORY_S
+    queue: str = ""
 
 
 @dataclass(slots=True)
@@ -163,7 +165,9 @@ class Coordinator:
     def _due(self, probe: FleetProbe) -> Iterator[tuple[str, Turn]]:
         """Yield the jobs that something is to be done about."""
         seen = probe.seen
-        fleet = FleetFacts(self._settings.queue, None if seen is None else seen.trouble)
+        fleet = FleetFacts(
+            self._options.queue or self._settings.queue, None if seen is None else seen.trouble
+        )
         turned_at = 0.0 if seen is None else seen.turned_at
         clock, now, is_wanted = time.monotonic(), time.time(), False
         for name, job in self._jobs.open.items():
@@ -303,6 +307,7 @@ class Coordinator:
         if time.monotonic() - self._pruned_at < _PRUNE_EVERY_S:
             return
         self._pruned_at = time.monotonic()
+        collect_orphans(self._root.path)
         gone = prune(self._root.path, self._options.keep_s)
         if gone:
             log(logging.INFO, "history_pruned", "old jobs were removed", jobs=len(gone))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.jobs.want import Want, read_want, write_want
 from tests.conftest import wait_until
-from tests.fleets import Fleet, private_fleet
+from tests.fleets import Fleet, kill_group, private_fleet
 from tests.people import manager
 
 HOP = ("Person", "1.0.0", "3.0.0")
@@ -53,36 +54,38 @@ def slow(records: list[Any], seconds: float) -> list[Any]:
 
 
 class Service:
-    """A fleet whose workers see a folder, and a jobs root in it.
+    """A jobs root, and the coordinators that drive its jobs.
 
     Attributes:
         fleet: The fleet.
-        data: The folder.
-        root: The jobs root.
+        data: A folder that its workers see.
+        root: The jobs root in it.
     """
 
     def __init__(self, fleet: Fleet, data: Path) -> None:
         self.fleet = fleet
         self.data = data
         path = data / "jobs"
-        path.mkdir()
+        path.mkdir(parents=True)
         self.root = JobsRoot(path)
-        self._coordinators = 0
-
-    def worker(self) -> None:
-        self.fleet.start_worker("--root", str(self.data))
+        self._coordinators: list[tuple[subprocess.Popen[bytes], Path]] = []
 
     def coordinator(self, *options: str, **settings: Any) -> subprocess.Popen[bytes]:
-        self._coordinators += 1
-        name = f"coordinator-{self._coordinators}"
-        module = "tests.integration.short_ranges"
-        command = [sys.executable, "-m", module, "coordinator", "--jobs", str(self.root.path)]
+        name = f"coordinator-{secrets.token_hex(4)}"
+        module = ["-m", "tests.integration.short_ranges", "coordinator"]
+        command = [sys.executable, *module, "--jobs", str(self.root.path), *options]
         env = replace(self.fleet.settings, manager="", **settings).to_env()
-        return self.fleet._processes.start(name, [*command, *options], env)
+        process = self.fleet.processes.start(name, command, env)
+        self._coordinators.append((process, self.fleet.processes.log(name)))
+        return process
+
+    def close(self) -> None:
+        for process, _ in self._coordinators:
+            kill_group(process, signal.SIGKILL)
+            process.wait()
 
     def logs(self) -> str:
-        paths = sorted(self.fleet.directory.glob("coordinator-*.log"))
-        return "\n".join(f"{path.name}\n{path.read_text()}" for path in paths)
+        return "\n".join(f"{path.name}\n{path.read_text()}" for _, path in self._coordinators)
 
     def submit(
         self,
@@ -169,11 +172,20 @@ def ended(process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGT
 
 
 @contextmanager
-def service_of(data: Path, workers: int = 2, **settings: Any) -> Iterator[Service]:
-    """A fleet whose workers have a root, and a jobs root there."""
+def fleet_of(data: Path, workers: int = 2, **settings: Any) -> Iterator[Fleet]:
+    """A fleet whose workers have a root."""
     options = {"secret": SECRET, "worker_wait_s": 1.0, "code_wait_s": 1.5, **settings}
     with private_fleet("tests.people:manager", **options) as fleet:
-        service = Service(fleet, data)
         for _ in range(workers):
-            service.worker()
+            fleet.start_worker("--root", str(data))
+        yield fleet
+
+
+@contextmanager
+def service_of(fleet: Fleet, data: Path) -> Iterator[Service]:
+    """A jobs root for a test."""
+    service = Service(fleet, data)
+    try:
         yield service
+    finally:
+        service.close()
