@@ -24,9 +24,10 @@ from pyrmute_tasks.errors import (
     printable,
 )
 from pyrmute_tasks.jobs.copying import size_of_lines
-from pyrmute_tasks.jobs.entries import BadLineError, Ended, Logged, Piece, Settled, decode
+from pyrmute_tasks.jobs.entries import Ended, JobResult, Logged, Piece, Settled
+from pyrmute_tasks.jobs.glance import glance_at
 from pyrmute_tasks.jobs.lease import Lease, take
-from pyrmute_tasks.jobs.log import History, epochs, log_name, newest_opened
+from pyrmute_tasks.jobs.log import History
 from pyrmute_tasks.jobs.names import beside, beside_retry, short_name
 from pyrmute_tasks.jobs.spec import SPEC, Spec, read_spec, write_spec
 from pyrmute_tasks.jobs.storage import FolderStorage
@@ -56,9 +57,9 @@ PARTS: Final = "parts"
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _REJECTS_TOLD: Final = "rejects-told"
+_PUBLISHED: Final = (JobResult.SUCCEEDED, JobResult.SUCCEEDED_WITH_REJECTS)
 _TOKEN_BYTES: Final = 8
 _NONCE_BYTES: Final = 16
-_LAST_LINE_BYTES: Final = 4096
 _JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _KEPT: Final = re.compile(r"spec\.json|want\.json|(?:log|rejects)\.\d+")
 _GROWING: Final = re.compile(r"(?:stream|rejects)\.(\d+)")
@@ -157,7 +158,7 @@ class JobFolder:
             JobError: If the job has ended for ever.
         """
         end = self.end()
-        if end is not None and end.ended.result != "failed":
+        if end is not None and end.ended.result is not JobResult.FAILED:
             raise JobError(f"job {self.spec.job} has ended: {end.ended.result}")
         return take(self.storage, holder, code, after=after)
 
@@ -185,18 +186,8 @@ class JobFolder:
 
     def last(self) -> Logged | None:
         """Return the last entry that counts, read alone; None if the log ends in half a line."""
-        opened = newest_opened(self.storage, epochs(self.storage))
-        if opened is None:
-            return None
-        name = log_name(opened.epoch)
-        size = self.storage.size(name)
-        start = max(0, size - _LAST_LINE_BYTES)
-        tail = self.storage.read(name, start, size - start)
-        line = tail[tail.rfind(b"\n", 0, -1) + 1 :]
-        try:
-            return decode(line, opened.epoch, size - len(line))
-        except BadLineError:
-            return None
+        found = glance_at(self.storage)
+        return None if found is None else found.last
 
     @property
     def parts_path(self) -> Path:
@@ -283,7 +274,12 @@ class JobFolder:
     def has_succeeded(self) -> bool:
         """Whether the job's output was published, so that its outputs here count no more."""
         end = self.end()
-        return end is not None and end.ended.result != "failed"
+        return end is not None and end.ended.result in _PUBLISHED
+
+    def has_ended_for_ever(self) -> bool:
+        """Whether the job's output was published, or the job was cancelled."""
+        end = self.end()
+        return end is not None and end.ended.result is not JobResult.FAILED
 
     def finish(self) -> None:
         """Keep of a published job what tells of its rejects; discard it if it has none.

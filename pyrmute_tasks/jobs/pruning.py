@@ -44,5 +44,5 @@ def collect_orphans(root: Path, now: float | None = None) -> None:
                 shutil.rmtree(path, ignore_errors=True)
     for folder in find_jobs(root):
         with contextlib.suppress(OSError, JobError):  # as its driver does it in this moment
-            if folder.parts_path.is_dir() and folder.has_succeeded():
+            if folder.parts_path.is_dir() and folder.has_ended_for_ever():
                 folder.keep_history()

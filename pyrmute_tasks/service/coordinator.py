@@ -50,6 +50,7 @@ class CoordinatorOptions:
         allow_on_end: Run the commands that jobs have for their end.
         until_idle: End as soon as nothing is due and nothing runs.
         keep_s: How long ended jobs are kept.
+        queue: The queue of the jobs that it drives; empty for that of the settings.
     """
 
     most_running: int = 32
@@ -57,6 +58,7 @@ class CoordinatorOptions:
     allow_on_end: bool = False
     until_idle: bool = False
     keep_s: float = KEEP_HISTORY_S
+    queue: str = ""
 
 
 @dataclass(slots=True)
@@ -164,7 +166,9 @@ class Coordinator:
     def _due(self, probe: FleetProbe) -> Iterator[tuple[str, Turn]]:
         """Yield the jobs that something is to be done about."""
         seen = probe.seen
-        fleet = FleetFacts(self._settings.queue, None if seen is None else seen.trouble)
+        fleet = FleetFacts(
+            self._options.queue or self._settings.queue, None if seen is None else seen.trouble
+        )
         turned_at = 0.0 if seen is None else seen.turned_at
         clock, now, is_wanted = time.monotonic(), time.time(), False
         for name, job in self._jobs.open.items():
