@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pyrmute_tasks.errors import JobError, LeaseLostError, printable
-from pyrmute_tasks.jobs.folder import KEEP_HISTORY_S, collect_orphans, prune
+from pyrmute_tasks.jobs.pruning import KEEP_HISTORY_S, collect_orphans, prune
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.logs import log
-from pyrmute_tasks.service.driving import Epoch, log_failure, take_epoch
+from pyrmute_tasks.service.driving import Epoch, take_epoch
 from pyrmute_tasks.service.probing import FleetProbe
+from pyrmute_tasks.service.troubles import log_failure
 from pyrmute_tasks.service.turns import (
     Act,
     Ending,
@@ -307,6 +308,7 @@ class Coordinator:
         if time.monotonic() - self._pruned_at < _PRUNE_EVERY_S:
             return
         self._pruned_at = time.monotonic()
+        self._told = {name: what for name, what in self._told.items() if name in self._jobs.open}
         collect_orphans(self._root.path)
         gone = prune(self._root.path, self._options.keep_s)
         if gone:

@@ -319,15 +319,12 @@ class _Tally:
         self._settled = [0, 0]
 
     def _let_go(self, note: Note, why: str, at: float) -> None:
-        kind = note.value
-        if note is Note.STOPPED and self._wished.get("wish") == Wish.PAUSE.value:
-            kind = "paused"
-            told = self._wished.get("why")
-            why = f"by {self._wished.get('who') or '?'}" + (f": {told}" if told else "")
+        is_pause = note is Note.STOPPED and self._wished.get("wish") == Wish.PAUSE.value
+        kind = "paused" if is_pause else note.value
         if note is Note.SUSPENDED:
             self._counts["suspensions"] += 1
-        self._end_epoch(f"{kind}: {why}" if why else kind, at)
-        self._open = Period(kind, at, 0.0, why)
+        self._end_epoch(f"suspended: {why}" if note is Note.SUSPENDED else why or kind, at)
+        self._open = Period(kind, at, 0.0, why.removeprefix(f"{kind} "))
 
     def _end_epoch(self, ended: str, at: float) -> None:
         if self._epoch is not None:

@@ -55,10 +55,10 @@ class Told:
         records: Records in settled ranges.
         outputs: Records written.
         rejected: Records rejected.
-        done_bytes: Bytes of the source that are settled.
+        done_bytes: Bytes of the source that are settled; None if not known.
         rate: Records settled a second, in the last minute.
         bytes_rate: Bytes of the source settled a second.
-        has_counts: Whether records and bytes are known.
+        has_counts: Whether records are known.
     """
 
     state: LoggedState = LoggedState.QUEUED
@@ -76,7 +76,7 @@ class Told:
     records: int = 0
     outputs: int = 0
     rejected: int = 0
-    done_bytes: int = 0
+    done_bytes: int | None = 0
     rate: float = 0.0
     bytes_rate: float = 0.0
     has_counts: bool = True
@@ -101,6 +101,7 @@ def told_at_a_glance(storage: Storage) -> Told:
         epochs=len(opened.seal) + 1,
         begun_at=begun.at if begun is not None and not opened.seal else 0.0,
         changed_at=last.at if last is not None else 0.0,
+        done_bytes=None,
         has_counts=False,
     )
     match last.entry if last is not None else None:
@@ -119,6 +120,15 @@ def told_at_a_glance(storage: Storage) -> Told:
                 has_counts=True,
             )
     return told
+
+
+@dataclass(slots=True)
+class _Second:
+    """What was settled in a second."""
+
+    at: float
+    records: int = 0
+    done: int = 0
 
 
 class LoggedJob:
@@ -142,7 +152,7 @@ class LoggedJob:
         self._let_go: Note | None = None
         self._want = Want()
         self._done_bytes = 0
-        self._recent: deque[tuple[float, Settled]] = deque()
+        self._recent: deque[_Second] = deque()
         self._causes: Counter[str] = Counter()
         self._to_decode: deque[Piece] = deque()
 
@@ -189,9 +199,7 @@ class LoggedJob:
         match logged.entry:
             case Settled() as settled:
                 self._done_bytes += settled.end - settled.start
-                self._recent.append((logged.at, settled))
-                while self._recent[0][0] < logged.at - RATE_OVER_S:
-                    self._recent.popleft()
+                self._count_recent(settled, logged.at)
                 if settled.rejects is not None:
                     self._to_decode.append(settled.rejects)
             case Opened():
@@ -203,6 +211,15 @@ class LoggedJob:
             case Wished(want=want):
                 with contextlib.suppress(ValueError):  # of a newer version
                     self._want = Want.of(want)
+
+    def _count_recent(self, settled: Settled, at: float) -> None:
+        recent = self._recent
+        if not recent or at - recent[-1].at >= 1:
+            recent.append(_Second(at))
+        recent[-1].records += settled.records
+        recent[-1].done += settled.end - settled.start
+        while recent[0].at < at - RATE_OVER_S:
+            recent.popleft()
 
     def _told(self, clock: float) -> Told:
         view, fold = self._view, self._view.fold
@@ -230,7 +247,7 @@ class LoggedJob:
 
     def _rates(self, clock: float) -> tuple[float, float]:
         since = max(clock - RATE_OVER_S, self._begun_at)
-        recent = [settled for at, settled in self._recent if at >= since]
-        done = sum(settled.end - settled.start for settled in recent)
+        recent = [each for each in self._recent if each.at >= since]
         time_s = max(clock - since, _LEAST_TIME_S)
-        return sum(each.records for each in recent) / time_s, done / time_s
+        records, done = sum(each.records for each in recent), sum(each.done for each in recent)
+        return records / time_s, done / time_s

@@ -11,7 +11,7 @@ from pyrmute_tasks.jobs.entries import OPEN_END, Note
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.now import Now, read_now
 from pyrmute_tasks.jobs.spec import Spec
-from pyrmute_tasks.jobs.states import LoggedState, ShownState, shown
+from pyrmute_tasks.jobs.states import LoggedState, ShownState, Wish, shown
 from pyrmute_tasks.jobs.want import Want, read_want
 from pyrmute_tasks.service.drivers import Driver, DriverSigns, Neighbours
 from pyrmute_tasks.service.logged_job import LoggedJob, Told, told_at_a_glance
@@ -52,7 +52,7 @@ class JobStatus:
         records: Records read.
         outputs: Records written.
         rejected: Records rejected.
-        done_bytes: Bytes of the source that are done.
+        done_bytes: Bytes of the source that are done; None if unknown.
         total_bytes: Bytes there are; None if unknown.
         rate: Records a second, in the last minute or less.
         eta_s: Time to the end at this rate; None if unknown, while it waits, and before 1 % is
@@ -69,6 +69,7 @@ class JobStatus:
         suspensions: How often it was suspended since anything was settled.
         next_try_at: When it is tried again, if it is suspended.
         crashes: Crashes that it has survived.
+        is_held: Whether its output is proven, and waits for `publish`.
         is_live: Whether its driver told these numbers within the last seconds; else they are
             those of its log.
     """
@@ -96,7 +97,7 @@ class JobStatus:
     records: int = 0
     outputs: int = 0
     rejected: int = 0
-    done_bytes: int = 0
+    done_bytes: int | None = 0
     total_bytes: int | None = None
     rate: float = 0.0
     eta_s: float | None = None
@@ -112,6 +113,7 @@ class JobStatus:
     suspensions: int = 0
     next_try_at: float = 0.0
     crashes: int = 0
+    is_held: bool = False
     is_live: bool = False
 
     @property
@@ -119,7 +121,7 @@ class JobStatus:
         """How much is done, from 0 to 1; None if unknown."""
         if self.state in (ShownState.SUCCEEDED, ShownState.SUCCEEDED_WITH_REJECTS):
             return 1.0
-        if self.total_bytes is None:
+        if self.total_bytes is None or self.done_bytes is None:
             return None
         return min(self.done_bytes / self.total_bytes, 1.0) if self.total_bytes else 0.0
 
@@ -193,18 +195,21 @@ class JobWatch:
                 status = replace(status, causes=self._log.causes())
             return status
 
-    def glance(self) -> JobStatus:
+    def glance(self, told: Told | None = None) -> JobStatus:
         """Return the status without reading a long log, if that can be avoided.
 
         Left out are causes and crashes, when a job of several epochs began, and how many bytes are
         done of one that has failed.
+
+        Args:
+            told: What both ends of its log tell, if they were just looked at.
 
         Raises:
             JobNotFoundError: If the job was discarded.
             JobLogError: If its log is damaged.
         """
         with self._discarded():
-            told = told_at_a_glance(self._folder.storage)
+            told = told or told_at_a_glance(self._folder.storage)
             if not told.has_counts and self._now(told) is None:
                 told = self._log.look(self._clock())
             return self._status(told)
@@ -223,13 +228,14 @@ class JobWatch:
 
     def _status(self, told: Told) -> JobStatus:
         spec, clock = self._folder.spec, self._clock()
-        status = _described(spec, told, clock)
-        if told.ended is not None:
-            reason = told.ended.why
-            return replace(status, state=ShownState(told.state.value), reason=reason)
-        now = self._now(told)
+        if told.state.is_final and told.ended is not None:
+            status, why = _described(spec, told, clock), told.ended.why
+            return replace(status, state=ShownState(told.state.value), reason=why)
         found = read_want(self._folder.storage, self._want if self._want.at else told.want)
         self._want = found.want
+        if _is_resumed(told, found.want):
+            told = replace(told, state=LoggedState.STOPPED, ended=None, stopped="")
+        status, now = _described(spec, told, clock), self._now(told)
         driver = self._drivers.look(told, tells=now is not None)
         is_live = now is not None and driver is not None and not driver.is_missing
         waiting = Waiting(
@@ -257,6 +263,13 @@ class JobWatch:
 
     def _beside(self) -> Neighbours:
         return self._neighbours or Neighbours(self._folder.path.parent, self._clock)
+
+
+def _is_resumed(told: Told, want: Want) -> bool:
+    """Return whether a job that has failed is to go on, but was not taken yet."""
+    if told.state is not LoggedState.FAILED or want.wish is Wish.PAUSE:
+        return False
+    return want.at > told.changed_at and want.as_entry() != told.want.as_entry()
 
 
 def _shown(waiting: Waiting, reason: str) -> ShownState:
@@ -302,13 +315,15 @@ def _described(spec: Spec, told: Told, clock: float) -> JobStatus:
         epochs=told.epochs,
         suspensions=told.suspensions,
         crashes=told.crashes,
+        is_held=told.let_go is Note.HELD and told.state is LoggedState.STOPPED,
     )
 
 
 def _eta_s(told: Told, total: int | None) -> float | None:
-    if total is None or not told.bytes_rate or told.done_bytes < total * _LEAST_DONE:
+    done = told.done_bytes
+    if total is None or done is None or not told.bytes_rate or done < total * _LEAST_DONE:
         return None
-    return max(0, total - told.done_bytes) / told.bytes_rate
+    return max(0, total - done) / told.bytes_rate
 
 
 def _with_now(status: JobStatus, now: Now, *, is_live: bool) -> JobStatus:
@@ -320,7 +335,7 @@ def _with_now(status: JobStatus, now: Now, *, is_live: bool) -> JobStatus:
             records=now.records,
             outputs=now.outputs,
             rejected=now.rejected,
-            done_bytes=max(status.done_bytes, now.done_bytes),
+            done_bytes=max(status.done_bytes or 0, now.done_bytes),
         )
     if not is_live:
         return status
