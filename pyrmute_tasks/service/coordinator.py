@@ -46,7 +46,8 @@ class CoordinatorOptions:
 
     Attributes:
         most_running: How many jobs it drives at a time.
-        slice_s: How long a job is driven while others wait for their turn.
+        slice_s: How long a job is driven while others wait for their turn; longer if nothing of it
+            was settled by then.
         allow_on_end: Run the commands that jobs have for their end.
         until_idle: End as soon as nothing is due and nothing runs.
         keep_s: How long ended jobs are kept.
@@ -79,6 +80,12 @@ class _Running:
     asked: Ending | None = None
     ending: Ending | None = None
     thread: threading.Thread | None = None
+
+    def has_had(self, seconds: float) -> bool:
+        """Whether it has been driven for so long, and came further by it."""
+        if self.epoch is None or time.monotonic() - self.since < seconds:
+            return False
+        return self.epoch.lease.fold.ranges > self.epoch.settled_before
 
     def end(self, ending: Ending) -> None:
         """Ask it to end."""
@@ -197,7 +204,7 @@ class Coordinator:
                     continue
             self._start(name, turn, probe)
         over = [each for each in driving if each.asked is None]
-        over = [each for each in over if time.monotonic() - each.since > self._options.slice_s]
+        over = [each for each in over if each.has_had(self._options.slice_s)]
         for each in sorted(over, key=lambda each: each.since)[: max(0, -room)]:
             each.end(Ending(Kind.TURN_OVER, "its turn is over, as others wait"))
 

@@ -57,12 +57,14 @@ class Epoch:
         want: What its users want.
         board: What is seen of it.
         watch: What ends it before its time.
+        settled_before: How many ranges earlier epochs have settled.
     """
 
     driven: DrivenJob
     want: Want
     board: Board
     watch: EpochWatch
+    settled_before: int
 
     @property
     def spec(self) -> Spec:
@@ -278,4 +280,5 @@ def take_epoch(folder: JobFolder, want: Want, after: int) -> Epoch:
         raise
     driven, board = DrivenJob(folder, lease), Board()
     holds = spec.terms is not None and spec.terms.hold
-    return Epoch(driven, want, board, EpochWatch(driven, want, board, holds=holds))
+    watch = EpochWatch(driven, want, board, holds=holds)
+    return Epoch(driven, want, board, watch, lease.fold.ranges)

@@ -123,13 +123,14 @@ def exists_in_the_makefile(arguments: list[str], directory: Path, fleet: Embedde
 
 
 STEERING = ("submit", "pause", "resume", "cancel", "set")
+SEEING = ("jobs", "status", "rejects", "report")
 RUNNERS: dict[tuple[str, ...], Callable[[list[str], Path, EmbeddedFleet], None]] = {
     ("pyrmute-tasks", "run"): run_to_its_end,
     ("pyrmute-tasks", "audit"): run_to_its_end,
     ("pyrmute-tasks", "plan"): run_to_its_end,
     ("pyrmute-tasks", "worker"): start_a_worker,
     ("pyrmute-tasks", "coordinator"): run_until_idle,
-    **{("pyrmute-tasks", each): run_to_its_end for each in STEERING},
+    **{("pyrmute-tasks", each): run_to_its_end for each in (*STEERING, *SEEING)},
     ("mkdir",): make_a_folder,
     ("make",): exists_in_the_makefile,
 }

@@ -179,7 +179,13 @@ def ended(process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGT
 @contextmanager
 def fleet_of(data: Path, workers: int = 2, **settings: Any) -> Iterator[Fleet]:
     """A fleet whose workers have a root."""
-    options = {"secret": SECRET, "worker_wait_s": 1.0, "code_wait_s": 1.5, **settings}
+    options = {
+        "secret": SECRET,
+        "worker_wait_s": 3.0,
+        "heartbeat_s": 2.0,
+        "code_wait_s": 1.5,
+        **settings,
+    }
     with private_fleet("tests.people:manager", **options) as fleet:
         for _ in range(workers):
             fleet.start_worker("--root", str(data))

@@ -19,6 +19,7 @@ from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.terms import Priority
 from pyrmute_tasks.jobs.want import WANT, Want
 from pyrmute_tasks.service.coordinator import Coordinator, CoordinatorOptions
+from tests.conftest import shorten_ranges
 from tests.fleets import Fleet
 from tests.integration.service import (
     Service,
@@ -34,6 +35,7 @@ from tests.integration.service import (
     view_of,
     write,
 )
+from tests.integration.short_ranges import RANGE_BYTES
 from tests.people import broken_step, person
 
 HISTORY = {"spec.json", "want.json"}
@@ -107,7 +109,7 @@ def test_inputs_and_outputs_of_all_kinds(service: Service) -> None:
     skipping = {"on_error": "skip", "max_crashes": 10}
     rejects = data / "bad.jsonl"
     empty = service.submit([])
-    service.submit([], sources=files, target=data / "parts", is_parts=True)
+    parts = service.submit([], sources=files, target=data / "parts", is_parts=True)
     one = service.submit([], sources=files, target=data / "one.jsonl")
     first = service.submit(records, options={"limit": 5}, by_reference="never")
     skipped = [
@@ -116,8 +118,9 @@ def test_inputs_and_outputs_of_all_kinds(service: Service) -> None:
     ]
     many = service.submit(bad, options={**skipping, "max_errors": 1}, by_reference="never")
     failing = service.submit(bad, by_reference="always")
-    process = service.coordinator("--until-idle")
-    assert process.wait(120) == 0, service.logs()
+    service.coordinator()
+    for job in (empty, parts, one, first, *skipped, many, failing):
+        service.wait_for_end(job)
     assert service.output(empty) == b""
     assert view_of(empty).state == "succeeded"
     found = sorted((data / "parts").glob("part-*"))
@@ -282,7 +285,10 @@ def test_command_for_the_end_is_run_where_that_is_allowed(service: Service) -> N
     assert view_of(job).state is LoggedState.SUCCEEDED
 
 
-def test_jobs_take_turns_by_age_and_priority(service: Service) -> None:
+def test_jobs_take_turns_by_age_and_priority(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten_ranges(monkeypatch, RANGE_BYTES)
     records = slow(people(300), 0.02)
     ways = (Priority.LOW, Priority.NORMAL, Priority.HIGH)
     jobs = [service.submit(records, by_reference="always", priority=each) for each in ways]
