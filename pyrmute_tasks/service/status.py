@@ -222,9 +222,14 @@ class JobWatch:
             raise JobNotFoundError(f"job {self._folder.spec.job} was discarded") from None
 
     def _now(self, told: Told) -> Now | None:
-        """Return what the driver of the newest epoch has told; None if nothing."""
+        """Return what the driver of the newest epoch has told; None if nothing.
+
+        Where only the ends of the log were read, of a job that nobody drives, what an earlier one
+        has told last.
+        """
         now = read_now(self._folder.path) if told.epoch and not told.ended else None
-        return now if now is not None and now.epoch == told.epoch else None
+        is_last = told.state is LoggedState.STOPPED and not told.has_counts
+        return now if now is not None and (is_last or now.epoch == told.epoch) else None
 
     def _status(self, told: Told) -> JobStatus:
         spec, clock = self._folder.spec, self._clock()
