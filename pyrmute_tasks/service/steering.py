@@ -308,6 +308,9 @@ def _write(folder: JobFolder, view: JobView, want: Want, why: str) -> Want:
             f"cannot write {folder.path / WANT}: {error.strerror}; whoever may write to the jobs "
             "root may steer its jobs"
         ) from None
+    with contextlib.suppress(OSError):  # it may be another user's by now
+        # Coordinators and others read it, whatever the umask of this user is.
+        (folder.path / WANT).chmod(folder.path.stat().st_mode & 0o666)
     return want
 
 

@@ -18,7 +18,7 @@ from pyrmute_tasks.jobs.entries import Ended, Entry, JobResult, Note, Noted, Pub
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.root import JobsRoot
-from pyrmute_tasks.jobs.spec import Spec
+from pyrmute_tasks.jobs.spec import SPEC, Spec
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.want import WANT, Want, read_want
@@ -277,6 +277,18 @@ def test_torn_wishes_are_those_that_were_obeyed_last(
     (job.path / WANT).write_bytes(torn)
     steering.pause(job)
     assert (want_of(job).wish, want_of(job).window, want_of(job).max_rate) == (Wish.PAUSE, 3, 7.0)
+
+
+def test_files_have_the_roots_mode_whatever_the_umask(tmp_path: Path) -> None:
+    tmp_path.chmod(0o770)
+    before = os.umask(0o077)
+    try:
+        job = _job(tmp_path, Code("", ""))
+        steering.pause(job)
+    finally:
+        os.umask(before)
+    modes = {name: (job.path / name).stat().st_mode & 0o777 for name in (SPEC, WANT, "parts/nonce")}
+    assert set(modes.values()) == {0o660}
 
 
 def test_user_without_the_right_is_told(job: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
