@@ -45,7 +45,7 @@ class Watcher:
 
 
 def test_reasons_are_those_of_what_happens(service: Service) -> None:
-    records = slow([person(index) for index in range(600)], 0.02)
+    records = slow([person(index) for index in range(1500)], 0.02)
     job = service.submit(records, by_reference="always", name="nightly")
     watcher = Watcher(job)
     watcher.reason("no coordinator has taken it yet")
@@ -75,7 +75,7 @@ def test_reasons_are_those_of_what_happens(service: Service) -> None:
     service.wait_for_end(job)
     done = watcher.until(lambda status: status.has_ended, "it has ended")
     assert (done.state, done.fraction, done.reason) == (ShownState.SUCCEEDED, 1.0, "")
-    assert (done.records, done.outputs) == (600, 600)
+    assert (done.records, done.outputs) == (1500, 1500)
     assert service.output(job) == loop(records)
 
 
