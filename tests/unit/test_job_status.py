@@ -1,5 +1,6 @@
 """The status of submitted jobs: state, numbers, and why they wait, by what their folders hold."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from pyrmute_tasks.errors import JobLogError, JobNotFoundError
+from pyrmute_tasks.errors import JobError, JobLogError, JobNotFoundError
 from pyrmute_tasks.jobs.entries import JobResult, Note, Publishing
 from pyrmute_tasks.jobs.log import log_name
 from pyrmute_tasks.jobs.root import JobsRoot
@@ -339,6 +340,17 @@ def test_discarded_and_damaged_jobs_are_errors(job: WatchedJob) -> None:
         status_of(job.folder)
     job.folder.discard()
     with pytest.raises(JobNotFoundError, match="was discarded"):
+        status_of(job.folder)
+
+
+def test_storage_that_is_away_is_an_error_of_the_job(
+    job: WatchedJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> list[str]:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(job.folder.storage, "names", away)
+    with pytest.raises(JobError, match=r"job a1b2c3d4 in .* cannot be read: Stale file handle"):
         status_of(job.folder)
 
 
