@@ -85,7 +85,8 @@ def test_each_wish_says_who_when_and_why_and_keeps_the_others(job: JobFolder) ->
     assert paused.at >= before
     steering.set_limits(job, Limits(window=3, max_errors="0.1%"), "slow disk")
     limited = want_of(job)
-    assert limited == replace(paused, window=3, max_errors="0.1%", why="slow disk", at=limited.at)
+    told = f"lunch; other limits by {this_user()}: slow disk"
+    assert limited == replace(paused, window=3, max_errors="0.1%", why=told, at=limited.at)
     assert limited.at > paused.at
     steering.resume(job)
     resumed = want_of(job)
@@ -93,6 +94,21 @@ def test_each_wish_says_who_when_and_why_and_keeps_the_others(job: JobFolder) ->
     steering.cancel(job, "wrong file")
     assert want_of(job) == replace(resumed, wish=Wish.CANCEL, why="wrong file", at=want_of(job).at)
     assert resumed.max_rate == 7.0
+
+
+def test_who_changes_limits_of_a_paused_job_does_not_pass_for_who_paused_it(
+    job: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steering.pause(job, "freeze")
+    paused = want_of(job)
+    monkeypatch.setattr(steering, "this_user", lambda: "bob@other")
+    for window in (3, 4):
+        steering.set_limits(job, Limits(window=window), "slow disk")
+    now = want_of(job)
+    assert (now.who, now.why) == (paused.who, "freeze; other limits by bob@other: slow disk")
+    steering.resume(job)
+    steering.set_limits(job, Limits(window=5), "quick")
+    assert (want_of(job).who, want_of(job).why) == ("bob@other", "quick")
 
 
 def test_none_takes_bounds_away(job: JobFolder) -> None:
