@@ -1,11 +1,12 @@
 """Helpers of all tests: waiting for conditions, and finding leftovers."""
 
 import contextlib
+import gc
 import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -47,6 +48,20 @@ def no_settings() -> Iterator[None]:
     found = strip_settings()
     yield
     os.environ.update(found)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect no garbage while modules are imported, and exempt what they leave ever after.
+
+    It takes half of the time of a collection, in each process, and finds nothing.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
