@@ -91,6 +91,8 @@ class Settings:
             `secret`: otherwise whoever can write to the store could have files read.
         roots_file: A file to which producers add such folders. Only an embedded fleet has one, in
             its private folder: its producer is the same user on the same host.
+        jobs_root: The directory of submitted jobs; submitters, coordinators and, by reference,
+            workers see it at the same path. Empty for none.
 
     Raises:
         ConfigurationError: If a value is invalid, or two contradict each other.
@@ -122,6 +124,7 @@ class Settings:
     celery_config: Mapping[str, object] = field(default_factory=dict, hash=False)
     roots: str = ""
     roots_file: str = ""
+    jobs_root: str = ""
 
     def __post_init__(self) -> None:
         for option in fields(self):

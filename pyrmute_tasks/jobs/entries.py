@@ -34,8 +34,8 @@ __all__ = [
     "format_of",
 ]
 
-FORMAT: Final = 1
-"""The version of the log's format; a log of a newer one is not read."""
+FORMAT: Final = 2
+"""The version of the log's format; a log of a newer one is not read, one of an older one is."""
 
 OPEN_END: Final = 2**63 - 1
 """The end of a source whose length is not known yet."""
@@ -167,6 +167,7 @@ class Note(enum.StrEnum):
     """The kind of a note."""
 
     STOPPED = "stopped"
+    SUSPENDED = "suspended"  # stopped by a fault of infrastructure, and to be tried again
     HELD = "held"  # proven, and not to be published yet
     WAIT = "wait"
     RESUMED = "resumed"

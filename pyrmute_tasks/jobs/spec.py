@@ -11,6 +11,7 @@ from pyrmute_tasks.errors import JobChangedError, JobFormatError, JobLogError, p
 from pyrmute_tasks.jobs.documents import object_of, write_whole
 from pyrmute_tasks.jobs.entries import FORMAT, OPEN_END, Range
 from pyrmute_tasks.jobs.storage import Storage
+from pyrmute_tasks.jobs.terms import Terms
 
 __all__ = [
     "SPEC",
@@ -92,6 +93,7 @@ class Spec:
         parents: The jobs whose rejects it retries, the first one first.
         created_at: When, in seconds since 1970.
         created_by: By whom, as ``user@host``.
+        terms: What else was asked for, if it was submitted; None for a run in the foreground.
     """
 
     job: str
@@ -106,6 +108,7 @@ class Spec:
     parents: tuple["Parent", ...] = ()
     created_at: float = 0.0
     created_by: str = ""
+    terms: Terms | None = None
 
     @property
     def wanted(self) -> tuple[Range, ...]:
@@ -262,7 +265,8 @@ def _how_changed(before: SourceFile, now: SourceFile) -> str:
 
 def write_spec(storage: Storage, spec: Spec) -> None:
     """Write a job's spec atomically."""
-    write_whole(storage, SPEC, {"format": FORMAT, **asdict(spec)})
+    terms = None if spec.terms is None else spec.terms.as_fields()
+    write_whole(storage, SPEC, {"format": FORMAT, **asdict(spec), "terms": terms})
 
 
 def read_spec(storage: Storage) -> Spec:
@@ -286,6 +290,8 @@ def read_spec(storage: Storage) -> Spec:
         found["only"] = tuple(Range(*each) for each in found["only"])
         found["parents"] = tuple(Parent(*each) for each in found["parents"])
         model, before, after = found["plan"]
+        terms = found.get("terms")  # the first format has none
+        found["terms"] = None if terms is None else Terms.of(terms)
         return Spec(**{**found, "plan": (model, before, after)})
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise JobLogError(

@@ -1,6 +1,6 @@
 """The view of a job by its log, entry by entry: its state, its settled ranges, its end."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Self
 
 from pyrmute_tasks.errors import JobLogError
@@ -36,7 +36,11 @@ class JobView:
         ended: How it ended, unless it was taken up again.
         waits: Why it waits; empty if it does not.
         stopped: Why its driver let go; empty if it did not.
-        is_held: Whether it was proven, and held back from being published.
+        suspensions: How often faults of infrastructure have stopped it since a range was settled.
+        suspended_since: When the first of these did, in seconds since 1970; 0 if none did.
+        is_held: Whether it waits, proven, to be published.
+        is_suspended: Whether a fault of infrastructure has stopped it last.
+        wished: The wish that was obeyed last; empty before the first.
         crashes: Crashes noted.
         changed_at: When the last entry was written.
     """
@@ -51,7 +55,11 @@ class JobView:
         self.ended: Ended | None = None
         self.waits: str = ""
         self.stopped: str = ""
+        self.suspensions: int = 0
+        self.suspended_since: float = 0.0
         self.is_held: bool = False
+        self.is_suspended: bool = False
+        self.wished: Mapping[str, object] = {}
         self.crashes: int = 0
         self.changed_at: float = 0.0
         self._leasing: Leased | None = None
@@ -71,6 +79,8 @@ class JobView:
                 error.add_note(f"in log.{logged.epoch} at byte {logged.offset}")
                 raise
             view.changed_at = logged.at
+            if view.suspensions and not view.suspended_since:
+                view.suspended_since = logged.at
         return view
 
     def apply(self, entry: Entry) -> None:
@@ -82,6 +92,7 @@ class JobView:
         if isinstance(entry, Settled):  # nearly all are
             next_state(self.state, Event.SETTLED)
             self.fold.add(entry)
+            self.suspensions, self.suspended_since = 0, 0.0
         elif isinstance(entry, Leased):
             self._leasing = entry
         else:
@@ -94,27 +105,37 @@ class JobView:
                 self.epoch, self.opened, self.leased = entry.epoch, entry, self._leasing
                 self.ended = None
                 self.waits = self.stopped = ""
-            case Noted(note=Note.WAIT):
-                self.waits = entry.why
-            case Noted(note=Note.RESUMED):
-                self.waits = ""
-            case Noted(note=Note.CRASH):
-                self.crashes += 1
-            case Noted(note=Note.STOPPED):
-                self.stopped = entry.why
-            case Noted(note=Note.HELD):
-                self.stopped, self.is_held = entry.why, True
+                self.is_held = self.is_suspended = False
+            case Noted(note=note, why=why):
+                self._noted(note, why)
+            case Wished():
+                self.wished = entry.want
             case Publishing():
                 self.publishing = entry
             case Ended():
                 self.ended = entry
+                self.suspensions, self.suspended_since = 0, 0.0
+
+    def _noted(self, note: Note, why: str) -> None:
+        match note:
+            case Note.WAIT:
+                self.waits = why
+            case Note.RESUMED:
+                self.waits = ""
+            case Note.CRASH:
+                self.crashes += 1
+            case Note.STOPPED | Note.SUSPENDED | Note.HELD:
+                self.stopped = why
+                self.is_held = note is Note.HELD
+                self.is_suspended = note is Note.SUSPENDED
+                self.suspensions += self.is_suspended
 
 
 def _event_of(entry: Opened | Noted | Wished | Publishing | Ended) -> Event:
     match entry:
         case Opened():
             return Event.OPENED
-        case Noted(note=Note.STOPPED | Note.HELD):
+        case Noted(note=Note.STOPPED | Note.SUSPENDED | Note.HELD):
             return Event.STOPPED
         case Noted() | Wished():
             return Event.NOTED

@@ -7,13 +7,14 @@ from typing import Final
 
 from pyrmute_tasks.errors import printable
 from pyrmute_tasks.jobs.documents import object_of, write_whole
+from pyrmute_tasks.jobs.entries import Wished
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.storage import Storage
 
 __all__ = ["WANT", "FoundWant", "Want", "read_want", "write_want"]
 
 WANT: Final = "want.json"
-_MOST_BYTES: Final = 64 * 1024
+_MOST_BYTES: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Want:
         who: The user, as ``user@host``.
         why: The reason given.
         at: When, in seconds since 1970.
+        fingerprint: Root of the tree of fingerprints of other code, which was accepted; or empty.
+        code: The whole tree of that code, as text.
     """
 
     wish: Wish = Wish.RUN
@@ -37,10 +40,18 @@ class Want:
     who: str = ""
     why: str = ""
     at: float = 0.0
+    fingerprint: str = ""
+    code: str = ""
 
     def as_fields(self) -> dict[str, object]:
-        """Return the wishes as fields, for the file and for the log."""
+        """Return the wishes as fields, for the file."""
         return {**asdict(self), "wish": self.wish.value}
+
+    def as_entry(self) -> Wished:
+        """Return the entry that logs them, without the tree of fingerprints."""
+        told = self.as_fields()
+        del told["code"]
+        return Wished(told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +105,8 @@ def _want_of(found: Mapping[str, object]) -> Want:
         _text(found, "who"),
         _text(found, "why"),
         _number(found, "at"),
+        _text(found, "fingerprint"),
+        _text(found, "code"),
     )
 
 

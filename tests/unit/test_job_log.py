@@ -224,8 +224,8 @@ def test_damaged_open_line_is_an_error_if_more_follows(storage: FolderStorage) -
 
 
 def test_log_of_a_newer_version_is_refused(storage: FolderStorage) -> None:
-    (storage.path / "log.1").write_bytes(b'{"lease":1,"format":2,"sum":"other"}\n{"open":1}\n')
-    with pytest.raises(JobFormatError, match="format 2, and this version reads up to 1"):
+    (storage.path / "log.1").write_bytes(b'{"lease":1,"format":3,"sum":"other"}\n{"open":1}\n')
+    with pytest.raises(JobFormatError, match="format 3, and this version reads up to 2"):
         take_it(storage)
 
 

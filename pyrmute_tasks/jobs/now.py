@@ -1,0 +1,98 @@
+"""What a job's driver sees at present: ``now.json``, for people who watch; of no other weight."""
+
+import contextlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+__all__ = ["NOW", "Now", "read_now", "remove_now", "write_now"]
+
+NOW: Final = "now.json"
+_MOST_BYTES: Final = 256 * 1024
+_TOKEN_BYTES: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Now:
+    """A driver's view of its job.
+
+    Attributes:
+        epoch: The driver's epoch; what an older one wrote is out of date.
+        at: When it was written, in seconds since 1970, by the driver's clock.
+        records: Records read so far, by all epochs.
+        outputs: Records written.
+        rejected: Records rejected.
+        done_bytes: Bytes of the source that are done.
+        total_bytes: Bytes of the source.
+        rate: Records a second, lately.
+        eta_s: Time to the end at this rate; None if unknown.
+        workers: Workers that serve the queue; None if unknown.
+        window: Chunks that may be in flight.
+        in_flight: Chunks in flight.
+        jobs: Jobs that share the fleet, this one included.
+        waits: Why nothing moves; empty if something does.
+        waits_since: When it began to wait, in seconds since 1970; 0 if it does not.
+        causes: How many records failed, by cause.
+        way: ``by reference`` or ``through the coordinator``.
+        notes: The last sentences about workers and chunks, the newest last.
+    """
+
+    epoch: int
+    at: float
+    records: int = 0
+    outputs: int = 0
+    rejected: int = 0
+    done_bytes: int = 0
+    total_bytes: int = 0
+    rate: float = 0.0
+    eta_s: float | None = None
+    workers: int | None = None
+    window: int = 0
+    in_flight: int = 0
+    jobs: int = 1
+    waits: str = ""
+    waits_since: float = 0.0
+    causes: Mapping[str, int] = field(default_factory=dict)
+    way: str = ""
+    notes: tuple[str, ...] = ()
+
+    def age_s(self, clock: float | None = None) -> float:
+        """Return for how long it has not been replaced, by this host's clock."""
+        return max(0.0, (time.time() if clock is None else clock) - self.at)
+
+
+def write_now(folder: Path, now: Now) -> None:
+    """Replace a job's ``now.json``; not synced, since nothing depends on it.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    candidate = folder / f".{NOW}.{secrets.token_hex(_TOKEN_BYTES)}"
+    try:
+        candidate.write_text(json.dumps(asdict(now)) + "\n", "utf-8")
+        os.replace(candidate, folder / NOW)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            candidate.unlink()
+        raise
+
+
+def read_now(folder: Path) -> Now | None:
+    """Return what a job's driver wrote last; None if there is nothing that can be read."""
+    try:
+        with (folder / NOW).open("rb") as file:
+            found = json.loads(file.read(_MOST_BYTES))
+        return Now(**{**found, "notes": tuple(found.get("notes", ()))})
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None  # torn, of another version, or not there
+
+
+def remove_now(folder: Path) -> None:
+    """Remove a job's ``now.json``, if it is there."""
+    with contextlib.suppress(OSError):
+        (folder / NOW).unlink()

@@ -1,0 +1,85 @@
+"""The jobs root: the directory in which submitted jobs live, found by id or by name."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pyrmute_tasks.errors import ConfigurationError, JobNotFoundError, printable
+from pyrmute_tasks.jobs.folder import JobFolder, find_jobs
+from pyrmute_tasks.jobs.spec import SPEC, Spec
+from pyrmute_tasks.jobs.want import Want
+
+__all__ = ["JobsRoot"]
+
+_SHORTEST_PREFIX: Final = 4
+
+
+class JobsRoot:
+    """A directory of submitted jobs.
+
+    Args:
+        path: The directory.
+
+    Attributes:
+        path: The directory, absolute.
+
+    Raises:
+        ConfigurationError: If it is none.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path: Path = Path(os.path.abspath(path))
+        if not self.path.is_dir():
+            raise ConfigurationError(
+                f"there is no jobs root {self.path}: create the directory, which submitters, "
+                "coordinators and workers must see"
+            )
+
+    def create(self, spec: Spec, want: Want) -> JobFolder:
+        """Create a job; whoever may write the root may steer it.
+
+        Args:
+            spec: The job.
+            want: The submitter's wishes.
+
+        Raises:
+            JobExistsError: If there is one of this id.
+            OSError: If it cannot be written.
+        """
+        mode = self.path.stat().st_mode & 0o7777
+        return JobFolder.create(self.path / spec.job, spec, is_private=False, mode=mode, want=want)
+
+    def jobs(self) -> Iterator[JobFolder]:
+        """Yield all jobs, by id; skips unreadable ones.
+
+        Raises:
+            OSError: If the root cannot be listed.
+        """
+        return find_jobs(self.path)
+
+    def find(self, wanted: str) -> JobFolder:
+        """Return a job.
+
+        Args:
+            wanted: Its id, the beginning of it, or its name, of which the newest job is meant.
+
+        Raises:
+            JobNotFoundError: If there is none, or several ids begin so.
+        """
+        if (self.path / wanted / SPEC).is_file() and os.sep not in wanted:
+            return JobFolder(self.path / wanted)
+        jobs = list(self.jobs())
+        named = [
+            job for job in jobs if job.spec.terms is not None and job.spec.terms.name == wanted
+        ]
+        if named:
+            return max(named, key=lambda job: job.spec.created_at)
+        found = [job for job in jobs if job.spec.job.startswith(wanted)]
+        if len(found) == 1 and len(wanted) >= _SHORTEST_PREFIX:
+            return found[0]
+        told = "several begin so" if len(found) > 1 else "none has this id or name"
+        raise JobNotFoundError(
+            f"there is no job {printable(wanted)!r} in {self.path}: {told}; "
+            "`pyrmute-tasks jobs` lists them"
+        )

@@ -1,0 +1,1 @@
+"""Submitted jobs: submitting, driving, steering and watching them."""
