@@ -1,5 +1,7 @@
 """Kombu's Redis transport, which acknowledges messages without waiting for the server.
 
+And which hands back what a worker no longer wants: see `PromptChannel.hand_back`.
+
 For each message kombu notes that it is unacknowledged, and later removes the note. It waits for
 both answers in the worker's event loop, where meanwhile no child is given its next chunk: with a
 server that is 300 ms away and back, two thirds of a second a chunk, whatever the prefetch.
@@ -13,13 +15,14 @@ import contextlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from queue import Empty
 from typing import Any, Final
 
 import redis
 from kombu.transport.redis import Channel, QoS, Transport
 from redis.client import Pipeline
 
-__all__ = ["PromptTransport"]
+__all__ = ["PromptChannel", "PromptTransport"]
 
 _MOST_UNANSWERED: Final = 64  # then the oldest is waited for: a dead connection is noticed
 _base_transport: Any = Transport  # its stubs lack most of it
@@ -157,6 +160,16 @@ class PromptChannel(_base_channel):  # type: ignore[misc]  # it is a class
     """A channel that acknowledges messages without waiting."""
 
     QoS = PromptQoS
+
+    def hand_back(self) -> None:
+        """Put back the next message, if the server was asked for one before consumers ended.
+
+        The server answers within a second. Kombu would read that answer when the channel is
+        closed, and until then a message in it is nowhere.
+        """
+        if self._in_poll and not self.active_queues:
+            with contextlib.suppress(Empty, *self.connection_errors):
+                self._brpop_read()
 
 
 class PromptTransport(_base_transport):  # type: ignore[misc]  # it is a class

@@ -65,6 +65,12 @@ class WatchedConsumer(base_consumer):  # type: ignore[misc]  # it is a class
         self.app.send_task("die", args=(1, "a"), argsrepr="shown")
         self.app.send_task("sleep", task_id="slow")
 
+    def stop(self) -> None:
+        super().stop()
+        queues = self.task_consumer.channel._active_queues
+        children = [child.is_alive() for child in self.pool._pool._pool]
+        FACTS["after_stop"] = {"queues": list(queues), "children": children}
+
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         FACTS["hooks"].append("create_task_handler")
         handle = super().create_task_handler(*args, **kwargs)
