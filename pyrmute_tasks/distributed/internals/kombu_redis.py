@@ -1,7 +1,5 @@
 """Kombu's Redis transport, which acknowledges messages without waiting for the server.
 
-And which hands back what a worker no longer wants: see `PromptChannel.hand_back`.
-
 For each message kombu notes that it is unacknowledged, and later removes the note. It waits for
 both answers in the worker's event loop, where meanwhile no child is given its next chunk: with a
 server that is 300 ms away and back, two thirds of a second a chunk, whatever the prefetch.
@@ -9,6 +7,8 @@ server that is 300 ms away and back, two thirds of a second a chunk, whatever th
 Here the commands are sent in the same order, at the same time and over one connection, and the
 answers are read when there is something else to send. So the server knows what it knew before,
 as early as it did. What was sent over a connection that fails is sent again and waited for.
+
+A worker that leaves also puts back at once what it has asked for and no longer wants.
 """
 
 import contextlib
@@ -157,18 +157,18 @@ class PromptQoS(_base_qos):  # type: ignore[misc]  # it is a class
 
 
 class PromptChannel(_base_channel):  # type: ignore[misc]  # it is a class
-    """A channel that acknowledges messages without waiting."""
+    """A channel that acknowledges without waiting, and puts the last message back."""
 
     QoS = PromptQoS
 
     def hand_back(self) -> None:
-        """Put back the next message, if the server was asked for one before consumers ended.
+        """Put back the message, if any, for which the server was asked before consumers ended.
 
-        The server answers within a second. Kombu would read that answer when the channel is
-        closed, and until then a message in it is nowhere.
+        The server answers within a second. Kombu reads that answer when the channel is closed;
+        until then no other worker could have the message.
         """
         if self._in_poll and not self.active_queues:
-            with contextlib.suppress(Empty, *self.connection_errors):
+            with contextlib.suppress(Empty, redis.RedisError, OSError):
                 self._brpop_read()
 
 
