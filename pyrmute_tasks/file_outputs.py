@@ -5,23 +5,23 @@ import time
 from collections.abc import Sequence
 
 from pyrmute_tasks.file_options import FileOptions, is_path
-from pyrmute_tasks.io.job_output import JobOutput
-from pyrmute_tasks.io.job_targets import FileTarget, JobTarget, PartsTarget, is_parts
+from pyrmute_tasks.io.job_output import DrivenJob, JobOutput
+from pyrmute_tasks.io.job_targets import FileTarget, JobTarget, PartsTarget, is_parts, target_of
 from pyrmute_tasks.io.jsonl import size_of_records, source_errors
 from pyrmute_tasks.io.output_file import Output, open_output
 from pyrmute_tasks.io.output_place import check_output
 from pyrmute_tasks.jobs.driver import this_process
 from pyrmute_tasks.jobs.entries import Range
 from pyrmute_tasks.jobs.spec import SourceFile, Spec
-from pyrmute_tasks.plans.plan import MigrationPlan
+from pyrmute_tasks.plans.migration import Migration
 
-__all__ = ["output_of"]
+__all__ = ["driven_output", "output_of"]
 
 
 def output_of(
     options: FileOptions,
     names: Sequence[str],
-    plan: MigrationPlan,
+    plan: Migration,
     *,
     job: str,
     needs_job: bool,
@@ -65,6 +65,28 @@ def output_of(
     )
 
 
+def driven_output(options: FileOptions, driven: DrivenJob) -> JobOutput:
+    """Return the output of a submitted job, for one epoch.
+
+    Args:
+        options: What its terms and its users want of it.
+        driven: The job.
+
+    Raises:
+        ConfigurationError: If it cannot be written any more.
+    """
+    spec = driven.folder.spec
+    return JobOutput(
+        target_of(spec),
+        spec,
+        options.log,
+        overwrite=options.overwrite,
+        hold=options.hold,
+        backup=options.backup,
+        driven=driven,
+    )
+
+
 def _job_target(options: FileOptions, names: Sequence[str]) -> JobTarget | None:
     """Return the target of a run from files to a file or a folder; None for another run."""
     if not names or not is_path(options.target):
@@ -79,7 +101,7 @@ def _job_target(options: FileOptions, names: Sequence[str]) -> JobTarget | None:
 
 
 def _spec(
-    target: JobTarget, options: FileOptions, names: Sequence[str], plan: MigrationPlan, job: str
+    target: JobTarget, options: FileOptions, names: Sequence[str], plan: Migration, job: str
 ) -> Spec:
     me, sources = this_process(), []
     retried = None if options.retried is None else options.retried.folder.spec

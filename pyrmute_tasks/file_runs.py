@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from pydantic import BaseModel
+
 from pyrmute_tasks import logs
 from pyrmute_tasks.engine.error_policy import FailureJudge
 from pyrmute_tasks.engine.events import SourceOpened
@@ -18,9 +20,9 @@ from pyrmute_tasks.engine.pipeline import ChunkResult
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.errors import ConfigurationError, ProcessDiedError, StorageUnreachableError
 from pyrmute_tasks.file_options import ByReference, FileOptions, is_path
-from pyrmute_tasks.file_outputs import output_of
+from pyrmute_tasks.file_outputs import driven_output, output_of
 from pyrmute_tasks.hooks import HookSet
-from pyrmute_tasks.io.job_output import JobOutput
+from pyrmute_tasks.io.job_output import DrivenJob, JobOutput
 from pyrmute_tasks.io.job_targets import is_parts
 from pyrmute_tasks.io.jsonl import JsonlSink, JsonlSource, check_source
 from pyrmute_tasks.io.line_feed import LineFeed, LineWriter
@@ -30,7 +32,7 @@ from pyrmute_tasks.io.preflight import check_room
 from pyrmute_tasks.io.range_feed import RangeFeed
 from pyrmute_tasks.io.range_source import RangeSink, RangeSource, find_sources
 from pyrmute_tasks.io.rejects import RejectsFile
-from pyrmute_tasks.plans.plan import MigrationPlan
+from pyrmute_tasks.plans.migration import Migration
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.wire.frames import MAX_FRAME_BYTES, Compression
 
@@ -59,7 +61,8 @@ class Jobs:
         window_bytes: Size of a job's window.
         compression: How frames are compressed.
         is_embedded: The fleet is started for this.
-        plan: The migration.
+        migration: The migration.
+        model: The model of the outputs, to estimate their size; None if it is not known here.
         new_run: Returns a new run.
         fleet: Returns the fleet, started.
         start: Returns the job of a source, a sink, a run and what becomes of failures, to be
@@ -72,7 +75,8 @@ class Jobs:
     window_bytes: int
     compression: Compression
     is_embedded: bool
-    plan: MigrationPlan
+    migration: Migration
+    model: type[BaseModel] | None
     new_run: Callable[[], Run]
     fleet: Callable[[], RangeFleet]
     start: Callable[..., Job[bytes, Any, Any]]
@@ -84,18 +88,22 @@ class FileRun:
     Args:
         options: What to do.
         jobs: Starts its jobs.
+        driven: The submitted job that it drives for an epoch; None for a run of its own.
 
     Attributes:
         kept_path: Where a partial output was kept; None if none was.
         backup_path: Where the target that was replaced was kept; None if none was.
+        must_keep: Whether all work is done, and a target is there that must not be replaced.
     """
 
-    def __init__(self, options: FileOptions, jobs: Jobs) -> None:
+    def __init__(self, options: FileOptions, jobs: Jobs, driven: DrivenJob | None = None) -> None:
         self._options = options
         self._jobs = jobs
+        self._driven = driven
+        self.must_keep: bool = False
         self.kept_path: Path | None = None
         self.backup_path: Path | None = None
-        self._names = _names_of(options)
+        self._names = _names_of(options, driven)
         self._into_parts = is_path(options.target) and is_parts(options.target)
         # What the producer cannot do: it sends one file into one file, without gaps.
         self._must_refer = (
@@ -125,14 +133,7 @@ class FileRun:
             PyrmuteTasksError: If it cannot be run.
         """
         may_refer = self.may_refer
-        output = output_of(
-            self._options,
-            self._names,
-            self._jobs.plan,
-            job=self._run.tally.job,
-            needs_job=may_refer,
-            is_private=self._jobs.is_embedded or bool(self._jobs.settings.roots_file),
-        )
+        output = self._output(may_refer)
         self._check_room(may_refer)
         try:
             # The files first: if another run has one, no fleet is started.
@@ -143,7 +144,20 @@ class FileRun:
                     self._through_producer(output, rejects)
         finally:
             self.kept_path = output.kept_path
-            self.backup_path = output.backup_path if isinstance(output, JobOutput) else None
+            if isinstance(output, JobOutput):
+                self.backup_path, self.must_keep = output.backup_path, output.must_keep
+
+    def _output(self, may_refer: bool) -> Output | JobOutput:
+        if self._driven is not None:
+            return driven_output(self._options, self._driven)
+        return output_of(
+            self._options,
+            self._names,
+            self._jobs.migration,
+            job=self._run.tally.job,
+            needs_job=may_refer,
+            is_private=self._jobs.is_embedded or bool(self._jobs.settings.roots_file),
+        )
 
     @property
     def may_refer(self) -> bool:
@@ -168,7 +182,7 @@ class FileRun:
         """Refuse what surely does not fit; of a run that goes on, nobody knows what it needs."""
         options = self._options
         if self._names and is_path(options.target) and not options.log.resume:
-            model = None if options.errors.policy.skips else self._jobs.plan.target
+            model = None if options.errors.policy.skips else self._jobs.model
             check_room(
                 options.target,
                 self._names,
@@ -336,7 +350,9 @@ def _publish_rejects(output: Output | JobOutput, rejects: RejectsFile | None) ->
         rejects.commit()
 
 
-def _names_of(options: FileOptions) -> list[str]:
+def _names_of(options: FileOptions, driven: DrivenJob | None) -> list[str]:
+    if driven is not None:
+        return [each.path for each in driven.folder.spec.sources]
     if options.retried is not None:
         return options.retried.names
     return find_sources(options.source) if is_path(options.source) else []

@@ -4,9 +4,9 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pyrmute_tasks.engine.error_policy import ErrorHandling, FailureJudge
 from pyrmute_tasks.engine.events import Observer, Wait, WaitBegan
@@ -17,7 +17,8 @@ from pyrmute_tasks.engine.job_tally import new_job_id
 from pyrmute_tasks.engine.pace import FULL_SPEED, Pace
 from pyrmute_tasks.engine.pipeline import Sink, Window
 from pyrmute_tasks.engine.run import Run
-from pyrmute_tasks.plans.plan import MigrationPlan
+from pyrmute_tasks.hooks import HookSet
+from pyrmute_tasks.plans.migration import Migration
 from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.pyrmute_adapter import FleetManager
 from pyrmute_tasks.settings import Settings, compression_of
@@ -26,9 +27,80 @@ from pyrmute_tasks.wire.frames import Frame
 if TYPE_CHECKING:
     from pyrmute_tasks.distributed.producer.session import Session
 
-__all__ = ["FleetJobs"]
+__all__ = ["FleetJobs", "JobParts", "start_job"]
 
 Delivered = TypeVar("Delivered")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobParts(Generic[Delivered]):
+    """What a job is made of.
+
+    Attributes:
+        migration: The migration.
+        source: What to migrate.
+        sink: What becomes of it.
+        run: The job's run.
+        errors: The handling of records that fail.
+        hooks: Those of the manager.
+        retry: Which exceptions of steps to retry; None for none.
+        check: Called about every second; may raise.
+        judge: Judges failures; one that goes on from an earlier run, or None for a new one.
+        through: Wraps the executor of the job.
+        pace: How fast it may go.
+        window: Upper bound of what it has in flight; None for the default.
+        weight: Its share of the window, compared with that of other jobs.
+    """
+
+    migration: Migration
+    source: Source[bytes]
+    sink: Sink[Any, Delivered]
+    run: Run
+    errors: ErrorHandling
+    hooks: HookSet = field(default_factory=HookSet)
+    retry: Retry | None = None
+    check: Callable[[], None] = lambda: None
+    judge: FailureJudge | None = None
+    through: Callable[[JobExecutor[bytes, Frame]], JobExecutor[bytes, Any]] | None = None
+    pace: Pace = FULL_SPEED
+    window: Window | None = None
+    weight: float = 1.0
+
+
+def start_job(session: "Session", parts: JobParts[Delivered]) -> Job[bytes, Any, Delivered]:
+    """Return a job on a fleet, to be entered.
+
+    Args:
+        session: The connections to the fleet.
+        parts: What it is made of.
+    """
+    migration, run, errors = parts.migration, parts.run, parts.errors
+    spec = JobSpec(
+        run.tally.job,
+        migration.name,
+        str(migration.from_version),
+        str(migration.to_version),
+        parts.source.kind,
+        migration.fingerprint,
+        count_hooks=bool(parts.hooks),
+        on_code_mismatch=session.settings.on_code_mismatch,
+        retry=parts.retry,
+        compression=compression_of(session.settings),
+        skips=errors.policy.skips,
+        total=parts.source.total,
+    )
+    fleet = session.job(spec, migration.fingerprint_tree, parts.check, run.tell)
+    return Job(
+        run,
+        parts.source,
+        parts.sink,
+        parts.through(fleet) if parts.through is not None else fleet,
+        window=parts.window,
+        policy=errors.policy,
+        judge=parts.judge,
+        pace=parts.pace,
+        weight=parts.weight,
+    )
 
 
 class FleetJobs:
@@ -127,56 +199,37 @@ class FleetJobs:
 
     def start(
         self,
-        plan: MigrationPlan,
+        migration: Migration,
         source: Source[bytes],
         sink: Sink[Any, Delivered],
         run: Run,
         errors: ErrorHandling,
-        check: Callable[[], None] = lambda: None,
-        judge: FailureJudge | None = None,
-        through: Callable[[JobExecutor[bytes, Frame]], JobExecutor[bytes, Any]] | None = None,
-        pace: Pace = FULL_SPEED,
+        **others: Any,
     ) -> Job[bytes, Any, Delivered]:
         """Return a job, to be entered.
 
         Args:
-            plan: The migration.
+            migration: The migration.
             source: What to migrate.
             sink: What becomes of it.
             run: The job's run.
             errors: The handling of records that fail.
-            check: Called about every second; may raise.
-            judge: Judges failures; one that goes on from an earlier run, or None for a new one.
-            through: Wraps the executor of the job.
-            pace: How fast it may go.
+            **others: Further `JobParts`.
         """
-        spec = JobSpec(
-            run.tally.job,
-            plan.name,
-            str(plan.from_version),
-            str(plan.to_version),
-            source.kind,
-            plan.fingerprint,
-            count_hooks=bool(self.manager.hooks),
-            on_code_mismatch=self.settings.on_code_mismatch,
-            retry=self.retry,
-            compression=compression_of(self.settings),
-            skips=errors.policy.skips,
-        )
         if self.session is None:
             run.tell(WaitBegan(Wait.START))
-        fleet = self.open().job(spec, plan.fingerprint_tree, check, run.tell)
-        executor = through(fleet) if through is not None else fleet
-        return Job(
-            run,
-            source,
-            sink,
-            executor,
+        parts = JobParts(
+            migration=migration,
+            source=source,
+            sink=sink,
+            run=run,
+            errors=errors,
+            hooks=self.manager.hooks,
+            retry=self.retry,
             window=self._window,
-            policy=errors.policy,
-            judge=judge,
-            pace=pace,
+            **others,
         )
+        return start_job(self.open(), parts)
 
     def with_paths(self, report: JobReport, partial: Path | None, backup: Path | None) -> JobReport:
         """Return the report with the paths of what was kept, also as `last_report`."""

@@ -41,6 +41,12 @@ COMMANDS: Final[Mapping[str, Lazy]] = MappingProxyType(
             "audit_command",
             "Find steps that depend on more than their record, and fields that get lost.",
         ),
+        "coordinator": Lazy(
+            "coordinator",
+            "coordinator_command",
+            "Drive the submitted jobs of a jobs root; other settings come from PYRMUTE_TASKS_* "
+            "variables.",
+        ),
         "diff": Lazy("models", "diff", "Compare the fields of two versions of a model."),
         "discard": Lazy(
             "jobs",

@@ -8,7 +8,7 @@ from pyrmute_tasks.wire.signing import Sealed, Signer
 
 __all__ = ["TaskArguments"]
 
-_JOB: Final = re.compile(r"[0-9a-f]{8,32}")
+_JOB: Final = re.compile(r"[0-9a-f]{8,32}(\.[0-9]{1,9})?")  # of a submitted job with its epoch
 _PART: Final = re.compile(r"[0-9]{1,12}(:[0-9]{1,18}\+[0-9]{1,12})?")
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{1,128}")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{0,64}")

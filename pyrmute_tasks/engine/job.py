@@ -33,6 +33,10 @@ class Source(Protocol[In]):
     def kind(self) -> FrameKind:
         """The kind of the frames' content."""
 
+    @property
+    def total(self) -> int | None:
+        """Where it ends, in records or, of files, bytes; None if unknown."""
+
     def chunks(self) -> Iterator[Chunk[In]] | ConvertedReader[Chunk[In]]:
         """Return the chunks, reading no further than requested; called once."""
 
@@ -80,6 +84,11 @@ class Job(Generic[In, Out, Delivered]):
         policy: Which failures of records the job survives.
         judge: Judges them; by default a new one.
         pace: How fast it may go.
+        weight: Its share of the default window, compared with that of other jobs of the queue.
+
+    Attributes:
+        window: Upper bound of what it has in flight, as last seen.
+        jobs: Jobs that share the fleet, this one included, as last seen.
     """
 
     def __init__(
@@ -93,7 +102,11 @@ class Job(Generic[In, Out, Delivered]):
         policy: ErrorPolicy = RAISE,
         judge: FailureJudge | None = None,
         pace: Pace = FULL_SPEED,
+        weight: float = 1.0,
     ) -> None:
+        self.window: Window = window or Window()
+        self.jobs: int = 1
+        self._weight = weight
         self._run = run
         run.tell.add(source)
         self._executor = executor
@@ -158,12 +171,12 @@ class Job(Generic[In, Out, Delivered]):
         if slots != self._slots:
             self._slots = slots
             self._run.tell(SlotsChanged(slots))
-        jobs = self._executor.jobs
-        share = Window.for_slots(slots, jobs)
-        if self._window is None:
-            return share
-        # A job that is alone on its queue delays no other.
-        return self._window if jobs == 1 else self._window.at_most(share)
+        self.jobs = jobs = self._executor.jobs
+        self.window = share = Window.for_slots(slots, jobs, self._weight)
+        if self._window is not None:
+            # A job that is alone on its queue delays no other.
+            self.window = self._window if jobs == 1 else self._window.at_most(share)
+        return self.window
 
     def _end(self, kind: type[BaseException] | None) -> None:
         self._run.end(kind)

@@ -1,7 +1,7 @@
 """A job's spec, which is sent to the workers."""
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pyrmute_tasks.errors import FrameError
 from pyrmute_tasks.plans.retry import Retry
@@ -22,7 +22,7 @@ class JobSpec:
     """The properties that all chunks of a job share.
 
     Attributes:
-        id: The job's id.
+        id: The job's id; of a submitted one with its epoch, ``2908961f.3``.
         name: The model's name.
         from_version: Version of the input records.
         to_version: Version of the outputs.
@@ -33,6 +33,8 @@ class JobSpec:
         retry: Which exceptions of steps to retry; None for none.
         compression: How workers compress outputs.
         skips: Whether workers go on behind a record that fails.
+        total: Where its source ends, in records or, of files, bytes; None if unknown. It stays
+            with the producer.
     """
 
     id: str
@@ -46,9 +48,11 @@ class JobSpec:
     retry: Retry | None = None
     compression: Compression = Compression.NONE
     skips: bool = False
+    total: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
-        return f"{self.name} {self.from_version}→{self.to_version} · job {self.id}"
+        job = self.id.partition(".")[0]
+        return f"{self.name} {self.from_version}→{self.to_version} · job {job}"
 
     def to_wire(self) -> bytes:
         """Return the spec as bytes for the store."""

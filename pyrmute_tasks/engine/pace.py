@@ -72,6 +72,7 @@ class Pacer:
         self._asked_at = -math.inf
         self._reason = ""
         self._charged: dict[int, float] = {}  # records that ranges under way count as
+        self._restored: set[int] = set()  # ranges that took no time
         self._records = self._bytes = 0  # of ranges delivered
 
     def hold(self) -> tuple[WaitBegan, float] | None:
@@ -103,11 +104,20 @@ class Pacer:
             self._charged[chunk.index] = records
         self._charge(records)
 
+    def restored(self, chunk: Chunk[Any]) -> None:
+        """Take back what a range was charged that an earlier run of the job has settled."""
+        if self._pace.max_rate is not None:
+            self._charge(-self._charged.pop(chunk.index, 0.0))
+            self._restored.add(chunk.index)
+
     def delivered(self, chunk: Chunk[Any], records: int) -> None:
         """Correct the estimate for a range that was delivered."""
         if self._pace.max_rate is None or not chunk.is_range:
             return
-        self._charge(records - self._charged.pop(chunk.index, 0.0))
+        if chunk.index in self._restored:
+            self._restored.remove(chunk.index)
+        else:
+            self._charge(records - self._charged.pop(chunk.index, 0.0))
         self._records += records
         self._bytes += chunk.count
 

@@ -33,6 +33,7 @@ The rules:
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ class Window:
             raise ConfigurationError("a window must admit at least one chunk and one byte")
 
     @classmethod
-    def for_slots(cls, slots: int, jobs: int = 1) -> "Window":
+    def for_slots(cls, slots: int, jobs: int = 1, weight: float = 1.0) -> "Window":
         """Return the default for each of `jobs` on an executor with `slots` slots.
 
         Four chunks a slot keep a slot busy while its last outcome travels, and let it run ahead of
@@ -111,12 +112,16 @@ class Window:
         Args:
             slots: Chunks that run at a time.
             jobs: Jobs that share them.
+            weight: The share of this one, where others have 1; without others it has all.
 
         Returns:
             The window.
         """
         chunks = min(max(_CHUNKS_PER_SLOT * slots, _MIN_CHUNKS), _MAX_CHUNKS)
-        return cls(chunks=-(-chunks // jobs), size_bytes=-(-_MAX_BYTES // jobs))
+        if jobs == 1:
+            return cls(chunks, _MAX_BYTES)
+        shares = (math.ceil(whole * weight / jobs) for whole in (chunks, _MAX_BYTES))
+        return cls(*map(min, (chunks, _MAX_BYTES), shares))
 
     def at_most(self, other: "Window") -> "Window":
         """Return a window with the smaller bounds of the two.
@@ -431,6 +436,8 @@ class _Flow(Generic[In, Out]):
         failed = outcome.ends_early(chunk) if self._skips else failed_records
         self._notify(ChunkSettled(index, chunk.count, outcome.seconds, outcome.worker, failed))
         self._arrived[index] = outcome
+        if chunk.is_range and not outcome.worker:
+            self._pacer.restored(chunk)
         input_bytes = chunk.size_bytes
         keeps_payload = self._skips and failed_records
         if not keeps_payload:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-__all__ = ["JobStopped", "Stop", "current_stop", "stoppable"]
+__all__ = ["JobStopped", "Stop", "check_stop", "current_stop", "stoppable"]
 
 
 class JobStopped(BaseException):  # as KeyboardInterrupt: no error, and no `Exception`
@@ -48,6 +48,17 @@ def stoppable(stop: Stop) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def check_stop() -> None:
+    """Raise if something was asked to end the jobs of this context; for whatever waits in them.
+
+    Raises:
+        JobStopped: If it was.
+    """
+    stop = _current.get()
+    if stop is not None:
+        stop.check()
 
 
 def current_stop() -> Stop | None:

@@ -9,6 +9,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -40,9 +41,22 @@ from pyrmute_tasks.jobs.publish import backup_path, publish
 from pyrmute_tasks.jobs.publish_file import JoinedFile
 from pyrmute_tasks.jobs.spec import Spec
 
-__all__ = ["JobOutput"]
+__all__ = ["DrivenJob", "JobOutput"]
 
 _WORTH_KEEPING_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class DrivenJob:
+    """A submitted job, for one epoch.
+
+    Attributes:
+        folder: The job.
+        lease: The right to drive it; whoever has taken it also lets go of it.
+    """
+
+    folder: JobFolder
+    lease: Lease
 
 
 # Above 250 lines: one life from taking the job over to publishing it.
@@ -61,6 +75,8 @@ class JobOutput:
         backup: Keep a target that is replaced.
         keep_partial: Keep what was written when the job fails.
         retried: The published job whose rejects this one retries; None for another one.
+        driven: The submitted job that this epoch drives: its folder is kept whatever happens, and
+            of a published one the history. None for a run.
         is_private: Nobody else may look into the job's folder; workers run as the same user.
 
     Raises:
@@ -70,6 +86,7 @@ class JobOutput:
         kept_path: Where what was written has been kept, once that is known; else None.
         backup_path: Where the target that was replaced has been kept; else None.
         has_told_rejects: Whether an earlier run of the job may have published the file of rejects.
+        must_keep: Whether all work is done, and a target is there that must not be replaced.
     """
 
     folder: JobFolder
@@ -85,6 +102,7 @@ class JobOutput:
         backup: bool = False,
         keep_partial: bool = False,
         retried: RetriedJob | None = None,
+        driven: DrivenJob | None = None,
         is_private: bool = True,
     ) -> None:
         self.kept_path: Path | None = None
@@ -97,9 +115,14 @@ class JobOutput:
         self._backup = backup
         self._keep_partial = keep_partial
         self._is_private = is_private
-        self._lock = OutputLock(target.path, spec.job)
         self._retried = retried
-        self._path = beside(target.path) if retried is None else retried.path
+        self._driven = driven
+        if driven is not None:
+            self._path = driven.folder.path
+        else:
+            self._path = beside(target.path) if retried is None else retried.path
+        epoch = driven.lease.epoch if driven is not None else 0
+        self._lock = OutputLock(target.path, spec.job, epoch)
         self._pid = os.getpid()
         self._began = time.monotonic()
         self._lease: Lease | None = None  # none, too, if the job has ended already
@@ -107,11 +130,14 @@ class JobOutput:
         self._joined: JoinedFile | None = None
         self._end: Range | None = None
         self._tail: list[Piece] = []  # outputs of the chunk in which the job ends
-        self._is_committed = self._is_held = self._must_keep = False
+        self._is_committed = self._is_held = self.must_keep = False
         self.has_told_rejects: bool = self._look_ahead()
 
     def _look_ahead(self) -> bool:
         """Find out what may be there because an earlier run of the job has published it."""
+        if self._driven is not None:  # what must not be replaced is found out at its end
+            self._target.check(overwrite=True)
+            return self._driven.folder.has_told_rejects
         published = has_told = False
         if self._options.resume and self._path.is_dir():
             with output_errors(self._target.name):
@@ -137,13 +163,18 @@ class JobOutput:
                 with self.writing():
                     self._open()
             except BaseException:
-                if self._lease is not None:
+                if self._lease is not None and self._driven is None:
                     self._lease.log.close()
                 self._lock.release()
                 raise
         return self
 
     def _open(self) -> None:
+        if self._driven is not None:
+            self.folder, self._lease = self._driven.folder, self._driven.lease
+            self.folder.remove_orphans(self._lease)
+            self._settled = list(self.fold.spans())
+            return
         remove_leftovers(self._path)
         name, options = self._target.name, self._options
         if self._retried is None:
@@ -297,14 +328,15 @@ class JobOutput:
             if self._hold:
                 self._lease.log.commit()
                 output.prove()
-                self._lease.let_go("its output is whole, and held", Note.HELD)
+                if self._driven is None:
+                    self._lease.let_go("its output is whole, and held", Note.HELD)
                 self._is_held = True
                 return
             target, overwrite = self._target, self._overwrite
             if self._retried is not None:
                 self._retried.confirm()
             if not overwrite and os.path.lexists(target.path):
-                self._must_keep = True  # all work is done
+                self.must_keep = True  # all work is done
             publication = target.publication(self.folder, self._joined)
             publish(output, self._lease, publication, overwrite=overwrite, backup=self._backup)
             self._is_committed = True
@@ -336,16 +368,21 @@ class JobOutput:
             if self._is_committed:
                 with contextlib.suppress(OSError, JobError):  # the next run removes it
                     self._finish()
-            elif self._lease is not None and not self._is_held:
+            elif self._lease is not None and not self._is_held and self._driven is None:
                 self._leave(self._lease)
         finally:
             if self._joined is not None:
                 self._joined.close()
+                if self._driven is not None and not self._is_committed:
+                    with contextlib.suppress(OSError):  # beside the target; joined again later
+                        self._joined.path.unlink()
             self._lock.release()
 
     def _finish(self) -> None:
         """Keep what tells of rejects."""
-        if self._retried is not None:
+        if self._driven is not None:
+            self.folder.keep_history()
+        elif self._retried is not None:
             replace_retried(self.folder, self._retried.folder.path)
         elif self._options.log:
             self.folder.finish()
@@ -363,7 +400,7 @@ class JobOutput:
         is_long = time.monotonic() - self._began >= _WORTH_KEEPING_S
         is_worth = is_long and lease.fold.ranges > 0
         has_failed = self._retried is not None and self._end is not None  # with code to be mended
-        keeps = self._must_keep or (not has_failed and (self._options.resume or is_worth))
+        keeps = self.must_keep or (not has_failed and (self._options.resume or is_worth))
         keeps = keeps and self._options.log and lease.view.ended is None  # or it is published
         try:
             if self._keep_partial:

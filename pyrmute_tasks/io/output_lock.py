@@ -56,6 +56,7 @@ class _Holder:
         pid: Its process id there.
         started: When that process started, by the kernel's count.
         since: When the lock was taken, for people.
+        epoch: The epoch of a submitted job; 0 for a run.
     """
 
     token: str
@@ -65,6 +66,7 @@ class _Holder:
     pid: int
     started: str
     since: str
+    epoch: int = 0
 
     def __str__(self) -> str:
         shown = f"job {self.job}, host {self.host}, process {self.pid}, since {self.since}"
@@ -83,6 +85,11 @@ class _Found:
     inode: int
     touched_ns: int
 
+    def is_before(self, job: str, epoch: int) -> bool:
+        """Return whether an older epoch of a submitted job holds it, whose lease is gone."""
+        holder = self.holder
+        return holder is not None and holder.job == job and 0 < holder.epoch < epoch
+
     def belongs_to_nobody(self, now_ns: int) -> bool:
         if self.holder is not None and self.holder.place == place_here():
             return self.holder.is_gone
@@ -95,18 +102,20 @@ class OutputLock:
     Args:
         target: The output, no link.
         job: The job's id, for the message to other runs.
+        epoch: Of a submitted job, whose older epochs have lost the lock; 0 for a run.
 
     Attributes:
         token: Cannot be guessed; for the names of the run's files.
     """
 
-    def __init__(self, target: Path, job: str) -> None:
+    def __init__(self, target: Path, job: str, epoch: int = 0) -> None:
         self.token: str = secrets.token_hex(_TOKEN_BYTES)
         self._directory = target.parent
         self._stem = short_name(target.name)
         self._path = self._directory / f".{self._stem}.lock"
         self._name = str(target)
         self._job = job
+        self._epoch = epoch
         self._pid = os.getpid()
         self._descriptor = -1
         self._lost = ""  # why nobody may write any more
@@ -186,6 +195,7 @@ class OutputLock:
             self._pid,
             start_of(self._pid),
             time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+            self._epoch,
         )
         return json.dumps(asdict(holder)).encode() + b"\n"
 
@@ -197,7 +207,8 @@ class OutputLock:
             found = self._look()
             if found is None:
                 continue  # it was given back in this moment
-            if not found.belongs_to_nobody(now_ns):
+            is_ours = found.is_before(self._job, self._epoch)
+            if not is_ours and not found.belongs_to_nobody(now_ns):
                 self._start_its_time(found, now_ns)
                 raise OutputInUseError(self._told(found.holder))
             self._remove_stale(found, now_ns)
@@ -326,8 +337,9 @@ def _is_old(path: Path, now_ns: int) -> bool:
 def _read_holder(data: bytes) -> _Holder | None:
     try:
         values = json.loads(data)
+        values.setdefault("epoch", 0)  # an older version has written it
         holder = _Holder(**{field.name: values[field.name] for field in fields(_Holder)})
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, AttributeError):
         return None
     is_sound = all(type(getattr(holder, field.name)) is field.type for field in fields(_Holder))
     return holder if is_sound else None

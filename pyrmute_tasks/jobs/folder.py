@@ -25,14 +25,14 @@ from pyrmute_tasks.errors import (
     printable,
 )
 from pyrmute_tasks.jobs.copying import size_of_lines
-from pyrmute_tasks.jobs.entries import BadLineError, Ended, Piece, Settled, decode
+from pyrmute_tasks.jobs.entries import BadLineError, Ended, Logged, Piece, Settled, decode
 from pyrmute_tasks.jobs.lease import Lease, take
 from pyrmute_tasks.jobs.log import History, epochs, log_name, newest_opened
 from pyrmute_tasks.jobs.names import beside, beside_retry, short_name
 from pyrmute_tasks.jobs.spec import SPEC, Spec, read_spec, write_spec
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.view import JobView
-from pyrmute_tasks.jobs.want import Want, write_want
+from pyrmute_tasks.jobs.want import WANT, Want, write_want
 
 __all__ = [
     "KEEP_HISTORY_S",
@@ -43,8 +43,10 @@ __all__ = [
     "JobFolder",
     "beside",
     "beside_retry",
+    "collect_orphans",
     "discard",
     "find_jobs",
+    "is_job_name",
     "prune",
     "remove_leftovers",
     "short_name",
@@ -65,6 +67,8 @@ _TOKEN_BYTES: Final = 8
 _NONCE_BYTES: Final = 16
 _LAST_LINE_BYTES: Final = 4096
 _JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_LEFT: Final = re.compile(r"\..+\.[0-9a-f]+\.(?:new|gone)")
+_ORPHANED_S: Final = 3600.0
 _KEPT: Final = re.compile(r"spec\.json|want\.json|(?:log|rejects)\.\d+")
 _GROWING: Final = re.compile(r"(?:stream|rejects)\.(\d+)")
 
@@ -152,7 +156,9 @@ class JobFolder:
         FolderStorage(path.parent).sync_folder()
         return cls(path)
 
-    def take(self, holder: Mapping[str, str | int], code: str) -> Lease:
+    def take(
+        self, holder: Mapping[str, str | int], code: str, *, after: int | None = None
+    ) -> Lease:
         """Take the lease of the job, even from a living holder; see `lease.take`.
 
         Raises:
@@ -162,7 +168,7 @@ class JobFolder:
         end = self.end()
         if end is not None and end.ended.result != "failed":
             raise JobError(f"job {self.spec.job} has ended: {end.ended.result}")
-        return take(self.storage, holder, code)
+        return take(self.storage, holder, code, after=after)
 
     def view(self) -> JobView:
         """Return the current state by the logs; for processes that do not drive the job.
@@ -181,6 +187,13 @@ class JobFolder:
 
         A log without a whole last line, or with another one, has not ended.
         """
+        last = self.last()
+        if last is None or not isinstance(last.entry, Ended):
+            return None
+        return End(last.entry, last.at)
+
+    def last(self) -> Logged | None:
+        """Return the last entry that counts, read alone; None if the log ends in half a line."""
         opened = newest_opened(self.storage, epochs(self.storage))
         if opened is None:
             return None
@@ -190,10 +203,9 @@ class JobFolder:
         tail = self.storage.read(name, start, size - start)
         line = tail[tail.rfind(b"\n", 0, -1) + 1 :]
         try:
-            logged = decode(line, opened.epoch, size - len(line))
+            return decode(line, opened.epoch, size - len(line))
         except BadLineError:
             return None
-        return End(logged.entry, logged.at) if isinstance(logged.entry, Ended) else None
 
     @property
     def parts_path(self) -> Path:
@@ -291,12 +303,20 @@ class JobFolder:
         end = self.end()
         if end is None or not end.ended.rejected:
             self.discard()
-            return
+        else:
+            self.keep_history()
+
+    def keep_history(self) -> None:
+        """Remove of a job that has ended for ever all but its history and what tells of rejects.
+
+        Raises:
+            OSError: If files cannot be removed.
+        """
         for path in self.path.iterdir():
             if path.is_dir():  # of attempts, or a folder of parts in the making
                 shutil.rmtree(path)
-            elif not _KEPT.fullmatch(path.name):
-                path.unlink()
+            elif not _KEPT.fullmatch(path.name) and not path.name.startswith(f".{WANT}."):
+                path.unlink(missing_ok=True)  # a wish that is being written gets its name yet
 
     def discard(self) -> None:
         """Remove the job and all its files; from its first moment on it is no job any more."""
@@ -337,6 +357,11 @@ def remove_leftovers(path: Path) -> None:
                 shutil.rmtree(each, ignore_errors=True)
 
 
+def is_job_name(name: str) -> bool:
+    """Return whether a folder of this name can be a job of a jobs root."""
+    return _JOB.fullmatch(name) is not None
+
+
 def find_jobs(root: Path) -> Iterator[JobFolder]:
     """Yield the jobs of a jobs root, by name; skips unreadable ones.
 
@@ -344,7 +369,7 @@ def find_jobs(root: Path) -> Iterator[JobFolder]:
         OSError: If the root cannot be listed.
     """
     for path in sorted(root.iterdir()):
-        if _JOB.fullmatch(path.name) and (path / SPEC).is_file():
+        if is_job_name(path.name) and (path / SPEC).is_file():
             try:
                 yield JobFolder(path)
             except (JobError, OSError):  # discarded in this moment, or of a newer version
@@ -361,6 +386,23 @@ def prune(root: Path, keep_s: float = KEEP_HISTORY_S, now: float | None = None) 
             folder.discard()
             gone.append(folder.spec.job)
     return gone
+
+
+def collect_orphans(root: Path, now: float | None = None) -> None:
+    """Remove what processes that were killed have left in a jobs root: all that is no job's.
+
+    That is jobs that were being created or discarded an hour ago, and attempts of jobs that have
+    ended for ever.
+    """
+    now = time.time() if now is None else now
+    with contextlib.suppress(OSError):
+        for path in root.iterdir():
+            if _LEFT.fullmatch(path.name) and now - path.lstat().st_mtime > _ORPHANED_S:
+                shutil.rmtree(path, ignore_errors=True)
+    for folder in find_jobs(root):
+        with contextlib.suppress(OSError, JobError):  # as its driver does it in this moment
+            if folder.parts_path.is_dir() and folder.has_succeeded():
+                folder.keep_history()
 
 
 def _sibling(path: Path, kind: str) -> Path:

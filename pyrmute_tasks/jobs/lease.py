@@ -65,6 +65,7 @@ def take(
     holder: Mapping[str, str | int],
     code: str,
     *,
+    after: int | None = None,
     token: str = "",
     now: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
@@ -75,6 +76,7 @@ def take(
         storage: The job's files.
         holder: The taker, for others to read.
         code: Fingerprint of the code that goes on with the job.
+        after: The newest epoch that the taker has seen; None for whatever is the newest.
         token: A token that nobody else knows; random if empty.
         now: Seconds since 1970.
         monotonic: A clock that is never set.
@@ -83,7 +85,7 @@ def take(
         LeaseLostError: If another process was quicker.
         JobLogError: If the logs are damaged; nobody has the lease then.
     """
-    epoch = max(epochs(storage), default=0) + 1
+    epoch = (max(epochs(storage), default=0) if after is None else after) + 1
     leased = Leased(epoch, token or secrets.token_hex(_TOKEN_BYTES), holder)
     line = encode(leased, now(), epoch, 0)
     file = _create(storage, leased, line)

@@ -1,6 +1,6 @@
 """The view of a job by its log, entry by entry: its state, its settled ranges, its end."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Self
 
 from pyrmute_tasks.errors import JobLogError
@@ -38,7 +38,9 @@ class JobView:
         stopped: Why its driver let go; empty if it did not.
         suspensions: How often faults of infrastructure have stopped it since a range was settled.
         suspended_since: When the first of these did, in seconds since 1970; 0 if none did.
-        is_held: Whether it was proven, and held back from being published.
+        is_held: Whether it waits, proven, to be published.
+        is_suspended: Whether a fault of infrastructure has stopped it last.
+        wished: The wish that was obeyed last; empty before the first.
         crashes: Crashes noted.
         changed_at: When the last entry was written.
     """
@@ -56,6 +58,8 @@ class JobView:
         self.suspensions: int = 0
         self.suspended_since: float = 0.0
         self.is_held: bool = False
+        self.is_suspended: bool = False
+        self.wished: Mapping[str, object] = {}
         self.crashes: int = 0
         self.changed_at: float = 0.0
         self._leasing: Leased | None = None
@@ -101,23 +105,30 @@ class JobView:
                 self.epoch, self.opened, self.leased = entry.epoch, entry, self._leasing
                 self.ended = None
                 self.waits = self.stopped = ""
-            case Noted(note=Note.WAIT):
-                self.waits = entry.why
-            case Noted(note=Note.RESUMED):
-                self.waits = ""
-            case Noted(note=Note.CRASH):
-                self.crashes += 1
-            case Noted(note=Note.STOPPED):
-                self.stopped = entry.why
-            case Noted(note=Note.SUSPENDED):
-                self.stopped = entry.why
-                self.suspensions += 1
-            case Noted(note=Note.HELD):
-                self.stopped, self.is_held = entry.why, True
+                self.is_held = self.is_suspended = False
+            case Noted(note=note, why=why):
+                self._noted(note, why)
+            case Wished():
+                self.wished = entry.want
             case Publishing():
                 self.publishing = entry
             case Ended():
                 self.ended = entry
+                self.suspensions, self.suspended_since = 0, 0.0
+
+    def _noted(self, note: Note, why: str) -> None:
+        match note:
+            case Note.WAIT:
+                self.waits = why
+            case Note.RESUMED:
+                self.waits = ""
+            case Note.CRASH:
+                self.crashes += 1
+            case Note.STOPPED | Note.SUSPENDED | Note.HELD:
+                self.stopped = why
+                self.is_held = note is Note.HELD
+                self.is_suspended = note is Note.SUSPENDED
+                self.suspensions += self.is_suspended
 
 
 def _event_of(entry: Opened | Noted | Wished | Publishing | Ended) -> Event:

@@ -145,6 +145,11 @@ class Fleet:
     def directory(self) -> Path:
         return self._processes.directory
 
+    @property
+    def processes(self) -> Processes:
+        """What starts processes, for those that have settings of their own."""
+        return self._processes
+
     # --- servers ----------------------------------------------------------------------------
 
     @cached_property

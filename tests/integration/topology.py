@@ -246,12 +246,15 @@ class Topology:
     # --- workers
 
     def _make_app_directory(self) -> None:
-        """Create the working directory of the worker's image, with nothing else in it."""
-        self._app = self._directory / "app"
-        for target, source in read_image("worker").copies.items():
-            link = self._app / Path(target).relative_to("/app")
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(ROOT / source)
+        """Create the images' working directories, with nothing else in them."""
+        for stage in ("worker", "flower"):
+            for target, source in read_image(stage).copies.items():
+                link = self._app_of(stage) / Path(target).relative_to("/app")
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(ROOT / source)
+
+    def _app_of(self, stage: str) -> Path:
+        return self._directory / stage / "app"
 
     def variables(self, service: str, image: Image | None = None) -> dict[str, str]:
         """Return the environment of a service's processes."""
@@ -272,13 +275,16 @@ class Topology:
         return text.replace("/migrations", str(EXAMPLES))
 
     def start_workers(self, count: int) -> list[Process]:
-        """Start workers and wait until each is ready."""
+        """Start more workers and wait until each is ready."""
         image = read_image("worker")
         variables = self.variables("worker", image)
-        for number in range(1, count + 1):
+        first = len(self.workers) + 1
+        for number in range(first, first + count):
             # Containers have host names of their own, and so other node names.
             command = [*image.command, f"--hostname=worker-{number}@%h"]
-            self.workers.append(self._start(f"worker-{number}", command, variables, self._app))
+            self.workers.append(
+                self._start(f"worker-{number}", command, variables, self._app_of("worker"))
+            )
         for worker in self.workers:
             worker.wait_until(lambda: " ready." in worker.log, "the worker is ready")  # noqa: B023
         return self.workers
@@ -286,7 +292,9 @@ class Topology:
     def health(self) -> subprocess.CompletedProcess[str]:
         """Run the health check of the worker's image."""
         image = read_image("worker")
-        return self._run(image.health_command, self.variables("worker", image), self._app)
+        return self._run(
+            image.health_command, self.variables("worker", image), self._app_of("worker")
+        )
 
     # --- the others
 
@@ -294,7 +302,8 @@ class Topology:
         """Start Flower and wait until it serves."""
         image = read_image("flower")
         command = [*image.command, "--address=127.0.0.1", "--port=0"]
-        process = self._start("flower", command, self.variables("flower", image))
+        variables = self.variables("flower", image)
+        process = self._start("flower", command, variables, self._app_of("flower"))
         ports: list[str] = []
 
         def serves() -> bool:
@@ -368,6 +377,13 @@ class Flower:
         assert status == 200, body
         found: dict[str, dict[str, Any]] = json.loads(body)
         return found
+
+    def shown_states(self) -> dict[str, str]:
+        """Return the state that the tasks page shows of every task, by the task's id."""
+        asked = "draw=1&start=0&length=1000&order[0][column]=0&columns[0][data]=uuid"
+        status, body = self.get(f"/tasks/datatable?{asked}")
+        assert status == 200, body
+        return {task["uuid"]: task["state"] for task in json.loads(body)["data"]}
 
     def wait_for_workers(self, count: int) -> None:
         """Wait until Flower receives the events of `count` workers: none is missed from then on."""

@@ -101,6 +101,7 @@ class Broker:
                 forget_context(error, handled)
                 if _refuses(error):
                     raise self._refused(error) from None
+                self._look()
                 is_final = refuses_connections(error) or isinstance(error, (ValueError, KeyError))
                 if is_final or time.monotonic() > deadline or self._is_over.wait(_RETRY_EVERY_S):
                     raise BrokerUnavailableError(

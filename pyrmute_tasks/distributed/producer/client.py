@@ -10,6 +10,7 @@ from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job_spec import JobSpec
+from pyrmute_tasks.engine.stopping import check_stop
 from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
 from pyrmute_tasks.settings import Settings
 
@@ -56,7 +57,7 @@ class Client:
             check_job: Called about every second; may raise.
             tell: Called with what happens to workers and chunks.
         """
-        check = fleet.check_server if fleet else lambda: None
+        check = fleet.check_producer if fleet else check_stop
 
         def supervise() -> None:
             check_job()

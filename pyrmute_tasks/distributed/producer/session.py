@@ -21,6 +21,7 @@ from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job_spec import JobSpec
+from pyrmute_tasks.engine.stopping import check_stop
 from pyrmute_tasks.errors import FleetError, MigratorClosedError
 from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
 from pyrmute_tasks.ranges.roots import allow
@@ -77,8 +78,7 @@ class Session:
                 settings = fleet.settings
             store = Store(settings)
             stack.callback(store.close)
-            if fleet is not None:
-                store.watch(fleet.check_server)
+            store.watch(check_stop if fleet is None else fleet.check_producer)
             # Celery, and what its first connection needs: imported while the workers come up.
             from pyrmute_tasks.distributed.producer.client import Client
 

@@ -26,7 +26,7 @@ from pyrmute_tasks.wire.signing import Signer
 
 __all__ = ["MessageFilter"]
 
-_TASK: Final = re.compile(r"[0-9a-f]{8,32}-[0-9:+]{1,50}-[0-9]{1,9}")
+_TASK: Final = re.compile(r"[0-9a-f]{8,32}(?:\.[0-9]{1,9})?-[0-9:+]{1,50}-[0-9]{1,9}")
 _HOLD_S: Final = 1.0  # a message that is signed with another secret, or not at all
 
 

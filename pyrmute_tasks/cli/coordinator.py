@@ -1,0 +1,86 @@
+"""`pyrmute-tasks coordinator`: drives submitted jobs."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+
+import click
+
+from pyrmute_tasks.cli.errors import errors_printed
+from pyrmute_tasks.cli.options import BROKER_HELP, QUEUE_HELP, STORE_HELP, overridden
+from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.jobs.root import JobsRoot
+from pyrmute_tasks.service.coordinator import Coordinator, CoordinatorOptions
+from pyrmute_tasks.settings import Settings
+
+__all__ = ["coordinator_command"]
+
+_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+
+@click.command("coordinator")
+@click.option(
+    "--jobs",
+    "jobs_root",
+    type=click.Path(),
+    help="The jobs root: the directory of submitted jobs. [default: PYRMUTE_TASKS_JOBS_ROOT]",
+)
+@click.option("--broker", help=BROKER_HELP)
+@click.option("--store", help=STORE_HELP)
+@click.option("--queue", help=QUEUE_HELP)
+@click.option(
+    "--most-running",
+    type=click.IntRange(min=1),
+    default=CoordinatorOptions().most_running,
+    show_default=True,
+    help="Jobs to drive at a time; others wait for their turn.",
+)
+@click.option(
+    "--allow-on-end",
+    is_flag=True,
+    help="Run the commands that jobs have for their end (--on-end), as this user.",
+)
+@click.option("--until-idle", is_flag=True, help="End when nothing is due and nothing runs.")
+@click.option("--loglevel", default="INFO", show_default=True, help="Least level that is logged.")
+def coordinator_command(
+    jobs_root: str | None,
+    broker: str | None,
+    store: str | None,
+    queue: str | None,
+    most_running: int,
+    allow_on_end: bool,
+    until_idle: bool,
+    loglevel: str,
+) -> None:
+    """Drive the submitted jobs of a jobs root; other settings come from PYRMUTE_TASKS_* variables.
+
+    Any number of coordinators may watch one root. None of them imports a manager. SIGTERM and
+    Ctrl-C let go of all jobs, which others then drive.
+
+    Exit status: 0 when it was told to end, 2 for wrong usage.
+    """
+    with errors_printed(include_records=False):
+        settings = overridden(
+            Settings.from_env(os.environ),
+            broker_url=broker,
+            store_url=store,
+            queue=queue,
+            jobs_root=jobs_root,
+        )
+        if not settings.jobs_root:
+            raise ConfigurationError(
+                "which jobs root? name it with --jobs DIR or PYRMUTE_TASKS_JOBS_ROOT"
+            )
+        root = JobsRoot(settings.jobs_root)
+        logging.basicConfig(level=loglevel.upper(), format=_FORMAT, stream=sys.stderr)
+        options = CoordinatorOptions(
+            most_running=most_running, allow_on_end=allow_on_end, until_idle=until_idle
+        )
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        Coordinator(root, settings, options).run(stop)
+    sys.stderr.flush()
+    os._exit(0)  # a thread may hang at a storage that is away

@@ -1,0 +1,317 @@
+"""A coordinator: watches a jobs root, decides what is due, and drives it in threads."""
+
+import logging
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from pyrmute_tasks.errors import JobError, LeaseLostError, printable
+from pyrmute_tasks.jobs.folder import KEEP_HISTORY_S, collect_orphans, prune
+from pyrmute_tasks.jobs.root import JobsRoot
+from pyrmute_tasks.logs import log
+from pyrmute_tasks.service.driving import Epoch, log_failure, take_epoch
+from pyrmute_tasks.service.probing import FleetProbe
+from pyrmute_tasks.service.turns import (
+    Act,
+    Ending,
+    FleetFacts,
+    Kind,
+    Turn,
+    decide,
+    suspension_s,
+)
+from pyrmute_tasks.service.watched_jobs import WatchedJob, WatchedJobs
+from pyrmute_tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from pyrmute_tasks.distributed.producer.session import Session
+
+__all__ = ["Coordinator", "CoordinatorOptions"]
+
+_LOOK_EVERY_S: Final = 1.0
+_PRUNE_EVERY_S: Final = 3600.0
+_GRACE_S: Final = 5.0
+_ON_END_S: Final = 60.0
+_ENDS: Final = (Kind.PUBLISHED, Kind.FAILED, Kind.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinatorOptions:
+    """Options of a coordinator.
+
+    Attributes:
+        most_running: How many jobs it drives at a time.
+        slice_s: How long a job is driven while others wait for their turn.
+        allow_on_end: Run the commands that jobs have for their end.
+        until_idle: End as soon as nothing is due and nothing runs.
+        keep_s: How long ended jobs are kept.
+    """
+
+    most_running: int = 32
+    slice_s: float = 30.0
+    allow_on_end: bool = False
+    until_idle: bool = False
+    keep_s: float = KEEP_HISTORY_S
+
+
+@dataclass(slots=True)
+class _Running:
+    """A job that is driven here.
+
+    Attributes:
+        job: The job.
+        turn: What was decided about it.
+        epoch: Its epoch, once the lease is taken.
+        ending: How the epoch has ended; None before, or if it could not even be logged.
+    """
+
+    job: WatchedJob
+    turn: Turn
+    since: float = field(default_factory=time.monotonic)
+    epoch: Epoch | None = None
+    asked: Ending | None = None
+    ending: Ending | None = None
+    thread: threading.Thread | None = None
+
+    def end(self, ending: Ending) -> None:
+        """Ask it to end."""
+        self.asked = self.asked or ending
+        if self.epoch is not None:
+            self.epoch.watch.end(ending)
+
+
+class Coordinator:
+    """Drives the jobs of a jobs root; any number of them may, on any hosts.
+
+    Args:
+        root: The jobs root.
+        settings: How to reach the fleet.
+        options: How many jobs it drives, and what else it may do.
+        session: Connections to the fleet that are open already; None to open some.
+
+    Example:
+        ```python
+        stop = threading.Event()
+        Coordinator(JobsRoot("jobs"), Settings.from_env()).run(stop)
+        ```
+    """
+
+    def __init__(
+        self,
+        root: JobsRoot,
+        settings: Settings,
+        options: CoordinatorOptions | None = None,
+        session: "Session | None" = None,
+    ) -> None:
+        self._root = root
+        self._settings = settings if session is None else session.settings
+        self._options = options or CoordinatorOptions()
+        self._given = session
+        self._session: Session | None = session
+        self._jobs = WatchedJobs(root.path)
+        self._running: dict[str, _Running] = {}
+        self._told: dict[str, str] = {}
+        self._pruned_at = -_PRUNE_EVERY_S
+
+    def run(self, stop: threading.Event) -> None:
+        """Drive jobs until it is told to stop, whatever happens meanwhile.
+
+        Args:
+            stop: Set to end it, from any thread.
+        """
+        from pyrmute_tasks.distributed.producer.session import Session  # Celery, redis
+
+        if self._given is None:
+            self._session = Session.open(self._settings)
+        probe = FleetProbe(self._settings)
+        try:
+            probe.want()
+            while not stop.is_set():
+                began = time.monotonic()
+                is_idle = self._round(probe)
+                if is_idle and self._options.until_idle:
+                    return
+                stop.wait(max(0.05, _LOOK_EVERY_S - (time.monotonic() - began)))
+        finally:
+            self._let_go_of_all()
+            probe.close()
+            if self._given is None and self._session is not None:
+                self._session.close()
+
+    # --- one look ---------------------------------------------------------------------------
+
+    def _round(self, probe: FleetProbe) -> bool:
+        """Look at all jobs, and begin what is due; return whether there is nothing to do."""
+        self._reap()
+        try:
+            self._jobs.look(but=frozenset(self._running))
+            self._prune_if_due()
+        except OSError as error:
+            self._tell("", f"the jobs root cannot be read: {error.strerror}")
+            return False
+        self._tell("", "")
+        for name, trouble in self._jobs.troubles.items():
+            self._tell(name, trouble)
+        due = sorted(self._due(probe), key=lambda each: each[1].order)
+        self._begin(due, probe)
+        return not self._running and not due and probe.seen is not None
+
+    def _due(self, probe: FleetProbe) -> Iterator[tuple[str, Turn]]:
+        """Yield the jobs that something is to be done about."""
+        seen = probe.seen
+        fleet = FleetFacts(self._settings.queue, None if seen is None else seen.trouble)
+        turned_at = 0.0 if seen is None else seen.turned_at
+        clock, now, is_wanted = time.monotonic(), time.time(), False
+        for name, job in self._jobs.open.items():
+            if name in self._running or name in self._jobs.troubles or clock < job.not_before:
+                continue
+            facts = job.facts(turned_at, self._jobs.result(job.terms.after))
+            turn = decide(facts, fleet, now)
+            is_wanted |= turn.act in (Act.DRIVE, Act.SUSPEND) or job.view.is_suspended
+            is_wanted |= turn.act is Act.WAIT and fleet.trouble is None
+            if turn.act not in (Act.WAIT, Act.LEAVE):
+                yield name, turn
+            else:
+                self._tell(name, turn.why)
+        if is_wanted:
+            probe.want()
+
+    def _begin(self, due: list[tuple[str, Turn]], probe: FleetProbe) -> None:
+        """Begin what is due, as far as there is room; end long turns if there is none."""
+        driving = [each for each in self._running.values() if each.turn.act is Act.DRIVE]
+        room = self._options.most_running - len(driving)
+        for name, turn in due:
+            if turn.act is Act.DRIVE:
+                room -= 1
+                if room < 0:
+                    self._tell(name, "it waits for its turn")
+                    continue
+            self._start(name, turn, probe)
+        over = [each for each in driving if each.asked is None]
+        over = [each for each in over if time.monotonic() - each.since > self._options.slice_s]
+        for each in sorted(over, key=lambda each: each.since)[: max(0, -room)]:
+            each.end(Ending(Kind.TURN_OVER, "its turn is over, as others wait"))
+
+    def _start(self, name: str, turn: Turn, probe: FleetProbe) -> None:
+        running = self._running[name] = _Running(self._jobs.open[name], turn)
+        running.thread = threading.Thread(
+            target=self._drive, args=(running, probe), name=f"job-{name}", daemon=True
+        )
+        running.thread.start()
+
+    # --- in the thread of a job ---------------------------------------------------------------
+
+    def _drive(self, running: _Running, probe: FleetProbe) -> None:
+        job, turn = running.job, running.turn
+        spec = job.folder.spec
+        try:
+            epoch = running.epoch = take_epoch(job.folder, job.want, job.newest)
+            if running.asked is not None:
+                epoch.watch.end(running.asked)
+            probe.forget(spec.job, epoch.lease.epoch)
+            log(logging.INFO, "epoch_began", turn.act.value, job=spec.job, epoch=epoch.lease.epoch)
+            assert self._session is not None
+            ending = running.ending = epoch.carry_out(turn, self._session_of)
+            log(
+                logging.INFO,
+                "epoch_ended",
+                f"{ending.kind.value}: {printable(ending.why)}"
+                if ending.why
+                else ending.kind.value,
+                job=spec.job,
+                epoch=epoch.lease.epoch,
+            )
+            if ending.kind in _ENDS:
+                self._run_on_end(job, ending)
+        except LeaseLostError as error:
+            running.ending = Ending(Kind.LOST, str(error))
+            log(logging.INFO, "lease_lost", str(error), job=spec.job)
+        except (JobError, OSError) as error:
+            log(logging.WARNING, "epoch_failed", printable(error), job=spec.job)
+        except Exception as error:  # of this library: other jobs must be driven
+            log_failure(spec.job, error)
+
+    def _session_of(self) -> "Session":
+        assert self._session is not None
+        return self._session
+
+    def _run_on_end(self, job: WatchedJob, ending: Ending) -> None:
+        """Run the command that the job has for its end."""
+        command, spec = job.terms.on_end, job.folder.spec
+        if not command:
+            return
+        if not self._options.allow_on_end:
+            log(
+                logging.WARNING,
+                "on_end_refused",
+                "a job has a command for its end, which needs --allow-on-end here",
+                job=spec.job,
+            )
+            return
+        end = job.folder.end()
+        told = {
+            "JOB_ID": spec.job,
+            "JOB_NAME": job.terms.name,
+            "JOB_RESULT": end.ended.result.value if end is not None else ending.kind.value,
+            "JOB_WHY": ending.why,
+            "JOB_FOLDER": str(job.folder.path),
+        }
+        log(logging.INFO, "on_end", "the command for a job's end is run", job=spec.job)
+        try:
+            done = subprocess.run(  # noqa: S602  # it is a command of the shell, and allowed
+                command,
+                shell=True,
+                env={**os.environ, **told},
+                stdin=subprocess.DEVNULL,
+                timeout=_ON_END_S,
+                check=False,
+            )
+            trouble = f"it ended with status {done.returncode}" if done.returncode else ""
+        except (OSError, subprocess.SubprocessError) as error:
+            trouble = f"it could not be run ({type(error).__name__})"
+        if trouble:
+            log(logging.WARNING, "on_end_failed", trouble, job=spec.job)
+
+    # --- around it ----------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        """Forget the epochs that have ended."""
+        for name, running in list(self._running.items()):
+            if running.thread is None or running.thread.is_alive():
+                continue
+            del self._running[name]
+            job = running.job
+            job.forget()
+            job.failures = 0 if running.ending is not None else job.failures + 1
+            if job.failures:  # it is not in the log: nobody else would know how long to wait
+                job.not_before = time.monotonic() + suspension_s(job.failures)
+
+    def _let_go_of_all(self) -> None:
+        """End all epochs; what does not end in time is taken over when this process has ended."""
+        for running in self._running.values():
+            running.end(Ending(Kind.TURN_OVER, "the coordinator was told to end"))
+        until = time.monotonic() + _GRACE_S
+        for running in self._running.values():
+            if running.thread is not None:
+                running.thread.join(max(0.0, until - time.monotonic()))
+
+    def _prune_if_due(self) -> None:
+        if time.monotonic() - self._pruned_at < _PRUNE_EVERY_S:
+            return
+        self._pruned_at = time.monotonic()
+        collect_orphans(self._root.path)
+        gone = prune(self._root.path, self._options.keep_s)
+        if gone:
+            log(logging.INFO, "history_pruned", "old jobs were removed", jobs=len(gone))
+
+    def _tell(self, name: str, what: str) -> None:
+        """Log why a job waits, when that has changed."""
+        if self._told.get(name, "") != what:
+            self._told[name] = what
+            if what:
+                where = {"job": name} if name else {}
+                log(logging.INFO, "waits", printable(what), **where)

@@ -1,0 +1,208 @@
+"""What goes on beside an epoch, in a thread of its own: wishes, signs of life, and what is seen."""
+
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from types import TracebackType
+from typing import Any, Final, Self
+
+from pyrmute_tasks.engine.events import ChunkDiscarded, ChunkSettled, ChunkSubmitted, Event
+from pyrmute_tasks.engine.job import Job
+from pyrmute_tasks.engine.job_progress import JobProgress, sentence_of
+from pyrmute_tasks.engine.stopping import Stop
+from pyrmute_tasks.errors import JobError, LeaseLostError
+from pyrmute_tasks.io.job_output import DrivenJob
+from pyrmute_tasks.jobs.driver import BEAT_EVERY_S
+from pyrmute_tasks.jobs.entries import Note, Noted
+from pyrmute_tasks.jobs.now import Now, write_now
+from pyrmute_tasks.jobs.want import Want, read_want
+from pyrmute_tasks.logs import log
+from pyrmute_tasks.service.turns import Ending, Kind, ending_of
+
+__all__ = ["Board", "EpochWatch"]
+
+_EVERY_S: Final = 1.0
+_LONG_S: Final = 5.0  # a reason that holds for so long is part of the history
+_MOST_NOTES: Final = 10
+
+
+class Board:
+    """What is seen of an epoch: an `Observer` of its run, read by another thread.
+
+    Attributes:
+        way: Which way it goes.
+    """
+
+    def __init__(self) -> None:
+        self.way: str = ""
+        self._job: Job[Any, Any, Any] | None = None
+        self._lock = threading.Lock()
+        self._progress = JobProgress()
+        self._notes: deque[str] = deque(maxlen=_MOST_NOTES)
+        self._in_flight: set[int] = set()
+        self._waits = ""
+        self._waits_since = 0.0
+
+    def __call__(self, event: Event, /) -> None:
+        """Take an event into account."""
+        told = sentence_of(event)
+        with self._lock:
+            self._progress.note(event, time.monotonic())
+            match event:
+                case ChunkSubmitted(chunk):
+                    self._in_flight.add(chunk)
+                case ChunkSettled(chunk) | ChunkDiscarded(chunk):
+                    self._in_flight.discard(chunk)
+            if told:
+                self._notes.append(told)
+
+    def follow(self, job: Job[Any, Any, Any]) -> None:
+        """Tell what is seen of a job."""
+        self._job = job
+
+    def note(self, sentence: str) -> None:
+        """Add a sentence."""
+        with self._lock:
+            if sentence not in self._notes:
+                self._notes.append(sentence)
+
+    def now(self, epoch: int) -> Now:
+        """Return what is seen."""
+        with self._lock:
+            clock, seen, at = time.monotonic(), self._progress, time.time()
+            waits = seen.waiting(clock)
+            if not waits:
+                self._waits_since = 0.0
+            elif not self._waits_since:
+                self._waits_since = at
+            is_bytes, job = seen.by_bytes, self._job
+            return Now(
+                epoch=epoch,
+                at=at,
+                records=seen.records + seen.rejected,
+                outputs=seen.records,
+                rejected=seen.rejected,
+                done_bytes=seen.done if is_bytes else 0,
+                total_bytes=(seen.total or 0) if is_bytes else 0,
+                rate=seen.rate(clock),
+                eta_s=seen.eta_s(clock),
+                workers=seen.workers,
+                window=job.window.chunks if job is not None else 0,
+                in_flight=len(self._in_flight),
+                jobs=job.jobs if job is not None else 1,
+                waits=waits,
+                waits_since=self._waits_since,
+                causes=dict(job.report.rejected_by_cause) if job is not None else {},
+                way=self.way,
+                notes=tuple(self._notes),
+            )
+
+
+class EpochWatch:
+    """Watches an epoch: ends it when its users wish it, and shows that its driver lives.
+
+    A context manager, whose thread goes on while the driver waits for whatever.
+
+    Args:
+        driven: The job.
+        want: The wishes with which the epoch begins.
+        board: What is seen of it.
+        holds: Whether its output is to be held.
+
+    Attributes:
+        stop: Ends the driver's job.
+        ending: What has ended the epoch; None before.
+    """
+
+    def __init__(self, driven: DrivenJob, want: Want, board: Board, *, holds: bool) -> None:
+        self.stop: Stop = Stop()
+        self.ending: Ending | None = None
+        self._folder, self._lease = driven.folder, driven.lease
+        self._want = want
+        self._board = board
+        self._holds = holds
+        self._lock = threading.Lock()
+        self._is_over = threading.Event()
+        self._beaten_at = time.monotonic()
+        self._seen: Now | None = None
+        self._noted = ""
+        self._thread = threading.Thread(target=self._run, name="epoch-watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._is_over.set()
+        self._thread.join(_EVERY_S)  # it may hang at the storage
+
+    def end(self, ending: Ending) -> None:
+        """End the epoch; what has ended it first stands."""
+        with self._lock:
+            self.ending = self.ending or ending
+        self.stop.request()
+
+    def note_waits(self) -> None:
+        """Log why it waits, once that has lasted; for the driver's thread, about every second."""
+        seen = self._seen
+        if seen is None:
+            return
+        is_long = bool(seen.waits) and seen.at - seen.waits_since >= _LONG_S
+        reason = _without_numbers(seen.waits) if is_long else ""
+        if reason == self._noted or (seen.waits and not is_long):
+            return
+        self._noted = reason
+        note = Noted(Note.WAIT, seen.waits) if reason else Noted(Note.RESUMED, "it goes on")
+        self._lease.log.log(note)
+        self._lease.log.commit_if_due()
+
+    # --- the thread -------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._look()
+            except Exception as error:  # it must go on: others would take the job over
+                log(
+                    logging.WARNING,
+                    "watch_failed",
+                    "a look at a job's folder failed",
+                    job=self._folder.spec.job,
+                    error=type(error).__name__,
+                )
+            if self._is_over.wait(_EVERY_S):
+                return
+
+    def _look(self) -> None:
+        self._beat()
+        found = read_want(self._folder.storage, self._want)
+        if found.problem:
+            self._board.note(found.problem)
+        ending = ending_of(self._want, found.want, self._lease.view, holds=self._holds)
+        if ending is not None:
+            self.end(ending)
+        self._seen = self._board.now(self._lease.epoch)
+        with contextlib.suppress(OSError):  # nothing depends on it
+            write_now(self._folder.path, self._seen)
+
+    def _beat(self) -> None:
+        if time.monotonic() - self._beaten_at < BEAT_EVERY_S:
+            return
+        self._beaten_at = time.monotonic()
+        try:
+            self._lease.log.beat()
+        except LeaseLostError as error:
+            self.end(Ending(Kind.LOST, str(error)))
+        except (OSError, JobError):  # the storage is away, or it has been published
+            pass
+
+
+def _without_numbers(reason: str) -> str:
+    return "".join(letter for letter in reason if not letter.isdigit())

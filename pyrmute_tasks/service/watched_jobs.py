@@ -1,0 +1,198 @@
+"""The jobs of a jobs root as a coordinator sees them, at the cost of what has changed."""
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pyrmute_tasks.errors import JobError, JobNotFoundError
+from pyrmute_tasks.jobs.driver import DriverWatch
+from pyrmute_tasks.jobs.entries import Ended, JobResult, Note, Noted
+from pyrmute_tasks.jobs.folder import JobFolder, is_job_name
+from pyrmute_tasks.jobs.log import epochs
+from pyrmute_tasks.jobs.states import LoggedState
+from pyrmute_tasks.jobs.terms import Terms
+from pyrmute_tasks.jobs.view import JobView
+from pyrmute_tasks.jobs.want import Want, read_want
+from pyrmute_tasks.service.turns import Facts
+
+__all__ = ["WatchedJob", "WatchedJobs"]
+
+_SETTLED_NS: Final = 3 * 10**9  # a folder's time of change is trusted when it is older than that
+_DRIVEN: Final = (LoggedState.RUNNING, LoggedState.PUBLISHING)
+_READ: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_LETS_GO: Final = (Note.STOPPED, Note.SUSPENDED, Note.HELD)
+
+
+@dataclass(slots=True)
+class WatchedJob:
+    """A job that has not ended for ever.
+
+    Attributes:
+        folder: The job.
+        view: The job by its log, as far as it was looked at.
+        want: What its users want.
+        newest: Its newest epoch, opened or not.
+        driven: Who drives it; empty if nobody does.
+        seen_at: Since when it is seen like that, by `time.monotonic`.
+        failures: How often driving it has failed here without a word in its log.
+        not_before: When it may be tried again after that, by `time.monotonic`.
+    """
+
+    folder: JobFolder
+    watch: DriverWatch
+    view: JobView = field(default_factory=JobView)
+    want: Want = field(default_factory=Want)
+    newest: int = -1
+    driven: str = ""
+    seen_at: float = 0.0
+    failures: int = 0
+    not_before: float = 0.0
+    _changed_ns: int = -1
+
+    @property
+    def terms(self) -> Terms:
+        """Its terms."""
+        return self.folder.spec.terms or Terms()
+
+    def forget(self) -> None:
+        """Look at all of it the next time."""
+        self._changed_ns = self.newest = -1
+
+    def look(self) -> None:
+        """Look at what has changed.
+
+        Raises:
+            JobError: If it was discarded, or its log is damaged.
+            OSError: If it cannot be read.
+        """
+        changed_ns = _changed_ns(self.folder.path)
+        is_driven = self.view.state in _DRIVEN
+        if changed_ns != self._changed_ns or is_driven or self.driven:
+            self._look_closely(is_driven=is_driven)
+            is_settled = time.time_ns() - changed_ns > _SETTLED_NS
+            self._changed_ns = changed_ns if is_settled else -1
+
+    def _look_closely(self, *, is_driven: bool) -> None:
+        storage = self.folder.storage
+        self.want = read_want(storage, self.want).want
+        newest = max(epochs(storage), default=0)
+        is_unread = newest != self.newest or newest != self.view.epoch  # not opened yet
+        if is_unread or (is_driven and self._has_let_go()):
+            self._read(newest)
+        if self.view.state not in _DRIVEN and newest == self.view.epoch:
+            self.driven = ""
+            return
+        self.driven = self.watch.why_not(self.view)
+        if not self.driven and self.view.state in _DRIVEN:
+            self._read(newest)  # for what its driver has done before it died
+
+    def _has_let_go(self) -> bool:
+        last = self.folder.last()
+        entry = last.entry if last is not None else None
+        return isinstance(entry, Ended) or (isinstance(entry, Noted) and entry.note in _LETS_GO)
+
+    def _read(self, newest: int) -> None:
+        before = (self.newest, self.view.state, self.view.changed_at)
+        self.view, self.newest = self.folder.view(), newest
+        if before != (newest, self.view.state, self.view.changed_at):
+            self.seen_at = time.monotonic()
+
+    def facts(self, turned_at: float, before: JobResult | None) -> Facts:
+        """Return what is known of it.
+
+        Args:
+            turned_at: When the fleet has come back, by `time.monotonic`.
+            before: How the job has ended after which it runs; None if it has not.
+        """
+        return Facts(
+            view=self.view,
+            terms=self.terms,
+            want=self.want,
+            created_at=self.folder.spec.created_at,
+            driven=self.driven,
+            seen_s=time.monotonic() - self.seen_at,
+            has_turned=turned_at > self.seen_at,
+            before=before,
+        )
+
+
+class WatchedJobs:
+    """All jobs of a jobs root; those that have ended for ever are only listed.
+
+    Args:
+        root: The directory.
+
+    Attributes:
+        root: The directory.
+        open: The jobs that have not ended for ever, by their folders' names.
+        troubles: What cannot be read, and why, by the folders' names.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.open: dict[str, WatchedJob] = {}
+        self.troubles: dict[str, str] = {}
+        self._ended: dict[str, JobResult | None] = {}
+
+    def look(self, *, but: frozenset[str]) -> None:
+        """Look at what has changed.
+
+        Args:
+            but: The jobs that this process drives.
+
+        Raises:
+            OSError: If the root cannot be listed.
+        """
+        names = set(filter(is_job_name, os.listdir(self.root)))
+        for known in (self.open, self._ended, self.troubles):
+            for name in known.keys() - names:
+                known.pop(name)
+        for name in names - self._ended.keys() - but:
+            try:
+                self._look_at(name)
+                self.troubles.pop(name, None)
+            except (JobError, OSError) as error:
+                self.troubles[name] = str(error)
+                self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        job = self.open.get(name)
+        if job is not None:
+            job.forget()
+            job.driven = "it cannot be read"
+
+    def _look_at(self, name: str) -> None:
+        job = self.open.get(name)
+        if job is None:
+            folder = JobFolder(self.root / name)
+            if folder.spec.terms is None:
+                self._ended[name] = None  # a run's, which somebody has put there
+                return
+            job = self.open[name] = WatchedJob(folder, DriverWatch(folder.storage))
+        job.look()
+        if job.view.state.is_final:
+            del self.open[name]
+            ended = job.view.ended
+            self._ended[name] = ended.result if ended is not None else None
+
+    def result(self, job: str) -> JobResult | None:
+        """Return how a job has ended; None if it has not, or is not there."""
+        if job in self._ended:
+            return self._ended[job]
+        found = self.open.get(job)
+        ended = found.view.ended if found is not None else None
+        return ended.result if ended is not None else None
+
+
+def _changed_ns(path: Path) -> int:
+    """Return a directory's time of change; it is opened, so that network file systems look."""
+    try:
+        descriptor = os.open(path, _READ)
+    except FileNotFoundError:
+        raise JobNotFoundError(f"there is no job in {path}") from None
+    try:
+        return os.fstat(descriptor).st_mtime_ns
+    finally:
+        os.close(descriptor)
