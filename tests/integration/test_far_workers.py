@@ -167,16 +167,17 @@ def test_leaving_worker_hands_a_message_back_while_its_chunk_runs(tmp_path: Path
     go = tmp_path / "go"
     records = [{"name": f"wait-for:{go} 0", "age": 1}]
     with (
-        private_fleet(SPEC, 1) as fleet,
+        private_fleet(SPEC) as fleet,
         Migrator(SPEC, settings=fleet.settings) as migrator,
         ThreadPoolExecutor() as pool,
     ):
+        worker = fleet.start_worker("--", "--loglevel=DEBUG")
         running = pool.submit(migrator.migrate_batch_data, records, *HOP)
         wait_until(lambda: any(fleet.store.scan_iter("pt:{*}:claims")), "the chunk is claimed")
         asked = times_asked(fleet)
         wait_until(lambda: times_asked(fleet) > asked, "it asks again, for a second")
-        fleet.workers[0].ask_to_leave()
-        wait_until(lambda: "Warm shutdown" in fleet.workers[0].log, "it leaves")
+        worker.ask_to_leave()
+        wait_until(lambda: "Canceling task consumer" in worker.log, "it takes no more")
         fleet.broker.lpush(QUEUE, Envelope([]).dumps())
         wait_until(lambda: not is_asking(fleet), "it has the answer")
         wait_until(lambda: fleet.broker.llen(QUEUE) == 1, "the message is in the queue", 10.0)
