@@ -1,32 +1,158 @@
-"""Options shared by several commands."""
+"""Options shared by several commands, and their checks."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from pyrmute_tasks.cli.errors import usage_checked
+from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.registry import load_attribute, split_name
+
 if TYPE_CHECKING:  # what needs no fleet needs no settings of one
+    from pyrmute_tasks.plans.retry import Retry
     from pyrmute_tasks.settings import Settings
 
 __all__ = [
     "BROKER_HELP",
     "MANAGER_HELP",
+    "POSITIVE",
     "QUEUE_HELP",
     "STORE_HELP",
+    "check_fleet",
+    "check_name",
+    "import_retried",
     "manager_option",
     "model_option",
     "overridden",
+    "retry_of",
+    "retry_options",
+    "shown_options",
+    "waiting_options",
 ]
 
+POSITIVE: Final = click.FloatRange(min=0, min_open=True)
 MANAGER_HELP: Final = "The manager: package.module:attribute or path/to/file.py:attribute."
 BROKER_HELP: Final = "URL of a running fleet's broker."
 STORE_HELP: Final = "URL of its store. [default: the broker, if it is Redis]"
 QUEUE_HELP: Final = "Name of the queue."
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def check_name(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Return an argument that names an object; a callback that imports nothing."""
+    if value is not None:
+        with usage_checked():
+            split_name(value)
+    return value
+
+
 manager_option: Final = click.option(
-    "--manager", required=True, envvar="PYRMUTE_TASKS_MANAGER", help=MANAGER_HELP
+    "--manager",
+    required=True,
+    envvar="PYRMUTE_TASKS_MANAGER",
+    help=MANAGER_HELP,
+    callback=check_name,
 )
 model_option: Final = click.option("--model", "name", required=True, help="Name of the model.")
+
+
+def retry_options(command: Command) -> Command:
+    """Add the options from which `retry_of` makes a `Retry`."""
+    attempts = click.option(
+        "--attempts",
+        type=click.IntRange(min=1),
+        help="Most runs of a step, with retries. [default: 4]",
+    )
+    retry_on = click.option(
+        "--retry-on",
+        multiple=True,
+        metavar="MODULE:CLASS",
+        help="Retry a step that raises this exception, as builtins:ConnectionError; repeatable.",
+    )
+    return retry_on(attempts(command))
+
+
+def waiting_options(command: Command) -> Command:
+    """Add the options that say how long a fleet is waited for."""
+    wait = click.option(
+        "--wait", "wait_s", type=POSITIVE, help="Seconds to wait for a first worker."
+    )
+    stall = click.option(
+        "--stall",
+        "stall_s",
+        type=POSITIVE,
+        help="Seconds in which nothing moves although workers are idle. [default: 60]",
+    )
+    return wait(stall(command))
+
+
+def shown_options(command: Command) -> Command:
+    """Add the options that say what is shown of a run, and how."""
+    stats = click.option(
+        "--stats",
+        "stats_s",
+        type=POSITIVE,
+        metavar="SECONDS",
+        help="Write a line of progress every so often, and no bar. [default: 30 without a "
+        "terminal]",
+    )
+    as_json = click.option(
+        "--json", "as_json", is_flag=True, help="Write the report and lines of progress as JSON."
+    )
+    quiet = click.option(
+        "--quiet",
+        "-q",
+        is_flag=True,
+        help="Print no progress, and no report but that of --json.",
+    )
+    return stats(as_json(quiet(command)))
+
+
+def retry_of(on: Sequence[str], attempts: int | None) -> "Retry | None":
+    """Return which exceptions are retried; None for none.
+
+    Raises:
+        ConfigurationError: If the options make no sense, whatever can be imported.
+    """
+    if not on:
+        if attempts is not None:
+            raise ConfigurationError("--attempts needs --retry-on: nothing is retried without it")
+        return None
+    from pyrmute_tasks.plans.retry import Retry  # most runs retry nothing
+
+    return Retry(on=on) if attempts is None else Retry(on=on, attempts=attempts)
+
+
+def import_retried(names: Sequence[str]) -> None:
+    """Check that names are those of exceptions that may be retried.
+
+    Raises:
+        ManagerImportError: If one cannot be imported.
+        ConfigurationError: If one is something else.
+    """
+    for name in names:
+        kind = load_attribute(name)
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise ConfigurationError(f"'{name}' is no class of exceptions that may be retried")
+
+
+def check_fleet(
+    broker: str | None, store: str | None, queue: str | None, workers: int | None
+) -> None:
+    """Check that options mean one fleet: a running one, or one that is started.
+
+    Raises:
+        ConfigurationError: If they contradict each other.
+    """
+    if broker is None and (store is not None or queue is not None):
+        raise ConfigurationError("--store and --queue need --broker: they name a running fleet")
+    if broker is not None and workers is not None:
+        raise ConfigurationError(
+            "--workers is the size of a fleet that is started; that of --broker has its own"
+        )
 
 
 def overridden(settings: "Settings", **values: Any) -> "Settings":

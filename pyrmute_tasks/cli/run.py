@@ -4,13 +4,23 @@ from typing import Any, Final
 
 import click
 
-from pyrmute_tasks.cli.options import BROKER_HELP, MANAGER_HELP, QUEUE_HELP, STORE_HELP
+from pyrmute_tasks.cli.options import (
+    BROKER_HELP,
+    POSITIVE,
+    QUEUE_HELP,
+    STORE_HELP,
+    check_name,
+    manager_option,
+    model_option,
+    retry_options,
+    shown_options,
+    waiting_options,
+)
 from pyrmute_tasks.cli.run_job import run_job
 from pyrmute_tasks.cli.run_options import RunOptions
 
 __all__ = ["run"]
 
-_SECONDS: Final = click.FloatRange(min=0, min_open=True)
 _EXAMPLES: Final = """\b
 Examples:
   pyrmute-tasks run --manager my_app.models:manager --model User \\
@@ -23,8 +33,8 @@ Examples:
 \b
 Exit statuses:
   0    succeeded
-  1    failed
-  2    wrong usage
+  1    failed; also if a file or an import is not as it must be
+  2    wrong usage: the arguments make no sense, whatever is there
   3    finished, and records were skipped
   130  interrupted (128 and the number of the signal)
 """
@@ -33,8 +43,8 @@ Exit statuses:
 @click.command(epilog=_EXAMPLES)
 @click.argument("source", metavar="IN.jsonl", type=click.Path())
 @click.argument("target", metavar="OUT.jsonl", type=click.Path())
-@click.option("--manager", required=True, envvar="PYRMUTE_TASKS_MANAGER", help=MANAGER_HELP)
-@click.option("--model", "name", required=True, help="Name of the model.")
+@manager_option
+@model_option
 @click.option("--from", "from_version", required=True, help="Version of the records in IN.")
 @click.option("--to", "to_version", required=True, help="Version of the records in OUT.")
 @click.option(
@@ -71,22 +81,8 @@ Exit statuses:
 @click.option(
     "--keep-partial", is_flag=True, help="On failure, keep the partial output and print its path."
 )
-@click.option(
-    "--retry-on",
-    multiple=True,
-    metavar="MODULE:CLASS",
-    help="Retry a step that raises this exception, as builtins:ConnectionError; repeatable.",
-)
-@click.option(
-    "--attempts", type=click.IntRange(min=1), help="Most runs of a step, with retries. [default: 4]"
-)
-@click.option("--wait", "wait_s", type=_SECONDS, help="Seconds to wait for a first worker.")
-@click.option(
-    "--stall",
-    "stall_s",
-    type=_SECONDS,
-    help="Seconds in which nothing moves although workers are idle. [default: 60]",
-)
+@retry_options
+@waiting_options
 @click.option(
     "--on-error",
     type=click.Choice(["raise", "skip"]),
@@ -115,27 +111,16 @@ Exit statuses:
 @click.option("--include-records", is_flag=True, help="Let error messages quote records.")
 @click.option(
     "--max-rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=POSITIVE,
     help="Most records a second; they do not go by reference then.",
 )
 @click.option(
     "--throttle",
     metavar="MODULE:CALLABLE",
+    callback=check_name,
     help="Asked every second; nothing is sent while it returns a reason to wait, which is shown.",
 )
-@click.option(
-    "--stats",
-    "stats_s",
-    type=_SECONDS,
-    metavar="SECONDS",
-    help="Write a line of progress every so often, and no bar. [default: 30 without a terminal]",
-)
-@click.option(
-    "--json", "as_json", is_flag=True, help="Write the report and lines of progress as JSON."
-)
-@click.option(
-    "--quiet", "-q", is_flag=True, help="Print no progress, and no report but that of --json."
-)
+@shown_options
 def run(**given: Any) -> None:
     """Migrate a file of JSON lines, in order.
 
