@@ -10,6 +10,7 @@ import time
 from typing import Any, Final
 
 from billiard.exceptions import WorkerLostError
+from billiard.pool import RUN
 from celery import Celery
 from celery.apps.worker import Worker
 from celery.signals import import_modules, worker_init, worker_ready, worker_shutdown
@@ -68,8 +69,7 @@ class WatchedConsumer(base_consumer):  # type: ignore[misc]  # it is a class
     def stop(self) -> None:
         super().stop()
         queues = self.task_consumer.channel._active_queues
-        children = [child.is_alive() for child in self.pool._pool._pool]
-        FACTS["after_stop"] = {"queues": list(queues), "children": children}
+        FACTS["after_stop"] = {"queues": list(queues), "pool_runs": self.pool._pool._state == RUN}
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         FACTS["hooks"].append("create_task_handler")
