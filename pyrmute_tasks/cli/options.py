@@ -16,20 +16,28 @@ if TYPE_CHECKING:  # what needs no fleet needs no settings of one
 
 __all__ = [
     "BROKER_HELP",
+    "CHUNK_OPTIONS",
+    "ERROR_OPTIONS",
+    "HOP_OPTIONS",
     "MANAGER_HELP",
+    "MAX_RATE_OPTION",
+    "OUTPUT_OPTIONS",
     "POSITIVE",
     "QUEUE_HELP",
+    "RETRY_OPTIONS",
+    "SHOWN_OPTIONS",
     "STORE_HELP",
+    "WAITING_OPTIONS",
+    "WithOptions",
     "check_fleet",
     "check_name",
     "import_retried",
+    "job_argument",
+    "jobs_option",
     "manager_option",
     "model_option",
     "overridden",
     "retry_of",
-    "retry_options",
-    "shown_options",
-    "waiting_options",
 ]
 
 POSITIVE: Final = click.FloatRange(min=0, min_open=True)
@@ -37,8 +45,6 @@ MANAGER_HELP: Final = "The manager: package.module:attribute or path/to/file.py:
 BROKER_HELP: Final = "URL of a running fleet's broker."
 STORE_HELP: Final = "URL of its store. [default: the broker, if it is Redis]"
 QUEUE_HELP: Final = "Name of the queue."
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def check_name(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -59,56 +65,131 @@ manager_option: Final = click.option(
 model_option: Final = click.option("--model", "name", required=True, help="Name of the model.")
 
 
-def retry_options(command: Command) -> Command:
-    """Add the options from which `retry_of` makes a `Retry`."""
-    attempts = click.option(
-        "--attempts",
+# Of what a job is, for `run` and `submit`.
+HOP_OPTIONS: Final = (
+    manager_option,
+    model_option,
+    click.option("--from", "from_version", required=True, help="Version of the records in IN."),
+    click.option("--to", "to_version", required=True, help="Version of the records in OUT."),
+)
+CHUNK_OPTIONS: Final = (
+    click.option(
+        "--chunk-size", type=click.IntRange(min=1), help="Records a chunk. [default: by size]"
+    ),
+    click.option("--limit", type=click.IntRange(min=1), help="Migrate the first N records only."),
+    click.option(
+        "--by-reference",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=True,
+        help="Whether workers read IN and write OUT themselves; those of a running fleet need "
+        "--root.",
+    ),
+    click.option(
+        "--max-line-bytes",
         type=click.IntRange(min=1),
-        help="Most runs of a step, with retries. [default: 4]",
-    )
-    retry_on = click.option(
+        help="Longest line, by reference; a longer one is its record's failure.",
+    ),
+)
+OUTPUT_OPTIONS: Final = (
+    click.option("--overwrite", is_flag=True, help="Replace OUT if it exists."),
+    click.option(
+        "--hold", is_flag=True, help="Prove the output, and leave it to `pyrmute-tasks publish`."
+    ),
+    click.option(
+        "--backup", is_flag=True, help="Keep the OUT that is replaced, as OUT.JOB.backup."
+    ),
+)
+RETRY_OPTIONS: Final = (
+    click.option(
         "--retry-on",
         multiple=True,
         metavar="MODULE:CLASS",
         help="Retry a step that raises this exception, as builtins:ConnectionError; repeatable.",
-    )
-    return retry_on(attempts(command))
-
-
-def waiting_options(command: Command) -> Command:
-    """Add the options that say how long a fleet is waited for."""
-    wait = click.option(
-        "--wait", "wait_s", type=POSITIVE, help="Seconds to wait for a first worker."
-    )
-    stall = click.option(
+    ),
+    click.option(
+        "--attempts",
+        type=click.IntRange(min=1),
+        help="Most runs of a step, with retries. [default: 4]",
+    ),
+)
+ERROR_OPTIONS: Final = (
+    click.option(
+        "--on-error",
+        type=click.Choice(["raise", "skip"]),
+        default="raise",
+        show_default=True,
+        help="End at the first record that fails, or leave such records out of OUT.",
+    ),
+    click.option(
+        "--max-errors",
+        metavar="N|SHARE",
+        help="Most records to skip: a number, or a share as 0.1%, from 1,000 records on.",
+    ),
+)
+WAITING_OPTIONS: Final = (
+    click.option("--wait", "wait_s", type=POSITIVE, help="Seconds to wait for a first worker."),
+    click.option(
         "--stall",
         "stall_s",
         type=POSITIVE,
         help="Seconds in which nothing moves although workers are idle. [default: 60]",
-    )
-    return wait(stall(command))
-
-
-def shown_options(command: Command) -> Command:
-    """Add the options that say what is shown of a run, and how."""
-    stats = click.option(
+    ),
+)
+SHOWN_OPTIONS: Final = (
+    click.option(
         "--stats",
         "stats_s",
         type=POSITIVE,
         metavar="SECONDS",
         help="Write a line of progress every so often, and no bar. [default: 30 without a "
         "terminal]",
-    )
-    as_json = click.option(
+    ),
+    click.option(
         "--json", "as_json", is_flag=True, help="Write the report and lines of progress as JSON."
-    )
-    quiet = click.option(
+    ),
+    click.option(
         "--quiet",
         "-q",
         is_flag=True,
         help="Print no progress, and no report but that of --json.",
-    )
-    return stats(as_json(quiet(command)))
+    ),
+)
+MAX_RATE_OPTION: Final = click.option(
+    "--max-rate",
+    type=POSITIVE,
+    help="Most records a second; they do not go by reference then.",
+)
+
+# Of submitted jobs.
+jobs_option: Final = click.option(
+    "--jobs",
+    "jobs_root",
+    envvar="PYRMUTE_TASKS_JOBS_ROOT",
+    type=click.Path(),
+    metavar="DIR",
+    help="The jobs root. [default: PYRMUTE_TASKS_JOBS_ROOT]",
+)
+job_argument: Final = click.argument("job", metavar="JOB")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class WithOptions:
+    """Adds declared options to a command, in their order.
+
+    Args:
+        declared: What click's `option` and `argument` return.
+    """
+
+    def __init__(self, *declared: Callable[[Any], Any]) -> None:
+        self._declared = declared
+
+    def __call__(self, command: Command) -> Command:
+        """Return the command with the options."""
+        for each in reversed(self._declared):
+            command = each(command)
+        return command
 
 
 def retry_of(on: Sequence[str], attempts: int | None) -> "Retry | None":

@@ -99,7 +99,7 @@ def _sources(options: RunOptions) -> list[str]:
     on_stdin = command_with("-" if word == options.source else word for word in sys.argv[1:])
     for name in names:
         check_source(name)
-        refuse_other_formats(name, on_stdin)
+        refuse_other_formats(name, f"| {on_stdin}")
     return names
 
 

@@ -36,19 +36,21 @@ class JobsRoot:
                 "coordinators and workers must see"
             )
 
-    def create(self, spec: Spec, want: Want) -> JobFolder:
+    def create(self, spec: Spec, want: Want, *, path: Path | None = None) -> JobFolder:
         """Create a job; whoever may write the root may steer it.
 
         Args:
             spec: The job.
             want: The submitter's wishes.
+            path: Where it stays until it is renamed; None for its place.
 
         Raises:
             JobExistsError: If there is one of this id.
             OSError: If it cannot be written.
         """
         mode = self.path.stat().st_mode & 0o7777
-        return JobFolder.create(self.path / spec.job, spec, is_private=False, mode=mode, want=want)
+        path = path or self.path / spec.job
+        return JobFolder.create(path, spec, is_private=False, mode=mode, want=want)
 
     def jobs(self) -> Iterator[JobFolder]:
         """Yield all jobs, by id; skips unreadable ones.
@@ -67,11 +69,13 @@ class JobsRoot:
         Raises:
             JobNotFoundError: If there is none, or several ids begin so.
         """
-        if (self.path / wanted / SPEC).is_file() and os.sep not in wanted:
+        if os.sep not in wanted and wanted and (self.path / wanted / SPEC).is_file():
             return JobFolder(self.path / wanted)
         jobs = list(self.jobs())
         named = [
-            job for job in jobs if job.spec.terms is not None and job.spec.terms.name == wanted
+            job
+            for job in jobs
+            if wanted and job.spec.terms is not None and job.spec.terms.name == wanted
         ]
         if named:
             return max(named, key=lambda job: job.spec.created_at)
