@@ -263,7 +263,7 @@ def test_silence_is_told_before_workers_count_as_gone(
         assert since_s == pytest.approx(min(abs(each.silent_s) for each in workers))
         assert liveness.is_late
         liveness.judge(10.0, replace(STILL, workers=[]))
-        assert liveness.trouble(10.0) == (trouble, pytest.approx(since_s + 1.0))
+        assert liveness.trouble(10.0)[1] == pytest.approx(since_s + 1.0)
     liveness.judge(11.0, replace(STILL, workers=[worker()]))
     assert liveness.trouble(11.0)[0] != "no worker answers"
     assert not liveness.is_late
