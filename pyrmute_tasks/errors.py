@@ -36,6 +36,7 @@
     │   ├── JobChangedError            source, code or options are not those of the job
     │   ├── JobExistsError             a job's folder is there already
     │   ├── JobNotFoundError           there is no job of that name
+    │   ├── JobFailedError             a submitted job has failed, or was cancelled
     │   └── ProofError                 what a job has written is not whole
     └── RemoteError                    stands for an exception whose class is not loaded here
 
@@ -65,6 +66,7 @@ __all__ = [
     "JobChangedError",
     "JobError",
     "JobExistsError",
+    "JobFailedError",
     "JobFormatError",
     "JobLogError",
     "JobLostError",
@@ -437,6 +439,23 @@ class JobExistsError(JobError):
 
 class JobNotFoundError(JobError):
     """A folder holds no job, or none of that name."""
+
+
+class JobFailedError(JobError):
+    """A submitted job has failed, or was cancelled.
+
+    Args:
+        job: Its id.
+        result: How it ended: ``failed`` or ``cancelled``.
+        why: The reason, as its log has it.
+    """
+
+    def __init__(self, job: str, result: str, why: str = "") -> None:
+        self.job = job
+        self.result = result
+        self.why = why
+        was = "was cancelled" if result == "cancelled" else "has failed"
+        super().__init__(f"job {job} {was}: {why}" if why else f"job {job} {was}")
 
 
 class ProofError(JobError):

@@ -10,12 +10,13 @@ from pyrmute_tasks.io.job_targets import FileTarget, JobTarget, PartsTarget, is_
 from pyrmute_tasks.io.jsonl import size_of_records, source_errors
 from pyrmute_tasks.io.output_file import Output, open_output
 from pyrmute_tasks.io.output_place import check_output
-from pyrmute_tasks.jobs.driver import this_process
+from pyrmute_tasks.jobs.driver import this_user
 from pyrmute_tasks.jobs.entries import Range
 from pyrmute_tasks.jobs.spec import SourceFile, Spec
+from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.plans.migration import Migration
 
-__all__ = ["driven_output", "output_of"]
+__all__ = ["driven_output", "job_target", "output_of", "spec_of"]
 
 
 def output_of(
@@ -41,13 +42,13 @@ def output_of(
         ConfigurationError: If it cannot be written or must not be, or what was asked for needs a
             log that this run cannot have.
     """
-    target = _job_target(options, names)
+    target = job_target(options, names)
     if target is None:
         options.refuse_streams()
     elif needs_job or options.log.log:
         return JobOutput(
             target,
-            _spec(target, options, names, plan, job),
+            spec_of(target, options, names, plan, job),
             options.log,
             overwrite=options.overwrite,
             hold=options.hold,
@@ -87,8 +88,12 @@ def driven_output(options: FileOptions, driven: DrivenJob) -> JobOutput:
     )
 
 
-def _job_target(options: FileOptions, names: Sequence[str]) -> JobTarget | None:
-    """Return the target of a run from files to a file or a folder; None for another run."""
+def job_target(options: FileOptions, names: Sequence[str]) -> JobTarget | None:
+    """Return the target of a run from files to a file or a folder; None for another run.
+
+    Raises:
+        ConfigurationError: If it cannot be written, or must not be.
+    """
     if not names or not is_path(options.target):
         return None
     if is_parts(options.target):
@@ -100,10 +105,28 @@ def _job_target(options: FileOptions, names: Sequence[str]) -> JobTarget | None:
     return None if place.is_stream else FileTarget(options.target, place)
 
 
-def _spec(
-    target: JobTarget, options: FileOptions, names: Sequence[str], plan: Migration, job: str
+def spec_of(
+    target: JobTarget,
+    options: FileOptions,
+    names: Sequence[str],
+    plan: Migration,
+    job: str,
+    terms: Terms | None = None,
 ) -> Spec:
-    me, sources = this_process(), []
+    """Return the spec of a job.
+
+    Args:
+        target: Where its output appears.
+        options: Its options.
+        names: The source's files.
+        plan: The migration.
+        job: Its id.
+        terms: What else was asked for, if it is submitted.
+
+    Raises:
+        ConfigurationError: If a file of the source cannot be read.
+    """
+    sources = []
     retried = None if options.retried is None else options.retried.folder.spec
     for name in names:
         with source_errors(name):
@@ -120,7 +143,8 @@ def _spec(
         only=_first_records(names[0], options.limit) if retried is None else retried.only,
         parents=() if retried is None else retried.lineage,
         created_at=time.time(),
-        created_by=f"{me['who']}@{me['host']}",
+        created_by=this_user(),
+        terms=terms,
     )
 
 

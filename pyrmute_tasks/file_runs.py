@@ -20,7 +20,7 @@ from pyrmute_tasks.engine.pipeline import ChunkResult
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.errors import ConfigurationError, ProcessDiedError, StorageUnreachableError
 from pyrmute_tasks.file_options import ByReference, FileOptions, is_path
-from pyrmute_tasks.file_outputs import driven_output, output_of
+from pyrmute_tasks.file_outputs import driven_output, job_target, output_of, spec_of
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io.job_output import DrivenJob, JobOutput
 from pyrmute_tasks.io.job_targets import is_parts
@@ -32,11 +32,20 @@ from pyrmute_tasks.io.preflight import check_room
 from pyrmute_tasks.io.range_feed import RangeFeed
 from pyrmute_tasks.io.range_source import RangeSink, RangeSource, find_sources
 from pyrmute_tasks.io.rejects import RejectsFile
+from pyrmute_tasks.jobs.spec import Spec
+from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.plans.migration import Migration
 from pyrmute_tasks.settings import Settings
 from pyrmute_tasks.wire.frames import MAX_FRAME_BYTES, Compression
 
-__all__ = ["FileRun", "Jobs", "RangeFleet"]
+__all__ = ["NOT_FILES", "FileRun", "Jobs", "RangeFleet"]
+
+NOT_FILES: Final = (
+    "only a job from files to a file or a folder can be submitted: a pipe, a device, an open file "
+    "or an iterable belongs to its process; use `run` (migrate_file in Python), or write it to a "
+    "file first"
+)
+"""Why something cannot be submitted."""
 
 _LEAST_BYTES: Final = 1024 * 1024  # less is one chunk, and syncing it would cost more than it saves
 
@@ -177,6 +186,24 @@ class FileRun:
         is_large = (self.size_bytes or 0) >= _LEAST_BYTES
         is_worth_it = is_large and self._options.pace.max_rate is None
         return not why_not and (self._is_forced or is_worth_it)
+
+    def submitted(self, job: str, terms: Terms) -> Spec:
+        """Return the spec by which coordinators run this, after the checks of a run.
+
+        Args:
+            job: The job's id.
+            terms: What else was asked for.
+
+        Raises:
+            ConfigurationError: If it cannot be run, or only where it was called.
+        """
+        may_refer = self.may_refer
+        target = job_target(self._options, self._names)
+        if target is None:
+            raise ConfigurationError(NOT_FILES)
+        target.check(overwrite=self._options.overwrite or self._options.hold)
+        self._check_room(may_refer)
+        return spec_of(target, self._options, self._names, self._jobs.migration, job, terms)
 
     def _check_room(self, may_refer: bool) -> None:
         """Refuse what surely does not fit; of a run that goes on, nobody knows what it needs."""

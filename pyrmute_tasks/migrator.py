@@ -16,13 +16,13 @@ from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.pipeline import Window
 from pyrmute_tasks.engine.stream import Stream
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.file_calls import FileCalls
 from pyrmute_tasks.fleet_jobs import FleetJobs
 from pyrmute_tasks.local.batches import Parallelism
 from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.pyrmute_adapter import Manager, adapt, load_manager
 from pyrmute_tasks.record_runs import stream_records
 from pyrmute_tasks.records import RecordLike
+from pyrmute_tasks.service.calls import JobCalls
 from pyrmute_tasks.settings import ENV_PREFIX, Settings
 from pyrmute_tasks.versions import VersionLike
 
@@ -33,7 +33,7 @@ __all__ = ["Migrator"]
 
 
 # Above 250 lines: a public façade, whose documentation and annotated arguments take most of them.
-class Migrator(BatchMigrator, FileCalls):
+class Migrator(BatchMigrator, JobCalls):
     """Runs migrations on a fleet of Celery workers.
 
     Three ways to start say what they do: `Migrator.embedded` starts a fleet of its own, with a

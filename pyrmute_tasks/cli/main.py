@@ -41,6 +41,9 @@ COMMANDS: Final[Mapping[str, Lazy]] = MappingProxyType(
             "audit_command",
             "Find steps that depend on more than their record, and fields that get lost.",
         ),
+        "cancel": Lazy(
+            "steer", "cancel_command", "End a job without its output; its history stays."
+        ),
         "coordinator": Lazy(
             "coordinator",
             "coordinator_command",
@@ -64,21 +67,52 @@ COMMANDS: Final[Mapping[str, Lazy]] = MappingProxyType(
             "Show the fingerprint of a migration, as a tree of hashes.",
         ),
         "info": Lazy("models", "info", "List the models of a manager and their versions."),
+        "jobs": Lazy(
+            "job_list", "jobs_command", "List the submitted jobs, and why they wait or have ended."
+        ),
+        "pause": Lazy(
+            "steer", "pause_command", "Pause a job, within seconds, until somebody resumes it."
+        ),
         "plan": Lazy(
             "plan",
             "plan",
             "Show what a run will do, by running a sample of IN; writes nothing.",
         ),
         "publish": Lazy("jobs", "publish_command", "Publish the output of a run with --hold."),
+        "rejects": Lazy(
+            "job_report", "rejects_command", "Write the records that a job has rejected so far."
+        ),
+        "report": Lazy(
+            "job_report",
+            "report_command",
+            "Report what a job has done: epochs, failures, pauses, rates, digests.",
+        ),
+        "resume": Lazy(
+            "steer",
+            "resume_command",
+            "Let a job go on that is paused, was suspended, or has failed.",
+        ),
         "retry": Lazy(
             "retry", "retry_command", "Run again what a run has rejected, with today's code."
         ),
         "run": Lazy("run", "run", "Migrate a file of JSON lines, in order."),
+        "set": Lazy(
+            "steer", "set_command", "Set other limits of a job, with which it goes on at once."
+        ),
+        "status": Lazy(
+            "job_status",
+            "status_command",
+            "Show how far a job is, who drives it, and why it waits.",
+        ),
+        "submit": Lazy("submit", "submit", "Submit a job from files to files; prints its id."),
         "validate": Lazy("models", "validate", "Check a JSON file against a version of a model."),
         "verify": Lazy(
             "jobs",
             "verify_command",
             "Prove again that an output is whole, and compare it with its digests.",
+        ),
+        "watch": Lazy(
+            "job_status", "watch_command", "Watch jobs until they have ended, or hold their output."
         ),
         "worker": Lazy(
             "worker",

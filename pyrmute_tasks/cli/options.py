@@ -1,21 +1,36 @@
 """Options shared by several commands."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.registry import load_attribute
+
 if TYPE_CHECKING:  # what needs no fleet needs no settings of one
+    from pyrmute_tasks.plans.retry import Retry
     from pyrmute_tasks.settings import Settings
 
 __all__ = [
     "BROKER_HELP",
+    "CHUNK_OPTIONS",
+    "ERROR_OPTIONS",
+    "HOP_OPTIONS",
     "MANAGER_HELP",
+    "MAX_RATE_OPTION",
+    "OUTPUT_OPTIONS",
     "QUEUE_HELP",
+    "RETRY_OPTIONS",
     "STORE_HELP",
+    "WithOptions",
+    "job_argument",
+    "jobs_option",
     "manager_option",
     "model_option",
     "overridden",
+    "retry_of",
 ]
 
 MANAGER_HELP: Final = "The manager: package.module:attribute or path/to/file.py:attribute."
@@ -27,6 +42,125 @@ manager_option: Final = click.option(
     "--manager", required=True, envvar="PYRMUTE_TASKS_MANAGER", help=MANAGER_HELP
 )
 model_option: Final = click.option("--model", "name", required=True, help="Name of the model.")
+
+
+# Of what a job is, for `run` and `submit`.
+HOP_OPTIONS: Final = (
+    manager_option,
+    model_option,
+    click.option("--from", "from_version", required=True, help="Version of the records in IN."),
+    click.option("--to", "to_version", required=True, help="Version of the records in OUT."),
+)
+CHUNK_OPTIONS: Final = (
+    click.option(
+        "--chunk-size", type=click.IntRange(min=1), help="Records a chunk. [default: by size]"
+    ),
+    click.option("--limit", type=click.IntRange(min=1), help="Migrate the first N records only."),
+    click.option(
+        "--by-reference",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=True,
+        help="Whether workers read IN and write OUT themselves; those of a running fleet need "
+        "--root.",
+    ),
+    click.option(
+        "--max-line-bytes",
+        type=click.IntRange(min=1),
+        help="Longest line, by reference; a longer one is its record's failure.",
+    ),
+)
+OUTPUT_OPTIONS: Final = (
+    click.option("--overwrite", is_flag=True, help="Replace OUT if it exists."),
+    click.option(
+        "--hold", is_flag=True, help="Prove the output, and leave it to `pyrmute-tasks publish`."
+    ),
+    click.option(
+        "--backup", is_flag=True, help="Keep the OUT that is replaced, as OUT.JOB.backup."
+    ),
+)
+RETRY_OPTIONS: Final = (
+    click.option(
+        "--retry-on",
+        multiple=True,
+        metavar="MODULE:CLASS",
+        help="Retry a step that raises this exception, as builtins:ConnectionError; repeatable.",
+    ),
+    click.option(
+        "--attempts",
+        type=click.IntRange(min=1),
+        help="Most runs of a step, with retries. [default: 4]",
+    ),
+)
+ERROR_OPTIONS: Final = (
+    click.option(
+        "--on-error",
+        type=click.Choice(["raise", "skip"]),
+        default="raise",
+        show_default=True,
+        help="End at the first record that fails, or leave such records out of OUT.",
+    ),
+    click.option(
+        "--max-errors",
+        metavar="N|SHARE",
+        help="Most records to skip: a number, or a share as 0.1%, from 1,000 records on.",
+    ),
+)
+MAX_RATE_OPTION: Final = click.option(
+    "--max-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Most records a second; they do not go by reference then.",
+)
+
+# Of submitted jobs.
+jobs_option: Final = click.option(
+    "--jobs",
+    "jobs_root",
+    envvar="PYRMUTE_TASKS_JOBS_ROOT",
+    type=click.Path(),
+    metavar="DIR",
+    help="The jobs root. [default: PYRMUTE_TASKS_JOBS_ROOT]",
+)
+job_argument: Final = click.argument("job", metavar="JOB")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class WithOptions:
+    """Adds declared options to a command, in their order.
+
+    Args:
+        declared: What click's `option` and `argument` return.
+    """
+
+    def __init__(self, *declared: Callable[[Any], Any]) -> None:
+        self._declared = declared
+
+    def __call__(self, command: Command) -> Command:
+        """Return the command with the options."""
+        for each in reversed(self._declared):
+            command = each(command)
+        return command
+
+
+def retry_of(on: tuple[str, ...], attempts: int | None) -> "Retry | None":
+    """Return the retry that options name; None for none.
+
+    Raises:
+        ConfigurationError: If one makes no sense.
+    """
+    if not on:
+        if attempts is not None:
+            raise ConfigurationError("--attempts needs --retry-on: nothing is retried without it")
+        return None
+    from pyrmute_tasks.plans.retry import Retry  # most runs retry nothing
+
+    retry = Retry(on=on) if attempts is None else Retry(on=on, attempts=attempts)
+    for name in on:
+        kind = load_attribute(name)
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise ConfigurationError(f"'{name}' is no class of exceptions that may be retried")
+    return retry
 
 
 def overridden(settings: "Settings", **values: Any) -> "Settings":

@@ -14,15 +14,17 @@ from pyrmute_tasks.cli.options import (
     BROKER_HELP,
     MANAGER_HELP,
     QUEUE_HELP,
+    RETRY_OPTIONS,
     STORE_HELP,
+    WithOptions,
     overridden,
+    retry_of,
 )
 from pyrmute_tasks.cli.run_report import ReportOptions, print_report
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.io.output_place import is_stream
 from pyrmute_tasks.migrator import Migrator
-from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.settings import Settings
 
 __all__ = ["retry_command"]
@@ -48,15 +50,7 @@ __all__ = ["retry_command"]
     type=float,
     help="Seconds in which nothing moves although workers are idle. [default: 60]",
 )
-@click.option(
-    "--retry-on",
-    multiple=True,
-    metavar="MODULE:CLASS",
-    help="Retry a step that raises this exception, as builtins:ConnectionError; repeatable.",
-)
-@click.option(
-    "--attempts", type=click.IntRange(min=1), help="Most runs of a step, with retries. [default: 4]"
-)
+@WithOptions(*RETRY_OPTIONS)
 @click.option("--rejects", type=click.Path(), help="File for what is rejected again.")
 @click.option(
     "--rejects-with-records", is_flag=True, help="Write the records themselves there, too."
@@ -111,9 +105,7 @@ def retry_command(
         with usage_checked():
             if broker is None and (store is not None or queue is not None):
                 raise ConfigurationError("--store and --queue need --broker")
-            retry = None
-            if retry_on:
-                retry = Retry(on=retry_on, attempts=attempts or Retry(on=retry_on).attempts)
+            retry = retry_of(retry_on, attempts)
         migrator = Migrator(
             manager,
             workers=workers or (None if broker else usable_cpus()),

@@ -4,7 +4,18 @@ from typing import Any, Final
 
 import click
 
-from pyrmute_tasks.cli.options import BROKER_HELP, MANAGER_HELP, QUEUE_HELP, STORE_HELP
+from pyrmute_tasks.cli.options import (
+    BROKER_HELP,
+    CHUNK_OPTIONS,
+    ERROR_OPTIONS,
+    HOP_OPTIONS,
+    MAX_RATE_OPTION,
+    OUTPUT_OPTIONS,
+    QUEUE_HELP,
+    RETRY_OPTIONS,
+    STORE_HELP,
+    WithOptions,
+)
 from pyrmute_tasks.cli.run_job import run_job
 from pyrmute_tasks.cli.run_options import RunOptions
 
@@ -33,10 +44,7 @@ Exit statuses:
 @click.command(epilog=_EXAMPLES)
 @click.argument("source", metavar="IN.jsonl", type=click.Path())
 @click.argument("target", metavar="OUT.jsonl", type=click.Path())
-@click.option("--manager", required=True, envvar="PYRMUTE_TASKS_MANAGER", help=MANAGER_HELP)
-@click.option("--model", "name", required=True, help="Name of the model.")
-@click.option("--from", "from_version", required=True, help="Version of the records in IN.")
-@click.option("--to", "to_version", required=True, help="Version of the records in OUT.")
+@WithOptions(*HOP_OPTIONS)
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Worker processes to start. [default: CPUs]"
 )
@@ -47,39 +55,11 @@ Exit statuses:
 )
 @click.option("--store", help=STORE_HELP)
 @click.option("--queue", help=QUEUE_HELP)
-@click.option(
-    "--chunk-size", type=click.IntRange(min=1), help="Records a chunk. [default: by size]"
-)
-@click.option("--limit", type=click.IntRange(min=1), help="Migrate the first N records only.")
-@click.option(
-    "--by-reference",
-    type=click.Choice(["auto", "always", "never"]),
-    default="auto",
-    show_default=True,
-    help="Whether workers read IN and write OUT themselves; those of --broker need --root.",
-)
-@click.option(
-    "--max-line-bytes",
-    type=click.IntRange(min=1),
-    help="Longest line, by reference; a longer one is its record's failure.",
-)
-@click.option("--overwrite", is_flag=True, help="Replace OUT.jsonl if it exists.")
-@click.option(
-    "--hold", is_flag=True, help="Prove the output, and leave it to `pyrmute-tasks publish OUT`."
-)
-@click.option("--backup", is_flag=True, help="Keep the OUT that is replaced, as OUT.JOB.backup.")
+@WithOptions(*CHUNK_OPTIONS, *OUTPUT_OPTIONS)
 @click.option(
     "--keep-partial", is_flag=True, help="On failure, keep the partial output and print its path."
 )
-@click.option(
-    "--retry-on",
-    multiple=True,
-    metavar="MODULE:CLASS",
-    help="Retry a step that raises this exception, as builtins:ConnectionError; repeatable.",
-)
-@click.option(
-    "--attempts", type=click.IntRange(min=1), help="Most runs of a step, with retries. [default: 4]"
-)
+@WithOptions(*RETRY_OPTIONS)
 @click.option("--wait", "wait_s", type=_SECONDS, help="Seconds to wait for a first worker.")
 @click.option(
     "--stall",
@@ -87,23 +67,12 @@ Exit statuses:
     type=_SECONDS,
     help="Seconds in which nothing moves although workers are idle. [default: 60]",
 )
-@click.option(
-    "--on-error",
-    type=click.Choice(["raise", "skip"]),
-    default="raise",
-    show_default=True,
-    help="End at the first record that fails, or leave such records out of OUT.",
-)
+@WithOptions(*ERROR_OPTIONS)
 @click.option(
     "--rejects", type=click.Path(), help="File for the records that are skipped, as JSON lines."
 )
 @click.option(
     "--rejects-with-records", is_flag=True, help="Write the records themselves there, too."
-)
-@click.option(
-    "--max-errors",
-    metavar="N|SHARE",
-    help="Most records to skip: a number, or a share as 0.1%, from 1,000 records on.",
 )
 @click.option(
     "--resume", is_flag=True, help="Go on with the run that was killed, interrupted or failed."
@@ -113,11 +82,7 @@ Exit statuses:
 @click.option("--no-log", is_flag=True, help="Keep no log; the run cannot be resumed then.")
 @click.option("--dry-run", is_flag=True, help="Only show what the run will do, as `plan` does.")
 @click.option("--include-records", is_flag=True, help="Let error messages quote records.")
-@click.option(
-    "--max-rate",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Most records a second; they do not go by reference then.",
-)
+@MAX_RATE_OPTION
 @click.option(
     "--throttle",
     metavar="MODULE:CALLABLE",

@@ -20,7 +20,7 @@ from pyrmute_tasks.cli.errors import (
 )
 from pyrmute_tasks.cli.interrupts import Interrupts
 from pyrmute_tasks.cli.losses import tell_losses
-from pyrmute_tasks.cli.options import overridden
+from pyrmute_tasks.cli.options import overridden, retry_of
 from pyrmute_tasks.cli.run_options import RunOptions
 from pyrmute_tasks.cli.run_report import ReportOptions, command_with, print_report
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
@@ -99,7 +99,7 @@ def _sources(options: RunOptions) -> list[str]:
     on_stdin = command_with("-" if word == options.source else word for word in sys.argv[1:])
     for name in names:
         check_source(name)
-        refuse_other_formats(name, on_stdin)
+        refuse_other_formats(name, f"| {on_stdin}")
     return names
 
 
@@ -144,7 +144,7 @@ def _checked(options: RunOptions, names: list[str], is_streamed: bool) -> _Check
             )
         pace = Pace(options.max_rate, _throttle(options.throttle))
         _check_fleet(options)
-        return _Checked(policy, _retry(options), pace)
+        return _Checked(policy, retry_of(options.retry_on, options.attempts), pace)
 
 
 def _check_fleet(options: RunOptions) -> None:
@@ -176,22 +176,6 @@ def _throttle(name: str | None) -> Throttle | None:
     if not callable(found):
         raise ConfigurationError(f"'{name}' is no function that returns a reason to wait, or None")
     return found
-
-
-def _retry(options: RunOptions) -> "Retry | None":
-    on, attempts = options.retry_on, options.attempts
-    if not on:
-        if attempts is not None:
-            raise ConfigurationError("--attempts needs --retry-on: nothing is retried without it")
-        return None
-    from pyrmute_tasks.plans.retry import Retry  # most runs retry nothing
-
-    retry = Retry(on=on) if attempts is None else Retry(on=on, attempts=attempts)
-    for name in on:
-        kind = load_attribute(name)
-        if not (isinstance(kind, type) and issubclass(kind, Exception)):
-            raise ConfigurationError(f"'{name}' is no class of exceptions that may be retried")
-    return retry
 
 
 # --- the run ------------------------------------------------------------------------------------

@@ -11,7 +11,20 @@ from typing import Final
 from pyrmute_tasks.engine.job_progress import JobProgress, seconds
 from pyrmute_tasks.errors import printable
 
-__all__ = ["BAR", "REST", "bar_lines", "json_line", "json_note", "plain_line", "wrapped"]
+__all__ = [
+    "BAR",
+    "REST",
+    "bar_lines",
+    "bar_with",
+    "cells",
+    "counted",
+    "cut",
+    "json_line",
+    "json_note",
+    "packed",
+    "plain_line",
+    "wrapped",
+]
 
 BAR: Final = "━"
 REST: Final = "─"
@@ -37,9 +50,9 @@ def bar_lines(progress: JobProgress, now: float, width: int) -> list[str]:
         return reason
     counts, time = list(_counts(progress, now)), _time(progress, now)
     if fraction is None:
-        lines = _packed([*counts, time], width)
+        lines = packed([*counts, time], width)
     else:
-        lines = _with_bar(fraction, counts, time, width)
+        lines = bar_with(fraction, counts, time, width)
     return [*lines, *reason] if waiting else lines
 
 
@@ -85,41 +98,49 @@ def _json(fields: dict[str, object]) -> str:
 
 def wrapped(text: str, width: int, most: int) -> list[str]:
     """Return a text as lines of at most `width` columns; what is left after `most` is cut off."""
-    lines = _packed(_WORDS.split(text), width, gap=" ")
+    lines = packed(_WORDS.split(text), width, gap=" ")
     if len(lines) > most:
         last = lines[most - 1]
-        while _cells(last) > width - 2 and " " in last:
+        while cells(last) > width - 2 and " " in last:
             last = last.rpartition(" ")[0]
-        lines = [*lines[: most - 1], _cut(f"{last} …", width)]
+        lines = [*lines[: most - 1], cut(f"{last} …", width)]
     return lines
 
 
-def _with_bar(fraction: float, counts: list[str], time: str, width: int) -> list[str]:
-    """Return bar and counts in one line if there is room, else in two or more."""
+def bar_with(fraction: float, counts: list[str], time: str, width: int) -> list[str]:
+    """Return a bar and counts in one line if there is room, else in two or more.
+
+    Args:
+        fraction: How much is done, from 0 to 1.
+        counts: What stands behind the bar.
+        time: What stands at the end of the first line.
+        width: Columns there are; no line is longer.
+    """
     share = f"{int(fraction * 100):3}% "
     for below in (0, *range(len(counts), 0, -1)):
         rest = _GAP.join([*counts[below:], time])
-        room = width - _cells(share) - _cells(rest) - len(_GAP)
-        second = _packed(counts[:below], width - 1)
+        room = width - cells(share) - cells(rest) - len(_GAP)
+        second = packed(counts[:below], width - 1)
         if room >= _LEAST_BAR and len(second) <= 1:
             break
     else:
-        room, rest, second = width - _cells(share), "", _packed([*counts, time], width - 1)
+        room, rest, second = width - cells(share), "", packed([*counts, time], width - 1)
     bar = _bar(fraction, max(min(room, _MOST_BAR), 1))
     return [f"{share}{bar}{_GAP}{rest}".rstrip(), *(f" {line}" for line in second)]
 
 
 def _counts(progress: JobProgress, now: float) -> Iterator[str]:
-    yield _counted(progress.records, "record")
+    yield counted(progress.records, "record")
     rate = f"{progress.rate(now):,.0f}/s"
     yield f"{rate} (max {progress.max_rate:,.0f})" if progress.max_rate else rate
     if progress.rejected:
         yield f"{progress.rejected:,} rejected"
     if progress.workers is not None and progress.report is None:
-        yield _counted(progress.workers, "worker")
+        yield counted(progress.workers, "worker")
 
 
-def _counted(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """Return a number of things, ``1 record`` or ``2 records``."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
@@ -137,25 +158,26 @@ def _bar(fraction: float, width: int) -> str:
     return BAR * done + REST * (width - done)
 
 
-def _packed(words: Iterable[str], width: int, gap: str = _GAP) -> list[str]:
+def packed(words: Iterable[str], width: int, gap: str = _GAP) -> list[str]:
     """Return words as few lines, each of at most `width` columns."""
     lines: list[str] = []
     for word in words:
         longer = f"{lines[-1]}{gap}{word}" if lines else word
-        if lines and _cells(longer) <= width:
+        if lines and cells(longer) <= width:
             lines[-1] = longer
         else:
-            lines.append(_cut(word, width))
+            lines.append(cut(word, width))
     return lines
 
 
-def _cut(text: str, width: int) -> str:
-    while _cells(text) > width:
+def cut(text: str, width: int) -> str:
+    """Return a text of at most so many columns; what is cut off is marked."""
+    while cells(text) > width:
         text = text[:-2].rstrip() + "…"
     return text
 
 
-def _cells(text: str) -> int:
+def cells(text: str) -> int:
     """Return the columns that a text takes in a terminal."""
     if text.isascii():
         return len(text)

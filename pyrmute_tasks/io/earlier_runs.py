@@ -24,6 +24,7 @@ from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
 __all__ = [
     "WITH_LOG",
     "LogOptions",
+    "code_differences",
     "earlier_job",
     "kept_job",
     "real_target",
@@ -83,7 +84,7 @@ def refuse_other(spec: Spec, now: Spec, options: LogOptions) -> None:
     except JobChangedError as error:
         hint = "--restart begins again"
         if spec.fingerprint != now.fingerprint and not options.accept_code:
-            told = _code_differences(spec.code, now.code)
+            told = code_differences(spec.code, now.code)
             hint = f"{told}--accept-code goes on with the new code; {hint}"
         raise JobChangedError(f"{error}. {hint}") from None
 
@@ -101,8 +102,13 @@ def source_change(spec: Spec) -> Difference | None:
     return next(iter(differences(spec, replace(spec, sources=tuple(found)))), None)
 
 
-def _code_differences(before: str, now: str) -> str:
-    """Name the first differences between two trees of fingerprints, as sentences."""
+def code_differences(before: str, now: str) -> str:
+    """Return the first differences between two trees of fingerprints, each as a sentence.
+
+    Args:
+        before: The job's tree, as text.
+        now: Today's.
+    """
     try:
         then, today = (FingerprintTree.from_dict(json.loads(text)) for text in (before, now))
     except (ValueError, FrameError):  # of another release

@@ -22,12 +22,12 @@ _ARRAY: Final = re.compile(rb"\s*\[\s*(\{|\r?\n|$)")
 _OVER_LINES: Final = re.compile(rb"\s*\{[ \t]*\r?\n")
 
 
-def refuse_other_formats(path: str | os.PathLike[str], command: str) -> None:
+def refuse_other_formats(path: str | os.PathLike[str], then: str) -> None:
     """Refuse a file that is compressed, one JSON array, or has objects over several lines.
 
     Args:
         path: A regular file.
-        command: How to run on standard input instead, as text.
+        then: What the shell is to do with its lines instead: ``| COMMAND``, or ``> FILE``.
 
     Raises:
         ConfigurationError: If it is; it says what to do.
@@ -37,17 +37,15 @@ def refuse_other_formats(path: str | os.PathLike[str], command: str) -> None:
     name = shlex.quote(os.fspath(path))
     for magic, kind, tool in _COMPRESSED:
         if head.startswith(magic):
-            raise _refused(path, f"is compressed with {kind}", f"{tool} {name}", command)
+            raise _refused(path, f"is compressed with {kind}", f"{tool} {name}", then)
     if _ARRAY.match(head):
-        raise _refused(path, "is one JSON array", f"jq -c '.[]' {name}", command)
+        raise _refused(path, "is one JSON array", f"jq -c '.[]' {name}", then)
     if _OVER_LINES.match(head):
-        raise _refused(path, "has objects that span lines", f"jq -c . {name}", command)
+        raise _refused(path, "has objects that span lines", f"jq -c . {name}", then)
 
 
-def _refused(
-    path: str | os.PathLike[str], what: str, tool: str, command: str
-) -> ConfigurationError:
+def _refused(path: str | os.PathLike[str], what: str, tool: str, then: str) -> ConfigurationError:
     return ConfigurationError(
         f"cannot read {os.fspath(path)}: it {what}, and not one JSON object a line. Try: "
-        f"{tool} | {command}"
+        f"{tool} {then}"
     )

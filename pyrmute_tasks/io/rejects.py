@@ -167,9 +167,9 @@ def rejects_to_lines(rejects: Iterable[RecordFailure], *, with_records: bool = F
 def _to_line(reject: RecordFailure, *, with_records: bool) -> bytes:
     place = reject.place
     values: dict[str, Any] = {
-        "index": reject.index,
+        "index": reject.index if reject.index >= 0 else None,  # of a job that is not done
         "file": place.file if place else None,
-        "line": place.line if place else None,
+        "line": (place.line or None) if place else None,
         "offset": place.offset if place else None,
         "length": place.length if place else None,
         "digest": place.digest if place else None,

@@ -20,7 +20,15 @@ from pyrmute_tasks.jobs.storage import Storage
 from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.processes import is_alive, place_here, start_of
 
-__all__ = ["BEAT_EVERY_S", "SILENT_S", "DriverWatch", "this_process"]
+__all__ = [
+    "BEAT_EVERY_S",
+    "SILENT_S",
+    "DriverWatch",
+    "holder_of",
+    "is_gone",
+    "this_process",
+    "this_user",
+]
 
 BEAT_EVERY_S: Final = 5.0
 """How often a driver touches its log; see `LogWriter.beat`."""
@@ -43,6 +51,12 @@ def this_process() -> dict[str, str | int]:
         "pid": pid,
         "started": start_of(pid),
     }
+
+
+def this_user() -> str:
+    """Return the user of this process, as ``user@host``."""
+    me = this_process()
+    return f"{me['who']}@{me['host']}"
 
 
 class DriverWatch:
@@ -74,8 +88,8 @@ class DriverWatch:
         if seen != self._seen:
             self._seen, self._since = seen, self._monotonic()
         silent_s = self._monotonic() - self._since
-        holder = self._holder(newest)
-        if silent_s >= SILENT_S or _is_gone(holder):
+        holder = holder_of(self._storage, newest)
+        if silent_s >= SILENT_S or is_gone(holder):
             return ""
         who = f"process {holder.get('pid', '?')} of {holder.get('who', '?')}"
         told = f"{who} on host {holder.get('host', '?')} drives this job"
@@ -83,14 +97,16 @@ class DriverWatch:
             told if silent_s < BEAT_EVERY_S else f"{told}, silent for {silent_s:.0f} s"
         )
 
-    def _holder(self, epoch: int) -> Mapping[str, str | int]:
-        first = next(iter(LogReader(self._storage, epoch)), None)
-        if first is None or not isinstance(first.entry, Leased):
-            return {}  # its first line is being written
-        return first.entry.holder
+
+def holder_of(storage: Storage, epoch: int) -> Mapping[str, str | int]:
+    """Return the holder that an epoch's log names; empty while its first line is being written."""
+    first = next(iter(LogReader(storage, epoch)), None)
+    if first is None or not isinstance(first.entry, Leased):
+        return {}
+    return first.entry.holder
 
 
-def _is_gone(holder: Mapping[str, str | int]) -> bool:
+def is_gone(holder: Mapping[str, str | int]) -> bool:
     """Return whether a process of this host has ended; False for other hosts."""
     pid, started = holder.get("pid"), holder.get("started")
     if holder.get("place") != place_here() or not isinstance(pid, int):

@@ -25,9 +25,10 @@ from pyrmute_tasks.errors import (
     printable,
 )
 from pyrmute_tasks.jobs.copying import size_of_lines
-from pyrmute_tasks.jobs.entries import BadLineError, Ended, Logged, Piece, Settled, decode
+from pyrmute_tasks.jobs.entries import Ended, Logged, Piece, Settled
+from pyrmute_tasks.jobs.glance import glance_at
 from pyrmute_tasks.jobs.lease import Lease, take
-from pyrmute_tasks.jobs.log import History, epochs, log_name, newest_opened
+from pyrmute_tasks.jobs.log import History
 from pyrmute_tasks.jobs.names import beside, beside_retry, short_name
 from pyrmute_tasks.jobs.spec import SPEC, Spec, read_spec, write_spec
 from pyrmute_tasks.jobs.storage import FolderStorage
@@ -65,7 +66,6 @@ _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _REJECTS_TOLD: Final = "rejects-told"
 _TOKEN_BYTES: Final = 8
 _NONCE_BYTES: Final = 16
-_LAST_LINE_BYTES: Final = 4096
 _JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _LEFT: Final = re.compile(r"\..+\.[0-9a-f]+\.(?:new|gone)")
 _ORPHANED_S: Final = 3600.0
@@ -194,18 +194,8 @@ class JobFolder:
 
     def last(self) -> Logged | None:
         """Return the last entry that counts, read alone; None if the log ends in half a line."""
-        opened = newest_opened(self.storage, epochs(self.storage))
-        if opened is None:
-            return None
-        name = log_name(opened.epoch)
-        size = self.storage.size(name)
-        start = max(0, size - _LAST_LINE_BYTES)
-        tail = self.storage.read(name, start, size - start)
-        line = tail[tail.rfind(b"\n", 0, -1) + 1 :]
-        try:
-            return decode(line, opened.epoch, size - len(line))
-        except BadLineError:
-            return None
+        found = glance_at(self.storage)
+        return None if found is None else found.last
 
     @property
     def parts_path(self) -> Path:

@@ -40,6 +40,7 @@ COMMIT_EVERY_S: Final = 1.0
 """The time between two commits of a log, at least."""
 
 _BLOCK_BYTES: Final = 1 << 20
+_FIRST_BYTES: Final = 1 << 14  # often only the first lines are asked for
 _PREFIX: Final = "log."
 
 
@@ -61,14 +62,17 @@ class LogReader:
         storage: The job's files.
         epoch: The log's number.
         limit: How many bytes count, by the seal; None for all whole lines.
+        start: Where the first entry to read begins.
 
     Attributes:
         end: Where the last entry that was read ends.
         torn_bytes: Bytes behind the last whole line, once all is read.
     """
 
-    def __init__(self, storage: Storage, epoch: int, limit: int | None = None) -> None:
-        self.end: int = 0
+    def __init__(
+        self, storage: Storage, epoch: int, limit: int | None = None, start: int = 0
+    ) -> None:
+        self.end: int = start
         self.torn_bytes: int = 0
         self._storage = storage
         self._epoch = epoch
@@ -99,10 +103,11 @@ class LogReader:
 
     def _lines(self) -> Iterator[bytes]:
         """Yield whole lines, newlines included, of the bytes that count."""
-        rest, position = b"", 0
+        rest, position = b"", self.end
         while self._limit is None or position < self._limit:
-            left = _BLOCK_BYTES if self._limit is None else self._limit - position
-            block = self._storage.read(self._name, position, min(left, _BLOCK_BYTES))
+            most = _BLOCK_BYTES if position else _FIRST_BYTES
+            left = most if self._limit is None else self._limit - position
+            block = self._storage.read(self._name, position, min(left, most))
             if not block:
                 return
             position += len(block)

@@ -67,11 +67,13 @@ class JobsRoot:
         Raises:
             JobNotFoundError: If there is none, or several ids begin so.
         """
-        if (self.path / wanted / SPEC).is_file() and os.sep not in wanted:
+        if os.sep not in wanted and wanted and (self.path / wanted / SPEC).is_file():
             return JobFolder(self.path / wanted)
         jobs = list(self.jobs())
         named = [
-            job for job in jobs if job.spec.terms is not None and job.spec.terms.name == wanted
+            job
+            for job in jobs
+            if wanted and job.spec.terms is not None and job.spec.terms.name == wanted
         ]
         if named:
             return max(named, key=lambda job: job.spec.created_at)

@@ -122,6 +122,7 @@ class ShownState(enum.StrEnum):
     PAUSING = "pausing"
     PAUSED = "paused"
     STOPPED = "stopped"
+    SUSPENDED = "suspended"
     CANCELLING = "cancelling"
     PUBLISHING = "publishing"
     SUCCEEDED = "succeeded"
@@ -143,14 +144,20 @@ _DIFFERING: Final[Mapping[tuple[LoggedState, Wish], ShownState]] = MappingProxyT
 )
 
 
-def shown(state: LoggedState, wish: Wish, waits: str = "") -> ShownState:
+def shown(
+    state: LoggedState, wish: Wish, waits: str = "", *, is_suspended: bool = False
+) -> ShownState:
     """Return the state to show.
 
     Args:
         state: The state by the log.
         wish: The user's wish.
         waits: Why the job waits; empty if it does not.
+        is_suspended: Whether a fault of infrastructure has stopped it.
     """
-    if state is LoggedState.RUNNING and wish in (Wish.RUN, Wish.PUBLISH) and waits:
-        return ShownState.WAITING
+    if wish in (Wish.RUN, Wish.PUBLISH):
+        if state is LoggedState.RUNNING and waits:
+            return ShownState.WAITING
+        if state is LoggedState.STOPPED and is_suspended:
+            return ShownState.SUSPENDED
     return _DIFFERING.get((state, wish), ShownState(state.value))

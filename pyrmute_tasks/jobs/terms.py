@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
+from pyrmute_tasks.errors import ConfigurationError
+
 __all__ = ["GIVE_UP_S", "Priority", "Terms"]
 
 GIVE_UP_S: Final = 86400.0
@@ -17,6 +19,10 @@ class Priority(enum.StrEnum):
     LOW = "low"
     NORMAL = "normal"
     HIGH = "high"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Priority":
+        raise ConfigurationError(f"priority must be {', '.join(cls)}, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

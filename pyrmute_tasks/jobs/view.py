@@ -73,15 +73,23 @@ class JobView:
         """
         view = cls()
         for logged in entries:
-            try:
-                view.apply(logged.entry)
-            except JobLogError as error:
-                error.add_note(f"in log.{logged.epoch} at byte {logged.offset}")
-                raise
-            view.changed_at = logged.at
-            if view.suspensions and not view.suspended_since:
-                view.suspended_since = logged.at
+            view.read(logged)
         return view
+
+    def read(self, logged: Logged) -> None:
+        """Apply one more entry that was read from a log, with its time.
+
+        Raises:
+            JobLogError: If it contradicts those before it.
+        """
+        try:
+            self.apply(logged.entry)
+        except JobLogError as error:
+            error.add_note(f"in log.{logged.epoch} at byte {logged.offset}")
+            raise
+        self.changed_at = logged.at
+        if self.suspensions and not self.suspended_since:
+            self.suspended_since = logged.at
 
     def apply(self, entry: Entry) -> None:
         """Apply one more entry.

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Final
+from typing import Final, Self
 
 from pyrmute_tasks.errors import printable
 from pyrmute_tasks.jobs.documents import object_of, write_whole
@@ -42,6 +42,28 @@ class Want:
     at: float = 0.0
     fingerprint: str = ""
     code: str = ""
+
+    @classmethod
+    def of(cls, found: Mapping[str, object]) -> Self:
+        """Return the wishes from fields.
+
+        Raises:
+            ValueError: If one is unknown, or has a value that it cannot have.
+        """
+        unknown = sorted(set(found) - {each.name for each in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown field {unknown[0]}")
+        return cls(
+            Wish(_text(found, "wish") or Wish.RUN),
+            _number(found, "max_rate"),
+            int(_number(found, "window")),
+            _text(found, "max_errors"),
+            _text(found, "who"),
+            _text(found, "why"),
+            _number(found, "at"),
+            _text(found, "fingerprint"),
+            _text(found, "code"),
+        )
 
     def as_fields(self) -> dict[str, object]:
         """Return the wishes as fields, for the file."""
@@ -88,26 +110,9 @@ def read_want(storage: Storage, last: Want) -> FoundWant:
     if len(data) > _MOST_BYTES:
         return FoundWant(last, f"{WANT} has more than {_MOST_BYTES} bytes")
     try:
-        return FoundWant(_want_of(object_of(data)))
+        return FoundWant(Want.of(object_of(data)))
     except (ValueError, RecursionError) as error:
         return FoundWant(last, f"{WANT} cannot be used: {printable(error)}")
-
-
-def _want_of(found: Mapping[str, object]) -> Want:
-    unknown = sorted(set(found) - {each.name for each in fields(Want)})
-    if unknown:
-        raise ValueError(f"unknown field {unknown[0]}")
-    return Want(
-        Wish(_text(found, "wish") or Wish.RUN),
-        _number(found, "max_rate"),
-        int(_number(found, "window")),
-        _text(found, "max_errors"),
-        _text(found, "who"),
-        _text(found, "why"),
-        _number(found, "at"),
-        _text(found, "fingerprint"),
-        _text(found, "code"),
-    )
 
 
 def _number(found: Mapping[str, object], name: str) -> float:

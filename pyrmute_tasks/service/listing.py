@@ -1,0 +1,100 @@
+"""The jobs of a jobs root with their status: few files are read of those that have ended."""
+
+import contextlib
+import os
+import re
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pyrmute_tasks.errors import JobError, JobNotFoundError
+from pyrmute_tasks.failures import describe_safely
+from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.root import JobsRoot
+from pyrmute_tasks.jobs.states import LoggedState, ShownState
+from pyrmute_tasks.jobs.storage import FolderStorage
+from pyrmute_tasks.jobs.want import WANT
+from pyrmute_tasks.service.drivers import Neighbours
+from pyrmute_tasks.service.logged_job import Told, told_at_a_glance
+from pyrmute_tasks.service.status import JobStatus, JobWatch
+
+__all__ = ["ALL_STATES", "Listing", "list_jobs"]
+
+ALL_STATES: Final = frozenset(ShownState)
+"""The states of all jobs."""
+
+_JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Jobs with their status.
+
+    Attributes:
+        jobs: The jobs, the newest first.
+        left_out: Jobs that have ended longer ago.
+        unreadable: Why jobs cannot be read, by the names of their folders.
+    """
+
+    jobs: tuple[JobStatus, ...]
+    left_out: int
+    unreadable: dict[str, str]
+
+
+def list_jobs(
+    root: JobsRoot,
+    *,
+    states: Container[ShownState] = ALL_STATES,
+    most_ended: int | None = None,
+) -> Listing:
+    """Return the jobs of a jobs root, with their status at a glance.
+
+    Args:
+        root: The jobs root.
+        states: Only jobs in one of these states.
+        most_ended: Of those that have ended, only so many, which did so last; None for all.
+
+    Raises:
+        OSError: If the root cannot be listed.
+    """
+    under_way: list[str] = []
+    ended: list[tuple[float, str]] = []
+    unreadable: dict[str, str] = {}
+    for name in filter(_JOB.fullmatch, os.listdir(root.path)):
+        try:
+            told = told_at_a_glance(FolderStorage(root.path / name))
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # no folder, or discarded in this moment
+        except (JobError, OSError) as error:
+            unreadable[name] = describe_safely(error)
+            continue
+        if told.ended is None or _is_resumed(root.path / name / WANT, told):
+            under_way.append(name)
+        elif ShownState(told.state.value) in states:
+            ended.append((told.changed_at, name))
+    ended.sort(reverse=True)
+    names = [*under_way, *(name for _, name in ended[:most_ended])]
+    neighbours, jobs = Neighbours(root.path), []
+    for name in names:
+        try:
+            status = JobWatch(JobFolder(root.path / name), neighbours).glance()
+        except (JobNotFoundError, FileNotFoundError):
+            continue  # none, or discarded
+        except (JobError, OSError) as error:
+            unreadable[name] = describe_safely(error)
+            continue
+        if status.state in states:
+            jobs.append(status)
+    jobs.sort(key=lambda status: status.submitted_at, reverse=True)
+    left_out = 0 if most_ended is None else max(0, len(ended) - most_ended)
+    return Listing(tuple(jobs), left_out, unreadable)
+
+
+def _is_resumed(want: Path, told: Told) -> bool:
+    """Return whether a job that has failed may have been resumed; its status tells."""
+    if told.state is not LoggedState.FAILED:
+        return False
+    with contextlib.suppress(OSError):
+        return want.stat().st_mtime > told.changed_at
+    return False

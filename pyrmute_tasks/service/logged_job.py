@@ -1,0 +1,237 @@
+"""What a job's log tells people: beyond its state also times, pace and causes."""
+
+import contextlib
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from pyrmute_tasks.jobs.entries import (
+    Ended,
+    Logged,
+    Note,
+    Noted,
+    Opened,
+    Piece,
+    Publishing,
+    Settled,
+    Wished,
+)
+from pyrmute_tasks.jobs.fold import Fold
+from pyrmute_tasks.jobs.following import Following
+from pyrmute_tasks.jobs.glance import glance_at
+from pyrmute_tasks.jobs.states import LoggedState
+from pyrmute_tasks.jobs.storage import Storage
+from pyrmute_tasks.jobs.view import JobView
+from pyrmute_tasks.jobs.want import Want
+
+__all__ = ["RATE_OVER_S", "LoggedJob", "Told", "told_at_a_glance"]
+
+RATE_OVER_S: Final = 60.0
+"""The time over which a rate is averaged."""
+
+_LEAST_TIME_S: Final = 1.0
+_MOST_DECODED: Final = 10_000  # rejects whose causes a status counts; a report counts all
+_LET_GO: Final = frozenset({Note.STOPPED, Note.SUSPENDED, Note.HELD})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A job as its log tells it; times are in seconds since 1970, and 0 if they are not known.
+
+    Attributes:
+        state: Its state.
+        epoch: The newest epoch that was opened; 0 before the first.
+        epochs: Epochs that were opened.
+        begun_at: When the first one was.
+        changed_at: When the last entry was written.
+        let_go: How the driver of the newest epoch let go; None if it has not.
+        stopped: Why it did.
+        waits: Why the job waits.
+        ended: How it ended; None if it has not.
+        suspensions: How often it was suspended since anything was settled; 0 if not known.
+        crashes: Crashes noted.
+        want: The wishes that were last obeyed.
+        records: Records in settled ranges.
+        outputs: Records written.
+        rejected: Records rejected.
+        done_bytes: Bytes of the source that are settled; None if not known.
+        rate: Records settled a second, in the last minute.
+        bytes_rate: Bytes of the source settled a second.
+        has_counts: Whether records are known.
+    """
+
+    state: LoggedState = LoggedState.QUEUED
+    epoch: int = 0
+    epochs: int = 0
+    begun_at: float = 0.0
+    changed_at: float = 0.0
+    let_go: Note | None = None
+    stopped: str = ""
+    waits: str = ""
+    ended: Ended | None = None
+    suspensions: int = 0
+    crashes: int = 0
+    want: Want = field(default_factory=Want)
+    records: int = 0
+    outputs: int = 0
+    rejected: int = 0
+    done_bytes: int | None = 0
+    rate: float = 0.0
+    bytes_rate: float = 0.0
+    has_counts: bool = True
+
+
+def told_at_a_glance(storage: Storage) -> Told:
+    """Return what both ends of a job's newest log tell, whatever its length.
+
+    Counts are known only of a job that has ended or not begun.
+
+    Raises:
+        FileNotFoundError: If the job was discarded.
+        JobLogError: If the log is damaged.
+    """
+    found = glance_at(storage)
+    if found is None:
+        return Told()
+    opened, begun, last = found
+    told = Told(
+        state=LoggedState.RUNNING,
+        epoch=opened.epoch,
+        epochs=len(opened.seal) + 1,
+        begun_at=begun.at if begun is not None and not opened.seal else 0.0,
+        changed_at=last.at if last is not None else 0.0,
+        done_bytes=None,
+        has_counts=False,
+    )
+    match last.entry if last is not None else None:
+        case Noted(note=note, why=why) if note in _LET_GO:
+            return replace(told, state=LoggedState.STOPPED, let_go=note, stopped=why)
+        case Publishing():
+            return replace(told, state=LoggedState.PUBLISHING)
+        case Ended(result, records, outputs, rejected) as ended:
+            return replace(
+                told,
+                state=LoggedState(result.value),
+                ended=ended,
+                records=records,
+                outputs=outputs,
+                rejected=rejected,
+                has_counts=True,
+            )
+    return told
+
+
+class LoggedJob:
+    """A job's log, which can be looked at again and again: each entry is read once.
+
+    Args:
+        storage: The job's files.
+        note: Called with each entry; None for nothing.
+    """
+
+    def __init__(self, storage: Storage, note: Callable[[Logged], None] | None = None) -> None:
+        self._storage = storage
+        self._told_to = note
+        self._following = Following(storage)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._view = JobView()
+        self._epochs = 0
+        self._begun_at = 0.0
+        self._let_go: Note | None = None
+        self._want = Want()
+        self._done_bytes = 0
+        self._recent: deque[tuple[float, Settled]] = deque()
+        self._causes: Counter[str] = Counter()
+        self._to_decode: deque[Piece] = deque()
+
+    def look(self, clock: float) -> Told:
+        """Return what the log tells, with what was added to it since the last look.
+
+        Args:
+            clock: The time, in seconds since 1970.
+
+        Raises:
+            FileNotFoundError: If the job was discarded.
+            JobLogError: If the log is damaged.
+        """
+        added = self._following.look()
+        if added.is_anew:
+            self._begin()
+        for logged in added.entries:
+            self._view.read(logged)
+            self._note(logged)
+            if self._told_to is not None:
+                self._told_to(logged)
+        return self._told(clock)
+
+    @property
+    def fold(self) -> Fold:
+        """The ranges that are settled."""
+        return self._view.fold
+
+    def causes(self) -> dict[str, int]:
+        """Return how many records failed, by cause, the most frequent first.
+
+        Raises:
+            OSError: If the description of rejects cannot be read.
+            JobLogError: If it is damaged.
+        """
+        from pyrmute_tasks.io.logged_rejects import decode_rejects  # most jobs have none
+
+        while self._to_decode and self._causes.total() < _MOST_DECODED:
+            failures, _ = decode_rejects(self._storage.read(*self._to_decode.popleft()))
+            self._causes.update(failure.cause for failure in failures)
+        return dict(self._causes.most_common())
+
+    def _note(self, logged: Logged) -> None:
+        match logged.entry:
+            case Settled() as settled:
+                self._done_bytes += settled.end - settled.start
+                self._recent.append((logged.at, settled))
+                while self._recent[0][0] < logged.at - RATE_OVER_S:
+                    self._recent.popleft()
+                if settled.rejects is not None:
+                    self._to_decode.append(settled.rejects)
+            case Opened():
+                self._epochs += 1
+                self._begun_at = self._begun_at or logged.at
+                self._let_go = None
+            case Noted(note=note) if note in _LET_GO:
+                self._let_go = note
+            case Wished(want=want):
+                with contextlib.suppress(ValueError):  # of a newer version
+                    self._want = Want.of(want)
+
+    def _told(self, clock: float) -> Told:
+        view, fold = self._view, self._view.fold
+        rate, bytes_rate = self._rates(clock)
+        return Told(
+            state=view.state,
+            epoch=view.epoch,
+            epochs=self._epochs,
+            begun_at=self._begun_at,
+            changed_at=view.changed_at,
+            let_go=self._let_go,
+            stopped=view.stopped,
+            waits=view.waits,
+            ended=view.ended,
+            suspensions=view.suspensions,
+            crashes=view.crashes,
+            want=self._want,
+            records=fold.records,
+            outputs=fold.outputs,
+            rejected=fold.rejected,
+            done_bytes=self._done_bytes,
+            rate=rate,
+            bytes_rate=bytes_rate,
+        )
+
+    def _rates(self, clock: float) -> tuple[float, float]:
+        since = max(clock - RATE_OVER_S, self._begun_at)
+        recent = [settled for at, settled in self._recent if at >= since]
+        done = sum(settled.end - settled.start for settled in recent)
+        time_s = max(clock - since, _LEAST_TIME_S)
+        return sum(each.records for each in recent) / time_s, done / time_s

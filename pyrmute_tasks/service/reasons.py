@@ -1,0 +1,155 @@
+"""Why a job waits, as one sentence for people: what matters most is told."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from pyrmute_tasks.engine.job_progress import seconds
+from pyrmute_tasks.jobs.driver import SILENT_S
+from pyrmute_tasks.jobs.entries import Note
+from pyrmute_tasks.jobs.states import LoggedState, Wish
+from pyrmute_tasks.jobs.want import Want
+from pyrmute_tasks.service.drivers import Driver, Neighbours
+from pyrmute_tasks.service.logged_job import Told
+
+__all__ = ["Waiting", "reason_of", "retry_wait_s"]
+
+_MOST_RETRY_WAIT_S: Final = 60.0
+_UNTAKEN_S: Final = 5.0  # a coordinator looks at its jobs about once a second
+_ASIDE: Final = (LoggedState.QUEUED, LoggedState.STOPPED)
+_WISHED: Final[Mapping[Wish, tuple[str, str]]] = MappingProxyType(
+    {
+        Wish.PAUSE: ("paused by", "being paused for"),
+        Wish.CANCEL: ("being cancelled for", "being cancelled for"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What the reason of a wait follows from.
+
+    Attributes:
+        clock: The time, in seconds since 1970.
+        job: The job's id.
+        told: What its log tells.
+        want: Users' wishes.
+        after: Id of the job that must have succeeded first; empty for none.
+        driver: Who drives it; None if nobody does.
+        waits: Why nothing moves, as its driver tells.
+        neighbours: The jobs beside it; None for a run in the foreground.
+    """
+
+    clock: float
+    job: str
+    told: Told
+    want: Want = field(default_factory=Want)
+    after: str = ""
+    driver: Driver | None = None
+    waits: str = ""
+    neighbours: Neighbours | None = None
+
+    @property
+    def next_try_at(self) -> float:
+        """When a suspended job is tried again, in seconds since 1970; 0 if not known."""
+        if self.told.let_go is not Note.SUSPENDED or not self.told.suspensions:
+            return 0.0
+        return self.told.changed_at + retry_wait_s(self.told.suspensions)
+
+
+def retry_wait_s(suspensions: int) -> float:
+    """Return how long a job is suspended: 2, 4, 8 … 60 s.
+
+    Args:
+        suspensions: How often it was suspended since anything was settled.
+    """
+    return min(2.0 ** min(suspensions, 10), _MOST_RETRY_WAIT_S)
+
+
+def reason_of(waiting: Waiting) -> str:
+    """Return why a job waits, or has ended; empty if there is nothing to say."""
+    told = waiting.told
+    if told.ended is not None:
+        return told.ended.why
+    reasons = [_wished(waiting), _trouble(waiting)]
+    if any(reasons):
+        return "; ".join(filter(None, reasons))
+    match told.state:
+        case LoggedState.QUEUED:
+            return _queued(waiting)
+        case LoggedState.STOPPED:
+            return _stopped(waiting)
+        case LoggedState.PUBLISHING:
+            return waiting.waits or "its output is being published"
+    return waiting.waits
+
+
+def _wished(waiting: Waiting) -> str:
+    """Return who wants it to stop, and why; empty if nobody does."""
+    want = waiting.want
+    if want.wish not in _WISHED or waiting.told.state is LoggedState.PUBLISHING:
+        return ""
+    aside, driven = _WISHED[want.wish]
+    is_aside = waiting.told.state in _ASIDE and waiting.driver is None
+    told = f"{aside if is_aside else driven} {want.who or 'somebody'}"
+    return f"{told}: {want.why}" if want.why else told
+
+
+def _trouble(waiting: Waiting) -> str:
+    """Return what is wrong with its driver; empty if nothing is."""
+    driver = waiting.driver
+    if driver is None:
+        return ""
+    is_submitted = waiting.neighbours is not None
+    what = "coordinator" if is_submitted else "run"
+    if driver.is_gone:
+        follows = "another one takes over" if is_submitted else "--resume goes on with it"
+        return f"its {what} (process {driver.pid} on host {driver.host}) has ended; {follows}"
+    if not driver.is_silent:
+        return ""
+    told = f"its {what} on host {driver.host} has been silent for {seconds(driver.silent_s)}"
+    if not is_submitted:
+        return told
+    when = f"after {SILENT_S:.0f} s" if driver.silent_s < SILENT_S else "now"
+    return f"{told}; another one takes over {when}"
+
+
+def _queued(waiting: Waiting) -> str:
+    if waiting.neighbours is None:
+        return ""
+    after = waiting.neighbours.waits_for(waiting.after)
+    return after or _untaken(waiting, waiting.neighbours, "no coordinator has taken it yet")
+
+
+def _stopped(waiting: Waiting) -> str:
+    told = waiting.told
+    if told.let_go is Note.HELD:
+        return f"{told.stopped}; `pyrmute-tasks publish {waiting.job}` publishes it"
+    if waiting.neighbours is None:
+        return told.stopped
+    if told.let_go is Note.SUSPENDED:
+        return f"{told.stopped}; {_next_try(waiting)}"
+    stopped = told.stopped or f"resumed by {waiting.want.who or 'somebody'}"
+    since_s = waiting.clock - max(told.changed_at, waiting.want.at)
+    if since_s < _UNTAKEN_S:
+        return stopped
+    untaken = f"no coordinator has taken it for {seconds(since_s)}"
+    return f"{stopped}; {_untaken(waiting, waiting.neighbours, untaken)}"
+
+
+def _untaken(waiting: Waiting, neighbours: Neighbours, told: str) -> str:
+    driven = neighbours.driven(waiting.job)
+    if driven:
+        are = "another job is" if driven == 1 else f"{driven:,} other jobs are"
+        return f"it waits for its turn: {are} being driven"
+    return f"{told}: is one running with --jobs {neighbours.root}?"
+
+
+def _next_try(waiting: Waiting) -> str:
+    left_s = waiting.next_try_at - waiting.clock
+    if left_s <= 0:
+        return f"it is tried again every {_MOST_RETRY_WAIT_S:.0f} s, or sooner"
+    number = waiting.told.suspensions
+    times = "" if number == 1 else f" (suspended {number:,} times)"
+    return f"it is tried again in {seconds(left_s + 0.999)}{times}"

@@ -1,0 +1,345 @@
+"""The status of a job, read from its folder: how far it is, who drives it, and why it waits."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Final
+
+from pyrmute_tasks.errors import JobNotFoundError
+from pyrmute_tasks.jobs.entries import OPEN_END, Note
+from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.now import Now, read_now
+from pyrmute_tasks.jobs.spec import Spec
+from pyrmute_tasks.jobs.states import LoggedState, ShownState, Wish, shown
+from pyrmute_tasks.jobs.want import Want, read_want
+from pyrmute_tasks.service.drivers import Driver, DriverSigns, Neighbours
+from pyrmute_tasks.service.logged_job import LoggedJob, Told, told_at_a_glance
+from pyrmute_tasks.service.reasons import Waiting, reason_of
+
+__all__ = ["JobStatus", "JobWatch", "status_of"]
+
+_LEAST_DONE: Final = 0.01  # before an ETA says anything
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """The status of a job.
+
+    Times are in seconds since 1970, and 0 if they are not known.
+
+    Attributes:
+        job: Its id.
+        name: What people call it; may be empty.
+        model: The model.
+        from_version: Version of the records that are read.
+        to_version: Version of those written.
+        sources: The files that are read, in order.
+        target: Where the output goes.
+        state: Its state.
+        reason: Why it waits, or ended as it did; empty if there is nothing to say.
+        priority: Its priority: ``low``, ``normal`` or ``high``.
+        queue: The queue of its workers; empty for a run in the foreground.
+        after: The job that must have succeeded first; empty for none.
+        submitted_by: Who submitted it, as ``user@host``.
+        submitted_at: When.
+        begun_at: When it was driven first.
+        changed_at: When its log was last written.
+        ended_at: When it ended.
+        elapsed_s: The time since it began, until now or its end.
+        driver: Who drives it; None if nobody does.
+        way: ``by reference`` or ``through the coordinator``; empty if unknown.
+        records: Records read.
+        outputs: Records written.
+        rejected: Records rejected.
+        done_bytes: Bytes of the source that are done; None if unknown.
+        total_bytes: Bytes there are; None if unknown.
+        rate: Records a second, in the last minute or less.
+        eta_s: Time to the end at this rate; None if unknown, while it waits, and before 1 % is
+            done.
+        causes: How many records failed, by cause; of very many rejects only the first.
+        workers: Workers that serve its queue; None if unknown.
+        window: Chunks that may be in flight; 0 if unknown.
+        in_flight: Chunks in flight.
+        jobs: Jobs that share the fleet, this one included.
+        notes: The last sentences about workers and chunks, the newest last.
+        want: Users' wishes in force, with who and why.
+        want_problem: Why `want.json` cannot be used, so that earlier wishes hold; or empty.
+        epochs: Epochs so far.
+        suspensions: How often it was suspended since anything was settled.
+        next_try_at: When it is tried again, if it is suspended.
+        crashes: Crashes that it has survived.
+        is_held: Whether its output is proven, and waits for `publish`.
+        is_live: Whether its driver told these numbers within the last seconds; else they are
+            those of its log.
+    """
+
+    job: str
+    name: str = ""
+    model: str = ""
+    from_version: str = ""
+    to_version: str = ""
+    sources: tuple[str, ...] = ()
+    target: str = ""
+    state: ShownState = ShownState.QUEUED
+    reason: str = ""
+    priority: str = ""
+    queue: str = ""
+    after: str = ""
+    submitted_by: str = ""
+    submitted_at: float = 0.0
+    begun_at: float = 0.0
+    changed_at: float = 0.0
+    ended_at: float = 0.0
+    elapsed_s: float = 0.0
+    driver: Driver | None = None
+    way: str = ""
+    records: int = 0
+    outputs: int = 0
+    rejected: int = 0
+    done_bytes: int | None = 0
+    total_bytes: int | None = None
+    rate: float = 0.0
+    eta_s: float | None = None
+    causes: Mapping[str, int] = field(default_factory=dict)
+    workers: int | None = None
+    window: int = 0
+    in_flight: int = 0
+    jobs: int = 1
+    notes: tuple[str, ...] = ()
+    want: Want = field(default_factory=Want)
+    want_problem: str = ""
+    epochs: int = 0
+    suspensions: int = 0
+    next_try_at: float = 0.0
+    crashes: int = 0
+    is_held: bool = False
+    is_live: bool = False
+
+    @property
+    def fraction(self) -> float | None:
+        """How much is done, from 0 to 1; None if unknown."""
+        if self.state in (ShownState.SUCCEEDED, ShownState.SUCCEEDED_WITH_REJECTS):
+            return 1.0
+        if self.total_bytes is None or self.done_bytes is None:
+            return None
+        return min(self.done_bytes / self.total_bytes, 1.0) if self.total_bytes else 0.0
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended; one that failed may be resumed."""
+        return self.ended_at > 0
+
+    def as_fields(self) -> dict[str, object]:
+        """Return the status as fields of a JSON object."""
+        fields: dict[str, object] = asdict(self)
+        fields["state"] = self.state.value
+        fields["want"] = self.want.as_entry().want
+        return {**fields, "fraction": self.fraction, "has_ended": self.has_ended}
+
+
+def status_of(folder: JobFolder) -> JobStatus:
+    """Return the status of a job, as it is now.
+
+    To look again and again, keep a `JobWatch`, which reads only what was added.
+
+    Raises:
+        JobNotFoundError: If it was discarded.
+        JobLogError: If its log is damaged.
+    """
+    return JobWatch(folder).look()
+
+
+class JobWatch:
+    """Watches a job: each look reads what was added since the last one.
+
+    Args:
+        folder: The job.
+        neighbours: The jobs beside it; by default it looks at them itself.
+        log: Its log, if another one follows it, too.
+        clock: Seconds since 1970.
+        monotonic: A clock that is never set.
+    """
+
+    def __init__(
+        self,
+        folder: JobFolder,
+        neighbours: Neighbours | None = None,
+        *,
+        log: LoggedJob | None = None,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder = folder
+        self._neighbours = neighbours
+        self._clock = clock
+        self._log = log or LoggedJob(folder.storage)
+        self._drivers = DriverSigns(folder.storage, clock, monotonic)
+        self._want = Want()
+
+    def look(self) -> JobStatus:
+        """Return the status as it is now.
+
+        Raises:
+            JobNotFoundError: If the job was discarded.
+            JobLogError: If its log is damaged.
+        """
+        with self._discarded():
+            told = self._log.look(self._clock())
+            status = self._status(told)
+            if told.rejected and not status.causes:
+                status = replace(status, causes=self._log.causes())
+            return status
+
+    def glance(self) -> JobStatus:
+        """Return the status without reading a long log, if that can be avoided.
+
+        Left out are causes and crashes, when a job of several epochs began, and how many bytes are
+        done of one that has failed.
+
+        Raises:
+            JobNotFoundError: If the job was discarded.
+            JobLogError: If its log is damaged.
+        """
+        with self._discarded():
+            told = told_at_a_glance(self._folder.storage)
+            if not told.has_counts and self._now(told) is None:
+                told = self._log.look(self._clock())
+            return self._status(told)
+
+    @contextlib.contextmanager
+    def _discarded(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise JobNotFoundError(f"job {self._folder.spec.job} was discarded") from None
+
+    def _now(self, told: Told) -> Now | None:
+        """Return what the driver of the newest epoch has told; None if nothing."""
+        now = read_now(self._folder.path) if told.epoch and not told.ended else None
+        return now if now is not None and now.epoch == told.epoch else None
+
+    def _status(self, told: Told) -> JobStatus:
+        spec, clock = self._folder.spec, self._clock()
+        if told.state.is_final and told.ended is not None:
+            status, why = _described(spec, told, clock), told.ended.why
+            return replace(status, state=ShownState(told.state.value), reason=why)
+        found = read_want(self._folder.storage, self._want if self._want.at else told.want)
+        self._want = found.want
+        if _is_resumed(told, found.want):
+            told = replace(told, state=LoggedState.STOPPED, ended=None, stopped="")
+        status, now = _described(spec, told, clock), self._now(told)
+        driver = self._drivers.look(told, tells=now is not None)
+        is_live = now is not None and driver is not None and not driver.is_missing
+        waiting = Waiting(
+            clock=clock,
+            job=spec.job,
+            told=told,
+            want=found.want,
+            after=status.after,
+            driver=driver,
+            waits=now.waits if now is not None and is_live else told.waits,
+            neighbours=self._beside() if spec.terms is not None else None,
+        )
+        reason = reason_of(waiting)
+        status = replace(
+            status,
+            state=_shown(waiting, reason),
+            reason=reason,
+            driver=driver,
+            want=found.want,
+            want_problem=found.problem,
+            next_try_at=waiting.next_try_at,
+            eta_s=None if reason else status.eta_s,
+        )
+        return status if now is None else _with_now(status, now, is_live=is_live)
+
+    def _beside(self) -> Neighbours:
+        return self._neighbours or Neighbours(self._folder.path.parent, self._clock)
+
+
+def _is_resumed(told: Told, want: Want) -> bool:
+    """Return whether a job that has failed is to go on, but was not taken yet."""
+    if told.state is not LoggedState.FAILED or want.wish is Wish.PAUSE:
+        return False
+    return want.at > told.changed_at and want.as_entry() != told.want.as_entry()
+
+
+def _shown(waiting: Waiting, reason: str) -> ShownState:
+    told = waiting.told
+    is_suspended = told.let_go is Note.SUSPENDED
+    state = shown(told.state, waiting.want.wish, reason, is_suspended=is_suspended)
+    goes_on = waiting.neighbours is not None and told.let_go is not Note.HELD
+    return ShownState.WAITING if state is ShownState.STOPPED and goes_on else state
+
+
+def _described(spec: Spec, told: Told, clock: float) -> JobStatus:
+    """Return what spec and log tell of a job."""
+    terms = spec.terms
+    ended_at = told.changed_at if told.ended else 0.0
+    wanted = sum(each.end - each.start for each in spec.wanted)
+    total = None if wanted >= OPEN_END else wanted
+    is_running = told.state is LoggedState.RUNNING
+    return JobStatus(
+        job=spec.job,
+        name=terms.name if terms else "",
+        model=spec.plan[0],
+        from_version=spec.plan[1],
+        to_version=spec.plan[2],
+        sources=tuple(each.path for each in spec.sources),
+        target=spec.target,
+        priority=terms.priority.value if terms else "",
+        queue=terms.queue if terms else "",
+        after=terms.after if terms else "",
+        submitted_by=spec.created_by,
+        submitted_at=spec.created_at,
+        begun_at=told.begun_at,
+        changed_at=told.changed_at,
+        ended_at=ended_at,
+        elapsed_s=max(0.0, (ended_at or clock) - told.begun_at) if told.begun_at else 0.0,
+        records=told.records,
+        outputs=told.outputs,
+        rejected=told.rejected,
+        done_bytes=told.done_bytes,
+        total_bytes=total,
+        rate=told.rate if is_running else 0.0,
+        eta_s=_eta_s(told, total) if is_running else None,
+        want=told.want,
+        epochs=told.epochs,
+        suspensions=told.suspensions,
+        crashes=told.crashes,
+        is_held=told.let_go is Note.HELD and told.state is LoggedState.STOPPED,
+    )
+
+
+def _eta_s(told: Told, total: int | None) -> float | None:
+    done = told.done_bytes
+    if total is None or done is None or not told.bytes_rate or done < total * _LEAST_DONE:
+        return None
+    return max(0, total - done) / told.bytes_rate
+
+
+def _with_now(status: JobStatus, now: Now, *, is_live: bool) -> JobStatus:
+    """Return the status with what its driver tells, or last told."""
+    status = replace(status, way=now.way, causes=dict(now.causes), notes=now.notes)
+    if now.records >= status.records:
+        status = replace(
+            status,
+            records=now.records,
+            outputs=now.outputs,
+            rejected=now.rejected,
+            done_bytes=max(status.done_bytes or 0, now.done_bytes),
+        )
+    if not is_live:
+        return status
+    is_early = now.done_bytes < now.total_bytes * _LEAST_DONE
+    return replace(
+        status,
+        rate=now.rate,
+        eta_s=None if status.reason or is_early else now.eta_s,
+        workers=now.workers,
+        window=now.window,
+        in_flight=now.in_flight,
+        jobs=now.jobs,
+        is_live=True,
+    )

@@ -1,0 +1,347 @@
+"""Steering submitted jobs: pause, resume, cancel, and other limits.
+
+Each changes ``want.json`` of the job's folder, and says who wanted that, where, when and why. The
+job's driver looks at it about once a second, logs it and obeys; nobody waits for that here.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from pyrmute_tasks.engine.error_policy import ErrorPolicy
+from pyrmute_tasks.engine.pace import Pace
+from pyrmute_tasks.errors import ConfigurationError, JobChangedError, JobError, printable
+from pyrmute_tasks.io.earlier_runs import code_differences
+from pyrmute_tasks.jobs.driver import this_user
+from pyrmute_tasks.jobs.entries import Wished
+from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.log import History
+from pyrmute_tasks.jobs.states import LoggedState, Wish
+from pyrmute_tasks.jobs.view import JobView
+from pyrmute_tasks.jobs.want import WANT, Want, read_want, write_want
+
+if TYPE_CHECKING:  # what accepts no code needs none
+    from pyrmute_tasks.pyrmute_adapter import FleetManager
+
+__all__ = [
+    "NO_BOUND",
+    "Bound",
+    "Code",
+    "Limits",
+    "cancel",
+    "code_of",
+    "pause",
+    "resume",
+    "set_limits",
+]
+
+NO_BOUND: Final = "none"
+"""Takes a bound away."""
+
+Bound: TypeAlias = Literal["none"]
+"""The value of a limit that takes its bound away."""
+
+_LOCK: Final = ".want.lock"
+_LOCK_S: Final = 2.0  # changing a small file takes milliseconds; whoever holds it longer is frozen
+_LOCK_PAUSE_S: Final = 0.01
+_LATER_S: Final = 0.001
+_ALL: Final = "100%"  # of the records may be rejected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Other limits of a job; None leaves one as it is, ``"none"`` takes its bound away.
+
+    Attributes:
+        max_rate: Records a second, at most.
+        window: Chunks in flight, at most.
+        max_errors: Rejects allowed: a number, or a share such as ``"0.1%"``.
+
+    Raises:
+        ConfigurationError: If a value makes no sense, or there is none at all.
+    """
+
+    max_rate: float | Bound | None = None
+    window: int | Bound | None = None
+    max_errors: int | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_rate is None and self.window is None and self.max_errors is None:
+            raise ConfigurationError("set which limit? max_rate, window or max_errors")
+        if self.max_rate not in (None, NO_BOUND, 0):
+            Pace(self.max_rate)  # type: ignore[arg-type]  # a text is refused there
+        is_window = type(self.window) is int and self.window >= 0
+        if not (is_window or self.window in (None, NO_BOUND)):
+            raise ConfigurationError(f"window must be 1 chunk or more, not {self.window!r}")
+        if self.max_errors not in (None, NO_BOUND):
+            ErrorPolicy.skip(self.max_errors)
+
+    def over(self, want: Want) -> Want:
+        """Return wishes with these limits in place of theirs."""
+        changed: dict[str, object] = {}
+        if self.max_rate is not None:
+            changed["max_rate"] = 0.0 if self.max_rate == NO_BOUND else float(self.max_rate)
+        if self.window is not None:
+            changed["window"] = 0 if self.window == NO_BOUND else int(self.window)
+        if self.max_errors is not None:
+            changed["max_errors"] = _ALL if self.max_errors == NO_BOUND else str(self.max_errors)
+        return replace(want, **changed)  # type: ignore[arg-type]  # by name above
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Today's code of a job.
+
+    Attributes:
+        fingerprint: Root of its tree of fingerprints.
+        tree: The whole tree, as text.
+    """
+
+    fingerprint: str
+    tree: str
+
+
+def code_of(manager: "FleetManager", folder: JobFolder) -> Code:
+    """Return what a manager's code of a job's migration is today.
+
+    Raises:
+        PyrmuteTasksError: If it has no such migration any more.
+    """
+    plan = manager.plan(*folder.spec.plan)
+    return Code(plan.fingerprint, json.dumps(plan.fingerprint_tree.to_dict()))
+
+
+def pause(folder: JobFolder, why: str = "") -> Want:
+    """Wish that a job is paused; what is under way is withdrawn, and done again later.
+
+    Args:
+        folder: The job.
+        why: The reason, for people.
+
+    Returns:
+        The wishes for it now.
+
+    Raises:
+        JobError: If it has ended, or somebody has cancelled it.
+        ConfigurationError: If the user may not steer it.
+    """
+    with _changing(folder) as want:
+        view = folder.view()
+        _refuse_ended(folder, view, "pause")
+        _refuse_cancelled(folder, want, "pause")
+        return _write(folder, view, replace(want, wish=Wish.PAUSE), why)
+
+
+def resume(
+    folder: JobFolder, why: str = "", *, code: Code | None = None, accept_code: bool = False
+) -> Want:
+    """Wish that a job goes on: one that is paused, was suspended, or has failed.
+
+    Args:
+        folder: The job.
+        why: The reason, for people.
+        code: Today's code, to be compared with the job's; None for that of the job.
+        accept_code: Go on with it although it is another one.
+
+    Returns:
+        The wishes for it now.
+
+    Raises:
+        JobError: If it goes on anyway, has succeeded, or somebody has cancelled it.
+        JobChangedError: If the code is another one, and not accepted.
+        ConfigurationError: If the user may not steer it.
+    """
+    with _changing(folder) as want:
+        view = folder.view()
+        if view.state is not LoggedState.FAILED:
+            _refuse_ended(folder, view, "resume")
+        _refuse_cancelled(folder, want, "resume")
+        wanted = want if code is None else _with_code(folder, want, code, accept_code=accept_code)
+        if wanted == want:
+            _refuse_going(folder, view, want)
+        return _write(folder, view, replace(wanted, wish=Wish.RUN), why)
+
+
+def cancel(folder: JobFolder, why: str = "") -> Want:
+    """Wish that a job ends without its output; its history stays.
+
+    Args:
+        folder: The job.
+        why: The reason, for people.
+
+    Returns:
+        The wishes for it now.
+
+    Raises:
+        JobError: If it has ended, or publishes its output.
+        ConfigurationError: If the user may not steer it.
+    """
+    with _changing(folder) as want:
+        view = folder.view()
+        _refuse_ended(folder, view, "cancel")
+        _refuse_cancelled(folder, want, "cancel")
+        if view.state is LoggedState.PUBLISHING:
+            raise JobError(
+                f"job {folder.spec.job} cannot be cancelled any more: its output is proven, and is "
+                "being published"
+            )
+        return _write(folder, view, replace(want, wish=Wish.CANCEL), why)
+
+
+def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
+    """Wish other limits for a job, which goes on with them at once, and keeps them.
+
+    Args:
+        folder: The job.
+        limits: The limits.
+        why: The reason, for people.
+
+    Returns:
+        The wishes for it now.
+
+    Raises:
+        JobError: If it has ended for ever, or somebody has cancelled it.
+        ConfigurationError: If it ends at the first record that fails and rejects were to be
+            limited, or the user may not steer it.
+    """
+    if limits.max_errors is not None and folder.spec.options.get("on_error") != "skip":
+        raise ConfigurationError(
+            f"job {folder.spec.job} ends at the first record that fails (--on-error raise): "
+            "max_errors limits records that are skipped"
+        )
+    with _changing(folder) as want:
+        view = folder.view()
+        if view.state is not LoggedState.FAILED:
+            _refuse_ended(folder, view, "change")
+        _refuse_cancelled(folder, want, "change")
+        return _write(folder, view, limits.over(want), why)
+
+
+# --- what cannot be ---------------------------------------------------------------------------
+
+
+def _refuse_ended(folder: JobFolder, view: JobView, what: str) -> None:
+    if view.state.has_ended:
+        hint = ""
+        if view.state is LoggedState.FAILED:
+            hint = f"; `pyrmute-tasks resume {folder.spec.job}` goes on with it"
+        raise JobError(
+            f"there is nothing to {what}: job {folder.spec.job} has ended: {view.state}{hint}"
+        )
+
+
+def _refuse_cancelled(folder: JobFolder, want: Want, what: str) -> None:
+    if want.wish is Wish.CANCEL:
+        raise JobError(
+            f"there is nothing to {what}: {printable(want.who)} has cancelled job {folder.spec.job}"
+        )
+
+
+def _refuse_going(folder: JobFolder, view: JobView, want: Want) -> None:
+    job = folder.spec.job
+    if view.is_held and view.state is LoggedState.STOPPED:
+        raise JobError(f"job {job} is held: `pyrmute-tasks publish {job}` ends it")
+    is_going = want.wish is Wish.RUN and view.state is not LoggedState.FAILED
+    if not is_going or view.suspensions:
+        return
+    if view.state is LoggedState.RUNNING or view.state is LoggedState.PUBLISHING:
+        holder = view.leased.holder if view.leased is not None else {}
+        told = f"process {holder.get('pid', '?')} on host {holder.get('host', '?')} drives it"
+    else:
+        told = "it waits for a coordinator"
+    raise JobError(f"there is nothing to resume: job {job} is not paused, {printable(told)}")
+
+
+def _with_code(folder: JobFolder, want: Want, code: Code, *, accept_code: bool) -> Want:
+    """Return wishes for today's code, if it is the job's, or is accepted."""
+    before = want.fingerprint or folder.spec.fingerprint
+    if code.fingerprint == before:
+        return want
+    if not accept_code:
+        told = code_differences(want.code or folder.spec.code, code.tree)
+        raise JobChangedError(
+            f"job {folder.spec.job} cannot resume: the code of models or steps has changed "
+            f"(fingerprint {before} → {code.fingerprint}). {told}--accept-code goes on with the "
+            "new code (accept_code=True in Python)"
+        )
+    if code.fingerprint == folder.spec.fingerprint:
+        return replace(want, fingerprint="", code="")
+    return replace(want, fingerprint=code.fingerprint, code=code.tree)
+
+
+# --- reading and writing ------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _changing(folder: JobFolder) -> Iterator[Want]:
+    """Yield the wishes in force, to be replaced within the block; others wait meanwhile."""
+    with _locked(folder.path):
+        found = read_want(folder.storage, Want())
+        yield _last_obeyed(folder) if found.problem else found.want
+
+
+def _last_obeyed(folder: JobFolder) -> Want:
+    """Return the wishes that were logged last, in place of a file that cannot be used."""
+    last = Want()
+    for logged in History(folder.storage):
+        if isinstance(logged.entry, Wished):
+            last = Want.of(logged.entry.want)
+    return replace(last, fingerprint="", code="")  # the log has no trees
+
+
+def _write(folder: JobFolder, view: JobView, want: Want, why: str) -> Want:
+    # Later than what is logged, whose writer may have another clock.
+    at = max(time.time(), view.changed_at + _LATER_S, want.at + _LATER_S)
+    want = replace(want, who=this_user(), why=why, at=at)
+    try:
+        write_want(folder.storage, want)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write {folder.path / WANT}: {error.strerror}; whoever may write to the jobs "
+            "root may steer its jobs"
+        ) from None
+    return want
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep others from changing the wishes at the same time, as far as that can be done.
+
+    Where a file system has no such locks, or somebody is frozen while he has one, of two changes in
+    one moment the last one stands.
+    """
+    descriptor = _lock_file(path)
+    try:
+        until = time.monotonic() + _LOCK_S
+        while not _has_locked(descriptor) and time.monotonic() < until:
+            time.sleep(_LOCK_PAUSE_S)
+        yield
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _lock_file(path: Path) -> int:
+    try:
+        descriptor = os.open(path / _LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError:  # told when the wishes are written
+        return -1
+    with contextlib.suppress(OSError):  # another user's, who has let all users read it
+        os.fchmod(descriptor, 0o666)
+    return descriptor
+
+
+def _has_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no such locks here
+        pass
+    return True

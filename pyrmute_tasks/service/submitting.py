@@ -1,0 +1,145 @@
+"""Submitting: the checks of a run, and the folder of a job that coordinators drive from then on."""
+
+import contextlib
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pyrmute_tasks.engine.job_tally import new_job_id
+from pyrmute_tasks.errors import ConfigurationError, JobExistsError, JobLogError, printable
+from pyrmute_tasks.file_options import FileOptions, is_path
+from pyrmute_tasks.file_runs import NOT_FILES, FileRun, Jobs
+from pyrmute_tasks.io.not_lines import refuse_other_formats
+from pyrmute_tasks.io.output_place import output_errors
+from pyrmute_tasks.io.range_source import find_sources
+from pyrmute_tasks.jobs.driver import this_user
+from pyrmute_tasks.jobs.folder import JobFolder, beside
+from pyrmute_tasks.jobs.root import JobsRoot
+from pyrmute_tasks.jobs.spec import Spec
+from pyrmute_tasks.jobs.terms import GIVE_UP_S, Priority, Terms
+from pyrmute_tasks.jobs.want import Want
+from pyrmute_tasks.plans.retry import Retry
+
+__all__ = ["SubmitOptions", "submit"]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. :+@-]{0,79}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitOptions:
+    """Options of a job that decide nothing about its output, beside those of a run.
+
+    Attributes:
+        name: What people call the job; empty for none.
+        priority: Its priority.
+        after: Id or name of the job that must have succeeded before; empty for none.
+        on_end: A command that coordinators run when the job has ended; empty for none.
+        give_up_s: How long it may be suspended without a range being settled.
+        window: Ranges in flight, at most; None for the default.
+        why: Why it is submitted, for people; empty for no reason.
+
+    Raises:
+        ConfigurationError: If a value makes no sense.
+    """
+
+    name: str = ""
+    priority: Priority = Priority.NORMAL
+    after: str = ""
+    on_end: str = ""
+    give_up_s: float = GIVE_UP_S
+    window: int | None = None
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        if self.name and not _NAME.fullmatch(self.name):
+            raise ConfigurationError(
+                f"a job cannot be named {printable(self.name)!r}: take up to 80 letters, digits, "
+                "spaces and _ . : + @ -, the first one a letter or a digit"
+            )
+        if not 0 < self.give_up_s < math.inf:
+            raise ConfigurationError(f"give_up_s must be a positive number, not {self.give_up_s!r}")
+        if self.window is not None and (type(self.window) is not int or self.window < 1):
+            raise ConfigurationError(f"window must be 1 chunk or more, not {self.window!r}")
+
+
+def submit(
+    root: JobsRoot,
+    files: FileOptions,
+    jobs: Jobs,
+    manager: str,
+    retry: Retry | None,
+    options: SubmitOptions,
+) -> JobFolder:
+    """Create a job, after all checks of a run that need no fleet.
+
+    Args:
+        root: Where it lives.
+        files: The options of its run.
+        jobs: The migration, and the settings.
+        manager: Name of the manager.
+        retry: Which exceptions of steps to retry; None for none.
+        options: Everything else.
+
+    Returns:
+        The job.
+
+    Raises:
+        ConfigurationError: If it could not be run, or its files belong to this process.
+        JobNotFoundError: If there is no job `after` which it is to begin.
+        JobExistsError: If another job that has not ended writes the same target.
+    """
+    if not (is_path(files.source) and is_path(files.target)) or files.pace.throttle is not None:
+        raise ConfigurationError(NOT_FILES)
+    for name in find_sources(files.source):
+        refuse_other_formats(name, "> LINES.jsonl")
+    # Whether workers may open files is between them and the coordinators: it is not asked here.
+    run = FileRun(files, replace(jobs, is_embedded=True))
+    after = root.find(options.after).spec.job if options.after else ""
+    terms = Terms(
+        manager=manager,
+        name=options.name,
+        queue=jobs.settings.queue,
+        priority=options.priority,
+        after=after,
+        by_reference=files.by_reference.value,
+        chunk_size=files.chunk_size,
+        overwrite=files.overwrite,
+        backup=files.backup,
+        hold=files.hold,
+        retry=None if retry is None else retry.to_wire(),
+        on_end=options.on_end,
+        give_up_s=float(options.give_up_s),
+    )
+    # Long ids, since they stay for weeks, and are what messages are signed for.
+    spec = run.submitted(new_job_id(unique=True), terms)
+    _refuse_other_writers(root, spec)
+    want = Want(
+        max_rate=files.pace.max_rate or 0.0,
+        window=options.window or 0,
+        who=this_user(),
+        why=options.why,
+        at=spec.created_at,
+    )
+    with output_errors(root.path):
+        return root.create(spec, want)
+
+
+def _refuse_other_writers(root: JobsRoot, spec: Spec) -> None:
+    """Refuse a target that another job is about to write."""
+    for other in root.jobs():
+        if other.spec.target == spec.target and other.end() is None:
+            raise JobExistsError(
+                f"job {other.spec.job} of {other.spec.created_by}, which has not ended, writes "
+                f"{spec.target}, too: wait for it, or cancel it"
+            )
+    path = beside(spec.target)
+    if not path.exists():
+        return
+    with contextlib.suppress(JobLogError):
+        if JobFolder(path).has_succeeded():
+            return
+    raise JobExistsError(
+        f"an earlier run to {spec.target} has left its log in {path}: `pyrmute-tasks run --resume` "
+        f"goes on with it, `pyrmute-tasks discard {spec.target}` removes it"
+    )
