@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pyrmute import TypeScriptExporter as TypeScriptExporter
 
     from pyrmute_tasks.aio import AsyncMigrator, AsyncStream
+    from pyrmute_tasks.async_job_calls import AsyncSubmittedJob
     from pyrmute_tasks.audit import AuditReport
     from pyrmute_tasks.batch_migrator import BatchMigrator
     from pyrmute_tasks.dry_run import DryRun
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
     from pyrmute_tasks.file_options import ByReference
     from pyrmute_tasks.hooks import HookSet, MetricsHook, MigrationHook
     from pyrmute_tasks.io.kept_jobs import ProvenJob, discard_job, publish_job, verify_job
+    from pyrmute_tasks.jobs.terms import Priority
     from pyrmute_tasks.manager import ModelManager
     from pyrmute_tasks.migrator import Migrator
     from pyrmute_tasks.plans.nested_models import NestedModelInfo
@@ -100,6 +102,9 @@ if TYPE_CHECKING:
     from pyrmute_tasks.pyrmute_adapter import Manager
     from pyrmute_tasks.records import RecordLike
     from pyrmute_tasks.registry import MigrationFunc, ModelData
+    from pyrmute_tasks.service.handles import SubmittedJob
+    from pyrmute_tasks.service.history import LoggedReport
+    from pyrmute_tasks.service.status import JobStatus
     from pyrmute_tasks.settings import Compress, Settings
     from pyrmute_tasks.testing import (
         MigrationTestCase,
@@ -112,6 +117,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncMigrator",
     "AsyncStream",
+    "AsyncSubmittedJob",
     "AuditReport",
     "BatchMigrator",
     "BrokerUnavailableError",
@@ -145,7 +151,9 @@ __all__ = [
     "JobNotFoundError",
     "JobReport",
     "JobState",
+    "JobStatus",
     "LeaseLostError",
+    "LoggedReport",
     "Manager",
     "ManagerImportError",
     "MetricsHook",
@@ -170,6 +178,7 @@ __all__ = [
     "OnCodeMismatch",
     "OnError",
     "OutputInUseError",
+    "Priority",
     "ProcessDiedError",
     "ProofError",
     "ProvenJob",
@@ -191,6 +200,7 @@ __all__ = [
     "StorageUnreachableError",
     "StoreUnavailableError",
     "Stream",
+    "SubmittedJob",
     "Throttle",
     "UnsupportedValueError",
     "VersionLike",
@@ -214,6 +224,7 @@ __all__ = [
 _MODULE_OF: Final = {
     "AsyncMigrator": "aio",
     "AsyncStream": "aio",
+    "AsyncSubmittedJob": "async_job_calls",
     "AuditReport": "audit",
     "BatchMigrator": "batch_migrator",
     "BrokerUnavailableError": "errors",
@@ -247,7 +258,9 @@ _MODULE_OF: Final = {
     "JobNotFoundError": "errors",
     "JobReport": "engine.job_report",
     "JobState": "engine.job_report",
+    "JobStatus": "service.status",
     "LeaseLostError": "errors",
+    "LoggedReport": "service.history",
     "Manager": "pyrmute_adapter",
     "ManagerImportError": "errors",
     "MetricsHook": "hooks",
@@ -272,6 +285,7 @@ _MODULE_OF: Final = {
     "OnCodeMismatch": "engine.job_spec",
     "OnError": "engine.error_policy",
     "OutputInUseError": "errors",
+    "Priority": "jobs.terms",
     "ProcessDiedError": "errors",
     "ProofError": "errors",
     "ProvenJob": "io.kept_jobs",
@@ -293,6 +307,7 @@ _MODULE_OF: Final = {
     "StorageUnreachableError": "errors",
     "StoreUnavailableError": "errors",
     "Stream": "engine.stream",
+    "SubmittedJob": "service.handles",
     "Throttle": "engine.pace",
     "UnsupportedValueError": "errors",
     "VersionLike": "versions",

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel
 
-from pyrmute_tasks.async_file_calls import AsyncFileCalls
+from pyrmute_tasks.async_job_calls import AsyncJobCalls
 from pyrmute_tasks.engine.async_stream import AsyncStream, Records, StreamingCall, run_in_thread
 from pyrmute_tasks.engine.batch_arguments import check_records
 from pyrmute_tasks.engine.error_policy import OnErrorLike, OnReject
@@ -31,7 +31,7 @@ Output = TypeVar("Output")
 
 
 # Above 250 lines: a public façade, whose documentation and annotated arguments take most of them.
-class AsyncMigrator(AsyncFileCalls):
+class AsyncMigrator(AsyncJobCalls):
     """Runs migrations on a fleet for callers in an event loop.
 
     Wraps a `Migrator`, and belongs to the event loop it is used in. Nothing here blocks the event

@@ -91,6 +91,7 @@ class Jobs:
     start: Callable[..., Job[bytes, Any, Any]]
 
 
+# Above 250 lines: one run, its checks, and both ways.
 class FileRun:
     """One run of files.
 

@@ -80,12 +80,14 @@ COMMANDS: Final[Mapping[str, Lazy]] = MappingProxyType(
         ),
         "publish": Lazy("jobs", "publish_command", "Publish the output of a run with --hold."),
         "rejects": Lazy(
-            "job_report", "rejects_command", "Write the records that a job has rejected so far."
+            "job_report",
+            "rejects_command",
+            "Write the records that a job has rejected, so far or in the end, as JSON lines.",
         ),
         "report": Lazy(
             "job_report",
             "report_command",
-            "Report what a job has done: epochs, failures, pauses, rates, digests.",
+            "Report what a job has done, so far or in the end.",
         ),
         "resume": Lazy(
             "steer",

@@ -1,7 +1,6 @@
 """The calls of a `Migrator` for submitted jobs."""
 
 import os
-from collections.abc import Iterator
 
 from pyrmute_tasks.engine.error_policy import ErrorHandling, OnErrorLike
 from pyrmute_tasks.engine.pace import Pace
@@ -140,18 +139,17 @@ class JobCalls(FileCalls):
         root = root_of(jobs, self._jobs.settings.jobs_root)
         return SubmittedJob(root.find(wanted), self._jobs.manager)
 
-    def jobs(self, *, jobs: str | os.PathLike[str] | None = None) -> Iterator[SubmittedJob]:
-        """Yield all submitted jobs of a jobs root, by id.
+    def jobs(self, *, jobs: str | os.PathLike[str] | None = None) -> list[SubmittedJob]:
+        """Return all submitted jobs of a jobs root, also those that have ended.
 
         Args:
             jobs: The jobs root; by default that of the settings.
 
-        Yields:
-            The jobs.
+        Returns:
+            The jobs, by id.
 
         Raises:
             ConfigurationError: If there is no jobs root.
         """
         root = root_of(jobs, self._jobs.settings.jobs_root)
-        for folder in root.jobs():
-            yield SubmittedJob(folder, self._jobs.manager)
+        return [SubmittedJob(folder, self._jobs.manager) for folder in root.jobs()]

@@ -1,28 +1,69 @@
 """`SubmittedJob`: a submitted job for Python, by the files of its folder."""
 
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from pyrmute_tasks.errors import JobFailedError
-from pyrmute_tasks.jobs.entries import JobResult
+from pyrmute_tasks.errors import JobFailedError, JobNotFoundError
+from pyrmute_tasks.failures import RecordFailure
+from pyrmute_tasks.jobs.entries import JobResult, Note
 from pyrmute_tasks.jobs.folder import JobFolder
-from pyrmute_tasks.jobs.states import LoggedState
+from pyrmute_tasks.jobs.want import Want, read_want
 from pyrmute_tasks.pyrmute_adapter import FleetManager
 from pyrmute_tasks.service import steering
+from pyrmute_tasks.service.history import LoggedReport, report_of
+from pyrmute_tasks.service.logged_job import Told, told_at_a_glance
+from pyrmute_tasks.service.rejects import rejects_of
+from pyrmute_tasks.service.status import JobStatus, JobWatch
 from pyrmute_tasks.service.steering import Bound, Limits
 
-__all__ = ["SubmittedJob"]
+__all__ = ["Pauses", "SubmittedJob"]
 
 _FIRST_PAUSE_S: Final = 0.01
 _MOST_PAUSE_S: Final = 0.5
 _GROWTH: Final = 1.5
 
 
+class Pauses:
+    """The growing pauses between looks at a job.
+
+    Args:
+        job: The job's id.
+        timeout_s: How long to look; None for ever.
+        monotonic: A clock that is never set.
+    """
+
+    def __init__(self, job: str, timeout_s: float | None, monotonic: Callable[[], float]) -> None:
+        self._job = job
+        self._timeout_s = timeout_s
+        self._monotonic = monotonic
+        self._began = monotonic()
+        self._pause_s = _FIRST_PAUSE_S
+
+    def next_s(self) -> float:
+        """Return how long to wait before the next look.
+
+        Raises:
+            TimeoutError: If the time is over.
+        """
+        pause_s = self._pause_s
+        self._pause_s = min(pause_s * _GROWTH, _MOST_PAUSE_S)
+        if self._timeout_s is None:
+            return pause_s
+        left_s = self._began + self._timeout_s - self._monotonic()
+        if left_s <= 0:
+            raise TimeoutError(
+                f"job {self._job} has not ended after {self._timeout_s:g} s; it goes on"
+            )
+        return min(pause_s, left_s)
+
+
 class SubmittedJob:
     """A job that was submitted; whoever drives it, and from wherever this looks.
 
     Nothing here talks to a fleet: all is read from the job's folder, or wished there.
+    `Migrator.submit` and `Migrator.job` return one.
 
     Args:
         folder: The job's folder.
@@ -38,39 +79,97 @@ class SubmittedJob:
         self._manager = manager
         self.id: str = folder.spec.job
         self.path: Path = folder.path
+        self._watch = JobWatch(folder)
 
     def __repr__(self) -> str:
         """Show its id and where it is."""
         return f"SubmittedJob({self.id!r}, {str(self.path)!r})"
 
-    def wait(self, timeout_s: float | None = None) -> None:
-        """Wait until it has ended, or holds its output.
+    def wait(self, timeout_s: float | None = None) -> JobStatus:
+        """Wait until it has succeeded, or holds its output; a job that nobody drives waits, too.
 
         Args:
-            timeout_s: How long; by default for ever.
+            timeout_s: How long; by default for ever. `progress` tells what it waits for.
+
+        Returns:
+            Its status.
 
         Raises:
             JobFailedError: If it failed, or was cancelled.
             TimeoutError: If it has not ended by then; it goes on.
             JobNotFoundError: If it was discarded.
         """
-        until = None if timeout_s is None else time.monotonic() + timeout_s
-        pause_s = _FIRST_PAUSE_S
-        while not self._has_come_to_an_end():
-            left_s = _MOST_PAUSE_S if until is None else until - time.monotonic()
-            if left_s <= 0:
-                raise TimeoutError(f"job {self.id} has not ended after {timeout_s} s")
-            time.sleep(min(pause_s, left_s))
-            pause_s = min(pause_s * _GROWTH, _MOST_PAUSE_S)
+        pauses = Pauses(self.id, timeout_s, time.monotonic)
+        while not self.is_over():
+            time.sleep(pauses.next_s())
+        return self.progress()
 
-    def _has_come_to_an_end(self) -> bool:
-        end = self._folder.end()
-        if end is None:
-            view = self._folder.view()
-            return view.is_held and view.state is LoggedState.STOPPED
-        if end.ended.result in (JobResult.FAILED, JobResult.CANCELLED):
-            raise JobFailedError(self.id, end.ended.result.value, end.ended.why)
+    def is_over(self) -> bool:
+        """Return whether it has succeeded, or holds its output, so that `wait` would return.
+
+        Returns:
+            Whether it has.
+
+        Raises:
+            JobFailedError: If it failed or was cancelled, and nobody has resumed it since.
+            JobNotFoundError: If it was discarded.
+            JobLogError: If its log is damaged.
+        """
+        storage = self._folder.storage
+        try:
+            told = told_at_a_glance(storage)
+        except FileNotFoundError:
+            raise JobNotFoundError(f"job {self.id} was discarded") from None
+        if told.ended is None:
+            return told.let_go is Note.HELD and not self._is_wished_later(told)
+        result = told.ended.result
+        if result is JobResult.FAILED and self._is_wished_later(told):
+            return False
+        if result in (JobResult.FAILED, JobResult.CANCELLED):
+            raise JobFailedError(self.id, result.value, told.ended.why)
         return True
+
+    def _is_wished_later(self, told: Told) -> bool:
+        """Return whether somebody wants something of it since its driver let go."""
+        return read_want(self._folder.storage, Want()).want.at > told.changed_at
+
+    # --- seeing -----------------------------------------------------------------------------
+
+    def progress(self) -> JobStatus:
+        """Return how far it is, who drives it, and why it waits.
+
+        Returns:
+            Its status now; from one call to the next, only what was added to its log is read.
+
+        Raises:
+            JobNotFoundError: If it was discarded.
+            JobLogError: If its log is damaged.
+        """
+        return self._watch.look()
+
+    def report(self) -> LoggedReport:
+        """Return what ran, what failed, and what held it up, so far or in the end.
+
+        Returns:
+            The report, over all that have driven it.
+
+        Raises:
+            JobNotFoundError: If it was discarded.
+            JobLogError: If its log is damaged.
+        """
+        return report_of(self._folder)
+
+    def rejects(self) -> Iterator[RecordFailure]:
+        """Yield the failures of the records that it has rejected so far, in order.
+
+        Yields:
+            The failures, with their places, and without the records.
+
+        Raises:
+            JobNotFoundError: If it was discarded.
+            JobLogError: If its log is damaged.
+        """
+        yield from rejects_of(self._folder)
 
     # --- steering ---------------------------------------------------------------------------
 

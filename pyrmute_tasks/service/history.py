@@ -180,7 +180,11 @@ class LoggedReport:
     output_digest: str = ""
 
     def as_fields(self) -> dict[str, object]:
-        """Return the report as fields of a JSON object."""
+        """Return the report as fields of a JSON object.
+
+        Returns:
+            The fields.
+        """
         wishes = [{**each.want, "obeyed_at": each.at} for each in self.wishes]
         bare = replace(self, wishes=())
         return {**asdict(bare), "status": self.status.as_fields(), "wishes": wishes}

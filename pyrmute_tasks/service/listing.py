@@ -58,8 +58,8 @@ def list_jobs(
     Raises:
         OSError: If the root cannot be listed.
     """
-    under_way: list[str] = []
-    ended: list[tuple[float, str]] = []
+    under_way: list[tuple[str, Told]] = []
+    ended: list[tuple[str, Told]] = []
     unreadable: dict[str, str] = {}
     for name in filter(_JOB.fullmatch, os.listdir(root.path)):
         try:
@@ -70,15 +70,14 @@ def list_jobs(
             unreadable[name] = describe_safely(error)
             continue
         if told.ended is None or _is_resumed(root.path / name / WANT, told):
-            under_way.append(name)
+            under_way.append((name, told))
         elif ShownState(told.state.value) in states:
-            ended.append((told.changed_at, name))
-    ended.sort(reverse=True)
-    names = [*under_way, *(name for _, name in ended[:most_ended])]
+            ended.append((name, told))
+    ended.sort(key=lambda found: found[1].changed_at, reverse=True)
     neighbours, jobs = Neighbours(root.path), []
-    for name in names:
+    for name, told in (*under_way, *ended[:most_ended]):
         try:
-            status = JobWatch(JobFolder(root.path / name), neighbours).glance()
+            status = JobWatch(JobFolder(root.path / name), neighbours).glance(told)
         except (JobNotFoundError, FileNotFoundError):
             continue  # none, or discarded
         except (JobError, OSError) as error:

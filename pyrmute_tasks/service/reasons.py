@@ -92,7 +92,11 @@ def _wished(waiting: Waiting) -> str:
         return ""
     aside, driven = _WISHED[want.wish]
     is_aside = waiting.told.state in _ASIDE and waiting.driver is None
-    told = f"{aside if is_aside else driven} {want.who or 'somebody'}"
+    return _by(aside if is_aside else driven, want)
+
+
+def _by(what: str, want: Want) -> str:
+    told = f"{what} {want.who or 'somebody'}"
     return f"{told}: {want.why}" if want.why else told
 
 
@@ -130,7 +134,9 @@ def _stopped(waiting: Waiting) -> str:
         return told.stopped
     if told.let_go is Note.SUSPENDED:
         return f"{told.stopped}; {_next_try(waiting)}"
-    stopped = told.stopped or f"resumed by {waiting.want.who or 'somebody'}"
+    stopped = told.stopped
+    if waiting.want.at > told.changed_at:
+        stopped = _by("resumed by", waiting.want)
     since_s = waiting.clock - max(told.changed_at, waiting.want.at)
     if since_s < _UNTAKEN_S:
         return stopped
@@ -149,7 +155,7 @@ def _untaken(waiting: Waiting, neighbours: Neighbours, told: str) -> str:
 def _next_try(waiting: Waiting) -> str:
     left_s = waiting.next_try_at - waiting.clock
     if left_s <= 0:
-        return f"it is tried again every {_MOST_RETRY_WAIT_S:.0f} s, or sooner"
+        return "it goes on as soon as a coordinator finds that over"
     number = waiting.told.suspensions
     times = "" if number == 1 else f" (suspended {number:,} times)"
     return f"it is tried again in {seconds(left_s + 0.999)}{times}"

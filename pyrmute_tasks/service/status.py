@@ -131,7 +131,11 @@ class JobStatus:
         return self.ended_at > 0
 
     def as_fields(self) -> dict[str, object]:
-        """Return the status as fields of a JSON object."""
+        """Return the status as fields of a JSON object.
+
+        Returns:
+            The fields.
+        """
         fields: dict[str, object] = asdict(self)
         fields["state"] = self.state.value
         fields["want"] = self.want.as_entry().want
@@ -191,18 +195,21 @@ class JobWatch:
                 status = replace(status, causes=self._log.causes())
             return status
 
-    def glance(self) -> JobStatus:
+    def glance(self, told: Told | None = None) -> JobStatus:
         """Return the status without reading a long log, if that can be avoided.
 
         Left out are causes and crashes, when a job of several epochs began, and how many bytes are
         done of one that has failed.
+
+        Args:
+            told: What both ends of its log tell, if they were just looked at.
 
         Raises:
             JobNotFoundError: If the job was discarded.
             JobLogError: If its log is damaged.
         """
         with self._discarded():
-            told = told_at_a_glance(self._folder.storage)
+            told = told or told_at_a_glance(self._folder.storage)
             if not told.has_counts and self._now(told) is None:
                 told = self._log.look(self._clock())
             return self._status(told)

@@ -51,7 +51,6 @@ _LOCK: Final = ".want.lock"
 _LOCK_S: Final = 2.0  # changing a small file takes milliseconds; whoever holds it longer is frozen
 _LOCK_PAUSE_S: Final = 0.01
 _LATER_S: Final = 0.001
-_ALL: Final = "100%"  # of the records may be rejected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +89,7 @@ class Limits:
         if self.window is not None:
             changed["window"] = 0 if self.window == NO_BOUND else int(self.window)
         if self.max_errors is not None:
-            changed["max_errors"] = _ALL if self.max_errors == NO_BOUND else str(self.max_errors)
+            changed["max_errors"] = str(self.max_errors)
         return replace(want, **changed)  # type: ignore[arg-type]  # by name above
 
 
@@ -169,7 +168,7 @@ def resume(
 
 
 def cancel(folder: JobFolder, why: str = "") -> Want:
-    """Wish that a job ends without its output; its history stays.
+    """Wish that a job ends without its output, also one that has failed; its history stays.
 
     Args:
         folder: The job.
@@ -184,18 +183,21 @@ def cancel(folder: JobFolder, why: str = "") -> Want:
     """
     with _changing(folder) as want:
         view = folder.view()
-        _refuse_ended(folder, view, "cancel")
+        if view.state is not LoggedState.FAILED:
+            _refuse_ended(folder, view, "cancel")
         _refuse_cancelled(folder, want, "cancel")
-        if view.state is LoggedState.PUBLISHING:
+        if view.publishing is not None:  # then it may be there already
             raise JobError(
                 f"job {folder.spec.job} cannot be cancelled any more: its output is proven, and is "
-                "being published"
+                "being published, or was about to be"
             )
         return _write(folder, view, replace(want, wish=Wish.CANCEL), why)
 
 
 def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
     """Wish other limits for a job, which goes on with them at once, and keeps them.
+
+    So does one that has failed: it may have reached a limit.
 
     Args:
         folder: The job.

@@ -10,6 +10,7 @@ from pyrmute_tasks.engine.job_tally import new_job_id
 from pyrmute_tasks.errors import ConfigurationError, JobExistsError, JobLogError, printable
 from pyrmute_tasks.file_options import FileOptions, is_path
 from pyrmute_tasks.file_runs import NOT_FILES, FileRun, Jobs
+from pyrmute_tasks.io.jsonl import check_source
 from pyrmute_tasks.io.not_lines import refuse_other_formats
 from pyrmute_tasks.io.output_place import output_errors
 from pyrmute_tasks.io.range_source import find_sources
@@ -92,6 +93,7 @@ def submit(
     if not (is_path(files.source) and is_path(files.target)) or files.pace.throttle is not None:
         raise ConfigurationError(NOT_FILES)
     for name in find_sources(files.source):
+        check_source(name)  # a pipe would be waited for
         refuse_other_formats(name, "> LINES.jsonl")
     # Whether workers may open files is between them and the coordinators: it is not asked here.
     run = FileRun(files, replace(jobs, is_embedded=True))

@@ -1,0 +1,288 @@
+"""Steering: what `want.json` says after each command, what cannot be, and two at once."""
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pyrmute_tasks import ModelData, ModelManager
+from pyrmute_tasks.errors import ConfigurationError, JobChangedError, JobError
+from pyrmute_tasks.jobs.driver import this_process, this_user
+from pyrmute_tasks.jobs.entries import Ended, Entry, JobResult, Note, Noted, Publishing
+from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.lease import Lease
+from pyrmute_tasks.jobs.root import JobsRoot
+from pyrmute_tasks.jobs.spec import Spec
+from pyrmute_tasks.jobs.states import Wish
+from pyrmute_tasks.jobs.terms import Terms
+from pyrmute_tasks.jobs.want import WANT, Want, read_want
+from pyrmute_tasks.service import steering
+from pyrmute_tasks.service.steering import Code, Limits
+from tests import people
+from tests.people import manager
+
+HOP = ("Person", "1.0.0", "3.0.0")
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> JobFolder:
+    """A job that nobody drives yet, with the code of people's manager."""
+    code = steering.code_of(manager, _job(tmp_path, Code("", "")))
+    (tmp_path / "jobs").mkdir()
+    return _job(tmp_path / "jobs", code)
+
+
+def _job(root: Path, code: Code) -> JobFolder:
+    spec = Spec(
+        "a1b2c3d4",
+        (),
+        str(root / "out.jsonl"),
+        HOP,
+        code.fingerprint,
+        code.tree,
+        {"on_error": "skip", "max_errors": 3},
+        terms=Terms(),
+    )
+    return JobsRoot(root).create(spec, Want(max_rate=7.0, who="ann@host", why="release"))
+
+
+def want_of(job: JobFolder) -> Want:
+    found = read_want(job.storage, Want())
+    assert found.problem == ""
+    return found.want
+
+
+@pytest.fixture
+def lease(job: JobFolder) -> Iterator[Lease]:
+    """The right to drive the job."""
+    lease = job.take(this_process(), "f00d")
+    yield lease
+    lease.log.close()
+
+
+def log(lease: Lease, *entries: Entry) -> None:
+    for entry in entries:
+        lease.log.log(entry)
+    lease.log.commit()
+
+
+SUCCEEDED = Ended(JobResult.SUCCEEDED, 0, 0, 0)
+FAILED = Ended(JobResult.FAILED, 0, 0, 0, "a record failed")
+PUBLISHING = Publishing(0, "", "")
+
+
+def test_each_wish_says_who_when_and_why_and_keeps_the_others(job: JobFolder) -> None:
+    before = time.time()
+    steering.pause(job, "lunch")
+    paused = want_of(job)
+    assert (paused.wish, paused.why, paused.who) == (Wish.PAUSE, "lunch", this_user())
+    assert paused.at >= before
+    steering.set_limits(job, Limits(window=3, max_errors="0.1%"), "slow disk")
+    limited = want_of(job)
+    assert limited == replace(paused, window=3, max_errors="0.1%", why="slow disk", at=limited.at)
+    assert limited.at > paused.at
+    steering.resume(job)
+    resumed = want_of(job)
+    assert resumed == replace(limited, wish=Wish.RUN, why="", at=resumed.at)
+    steering.cancel(job, "wrong file")
+    assert want_of(job) == replace(resumed, wish=Wish.CANCEL, why="wrong file", at=want_of(job).at)
+    assert resumed.max_rate == 7.0
+
+
+def test_none_takes_bounds_away(job: JobFolder) -> None:
+    steering.set_limits(job, Limits(max_rate=9, window=2, max_errors=0))
+    assert (want_of(job).max_rate, want_of(job).window, want_of(job).max_errors) == (9.0, 2, "0")
+    steering.set_limits(job, Limits(max_rate="none", window="none", max_errors="none"))
+    assert (want_of(job).max_rate, want_of(job).window) == (0.0, 0)
+    assert want_of(job).max_errors == "none"
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({}, "set which limit"),
+        ({"max_rate": -1}, "max_rate must be a positive number"),
+        ({"max_rate": "fast"}, "max_rate must be a positive number"),
+        ({"window": -1}, "window must be 1 chunk or more"),
+        ({"window": True}, "window must be 1 chunk or more"),
+        ({"max_errors": "many"}, "max_errors must be a number"),
+    ],
+)
+def test_senseless_limits_are_refused(limits: dict[str, float], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        Limits(**limits)  # type: ignore[arg-type]  # that is the point
+
+
+def test_rejects_of_a_job_that_skips_none_have_no_limit(tmp_path: Path) -> None:
+    job = _job(tmp_path, Code("", ""))
+    job.spec = replace(job.spec, options={"on_error": "raise"})
+    with pytest.raises(ConfigurationError, match="ends at the first record that fails"):
+        steering.set_limits(job, Limits(max_errors=3))
+
+
+Steer = Callable[[JobFolder], object]
+LIMIT = partial(steering.set_limits, limits=Limits(window=1))
+ALL: dict[str, Steer] = {
+    "pause": steering.pause,
+    "resume": steering.resume,
+    "cancel": steering.cancel,
+    "change": LIMIT,
+}
+
+
+@pytest.mark.parametrize(
+    ("entries", "refused"),
+    [
+        ([], {"resume": "drives it"}),
+        ([Noted(Note.WAIT, "…")], {"resume": f"process {os.getpid()} on host .* drives it"}),
+        ([Noted(Note.SUSPENDED, "no worker")], {}),
+        ([Noted(Note.STOPPED, "its turn is over")], {"resume": "it waits for a coordinator"}),
+        ([Noted(Note.HELD, "whole")], {"resume": "is held: `pyrmute-tasks publish a1b2c3d4`"}),
+        (
+            [PUBLISHING],
+            {"resume": "drives it", "cancel": "its output is proven, and is being published"},
+        ),
+        ([PUBLISHING, SUCCEEDED], dict.fromkeys(ALL, "has ended: succeeded")),
+        (
+            [FAILED],
+            dict.fromkeys(("pause",), "has ended: failed; `pyrmute-tasks resume a1b2c3d4` goes on"),
+        ),
+        (
+            [Ended(JobResult.CANCELLED, 0, 0, 0)],
+            dict.fromkeys(ALL, "has ended: cancelled"),
+        ),
+    ],
+    ids=[
+        "running",
+        "waiting",
+        "suspended",
+        "stopped",
+        "held",
+        "publishing",
+        "succeeded",
+        "failed",
+        "cancelled",
+    ],
+)
+def test_what_cannot_be_is_one_sentence_and_changes_nothing(
+    job: JobFolder, lease: Lease, entries: list[Entry], refused: dict[str, str]
+) -> None:
+    log(lease, *entries)
+    for name, steer in ALL.items():
+        before = want_of(job)
+        steering._write(job, job.view(), replace(before, wish=Wish.RUN), "")
+        before = want_of(job)
+        if name not in refused:
+            steer(job)
+            assert want_of(job).at > before.at
+            continue
+        with pytest.raises(JobError, match=refused[name]) as raised:
+            steer(job)
+        assert "\n" not in str(raised.value)
+        assert want_of(job) == before
+
+
+def test_job_that_somebody_has_cancelled_is_left_alone(job: JobFolder) -> None:
+    steering.cancel(job)
+    for steer in ALL.values():
+        with pytest.raises(JobError, match=f"{this_user()} has cancelled job a1b2c3d4"):
+            steer(job)
+
+
+def test_failed_job_is_wished_to_run_later_than_it_failed(job: JobFolder, lease: Lease) -> None:
+    """Also if the clock of its driver's host is ahead."""
+    lease.log._now = lambda: time.time() + 3600
+    log(lease, FAILED)
+    steering.resume(job)
+    assert want_of(job).at > job.view().changed_at > time.time() + 3000
+
+
+# --- other code ---------------------------------------------------------------------------------
+
+mended = ModelManager()
+mended.model("Person", "1.0.0")(people.PersonV1)
+mended.model("Person", "2.0.0")(people.PersonV2)
+mended.model("Person", "3.0.0")(people.PersonV3)
+mended.migration("Person", "1.0.0", "2.0.0")(people.split_name)
+
+
+@mended.migration("Person", "2.0.0", "3.0.0")
+def without_look_ups(data: ModelData) -> ModelData:
+    return {**data, "adult": data["age"] >= 18}
+
+
+def test_other_code_is_refused_by_name_unless_it_is_accepted(job: JobFolder) -> None:
+    steering.pause(job)
+    today, other = steering.code_of(manager, job), steering.code_of(mended, job)
+    with pytest.raises(JobChangedError, match=r"fingerprint .* → .*step Person 2.0.0 → 3.0.0"):
+        steering.resume(job, code=other)
+    assert want_of(job).wish is Wish.PAUSE
+    steering.resume(job, code=other, accept_code=True)
+    assert (want_of(job).fingerprint, want_of(job).code) == (other.fingerprint, other.tree)
+    # From now on that is the job's code, and the first one is another.
+    steering.pause(job)
+    with pytest.raises(JobChangedError, match=f"{other.fingerprint} → {today.fingerprint}"):
+        steering.resume(job, code=today)
+    steering.resume(job, code=other)
+    steering.resume(job, code=today, accept_code=True)
+    assert (want_of(job).wish, want_of(job).fingerprint, want_of(job).code) == (Wish.RUN, "", "")
+
+
+def test_same_code_does_not_resume_what_goes_on(job: JobFolder) -> None:
+    with pytest.raises(JobError, match="is not paused"):
+        steering.resume(job, code=steering.code_of(manager, job))
+
+
+# --- two at once, and files that are torn -------------------------------------------------------
+
+
+def test_wishes_of_two_writers_are_all_kept(job: JobFolder) -> None:
+    """Each reads, changes and writes the whole file; none of them loses what another wanted."""
+
+    def change(limit: str) -> None:
+        for number in range(1, 20):
+            steering.set_limits(job, Limits(**{limit: number}))
+            seen = want_of(job)
+            assert getattr(seen, limit) == number
+
+    threads = [threading.Thread(target=change, args=(name,)) for name in ("max_rate", "window")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (want_of(job).max_rate, want_of(job).window) == (19.0, 19)
+
+
+def test_frozen_writer_is_not_waited_for(job: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steering, "_LOCK_S", 0.05)
+    steering.pause(job)
+    with (job.path / ".want.lock").open() as frozen:
+        fcntl.flock(frozen, fcntl.LOCK_EX)
+        steering.resume(job)
+    assert want_of(job).wish is Wish.RUN
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"wish": "pau', b'{"wish": "stop"}', b"\0" * 100])
+def test_torn_wishes_are_those_that_were_obeyed_last(
+    job: JobFolder, lease: Lease, torn: bytes
+) -> None:
+    steering.set_limits(job, Limits(window=3))
+    log(lease, want_of(job).as_entry())
+    (job.path / WANT).write_bytes(torn)
+    steering.pause(job)
+    assert (want_of(job).wish, want_of(job).window, want_of(job).max_rate) == (Wish.PAUSE, 3, 7.0)
+
+
+def test_user_without_the_right_is_told(job: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(steering, "write_want", refuse)  # root may do all
+    with pytest.raises(ConfigurationError, match=r"cannot write .*want.json: Permission denied"):
+        steering.pause(job)
