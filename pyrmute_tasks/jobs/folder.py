@@ -142,7 +142,8 @@ class JobFolder:
             parts.mkdir()
             if not is_private:
                 candidate.chmod(mode)
-                parts.chmod(0o1777)
+                # Of a group's jobs root any of the group removes the others' attempts in the end.
+                parts.chmod(mode if mode & stat.S_IWGRP else 0o1777)
             (parts / NONCE).write_text(secrets.token_hex(_NONCE_BYTES), "ascii")
             write_spec(FolderStorage(candidate), spec)
             if want is not None:

@@ -1,7 +1,9 @@
 """A coordinator: watches a jobs root, decides what is due, and drives it in threads."""
 
+import contextlib
 import logging
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -13,6 +15,7 @@ from pyrmute_tasks.errors import JobError, LeaseLostError, printable
 from pyrmute_tasks.jobs.folder import KEEP_HISTORY_S, collect_orphans, prune
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.logs import log
+from pyrmute_tasks.service.beats import BEAT_EVERY_S, beat, remove_old_beats
 from pyrmute_tasks.service.driving import Epoch, log_failure, take_epoch
 from pyrmute_tasks.service.probing import FleetProbe
 from pyrmute_tasks.service.turns import (
@@ -116,6 +119,7 @@ class Coordinator:
         self._running: dict[str, _Running] = {}
         self._told: dict[str, str] = {}
         self._pruned_at = -_PRUNE_EVERY_S
+        self._beaten_at = -BEAT_EVERY_S
 
     def run(self, stop: threading.Event) -> None:
         """Drive jobs until it is told to stop, whatever happens meanwhile.
@@ -149,6 +153,7 @@ class Coordinator:
         self._reap()
         try:
             self._jobs.look(but=frozenset(self._running))
+            self._beat_if_due()
             self._prune_if_due()
         except OSError as error:
             self._tell("", f"the jobs root cannot be read: {error.strerror}")
@@ -299,11 +304,18 @@ class Coordinator:
             if running.thread is not None:
                 running.thread.join(max(0.0, until - time.monotonic()))
 
+    def _beat_if_due(self) -> None:
+        if time.monotonic() - self._beaten_at >= BEAT_EVERY_S:
+            self._beaten_at = time.monotonic()
+            with contextlib.suppress(OSError):  # whoever checks will see that it is missing
+                beat(self._root.path, socket.gethostname())
+
     def _prune_if_due(self) -> None:
         if time.monotonic() - self._pruned_at < _PRUNE_EVERY_S:
             return
         self._pruned_at = time.monotonic()
         collect_orphans(self._root.path)
+        remove_old_beats(self._root.path)
         gone = prune(self._root.path, self._options.keep_s)
         if gone:
             log(logging.INFO, "history_pruned", "old jobs were removed", jobs=len(gone))
