@@ -190,7 +190,8 @@ class Topology:
     Args:
         variables: What is in ``.env`` besides what must be.
         users: Other users of services, by name, as user and group with a colon between.
-        groups: Groups of all of them.
+        groups: Groups of all of them, the first of which the folders belong to.
+        migrations: What is mounted at ``/migrations``.
 
     Attributes:
         services: The services of the compose file.
@@ -202,8 +203,10 @@ class Topology:
         variables: Mapping[str, str] | None = None,
         users: Mapping[str, str] | None = None,
         groups: Sequence[int] = (),
+        migrations: Path = EXAMPLES,
     ) -> None:
         self._directory = Path()
+        self._migrations = migrations
         self._variables = {**ENVIRONMENT, **(variables or {})}
         self._users = users or {}
         self._groups = groups
@@ -251,9 +254,12 @@ class Topology:
         return path
 
     def _give(self, path: Path) -> None:
-        if can_confine():
-            user, _, group = self._variables["RUN_AS"].partition(":")
-            os.chown(path, int(user), int(group))
+        if not can_confine():
+            return
+        user, _, group = self._variables["RUN_AS"].partition(":")
+        os.chown(path, int(user), self._groups[0] if self._groups else int(group))
+        if self._groups:
+            path.chmod(0o2770)
 
     @property
     def workers(self) -> list[Process]:
@@ -327,7 +333,7 @@ class Topology:
         return _VOLUME.sub(lambda match: str(self._volume(match[1])), text)
 
     def _volume(self, name: str) -> Path:
-        return EXAMPLES if name == "migrations" else self._directory / name
+        return self._migrations if name == "migrations" else self._directory / name
 
     def _confined(self, service: str, command: Sequence[str]) -> list[str]:
         """Return a command with what its container lets it see and do."""
