@@ -39,6 +39,7 @@ differential: $(VENV)/.dev
 	DIFFERENTIAL_CASES=10000 $(BIN)/python -m pytest -n auto --timeout 1200 tests/differential
 
 # The long form of tests/chaos: some 25 minutes on two cores. CHAOS="--schedules 10" and the like;
+# CHAOS="--service" harms the coordinators of submitted jobs at 20 random moments instead;
 # CHAOS="--flights --published FLIGHTS.csv.zip" kills the year of flights instead, 30 times each way.
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos.schedules $(CHAOS)

@@ -168,6 +168,40 @@ class AsyncSubmittedJob:
             self._job.set, max_rate=max_rate, window=window, max_errors=max_errors, why=why
         )
 
+    async def retry(
+        self,
+        *,
+        max_errors: int | str | None = None,
+        accept_code: bool = False,
+        hold: bool = False,
+        backup: bool = False,
+        why: str = "",
+    ) -> "AsyncSubmittedJob":
+        """Submit a job that runs the ranges with rejects again, with today's code.
+
+        Args:
+            max_errors: Most rejects to leave, a number or a share; by default as many as there are.
+            accept_code: Keep what had passed although today's code gives other outputs.
+            hold: Prove the output, and leave it to ``pyrmute-tasks publish``.
+            backup: Keep the target that is replaced.
+            why: The reason, for people.
+
+        Returns:
+            The retry's job.
+
+        Raises:
+            PyrmuteTasksError: As `SubmittedJob.retry`.
+        """
+        job = await run_in_thread(
+            self._job.retry,
+            max_errors=max_errors,
+            accept_code=accept_code,
+            hold=hold,
+            backup=backup,
+            why=why,
+        )
+        return AsyncSubmittedJob(job)
+
 
 class AsyncJobCalls(AsyncFileCalls):
     """Submits jobs from files to files, and finds them again, for callers in an event loop."""

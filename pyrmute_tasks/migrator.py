@@ -23,6 +23,7 @@ from pyrmute_tasks.pyrmute_adapter import Manager, adapt, load_manager
 from pyrmute_tasks.record_runs import stream_records
 from pyrmute_tasks.records import RecordLike
 from pyrmute_tasks.service.calls import JobCalls
+from pyrmute_tasks.service.embedded_coordinators import EmbeddedCoordinators
 from pyrmute_tasks.settings import ENV_PREFIX, Settings
 from pyrmute_tasks.versions import VersionLike
 
@@ -103,6 +104,7 @@ class Migrator(BatchMigrator, JobCalls):
         if broker_url is not None:
             store_url = settings.store_url if store_url is None else store_url
             settings = replace(settings, broker_url=broker_url, store_url=store_url)
+        self._coordinators = EmbeddedCoordinators()
         self._jobs = FleetJobs(
             found,
             manager if isinstance(manager, str) else found.locate(),
@@ -270,8 +272,10 @@ class Migrator(BatchMigrator, JobCalls):
     def close(self) -> None:
         """Stop the embedded fleet, close connections and end open streams; may be called twice.
 
+        Submitted jobs that are driven here are let go; they can go on elsewhere, or later.
         Any thread may call it, even the source of a running job.
         """
+        self._coordinators.close()
         self._jobs.close()
 
     @property

@@ -11,11 +11,9 @@ import click
 
 from pyrmute_tasks.cli.errors import errors_printed, tell
 from pyrmute_tasks.cli.found_jobs import found_job
-from pyrmute_tasks.cli.job_text import job_page, progress_line, progress_lines, title_of
+from pyrmute_tasks.cli.job_text import job_head, job_page, progress_line
 from pyrmute_tasks.cli.options import job_argument, jobs_option
 from pyrmute_tasks.cli.screen import Redrawn, columns_of, is_terminal, styled
-from pyrmute_tasks.engine.progress_text import cut
-from pyrmute_tasks.errors import printable
 from pyrmute_tasks.jobs.states import ShownState
 from pyrmute_tasks.service.status import JobStatus, JobWatch, status_of
 
@@ -109,9 +107,7 @@ class _Drawn:
     def show(self, jobs: Sequence[JobStatus]) -> None:
         width, lines = columns_of(), []
         for job in jobs:
-            lines.append(cut(f"{job.state}  {title_of(job)}  {_what(job)}", width))
-            lines += progress_lines(job, width)
-            lines.append("")
+            lines += job_head(job, width)
         self._redrawn.show(lines[:-1])
 
 
@@ -138,7 +134,3 @@ class _Lines:
                 else progress_line(job)
             )
             click.echo(told)
-
-
-def _what(job: JobStatus) -> str:
-    return f"{printable(job.model)} {job.from_version} → {job.to_version}"

@@ -19,6 +19,8 @@ from pyrmute_tasks.service.status import JobStatus
 __all__ = [
     "at_time",
     "bytes_of",
+    "job_facts",
+    "job_head",
     "job_page",
     "job_table",
     "labelled",
@@ -34,6 +36,7 @@ _LEAST_NAME: Final = 8
 _MOST_CAUSES: Final = 5
 _MOST_NOTES: Final = 3
 _MOST_REASON_LINES: Final = 3
+_MOST_TABLE_LINES: Final = 2
 _LABEL: Final = 10
 _THOUSAND: Final = 1000
 _TEN: Final = 10
@@ -62,25 +65,26 @@ def job_table(jobs: Sequence[JobStatus], now: float, width: int) -> list[str]:
         now: The time, in seconds since 1970.
         width: Columns there are.
     """
-    names = [_Column("NAME", [printable(job.name) for job in jobs])]
     columns = [
         _Column("STATE", [_STATES.get(job.state, job.state.value) for job in jobs]),
         _Column("JOB", [job.job[:_SHORT_ID] for job in jobs]),
-        *(names if any(job.name for job in jobs) else []),
+        _Column("NAME", [printable(job.name) for job in jobs]),
         _Column("MODEL", [printable(job.model) for job in jobs]),
         _Column("DONE", [_percent(job.fraction) for job in jobs], True),
         _Column("RATE", [_rate(job) for job in jobs], True),
         _Column("ETA", [_eta(job) for job in jobs], True),
-        _Column("REJECTED", [short_number(job.rejected) for job in jobs], True),
+        _Column("REJECTS", [_rejects(job) for job in jobs], True),
         _Column("AGE", [_age(now - job.submitted_at) for job in jobs], True),
     ]
+    columns = [column for column in columns if any(column.cells)]
     widths = _fitted(columns, width)
     lines = [_row([column.title for column in columns], columns, widths)]
     indent = " " * (widths[0] + len(_GAP))
     for number, job in enumerate(jobs):
         lines.append(_row([column.cells[number] for column in columns], columns, widths))
         if job.reason:
-            lines.append(f"{indent}{cut(printable(job.reason), width - len(indent))}")
+            told = wrapped(printable(job.reason), width - len(indent), _MOST_TABLE_LINES)
+            lines += [f"{indent}{line}" for line in told]
     return lines
 
 
@@ -121,7 +125,7 @@ def progress_lines(job: JobStatus, width: int) -> list[str]:
     """
     counts, fraction = list(_counts(job)), job.fraction
     if fraction is None:
-        lines = packed([*counts, _time(job)], width)
+        lines = packed(filter(None, [*counts, _time(job)]), width)
     else:
         lines = bar_with(fraction, counts, _time(job), width)
     reason = wrapped(_reason(job), width, _MOST_REASON_LINES) if job.reason else []
@@ -158,9 +162,9 @@ def _reason(job: JobStatus) -> str:
 def _time(job: JobStatus) -> str:
     if job.has_ended:
         return f"took {seconds(job.elapsed_s)}"
-    if job.state is ShownState.RUNNING:
-        return f"ETA {'?' if job.eta_s is None else seconds(job.eta_s)}"
-    return f"for {seconds(job.elapsed_s)}" if job.begun_at else ""
+    if job.driver is None:
+        return ""
+    return f"ETA {'?' if job.eta_s is None else seconds(job.eta_s)}"
 
 
 def job_page(job: JobStatus, width: int) -> list[str]:
@@ -170,10 +174,20 @@ def job_page(job: JobStatus, width: int) -> list[str]:
         job: The job.
         width: Columns there are.
     """
-    lines = [cut(f"{job.state}  {title_of(job)}", width), *progress_lines(job, width), ""]
-    for label, text in _facts(job):
+    lines = job_head(job, width)
+    for label, text in (*_facts(job), *_events(job)):
         lines += labelled(label, printable(text), width)
     return lines
+
+
+def job_head(job: JobStatus, width: int) -> list[str]:
+    """Return the first lines of a page: what the job is, how far it is, and why it waits."""
+    return [cut(f"{job.state}  {title_of(job)}", width), *progress_lines(job, width), ""]
+
+
+def job_facts(job: JobStatus, width: int) -> list[str]:
+    """Return what a job is, and who drives it where."""
+    return [line for label, text in _facts(job) for line in labelled(label, printable(text), width)]
 
 
 def labelled(label: str, text: str, width: int, most: int = 2) -> list[str]:
@@ -200,13 +214,16 @@ def _facts(job: JobStatus) -> Iterator[tuple[str, str]]:
         yield "wishes", _wishes(job.want)
     if job.want_problem:
         yield "wishes", f"{job.want_problem}; earlier ones hold"
+    if job.begun_at:
+        yield "time", _times(job)
+
+
+def _events(job: JobStatus) -> Iterator[tuple[str, str]]:
     causes = list(job.causes.items())
     for number, (cause, count) in enumerate(causes[:_MOST_CAUSES]):
         yield "" if number else "rejected", f"{count:,} × {cause}"
     if len(causes) > _MOST_CAUSES:
         yield "", f"and {counted(len(causes) - _MOST_CAUSES, 'more cause')}"
-    if job.begun_at:
-        yield "time", _times(job)
     for number, note in enumerate(job.notes[-_MOST_NOTES:]):
         yield "" if number else "lately", note
 
@@ -231,8 +248,8 @@ def _fleet(job: JobStatus) -> str:
 
 def _wishes(want: Want) -> str:
     told = []
-    if want.wish is not Wish.RUN:
-        told.append(want.wish.value)
+    if want.wish is Wish.PUBLISH:
+        told.append("publish")
     if want.max_rate:
         told.append(f"at most {want.max_rate:,.0f} records/s")
     if want.window:
@@ -243,6 +260,8 @@ def _wishes(want: Want) -> str:
         told.append(f"code {want.fingerprint} accepted")
     if not told:
         return ""
+    if want.wish in (Wish.PAUSE, Wish.CANCEL):  # whose who and why these are
+        return ", ".join(told)
     who = f", by {want.who}" if want.who else ""
     why = f": {want.why}" if want.why else ""
     return f"{', '.join(told)}{who} at {at_time(want.at)}{why}"
@@ -251,6 +270,8 @@ def _wishes(want: Want) -> str:
 def _times(job: JobStatus) -> str:
     told = f"began {at_time(job.begun_at)}, "
     told += f"ended {at_time(job.ended_at)}" if job.has_ended else f"{seconds(job.elapsed_s)} ago"
+    if not job.has_ended and job.driver is None:
+        told += f"; {job.state} since {at_time(job.changed_at)}"
     if job.epochs > 1:
         told += f"; {job.epochs:,} epochs"
     if job.suspensions:
@@ -297,7 +318,11 @@ def _rate(job: JobStatus) -> str:
 def _eta(job: JobStatus) -> str:
     if job.has_ended or job.driver is None:
         return ""
-    return "?" if job.eta_s is None else seconds(job.eta_s)
+    return "?" if job.eta_s is None else _age(job.eta_s)
+
+
+def _rejects(job: JobStatus) -> str:
+    return short_number(job.rejected) if job.rejected else ""
 
 
 def _age(age_s: float) -> str:

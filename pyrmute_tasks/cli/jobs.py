@@ -6,29 +6,33 @@ from typing import Final
 import click
 
 from pyrmute_tasks.cli.errors import errors_printed, tell
+from pyrmute_tasks.cli.options import WithOptions, jobs_option
 from pyrmute_tasks.io.kept_jobs import ProvenJob, discard_job, publish_job, verify_job
 
 __all__ = ["FINISHED_WITH_REJECTS", "discard_command", "publish_command", "verify_command"]
 
 FINISHED_WITH_REJECTS: Final = 3
 
-_output: Final = click.argument("name", metavar="OUT", type=click.Path())
+_output: Final = WithOptions(
+    click.argument("name", metavar="OUT|JOB", type=click.Path()), jobs_option
+)
 
 
 @click.command("publish")
 @_output
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--backup", is_flag=True, help="Keep the OUT that is replaced, as OUT.JOB.backup.")
-def publish_command(name: str, overwrite: bool, backup: bool) -> None:
+def publish_command(name: str, jobs_root: str | None, overwrite: bool, backup: bool) -> None:
     """Publish the output of a run with --hold.
 
-    OUT names the job by its target, or is the job's own folder. The output is proven once more.
-    No manager, no fleet and no source is needed.
+    OUT names the job by its target, or is the job's own folder; JOB is the id or the name of one
+    that was submitted with --hold. The output is proven once more. No manager, no fleet and no
+    source is needed.
 
     Exit status: 0 for success, 1 for failure, 2 for wrong usage, 3 if records were rejected.
     """
     with errors_printed(include_records=False):
-        done = publish_job(name, overwrite=overwrite, backup=backup)
+        done = publish_job(name, overwrite=overwrite, backup=backup, jobs=jobs_root)
         click.echo(f"published {done.target}: {_counted(done)}")
         if done.backup:
             click.echo(f"backup    {done.backup}")
@@ -38,32 +42,34 @@ def publish_command(name: str, overwrite: bool, backup: bool) -> None:
 
 @click.command("verify")
 @_output
-def verify_command(name: str) -> None:
+def verify_command(name: str, jobs_root: str | None) -> None:
     """Prove again that an output is whole, and compare it with its digests.
 
     OUT names the job by its target, or is the job's own folder: of a run with --hold, or of one
-    with rejects. Its ranges must cover the source without a gap, the records read must be those
-    written and rejected, and every byte must be what was written.
+    with rejects; JOB is the id or the name of one that was submitted. Its ranges must cover the
+    source without a gap, the records read must be those written and rejected, and every byte must
+    be what was written.
 
     Exit status: 0 if all is proven, 1 if not, 2 for wrong usage.
     """
     with errors_printed(include_records=False):
-        done = verify_job(name)
+        done = verify_job(name, jobs=jobs_root)
         where = "is whole" if done.is_published else "can be published, and is whole"
         click.echo(f"{done.target} {where}: {_counted(done)}; all digests agree")
 
 
 @click.command("discard")
 @_output
-def discard_command(name: str) -> None:
+def discard_command(name: str, jobs_root: str | None) -> None:
     """Remove what runs have left beside an output, but not the output.
 
-    OUT names the jobs by their target, or is the folder of one.
+    OUT names the jobs by their target, or is the folder of one; JOB is the id or the name of one
+    that was submitted, of which the history is removed, too. One that is driven is refused.
 
     Exit status: 0 for success, 1 for failure, 2 for wrong usage.
     """
     with errors_printed(include_records=False):
-        for path in discard_job(name):
+        for path in discard_job(name, jobs=jobs_root):
             tell(f"discarded {path}")
 
 

@@ -3,7 +3,14 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from pyrmute_tasks.cli.job_text import at_time, bytes_of, job_page, labelled, short_number
+from pyrmute_tasks.cli.job_text import (
+    at_time,
+    bytes_of,
+    job_facts,
+    job_head,
+    labelled,
+    short_number,
+)
 from pyrmute_tasks.engine.job_progress import seconds
 from pyrmute_tasks.engine.progress_text import counted
 from pyrmute_tasks.errors import printable
@@ -13,9 +20,11 @@ from pyrmute_tasks.service.rates import RateOverTime
 __all__ = ["report_lines"]
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
+_NONE: Final = "·"
 _MOST_COLUMNS: Final = 60
 _MOST_ROWS: Final = 12
 _FIRST_ROWS: Final = 3
+_MOST_LINES: Final = 3
 
 
 class _Held(NamedTuple):
@@ -38,7 +47,7 @@ def report_lines(report: LoggedReport, now: float, width: int) -> list[str]:
         now: The time, in seconds since 1970.
         width: Columns there are; longer sentences go on in the next line.
     """
-    lines = job_page(report.status, width)
+    lines = [*job_head(report.status, width), *job_facts(report.status, width)]
     for label, text in _facts(report):
         lines += labelled(label, printable(text), width)
     for title, rows in (
@@ -53,7 +62,7 @@ def report_lines(report: LoggedReport, now: float, width: int) -> list[str]:
         if told:
             lines.append("")
         for number, row in enumerate(told):
-            lines += labelled("" if number else title, printable(row), width)
+            lines += labelled("" if number else title, printable(row), width, _MOST_LINES)
     return lines
 
 
@@ -95,9 +104,9 @@ def _some(epochs: Sequence[EpochReport]) -> Iterator[EpochReport | int]:
 
 def _epoch(epoch: EpochReport) -> str:
     took = seconds(max(0.0, epoch.ended_at - epoch.begun_at))
-    told = f"{epoch.epoch}: {at_time(epoch.begun_at)}, {took}, {epoch.host} process {epoch.pid}"
-    done = f"{counted(epoch.records, 'record')} in {counted(epoch.ranges, 'range')}"
-    return f"{told}: {done}; {epoch.ended or 'under way'}"
+    told = f"{epoch.epoch}: {at_time(epoch.begun_at)} for {took}, process {epoch.pid} on"
+    done = f"{epoch.host}, {counted(epoch.records, 'record')}"
+    return f"{told} {done}: {epoch.ended or 'under way'}"
 
 
 def _failures(report: LoggedReport) -> Iterator[str]:
@@ -169,11 +178,10 @@ def _rates(rate: RateOverTime) -> Iterator[str]:
         return
     most = max(columns)
     marks = len(_BLOCKS) - 1
-    yield "".join(_BLOCKS[round(each / most * marks)] if most else " " for each in columns)
+    yield "".join(_BLOCKS[round(each / most * marks)] if each else _NONE for each in columns)
     until = rate.since + len(rate.records) * rate.column_s
-    yield (
-        f"{at_time(rate.since)} to {at_time(until)}; at most {short_number(most)} records a minute"
-    )
+    told = f"{at_time(rate.since)} to {at_time(until)}"
+    yield f"{told}, at most {short_number(most)} records/min"
 
 
 def _narrowed(columns: Sequence[float]) -> Sequence[float]:

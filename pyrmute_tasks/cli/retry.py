@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,13 +19,17 @@ from pyrmute_tasks.cli.options import (
     RETRY_OPTIONS,
     STORE_HELP,
     WithOptions,
+    jobs_option,
     overridden,
     retry_of,
 )
 from pyrmute_tasks.cli.run_report import ReportOptions, print_report
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.io.log_options import kept_job
 from pyrmute_tasks.io.output_place import is_stream
+from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.spec import SPEC
 from pyrmute_tasks.migrator import Migrator
 from pyrmute_tasks.settings import Settings
 
@@ -31,7 +37,8 @@ __all__ = ["retry_command"]
 
 
 @click.command("retry")
-@click.argument("target", metavar="OUT", type=click.Path())
+@click.argument("target", metavar="OUT|JOB", type=click.Path())
+@jobs_option
 @click.option("--manager", required=True, envvar="PYRMUTE_TASKS_MANAGER", help=MANAGER_HELP)
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Worker processes to start. [default: CPUs]"
@@ -74,6 +81,7 @@ __all__ = ["retry_command"]
 @click.option("--quiet", "-q", is_flag=True, help="Print no progress bar and no report.")
 def retry_command(
     target: str,
+    jobs_root: str | None,
     manager: str,
     workers: int | None,
     broker: str | None,
@@ -94,9 +102,25 @@ def retry_command(
     they were. Some of the records that had passed are compared first: if today's code makes
     something else of them, nothing is done. A retry that was killed goes on by the same command.
 
+    JOB is the id or the name of a job that was submitted. Its retry is submitted, too: this prints
+    its id, and coordinators drive it.
+
     Exit status: 0 for success, 1 for failure, 2 for wrong usage, 3 if records were rejected again.
     """
     show_warnings()
+    if _is_submitted(target, jobs_root):
+        here = (workers, wait_s, stall_s, options["rejects"], options["restart"])
+        with errors_printed(include_records):
+            with usage_checked():
+                if any(here) or options["rejects_with_records"]:
+                    raise ConfigurationError(
+                        "the retry of a submitted job is submitted: --workers, --wait, --stall, "
+                        "--rejects and --restart are for one that runs here"
+                    )
+                settings = overridden(Settings.from_env(os.environ), jobs_root=jobs_root)
+                by = Migrator(manager, settings=settings, retry=retry_of(retry_on, attempts))
+            _submit(by, target, options)
+        return
     rejects = options["rejects"]
     if rejects == "-":
         rejects = options["rejects"] = "/dev/stdout"
@@ -135,3 +159,19 @@ def retry_command(
                     print_report(migrator.last_report, shown)
         if report.rejected:
             sys.exit(FINISHED_WITH_REJECTS)
+
+
+def _is_submitted(name: str, jobs_root: str | None) -> bool:
+    """Return whether a name is that of a submitted job, and not of the target of a run."""
+    if (Path(name) / SPEC).is_file():
+        return JobFolder(Path(name)).spec.terms is not None
+    is_id = jobs_root is not None and os.sep not in name
+    return is_id and not os.path.lexists(name) and kept_job(name) is None
+
+
+def _submit(migrator: Migrator, name: str, options: Mapping[str, Any]) -> None:
+    path = Path(os.path.abspath(name))
+    is_folder = (path / SPEC).is_file()
+    job = migrator.job(path.name, jobs=path.parent) if is_folder else migrator.job(name)
+    names = ("max_errors", "accept_code", "hold", "backup")
+    click.echo(job.retry(**{each: options[each] for each in names}).id)

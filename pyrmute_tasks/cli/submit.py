@@ -25,6 +25,7 @@ from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.file_runs import NOT_FILES
 from pyrmute_tasks.jobs.terms import GIVE_UP_S, Priority
 from pyrmute_tasks.migrator import Migrator
+from pyrmute_tasks.service.roots import root_of
 from pyrmute_tasks.settings import Settings
 
 __all__ = ["submit"]
@@ -108,6 +109,7 @@ def submit(
                 raise ConfigurationError(NOT_FILES)
             policy = ErrorPolicy(OnError(on_error), max_errors)
             settings = overridden(Settings.from_env(os.environ), queue=queue, jobs_root=jobs_root)
+            root_of(settings.jobs_root)
             migrator = Migrator(manager, settings=settings, retry=retry_of(retry_on, attempts))
         job = migrator.submit(
             source,

@@ -30,7 +30,6 @@ from pyrmute_tasks.distributed.leftovers import FOLDER_PREFIX, FolderLock, remov
 from pyrmute_tasks.distributed.server_binary import server_binary
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.command_line import worker_arguments
-from pyrmute_tasks.engine.stopping import check_stop
 from pyrmute_tasks.errors import ConfigurationError, FleetError
 from pyrmute_tasks.registry import is_loading
 from pyrmute_tasks.settings import ENV_PREFIX, Settings
@@ -245,11 +244,6 @@ class EmbeddedFleet:
             return
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         raise FleetError(f"embedded server ended ({how})\n{self._tail('valkey')}".rstrip())
-
-    def check_producer(self) -> None:
-        """Raise as `check_server`, or if the job of this context was stopped."""
-        check_stop()
-        self.check_server()
 
     def _supervise(self) -> None:
         self.check_server()

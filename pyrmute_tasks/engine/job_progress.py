@@ -65,6 +65,7 @@ class JobProgress:
         done: How much of the total is done.
         workers: Workers that take chunks; None if there is no fleet, or it was not seen yet.
         report: The report of a job that has ended.
+        least_trouble_s: How long the fleet must be in trouble until that is shown.
     """
 
     total: int | None = None
@@ -75,6 +76,7 @@ class JobProgress:
     done: int = 0
     workers: int | None = None
     report: JobReport | None = None
+    least_trouble_s: float = _TROUBLE_S
     _samples: deque[_Sample] = field(default_factory=deque)
     _began: float | None = None
     _wait: WaitBegan | None = None
@@ -195,7 +197,7 @@ class JobProgress:
         if silent_s >= _SILENT_S:
             return f"broker or store have not answered for {seconds(silent_s)}"
         since_s = self._seen.since_s + now - self._seen_at
-        if not self._seen.trouble or since_s < _TROUBLE_S:
+        if not self._seen.trouble or since_s < self.least_trouble_s:
             return ""
         return f"{self._seen.trouble} for {seconds(since_s)}"
 

@@ -1,3 +1,4 @@
+# Above 400 lines: one life of an output, from taking its job over to publishing it.
 """An output with a log: a run that was killed at any time can go on.
 
 What comes of the source goes to the job's folder beside the target, with an entry in the job's log
@@ -29,7 +30,12 @@ from pyrmute_tasks.io.output_file import cut_to_whole_lines, keep_partial_file
 from pyrmute_tasks.io.output_lock import OutputLock
 from pyrmute_tasks.io.output_place import output_errors
 from pyrmute_tasks.io.partial_outputs import copy_beginning, link_stream
-from pyrmute_tasks.io.retried_job import RetriedJob, replace_retried, settle_retry
+from pyrmute_tasks.io.retried_job import (
+    RetriedJob,
+    confirm_retried,
+    replace_retried,
+    settle_retry,
+)
 from pyrmute_tasks.jobs.driver import this_process
 from pyrmute_tasks.jobs.entries import Note, Piece, Range, Settled
 from pyrmute_tasks.jobs.fold import Fold, Span
@@ -335,6 +341,8 @@ class JobOutput:
             target, overwrite = self._target, self._overwrite
             if self._retried is not None:
                 self._retried.confirm()
+            if self._driven is not None:
+                confirm_retried(self.folder, self._lease.view, target)
             if not overwrite and os.path.lexists(target.path):
                 self.must_keep = True  # all work is done
             publication = target.publication(self.folder, self._joined)

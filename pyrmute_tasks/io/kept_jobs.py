@@ -1,4 +1,4 @@
-"""Jobs that runs have left beside their targets: publishing, verifying and discarding them.
+"""Jobs that runs have left, and submitted ones: publishing, verifying and discarding them.
 
 None of it needs a fleet, a manager, or the source.
 """
@@ -8,18 +8,27 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyrmute_tasks.errors import ConfigurationError, JobError, JobNotFoundError
+from pyrmute_tasks.errors import ConfigurationError, JobError, JobLogError, JobNotFoundError
 from pyrmute_tasks.io.earlier_runs import real_target
 from pyrmute_tasks.io.job_targets import target_of
 from pyrmute_tasks.io.jsonl import source_errors
 from pyrmute_tasks.io.output_lock import held_lock
 from pyrmute_tasks.io.output_place import output_errors
-from pyrmute_tasks.io.retried_job import RetriedJob, is_published, replace_retried
-from pyrmute_tasks.jobs.driver import this_process
+from pyrmute_tasks.io.retried_job import (
+    RetriedJob,
+    is_published,
+    replace_retried,
+    retried_by,
+)
+from pyrmute_tasks.jobs.driver import DriverWatch, this_process
+from pyrmute_tasks.jobs.entries import Note
 from pyrmute_tasks.jobs.folder import JobFolder, beside, beside_retry, discard
+from pyrmute_tasks.jobs.log import epochs
 from pyrmute_tasks.jobs.output import Output, Proof
 from pyrmute_tasks.jobs.publish import backup_path, publish
+from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.spec import SPEC
+from pyrmute_tasks.jobs.view import JobView
 
 __all__ = ["ProvenJob", "discard_job", "find_job", "publish_job", "verify_job"]
 
@@ -45,27 +54,37 @@ class ProvenJob:
     backup: str = ""
 
 
-def find_job(name: _PathLike) -> JobFolder:
-    """Return the job that a run has left.
+def find_job(name: _PathLike, *, jobs: _PathLike | None = None) -> JobFolder:
+    """Return the job that a run has left, or that was submitted.
 
     Args:
         name: The run's target, or the job's own folder. Of a target that a retry is about to
-            replace, the retry is returned.
+            replace, the retry is returned. Of a submitted job also its id, the beginning of it,
+            or its name.
+        jobs: The jobs root in which submitted jobs are looked for; None for none.
 
     Raises:
         JobNotFoundError: If there is none.
         JobLogError: If its spec cannot be read.
     """
-    return JobFolder(_paths_of(name)[0])
+    return JobFolder(_paths_of(name, jobs)[0])
 
 
-def publish_job(name: _PathLike, *, overwrite: bool = False, backup: bool = False) -> ProvenJob:
+def publish_job(
+    name: _PathLike,
+    *,
+    overwrite: bool = False,
+    backup: bool = False,
+    jobs: _PathLike | None = None,
+) -> ProvenJob:
     """Publish the output of a job that was held, or that was killed while it published.
 
     Args:
-        name: The target, or the job's folder.
-        overwrite: Replace a target that exists; a retry replaces the one that it has mended.
+        name: The target, or the job's folder; of a submitted job also its id or name.
+        overwrite: Replace a target that exists; a retry replaces the one that it has mended, and a
+            submitted job what it was submitted to replace.
         backup: Keep a target that is replaced, as ``<target>.<job>.backup``.
+        jobs: The jobs root in which submitted jobs are looked for; None for none.
 
     Returns:
         The job.
@@ -77,40 +96,37 @@ def publish_job(name: _PathLike, *, overwrite: bool = False, backup: bool = Fals
         ProofError: If the output is not whole; nothing is published.
         ConfigurationError: If the target exists and must not be replaced, or cannot be written.
     """
-    found = find_job(name)
-    target = target_of(found.spec)
+    found = find_job(name, jobs=jobs)
+    target, terms = target_of(found.spec), found.spec.terms
     with output_errors(target.name), held_lock(target.path, found.spec.job):
         folder = JobFolder(found.path)
         view = folder.view()
         if folder.has_succeeded():
             raise JobError(f"{target.name} is published already")
         if view.opened is None or not (view.is_held or view.publishing):
-            raise JobError(
-                f"the run to {target.name} has not come to its end, and cannot be published: go on "
-                "with it by the same command and --resume"
-            )
-        retried = RetriedJob(JobFolder(beside(target.path))) if folder.spec.parents else None
+            raise JobError(_not_whole(folder, view))
+        _refuse_driven(folder, view)
+        retried = retried_by(folder)
+        overwrite = overwrite or retried is not None or (terms is not None and terms.overwrite)
         if not is_published(folder, view, target):
             if retried is not None:  # what it replaces is the output that it has mended
                 retried.compare()
-            target.check(overwrite=overwrite or retried is not None)
-        lease = folder.take(this_process(), view.opened.code)
+            target.check(overwrite=overwrite)
+        lease = folder.take(this_process(), view.opened.code, after=_newest(folder))
         try:
             proof = publish(
                 Output(folder),
                 lease,
                 target.publication(folder, None),
-                overwrite=overwrite or retried is not None,
-                backup=backup,
+                overwrite=overwrite,
+                backup=backup or (terms is not None and terms.backup),
             )
         except BaseException:
             with contextlib.suppress(JobError, OSError):
-                lease.let_go("it could not be published")
+                note = Note.HELD if view.is_held else Note.STOPPED
+                lease.let_go("it could not be published", note)
             raise
-        if retried is None:
-            folder.finish()
-        else:
-            replace_retried(folder, retried.folder.path)
+        _finish(folder, retried)
     kept = backup_path(target.path, folder.spec.job)
     return ProvenJob(
         folder.spec.job,
@@ -121,11 +137,12 @@ def publish_job(name: _PathLike, *, overwrite: bool = False, backup: bool = Fals
     )
 
 
-def verify_job(name: _PathLike) -> ProvenJob:
+def verify_job(name: _PathLike, *, jobs: _PathLike | None = None) -> ProvenJob:
     """Prove a job again, and compare its output with the digests, byte for byte.
 
     Args:
-        name: The target, or the job's folder.
+        name: The target, or the job's folder; of a submitted job also its id or name.
+        jobs: The jobs root in which submitted jobs are looked for; None for none.
 
     Returns:
         The job.
@@ -135,7 +152,7 @@ def verify_job(name: _PathLike) -> ProvenJob:
         ProofError: If it is not proven; it names the first place.
         ConfigurationError: If the output cannot be read.
     """
-    folder = find_job(name)
+    folder = find_job(name, jobs=jobs)
     target, output = target_of(folder.spec), Output(folder)
     is_published = folder.has_succeeded()
     with source_errors(target.name):
@@ -147,31 +164,96 @@ def verify_job(name: _PathLike) -> ProvenJob:
     return ProvenJob(folder.spec.job, folder.spec.target, proof, is_published)
 
 
-def discard_job(name: _PathLike) -> list[Path]:
+def discard_job(name: _PathLike, *, jobs: _PathLike | None = None) -> list[Path]:
     """Remove what runs have left for a target, but for the target itself.
 
     Args:
-        name: The target, or the folder of one job, which alone is removed then.
+        name: The target, or the folder of one job, which alone is removed then; so is a submitted
+            job, with its history, that is named by id or name.
+        jobs: The jobs root in which submitted jobs are looked for; None for none.
 
     Returns:
         What was removed.
 
     Raises:
         JobNotFoundError: If there is nothing.
+        JobError: If somebody drives the job.
         OutputInUseError: If a run is writing the target.
         ConfigurationError: If something cannot be removed.
     """
-    paths = _paths_of(name)
+    paths = _paths_of(name, jobs)
     with output_errors(name), contextlib.ExitStack() as stack:
-        with contextlib.suppress(JobError):  # what cannot be read is removed, too
-            spec = JobFolder(paths[0]).spec
-            stack.enter_context(held_lock(Path(spec.target), spec.job))
+        folder = _readable(paths[0])  # what cannot be read is removed, too
+        if folder is not None:
+            if folder.spec.terms is None:
+                stack.enter_context(held_lock(Path(folder.spec.target), folder.spec.job))
+            else:
+                _take_for_good(folder)
         for path in paths:
             discard(path)
     return paths
 
 
-def _paths_of(name: _PathLike) -> list[Path]:
+def _readable(path: Path) -> JobFolder | None:
+    try:
+        return JobFolder(path)
+    except JobError:
+        return None
+
+
+def _take_for_good(folder: JobFolder) -> None:
+    """Take a submitted job from its coordinators, and remove what it has beside its target.
+
+    Raises:
+        JobError: If somebody drives it.
+        OSError: If that cannot be done.
+    """
+    try:
+        view = folder.view()
+    except JobLogError:
+        return
+    _refuse_driven(folder, view)
+    if not view.state.is_final:
+        folder.take(this_process(), folder.spec.fingerprint, after=_newest(folder)).log.close()
+    with contextlib.suppress(ConfigurationError):  # it is no place of an output any more
+        publication = target_of(folder.spec).publication(folder, None)
+        publication.remove_temps(keep=folder.path)
+
+
+def _refuse_driven(folder: JobFolder, view: JobView) -> None:
+    if folder.spec.terms is None:  # who drives a run has the lock of its target
+        return
+    driver = DriverWatch(folder.storage).why_not(view)
+    if driver:
+        job = folder.spec.job
+        raise JobError(f"{driver}: `pyrmute-tasks cancel {job}` or `pause {job}` ends that first")
+
+
+def _newest(folder: JobFolder) -> int:
+    return max(epochs(folder.storage), default=0)
+
+
+def _not_whole(folder: JobFolder, view: JobView) -> str:
+    spec = folder.spec
+    if spec.terms is not None:
+        return f"job {spec.job} has nothing to publish: it is {view.state}"
+    return (
+        f"the run to {spec.target} has not come to its end, and cannot be published: go on with it "
+        "by the same command and --resume"
+    )
+
+
+def _finish(folder: JobFolder, retried: RetriedJob | None) -> None:
+    """Keep of a published job what is kept of one."""
+    if folder.spec.terms is not None:
+        folder.keep_history()
+    elif retried is not None:
+        replace_retried(folder, retried.folder.path)
+    else:
+        folder.finish()
+
+
+def _paths_of(name: _PathLike, jobs: _PathLike | None) -> list[Path]:
     """Return the folders of the jobs that a name means, the newest first."""
     if (Path(name) / SPEC).is_file():
         return [Path(name)]
@@ -180,6 +262,8 @@ def _paths_of(name: _PathLike) -> list[Path]:
     except ConfigurationError:
         real = Path(os.path.abspath(name))
     found = [path for path in (beside_retry(real), beside(real)) if path.is_dir()]
+    if not found and jobs and os.sep not in os.fspath(name):
+        return [JobsRoot(jobs).find(os.fspath(name)).path]
     if not found:
         raise JobNotFoundError(
             f"there is no job of {os.fspath(name)}: a run leaves one in {beside(real)} if it is "

@@ -33,7 +33,14 @@ from pyrmute_tasks.jobs.spec import SPEC
 from pyrmute_tasks.jobs.storage import NO_LINKS, FolderStorage
 from pyrmute_tasks.jobs.view import JobView
 
-__all__ = ["RetriedJob", "is_published", "replace_retried", "settle_retry"]
+__all__ = [
+    "RetriedJob",
+    "confirm_retried",
+    "is_published",
+    "replace_retried",
+    "retried_by",
+    "settle_retry",
+]
 
 _KEPT: Final = f"{PARTS}/kept"
 
@@ -229,6 +236,35 @@ def replace_retried(retry: JobFolder, retried: Path) -> None:
     if retry.path.is_dir():
         retry.path.rename(retried)
         FolderStorage(retried.parent).sync_folder()
+
+
+def retried_by(retry: JobFolder) -> RetriedJob | None:
+    """Return the job whose rejects another one retries; None if it retries none.
+
+    Or if the one is not known any more: the history of submitted jobs is bounded.
+
+    Raises:
+        JobNotFoundError: If it should be there, beside the target.
+    """
+    spec = retry.spec
+    if not spec.parents:
+        return None
+    if spec.terms is None:
+        return RetriedJob(JobFolder(beside(spec.target)))
+    path = retry.path.parent / spec.parents[-1].job
+    return RetriedJob(JobFolder(path)) if (path / SPEC).is_file() else None
+
+
+def confirm_retried(retry: JobFolder, view: JobView, target: JobTarget) -> None:
+    """Check that what a submitted retry replaces is what the job has published that it retries.
+
+    Raises:
+        JobChangedError: If it is not.
+        OSError: If it cannot be read.
+    """
+    retried = retried_by(retry)
+    if retried is not None and not is_published(retry, view, target):
+        retried.compare()
 
 
 def is_published(folder: JobFolder, view: JobView, target: JobTarget) -> bool:

@@ -11,7 +11,6 @@ import re
 import secrets
 import shutil
 import stat
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
@@ -25,7 +24,7 @@ from pyrmute_tasks.errors import (
     printable,
 )
 from pyrmute_tasks.jobs.copying import size_of_lines
-from pyrmute_tasks.jobs.entries import Ended, Logged, Piece, Settled
+from pyrmute_tasks.jobs.entries import Ended, JobResult, Logged, Piece, Settled
 from pyrmute_tasks.jobs.glance import glance_at
 from pyrmute_tasks.jobs.lease import Lease, take
 from pyrmute_tasks.jobs.log import History
@@ -36,7 +35,6 @@ from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.jobs.want import WANT, Want, write_want
 
 __all__ = [
-    "KEEP_HISTORY_S",
     "NONCE",
     "PARTS",
     "Append",
@@ -44,17 +42,12 @@ __all__ = [
     "JobFolder",
     "beside",
     "beside_retry",
-    "collect_orphans",
     "discard",
     "find_jobs",
     "is_job_name",
-    "prune",
     "remove_leftovers",
     "short_name",
 ]
-
-KEEP_HISTORY_S: Final = 30 * 86400.0
-"""How long an ended job is kept in a jobs root."""
 
 NONCE: Final = "nonce"
 """Name of the file among a job's attempts that workers open to prove that they see it."""
@@ -64,11 +57,10 @@ PARTS: Final = "parts"
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _REJECTS_TOLD: Final = "rejects-told"
+_PUBLISHED: Final = (JobResult.SUCCEEDED, JobResult.SUCCEEDED_WITH_REJECTS)
 _TOKEN_BYTES: Final = 8
 _NONCE_BYTES: Final = 16
 _JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-_LEFT: Final = re.compile(r"\..+\.[0-9a-f]+\.(?:new|gone)")
-_ORPHANED_S: Final = 3600.0
 _KEPT: Final = re.compile(r"spec\.json|want\.json|(?:log|rejects)\.\d+")
 _GROWING: Final = re.compile(r"(?:stream|rejects)\.(\d+)")
 
@@ -167,7 +159,7 @@ class JobFolder:
             JobError: If the job has ended for ever.
         """
         end = self.end()
-        if end is not None and end.ended.result != "failed":
+        if end is not None and end.ended.result is not JobResult.FAILED:
             raise JobError(f"job {self.spec.job} has ended: {end.ended.result}")
         return take(self.storage, holder, code, after=after)
 
@@ -283,7 +275,12 @@ class JobFolder:
     def has_succeeded(self) -> bool:
         """Whether the job's output was published, so that its outputs here count no more."""
         end = self.end()
-        return end is not None and end.ended.result != "failed"
+        return end is not None and end.ended.result in _PUBLISHED
+
+    def has_ended_for_ever(self) -> bool:
+        """Whether the job's output was published, or the job was cancelled."""
+        end = self.end()
+        return end is not None and end.ended.result is not JobResult.FAILED
 
     def finish(self) -> None:
         """Keep of a published job what tells of its rejects; discard it if it has none.
@@ -365,35 +362,6 @@ def find_jobs(root: Path) -> Iterator[JobFolder]:
                 yield JobFolder(path)
             except (JobError, OSError):  # discarded in this moment, or of a newer version
                 continue
-
-
-def prune(root: Path, keep_s: float = KEEP_HISTORY_S, now: float | None = None) -> list[str]:
-    """Discard the jobs of a jobs root that ended long ago; return their ids."""
-    now = time.time() if now is None else now
-    gone = []
-    for folder in list(find_jobs(root)):
-        end = folder.end()
-        if end is not None and now - end.at > keep_s:
-            folder.discard()
-            gone.append(folder.spec.job)
-    return gone
-
-
-def collect_orphans(root: Path, now: float | None = None) -> None:
-    """Remove what processes that were killed have left in a jobs root: all that is no job's.
-
-    That is jobs that were being created or discarded an hour ago, and attempts of jobs that have
-    ended for ever.
-    """
-    now = time.time() if now is None else now
-    with contextlib.suppress(OSError):
-        for path in root.iterdir():
-            if _LEFT.fullmatch(path.name) and now - path.lstat().st_mtime > _ORPHANED_S:
-                shutil.rmtree(path, ignore_errors=True)
-    for folder in find_jobs(root):
-        with contextlib.suppress(OSError, JobError):  # as its driver does it in this moment
-            if folder.parts_path.is_dir() and folder.has_succeeded():
-                folder.keep_history()
 
 
 def _sibling(path: Path, kind: str) -> Path:

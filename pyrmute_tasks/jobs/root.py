@@ -36,19 +36,21 @@ class JobsRoot:
                 "coordinators and workers must see"
             )
 
-    def create(self, spec: Spec, want: Want) -> JobFolder:
+    def create(self, spec: Spec, want: Want, *, path: Path | None = None) -> JobFolder:
         """Create a job; whoever may write the root may steer it.
 
         Args:
             spec: The job.
             want: The submitter's wishes.
+            path: Where it stays until it is renamed; None for its place.
 
         Raises:
             JobExistsError: If there is one of this id.
             OSError: If it cannot be written.
         """
         mode = self.path.stat().st_mode & 0o7777
-        return JobFolder.create(self.path / spec.job, spec, is_private=False, mode=mode, want=want)
+        path = path or self.path / spec.job
+        return JobFolder.create(path, spec, is_private=False, mode=mode, want=want)
 
     def jobs(self) -> Iterator[JobFolder]:
         """Yield all jobs, by id; skips unreadable ones.

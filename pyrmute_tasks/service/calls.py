@@ -6,10 +6,13 @@ from pyrmute_tasks.engine.error_policy import ErrorHandling, OnErrorLike
 from pyrmute_tasks.engine.pace import Pace
 from pyrmute_tasks.file_calls import FileCalls
 from pyrmute_tasks.file_options import ByReference, FileOptions
+from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.terms import GIVE_UP_S, Priority
-from pyrmute_tasks.service.handles import SubmittedJob
+from pyrmute_tasks.service.embedded_coordinators import EmbeddedCoordinators, embedded_queue
+from pyrmute_tasks.service.handles import JobCaller, SubmittedJob
 from pyrmute_tasks.service.roots import root_of
-from pyrmute_tasks.service.submitting import SubmitOptions, submit
+from pyrmute_tasks.service.submitting import SubmitOptions, Submitter, submit
 from pyrmute_tasks.versions import VersionLike
 
 __all__ = ["JobCalls"]
@@ -17,6 +20,8 @@ __all__ = ["JobCalls"]
 
 class JobCalls(FileCalls):
     """Submits jobs from files to files, and finds them again."""
+
+    _coordinators: EmbeddedCoordinators
 
     def submit(
         self,
@@ -47,7 +52,9 @@ class JobCalls(FileCalls):
         """Submit the migration of a file as a job, which goes on without this process.
 
         All that `migrate_file` checks before it needs a fleet is checked now. Then the job is a
-        folder of the jobs root, and coordinators drive it (``pyrmute-tasks coordinator``).
+        folder of the jobs root, and coordinators drive it (``pyrmute-tasks coordinator``). With an
+        embedded fleet this `Migrator` drives it, until it is closed; then the next one with the
+        same manager and jobs root does that submits or finds a job.
 
         Args:
             source: The file, a folder of files, or a pattern.
@@ -118,9 +125,10 @@ class JobCalls(FileCalls):
             window=window,
             why=why,
         )
-        jobs_of_run = self._run_jobs(plan)
-        folder = submit(root, files, jobs_of_run, fleet.manager_name, fleet.retry, options)
-        return SubmittedJob(folder, fleet.manager)
+        queue = embedded_queue(fleet.manager_name) if fleet.is_embedded else fleet.settings.queue
+        by = Submitter(fleet.manager_name, queue, fleet.retry)
+        folder = submit(root, files, self._run_jobs(plan), by, options)
+        return self._submitted(root, folder)
 
     def job(self, wanted: str, *, jobs: str | os.PathLike[str] | None = None) -> SubmittedJob:
         """Return a submitted job.
@@ -137,7 +145,7 @@ class JobCalls(FileCalls):
             JobNotFoundError: If there is no such job, or several ids begin so.
         """
         root = root_of(jobs, self._jobs.settings.jobs_root)
-        return SubmittedJob(root.find(wanted), self._jobs.manager)
+        return self._submitted(root, root.find(wanted))
 
     def jobs(self, *, jobs: str | os.PathLike[str] | None = None) -> list[SubmittedJob]:
         """Return all submitted jobs of a jobs root, also those that have ended.
@@ -152,4 +160,13 @@ class JobCalls(FileCalls):
             ConfigurationError: If there is no jobs root.
         """
         root = root_of(jobs, self._jobs.settings.jobs_root)
-        return [SubmittedJob(folder, self._jobs.manager) for folder in root.jobs()]
+        return [self._submitted(root, folder) for folder in root.jobs()]
+
+    def _submitted(self, root: JobsRoot, folder: JobFolder) -> SubmittedJob:
+        fleet = self._jobs
+        if fleet.is_embedded:  # nobody else does
+            self._coordinators.attend(root, fleet.open(), embedded_queue(fleet.manager_name))
+        caller = JobCaller(
+            manager=fleet.manager, manager_name=fleet.manager_name, retry=fleet.retry
+        )
+        return SubmittedJob(root, folder, caller)

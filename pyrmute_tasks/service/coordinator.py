@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pyrmute_tasks.errors import JobError, LeaseLostError, printable
-from pyrmute_tasks.jobs.folder import KEEP_HISTORY_S, collect_orphans, prune
+from pyrmute_tasks.jobs.pruning import KEEP_HISTORY_S, collect_orphans, prune
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.service.beats import BEAT_EVERY_S, beat, remove_old_beats
-from pyrmute_tasks.service.driving import Epoch, log_failure, take_epoch
+from pyrmute_tasks.service.driving import Epoch, take_epoch
 from pyrmute_tasks.service.probing import FleetProbe
+from pyrmute_tasks.service.troubles import log_failure
 from pyrmute_tasks.service.turns import (
     Act,
     Ending,
@@ -48,10 +49,12 @@ class CoordinatorOptions:
 
     Attributes:
         most_running: How many jobs it drives at a time.
-        slice_s: How long a job is driven while others wait for their turn.
+        slice_s: How long a job is driven while others wait for their turn; longer if nothing of it
+            was settled by then.
         allow_on_end: Run the commands that jobs have for their end.
         until_idle: End as soon as nothing is due and nothing runs.
         keep_s: How long ended jobs are kept.
+        queue: The queue of the jobs that it drives; empty for that of the settings.
     """
 
     most_running: int = 32
@@ -59,6 +62,7 @@ class CoordinatorOptions:
     allow_on_end: bool = False
     until_idle: bool = False
     keep_s: float = KEEP_HISTORY_S
+    queue: str = ""
 
 
 @dataclass(slots=True)
@@ -79,6 +83,12 @@ class _Running:
     asked: Ending | None = None
     ending: Ending | None = None
     thread: threading.Thread | None = None
+
+    def has_had(self, seconds: float) -> bool:
+        """Whether it has been driven for so long, and came further by it."""
+        if self.epoch is None or time.monotonic() - self.since < seconds:
+            return False
+        return self.epoch.lease.fold.ranges > self.epoch.settled_before
 
     def end(self, ending: Ending) -> None:
         """Ask it to end."""
@@ -168,7 +178,9 @@ class Coordinator:
     def _due(self, probe: FleetProbe) -> Iterator[tuple[str, Turn]]:
         """Yield the jobs that something is to be done about."""
         seen = probe.seen
-        fleet = FleetFacts(self._settings.queue, None if seen is None else seen.trouble)
+        fleet = FleetFacts(
+            self._options.queue or self._settings.queue, None if seen is None else seen.trouble
+        )
         turned_at = 0.0 if seen is None else seen.turned_at
         clock, now, is_wanted = time.monotonic(), time.time(), False
         for name, job in self._jobs.open.items():
@@ -197,7 +209,7 @@ class Coordinator:
                     continue
             self._start(name, turn, probe)
         over = [each for each in driving if each.asked is None]
-        over = [each for each in over if time.monotonic() - each.since > self._options.slice_s]
+        over = [each for each in over if each.has_had(self._options.slice_s)]
         for each in sorted(over, key=lambda each: each.since)[: max(0, -room)]:
             each.end(Ending(Kind.TURN_OVER, "its turn is over, as others wait"))
 
@@ -314,6 +326,7 @@ class Coordinator:
         if time.monotonic() - self._pruned_at < _PRUNE_EVERY_S:
             return
         self._pruned_at = time.monotonic()
+        self._told = {name: what for name, what in self._told.items() if name in self._jobs.open}
         collect_orphans(self._root.path)
         remove_old_beats(self._root.path)
         gone = prune(self._root.path, self._options.keep_s)

@@ -6,28 +6,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from pyrmute_tasks.engine.error_policy import ErrorHandling, ErrorPolicy, OnError
+from pyrmute_tasks.engine.error_policy import ErrorHandling
 from pyrmute_tasks.engine.job import Job, Source
 from pyrmute_tasks.engine.job_report import JobReport
-from pyrmute_tasks.engine.pace import Pace
 from pyrmute_tasks.engine.pipeline import Sink, Window
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.engine.stopping import JobStopped, stoppable
 from pyrmute_tasks.errors import (
-    ConfigurationError,
-    FrameError,
-    InvalidRecordError,
-    JobChangedError,
     LeaseLostError,
-    MigrationError,
     PyrmuteTasksError,
 )
-from pyrmute_tasks.failures import describe_safely
-from pyrmute_tasks.file_options import ByReference, FileOptions
 from pyrmute_tasks.file_runs import FileRun, Jobs
 from pyrmute_tasks.fleet_jobs import JobParts, start_job
 from pyrmute_tasks.hooks import HookSet
-from pyrmute_tasks.io.earlier_runs import LogOptions, source_change
+from pyrmute_tasks.io.earlier_runs import source_change
 from pyrmute_tasks.io.job_output import DrivenJob
 from pyrmute_tasks.io.job_targets import target_of
 from pyrmute_tasks.jobs.driver import this_process
@@ -36,13 +28,14 @@ from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.now import remove_now
 from pyrmute_tasks.jobs.spec import Spec
-from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.want import Want
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.plans.migration import Migration, ToldMigration
 from pyrmute_tasks.plans.retry import Retry
+from pyrmute_tasks.service.epoch_options import holds_output, options_of
 from pyrmute_tasks.service.epoch_watch import Board, EpochWatch
+from pyrmute_tasks.service.troubles import trouble_of
 from pyrmute_tasks.service.turns import WEIGHTS, Act, Ending, Kind, Turn, is_obeyed
 from pyrmute_tasks.settings import compression_of
 from pyrmute_tasks.wire.frames import FrameKind
@@ -52,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Epoch", "take_epoch"]
 
-_ENDS_DATA: Final = (JobChangedError, FrameError, InvalidRecordError, MigrationError)
 _NOTES: Final = {Kind.HELD: Note.HELD, Kind.SUSPENDED: Note.SUSPENDED}
 
 
@@ -65,12 +57,14 @@ class Epoch:
         want: What its users want.
         board: What is seen of it.
         watch: What ends it before its time.
+        settled_before: How many ranges earlier epochs have settled.
     """
 
     driven: DrivenJob
     want: Want
     board: Board
     watch: EpochWatch
+    settled_before: int
 
     @property
     def spec(self) -> Spec:
@@ -111,6 +105,8 @@ class Epoch:
             self._let_go(ending)
         except LeaseLostError as error:
             return Ending(Kind.LOST, str(error))
+        finally:
+            self.lease.log.close()
         return ending
 
     def _ending_of(self, turn: Turn, session: Callable[[], "Session"]) -> Ending:
@@ -174,7 +170,11 @@ class Epoch:
             if change is not None:
                 return Ending(Kind.FAILED, f"the source was changed: {change}")
             with self.watch, stoppable(self.watch.stop):
-                run = FileRun(self._options(), self._jobs(session()), self.driven)
+                run = FileRun(
+                    options_of(self.spec, self.terms, self.want, self.lease.fold),
+                    self._jobs(session()),
+                    self.driven,
+                )
                 run.run()
             return self._finished(run.report)
         except JobStopped:
@@ -182,7 +182,9 @@ class Epoch:
         except LeaseLostError as error:
             return Ending(Kind.LOST, str(error))
         except Exception as error:  # whatever it is: others must be driven, and this one again
-            return self._trouble(error, must_keep=run is not None and run.must_keep)
+            if self.lease.view.state.has_ended:
+                return Ending(Kind.PUBLISHED)  # what failed came behind its end
+            return trouble_of(self.spec, error, must_keep=run is not None and run.must_keep)
 
     def _finished(self, report: JobReport) -> Ending:
         failure = report.failure
@@ -192,69 +194,9 @@ class Epoch:
             if report.exceeded:
                 told = f"{report.exceeded}; the last one: {told}"
             return Ending(Kind.FAILED, told)
-        if self._holds:
+        if holds_output(self.terms, self.want):
             return Ending(Kind.HELD, "its output is whole, and held")
         return Ending(Kind.PUBLISHED)
-
-    def _trouble(self, error: Exception, *, must_keep: bool) -> Ending:
-        """Return what an error means for the job: only data and code fail it."""
-        if self.lease.view.state.has_ended:
-            return Ending(Kind.PUBLISHED)  # what failed came behind its end
-        if must_keep and isinstance(error, ConfigurationError):
-            return Ending(Kind.HELD, f"its output is whole, and held: {error}")
-        if isinstance(error, _ENDS_DATA):
-            return Ending(Kind.FAILED, describe_safely(error))
-        try:
-            change = source_change(self.spec)
-        except (OSError, PyrmuteTasksError):
-            change = None  # out of reach: that is what the error is about
-        if change is not None:
-            return Ending(Kind.FAILED, f"the source was changed while it was read: {change}")
-        if not isinstance(error, (PyrmuteTasksError, OSError)):
-            log_failure(self.spec.job, error)
-            return Ending(Kind.SUSPENDED, f"the coordinator raised {describe_safely(error)}")
-        told = str(error) if isinstance(error, OSError) else describe_safely(error)
-        return Ending(Kind.SUSPENDED, told)
-
-    @property
-    def _holds(self) -> bool:
-        return self.terms.hold and self.want.wish is not Wish.PUBLISH
-
-    def _options(self) -> FileOptions:
-        """Return the options of the run, by the job's spec and terms and its users' wishes."""
-        spec, terms, want = self.spec, self.terms, self.want
-        options: dict[str, Any] = dict(spec.options)
-        policy = ErrorPolicy(
-            OnError.of(options.get("on_error") or OnError.RAISE),
-            options.get("max_errors"),
-            options.get("max_crashes") or 0,
-        )
-        if want.max_errors and policy.skips:
-            limit = None if want.max_errors == "none" else want.max_errors
-            policy = ErrorPolicy.skip(limit, policy.max_crashes)
-        return FileOptions(
-            source=spec.sources[0].path,
-            target=f"{spec.target}/" if spec.is_parts else spec.target,
-            chunk_size=terms.chunk_size,
-            limit=options.get("limit"),
-            overwrite=terms.overwrite,
-            hold=self._holds,
-            backup=terms.backup,
-            by_reference=self._way(),
-            max_line_bytes=options.get("max_line_bytes"),
-            errors=ErrorHandling(policy),
-            rejects=options.get("rejects"),
-            rejects_with_records=bool(options.get("rejects_with_records")),
-            log=LogOptions(resume=self.lease.fold.ranges > 0),
-            pace=Pace(want.max_rate or None),
-        )
-
-    def _way(self) -> ByReference:
-        """Return which way to go: what has gaps in the middle can only go on by reference."""
-        wanted = self.spec.wanted
-        gaps = list(self.lease.fold.gaps(wanted))
-        is_beginning = not gaps or (len(gaps) == 1 and gaps[0].end == wanted[-1].end)
-        return ByReference(self.terms.by_reference) if is_beginning else ByReference.ALWAYS
 
     def _jobs(self, session: "Session") -> Jobs:
         want, spec = self.want, self.spec
@@ -338,17 +280,5 @@ def take_epoch(folder: JobFolder, want: Want, after: int) -> Epoch:
         raise
     driven, board = DrivenJob(folder, lease), Board()
     holds = spec.terms is not None and spec.terms.hold
-    return Epoch(driven, want, board, EpochWatch(driven, want, board, holds=holds))
-
-
-def log_failure(job: str, error: Exception) -> None:
-    """Log an error that nobody expected, with its traceback, but without what it says."""
-    import traceback
-
-    lines = traceback.format_tb(error.__traceback__)
-    log(
-        logging.ERROR,
-        "driving_failed",
-        f"a job could not be driven: {type(error).__name__}\n{''.join(lines)}",
-        job=job,
-    )
+    watch = EpochWatch(driven, want, board, holds=holds)
+    return Epoch(driven, want, board, watch, lease.fold.ranges)

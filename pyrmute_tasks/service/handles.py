@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -9,16 +10,19 @@ from pyrmute_tasks.errors import JobFailedError, JobNotFoundError
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.jobs.entries import JobResult, Note
 from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.want import Want, read_want
+from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.pyrmute_adapter import FleetManager
 from pyrmute_tasks.service import steering
 from pyrmute_tasks.service.history import LoggedReport, report_of
 from pyrmute_tasks.service.logged_job import Told, told_at_a_glance
 from pyrmute_tasks.service.rejects import rejects_of
+from pyrmute_tasks.service.retrying import RetryOptions, submit_retry
 from pyrmute_tasks.service.status import JobStatus, JobWatch
 from pyrmute_tasks.service.steering import Bound, Limits
 
-__all__ = ["Pauses", "SubmittedJob"]
+__all__ = ["JobCaller", "Pauses", "SubmittedJob"]
 
 _FIRST_PAUSE_S: Final = 0.01
 _MOST_PAUSE_S: Final = 0.5
@@ -59,6 +63,21 @@ class Pauses:
         return min(pause_s, left_s)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobCaller:
+    """What a submitted job needs of the `Migrator` through which it was found.
+
+    Attributes:
+        manager: The manager, whose code may be accepted on resuming.
+        manager_name: Its name.
+        retry: Which exceptions of steps to retry; None for none.
+    """
+
+    manager: FleetManager
+    manager_name: str
+    retry: Retry | None
+
+
 class SubmittedJob:
     """A job that was submitted; whoever drives it, and from wherever this looks.
 
@@ -66,17 +85,19 @@ class SubmittedJob:
     `Migrator.submit` and `Migrator.job` return one.
 
     Args:
+        root: The jobs root.
         folder: The job's folder.
-        manager: The manager, whose code may be accepted on resuming.
+        caller: The `Migrator` through which it was found.
 
     Attributes:
         id: The job's id.
         path: The job's folder.
     """
 
-    def __init__(self, folder: JobFolder, manager: FleetManager) -> None:
+    def __init__(self, root: JobsRoot, folder: JobFolder, caller: JobCaller) -> None:
+        self._root = root
         self._folder = folder
-        self._manager = manager
+        self._caller = caller
         self.id: str = folder.spec.job
         self.path: Path = folder.path
         self._watch = JobWatch(folder)
@@ -197,7 +218,7 @@ class SubmittedJob:
             JobChangedError: If the code is another one, and not accepted.
             ConfigurationError: If this user may not steer it.
         """
-        code = steering.code_of(self._manager, self._folder)
+        code = steering.code_of(self._caller.manager, self._folder)
         steering.resume(self._folder, why, code=code, accept_code=accept_code)
 
     def cancel(self, why: str = "") -> None:
@@ -234,3 +255,49 @@ class SubmittedJob:
         """
         limits = Limits(max_rate=max_rate, window=window, max_errors=max_errors)
         steering.set_limits(self._folder, limits, why)
+
+    def retry(
+        self,
+        *,
+        max_errors: int | str | None = None,
+        accept_code: bool = False,
+        hold: bool = False,
+        backup: bool = False,
+        why: str = "",
+    ) -> "SubmittedJob":
+        """Submit a job that runs the ranges with rejects again, with today's code.
+
+        It replaces the target by one in which their outputs stand where they belong. Workers must
+        take ranges by reference. Source and target must be what they were.
+
+        Args:
+            max_errors: Most rejects to leave, a number or a share; by default as many as there are.
+            accept_code: Keep what had passed although today's code gives other outputs.
+            hold: Prove the output, and leave it to ``pyrmute-tasks publish``.
+            backup: Keep the target that is replaced.
+            why: The reason, for people.
+
+        Returns:
+            The retry's job.
+
+        Raises:
+            JobNotFoundError: If it has no rejects.
+            JobError: If it has not succeeded, or another job has retried it.
+            JobExistsError: If another job that has not ended writes its target.
+            JobChangedError: If source or target have changed, or today's code gives other outputs
+                for a sample of what had passed.
+            ConfigurationError: If a file cannot be read or written.
+        """
+        caller = self._caller
+        options = RetryOptions(
+            max_errors=max_errors, accept_code=accept_code, hold=hold, backup=backup, why=why
+        )
+        folder = submit_retry(
+            self._root,
+            self._folder,
+            caller.manager.plan,
+            caller.manager_name,
+            caller.retry,
+            options,
+        )
+        return SubmittedJob(self._root, folder, caller)

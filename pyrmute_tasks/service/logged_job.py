@@ -122,6 +122,15 @@ def told_at_a_glance(storage: Storage) -> Told:
     return told
 
 
+@dataclass(slots=True)
+class _Second:
+    """What was settled in a second."""
+
+    at: float
+    records: int = 0
+    done: int = 0
+
+
 class LoggedJob:
     """A job's log, which can be looked at again and again: each entry is read once.
 
@@ -143,7 +152,7 @@ class LoggedJob:
         self._let_go: Note | None = None
         self._want = Want()
         self._done_bytes = 0
-        self._recent: deque[tuple[float, Settled]] = deque()
+        self._recent: deque[_Second] = deque()
         self._causes: Counter[str] = Counter()
         self._to_decode: deque[Piece] = deque()
 
@@ -190,9 +199,7 @@ class LoggedJob:
         match logged.entry:
             case Settled() as settled:
                 self._done_bytes += settled.end - settled.start
-                self._recent.append((logged.at, settled))
-                while self._recent[0][0] < logged.at - RATE_OVER_S:
-                    self._recent.popleft()
+                self._count_recent(settled, logged.at)
                 if settled.rejects is not None:
                     self._to_decode.append(settled.rejects)
             case Opened():
@@ -204,6 +211,15 @@ class LoggedJob:
             case Wished(want=want):
                 with contextlib.suppress(ValueError):  # of a newer version
                     self._want = Want.of(want)
+
+    def _count_recent(self, settled: Settled, at: float) -> None:
+        recent = self._recent
+        if not recent or at - recent[-1].at >= 1:
+            recent.append(_Second(at))
+        recent[-1].records += settled.records
+        recent[-1].done += settled.end - settled.start
+        while recent[0].at < at - RATE_OVER_S:
+            recent.popleft()
 
     def _told(self, clock: float) -> Told:
         view, fold = self._view, self._view.fold
@@ -231,7 +247,7 @@ class LoggedJob:
 
     def _rates(self, clock: float) -> tuple[float, float]:
         since = max(clock - RATE_OVER_S, self._begun_at)
-        recent = [settled for at, settled in self._recent if at >= since]
-        done = sum(settled.end - settled.start for settled in recent)
+        recent = [each for each in self._recent if each.at >= since]
         time_s = max(clock - since, _LEAST_TIME_S)
-        return sum(each.records for each in recent) / time_s, done / time_s
+        records, done = sum(each.records for each in recent), sum(each.done for each in recent)
+        return records / time_s, done / time_s

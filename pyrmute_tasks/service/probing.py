@@ -52,13 +52,14 @@ class FleetProbe:
         self._wanted = threading.Event()
         self._is_over = threading.Event()
         self._seen: Probed | None = None
+        self._is_fresh = False
         self._thread = threading.Thread(target=self._look_on, name="probe", daemon=True)
         self._thread.start()
 
     @property
     def seen(self) -> Probed | None:
         """What was seen last; None if nobody has looked lately."""
-        return self._seen
+        return self._seen if self._is_fresh else None
 
     def want(self) -> None:
         """Ask for a look, which comes within seconds."""
@@ -88,7 +89,7 @@ class FleetProbe:
     def _look_on(self) -> None:
         while not self._is_over.is_set():
             if not self._wanted.wait(10 * _EVERY_S):
-                self._seen = None  # out of date
+                self._is_fresh = False
                 continue
             self._wanted.clear()
             if not self._is_over.is_set():
@@ -106,6 +107,7 @@ class FleetProbe:
         now = time.monotonic()
         before = self._seen
         self._seen = before.then(serving, trouble, now) if before else Probed(serving, trouble, now)
+        self._is_fresh = True
 
     def _no_workers(self) -> str:
         rejected = self._store.rejected_workers()

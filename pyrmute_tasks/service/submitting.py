@@ -22,7 +22,7 @@ from pyrmute_tasks.jobs.terms import GIVE_UP_S, Priority, Terms
 from pyrmute_tasks.jobs.want import Want
 from pyrmute_tasks.plans.retry import Retry
 
-__all__ = ["SubmitOptions", "submit"]
+__all__ = ["SubmitOptions", "Submitter", "refuse_other_writers", "submit"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. :+@-]{0,79}")
 
@@ -64,22 +64,31 @@ class SubmitOptions:
             raise ConfigurationError(f"window must be 1 chunk or more, not {self.window!r}")
 
 
+@dataclass(frozen=True, slots=True)
+class Submitter:
+    """Whose migrations a job runs, and where.
+
+    Attributes:
+        manager: Name of the manager.
+        queue: The queue whose workers run it.
+        retry: Which exceptions of steps to retry; None for none.
+    """
+
+    manager: str
+    queue: str
+    retry: Retry | None
+
+
 def submit(
-    root: JobsRoot,
-    files: FileOptions,
-    jobs: Jobs,
-    manager: str,
-    retry: Retry | None,
-    options: SubmitOptions,
+    root: JobsRoot, files: FileOptions, jobs: Jobs, by: Submitter, options: SubmitOptions
 ) -> JobFolder:
     """Create a job, after all checks of a run that need no fleet.
 
     Args:
         root: Where it lives.
         files: The options of its run.
-        jobs: The migration, and the settings.
-        manager: Name of the manager.
-        retry: Which exceptions of steps to retry; None for none.
+        jobs: The migration.
+        by: The manager's name, the queue, and the retry of steps.
         options: Everything else.
 
     Returns:
@@ -99,9 +108,9 @@ def submit(
     run = FileRun(files, replace(jobs, is_embedded=True))
     after = root.find(options.after).spec.job if options.after else ""
     terms = Terms(
-        manager=manager,
+        manager=by.manager,
         name=options.name,
-        queue=jobs.settings.queue,
+        queue=by.queue,
         priority=options.priority,
         after=after,
         by_reference=files.by_reference.value,
@@ -109,13 +118,13 @@ def submit(
         overwrite=files.overwrite,
         backup=files.backup,
         hold=files.hold,
-        retry=None if retry is None else retry.to_wire(),
+        retry=None if by.retry is None else by.retry.to_wire(),
         on_end=options.on_end,
         give_up_s=float(options.give_up_s),
     )
     # Long ids, since they stay for weeks, and are what messages are signed for.
     spec = run.submitted(new_job_id(unique=True), terms)
-    _refuse_other_writers(root, spec)
+    refuse_other_writers(root, spec)
     want = Want(
         max_rate=files.pace.max_rate or 0.0,
         window=options.window or 0,
@@ -127,8 +136,12 @@ def submit(
         return root.create(spec, want)
 
 
-def _refuse_other_writers(root: JobsRoot, spec: Spec) -> None:
-    """Refuse a target that another job is about to write."""
+def refuse_other_writers(root: JobsRoot, spec: Spec) -> None:
+    """Refuse a target that another job is about to write.
+
+    Raises:
+        JobExistsError: If there is one.
+    """
     for other in root.jobs():
         if other.spec.target == spec.target and other.end() is None:
             raise JobExistsError(

@@ -105,16 +105,33 @@ def start_a_worker(arguments: list[str], directory: Path, fleet: EmbeddedFleet) 
         store.close()
 
 
+def run_until_idle(arguments: list[str], directory: Path, fleet: EmbeddedFleet) -> None:
+    """Let a coordinator look at the jobs once: there is no worker."""
+    url = fleet.settings.broker_url
+    arguments = [url if part.startswith("redis://") else part for part in arguments]
+    run_to_its_end([*arguments, "--until-idle"], directory, fleet)
+
+
+def make_a_folder(arguments: list[str], directory: Path, fleet: EmbeddedFleet) -> None:
+    for name in arguments:
+        (directory / name).mkdir()
+
+
 def exists_in_the_makefile(arguments: list[str], directory: Path, fleet: EmbeddedFleet) -> None:
     for target in arguments:
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
 
 
+STEERING = ("submit", "pause", "resume", "cancel", "set")
+SEEING = ("jobs", "status", "rejects", "report")
 RUNNERS: dict[tuple[str, ...], Callable[[list[str], Path, EmbeddedFleet], None]] = {
     ("pyrmute-tasks", "run"): run_to_its_end,
     ("pyrmute-tasks", "audit"): run_to_its_end,
     ("pyrmute-tasks", "plan"): run_to_its_end,
     ("pyrmute-tasks", "worker"): start_a_worker,
+    ("pyrmute-tasks", "coordinator"): run_until_idle,
+    **{("pyrmute-tasks", each): run_to_its_end for each in (*STEERING, *SEEING)},
+    ("mkdir",): make_a_folder,
     ("make",): exists_in_the_makefile,
 }
 

@@ -36,6 +36,7 @@ from tests.chaos import faults, year
 from tests.chaos.faults import LONG, STAGES, Fault, run_fault, with_roots
 from tests.chaos.runs import CHUNK, MANAGER, Damage, Feed, JobHasEndedError, Result, Run, Way
 from tests.chaos.runs import load_flights as load
+from tests.chaos.submitted import run_submitted
 from tests.conftest import strip_settings
 from tests.fleets import Fleet, RabbitMQ, find_server
 from tests.fleets.namespaces import FAR, TwoHosts
@@ -428,6 +429,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--way", type=Way, choices=list(Way), help="of all records, not half each")
     parser.add_argument("--jobs", type=int, default=2, help="how many runs at a time")
     parser.add_argument("--flights", action="store_true", help="the year of flights instead")
+    parser.add_argument("--service", action="store_true", help="submitted jobs instead")
+    parser.add_argument("--moments", type=int, default=20, help="at which these are harmed")
     parser.add_argument("--published", type=Path, help="their archive")
     parser.add_argument("--kills", type=int, default=30, help="of the year of flights, each way")
     parser.add_argument("--rows", type=int, help="of the year of flights, if not all")
@@ -449,6 +452,9 @@ def main() -> None:
         sys.exit(
             year.main(options.published, options.seed, options.kills, options.rows, options.way)
         )
+    if options.service:
+        run_submitted(options.moments, options.seed)
+        return
     has_rabbitmq = find_server() is not None and shutil.which("epmd") is not None
     print(f"seed {options.seed}{'' if has_rabbitmq else '; no RabbitMQ is installed'}", flush=True)
     began = time.monotonic()

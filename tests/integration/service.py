@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pyrmute_tasks.jobs.entries import Ended, Entry, Note, Noted
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.log import History
@@ -25,7 +27,7 @@ from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.jobs.want import Want, read_want, write_want
 from tests.conftest import wait_until
 from tests.fleets import Fleet, kill_group, private_fleet
-from tests.people import manager
+from tests.people import DEEDS, manager
 
 HOP = ("Person", "1.0.0", "3.0.0")
 SECRET = "s" * 32
@@ -44,8 +46,11 @@ def write(path: Path, records: list[Any]) -> Path:
 
 
 def loop(records: list[Any]) -> bytes:
-    models = (manager.migrate(record, *HOP) for record in records)
-    return b"".join(model.model_dump_json().encode() + b"\n" for model in models)
+    """Return what a loop makes of records, without the time that some take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DEEDS, "sleep", lambda _: None)
+        models = (manager.migrate(record, *HOP) for record in records)
+        return b"".join(model.model_dump_json().encode() + b"\n" for model in models)
 
 
 def slow(records: list[Any], seconds: float) -> list[Any]:
@@ -174,7 +179,13 @@ def ended(process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGT
 @contextmanager
 def fleet_of(data: Path, workers: int = 2, **settings: Any) -> Iterator[Fleet]:
     """A fleet whose workers have a root."""
-    options = {"secret": SECRET, "worker_wait_s": 1.0, "code_wait_s": 1.5, **settings}
+    options = {
+        "secret": SECRET,
+        "worker_wait_s": 3.0,
+        "heartbeat_s": 2.0,
+        "code_wait_s": 1.5,
+        **settings,
+    }
     with private_fleet("tests.people:manager", **options) as fleet:
         for _ in range(workers):
             fleet.start_worker("--root", str(data))

@@ -5,9 +5,8 @@ from pyrmute_tasks.engine import chunk_sizes
 
 RANGE_BYTES = 2000
 
-for name in ("_FIRST_RANGE_BYTES", "_LEAST_RANGE_BYTES", "_MOST_RANGE_BYTES"):
-    vars(chunk_sizes)[name] = RANGE_BYTES
-chunk_sizes.RangeSizer._least_share = RANGE_BYTES
-
 if __name__ == "__main__":
+    for name in ("_FIRST_RANGE_BYTES", "_LEAST_RANGE_BYTES", "_MOST_RANGE_BYTES"):
+        vars(chunk_sizes)[name] = RANGE_BYTES
+    chunk_sizes.RangeSizer._least_share = RANGE_BYTES
     main()

@@ -25,12 +25,13 @@ from tests.integration.service import (
 )
 from tests.people import person
 
+pytestmark = pytest.mark.timeout(300)  # a takeover takes 20 s, and there are several waits
 FROZEN_S = 20.0
 
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(tmp_path) as fleet:
+    with fleet_of(tmp_path, outage_s=8.0) as fleet:
         yield fleet
 
 
@@ -83,7 +84,7 @@ def test_coordinators_that_end_hand_their_jobs_over(service: Service) -> None:
 
 @pytest.mark.slow
 def test_frozen_coordinator_is_replaced_and_writes_nothing_that_counts(service: Service) -> None:
-    job, records = long_job(service, 6000)
+    job, records = long_job(service, 3000)
     first = service.coordinator()
     service.wait_for_ranges(job, 3)
     kill_group(first, signal.SIGSTOP)
@@ -114,6 +115,7 @@ def test_emptied_store_suspends_a_job_for_moments(service: Service) -> None:
     check_bytes(service, job, records)
 
 
+@pytest.mark.slow
 def test_fleet_scaled_to_zero_suspends_jobs(service: Service) -> None:
     job, records = long_job(service)
     service.coordinator()
@@ -133,6 +135,7 @@ def test_fleet_scaled_to_zero_suspends_jobs(service: Service) -> None:
     check_bytes(service, job, records)
 
 
+@pytest.mark.slow
 def test_server_that_is_away_is_waited_for(service: Service) -> None:
     job, records = long_job(service)
     service.fleet.valkey.kill()
@@ -164,6 +167,7 @@ def test_job_without_a_fleet_is_given_up_in_the_end(tmp_path: Path) -> None:
         assert service.output(job) == loop(records)
 
 
+@pytest.mark.slow
 def test_workers_with_other_code_suspend_a_job(tmp_path: Path) -> None:
     with fleet_of(tmp_path, 0) as fleet, service_of(fleet, tmp_path) as service:
         other = fleet.start_worker(

@@ -43,7 +43,7 @@ def cpu_s(pid: int) -> float:
 @pytest.mark.slow
 def test_idle_coordinator_costs_at_most_a_hundredth_of_a_core(tmp_path: Path) -> None:
     with fleet_of(tmp_path, 0) as fleet, service_of(fleet, tmp_path) as service:
-        succeeded = [Publishing(0, "", ""), Ended(JobResult.SUCCEEDED, 1, 1, 0)]
+        succeeded: list[Entry] = [Publishing(0, "", ""), Ended(JobResult.SUCCEEDED, 1, 1, 0)]
         add_ended_jobs(service, "aaaaaaaa", JOBS - FAILED, succeeded)
         add_ended_jobs(service, "bbbbbbbb", FAILED, [Ended(JobResult.FAILED, 1, 1, 0)])
         process = service.coordinator()

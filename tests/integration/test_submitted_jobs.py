@@ -1,290 +1,204 @@
-"""Submitted jobs, driven by coordinators in processes of their own, and steered by files."""
+"""Submitted jobs from the command that submits them to the loop's bytes, steered meanwhile."""
 
-import itertools
+import asyncio
 import json
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from pyrmute_tasks.jobs.entries import Note, Wished
-from pyrmute_tasks.jobs.states import LoggedState, Wish
-from pyrmute_tasks.jobs.want import WANT, Want
-from tests.fleets import Fleet
-from tests.integration.service import (
-    Service,
-    end_of,
-    ended,
-    entries_of,
-    fleet_of,
-    loop,
-    names_in,
-    notes_of,
-    service_of,
-    slow,
-    view_of,
-    write,
-)
-from tests.people import broken_step, person
+from pyrmute_tasks import AsyncMigrator, JobFailedError, Migrator, ModelData, SubmittedJob
+from pyrmute_tasks.cli.jobs import discard_command, publish_command, verify_command
+from pyrmute_tasks.cli.retry import retry_command
+from pyrmute_tasks.cli.steer import cancel_command, pause_command, resume_command, set_command
+from pyrmute_tasks.cli.submit import submit as submit_command
+from pyrmute_tasks.jobs.driver import this_user
+from pyrmute_tasks.jobs.states import ShownState
+from tests.conftest import wait_until
+from tests.fleets import Fleet, private_fleet
+from tests.people import broken_step, manager, person
 
-HISTORY = {"spec.json", "want.json"}
-_numbers = itertools.count()
+HOP = ("Person", "1.0.0", "3.0.0")
+NAME = "tests.people:manager"
+LONG_S = 60.0
+SLOW = 500.0  # records a second, for jobs that are to be seen running
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("jobs")
 
 
 @pytest.fixture(scope="module")
-def fleet(data: Path) -> Iterator[Fleet]:
-    with fleet_of(data) as fleet:
+def fleet(root: Path) -> Iterator[Fleet]:
+    """A fleet with a coordinator."""
+    with private_fleet(NAME, secret="s" * 32, roots=str(root.parent)) as fleet:
+        fleet.start_worker()
+        fleet.settings = replace(fleet.settings, jobs_root=str(root))
+        coordinator = [sys.executable, "-m", "pyrmute_tasks", "coordinator"]
+        process = fleet.start_process("coordinator", coordinator)
         yield fleet
+        process.terminate()
+        assert process.wait(20) == 0
 
 
 @pytest.fixture
-def service(fleet: Fleet, data: Path) -> Iterator[Service]:
-    with service_of(fleet, data / str(next(_numbers))) as service:
-        yield service
+def migrator(fleet: Fleet) -> Iterator[Migrator]:
+    with Migrator(manager, settings=fleet.settings) as migrator:
+        yield migrator
 
 
-def people(count: int) -> list[Any]:
-    return [person(index) for index in range(count)]
+@pytest.fixture
+def call(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> "Call":
+    """Call a command with the fleet's settings; return what it prints."""
+    for name, value in fleet.settings.to_env().items():
+        monkeypatch.setenv(name, value)
+
+    def call_it(command: object, *arguments: object, status: int = 0) -> str:
+        done = CliRunner().invoke(command, [str(each) for each in arguments])  # type: ignore[arg-type]
+        assert done.exit_code == status, done.output
+        return done.output.strip()
+
+    return call_it
 
 
-def logs_of(*epochs: int) -> set[str]:
-    return HISTORY | {f"log.{epoch}" for epoch in epochs}
+Call = Callable[..., str]
 
 
-def test_jobs_both_ways_have_the_bytes_of_a_loop(service: Service) -> None:
-    records = people(2000)
-    jobs = [
-        service.submit(records, by_reference="always"),
-        service.submit(records, by_reference="never", chunk_size=100),
+def write(path: Path, records: list[ModelData]) -> Path:
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    return path
+
+
+def looped(records: list[ModelData]) -> str:
+    good = [each for each in records if each["age"] >= 0]
+    return "".join(f"{manager.migrate(each, *HOP).model_dump_json()}\n" for each in good)
+
+
+def until(job: SubmittedJob, *states: ShownState) -> None:
+    wait_until(lambda: job.progress().state in states, f"it is {states[0]}", LONG_S)
+
+
+def started(job: SubmittedJob) -> None:
+    wait_until(lambda: job.progress().records > 0, "it has begun", LONG_S)
+
+
+def wishes(job: SubmittedJob) -> list[tuple[object, ...]]:
+    told = [each.want for each in job.report().wishes]
+    return [(each["wish"], each["why"], each["who"], each["max_rate"]) for each in told]
+
+
+def test_job_is_submitted_by_command_and_driven_to_the_loops_bytes(
+    call: Call, migrator: Migrator, tmp_path: Path
+) -> None:
+    records = [person(number) for number in range(3000)]
+    source, target = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
+    hop = ("--manager", NAME, "--model", "Person", "--from", "1.0.0", "--to", "3.0.0")
+    told = json.loads(call(submit_command, *hop, "--name", "people", "--json", source, target))
+    job = migrator.job("people")
+    assert (job.id, str(job.path)) == (told["id"], told["folder"])
+    done = job.wait(LONG_S)
+    assert (done.state, done.outputs) == (ShownState.SUCCEEDED, 3000)
+    assert target.read_text() == looped(records)
+    call(discard_command, job.id)
+    assert not job.path.exists()
+    assert target.read_text() == looped(records)
+
+
+def test_job_is_paused_changed_resumed_and_says_who_did_it_and_why(
+    call: Call, migrator: Migrator, tmp_path: Path
+) -> None:
+    records = [person(number) for number in range(2500)]
+    source, target = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
+    job = migrator.submit(source, target, *HOP, max_rate=SLOW, why="release 3")
+    started(job)
+    assert "drives this job" in call(discard_command, job.id, status=1)
+    call(pause_command, job.id[:8], "--why", "lunch")
+    until(job, ShownState.PAUSED)
+    assert job.progress().reason == f"paused by {this_user()}: lunch"
+    assert "is not paused" not in call(resume_command, job.id, "--why", "back")
+    wait_until(lambda: len(wishes(job)) == 3, "it goes on", LONG_S)
+    call(set_command, job.id, "--max-rate", "none", "--why", "quick")
+    job.wait(LONG_S)
+    assert target.read_text() == looped(records)
+    me = this_user()
+    assert wishes(job) == [
+        ("run", "release 3", me, SLOW),
+        ("pause", "lunch", me, SLOW),
+        ("run", "back", me, SLOW),
+        ("run", "quick", me, 0.0),
     ]
-    process = service.coordinator("--until-idle")
-    for job in jobs:
-        view = service.wait_for_end(job)
-        assert view.state == "succeeded", view.stopped
-        assert service.output(job) == loop(records)
-    assert process.wait(30) == 0
-    assert all(names_in(job) == logs_of(1) for job in jobs)
-    assert not service.fleet.store.keys("pt:{*")
+    for command in (pause_command, resume_command, cancel_command):
+        assert "has ended: succeeded" in call(command, job.id, status=1)
 
 
-def test_coordinator_imports_no_manager(service: Service) -> None:
-    job = service.submit(people(300), by_reference="never")
-    log = service.data / "imports"
-    command = [sys.executable, "-X", "importtime", "-m", "pyrmute_tasks", "coordinator"]
-    with log.open("wb") as file:
-        subprocess.run(
-            [*command, "--jobs", str(service.root.path), "--until-idle"],
-            env=service.fleet.settings.to_env(),
-            stderr=file,
-            check=True,
-            timeout=90,
-        )
-    assert view_of(job).state == "succeeded"
-    imported = log.read_text()
-    assert "pyrmute_tasks.service.coordinator" in imported
-    assert "tests.people" not in imported
+def test_cancelled_job_leaves_its_history_alone(
+    call: Call, migrator: Migrator, tmp_path: Path
+) -> None:
+    source = write(tmp_path / "in.jsonl", [person(number) for number in range(5000)])
+    job = migrator.submit(source, tmp_path / "out.jsonl", *HOP, max_rate=SLOW)
+    started(job)
+    call(cancel_command, job.id, "--why", "wrong file")
+    with pytest.raises(JobFailedError, match=f"cancelled by {this_user()}: wrong file"):
+        job.wait(LONG_S)
+    wait_until(lambda: not (job.path / "parts").exists(), "its attempts are gone")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["in.jsonl"]
+    assert "has nothing to publish: it is cancelled" in call(publish_command, job.id, status=1)
 
 
-def test_inputs_and_outputs_of_all_kinds(service: Service) -> None:
-    data, records = service.data, people(900)
-    files = [write(data / f"{number}.jsonl", records[300 * number :][:300]) for number in range(3)]
-    bad = people(900)
-    bad[7] = bad[500] = broken_step(7)
-    skipping = {"on_error": "skip", "max_crashes": 10}
-    rejects = data / "bad.jsonl"
-    empty = service.submit([])
-    service.submit([], sources=files, target=data / "parts", is_parts=True)
-    one = service.submit([], sources=files, target=data / "one.jsonl")
-    first = service.submit(records, options={"limit": 5}, by_reference="never")
-    skipped = [
-        service.submit(bad, by_reference=way, options={**skipping, "rejects": str(path)})
-        for way, path in (("always", rejects), ("never", data / "bad2.jsonl"))
-    ]
-    many = service.submit(bad, options={**skipping, "max_errors": 1}, by_reference="never")
-    failing = service.submit(bad, by_reference="always")
-    process = service.coordinator("--until-idle")
-    assert process.wait(120) == 0, service.logs()
-    assert service.output(empty) == b""
-    assert view_of(empty).state == "succeeded"
-    found = sorted((data / "parts").glob("part-*"))
-    assert b"".join(path.read_bytes() for path in found) == loop(records) == service.output(one)
-    assert service.output(first) == loop(records[:5])
-    for job in skipped:
-        assert view_of(job).state == "succeeded with rejects"
-        assert service.output(job) == loop([each for each in bad if each["age"] >= 0])
-        assert "rejects.1" in names_in(job)
-    told = [json.loads(line) for line in rejects.read_text().splitlines()]
-    assert [each["index"] for each in told] == [7, 500]
-    assert end_of(many).result == "failed"
-    assert end_of(many).why.startswith("more than 1 records failed, the limit of max_errors; ")
-    why = end_of(failing).why
-    assert "line 8 (record 7): step Person 2.0.0 → 3.0.0 raised LookupError" in why
-    assert "First7" not in why
-    assert not Path(failing.spec.target).exists()
+def test_held_job_is_verified_and_published_by_its_id(
+    call: Call, migrator: Migrator, tmp_path: Path
+) -> None:
+    records = [person(number) for number in range(300)]
+    source, target = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
+    job = migrator.submit(source, target, *HOP, hold=True, name="held")
+    job.wait(LONG_S)
+    assert not target.exists()
+    assert "can be published" in call(verify_command, "held")
+    assert f"published {target}" in call(publish_command, "held")
+    assert target.read_text() == looped(records)
+    assert job.wait(0).state is ShownState.SUCCEEDED
+    assert "is whole" in call(verify_command, job.id)
+    assert "is published already" in call(publish_command, job.id, status=1)
 
 
-def test_job_is_paused_resumed_and_cancelled(service: Service) -> None:
-    records = slow(people(2000), 0.02)
-    job = service.submit(records, by_reference="always")
-    process = service.coordinator()
-    service.wait_for_ranges(job, 2)
-    service.wish(job, wish=Wish.PAUSE, why="release freeze")
-    began = time.monotonic()
-    service.wait(lambda: view_of(job).state is LoggedState.STOPPED, "it is paused")
-    assert time.monotonic() - began < 10
-    assert view_of(job).stopped == "paused by test@here: release freeze"
-    assert not service.fleet.store.keys("pt:{*")
-    settled = view_of(job).fold.ranges
-    service.wish(job, wish=Wish.RUN)
-    service.wait(lambda: view_of(job).fold.ranges > settled, "it goes on")
-    service.wish(job, wish=Wish.CANCEL, why="wrong file")
-    view = service.wait_for_end(job)
-    assert view.state is LoggedState.CANCELLED
-    assert end_of(job).why == "cancelled by test@here: wrong file"
-    wishes = [each.want["wish"] for each in entries_of(job) if isinstance(each, Wished)]
-    assert wishes == ["run", "pause", "run", "cancel"]
-    assert ended(process) == 0
-    assert names_in(job) == logs_of(1, 2)
-    assert {path.name for path in service.data.iterdir()} == {"jobs", f"{job.spec.job}.in"}
+def test_rejects_are_retried_by_a_job_of_its_own(
+    call: Call, migrator: Migrator, tmp_path: Path
+) -> None:
+    records = [person(number) for number in range(400)]
+    records[7] = broken_step(7)
+    source, target = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
+    job = migrator.submit(source, target, *HOP, on_error="skip")
+    assert job.wait(LONG_S).state is ShownState.SUCCEEDED_WITH_REJECTS
+    assert [each.index for each in job.rejects()] == [7]
+    assert target.read_text() == looped(records)
+    again = migrator.job(call(retry_command, job.id, "--manager", NAME))
+    done = again.wait(LONG_S)  # the step is as it was: it fails again
+    assert (done.state, done.rejected) == (ShownState.SUCCEEDED_WITH_REJECTS, 1)
+    assert target.read_text() == looped(records)
+    assert again.report().parents == (job.id,)
+    told = call(retry_command, job.id, "--manager", NAME, status=1)
+    assert f"job {again.id} has retried the rejects of job {job.id}" in told
 
 
-def test_jobs_that_nobody_drives_are_cancelled(service: Service) -> None:
-    queued = service.submit(people(9), want=Want(Wish.CANCEL, at=1.0))
-    paused = service.submit(people(9), want=Want(Wish.PAUSE, at=1.0))
-    target = service.data / "there"
-    target.write_text("precious")
-    held = service.submit(people(9), target=target)
-    service.coordinator()
-    assert service.wait_for_end(queued).state is LoggedState.CANCELLED
-    service.wait(lambda: view_of(held).is_held, "it is held")
-    assert "exists" in view_of(held).stopped
-    assert view_of(paused).state is LoggedState.QUEUED
-    for job in (paused, held):
-        service.wish(job, wish=Wish.CANCEL)
-        assert service.wait_for_end(job).state is LoggedState.CANCELLED
-    assert target.read_text() == "precious"
+def test_waiting_from_an_event_loop(fleet: Fleet, tmp_path: Path) -> None:
+    records = [person(number) for number in range(300)]
+    records[5] = broken_step(5)
+    source, target = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
 
+    async def submit_and_wait() -> list[int]:
+        async with AsyncMigrator(Migrator(manager, settings=fleet.settings)) as migrator:
+            failing = await migrator.submit(source, tmp_path / "other.jsonl", *HOP)
+            job = await migrator.submit(source, target, *HOP, on_error="skip", name="async")
+            assert (await job.wait(LONG_S)).outputs == 299
+            with pytest.raises(JobFailedError, match="LookupError"):
+                await failing.wait(LONG_S)
+            found = await migrator.job("async")
+            assert job.id in [each.id for each in await migrator.jobs()]
+            return [each.index async for each in found.rejects()]
 
-def test_held_job_is_published_when_that_is_wished(service: Service) -> None:
-    records = people(300)
-    target = service.data / "there"
-    target.write_text("precious")
-    in_the_way = service.submit(records, target=target)
-    held = service.submit(records, hold=True)
-    service.coordinator()
-    for job in (in_the_way, held):
-        service.wait(lambda job=job: view_of(job).is_held, "it is held")
-        assert view_of(job).fold.records == 300
-    assert not Path(held.spec.target).exists()
-    target.unlink()
-    service.wish(in_the_way, wish=Wish.RUN)
-    service.wish(held, wish=Wish.PUBLISH)
-    for job in (in_the_way, held):
-        assert service.wait_for_end(job).state is LoggedState.SUCCEEDED
-        assert service.output(job) == loop(records)
-
-
-@pytest.mark.parametrize("way", ["never", "always"])
-def test_limits_change_while_a_job_runs(service: Service, way: str) -> None:
-    records = slow(people(900), 0.004)
-    chunk_size = 20 if way == "never" else None
-    want = Want(max_rate=25.0, at=1.0)
-    job = service.submit(records, by_reference=way, want=want, chunk_size=chunk_size)
-    service.coordinator()
-    service.wait_for_ranges(job, 2)
-    began, records_before = time.monotonic(), view_of(job).fold.records
-    time.sleep(4)  # what is measured is a rate
-    rate = (view_of(job).fold.records - records_before) / (time.monotonic() - began)
-    assert rate < 60
-    service.wish(job, max_rate=0.0, window=3)
-    assert service.wait_for_end(job).state is LoggedState.SUCCEEDED
-    assert service.output(job) == loop(records)
-    assert notes_of(job, Note.STOPPED) == ["max_rate and window changed by test@here"]
-
-
-def test_torn_wishes_leave_the_last_ones_in_force(service: Service) -> None:
-    records = slow(people(300), 0.02)
-    job = service.submit(records, by_reference="always")
-    service.coordinator()
-    service.wait_for_ranges(job, 1)
-    (job.path / WANT).write_text('{"wish": "pau')
-    torn = "want.json cannot be used"
-    service.wait(lambda: torn in str(service.now(job)), "the trouble is noted")
-    assert service.wait_for_end(job).state is LoggedState.SUCCEEDED
-    assert service.output(job) == loop(records)
-
-
-def test_failed_job_goes_on_when_it_is_resumed(service: Service) -> None:
-    records = people(600)
-    marker = service.data / "fails"
-    marker.write_text("x\n")
-    records[400]["name"] = f"fail-often:{marker} 3"
-    job = service.submit(records, by_reference="never", chunk_size=50)
-    service.coordinator()
-    service.wait(lambda: view_of(job).state is LoggedState.FAILED, "it has failed")
-    assert view_of(job).fold.records == 400
-    assert "ConnectionError" in end_of(job).why
-    failed = view_of(job).epoch
-    service.wish(job, wish=Wish.RUN, why="mended")
-    service.wait(lambda: view_of(job).epoch > failed, "it is taken up")
-    service.wait(lambda: view_of(job).state is LoggedState.FAILED, "it has failed again")
-    service.wish(job, wish=Wish.RUN, why="mended again")
-    assert service.wait_for_end(job).state
-    service.wait(lambda: view_of(job).state is LoggedState.SUCCEEDED, "it has succeeded")
-    assert len(service.output(job).splitlines()) == 600
-
-
-def test_job_waits_for_the_one_before_it(service: Service) -> None:
-    first = service.submit(slow(people(100), 0.02), by_reference="always")
-    second = service.submit(people(10), after=first.spec.job)
-    third = service.submit(people(10), after=second.spec.job, queue="another")
-    process = service.coordinator("--until-idle")
-    assert service.wait_for_end(second).state is LoggedState.SUCCEEDED
-    assert view_of(first).state is LoggedState.SUCCEEDED
-    assert view_of(second).changed_at > view_of(first).changed_at
-    assert process.wait(30) == 0
-    assert view_of(third).state is LoggedState.QUEUED
-
-
-def test_changed_source_fails_a_job(service: Service) -> None:
-    job = service.submit(people(10))
-    (service.data / f"{job.spec.job}.in").write_text("{}\n")
-    service.coordinator("--until-idle").wait(60)
-    assert end_of(job).result == "failed"
-    assert end_of(job).why.startswith("the source was changed: ")
-
-
-def test_command_for_the_end_is_run_where_that_is_allowed(service: Service) -> None:
-    told = service.data / "told"
-    command = f'echo "$JOB_ID $JOB_RESULT $JOB_FOLDER" > {told}'
-    refused = service.submit(people(9), on_end=command)
-    service.coordinator("--until-idle").wait(60)
-    assert view_of(refused).state is LoggedState.SUCCEEDED
-    assert not told.exists()
-    assert "on_end" in service.logs() or "--allow-on-end" in service.logs()
-    job = service.submit(people(9), on_end=f"{command}; exit 3")
-    service.coordinator("--until-idle", "--allow-on-end").wait(60)
-    assert told.read_text() == f"{job.spec.job} succeeded {job.path}\n"
-    assert view_of(job).state is LoggedState.SUCCEEDED
-
-
-def test_two_coordinators_share_jobs_without_a_fight(service: Service) -> None:
-    records = people(200)
-    jobs = [service.submit(records, by_reference="always") for _ in range(8)]
-    processes = [service.coordinator() for _ in range(2)]
-    for job in jobs:
-        assert service.wait_for_end(job).state is LoggedState.SUCCEEDED
-        assert service.output(job) == loop(records)
-        assert view_of(job).epoch == 1
-    for process in processes:
-        assert ended(process, signal.SIGINT) == 0
+    assert asyncio.run(submit_and_wait()) == [5]
+    assert target.read_text() == looped(records)

@@ -19,8 +19,9 @@ from pyrmute_tasks.errors import (
     JobNotFoundError,
 )
 from pyrmute_tasks.jobs.entries import OPEN_END, Ended, JobResult, Piece, Publishing, Range, Settled
-from pyrmute_tasks.jobs.folder import NONCE, JobFolder, beside, find_jobs, prune
+from pyrmute_tasks.jobs.folder import NONCE, JobFolder, beside, find_jobs
 from pyrmute_tasks.jobs.lease import take
+from pyrmute_tasks.jobs.pruning import prune
 from pyrmute_tasks.jobs.spec import (
     CodeChanged,
     OptionChanged,

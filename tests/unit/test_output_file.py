@@ -482,6 +482,32 @@ def test_lock_that_was_out_of_reach_when_it_was_released_holds_nothing(tmp_path:
     assert [each.name for each in data.iterdir()] == ["out.jsonl"]
 
 
+@pytest.mark.parametrize(
+    ("job", "epoch", "may"),
+    [("job", 3, True), ("job", 2, False), ("job", 0, False), ("b", 3, False)],
+)
+def test_newer_epoch_of_a_job_has_the_lock_of_an_older_one(
+    tmp_path: Path, job: str, epoch: int, may: bool
+) -> None:
+    path = tmp_path / "out.jsonl"
+    frozen = OutputLock(path, "job", 2)
+    frozen.acquire()
+    lock = OutputLock(path, job, epoch)
+    if may:
+        lock.acquire()
+        with pytest.raises(OutputInUseError):
+            frozen.confirm()
+        frozen.release()
+        lock.confirm()
+        lock.release()
+    else:
+        with pytest.raises(OutputInUseError, match="another run"):
+            lock.acquire()
+        frozen.confirm()
+        frozen.release()
+    assert not list(tmp_path.iterdir())
+
+
 def test_reused_process_id_holds_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     lock_of(path, place=place_here(), pid=os.getpid(), started="1")

@@ -83,6 +83,19 @@ def test_ranges_are_estimated_from_what_was_delivered() -> None:
     assert paced_s(pacer) == pytest.approx(1.5)
 
 
+def test_ranges_of_earlier_runs_take_no_time() -> None:
+    clock = Clock()
+    pacer = Pacer(Pace(max_rate=100), clock)
+    for index in range(50):
+        assert pacer.hold() is None
+        earlier = chunk(index, 1000, is_range=True)
+        pacer.submitted(earlier)
+        pacer.restored(earlier)
+        pacer.delivered(earlier, 10)
+    pacer.submitted(chunk(50, 1000, is_range=True))
+    assert paced_s(pacer) == pytest.approx(0.1), "they tell how many records a range has"
+
+
 def test_throttle_is_asked_about_once_a_second() -> None:
     clock = Clock()
     answers: Iterator[str | None] = iter(["the database lags", "", None])

@@ -531,5 +531,15 @@ def test_jobs_share_the_default_window(slots: int, jobs: int, chunks: int) -> No
     assert window.size_bytes * jobs - Window().size_bytes in range(jobs)
 
 
+@pytest.mark.parametrize(
+    ("jobs", "weight", "chunks"),
+    [(1, 2.0, 32), (1, 0.5, 32), (4, 2.0, 16), (4, 1.0, 8), (4, 0.5, 4), (64, 0.5, 1), (2, 9, 32)],
+)
+def test_share_of_the_window_goes_by_weight(jobs: int, weight: float, chunks: int) -> None:
+    window = Window.for_slots(8, jobs, weight)
+    assert window.chunks == chunks
+    assert window.size_bytes <= Window().size_bytes
+
+
 def test_smaller_limits_of_two_windows_apply() -> None:
     assert Window(3, 50).at_most(Window(5, 20)) == Window(3, 20)

@@ -144,7 +144,7 @@ def test_suspensions_grow_and_begin_again_once_something_is_settled() -> None:
     assert [suspension_s(count) for count in range(1, 8)] == [2, 4, 8, 16, 32, 60, 60]
     assert suspension_s(100_000) == 60
     one = Noted(Note.SUSPENDED, "away")
-    leased = [Leased(2, "t", {}), Opened(2, "code", {})]
+    leased: list[Entry] = [Leased(2, "t", {}), Opened(2, "code", {})]
     twice = view(*TAKEN, one, *leased, one)
     assert (twice.suspensions, twice.suspended_since, twice.is_suspended) == (2, 900.0, True)
     settled = view(*TAKEN, one, *leased, Settled(0, 0, 9, 0, 0), one)

@@ -12,7 +12,7 @@ from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.io.logged_rejects import encode_rejects
 from pyrmute_tasks.jobs.driver import this_process
 from pyrmute_tasks.jobs.entries import Ended, JobResult, Note, Noted, Piece, Publishing, Settled
-from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.folder import JobFolder, beside
 from pyrmute_tasks.jobs.lease import Lease, take
 from pyrmute_tasks.jobs.log import log_name
 from pyrmute_tasks.jobs.now import NOW, Now, write_now
@@ -39,21 +39,13 @@ class WatchedJob:
     @classmethod
     def submitted(cls, root: Path, job: str = "a1b2c3d4", **terms: Any) -> "WatchedJob":
         root.mkdir(exist_ok=True)
-        source = root.parent / "in.jsonl"
-        if not source.exists():
-            source.write_bytes(b"0123456789" * (SOURCE_BYTES // 10))
-        spec = Spec(
-            job,
-            (SourceFile.of(source),),
-            str(root.parent / f"{job}.jsonl"),
-            ("User", "1.0.0", "3.0.0"),
-            "f00d",
-            options={"on_error": "skip"},
-            created_at=time.time(),
-            created_by="ann@host",
-            terms=Terms(**terms),
-        )
+        spec = _spec(job, root.parent / f"{job}.jsonl", Terms(**terms))
         return cls(JobsRoot(root).create(spec, Want()))
+
+    @classmethod
+    def beside(cls, target: Path) -> "WatchedJob":
+        """Return the job of a run in the foreground."""
+        return cls(JobFolder.create(beside(target), _spec("f0f0f0f0", target, None)))
 
     def taken(self, **holder: Any) -> "WatchedJob":
         """Let a driver take the job: this process, unless the holder differs."""
@@ -154,3 +146,20 @@ class WatchedJob:
             if (self.folder.path / name).exists():
                 os.utime(self.folder.path / name, (then, then))
         return self
+
+
+def _spec(job: str, target: Path, terms: Terms | None) -> Spec:
+    source = target.parent / "in.jsonl"
+    if not source.exists():
+        source.write_bytes(b"0123456789" * (SOURCE_BYTES // 10))
+    return Spec(
+        job,
+        (SourceFile.of(source),),
+        str(target),
+        ("User", "1.0.0", "3.0.0"),
+        "f00d",
+        options={"on_error": "skip"},
+        created_at=time.time(),
+        created_by="ann@host",
+        terms=terms,
+    )

@@ -57,14 +57,18 @@ class Client:
             check_job: Called about every second; may raise.
             tell: Called with what happens to workers and chunks.
         """
-        check = fleet.check_producer if fleet else check_stop
+
+        def look() -> None:
+            check_stop()
+            if fleet is not None:
+                fleet.check_server()
 
         def supervise() -> None:
             check_job()
             if fleet is not None:
                 fleet.supervise()
 
-        broker = Broker(self._app, self._settings, over, check)
+        broker = Broker(self._app, self._settings, over, look)
         return CeleryExecutor(
             broker, self._store, spec, self._settings, supervise, code=code, tell=tell
         )

@@ -12,6 +12,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -78,7 +79,7 @@ class Session:
                 settings = fleet.settings
             store = Store(settings)
             stack.callback(store.close)
-            store.watch(check_stop if fleet is None else fleet.check_producer)
+            store.watch(partial(_look, fleet))
             # Celery, and what its first connection needs: imported while the workers come up.
             from pyrmute_tasks.distributed.producer.client import Client
 
@@ -263,6 +264,13 @@ class SessionExecutor:
         except Exception:
             self._session.check()  # whatever closing has done to a call that ran
             raise
+
+
+def _look(fleet: EmbeddedFleet | None) -> None:
+    """Raise if there is nothing to wait for: the job was stopped, or the server has ended."""
+    check_stop()
+    if fleet is not None:
+        fleet.check_server()
 
 
 def _remove(jobs: "Iterable[CeleryExecutor]") -> None:
