@@ -87,6 +87,7 @@ def start_job(session: "Session", parts: JobParts[Delivered]) -> Job[bytes, Any,
         retry=parts.retry,
         compression=compression_of(session.settings),
         skips=errors.policy.skips,
+        total=parts.source.total,
     )
     fleet = session.job(spec, migration.fingerprint_tree, parts.check, run.tell)
     return Job(

@@ -1,27 +1,14 @@
-"""Task labels for Flower, and log lines."""
+"""Log lines."""
 
 import logging
 from typing import Final
 
 from pyrmute_tasks.urls import hide_password
 
-__all__ = ["hide_password", "log", "task_label"]
+__all__ = ["hide_password", "log"]
 
 _logger: Final = logging.getLogger("pyrmute_tasks")
 _logger.addHandler(logging.NullHandler())  # the program that uses the library decides
-
-
-def task_label(job: str, chunk: int, start: int, count: int, unit: str = "records") -> str:
-    """Return a task's arguments as Flower shows them; nothing in them comes from a record.
-
-    Args:
-        job: The job as text, ``User 1.0.0→3.0.0 · job 7f3a21c4``.
-        chunk: The chunk's index.
-        start: Index of its first record, or of its first byte.
-        count: Number of records in it.
-        unit: What both count: records, or bytes of a range.
-    """
-    return f"{job} · chunk {chunk} · {unit} {start}–{start + count - 1}"
 
 
 def log(level: int, action: str, message: str, **details: object) -> None:

@@ -42,6 +42,7 @@ class _Kept:
 
     cut: Sequence[Chunk[bytes]]
     kind: FrameKind = FrameKind.LINES
+    total: int | None = None  # no fleet shows it
 
     def chunks(self) -> Iterator[Chunk[bytes]]:
         return iter(self.cut)

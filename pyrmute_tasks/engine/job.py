@@ -33,6 +33,10 @@ class Source(Protocol[In]):
     def kind(self) -> FrameKind:
         """The kind of the frames' content."""
 
+    @property
+    def total(self) -> int | None:
+        """Where it ends, in records or, of files, bytes; None if unknown."""
+
     def chunks(self) -> Iterator[Chunk[In]] | ConvertedReader[Chunk[In]]:
         """Return the chunks, reading no further than requested; called once."""
 

@@ -1,7 +1,7 @@
 """A job's spec, which is sent to the workers."""
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pyrmute_tasks.errors import FrameError
 from pyrmute_tasks.plans.retry import Retry
@@ -33,6 +33,8 @@ class JobSpec:
         retry: Which exceptions of steps to retry; None for none.
         compression: How workers compress outputs.
         skips: Whether workers go on behind a record that fails.
+        total: Where its source ends, in records or, of files, bytes; None if unknown. It stays
+            with the producer.
     """
 
     id: str
@@ -46,6 +48,7 @@ class JobSpec:
     retry: Retry | None = None
     compression: Compression = Compression.NONE
     skips: bool = False
+    total: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         job = self.id.partition(".")[0]

@@ -1,6 +1,6 @@
 """Records as a source of chunks, and the sink that returns their results."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from typing import Any, Final
@@ -35,6 +35,9 @@ class RecordSource:
         chunk_size: Records a chunk; None chooses it from their size.
         window_bytes: Size of a window that must hold enough chunks for all slots.
         compression: How to compress frames.
+
+    Attributes:
+        total: The number of records; None if unknown.
     """
 
     kind: Final = FrameKind.OBJECTS
@@ -46,6 +49,8 @@ class RecordSource:
         window_bytes: int,
         compression: Compression,
     ) -> None:
+        # Not of all that has a length: that of a loader counts batches, that of a query runs it.
+        self.total: int | None = len(records) if isinstance(records, Collection) else None
         self._sizer = ChunkSizer(_FIRST_BYTES, _MOST_BYTES, window_bytes)
         self._record_sizer = RecordSizer(self._sizer)
         self._compression = compression

@@ -164,6 +164,11 @@ class JsonlSource:
         """Bytes not read yet; None if that is unknown."""
         return None if self.size_bytes is None else max(0, self.size_bytes - self.bytes_read)
 
+    @property
+    def total(self) -> int | None:
+        """Where it ends: `size_bytes`."""
+        return self.size_bytes
+
     def chunks(self) -> Generator[Chunk[bytes], None, None] | ConvertedReader[Chunk[bytes]]:
         """Return the file's chunks, read no further than asked.
 

@@ -140,6 +140,11 @@ class RangeSource:
         self.size_bytes: int = sum(each.end - each.start for each in self._all)
 
     @property
+    def total(self) -> int:
+        """Where it ends: `size_bytes`."""
+        return self.size_bytes
+
+    @property
     def folders(self) -> list[Path]:
         """The folders of the files, without links."""
         return [Path(os.fsdecode(planned.file.path)).parent for planned in self._files]

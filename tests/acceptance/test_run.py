@@ -213,7 +213,7 @@ BAD_INPUT: dict[str, tuple[list[str], int, str]] = {
 
 
 # Of these a process of their own is seen to end; the others are called in this one.
-AS_A_PROCESS = ("missing file", "no option")
+AS_A_PROCESS = ("missing file", "no option", "worker without manager")
 
 
 @pytest.mark.parametrize("name", BAD_INPUT)

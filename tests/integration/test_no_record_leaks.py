@@ -310,7 +310,8 @@ def test_a_task_names_a_chunk_and_no_more(run: Run) -> None:
         assert type(start) is int
         assert fingerprint == manager.plan(*HOP).fingerprint
         assert (kwargs, set(embed.values())) == ({}, {None})
-        label = rf"Secret 1\.0\.0→2\.0\.0 · job {job} · chunk \d+ · records \d+–\d+"
+        place = r"records [\d,]+–[\d,]+( of [\d,]+| · \d+% of [\d,]+ bytes)?"
+        label = rf"{place} · Secret 1\.0\.0→2\.0\.0 · job {job}"
         assert re.fullmatch(label, message["headers"]["argsrepr"])
         assert message["headers"]["kwargsrepr"] == "{}"
 

@@ -16,6 +16,7 @@ from pyrmute_tasks.registry import load_attribute
 from pyrmute_tasks.settings import ENV_PREFIX, Settings
 from tests.conftest import ROOT, descendants, is_alive, wait_until
 from tests.integration.topology import (
+    DEPLOY,
     ENVIRONMENT,
     EXAMPLES,
     FLOWER_LOGIN,
@@ -31,7 +32,7 @@ SAMPLE = EXAMPLES / "data" / "flights-sample.jsonl"
 # Planted in records: nothing but the files that go in and come out may hold it.
 MARKER = "N-MARKER-7c1e"
 CHUNK_SIZE = 500
-LABEL = r"Flight 1\.0\.0→3\.0\.0 · job ([0-9a-f]{16}) · chunk (\d+) · records (\d+)–(\d+)"
+LABEL = r"records ([\d,]+)–([\d,]+) · (\d+)% of 1\.43 MiB · Flight 1\.0\.0→3\.0\.0 · job (\w{16})"
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ class Fleet:
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Fleet]:
     with Topology() as topology:
-        topology.start_workers(2)
+        topology.start_workers(1)
         flower = topology.start_flower()
+        topology.start_workers(1)  # whatever starts first, Flower shows all
         flower.wait_for_workers(2)
         yield Fleet(topology, flower)
 
@@ -113,13 +115,24 @@ def test_flower_shows_each_chunk_with_its_records(job: Job) -> None:
         label = re.fullmatch(LABEL, task["args"])
         assert label is not None, task["args"]
         first = chunk * CHUNK_SIZE
-        assert [int(number) for number in label.groups()[1:]] == [chunk, first, first + 499]
-        seen.append((label[1], task["name"], task["state"], task["kwargs"], task["result"]))
+        assert label.groups()[:2] == (f"{first:,}", f"{first + 499:,}")
+        assert abs(int(label[3]) - 10 * (chunk + 1)) <= 1  # lines are about as long
+        assert re.fullmatch(r"500 records, 0 failed, [\d.]+ m?s", task["result"])
+        seen.append((label[4], task["name"], task["state"], task["kwargs"]))
     (shown,) = set(seen)
-    assert shown[1:] == ("pyrmute_tasks.migrate_chunk", "SUCCESS", "{}", "None")
+    assert shown[1:] == ("pyrmute_tasks.migrate_chunk", "SUCCESS", "{}")
     assert f"job {shown[0]}" in job.result.stdout
-    # Not cut off: this is how the fourth chunk reads.
-    assert job.tasks[3]["args"].endswith("· chunk 3 · records 1500–1999")
+    assert job.tasks[9]["args"].startswith("records 4,500–4,999 · 100% of ")
+
+
+def test_flower_lists_queue_and_workers_whatever_started_first(fleet: Fleet) -> None:
+    assert re.search(r">\s*pyrmute-tasks\s*<", fleet.flower.get("/broker")[1])
+    workers = json.loads(fleet.flower.get("/workers?json=1")[1])["data"]
+    host = socket.gethostname()
+    assert {each["hostname"]: each["status"] for each in workers} == {
+        f"worker-1@{host}": True,
+        f"worker-2@{host}": True,
+    }
 
 
 def test_both_workers_ran_chunks(job: Job) -> None:
@@ -149,8 +162,13 @@ def test_error_names_the_record_without_its_contents(fleet: Fleet) -> None:
     assert "record 700" in result.stderr
     assert "Traceback" not in result.stderr
     assert not target.exists()
-    # To Celery a chunk with a bad record is done: what failed is in its outcome.
+    # To Celery a chunk with a bad record is done; its result and the tasks page tell more.
     tasks = fleet.tasks_of_next_job(before, 2)
+    assert tasks[0]["result"].startswith("500 records, 0 failed, ")
+    trouble = r"✗ bad record 700: \w+ · 201 records, 1 failed, [\d.]+ m?s · step Flight .*"
+    assert re.fullmatch(trouble, tasks[1]["result"]), tasks[1]["result"]
+    assert tasks[1]["state"] == "SUCCESS"
+    assert fleet.flower.shown_states()[tasks[1]["uuid"]] == "✗ BAD RECORD"
     told = [json.dumps(tasks, ensure_ascii=False), result.stdout, result.stderr]
     told += [fleet.flower.process.log, *(worker.log for worker in fleet.topology.workers)]
     assert [text for text in told if MARKER in text] == []
@@ -291,6 +309,15 @@ def test_only_flower_is_published_and_only_to_this_host() -> None:
 
 def test_images_do_not_run_as_root() -> None:
     assert {read_image(stage).user for stage in ("worker", "flower")} == {"10001"}
+
+
+def test_what_images_copy_reaches_docker() -> None:
+    let_in = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    copied = {
+        source for stage in ("worker", "flower") for source in read_image(stage).copies.values()
+    }
+    assert {"workers", "deploy/flowerconfig.py"} <= copied
+    assert {f"!{source}" for source in copied} <= set(let_in)
 
 
 def test_workers_have_time_to_end() -> None:

@@ -1,5 +1,6 @@
 """What watches workers sees chunks and bad records; what a project passes to Celery is obeyed."""
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -62,11 +63,18 @@ def test_monitors_and_receivers_see_chunks_and_bad_records(
             migrator.migrate_batch([person(0)] * 4, *HOP, chunk_size=2)
             wait_until(lambda: len(events.of("task-succeeded")) == 2, "two chunks are told")
             assert not log.exists()
+            for event in events.of("task-succeeded"):
+                assert re.fullmatch(r"2 records, 0 failed, [\d.]+ m?s", event["result"])
             people = [person(0), person(1), broken_step(2), broken_step(3)]
             with pytest.raises(MigrationError):
                 migrator.migrate_batch_data(people, *HOP, chunk_size=3)
             wait_until(lambda: events.of("task-record-failed"), "the bad record is told")
             (event,) = [e for e in events.of("task-record-failed") if e["record"] == 2]
+            chunk = {"type": "task-succeeded", "uuid": event["uuid"]}
+            wait_until(lambda: [e for e in events.seen if chunk.items() <= e.items()], "its end")
+        (told,) = [e for e in events.seen if chunk.items() <= e.items()]
+        assert told["result"].startswith("✗ bad record 2: LookupError · 3 records, 1 failed, ")
+        assert told["result"].endswith(event["description"])
         assert event["model"] == "Person"
         assert event["versions"] == "1.0.0→3.0.0"
         assert event["stage"] == "step"

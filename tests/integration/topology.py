@@ -222,7 +222,7 @@ class Topology:
             directory = TemporaryDirectory(prefix="pyrmute-tasks-topology-")
             self._directory = Path(stack.enter_context(directory))
             self._directory.chmod(0o711)
-            for name in ("valkey", "app", "jobs", "data", "tmp"):
+            for name in ("valkey", "jobs", "data", "tmp"):
                 (self._directory / name).mkdir()
             for name in ("jobs", "data"):
                 self._give(self._directory / name)
@@ -308,11 +308,15 @@ class Topology:
     # --- workers
 
     def _make_app_directory(self) -> None:
-        """Create the working directory of the worker's image, with nothing else in it."""
-        for target, source in read_image("worker").copies.items():
-            link = self._directory / "app" / Path(target).relative_to("/app")
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(ROOT / source)
+        """Create the images' working directories, with nothing else in them."""
+        for stage in ("worker", "flower"):
+            for target, source in read_image(stage).copies.items():
+                link = self._app_of(stage) / Path(target).relative_to("/app")
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(ROOT / source)
+
+    def _app_of(self, stage: str) -> Path:
+        return self._directory / stage / "app"
 
     def variables(self, service: str, image: Image | None = None) -> dict[str, str]:
         """Return the environment of a service's processes."""
@@ -380,7 +384,7 @@ class Topology:
         node = [f"--hostname={name}@%h"] if command[0] == "celery" else []
         variables = self.variables(service, read_image("worker"))
         process = self._start(
-            name, self._confined(service, [*command, *node]), variables, self._directory / "app"
+            name, self._confined(service, [*command, *node]), variables, self._app_of("worker")
         )
         self.containers.setdefault(service, []).append(process)
         return process
@@ -396,7 +400,7 @@ class Topology:
         own = self.services[service].get("healthcheck")
         command = own["test"][1:] if own else image.health_command
         variables = self.variables(service, image)
-        return self._run(self._confined(service, command), variables, self._directory / "app")
+        return self._run(self._confined(service, command), variables, self._app_of("worker"))
 
     # --- the others
 
@@ -405,7 +409,8 @@ class Topology:
         image = read_image("flower")
         command = [*image.command, "--address=127.0.0.1", "--port=0"]
         confined = self._confined("flower", command)
-        process = self._start("flower", confined, self.variables("flower", image))
+        variables = self.variables("flower", image)
+        process = self._start("flower", confined, variables, self._app_of("flower"))
         ports: list[str] = []
 
         def serves() -> bool:
@@ -480,6 +485,13 @@ class Flower:
         assert status == 200, body
         found: dict[str, dict[str, Any]] = json.loads(body)
         return found
+
+    def shown_states(self) -> dict[str, str]:
+        """Return the state that the tasks page shows of every task, by the task's id."""
+        asked = "draw=1&start=0&length=1000&order[0][column]=0&columns[0][data]=uuid"
+        status, body = self.get(f"/tasks/datatable?{asked}")
+        assert status == 200, body
+        return {task["uuid"]: task["state"] for task in json.loads(body)["data"]}
 
     def wait_for_workers(self, count: int) -> None:
         """Wait until Flower receives the events of `count` workers: none is missed from then on."""

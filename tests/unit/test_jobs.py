@@ -1,5 +1,6 @@
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Self
 
 import pytest
@@ -32,6 +33,8 @@ def test_ids_are_short_and_differ() -> None:
 def test_spec_round_trips() -> None:
     spec = JobSpec("7f3a21c4", "User", "1.0.0", "3.0.0", FrameKind.LINES, "abc")
     assert JobSpec.from_wire(spec.to_wire()) == spec
+    known = replace(spec, total=800_000)
+    assert known.to_wire() == spec.to_wire()  # workers need not know
     assert str(spec) == "User 1.0.0→3.0.0 · job 7f3a21c4"
     for damaged in (b"", b"\xff", pack([1, 2]), pack(7), pack(["a", "b", "c", "d", 99, "f"])):
         with pytest.raises(FrameError):
@@ -81,6 +84,7 @@ class NoChunks:
     """A source without chunks, with its executor and its sink."""
 
     kind = FrameKind.OBJECTS
+    total = None
     slots = jobs = 1
 
     def chunks(self) -> Iterator[Chunk[bytes]]:

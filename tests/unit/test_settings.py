@@ -6,7 +6,7 @@ import pytest
 from pyrmute_tasks.distributed.broker_profile import broker_profile
 from pyrmute_tasks.engine.job_spec import OnCodeMismatch
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.logs import hide_password, task_label
+from pyrmute_tasks.logs import hide_password
 from pyrmute_tasks.settings import Compress, Settings, compression_of
 from pyrmute_tasks.wire.frames import Compression
 
@@ -69,11 +69,6 @@ def test_unix_socket_url_is_converted_for_both_libraries() -> None:
 )
 def test_passwords_are_not_shown(url: str, shown: str) -> None:
     assert hide_password(url) == shown
-
-
-def test_a_tasks_label_says_which_records() -> None:
-    label = task_label("User 1.0.0→3.0.0 · job 7f3a21c4", 12, 12000, 1000)
-    assert label == "User 1.0.0→3.0.0 · job 7f3a21c4 · chunk 12 · records 12000–12999"
 
 
 @pytest.mark.parametrize(

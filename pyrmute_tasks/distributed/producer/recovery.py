@@ -15,6 +15,7 @@ from pyrmute_tasks.distributed.producer.liveness import (
 )
 from pyrmute_tasks.distributed.producer.parts import AfterCrash, Ignored, Part, Resend, Settled
 from pyrmute_tasks.distributed.producer.redelivery import Deliveries, FleetSnapshot, Loss
+from pyrmute_tasks.distributed.producer.task_labels import TaskLabels
 from pyrmute_tasks.distributed.protocol import (
     STORAGE_NOW,
     TOO_LARGE,
@@ -28,7 +29,7 @@ from pyrmute_tasks.engine.chunks import Outcome
 from pyrmute_tasks.engine.events import ChunkResent, Observer, WorkerDeclined, WorkerGone
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.errors import FleetError, JobLostError, SignatureError
-from pyrmute_tasks.logs import log, task_label
+from pyrmute_tasks.logs import log
 from pyrmute_tasks.plans.fingerprint.differences import describe_held
 from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
 from pyrmute_tasks.settings import Settings
@@ -91,6 +92,7 @@ class Recovery:
         self._spec = spec
         self._settings = settings
         self._errors = JobErrors(spec, settings)
+        self._label = TaskLabels(spec)
         self._clock = clock
         self._code = code
         self._tell = tell
@@ -129,11 +131,8 @@ class Recovery:
         self.send(parts)
 
     def _message(self, part: Part) -> Message:
-        chunk = part.chunk
-        unit = "bytes" if chunk.is_range else "records"
-        label = task_label(str(self._spec), chunk.index, chunk.start, chunk.count, unit)
-        asked = TaskArguments(self._spec.id, part.key, chunk.start, self._spec.fingerprint)
-        return Message(part.task, asked, label)
+        asked = TaskArguments(self._spec.id, part.key, part.chunk.start, self._spec.fingerprint)
+        return Message(part.task, asked, self._label(part.chunk))
 
     # --- what workers tell --------------------------------------------------------------------
 

@@ -33,7 +33,8 @@ class BadRecord:
         model: The model's name.
         from_version: Version of the record.
         to_version: Version it was to be migrated to.
-        index: The record's position in the job's input, counted from 0.
+        index: The record's position in the job's input, counted from 0; of a range by reference,
+            in that range, as nobody has counted the records before it.
         stage: What was being done with it.
         step: The step that failed, ``"1.0.0 → 2.0.0"``; empty outside of steps.
         description: What went wrong, in one line, without anything from the record.

@@ -18,7 +18,6 @@ from pyrmute_tasks.distributed.protocol import (
     storage_trouble,
 )
 from pyrmute_tasks.distributed.store import Store
-from pyrmute_tasks.distributed.worker.bad_records import BadRecord
 from pyrmute_tasks.distributed.worker.outcomes import (
     Assignment,
     encode_safely,
@@ -28,6 +27,7 @@ from pyrmute_tasks.distributed.worker.outcomes import (
     with_worker,
 )
 from pyrmute_tasks.distributed.worker.range_runner import RangeRunner, UnreachableError
+from pyrmute_tasks.distributed.worker.task_results import TaskResult
 from pyrmute_tasks.engine.chunk_runs import run_plan
 from pyrmute_tasks.engine.chunks import Outcome
 from pyrmute_tasks.engine.job_spec import JobSpec, OnCodeMismatch
@@ -102,20 +102,19 @@ class ChunkRunner:
         self._declined: dict[str, Declined] = {}  # by job
         self._is_running = False
         self._interruption: Interruption | None = None
-        self._bad_records: list[BadRecord] = []  # of the chunk that runs
+        self._result = TaskResult("")  # of the chunk that runs
 
-    def run(self, asked: Assignment) -> list[BadRecord]:
+    def run(self, asked: Assignment) -> TaskResult:
         """Claim a chunk, run it and settle it; returns quickly if it is no longer wanted.
 
         Two round trips to the store.
 
         Returns:
-            The records that failed, if the chunk was settled.
+            What became of it.
 
         Raises:
             Reject: If the store cannot be reached, so that the chunk is delivered again.
         """
-        self._bad_records = []
         try:
             if asked.job in self._declined:
                 self._decline(asked, self._declined[asked.job])
@@ -124,6 +123,7 @@ class ChunkRunner:
         except SignatureError as error:
             _log_rejected(asked.task, f"what the store holds for it is not to be trusted: {error}")
             self._store.reject(asked.job, asked.part, asked.task, f"its input: {error}")
+            return TaskResult.trouble(f"rejected: {error}")
         except redis.RedisError as error:
             # Out of reach for longer than the store's own retries, or out of memory: the
             # chunk goes back, and not at once, so that it does not run in a tight loop.
@@ -139,15 +139,15 @@ class ChunkRunner:
                 time.sleep(_STORE_PAUSE_S)
                 requeue_task("the store failed")
             # Else it will never be right: no worker of ours wrote that key.
-        else:
-            return self._bad_records
-        return []
+            return TaskResult.trouble("not settled: the store holds something else in its place")
+        return self._result
 
     def _claim_and_run(self, asked: Assignment) -> None:
         claim = self._store.claim(asked.job, asked.part, asked.task, asked.worker)
         if claim.state is ClaimState.CLAIMED:
             self._run_claimed(asked, claim)
             return
+        self._result = TaskResult.of_unclaimed(claim.state)
         log(
             logging.INFO if claim.state is ClaimState.GONE else logging.DEBUG,
             "chunk_declined",
@@ -163,7 +163,9 @@ class ChunkRunner:
             self._is_running = True
             outcome = self._outcome(asked, claim)
         except _ForeignTaskError:
-            _log_rejected(asked.task, "it names another fingerprint than its job does")
+            why = "it names another fingerprint than its job does"
+            _log_rejected(asked.task, why)
+            self._result = TaskResult.trouble(f"rejected: {why}")
             return
         except MemoryError:
             self._give_up(asked, "out of memory")
@@ -212,7 +214,7 @@ class ChunkRunner:
 
     def _give_up(self, asked: Assignment, why: str) -> None:
         """The chunk did not kill this process, but might as well have."""
-        self._bad_records = []
+        self._result = TaskResult.trouble(f"given up: {why}")
         log(logging.WARNING, "chunk_given_up", why, job=asked.job, part=asked.part)
         self._store.note_crash(asked.job, asked.part, why, asked.task)
 
@@ -238,6 +240,8 @@ class ChunkRunner:
 
     def _decline(self, asked: Assignment, declined: Declined) -> None:
         held = declined.held
+        why = storage_trouble(held) or "this worker has other migrations"
+        self._result = TaskResult.trouble(f"declined: {why}")
         wanted = self._store.decline(asked.job, asked.part, asked.task, asked.worker, held)
         if wanted:
             # It is redelivered at once: give workers that can run it time to take it first.
@@ -272,13 +276,14 @@ class ChunkRunner:
         is_many = inputs.count > 1 and inputs.kind is not FrameKind.RANGES
         if is_many and any(ran_out_of_memory(bad.error) for bad in outcome.failures):
             raise MemoryError  # the record is found by halving; its own it may keep
-        self._note_bad_records(asked, claim, outcome)
         seconds = time.perf_counter() - began
         try:
-            return encode_safely(with_worker(outcome, asked.worker, seconds))
+            encoded = encode_safely(with_worker(outcome, asked.worker, seconds))
         except FrameTooLargeError as error:
             outcome = too_large_outcome(asked, inputs, error)
-            return encode_safely(with_worker(outcome, asked.worker, seconds))
+            encoded = encode_safely(with_worker(outcome, asked.worker, seconds))
+        self._result = TaskResult.of(outcome, seconds, self._spec_of(claim), asked.worker)
+        return encoded
 
     def _migrate(
         self, asked: Assignment, spec: JobSpec, plan: MigrationPlan, inputs: Frame
@@ -304,12 +309,11 @@ class ChunkRunner:
             is_final=failures.ended,
         )
 
-    def _note_bad_records(self, asked: Assignment, claim: Claim, outcome: Outcome[bytes]) -> None:
-        spec = _spec(claim.spec) if outcome.failures else None
-        if isinstance(spec, JobSpec):
-            self._bad_records = [
-                BadRecord.of(spec, failure, asked.worker) for failure in outcome.failures
-            ]
+    def _spec_of(self, claim: Claim) -> JobSpec | None:
+        if claim.spec in self._prepared:
+            return self._prepared[claim.spec][0]
+        spec = _spec(claim.spec)  # its plan could not be made
+        return spec if isinstance(spec, JobSpec) else None
 
     def _prepare(self, asked: Assignment, data: bytes) -> tuple[JobSpec, MigrationPlan] | Declined:
         found = self._prepared.get(data)

@@ -14,6 +14,7 @@ from pyrmute_tasks.distributed.internals.billiard_pool import (
 )
 from pyrmute_tasks.distributed.store import Store
 from pyrmute_tasks.distributed.worker.chunk_runner import ChunkRunner, Terminated, TimeIsUp
+from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.pyrmute_adapter import FleetManager, load_manager
 from pyrmute_tasks.ranges.roots import Roots
 from pyrmute_tasks.settings import Settings
@@ -43,8 +44,14 @@ class RunnerSource:
         """Import the manager, once, in the main process; children share it by forking.
 
         Raises:
+            ConfigurationError: If the settings name none.
             ManagerImportError: If it cannot be imported.
         """
+        if not self._settings.manager:
+            raise ConfigurationError(
+                "a worker needs to know its manager: set PYRMUTE_TASKS_MANAGER or --manager to "
+                "package.module:attribute or path/to/file.py:attribute"
+            )
         self._manager = load_manager(self._settings.manager)
 
     def __call__(self) -> ChunkRunner:

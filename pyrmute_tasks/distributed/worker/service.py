@@ -53,15 +53,8 @@ def create_worker_app(settings: Settings) -> FleetApp:
 
     Nothing of the process is changed before a worker starts in it. The manager is imported then,
     after Celery's loader and fixups have run, so that Django is set up.
-
-    Raises:
-        ConfigurationError: If `settings` names no manager.
+    Commands that only watch, as Flower does, need no manager.
     """
-    if not settings.manager:
-        raise ConfigurationError(
-            "a worker needs to know its manager: set PYRMUTE_TASKS_MANAGER or --manager to "
-            "package.module:attribute or path/to/file.py:attribute"
-        )
     app = WorkerApp(settings)
     signer = signer_of(settings)
     # Whoever can publish could shut workers down with remote control, and nothing of it can be
@@ -181,7 +174,7 @@ class WorkerLife:
         """Import the manager, and what a chunk would import, before children are forked.
 
         Raises:
-            SystemExit: If the manager cannot be imported.
+            SystemExit: If no manager is named, or it cannot be imported.
         """
         import_ahead()
         try:

@@ -13,6 +13,7 @@ from pyrmute_tasks.distributed.task_arguments import TaskArguments
 from pyrmute_tasks.distributed.worker.bad_records import announce
 from pyrmute_tasks.distributed.worker.outcomes import Assignment
 from pyrmute_tasks.distributed.worker.runner_source import RunnerSource
+from pyrmute_tasks.distributed.worker.task_results import TaskResult
 from pyrmute_tasks.logs import log
 
 __all__ = ["ChunkRequest", "register_task"]
@@ -54,11 +55,13 @@ def register_task(
     """
 
     # The signature has been checked before Celery looked at the message.
-    def migrate_chunk(task: Any, *args: str | int) -> None:
+    def migrate_chunk(task: Any, *args: str | int) -> TaskResult:
         request = task.request
         worker = worker_name(request.hostname)
         asked = Assignment(TaskArguments.parse(args), request.id, worker)
-        announce(task, runner().run(asked))
+        result = runner().run(asked)
+        announce(task, result.bad_records)
+        return result
 
     task: Any = app.task(name=TASK_NAME, bind=True)(migrate_chunk)
     task.Request = ChunkRequest
