@@ -173,6 +173,8 @@ class Coordinator:
             self._tell(name, trouble)
         due = sorted(self._due(probe), key=lambda each: each[1].order)
         self._begin(due, probe)
+        if self._options.until_idle and probe.seen is None:
+            probe.want()  # else nobody might, once the last job has ended
         return not self._running and not due and probe.seen is not None
 
     def _due(self, probe: FleetProbe) -> Iterator[tuple[str, Turn]]:
@@ -190,6 +192,8 @@ class Coordinator:
             turn = decide(facts, fleet, now)
             is_wanted |= turn.act in (Act.DRIVE, Act.SUSPEND) or job.view.is_suspended
             is_wanted |= turn.act is Act.WAIT and fleet.trouble is None
+            if turn.act is Act.SUSPEND and probe.looked_at < job.seen_at:
+                continue  # what was seen before it came may be over
             if turn.act not in (Act.WAIT, Act.LEAVE):
                 yield name, turn
             else:

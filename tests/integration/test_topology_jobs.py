@@ -1,10 +1,14 @@
 """Submitted jobs through the deployment: both profiles, by the services of ``deploy/``."""
 
 import json
+import re
+import shlex
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -15,7 +19,15 @@ from pyrmute_tasks.jobs.log import History
 from pyrmute_tasks.jobs.states import LoggedState
 from tests.conftest import ROOT, wait_until
 from tests.integration.containers import can_confine
-from tests.integration.topology import USER, Process, Topology
+from tests.integration.topology import (
+    DEPLOY,
+    ENVIRONMENT,
+    EXAMPLES,
+    USER,
+    Process,
+    Topology,
+    read_compose,
+)
 from tests.people import manager
 
 PEOPLE = {"PYRMUTE_TASKS_MANAGER": "/migrations/people.py:manager"}
@@ -157,11 +169,13 @@ def test_coordinators_are_healthy_and_hold_no_code(service: Service) -> None:
 
 @pytest.mark.slow
 def test_fleet_scaled_to_zero_and_back_suspends_a_job(service: Service) -> None:
-    job = service.submit("scaled", 1500, step_s=STEP_S)
+    job = service.submit("scaled", 1000, step_s=STEP_S)
     job.wait_for_ranges(3)
     workers = service.topology.containers[service.profile]
     for worker in workers:
-        service.topology.stop(worker)
+        worker.signal()
+    for worker in workers:
+        assert worker.wait() >= 0, "it ended by itself"
     wait_until(lambda: job.notes(Note.SUSPENDED), "it is suspended", LONG_S)
     status = service.status(job)
     assert status["state"] == "suspended"
@@ -194,7 +208,7 @@ def test_workers_and_coordinators_are_replaced_one_by_one(service: Service) -> N
 
 @pytest.mark.slow
 def test_job_of_a_killed_coordinator_goes_on(service: Service) -> None:
-    job = service.submit("killed", 1500, step_s=STEP_S)
+    job = service.submit("killed", 1000, step_s=STEP_S)
     job.wait_for_ranges(3)
     driver = job.driver()
     driver.signal(signal.SIGKILL)
@@ -220,3 +234,104 @@ def test_submitters_coordinators_and_workers_of_a_group_share_a_setgid_folder() 
         job.check_tidy()
         assert {path.stat().st_gid for path in job.folder.path.iterdir()} == {GROUP}
         assert job.target.stat().st_gid == GROUP
+
+
+# --- the runbook ------------------------------------------------------------------------------
+
+PRODUCER = ["docker", "compose", "run", "--rm", "producer"]
+
+
+def runbook(heading: str) -> list[list[str]]:
+    """Return the commands of a section of the runbook, up to the next heading of any level."""
+    text = (DEPLOY / "README.md").read_text().partition(f"\n{heading}\n")[2]
+    section = re.split(r"^#+ [A-Z]", text, maxsplit=1, flags=re.MULTILINE)[0]
+    blocks = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def producer_commands(heading: str) -> list[list[str]]:
+    found = [words[5:] for words in runbook(heading) if words[:5] == PRODUCER]
+    assert found, heading
+    return found
+
+
+def test_commands_of_the_runbook_work() -> None:
+    with Topology() as topology:
+        topology.start_coordinators(2)
+        topology.start_workers(2)
+        shutil.copy(EXAMPLES / "data" / "flights-sample.jsonl", topology.data)
+        told = ""
+        for words in producer_commands("## Submitted jobs"):
+            result = topology.run(*words)
+            assert result.returncode == 0, f"{words}: {result.stderr}"
+            told += result.stdout
+        assert "release freeze" in told or "release 3" in told
+        assert len((topology.data / "flights-3.jsonl").read_text().splitlines()) == 5000
+        cancelled, discarded = producer_commands("### Clean up")
+        assert "has ended: succeeded" in topology.run(*cancelled).stderr
+        assert topology.run(*discarded).returncode == 0
+        assert [path.name for path in topology.jobs.iterdir() if path.name[0] != "."] == []
+
+
+def test_services_of_the_runbook_exist() -> None:
+    text = (DEPLOY / "README.md").read_text()
+    services = read_compose(ENVIRONMENT)["services"]
+    verbs = r"docker compose (?:stop|exec|logs --follow|ps(?: --quiet)?|run --rm) ([a-z-]+)"
+    named = re.findall(verbs, text) + re.findall(r"--scale ([a-z-]+)=", text)
+    assert {"worker", "coordinator", "producer", "valkey"} <= set(named) <= set(services)
+
+
+STEP = """
+from pydantic import BaseModel
+
+from pyrmute_tasks import ModelManager
+
+manager = ModelManager()
+
+
+@manager.model("Thing", "1.0.0")
+class ThingV1(BaseModel):
+    size: str
+
+
+@manager.model("Thing", "2.0.0")
+class ThingV2(BaseModel):
+    size: int
+
+
+@manager.migration("Thing", "1.0.0", "2.0.0")
+def to_number(data):
+    return {"size": MENDED}
+"""
+
+
+@pytest.mark.slow
+def test_failed_job_goes_on_with_mended_code() -> None:
+    with TemporaryDirectory() as directory:
+        migrations = Path(directory)
+        migrations.chmod(0o755)
+        module = migrations / "things.py"
+        module.write_text(STEP.replace("MENDED", 'int(data["size"])'))
+        variables = {"PYRMUTE_TASKS_MANAGER": "/migrations/things.py:manager"}
+        with Topology(variables, migrations=migrations) as topology:
+            topology.start_coordinators(1)
+            (worker,) = topology.start_workers(1)
+            sizes = [*map(str, range(200)), "7 cm"]
+            (topology.data / "in").write_text("".join(f'{{"size":"{each}"}}\n' for each in sizes))
+            hop = ("--model", "Thing", "--from", "1.0.0", "--to", "2.0.0", "--chunk-size", "50")
+            paths = ("/data/in", "/data/out")
+            told = topology.run("submit", "--name", "flights", *hop, *paths)
+            assert told.returncode == 0, told.stderr
+            assert topology.run("watch", "flights").returncode == 1
+            assert "record 200" in topology.run("status", "flights").stdout
+            topology.stop(worker)
+            module.write_text(STEP.replace("MENDED", 'int(data["size"].split()[0])'))
+            topology.start_workers(1)
+            (resumed,) = producer_commands("### When a job does not go on")
+            assert "--accept-code" in resumed
+            result = topology.run(*resumed)
+            assert result.returncode == 0, result.stderr
+            assert topology.run("watch", "flights").returncode == 0
+            lines = (topology.data / "out").read_text().splitlines()
+            assert lines == [f'{{"size":{each.split()[0]}}}' for each in sizes]
