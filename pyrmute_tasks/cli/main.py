@@ -68,7 +68,9 @@ COMMANDS: Final[Mapping[str, Lazy]] = MappingProxyType(
         ),
         "info": Lazy("models", "info", "List the models of a manager and their versions."),
         "jobs": Lazy(
-            "job_list", "jobs_command", "List the submitted jobs, and why they wait or have ended."
+            "job_list",
+            "jobs_command",
+            "List the submitted jobs, the newest first, and why they wait or have ended.",
         ),
         "pause": Lazy(
             "steer", "pause_command", "Pause a job, within seconds, until somebody resumes it."

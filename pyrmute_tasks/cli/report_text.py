@@ -1,5 +1,6 @@
 """The report of a submitted job as text."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -186,6 +187,6 @@ def _rates(rate: RateOverTime) -> Iterator[str]:
 
 def _narrowed(columns: Sequence[float]) -> Sequence[float]:
     """Return at most as many columns as a line has, each the mean of some."""
-    step = -(-len(columns) // _MOST_COLUMNS)
+    step = max(1, math.ceil(len(columns) / _MOST_COLUMNS))
     groups = [columns[at : at + step] for at in range(0, len(columns), step)]
     return [sum(group) / len(group) for group in groups]

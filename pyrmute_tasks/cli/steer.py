@@ -63,7 +63,7 @@ def pause_command(job: str, jobs_root: str | None, why: str) -> None:
 
 @click.command("resume")
 @_steered
-@click.option("--manager", envvar="PYRMUTE_TASKS_MANAGER", help=MANAGER_HELP)
+@click.option("--manager", help=MANAGER_HELP)
 @click.option("--accept-code", is_flag=True, help="Go on with today's models and steps.")
 def resume_command(
     job: str, jobs_root: str | None, why: str, manager: str | None, accept_code: bool

@@ -140,6 +140,8 @@ class JobFolder:
             write_spec(FolderStorage(candidate), spec)
             if want is not None:
                 write_want(FolderStorage(candidate), want)
+                for name in (SPEC, WANT, f"{PARTS}/{NONCE}"):  # whatever the submitter's umask is
+                    (candidate / name).chmod(mode & 0o666)
             candidate.rename(path)  # never over a job, since that is not empty
         except BaseException as error:
             shutil.rmtree(candidate, ignore_errors=True)

@@ -125,7 +125,8 @@ class Epoch:
     def _let_go(self, ending: Ending) -> None:
         """Log how the epoch has ended, and give the job back."""
         lease, folder = self.lease, self.driven.folder
-        remove_now(folder.path)
+        if ending.kind in (Kind.PUBLISHED, Kind.FAILED, Kind.CANCELLED):
+            remove_now(folder.path)  # else it saves who lists jobs from reading the whole log
         if ending.kind is Kind.PUBLISHED:
             return  # all is logged
         if ending.want is not None and not is_obeyed(ending.want, lease.view):

@@ -39,7 +39,7 @@ class Board:
         self.way: str = ""
         self._job: Job[Any, Any, Any] | None = None
         self._lock = threading.Lock()
-        self._progress = JobProgress(least_trouble_s=0.0)  # a reason is told within 3 s
+        self._progress = JobProgress(least_trouble_s=1.0)  # a reason is told within 3 s
         self._notes: deque[str] = deque(maxlen=_MOST_NOTES)
         self._in_flight: set[int] = set()
         self._waits = ""

@@ -1,5 +1,6 @@
 """`SubmittedJob`: a submitted job for Python, by the files of its folder."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ class SubmittedJob:
         self.id: str = folder.spec.job
         self.path: Path = folder.path
         self._watch = JobWatch(folder)
+        self._lock = threading.Lock()  # of the watch
 
     def __repr__(self) -> str:
         """Show its id and where it is."""
@@ -140,7 +142,11 @@ class SubmittedJob:
         try:
             told = told_at_a_glance(storage)
         except FileNotFoundError:
+            if not self._root.path.is_dir():
+                return False  # its storage is away
             raise JobNotFoundError(f"job {self.id} was discarded") from None
+        except OSError:
+            return False
         if told.ended is None:
             return told.let_go is Note.HELD and not self._is_wished_later(told)
         result = told.ended.result
@@ -166,7 +172,8 @@ class SubmittedJob:
             JobNotFoundError: If it was discarded.
             JobLogError: If its log is damaged.
         """
-        return self._watch.look()
+        with self._lock:
+            return self._watch.look()
 
     def report(self) -> LoggedReport:
         """Return what ran, what failed, and what held it up, so far or in the end.
@@ -211,14 +218,17 @@ class SubmittedJob:
 
         Args:
             why: The reason, for people.
-            accept_code: Go on with this manager's code although it is another one.
+            accept_code: Go on with this manager's code although it is another one. A job that was
+                paused or suspended otherwise goes on with its own.
 
         Raises:
             JobError: If it goes on anyway, has succeeded, or was cancelled.
-            JobChangedError: If the code is another one, and not accepted.
+            JobChangedError: If it has failed, and the code is another one, and not accepted.
             ConfigurationError: If this user may not steer it.
         """
-        code = steering.code_of(self._caller.manager, self._folder)
+        code = None
+        if accept_code or self._folder.end() is not None:
+            code = steering.code_of(self._caller.manager, self._folder)
         steering.resume(self._folder, why, code=code, accept_code=accept_code)
 
     def cancel(self, why: str = "") -> None:

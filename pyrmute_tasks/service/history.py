@@ -199,7 +199,7 @@ def report_of(folder: JobFolder) -> LoggedReport:
     Raises:
         JobNotFoundError: If it was discarded.
         JobLogError: If its log is damaged.
-        OSError: If it cannot be read.
+        JobError: If it cannot be read.
     """
     tally = _Tally(folder.spec.created_at)
     log = LoggedJob(folder.storage, tally.note)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pyrmute_tasks.errors import JobError, JobNotFoundError
+from pyrmute_tasks.errors import ConfigurationError, JobError, JobNotFoundError
 from pyrmute_tasks.failures import describe_safely
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.root import JobsRoot
@@ -56,12 +56,12 @@ def list_jobs(
         most_ended: Of those that have ended, only so many, which did so last; None for all.
 
     Raises:
-        OSError: If the root cannot be listed.
+        ConfigurationError: If the root cannot be listed.
     """
     under_way: list[tuple[str, Told]] = []
     ended: list[tuple[str, Told]] = []
     unreadable: dict[str, str] = {}
-    for name in filter(_JOB.fullmatch, os.listdir(root.path)):
+    for name in filter(_JOB.fullmatch, _names_in(root.path)):
         try:
             told = told_at_a_glance(FolderStorage(root.path / name))
         except (FileNotFoundError, NotADirectoryError):
@@ -88,6 +88,13 @@ def list_jobs(
     jobs.sort(key=lambda status: status.submitted_at, reverse=True)
     left_out = 0 if most_ended is None else max(0, len(ended) - most_ended)
     return Listing(tuple(jobs), left_out, unreadable)
+
+
+def _names_in(root: Path) -> list[str]:
+    try:
+        return os.listdir(root)
+    except OSError as error:
+        raise ConfigurationError(f"cannot list the jobs root {root}: {error.strerror}") from None
 
 
 def _is_resumed(want: Path, told: Told) -> bool:

@@ -185,13 +185,13 @@ class LoggedJob:
         """Return how many records failed, by cause, the most frequent first.
 
         Raises:
-            OSError: If the description of rejects cannot be read.
+            JobError: If the description of rejects cannot be read.
             JobLogError: If it is damaged.
         """
-        from pyrmute_tasks.io.logged_rejects import decode_rejects  # most jobs have none
+        from pyrmute_tasks.service.rejects import read_rejects  # most jobs have none
 
         while self._to_decode and self._causes.total() < _MOST_DECODED:
-            failures, _ = decode_rejects(self._storage.read(*self._to_decode.popleft()))
+            failures, _ = read_rejects(self._storage, self._to_decode.popleft())
             self._causes.update(failure.cause for failure in failures)
         return dict(self._causes.most_common())
 

@@ -12,10 +12,10 @@ from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.want import Want
 from pyrmute_tasks.service.drivers import Driver, Neighbours
 from pyrmute_tasks.service.logged_job import Told
+from pyrmute_tasks.service.turns import suspension_s
 
-__all__ = ["Waiting", "reason_of", "retry_wait_s"]
+__all__ = ["Waiting", "reason_of"]
 
-_MOST_RETRY_WAIT_S: Final = 60.0
 _UNTAKEN_S: Final = 5.0  # a coordinator looks at its jobs about once a second
 _ASIDE: Final = (LoggedState.QUEUED, LoggedState.STOPPED)
 _WISHED: Final[Mapping[Wish, tuple[str, str]]] = MappingProxyType(
@@ -55,16 +55,7 @@ class Waiting:
         """When a suspended job is tried again, in seconds since 1970; 0 if not known."""
         if self.told.let_go is not Note.SUSPENDED or not self.told.suspensions:
             return 0.0
-        return self.told.changed_at + retry_wait_s(self.told.suspensions)
-
-
-def retry_wait_s(suspensions: int) -> float:
-    """Return how long a job is suspended: 2, 4, 8 … 60 s.
-
-    Args:
-        suspensions: How often it was suspended since anything was settled.
-    """
-    return min(2.0 ** min(suspensions, 10), _MOST_RETRY_WAIT_S)
+        return self.told.changed_at + suspension_s(self.told.suspensions)
 
 
 def reason_of(waiting: Waiting) -> str:

@@ -3,12 +3,34 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from pyrmute_tasks.errors import JobError
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.io.logged_rejects import decode_rejects, locate
+from pyrmute_tasks.jobs.entries import Piece
 from pyrmute_tasks.jobs.fold import Fold
 from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.storage import Storage
+from pyrmute_tasks.ranges.frames import Place
 
-__all__ = ["rejects_of"]
+__all__ = ["read_rejects", "rejects_of"]
+
+
+def read_rejects(storage: Storage, piece: Piece) -> tuple[list[RecordFailure], list[Place]]:
+    """Return the failures of a range's rejects and their places, counted from its start.
+
+    There are none any more if the job was cancelled.
+
+    Raises:
+        JobLogError: If they are damaged.
+        JobError: If they cannot be read.
+    """
+    try:
+        data = storage.read(*piece)
+    except FileNotFoundError:
+        data = b""
+    except OSError as error:
+        raise JobError(f"{piece.name} of the job cannot be read: {error.strerror}") from error
+    return decode_rejects(data)
 
 
 def rejects_of(folder: JobFolder, fold: Fold | None = None) -> Iterator[RecordFailure]:
@@ -24,13 +46,13 @@ def rejects_of(folder: JobFolder, fold: Fold | None = None) -> Iterator[RecordFa
     Raises:
         JobNotFoundError: If the job was discarded.
         JobLogError: If its log is damaged.
-        OSError: If the description of rejects cannot be read.
+        JobError: If the description of rejects cannot be read.
     """
     fold = folder.view().fold if fold is None else fold
     for span in fold.spans():
         if span.rejects is None:
             continue
-        failures, places = decode_rejects(folder.storage.read(*span.rejects))
+        failures, places = read_rejects(folder.storage, span.rejects)
         file = folder.spec.sources[span.range.file].path
         for failure, place in zip(failures, places, strict=True):
             found = locate(place, file, span.first_line)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
-from pyrmute_tasks.errors import JobNotFoundError
+from pyrmute_tasks.errors import JobError, JobNotFoundError
 from pyrmute_tasks.jobs.entries import OPEN_END, Note
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.now import Now, read_now
@@ -187,8 +187,9 @@ class JobWatch:
         Raises:
             JobNotFoundError: If the job was discarded.
             JobLogError: If its log is damaged.
+            JobError: If it cannot be read.
         """
-        with self._discarded():
+        with self._reading():
             told = self._log.look(self._clock())
             status = self._status(told)
             if told.rejected and not status.causes:
@@ -207,24 +208,34 @@ class JobWatch:
         Raises:
             JobNotFoundError: If the job was discarded.
             JobLogError: If its log is damaged.
+            JobError: If it cannot be read.
         """
-        with self._discarded():
+        with self._reading():
             told = told or told_at_a_glance(self._folder.storage)
             if not told.has_counts and self._now(told) is None:
                 told = self._log.look(self._clock())
             return self._status(told)
 
     @contextlib.contextmanager
-    def _discarded(self) -> Iterator[None]:
+    def _reading(self) -> Iterator[None]:
+        job = self._folder.spec.job
         try:
             yield
         except FileNotFoundError:
-            raise JobNotFoundError(f"job {self._folder.spec.job} was discarded") from None
+            raise JobNotFoundError(f"job {job} was discarded") from None
+        except OSError as error:
+            told = error.strerror or type(error).__name__
+            raise JobError(f"job {job} in {self._folder.path} cannot be read: {told}") from error
 
     def _now(self, told: Told) -> Now | None:
-        """Return what the driver of the newest epoch has told; None if nothing."""
+        """Return what the driver of the newest epoch has told; None if nothing.
+
+        Where only the ends of the log were read, of a job that nobody drives, what an earlier one
+        has told last.
+        """
         now = read_now(self._folder.path) if told.epoch and not told.ended else None
-        return now if now is not None and now.epoch == told.epoch else None
+        is_last = told.state is LoggedState.STOPPED and not told.has_counts
+        return now if now is not None and (is_last or now.epoch == told.epoch) else None
 
     def _status(self, told: Told) -> JobStatus:
         spec, clock = self._folder.spec, self._clock()

@@ -51,6 +51,7 @@ _LOCK: Final = ".want.lock"
 _LOCK_S: Final = 2.0  # changing a small file takes milliseconds; whoever holds it longer is frozen
 _LOCK_PAUSE_S: Final = 0.01
 _LATER_S: Final = 0.001
+_OTHER_LIMITS: Final = "; other limits by "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +223,13 @@ def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
         if view.state is not LoggedState.FAILED:
             _refuse_ended(folder, view, "change")
         _refuse_cancelled(folder, want, "change")
-        return _write(folder, view, limits.over(want), why)
+        wanted = limits.over(want)
+        if want.wish is not Wish.PAUSE:
+            return _write(folder, view, wanted, why)
+        # Who has paused it, and why, is still to be told.
+        reason = want.why.partition(_OTHER_LIMITS)[0]
+        why = f"{reason}{_OTHER_LIMITS}{this_user()}" + (f": {why}" if why else "")
+        return _write(folder, view, wanted, why, who=want.who)
 
 
 # --- what cannot be ---------------------------------------------------------------------------
@@ -297,10 +304,10 @@ def _last_obeyed(folder: JobFolder) -> Want:
     return replace(last, fingerprint="", code="")  # the log has no trees
 
 
-def _write(folder: JobFolder, view: JobView, want: Want, why: str) -> Want:
+def _write(folder: JobFolder, view: JobView, want: Want, why: str, who: str = "") -> Want:
     # Later than what is logged, whose writer may have another clock.
     at = max(time.time(), view.changed_at + _LATER_S, want.at + _LATER_S)
-    want = replace(want, who=this_user(), why=why, at=at)
+    want = replace(want, who=who or this_user(), why=why, at=at)
     try:
         write_want(folder.storage, want)
     except OSError as error:
@@ -308,6 +315,9 @@ def _write(folder: JobFolder, view: JobView, want: Want, why: str) -> Want:
             f"cannot write {folder.path / WANT}: {error.strerror}; whoever may write to the jobs "
             "root may steer its jobs"
         ) from None
+    with contextlib.suppress(OSError):  # it may be another user's by now
+        # Coordinators and others read it, whatever the umask of this user is.
+        (folder.path / WANT).chmod(folder.path.stat().st_mode & 0o666)
     return want
 
 

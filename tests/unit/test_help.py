@@ -19,6 +19,7 @@ MOST_USED: Final = (
     "Migrator.migrate_batch",
     "Migrator.migrate_batch_streaming",
     "Migrator.migrate_file",
+    "Migrator.submit",
     "ModelManager",
     "ModelManager.migrate",
     "ModelManager.migration",

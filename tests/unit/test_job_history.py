@@ -108,6 +108,15 @@ def test_rejects_are_lines_of_a_rejects_file_with_what_is_known(job: WatchedJob)
     assert [each.index for each in rejects_of(job.folder)] == [10, 500]
 
 
+def test_cancelled_job_tells_how_many_were_rejected_but_not_which(job: WatchedJob) -> None:
+    job.taken().reject([KeyError(SECRET)]).ended(JobResult.CANCELLED, "cancelled by ann@host")
+    job.folder.keep_history()
+    (job.folder.path / "rejects.1").unlink()  # as who drives it does
+    report = report_of(job.folder)
+    assert (report.status.rejected, report.failures) == (1, ())
+    assert list(rejects_of(job.folder)) == []
+
+
 def test_rates_stay_few_however_long_a_job_takes() -> None:
     tally = RateTally()
     for minute in range(100_000):

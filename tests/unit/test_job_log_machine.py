@@ -8,7 +8,7 @@ schedules are tried (`make job-log`).
 
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -46,7 +46,7 @@ from tests.unit.simulated_disk import Disk, SimulatedProcess, SimulatedStorage
 SCHEDULES: Final = int(os.environ.get("JOB_LOG_SCHEDULES", "80"))
 SOURCE: Final = (Range(0, 0, 7), Range(1, 0, 5))
 MOST_PROCESSES: Final = 4
-STILL: Final[dict[str, Callable[[], float]]] = {"now": lambda: 0.0, "monotonic": lambda: 0.0}
+STILL: Final[dict[str, Any]] = {"now": lambda: 0.0, "monotonic": lambda: 0.0}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The status of submitted jobs: state, numbers, and why they wait, by what their folders hold."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from pyrmute_tasks.errors import JobLogError, JobNotFoundError
+from pyrmute_tasks.errors import JobError, JobLogError, JobNotFoundError
 from pyrmute_tasks.jobs.entries import JobResult, Note, Publishing
 from pyrmute_tasks.jobs.log import log_name
 from pyrmute_tasks.jobs.root import JobsRoot
@@ -342,6 +343,17 @@ def test_discarded_and_damaged_jobs_are_errors(job: WatchedJob) -> None:
         status_of(job.folder)
 
 
+def test_storage_that_is_away_is_an_error_of_the_job(
+    job: WatchedJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> list[str]:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(job.folder.storage, "names", away)
+    with pytest.raises(JobError, match=r"job a1b2c3d4 in .* cannot be read: Stale file handle"):
+        status_of(job.folder)
+
+
 # --- all jobs -------------------------------------------------------------------------------
 
 
@@ -386,11 +398,15 @@ def test_listing_opens_one_file_of_an_ended_job_that_is_not_shown(
     assert {Path(path).name for path in opened} == {"log.1", "spec.json"}
 
 
-def test_listing_reads_of_a_running_job_the_ends_of_its_log(
-    job: WatchedJob, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("state", [ShownState.RUNNING, ShownState.PAUSED, ShownState.SUSPENDED])
+def test_listing_reads_of_a_long_log_only_its_ends(
+    state: ShownState, job: WatchedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job.taken().settle(99)
-    job.tells(records=990, done_bytes=990)
+    job.taken().settle(99).tells(records=990, done_bytes=990)
+    if state is ShownState.PAUSED:
+        job.obey(Wish.PAUSE).let_go("paused by ann@host")
+    elif state is ShownState.SUSPENDED:
+        job.let_go(OVER).taken().let_go("no worker answers", Note.SUSPENDED)
     read: list[int] = []
     really_read = os.pread
 
@@ -400,5 +416,5 @@ def test_listing_reads_of_a_running_job_the_ends_of_its_log(
 
     monkeypatch.setattr(os, "pread", counting)
     (found,) = list_jobs(JobsRoot(job.folder.path.parent)).jobs
-    assert (found.records, found.state) == (990, ShownState.RUNNING)
-    assert len(read) <= 5
+    assert (found.records, found.fraction, found.state) == (990, 0.99, state)
+    assert len(read) <= 6

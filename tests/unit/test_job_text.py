@@ -171,6 +171,10 @@ def test_limits_of_a_paused_job_are_told_without_who_paused_it() -> None:
     assert line.endswith("at most 10 records/s")
 
 
+def test_report_of_a_job_that_nobody_took_is_a_page() -> None:
+    assert report_lines(LoggedReport(status=JobStatus(job="7")), NOW, 79)[0] == "queued  7"
+
+
 def test_report_groups_what_repeats() -> None:
     text = " ".join(" ".join(report_lines(REPORT, NOW, 119)).split())
     for told in (

@@ -18,7 +18,7 @@ from pyrmute_tasks.jobs.entries import Ended, Entry, JobResult, Note, Noted, Pub
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.root import JobsRoot
-from pyrmute_tasks.jobs.spec import Spec
+from pyrmute_tasks.jobs.spec import SPEC, Spec
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.want import WANT, Want, read_want
@@ -85,7 +85,8 @@ def test_each_wish_says_who_when_and_why_and_keeps_the_others(job: JobFolder) ->
     assert paused.at >= before
     steering.set_limits(job, Limits(window=3, max_errors="0.1%"), "slow disk")
     limited = want_of(job)
-    assert limited == replace(paused, window=3, max_errors="0.1%", why="slow disk", at=limited.at)
+    told = f"lunch; other limits by {this_user()}: slow disk"
+    assert limited == replace(paused, window=3, max_errors="0.1%", why=told, at=limited.at)
     assert limited.at > paused.at
     steering.resume(job)
     resumed = want_of(job)
@@ -93,6 +94,21 @@ def test_each_wish_says_who_when_and_why_and_keeps_the_others(job: JobFolder) ->
     steering.cancel(job, "wrong file")
     assert want_of(job) == replace(resumed, wish=Wish.CANCEL, why="wrong file", at=want_of(job).at)
     assert resumed.max_rate == 7.0
+
+
+def test_who_changes_limits_of_a_paused_job_does_not_pass_for_who_paused_it(
+    job: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steering.pause(job, "freeze")
+    paused = want_of(job)
+    monkeypatch.setattr(steering, "this_user", lambda: "bob@other")
+    for window in (3, 4):
+        steering.set_limits(job, Limits(window=window), "slow disk")
+    now = want_of(job)
+    assert (now.who, now.why) == (paused.who, "freeze; other limits by bob@other: slow disk")
+    steering.resume(job)
+    steering.set_limits(job, Limits(window=5), "quick")
+    assert (want_of(job).who, want_of(job).why) == ("bob@other", "quick")
 
 
 def test_none_takes_bounds_away(job: JobFolder) -> None:
@@ -277,6 +293,18 @@ def test_torn_wishes_are_those_that_were_obeyed_last(
     (job.path / WANT).write_bytes(torn)
     steering.pause(job)
     assert (want_of(job).wish, want_of(job).window, want_of(job).max_rate) == (Wish.PAUSE, 3, 7.0)
+
+
+def test_files_have_the_roots_mode_whatever_the_umask(tmp_path: Path) -> None:
+    tmp_path.chmod(0o770)
+    before = os.umask(0o077)
+    try:
+        job = _job(tmp_path, Code("", ""))
+        steering.pause(job)
+    finally:
+        os.umask(before)
+    modes = {name: (job.path / name).stat().st_mode & 0o777 for name in (SPEC, WANT, "parts/nonce")}
+    assert set(modes.values()) == {0o660}
 
 
 def test_user_without_the_right_is_told(job: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:

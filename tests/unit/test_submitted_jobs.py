@@ -98,6 +98,14 @@ def test_pause_is_no_end_and_neither_is_a_suspension(job: SubmittedJob, lease: L
     assert "release freeze" in job.progress().reason
 
 
+def test_storage_that_is_away_is_no_end(job: SubmittedJob) -> None:
+    root = job.path.parent
+    root.rename(root.with_name("away"))
+    assert not job.is_over()
+    root.with_name("away").rename(root)
+    assert not job.is_over()
+
+
 def test_discarded_job_is_not_waited_for(job: SubmittedJob) -> None:
     JobFolder(job.path).discard()
     for call in (job.wait, job.progress, job.report):
