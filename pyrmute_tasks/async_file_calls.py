@@ -225,6 +225,7 @@ class AsyncFileCalls:
         restart: bool = False,
         hold: bool = False,
         backup: bool = False,
+        max_rate: float | None = None,
     ) -> JobReport:
         """Retry the rejects of a run from files to a file or a folder, like `Migrator.retry`.
 
@@ -241,6 +242,7 @@ class AsyncFileCalls:
             restart: Begin again with a retry that was killed.
             hold: Prove the output, and leave it to `publish_job`.
             backup: Keep the target that is replaced.
+            max_rate: Records a second, at most.
 
         Returns:
             The job's report.
@@ -261,4 +263,5 @@ class AsyncFileCalls:
             restart=restart,
             hold=hold,
             backup=backup,
+            max_rate=max_rate,
         )

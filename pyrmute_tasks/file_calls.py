@@ -14,7 +14,7 @@ from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.pace import Pace, Throttle
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.file_options import ByReference, FileOptions, is_path
-from pyrmute_tasks.file_retries import retry_options
+from pyrmute_tasks.file_retries import report_if_done, retry_options
 from pyrmute_tasks.file_runs import FileRun, Jobs
 from pyrmute_tasks.fleet_jobs import FleetJobs
 from pyrmute_tasks.io.jsonl import check_source
@@ -286,12 +286,14 @@ class FileCalls:
         restart: bool = False,
         hold: bool = False,
         backup: bool = False,
+        max_rate: float | None = None,
     ) -> JobReport:
         """Retry the rejects of a run from files to a file or a folder, with today's code.
 
         The ranges of the source that had rejects are run again, by reference, and the target is
         replaced by one in which their outputs stand where they belong. The source and the target
-        must be what they were. A retry that was killed goes on when it is called again.
+        must be what they were. A retry that was killed goes on when it is called again; one that
+        had come to its end is done, unless other code may do better.
 
         Args:
             target: The run's target, or its job's folder.
@@ -306,6 +308,7 @@ class FileCalls:
             restart: Begin again with a retry that was killed.
             hold: Prove the output, and leave publishing it to `publish_job`.
             backup: Keep the target that is replaced.
+            max_rate: Records a second, at most.
 
         Returns:
             The job's report, in which the records that had passed are ``restored``.
@@ -327,6 +330,9 @@ class FileCalls:
         """
         check_observers(observers)
         jobs = self._jobs
+        done = report_if_done(target, jobs.manager.plan)
+        if done is not None:
+            return done
         retried = RetriedJob.find(target)
         plan = jobs.manager.plan(*retried.folder.spec.plan)
         file_options = retry_options(
@@ -340,8 +346,9 @@ class FileCalls:
             accept_code=accept_code,
             hold=hold,
             backup=backup,
+            pace=Pace(max_rate),
         )
-        watched = (*observers, *_bar(progress, None))
+        watched = (*observers, *_bar(progress, max_rate))
         report = self._run_files(plan, file_options, watched)
         if report.failure is not None:
             raise report.failure.exception()

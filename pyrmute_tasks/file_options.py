@@ -73,10 +73,26 @@ class FileOptions:
             raise ConfigurationError(f"max_line_bytes must be 1 or more, not {self.max_line_bytes}")
         if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
             raise ConfigurationError(f"limit must be 1 record or more, not {self.limit!r}")
+        is_folder = is_path(self.target) and os.fspath(self.target).endswith("/")
+        if self.excludes_ranges and (is_folder or self.by_reference is ByReference.ALWAYS):
+            what = "a folder of parts can only go" if is_folder else "this run cannot go"
+            how = ", but" if is_folder else ":"
+            raise ConfigurationError(f"{what} by reference{how} {self.excludes_ranges}")
         if (self.hold or self.backup) and not self.log.log:
             raise ConfigurationError(
                 "what is held, or replaces a file that is kept, has a log: leave out --no-log"
             )
+
+    @property
+    def excludes_ranges(self) -> str:
+        """Which option excludes going by reference, in words; empty if none does."""
+        if self.by_reference is ByReference.NEVER:
+            return "by_reference is never"
+        if self.chunk_size is not None:
+            return "a chunk size counts records, and nobody has counted those of a range of bytes"
+        if self.limit is not None:
+            return "a limit counts records, and nobody has counted those of a range of bytes"
+        return ""
 
     def refuse_streams(self) -> None:
         """Refuse what needs a log where there is none.

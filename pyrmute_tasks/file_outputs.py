@@ -10,8 +10,10 @@ from pyrmute_tasks.io.job_targets import FileTarget, JobTarget, PartsTarget, is_
 from pyrmute_tasks.io.jsonl import size_of_records, source_errors
 from pyrmute_tasks.io.output_file import Output, open_output
 from pyrmute_tasks.io.output_place import check_output
+from pyrmute_tasks.io.range_source import refuse_among_sources
 from pyrmute_tasks.jobs.driver import this_user
 from pyrmute_tasks.jobs.entries import Range
+from pyrmute_tasks.jobs.publish_parts import PART
 from pyrmute_tasks.jobs.spec import SourceFile, Spec
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.plans.migration import Migration
@@ -94,14 +96,17 @@ def job_target(options: FileOptions, names: Sequence[str]) -> JobTarget | None:
     Raises:
         ConfigurationError: If it cannot be written, or must not be.
     """
-    if not names or not is_path(options.target):
+    if not names or not is_path(options.target) or not is_path(options.source):
         return None
     if is_parts(options.target):
-        return PartsTarget.of(options.target, names)
+        parts = PartsTarget.of(options.target, names)
+        refuse_among_sources(options.target, parts.path / PART.format(0), options.source)
+        return parts
     # It may be the job's own; and what is held replaces nothing.
     overwrite = options.overwrite or options.log.resume or options.hold
     for name in names:
         place = check_output(options.target, source=name, overwrite=overwrite)
+    refuse_among_sources(options.target, place.path, options.source)
     return None if place.is_stream else FileTarget(options.target, place)
 
 

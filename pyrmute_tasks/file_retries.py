@@ -1,17 +1,60 @@
 """Retries of what a run of files has rejected."""
 
+import logging
 import os
+from collections.abc import Callable
 from functools import partial
 
 from pyrmute_tasks.engine.error_policy import ErrorHandling, ErrorPolicy, OnReject
+from pyrmute_tasks.engine.job_report import JobReport, JobState
+from pyrmute_tasks.engine.pace import Pace
 from pyrmute_tasks.file_options import ByReference, FileOptions
 from pyrmute_tasks.io.code_sample import compare_sample
 from pyrmute_tasks.io.earlier_runs import LogOptions
 from pyrmute_tasks.io.rejects import check_rejects
-from pyrmute_tasks.io.retried_job import RetriedJob
+from pyrmute_tasks.io.retried_job import RetriedJob, ended_retry
+from pyrmute_tasks.logs import log as write_log
 from pyrmute_tasks.plans.plan import MigrationPlan
 
-__all__ = ["retry_options"]
+__all__ = ["report_if_done", "retry_options"]
+
+
+def report_if_done(
+    target: str | os.PathLike[str], plan_of: Callable[[str, str, str], MigrationPlan]
+) -> JobReport | None:
+    """Return the report of a retry that was killed behind its end; None if one can begin.
+
+    If it has left rejects and the code is another one now, the next one can begin.
+
+    Args:
+        target: The run's target, or its job's folder.
+        plan_of: Returns today's plan of a model and two versions.
+
+    Raises:
+        OutputInUseError: If a run is writing the target.
+    """
+    retry = ended_retry(target)
+    if retry is None:
+        return None
+    end, spec = retry.end, retry.spec
+    if end.rejected and plan_of(*spec.plan).fingerprint != spec.fingerprint:
+        return None
+    write_log(
+        logging.WARNING,
+        "retry_done",
+        f"the retry to {os.fspath(target)} is done already: it was killed behind its end",
+    )
+    return JobReport(
+        spec.job,
+        JobState.SUCCEEDED,
+        end.outputs,
+        chunks=0,
+        wasted_chunks=0,
+        seconds=0.0,
+        chunks_by_worker={},
+        rejected=end.rejected,
+        restored=end.outputs,
+    )
 
 
 def retry_options(
@@ -26,6 +69,7 @@ def retry_options(
     accept_code: bool,
     hold: bool,
     backup: bool,
+    pace: Pace,
 ) -> FileOptions:
     """Return the options of the run that retries a job's rejects.
 
@@ -40,6 +84,7 @@ def retry_options(
         accept_code: Keep what had passed, whatever today's code makes of it.
         hold: Prove the output, and do not publish it.
         backup: Keep the target that is replaced.
+        pace: How fast it may go.
 
     Raises:
         JobChangedError: If the source has changed.
@@ -75,4 +120,5 @@ def retry_options(
         log=log,
         hold=hold,
         backup=backup,
+        pace=pace,
     )

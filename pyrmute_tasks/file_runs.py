@@ -228,12 +228,8 @@ class FileRun:
     def _why_not(self) -> str:
         """Return why nothing can go by reference; empty if it can."""
         options, settings = self._options, self._jobs.settings
-        if options.by_reference is ByReference.NEVER:
-            return "by_reference is never"
-        if options.chunk_size is not None:
-            return "a chunk size counts records, and nobody has counted those of a range of bytes"
-        if options.limit is not None:
-            return "a limit counts records, and nobody has counted those of a range of bytes"
+        if options.excludes_ranges:
+            return options.excludes_ranges
         if not self._names or not is_path(options.target):
             return "only files that are given by their paths can"
         if not self._into_parts and is_stream(options.target):
@@ -288,8 +284,8 @@ class FileRun:
         )
         with job:
             for result in job.results():
+                self._tell(result, rejects)  # before it is settled: if that fails, it comes again
                 feed.deliver(result)
-                self._tell(result, rejects)
             _publish_rejects(output, rejects)
             if self.report.failure is None:
                 feed.finish()
@@ -338,8 +334,9 @@ class FileRun:
         )
         jobs.fleet().allow([folder.path.parent, *source.folders])
         sink = RangeSink(jobs.hooks, with_text=options.rejects_with_records)
-        self._run.tell(SourceOpened(source.size_bytes))
-        self._run.tally.restored = sum(each.span.outputs for each in restored)
+        known = sum(each.span.outputs for each in restored)
+        self._run.tell(SourceOpened(source.size_bytes, settled=known))
+        self._run.tally.restored = known
         feed = RangeFeed(output, source, skips=skips)
         job = jobs.start(
             source,
@@ -355,7 +352,7 @@ class FileRun:
                 for result in job.results():
                     feed.deliver(result)
                     self._tell(result, rejects, is_new=not feed.is_restored(result))
-                source.check_all()
+                output.check_sources()  # before the rejects appear
                 _publish_rejects(output, rejects)
                 if self.report.failure is None:
                     output.commit()

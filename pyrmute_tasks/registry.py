@@ -36,6 +36,7 @@ __all__ = [
     "is_loading",
     "load_attribute",
     "locate_attribute",
+    "split_name",
 ]
 
 ModelData: TypeAlias = dict[str, Any]
@@ -234,14 +235,8 @@ def load_attribute(spec: str) -> object:
     Raises:
         ManagerImportError: If it cannot be found or its module cannot be imported.
     """
-    place, _, attribute = spec.rpartition(":")
+    place, attribute = split_name(spec)
     is_file = place.endswith(".py")
-    is_module = "/" not in place and all(place.split("."))
-    if not attribute or not (is_file or is_module):
-        raise ManagerImportError(
-            f"'{hide_password(spec)}' names no object: write package.module:attribute or "
-            "path/to/file.py:attribute"
-        )
     with _mark_loading():
         module = _import_file(spec, Path(place)) if is_file else _import_module(spec, place)
     found: object = module
@@ -251,6 +246,23 @@ def load_attribute(spec: str) -> object:
         except AttributeError:
             raise ManagerImportError(f"'{place}' has no attribute '{attribute}'") from None
     return found
+
+
+def split_name(spec: str) -> tuple[str, str]:
+    """Return the module or file of a name, and the attribute; imports nothing.
+
+    Raises:
+        ManagerImportError: If it is no such name.
+    """
+    place, _, attribute = spec.rpartition(":")
+    is_module = "/" not in place and all(place.split("."))
+    if not attribute or not (place.endswith(".py") or is_module):
+        shown = hide_password(spec) if "://" in spec or "@" in spec else spec  # a broker's URL
+        raise ManagerImportError(
+            f"'{shown}' names no object: write package.module:attribute or "
+            "path/to/file.py:attribute"
+        )
+    return place, attribute
 
 
 @contextlib.contextmanager

@@ -34,14 +34,20 @@ _VALKEY: Final = {"valkey": "redis", "valkeys": "rediss"}  # the libraries know 
 _TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _TLS_OPTIONS: Final = (*_TLS_FILES, "ssl_cert_reqs", "ssl_check_hostname")
 _CERT_REQS: Final = ("required", "none")
-_LOGIN: Final = re.compile(r"^([\w+.-]*://[^:]*):.*@", re.DOTALL)
-_QUERY: Final = re.compile(r"(password=)[^&]*")
+_ADDRESS: Final = re.compile(r"[\w.-]+:\d{1,5}(/\d*)?")  # a URL's scheme was forgotten
+_QUERY: Final = re.compile(r"(password=)[^&]*", re.IGNORECASE)
 _ENCODE: Final = "write / as %2F, # as %23, ? as %3F and @ as %40 in user and password"
 
 
 def hide_password(url: str) -> str:
-    """Return `url` with its password replaced by ``***``, even if it cannot be parsed."""
-    return _QUERY.sub(r"\1***", _LOGIN.sub(r"\1:***@", url))
+    """Return `url` with all that may be a password replaced by ``***``, even if it is no URL."""
+    scheme, is_url, rest = url.partition("://")
+    if not is_url:
+        return url if not url or _ADDRESS.fullmatch(url) else "***"
+    login, at, address = rest.rpartition("@")  # a password may have any character
+    user, colon, _ = login.partition(":")
+    hidden = f"{user}:***@" if colon else "***@" * len(at)
+    return scheme + is_url + hidden + _QUERY.sub(r"\1***", address)
 
 
 def check_url(name: str, url: str) -> None:

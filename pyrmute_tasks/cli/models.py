@@ -13,7 +13,7 @@ from typing import Final
 import click
 
 from pyrmute_tasks.cli.errors import errors_printed
-from pyrmute_tasks.cli.options import MANAGER_HELP
+from pyrmute_tasks.cli.options import MANAGER_HELP, check_name
 from pyrmute_tasks.delegation import name_of_pyrmute
 from pyrmute_tasks.errors import MissingExtraError
 from pyrmute_tasks.pyrmute_adapter import load_pyrmutes_manager
@@ -35,7 +35,11 @@ class DelegatedCommand(click.Command):
     def __init__(self, name: str, summary: str, usage: str = "") -> None:
         self._name = name
         manager = click.Option(
-            ["-m", "--manager"], required=True, envvar="PYRMUTE_TASKS_MANAGER", help=MANAGER_HELP
+            ["-m", "--manager"],
+            required=True,
+            envvar="PYRMUTE_TASKS_MANAGER",
+            help=MANAGER_HELP,
+            callback=check_name,
         )
         super().__init__(
             name,

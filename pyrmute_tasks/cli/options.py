@@ -1,13 +1,14 @@
-"""Options shared by several commands."""
+"""Options shared by several commands, and their checks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from pyrmute_tasks.cli.errors import usage_checked
 from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.registry import load_attribute
+from pyrmute_tasks.registry import load_attribute, split_name
 
 if TYPE_CHECKING:  # what needs no fleet needs no settings of one
     from pyrmute_tasks.plans.retry import Retry
@@ -21,25 +22,47 @@ __all__ = [
     "MANAGER_HELP",
     "MAX_RATE_OPTION",
     "OUTPUT_OPTIONS",
+    "POSITIVE",
     "QUEUE_HELP",
-    "RETRY_OPTIONS",
     "STORE_HELP",
     "WithOptions",
+    "check_fleet",
+    "check_name",
+    "import_retried",
     "job_argument",
     "jobs_option",
     "manager_option",
     "model_option",
     "overridden",
     "retry_of",
+    "retry_options",
+    "shown_options",
+    "waiting_options",
 ]
 
+POSITIVE: Final = click.FloatRange(min=0, min_open=True)
 MANAGER_HELP: Final = "The manager: package.module:attribute or path/to/file.py:attribute."
 BROKER_HELP: Final = "URL of a running fleet's broker."
 STORE_HELP: Final = "URL of its store. [default: the broker, if it is Redis]"
 QUEUE_HELP: Final = "Name of the queue."
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def check_name(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Return an argument that names an object; a callback that imports nothing."""
+    if value is not None:
+        with usage_checked():
+            split_name(value)
+    return value
+
+
 manager_option: Final = click.option(
-    "--manager", required=True, envvar="PYRMUTE_TASKS_MANAGER", help=MANAGER_HELP
+    "--manager",
+    required=True,
+    envvar="PYRMUTE_TASKS_MANAGER",
+    help=MANAGER_HELP,
+    callback=check_name,
 )
 model_option: Final = click.option("--model", "name", required=True, help="Name of the model.")
 
@@ -79,19 +102,6 @@ OUTPUT_OPTIONS: Final = (
         "--backup", is_flag=True, help="Keep the OUT that is replaced, as OUT.JOB.backup."
     ),
 )
-RETRY_OPTIONS: Final = (
-    click.option(
-        "--retry-on",
-        multiple=True,
-        metavar="MODULE:CLASS",
-        help="Retry a step that raises this exception, as builtins:ConnectionError; repeatable.",
-    ),
-    click.option(
-        "--attempts",
-        type=click.IntRange(min=1),
-        help="Most runs of a step, with retries. [default: 4]",
-    ),
-)
 ERROR_OPTIONS: Final = (
     click.option(
         "--on-error",
@@ -108,7 +118,7 @@ ERROR_OPTIONS: Final = (
 )
 MAX_RATE_OPTION: Final = click.option(
     "--max-rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=POSITIVE,
     help="Most records a second; they do not go by reference then.",
 )
 
@@ -122,8 +132,6 @@ jobs_option: Final = click.option(
     help="The jobs root. [default: PYRMUTE_TASKS_JOBS_ROOT]",
 )
 job_argument: Final = click.argument("job", metavar="JOB")
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class WithOptions:
@@ -143,11 +151,63 @@ class WithOptions:
         return command
 
 
-def retry_of(on: tuple[str, ...], attempts: int | None) -> "Retry | None":
-    """Return the retry that options name; None for none.
+def retry_options(command: Command) -> Command:
+    """Add the options from which `retry_of` makes a `Retry`."""
+    attempts = click.option(
+        "--attempts",
+        type=click.IntRange(min=1),
+        help="Most runs of a step, with retries. [default: 4]",
+    )
+    retry_on = click.option(
+        "--retry-on",
+        multiple=True,
+        metavar="MODULE:CLASS",
+        help="Retry a step that raises this exception, as builtins:ConnectionError; repeatable.",
+    )
+    return retry_on(attempts(command))
+
+
+def waiting_options(command: Command) -> Command:
+    """Add the options that say how long a fleet is waited for."""
+    wait = click.option(
+        "--wait", "wait_s", type=POSITIVE, help="Seconds to wait for a first worker."
+    )
+    stall = click.option(
+        "--stall",
+        "stall_s",
+        type=POSITIVE,
+        help="Seconds in which nothing moves although workers are idle. [default: 60]",
+    )
+    return wait(stall(command))
+
+
+def shown_options(command: Command) -> Command:
+    """Add the options that say what is shown of a run, and how."""
+    stats = click.option(
+        "--stats",
+        "stats_s",
+        type=POSITIVE,
+        metavar="SECONDS",
+        help="Write a line of progress every so often, and no bar. [default: 30 without a "
+        "terminal]",
+    )
+    as_json = click.option(
+        "--json", "as_json", is_flag=True, help="Write the report and lines of progress as JSON."
+    )
+    quiet = click.option(
+        "--quiet",
+        "-q",
+        is_flag=True,
+        help="Print no progress, and no report but that of --json.",
+    )
+    return stats(as_json(quiet(command)))
+
+
+def retry_of(on: Sequence[str], attempts: int | None) -> "Retry | None":
+    """Return which exceptions are retried; None for none.
 
     Raises:
-        ConfigurationError: If one makes no sense.
+        ConfigurationError: If the options make no sense, whatever can be imported.
     """
     if not on:
         if attempts is not None:
@@ -155,12 +215,36 @@ def retry_of(on: tuple[str, ...], attempts: int | None) -> "Retry | None":
         return None
     from pyrmute_tasks.plans.retry import Retry  # most runs retry nothing
 
-    retry = Retry(on=on) if attempts is None else Retry(on=on, attempts=attempts)
-    for name in on:
+    return Retry(on=on) if attempts is None else Retry(on=on, attempts=attempts)
+
+
+def import_retried(names: Sequence[str]) -> None:
+    """Check that names are those of exceptions that may be retried.
+
+    Raises:
+        ManagerImportError: If one cannot be imported.
+        ConfigurationError: If one is something else.
+    """
+    for name in names:
         kind = load_attribute(name)
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
             raise ConfigurationError(f"'{name}' is no class of exceptions that may be retried")
-    return retry
+
+
+def check_fleet(
+    broker: str | None, store: str | None, queue: str | None, workers: int | None
+) -> None:
+    """Check that options mean one fleet: a running one, or one that is started.
+
+    Raises:
+        ConfigurationError: If they contradict each other.
+    """
+    if broker is None and (store is not None or queue is not None):
+        raise ConfigurationError("--store and --queue need --broker: they name a running fleet")
+    if broker is not None and workers is not None:
+        raise ConfigurationError(
+            "--workers is the size of a fleet that is started; that of --broker has its own"
+        )
 
 
 def overridden(settings: "Settings", **values: Any) -> "Settings":

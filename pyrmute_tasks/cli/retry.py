@@ -14,20 +14,28 @@ from pyrmute_tasks.cli.interrupts import Interrupts
 from pyrmute_tasks.cli.jobs import FINISHED_WITH_REJECTS
 from pyrmute_tasks.cli.options import (
     BROKER_HELP,
-    MANAGER_HELP,
+    POSITIVE,
     QUEUE_HELP,
-    RETRY_OPTIONS,
     STORE_HELP,
-    WithOptions,
+    check_fleet,
+    import_retried,
     jobs_option,
+    manager_option,
     overridden,
     retry_of,
+    retry_options,
+    shown_options,
+    waiting_options,
 )
 from pyrmute_tasks.cli.run_report import ReportOptions, print_report
+from pyrmute_tasks.cli.shown import shown
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
+from pyrmute_tasks.engine.error_policy import ErrorPolicy
+from pyrmute_tasks.engine.progress import ProgressOptions
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.io.log_options import kept_job
 from pyrmute_tasks.io.output_place import is_stream
+from pyrmute_tasks.io.rejects import check_asked_for
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.spec import SPEC
 from pyrmute_tasks.migrator import Migrator
@@ -39,7 +47,7 @@ __all__ = ["retry_command"]
 @click.command("retry")
 @click.argument("target", metavar="OUT|JOB", type=click.Path())
 @jobs_option
-@click.option("--manager", required=True, envvar="PYRMUTE_TASKS_MANAGER", help=MANAGER_HELP)
+@manager_option
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Worker processes to start. [default: CPUs]"
 )
@@ -50,14 +58,8 @@ __all__ = ["retry_command"]
 )
 @click.option("--store", help=STORE_HELP)
 @click.option("--queue", help=QUEUE_HELP)
-@click.option("--wait", "wait_s", type=float, help="Seconds to wait for a first worker.")
-@click.option(
-    "--stall",
-    "stall_s",
-    type=float,
-    help="Seconds in which nothing moves although workers are idle. [default: 60]",
-)
-@WithOptions(*RETRY_OPTIONS)
+@waiting_options
+@retry_options
 @click.option("--rejects", type=click.Path(), help="File for what is rejected again.")
 @click.option(
     "--rejects-with-records", is_flag=True, help="Write the records themselves there, too."
@@ -78,7 +80,8 @@ __all__ = ["retry_command"]
 )
 @click.option("--backup", is_flag=True, help="Keep the OUT that is replaced, as OUT.JOB.backup.")
 @click.option("--include-records", is_flag=True, help="Let error messages quote records.")
-@click.option("--quiet", "-q", is_flag=True, help="Print no progress bar and no report.")
+@click.option("--max-rate", type=POSITIVE, help="Most records a second.")
+@shown_options
 def retry_command(
     target: str,
     jobs_root: str | None,
@@ -92,6 +95,8 @@ def retry_command(
     retry_on: tuple[str, ...],
     attempts: int | None,
     include_records: bool,
+    stats_s: float | None,
+    as_json: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -109,17 +114,18 @@ def retry_command(
     """
     show_warnings()
     if _is_submitted(target, jobs_root):
-        here = (workers, wait_s, stall_s, options["rejects"], options["restart"])
+        here = (workers, wait_s, stall_s, options["rejects"], options["restart"], stats_s)
         with errors_printed(include_records):
             with usage_checked():
-                if any(here) or options["rejects_with_records"]:
+                if any(here) or options["rejects_with_records"] or options["max_rate"]:
                     raise ConfigurationError(
                         "the retry of a submitted job is submitted: --workers, --wait, --stall, "
-                        "--rejects and --restart are for one that runs here"
+                        "--rejects, --restart, --stats and --max-rate are for one that runs here"
                     )
                 settings = overridden(Settings.from_env(os.environ), jobs_root=jobs_root)
-                by = Migrator(manager, settings=settings, retry=retry_of(retry_on, attempts))
-            _submit(by, target, options)
+                retry = retry_of(retry_on, attempts)
+            import_retried(retry_on)
+            _submit(Migrator(manager, settings=settings, retry=retry), target, options)
         return
     rejects = options["rejects"]
     if rejects == "-":
@@ -127,36 +133,42 @@ def retry_command(
     interrupts = Interrupts(target, leaves_something=True)
     with errors_printed(include_records, interrupts), interrupts:
         with usage_checked():
-            if broker is None and (store is not None or queue is not None):
-                raise ConfigurationError("--store and --queue need --broker")
+            check_fleet(broker, store, queue, workers)
+            policy = ErrorPolicy.skip(options["max_errors"])
+            check_asked_for(rejects, policy, with_records=options["rejects_with_records"])
             retry = retry_of(retry_on, attempts)
-        migrator = Migrator(
-            manager,
-            workers=workers or (None if broker else usable_cpus()),
-            broker_url=broker,
-            settings=overridden(
+            settings = overridden(
                 Settings.from_env(os.environ),
+                broker_url=broker,
                 store_url=store,
                 queue=queue,
                 worker_wait_s=wait_s,
                 stall_s=stall_s,
-            ),
+            )
+        import_retried(retry_on)
+        migrator = Migrator(
+            manager,
+            workers=workers or (usable_cpus() if broker is None else None),
+            broker_url=broker,
+            settings=settings,
             retry=retry,
         )
         on_stderr = rejects is not None and is_stream(rejects)
-        shown = ReportOptions(target, rejects, quiet, False, on_stderr, options["hold"])
-        with closing(migrator):
+        reported = ReportOptions(target, rejects, quiet, as_json, on_stderr, options["hold"])
+        progress = ProgressOptions(stats_s, as_json, options["max_rate"])
+        with closing(migrator), shown(None if quiet else progress) as bars:
+            report = None
             try:
-                report = migrator.retry(
-                    target, observers=(interrupts,), progress=not quiet, **options
-                )
+                report = migrator.retry(target, observers=(*bars, interrupts), **options)
             except Exception:
                 if migrator.last_report is not None and migrator.last_report.exceeded:
                     tell(migrator.last_report.exceeded)
                 raise
             finally:
-                if migrator.last_report is not None:
-                    print_report(migrator.last_report, shown)
+                for bar in bars:
+                    bar.close()
+                if (ended := migrator.last_report or report) is not None:
+                    print_report(ended, reported)
         if report.rejected:
             sys.exit(FINISHED_WITH_REJECTS)
 

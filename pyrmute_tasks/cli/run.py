@@ -12,16 +12,18 @@ from pyrmute_tasks.cli.options import (
     MAX_RATE_OPTION,
     OUTPUT_OPTIONS,
     QUEUE_HELP,
-    RETRY_OPTIONS,
     STORE_HELP,
     WithOptions,
+    check_name,
+    retry_options,
+    shown_options,
+    waiting_options,
 )
 from pyrmute_tasks.cli.run_job import run_job
 from pyrmute_tasks.cli.run_options import RunOptions
 
 __all__ = ["run"]
 
-_SECONDS: Final = click.FloatRange(min=0, min_open=True)
 _EXAMPLES: Final = """\b
 Examples:
   pyrmute-tasks run --manager my_app.models:manager --model User \\
@@ -34,8 +36,8 @@ Examples:
 \b
 Exit statuses:
   0    succeeded
-  1    failed
-  2    wrong usage
+  1    failed; also if a file or an import is not as it must be
+  2    wrong usage: the arguments make no sense, whatever is there
   3    finished, and records were skipped
   130  interrupted (128 and the number of the signal)
 """
@@ -59,14 +61,8 @@ Exit statuses:
 @click.option(
     "--keep-partial", is_flag=True, help="On failure, keep the partial output and print its path."
 )
-@WithOptions(*RETRY_OPTIONS)
-@click.option("--wait", "wait_s", type=_SECONDS, help="Seconds to wait for a first worker.")
-@click.option(
-    "--stall",
-    "stall_s",
-    type=_SECONDS,
-    help="Seconds in which nothing moves although workers are idle. [default: 60]",
-)
+@retry_options
+@waiting_options
 @WithOptions(*ERROR_OPTIONS)
 @click.option(
     "--rejects", type=click.Path(), help="File for the records that are skipped, as JSON lines."
@@ -86,21 +82,10 @@ Exit statuses:
 @click.option(
     "--throttle",
     metavar="MODULE:CALLABLE",
+    callback=check_name,
     help="Asked every second; nothing is sent while it returns a reason to wait, which is shown.",
 )
-@click.option(
-    "--stats",
-    "stats_s",
-    type=_SECONDS,
-    metavar="SECONDS",
-    help="Write a line of progress every so often, and no bar. [default: 30 without a terminal]",
-)
-@click.option(
-    "--json", "as_json", is_flag=True, help="Write the report and lines of progress as JSON."
-)
-@click.option(
-    "--quiet", "-q", is_flag=True, help="Print no progress, and no report but that of --json."
-)
+@shown_options
 def run(**given: Any) -> None:
     """Migrate a file of JSON lines, in order.
 

@@ -1,13 +1,12 @@
 """The run of `pyrmute-tasks run`: checks, execution and messages."""
 
-import contextlib
 import gc
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from pyrmute_tasks.cli.errors import (
@@ -16,19 +15,19 @@ from pyrmute_tasks.cli.errors import (
     show_warnings,
     tell,
     usage_checked,
-    warnings_through,
 )
 from pyrmute_tasks.cli.interrupts import Interrupts
 from pyrmute_tasks.cli.losses import tell_losses
-from pyrmute_tasks.cli.options import overridden, retry_of
+from pyrmute_tasks.cli.options import check_fleet, import_retried, overridden, retry_of
 from pyrmute_tasks.cli.run_options import RunOptions
 from pyrmute_tasks.cli.run_report import ReportOptions, command_with, print_report
+from pyrmute_tasks.cli.shown import shown
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
 from pyrmute_tasks.engine.error_policy import ErrorHandling, ErrorPolicy, OnError
 from pyrmute_tasks.engine.events import Observer
 from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.pace import FULL_SPEED, Pace, Throttle
-from pyrmute_tasks.engine.progress import ProgressBar, ProgressOptions
+from pyrmute_tasks.engine.progress import ProgressOptions
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.io.jsonl import check_source
 from pyrmute_tasks.io.log_options import LogOptions, kept_job
@@ -64,15 +63,16 @@ def run_job(options: RunOptions) -> None:
     is_streamed = is_stream(options.into)
     interrupts = Interrupts(options.into, options.keep_partial or is_streamed)
     with errors_printed(options.include_records, interrupts), interrupts:
+        checked = _checked(options, is_streamed)
         names = [] if options.is_stdin else _sources(options)
-        checked = _checked(options, names, is_streamed)
+        _check_files(options, names, checked.policy)
         if options.dry_run:
             _show_plan(options, checked)
         if options.resume and kept_job(options.into) is None:
             tell(f"there is nothing to resume for {options.into}: the run begins")
-        bars = () if options.quiet else (_bar(options),)
-        with _Reported(options) as reported, _shown(bars):
-            observers = (*bars, interrupts)  # it may raise: the bar first
+        progress = ProgressOptions(options.stats_s, options.as_json, options.max_rate)
+        with _Reported(options) as reported, shown(None if options.quiet else progress) as bars:
+            observers: tuple[Observer, ...] = (*bars, interrupts)  # it may raise: the bar first
             if not (
                 _may_be_small(options, checked) and _run_here(options, checked, reported, observers)
             ):
@@ -114,45 +114,67 @@ def _is_folder(target: str) -> bool:
     return target.endswith("/") or os.path.isdir(target)
 
 
-def _checked(options: RunOptions, names: list[str], is_streamed: bool) -> _Checked:
-    """Check the arguments, before anything is started."""
-    if not _is_folder(options.into):
-        check_output(
-            options.into,
-            source=names[0] if names else None,
-            overwrite=options.replaces or options.hold,
-        )
-    if options.rejects_path is not None:
-        check_output(options.rejects_path)
+def _checked(options: RunOptions, is_streamed: bool) -> _Checked:
+    """Check the arguments, and what they name in modules, before anything is started."""
     with usage_checked():
         for version in (options.from_version, options.to_version):
             ModelVersion.of(version)
-        logs = LogOptions(options.resume, options.restart, options.accept_code, not options.no_log)
+        policy = ErrorPolicy(OnError(options.on_error), options.max_errors)
+        retry = retry_of(options.retry_on, options.attempts)
+        pace = Pace(options.max_rate)
+        check_fleet(options.broker, options.store, options.queue, options.workers)
+        _check_log(options, is_streamed)
+        if options.rejects or options.rejects_with_records:
+            from pyrmute_tasks.io.rejects import check_asked_for  # most runs have none
+
+            with_records = options.rejects_with_records
+            check_asked_for(options.rejects_path, policy, with_records=with_records)
+    import_retried(options.retry_on)
+    return _Checked(policy, retry, replace(pace, throttle=_throttle(options.throttle)))
+
+
+def _check_log(options: RunOptions, is_streamed: bool) -> None:
+    """Check the options of the log, and what needs one or goes by reference."""
+    logs = LogOptions(options.resume, options.restart, options.accept_code, not options.no_log)
+    is_plain = options.by_reference == "auto" and not (options.hold or options.backup)
+    if is_plain and not options.into.endswith("/"):
         if is_streamed or options.is_stdin:
             logs.refuse_streams()
-        policy = ErrorPolicy(OnError(options.on_error), options.max_errors)
-        if options.rejects or options.rejects_with_records:
-            from pyrmute_tasks.io.rejects import check_rejects  # runs without a file do without
+        return
+    from pyrmute_tasks.file_options import ByReference, FileOptions  # a small run does without
 
-            check_rejects(
-                options.rejects_path,
-                policy,
-                source=sys.stdin.buffer if options.is_stdin else options.source,
-                target=options.into,
-                overwrite=options.replaces,
-                with_records=options.rejects_with_records,
-            )
-        pace = Pace(options.max_rate, _throttle(options.throttle))
-        _check_fleet(options)
-        return _Checked(policy, retry_of(options.retry_on, options.attempts), pace)
+    checked = FileOptions(
+        source=options.source,
+        target=options.into,
+        chunk_size=options.chunk_size,
+        limit=options.limit,
+        hold=options.hold,
+        backup=options.backup,
+        by_reference=ByReference(options.by_reference),
+        log=logs,
+    )
+    if is_streamed or options.is_stdin:
+        checked.refuse_streams()
 
 
-def _check_fleet(options: RunOptions) -> None:
-    if options.broker is None and (options.store is not None or options.queue is not None):
-        raise ConfigurationError("--store and --queue need --broker: they name a running fleet")
-    if options.broker is not None and options.workers is not None:
-        raise ConfigurationError(
-            "--workers is the size of a fleet that is started; that of --broker has its own"
+def _check_files(options: RunOptions, names: list[str], policy: ErrorPolicy) -> None:
+    """Check that files can be written; that two of them are one may be plain to see."""
+    into, path = options.into, options.rejects_path
+    if not _is_folder(into):
+        source = names[0] if names else None
+        with usage_checked() if into == options.source else nullcontext():
+            check_output(into, source=source, overwrite=options.replaces or options.hold)
+    if path is None:
+        return
+    from pyrmute_tasks.io.rejects import check_rejects  # as above
+
+    with usage_checked() if path in (into, options.source) else nullcontext():
+        check_rejects(
+            path,
+            policy,
+            source=sys.stdin.buffer if options.is_stdin else options.source,
+            target=into,
+            overwrite=options.replaces,
         )
 
 
@@ -282,20 +304,6 @@ def _run_on_fleet(
 
 
 # --- messages ------------------------------------------------------------------------------------
-
-
-def _bar(options: RunOptions) -> ProgressBar:
-    return ProgressBar(options=ProgressOptions(options.stats_s, options.as_json, options.max_rate))
-
-
-@contextlib.contextmanager
-def _shown(bars: Sequence[ProgressBar]) -> Iterator[None]:
-    """Write warnings above the bar, which ends with the block."""
-    with contextlib.ExitStack() as stack:
-        for bar in bars:
-            stack.callback(bar.close)
-            stack.enter_context(warnings_through(bar.say))
-        yield
 
 
 @dataclass(slots=True)

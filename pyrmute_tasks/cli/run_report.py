@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import string
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pyrmute_tasks.urls import hide_password
 __all__ = ["ReportOptions", "command_with", "print_report"]
 
 _MOST_CAUSES: Final = 5
+_PLAIN: Final = f"{string.ascii_letters}{string.digits}/._-:".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,15 @@ def command_with(arguments: Iterable[str]) -> str:
     name = os.path.basename(sys.argv[0])
     program = ["python", "-m", "pyrmute_tasks"] if name == "__main__.py" else [name]
     words = [hide_password(word) if "://" in word else word for word in arguments]
-    return shlex.join([*program, *words])
+    return " ".join(map(_quoted, [*program, *words]))
+
+
+def _quoted(word: str) -> str:
+    """Return a word for a shell; a name may hold line breaks, or bytes that are no text."""
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = (chr(byte) if byte in _PLAIN else f"\\x{byte:02x}" for byte in os.fsencode(word))
+    return f"$'{''.join(escaped)}'"
 
 
 def _tell_next_step(report: JobReport, options: ReportOptions) -> None:

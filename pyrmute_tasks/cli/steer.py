@@ -7,7 +7,13 @@ from typing import Any, Final
 import click
 
 from pyrmute_tasks.cli.errors import errors_printed, usage_checked
-from pyrmute_tasks.cli.options import MANAGER_HELP, WithOptions, job_argument, jobs_option
+from pyrmute_tasks.cli.options import (
+    MANAGER_HELP,
+    WithOptions,
+    check_name,
+    job_argument,
+    jobs_option,
+)
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.pyrmute_adapter import load_manager
 from pyrmute_tasks.service import steering
@@ -63,7 +69,7 @@ def pause_command(job: str, jobs_root: str | None, why: str) -> None:
 
 @click.command("resume")
 @_steered
-@click.option("--manager", help=MANAGER_HELP)
+@click.option("--manager", help=MANAGER_HELP, callback=check_name)
 @click.option("--accept-code", is_flag=True, help="Go on with today's models and steps.")
 def resume_command(
     job: str, jobs_root: str | None, why: str, manager: str | None, accept_code: bool
@@ -81,8 +87,7 @@ def resume_command(
         terms = folder.spec.terms
         if accept_code and manager is None and terms is not None:
             manager = terms.manager
-        with usage_checked():
-            loaded = load_manager(manager) if manager else None
+        loaded = load_manager(manager) if manager else None
         code = steering.code_of(loaded, folder) if loaded is not None else None
         steering.resume(folder, why, code=code, accept_code=accept_code)
         click.echo(f"job {folder.spec.job} will go on")

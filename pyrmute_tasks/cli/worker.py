@@ -4,12 +4,13 @@ import os
 
 import click
 
-from pyrmute_tasks.cli.errors import errors_printed
+from pyrmute_tasks.cli.errors import errors_printed, usage_checked
 from pyrmute_tasks.cli.options import (
     BROKER_HELP,
     MANAGER_HELP,
     QUEUE_HELP,
     STORE_HELP,
+    check_name,
     overridden,
 )
 from pyrmute_tasks.distributed.worker.command_line import worker_arguments
@@ -21,7 +22,7 @@ __all__ = ["worker"]
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.option("--manager", help=MANAGER_HELP)
+@click.option("--manager", help=MANAGER_HELP, callback=check_name)
 @click.option("--broker", help=BROKER_HELP)
 @click.option("--store", help=STORE_HELP)
 @click.option("--queue", help=QUEUE_HELP)
@@ -54,7 +55,7 @@ def worker(
 
     Options after -- go to Celery's worker command.
     """
-    with errors_printed(include_records=False):
+    with errors_printed(include_records=False), usage_checked():
         settings = overridden(
             Settings.from_env(os.environ),
             manager=manager,

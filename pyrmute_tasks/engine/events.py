@@ -143,12 +143,15 @@ class SourceOpened:
         done_bytes: Read by earlier runs of the job.
         records: Delivered by them.
         rejected: Skipped by them.
+        settled: Records that they have settled by reference; these are delivered again, at once,
+            and count in none of the others.
     """
 
     size_bytes: int | None
     done_bytes: int = 0
     records: int = 0
     rejected: int = 0
+    settled: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,7 +231,7 @@ def sentence_of(event: Event) -> str:
         case RecordIsolated(index, source, how):
             place = f"{source} (record {index})" if source else f"record {index}"
             return f"{place} is skipped: every process that ran it ended ({how})"
-        case SourceOpened(records=records) if records:
-            return f"resumed: {records:,} records were there already"
+        case SourceOpened(records=records, settled=settled) if records or settled:
+            return f"resumed: {records + settled:,} records were there already"
         case _:
             return ""

@@ -37,6 +37,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
@@ -369,20 +370,25 @@ class _Flow(Generic[In, Out]):
         if self._exhausted:
             return None
         self.wait_for(_SOURCE)
-        try:
-            if isinstance(self._chunks, ConvertedReader):
-                return self._wait_for_source(self._chunks)
-            began = time.monotonic()
-            chunk = next(self._chunks)
-        except StopIteration:
-            self._exhausted = True
-            return None
-        except Exception as error:
-            self._exhausted = True
-            self.source_error = error
+        if isinstance(self._chunks, ConvertedReader):
+            return self._wait_for_source(self._chunks)
+        began = time.monotonic()
+        chunk = self._ask(partial(next, self._chunks))
+        if chunk is None:
             return None
         self._look_behind(time.monotonic() - began)
         return chunk if self._limit is None else None
+
+    def _ask(self, read: Callable[[], Chunk[In] | None]) -> Chunk[In] | None:
+        """Return what the source has; its end, or its error, is noted."""
+        try:
+            return read()
+        except StopIteration:
+            self._exhausted = True
+        except Exception as error:
+            self._exhausted = True
+            self.source_error = error
+        return None
 
     def _look_behind(self, blocked_s: float) -> None:
         """Tell if outputs that could be delivered have waited while the source blocked."""
@@ -407,8 +413,8 @@ class _Flow(Generic[In, Out]):
         """Return the next chunk, or None once an outcome can be delivered."""
         while True:
             self._stop.check()
-            chunk = reader.poll(_POLL_S)
-            if chunk is not None:
+            chunk = self._ask(partial(reader.poll, _POLL_S))
+            if chunk is not None or self._exhausted:
                 return chunk
             for outcome in self._executor.collect(wait=False) if self.held else ():
                 self._accept(outcome)

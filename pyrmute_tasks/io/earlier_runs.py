@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from pyrmute_tasks.errors import (
 )
 from pyrmute_tasks.io.jsonl import source_errors
 from pyrmute_tasks.io.log_options import WITH_LOG, LogOptions, kept_job, real_target
+from pyrmute_tasks.io.passing_faults import when_back
 from pyrmute_tasks.jobs.folder import JobFolder, discard
 from pyrmute_tasks.jobs.spec import Difference, SourceFile, Spec, check_same, differences
 from pyrmute_tasks.plans.fingerprint.differences import compare_trees
@@ -28,6 +30,7 @@ __all__ = [
     "earlier_job",
     "kept_job",
     "real_target",
+    "refuse_changed",
     "refuse_other",
     "source_change",
 ]
@@ -89,17 +92,37 @@ def refuse_other(spec: Spec, now: Spec, options: LogOptions) -> None:
         raise JobChangedError(f"{error}. {hint}") from None
 
 
-def source_change(spec: Spec) -> Difference | None:
+def source_change(spec: Spec, *, waits: bool = False) -> Difference | None:
     """Return the first change of a job's source files; None if they are as they were.
+
+    Args:
+        spec: The job's spec.
+        waits: Wait for storage that is away; see `when_back`.
 
     Raises:
         ConfigurationError: If one cannot be read any more.
     """
     found = []
     for each in spec.sources:
+        look = partial(SourceFile.of, each.path)
         with source_errors(each.path):
-            found.append(SourceFile.of(each.path))
+            found.append(when_back(look) if waits else look())
     return next(iter(differences(spec, replace(spec, sources=tuple(found)))), None)
+
+
+def refuse_changed(spec: Spec) -> None:
+    """Refuse what was read of a source that is not as it was; waits for storage that is away.
+
+    Raises:
+        JobChangedError: If a file is not as it was.
+        ConfigurationError: If one cannot be read any more.
+    """
+    changed = source_change(spec, waits=True)
+    if changed is not None:
+        raise JobChangedError(
+            f"the source was changed while it was read: {changed}; nothing was published: "
+            "migrate a copy that nobody writes to"
+        )
 
 
 def code_differences(before: str, now: str) -> str:

@@ -11,25 +11,26 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from pyrmute_tasks.errors import (
     ConfigurationError,
-    JobChangedError,
     JobError,
     JobExistsError,
     JobNotFoundError,
     OutputInUseError,
 )
-from pyrmute_tasks.io.earlier_runs import LogOptions, earlier_job, refuse_other, source_change
+from pyrmute_tasks.io.earlier_runs import LogOptions, earlier_job, refuse_changed, refuse_other
 from pyrmute_tasks.io.job_targets import JobTarget
 from pyrmute_tasks.io.logged_rejects import Restored, decode_rejects
 from pyrmute_tasks.io.output_file import cut_to_whole_lines, keep_partial_file
 from pyrmute_tasks.io.output_lock import OutputLock
 from pyrmute_tasks.io.output_place import output_errors
 from pyrmute_tasks.io.partial_outputs import copy_beginning, link_stream
+from pyrmute_tasks.io.passing_faults import PatientStorage, when_back
 from pyrmute_tasks.io.retried_job import (
     RetriedJob,
     confirm_retried,
@@ -65,7 +66,7 @@ class DrivenJob:
     lease: Lease
 
 
-# Above 250 lines: one life from taking the job over to publishing it.
+# Above 250 lines: as above.
 class JobOutput:
     """An output that appears when it is whole, written with a log of what is done.
 
@@ -204,6 +205,7 @@ class JobOutput:
         self._settled = list(self.fold.spans())
 
     def _take(self) -> None:
+        self.folder.storage = PatientStorage(self._path)
         self._lease = self.folder.take(this_process(), self._spec.fingerprint)
         self.folder.remove_orphans(self._lease)
         if self._retried is not None:
@@ -235,12 +237,12 @@ class JobOutput:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Raise the system's errors as errors that name the output, or say that it was lost."""
+        """Raise the system's errors as errors that name the output, or its new holder."""
         with output_errors(self._target.name):
             try:
                 yield
             except (OSError, JobNotFoundError):
-                self._lock.confirm()
+                self._lock.refuse_other()
                 raise
 
     @property
@@ -298,17 +300,18 @@ class JobOutput:
         """
         with self.writing():
             if lines is not None:
-                piece = self.folder.first_lines(piece, lines)
+                piece = when_back(partial(self.folder.first_lines, piece, lines))
             if self._end is not None:
                 self._tail.append(piece)
             if self._settled or self._hold or self._lease is None:
                 return
             if self._joined is None:
-                publication = self._target.publication(self.folder, None)
-                self._joined = self._target.join(publication.temp(self._lease))
+                temp = self._target.publication(self.folder, None).temp(self._lease)
+                self._joined = when_back(partial(self._target.join, temp))
             if self._joined is not None:
                 self._lock.check()
-                self.folder.copy(piece, self._joined.append)
+                when_back(partial(self.folder.copy, piece, self._joined.append))
+                self._joined.sync_ahead(piece.length)
 
     def note_rejects(self) -> None:
         """Note that the file of rejects is about to be published; resumed runs replace it then."""
@@ -358,9 +361,7 @@ class JobOutput:
             JobChangedError: If one is not.
             ConfigurationError: If one cannot be read any more.
         """
-        changed = source_change(self.folder.spec)
-        if changed is not None:
-            raise JobChangedError(f"the source was changed while it was read: {changed}")
+        refuse_changed(self.folder.spec)
 
     # --- the end ----------------------------------------------------------------------------
 
@@ -403,7 +404,7 @@ class JobOutput:
             lease.let_go("the run ended before the end of its source")
         try:
             self._lock.confirm()
-        except (OutputInUseError, ConfigurationError):
+        except (OSError, OutputInUseError, ConfigurationError):
             return  # it is another run's by now
         is_long = time.monotonic() - self._began >= _WORTH_KEEPING_S
         is_worth = is_long and lease.fold.ranges > 0

@@ -189,8 +189,8 @@ class JsonlSource:
         with source_errors(self._name), self._opened() as file:
             while block := self._read(file, start):
                 if not self.bytes_read and block.startswith(BOM):
-                    first_byte = len(BOM)
-                    block = block.removeprefix(BOM) or b"\n"
+                    first_byte = self.bytes_read = len(BOM)
+                    block = block.removeprefix(BOM)
                 if self.limit is not None:
                     block = block[: _first_lines(io.BytesIO(block), self.limit - start)]
                 size_bytes = len(block)

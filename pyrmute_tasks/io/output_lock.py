@@ -39,6 +39,8 @@ _MOST_BYTES: Final = 4096
 _TRIES: Final = 50
 _TRY_EVERY_S: Final = 0.01
 _BRIEF: Final = {"lock", "stale"}
+_MOST_MISSING: Final = 3  # beats: it may be on storage that is away
+_NOT_A_FILE: Final = {errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.ENODEV}
 _NO_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -96,6 +98,7 @@ class _Found:
         return now_ns - self.touched_ns > SILENT_S * 1e9
 
 
+# Above 250 lines: one life from taking a lock to releasing it.
 class OutputLock:
     """The exclusive right to write one output file.
 
@@ -159,12 +162,25 @@ class OutputLock:
             raise OutputInUseError(f"cannot write {self._name} any more: {self._lost}")
 
     def confirm(self) -> None:
-        """Check that no other run has taken the lock over.
+        """Check that the lock is there, and that no other run has taken it over.
+
+        Raises:
+            OutputInUseError: If another run has, or it is gone.
+            OSError: If it cannot be read.
+        """
+        found = self._look()
+        self._lost = self._lost or (self._why_lost(found) if found else self._missing)
+        self.check()
+
+    def refuse_other(self) -> None:
+        """Check that no other run has taken the lock over, as far as it can be read.
 
         Raises:
             OutputInUseError: If another run has.
         """
-        self._lost = self._lost or self._why_lost()
+        with contextlib.suppress(OSError, ConfigurationError):
+            found = self._look()
+            self._lost = self._lost or (self._why_lost(found) if found else "")
         self.check()
 
     def release(self) -> None:
@@ -277,7 +293,9 @@ class OutputLock:
         except PermissionError:
             found = self._path.lstat()
             return _Found(None, found.st_ino, found.st_mtime_ns)
-        except OSError:
+        except OSError as error:
+            if error.errno not in _NOT_A_FILE:
+                raise
             raise self._in_the_way() from None
         try:
             found = os.fstat(descriptor)
@@ -297,20 +315,27 @@ class OutputLock:
         found = self._look()
         return found is not None and found.holder is not None and found.holder.token == self.token
 
-    def _why_lost(self) -> str:
-        found = self._look()
-        if found is None:
-            return f"its lock {self._path} was removed, or the directory of both"
+    @property
+    def _missing(self) -> str:
+        return f"its lock {self._path} was removed, or the directory of both"
+
+    def _why_lost(self, found: _Found) -> str:
         if found.holder is not None and found.holder.token == self.token:
             return ""
         who = f" ({found.holder})" if found.holder is not None else ""
         return f"another run{who} has taken it over: this one did not move for {SILENT_S:.0f} s"
 
     def _beat(self) -> None:
+        missing = 0
         while not self._stop.wait(BEAT_EVERY_S):
             with contextlib.suppress(OSError, ConfigurationError):
                 os.utime(self._descriptor)
-                self._lost = self._lost or self._why_lost()
+                found = self._look()
+                missing = 0 if found else missing + 1
+                if found:
+                    self._lost = self._lost or self._why_lost(found)
+                elif missing >= _MOST_MISSING:
+                    self._lost = self._lost or self._missing
 
     def _remove_leftovers(self) -> None:
         """Remove the files of killed runs; while the lock is held, no other run has any."""

@@ -5,6 +5,8 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -12,16 +14,17 @@ from typing import Any, Final
 from pyrmute_tasks.engine.chunk_sizes import RangeSizer
 from pyrmute_tasks.engine.chunks import Chunk, Origin, Outcome
 from pyrmute_tasks.engine.events import ChunkDelivered, Event
-from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.errors import ConfigurationError, JobChangedError
 from pyrmute_tasks.failures import RecordFailure, RecordPlace
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io.jsonl import check_source
 from pyrmute_tasks.io.logged_rejects import Restored, locate, with_texts
+from pyrmute_tasks.io.passing_faults import when_back
 from pyrmute_tasks.jobs.entries import Range as SourceRange
 from pyrmute_tasks.ranges.frames import Piece, Range, SourceFile
 from pyrmute_tasks.wire.frames import FrameKind
 
-__all__ = ["RangeSink", "RangeSource", "find_sources"]
+__all__ = ["RangeSink", "RangeSource", "find_sources", "refuse_among_sources"]
 
 _ENDINGS: Final = (".jsonl", ".ndjson")
 
@@ -53,6 +56,43 @@ def find_sources(source: str | os.PathLike[str]) -> list[str]:
     return found
 
 
+def refuse_among_sources(
+    name: str | os.PathLike[str], path: Path, source: str | os.PathLike[str]
+) -> None:
+    """Refuse to write a file that the source's folder or pattern takes for one of its own.
+
+    Args:
+        name: The file to write, as the user named it.
+        path: That file, no link; it need not be there.
+        source: What is read: a file, a folder or a pattern.
+
+    Raises:
+        ConfigurationError: If a run from the same source would read the file.
+    """
+    if _takes(os.fspath(source), path):
+        raise ConfigurationError(
+            f"cannot write {os.fspath(name)}: it would be read as one of the files of "
+            f"{os.fspath(source)}; write to another folder"
+        )
+
+
+def _takes(source: str, path: Path) -> bool:
+    """Return whether a folder or a pattern names a file; see `find_sources`."""
+    if os.path.isdir(source):
+        is_hidden = path.name.startswith(".")
+        is_inside = path.parent == Path(os.path.realpath(source))
+        return is_inside and path.name.endswith(_ENDINGS) and not is_hidden
+    if not glob.has_magic(source) or os.path.lexists(source):
+        return False
+    first = next(at for at, each in enumerate(Path(source).parts) if glob.has_magic(each))
+    fixed, rest = Path(source).parts[:first], Path(source).parts[first:]
+    wanted = (*Path(os.path.realpath(Path(*fixed))).parts, *rest)
+    return len(wanted) == len(path.parts) and all(
+        fnmatchcase(part, each) and (part[0] != "." or each[0] == ".")
+        for part, each in zip(path.parts, wanted, strict=True)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Planned:
     """A file whose ranges are planned.
@@ -76,19 +116,20 @@ class _Planned:
         """Check that the file is unchanged.
 
         Raises:
-            ConfigurationError: If it is not.
+            JobChangedError: If it is not.
+            ConfigurationError: If it cannot be read any more.
         """
         try:
-            found = os.stat(self.file.path)
+            found = when_back(partial(os.stat, self.file.path))
         except OSError as error:
             raise ConfigurationError(
                 f"cannot read {self.name} any more: {error.strerror or error}"
             ) from None
         if (found.st_size, found.st_mtime_ns) != (self.file.size_bytes, self.file.mtime_ns):
-            raise ConfigurationError(
-                f"{self.name} has changed while it was read, from {self.file.size_bytes} to "
-                f"{found.st_size} bytes; nothing was published: migrate a copy that nobody "
-                "writes to"
+            raise JobChangedError(
+                f"the source was changed while it was read: {self.name} had "
+                f"{self.file.size_bytes} bytes, and has {found.st_size}; nothing was published: "
+                "migrate a copy that nobody writes to"
             )
 
 
@@ -206,19 +247,11 @@ class RangeSource:
         """Check that the files with ranges under way are unchanged.
 
         Raises:
-            ConfigurationError: If one is not.
+            JobChangedError: If one is not.
+            ConfigurationError: If one cannot be read any more.
         """
         for number in {range_.file for range_ in self._underway.values()}:
             self._files[number].check()
-
-    def check_all(self) -> None:
-        """Check that all files are unchanged.
-
-        Raises:
-            ConfigurationError: If one is not.
-        """
-        for planned in self._files:
-            planned.check()
 
 
 class RangeSink:

@@ -17,10 +17,11 @@ from pyrmute_tasks.io.job_targets import is_parts
 from pyrmute_tasks.io.open_files import SourceFile, TargetFile, refuse_same_file
 from pyrmute_tasks.io.output_file import Output, open_output
 from pyrmute_tasks.io.output_place import Place, check_output
-from pyrmute_tasks.io.range_source import find_sources
+from pyrmute_tasks.io.range_source import find_sources, refuse_among_sources
 
 __all__ = [
     "RejectsFile",
+    "check_asked_for",
     "check_rejects",
     "rejects_to_lines",
 ]
@@ -42,19 +43,17 @@ def check_rejects(
             its folder of parts, or there will be no rejects; or if records are to be written to
             no file.
     """
+    check_asked_for(path, policy, with_records=with_records)
     if path is None:
-        if with_records:
-            raise ConfigurationError(
-                "the records of rejects need a file; add --rejects FILE (rejects=… in Python)"
-            )
         return
-    _check_asked_for(path, policy)
     if isinstance(source, (str, os.PathLike)):
         for name in find_sources(source):
             check_output(path, source=name)
     else:
         refuse_same_file(source, path)
     place = check_output(path, overwrite=overwrite)
+    if isinstance(source, (str, os.PathLike)):
+        refuse_among_sources(path, place.path, source)
     if not isinstance(target, (str, os.PathLike)):
         return
     if is_parts(target):
@@ -69,7 +68,19 @@ def check_rejects(
         )
 
 
-def _check_asked_for(path: object, policy: ErrorPolicy) -> None:
+def check_asked_for(path: object, policy: ErrorPolicy, *, with_records: bool = False) -> None:
+    """Check that a file of rejects makes sense, whatever is on the disk.
+
+    Raises:
+        ConfigurationError: If it is none, there will be no rejects, or their records are wanted in
+            no file.
+    """
+    if path is None:
+        if with_records:
+            raise ConfigurationError(
+                "the records of rejects need a file; add --rejects FILE (rejects=… in Python)"
+            )
+        return
     if not isinstance(path, (str, os.PathLike)):
         raise ConfigurationError(f"rejects must be the path of a file, not a {type(path).__name__}")
     if not policy.skips:

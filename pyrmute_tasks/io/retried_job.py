@@ -6,9 +6,11 @@ with rejects are left, and the rest is that of a run that is resumed: gaps, numb
 publishing; see ``docs/decisions/0034-retry-and-publish.md``.
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -24,18 +26,20 @@ from pyrmute_tasks.io.earlier_runs import real_target, source_change
 from pyrmute_tasks.io.job_targets import JobTarget, target_of
 from pyrmute_tasks.io.output_lock import held_lock
 from pyrmute_tasks.io.output_place import output_errors
-from pyrmute_tasks.jobs.entries import Piece, Settled
+from pyrmute_tasks.jobs.entries import Ended, JobResult, Piece, Settled
 from pyrmute_tasks.jobs.folder import PARTS, JobFolder, beside, beside_retry, discard
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.output import Output
 from pyrmute_tasks.jobs.publish import Publication
-from pyrmute_tasks.jobs.spec import SPEC
+from pyrmute_tasks.jobs.spec import SPEC, Spec
 from pyrmute_tasks.jobs.storage import NO_LINKS, FolderStorage
 from pyrmute_tasks.jobs.view import JobView
 
 __all__ = [
+    "EndedRetry",
     "RetriedJob",
     "confirm_retried",
+    "ended_retry",
     "is_published",
     "replace_retried",
     "retried_by",
@@ -77,11 +81,8 @@ class RetriedJob:
             JobError: If it is not published.
             OutputInUseError: If a run is writing the target.
         """
-        is_folder = (Path(name) / SPEC).is_file()
-        target = Path(JobFolder(Path(name)).spec.target) if is_folder else real_target(name)
-        if beside_retry(target).is_dir():
-            with output_errors(name), held_lock(target, "retry"):
-                settle_retry(target, name, refuses=False)
+        target = _target_of(name)
+        ended_retry(name)
         try:
             folder = JobFolder(beside(target))
         except JobNotFoundError:
@@ -190,9 +191,44 @@ class RetriedJob:
                 yield entry._replace(put=put), path
 
 
+@dataclass(frozen=True, slots=True)
+class EndedRetry:
+    """A retry that has come to its end.
+
+    Attributes:
+        spec: Its spec.
+        end: How it ended.
+    """
+
+    spec: Spec
+    end: Ended
+
+
+def ended_retry(name: str | os.PathLike[str]) -> EndedRetry | None:
+    """Make a retry that was killed behind its end the job of its target, and return it.
+
+    Args:
+        name: The target, or a job's folder.
+
+    Raises:
+        OutputInUseError: If a run is writing the target.
+        ConfigurationError: If a folder cannot be renamed or removed.
+    """
+    target = _target_of(name)
+    if not beside_retry(target).is_dir():
+        return None
+    with output_errors(name), held_lock(target, "retry"):
+        return settle_retry(target, name, refuses=False)
+
+
+def _target_of(name: str | os.PathLike[str]) -> Path:
+    is_folder = (Path(name) / SPEC).is_file()
+    return Path(JobFolder(Path(name)).spec.target) if is_folder else real_target(name)
+
+
 def settle_retry(
     target: Path, name: str | os.PathLike[str], *, restart: bool = False, refuses: bool = True
-) -> None:
+) -> EndedRetry | None:
     """Make a retry that has succeeded the job of its target; only for who has the target's lock.
 
     Args:
@@ -201,27 +237,31 @@ def settle_retry(
         restart: Discard one that has not succeeded.
         refuses: Refuse one that has not.
 
+    Returns:
+        The retry that has succeeded; None if there is none.
+
     Raises:
         JobExistsError: If it has not, and is refused.
         OSError: If it cannot be renamed or removed.
     """
     path = beside_retry(target)
     if not path.is_dir():
-        return
-    try:
+        return None
+    end = None
+    with contextlib.suppress(JobLogError):
         retry = JobFolder(path)
-        has_succeeded = retry.has_succeeded()
-    except JobLogError:
-        has_succeeded = False
-    if has_succeeded:
+        end = retry.end()
+    if end is not None and end.ended.result != JobResult.FAILED:
         replace_retried(retry, beside(target))
-    elif restart:
+        return EndedRetry(retry.spec, end.ended)
+    if restart:
         discard(path)
     elif refuses:
         raise JobExistsError(
             f"a retry to {os.fspath(name)} has not ended, and is in {path}: `pyrmute-tasks retry` "
             "goes on with it, --restart discards it (restart=True in Python)"
         )
+    return None
 
 
 def replace_retried(retry: JobFolder, retried: Path) -> None:

@@ -80,6 +80,9 @@ class Publication(Protocol):
             OSError: If it cannot be renamed.
         """
 
+    def clean(self) -> None:
+        """Remove what replacing the target has left, now that the output is there."""
+
 
 def backup_path(target: Path, job: str) -> Path:
     """Return the name that a target gets when a job replaces it."""
@@ -132,6 +135,7 @@ def publish(
                 f"cannot write {target}: another process has created it"
             ) from None
     FolderStorage(target.parent).sync_folder()
+    publication.clean()
     result = JobResult.SUCCEEDED_WITH_REJECTS if proof.rejected else JobResult.SUCCEEDED
     lease.log.log(Ended(result, proof.records, proof.outputs, proof.rejected))
     lease.log.commit()

@@ -35,6 +35,7 @@ class JoinedFile:
     Attributes:
         path: Where it is.
         size_bytes: What was appended.
+        was_cut: Whether something was appended only at a further try.
 
     Raises:
         OSError: If it cannot be created.
@@ -43,6 +44,7 @@ class JoinedFile:
     def __init__(self, path: Path, prepare: Prepare | None = None) -> None:
         self.path = path
         self.size_bytes: int = 0
+        self.was_cut: bool = False
         self._descriptor = os.open(path, _CREATE, 0o666 if prepare is None else 0o600)
         try:
             if prepare is not None:
@@ -53,13 +55,29 @@ class JoinedFile:
         self._ahead = SyncAhead(self._descriptor)
 
     def append(self, source: int, size_bytes: int, offset: int) -> None:
-        """Append bytes of a file.
+        """Append bytes of a file, or nothing if that fails.
 
         Raises:
             OSError: If they cannot be read or written, or there are fewer.
         """
-        append(self._descriptor, source, size_bytes, offset)
+        try:
+            append(self._descriptor, source, size_bytes, offset)
+        except OSError:
+            self.was_cut = True
+            os.ftruncate(self._descriptor, self.size_bytes)
+            os.lseek(self._descriptor, self.size_bytes, os.SEEK_SET)
+            raise
         self.size_bytes += size_bytes
+
+    def sync_ahead(self, size_bytes: int) -> None:
+        """Sync in another thread, if much was appended by now.
+
+        Args:
+            size_bytes: What was appended since the last call.
+
+        Raises:
+            OSError: If an earlier sync has failed; trying again would not tell.
+        """
         self._ahead.wrote(size_bytes)
 
     def finish(self) -> None:
@@ -148,6 +166,8 @@ class FilePublication:
         temp = self.temp(lease)
         if self._joined is not None and self._joined.size_bytes == proof.length:
             self._joined.finish()
+            if self._joined.was_cut:  # whether reading or writing failed is not known
+                output.compare(proof, temp)
             return
         if self._joined is not None:
             temp.unlink()
@@ -164,6 +184,9 @@ class FilePublication:
             temp.replace(self._target)
         else:
             _appear_new(temp, self._target)
+
+    def clean(self) -> None:
+        """Do nothing: one rename replaces a file."""
 
 
 def _link(output: Output, lease: Lease, proof: Proof, temp: Path, prepare: Prepare | None) -> bool:

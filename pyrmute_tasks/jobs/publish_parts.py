@@ -17,10 +17,13 @@ from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.output import Output, Proof, check_digest
 from pyrmute_tasks.jobs.storage import NO_LINKS, FolderStorage
 
-__all__ = ["MANIFEST", "PartsPublication", "check_parts"]
+__all__ = ["MANIFEST", "PART", "PartsPublication", "check_parts"]
 
 MANIFEST: Final = "_manifest.json"
 """Name of the file that lists the parts."""
+
+PART: Final = "part-{:05d}.jsonl"
+"""Name of a part, by its number."""
 
 _VERSION: Final = 1
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -82,7 +85,7 @@ class PartsPublication:
         """Yield the ranges of the published output, with the file and offset of their outputs."""
         number = 0
         for entry in output.ranges():
-            yield entry, self._target / _part(number), 0
+            yield entry, self._target / PART.format(number), 0
             number += bool(entry.outputs)
 
     @property
@@ -117,7 +120,7 @@ class PartsPublication:
         for entry in output.ranges():
             if entry.put is None or not entry.put.length:
                 continue
-            name, size = _part(len(parts)), entry.put.length
+            name, size = PART.format(len(parts)), entry.put.length
             _name(self._folder, entry.put, temp / name)
             part = {"name": name, "records": entry.outputs, "bytes": size, "blake2b": entry.digest}
             parts.append(part)
@@ -137,21 +140,31 @@ class PartsPublication:
         FolderStorage(temp).sync_folder()
 
     def appear(self, lease: Lease, *, overwrite: bool, backup: Path | None) -> None:
-        """Rename it; the folder that it replaces is removed, or kept as the backup."""
+        """Rename it; the folder that it replaces is kept as the backup, or until `clean`.
+
+        Between the two renames neither has the target's name. So the old one keeps one that is
+        seen, and that is not removed with the job: nobody knows whether this is gone on with.
+        """
         temp, target = self.temp(lease), self._target
         self.check(overwrite=overwrite)
         if not os.path.lexists(target) or not any(target.iterdir()):
             temp.rename(target)
             return
-        replaced = backup or self._temps / f"{self._prefix}{lease.epoch}.replaced"
+        replaced = backup or self._replaced
         target.rename(replaced)
         try:
             temp.rename(target)
         except BaseException:
             replaced.rename(target)
             raise
-        if backup is None:
-            shutil.rmtree(replaced, ignore_errors=True)
+
+    def clean(self) -> None:
+        """Remove the folder that was replaced, unless it is the backup."""
+        shutil.rmtree(self._replaced, ignore_errors=True)
+
+    @property
+    def _replaced(self) -> Path:
+        return self._target.with_name(f"{short_name(self._target.name)}.{self._job}.replaced")
 
 
 def check_parts(name: str | os.PathLike[str], path: Path, *, overwrite: bool) -> None:
@@ -181,10 +194,6 @@ def check_parts(name: str | os.PathLike[str], path: Path, *, overwrite: bool) ->
         raise ConfigurationError(
             f"cannot write {shown}: it holds other files and no {MANIFEST}; name a new folder"
         )
-
-
-def _part(number: int) -> str:
-    return f"part-{number:05d}.jsonl"
 
 
 def _name(folder: JobFolder, piece: Piece, path: Path) -> None:

@@ -187,17 +187,17 @@ BAD_INPUT: dict[str, tuple[list[str], int, str]] = {
     ),
     "retry of nothing": (
         ["run", *MANAGER, *HOP, "--retry-on", "nosuch:Error", "IN", "out"],
-        2,
+        1,
         "error: cannot import 'nosuch:Error'",
     ),
     "retry of no exception": (
         ["run", *MANAGER, *HOP, "--retry-on", "os:path", "IN", "out"],
-        2,
+        1,
         "error: 'os:path' is no class of exceptions",
     ),
     "throttle": (
         ["run", *MANAGER, *HOP, "--throttle", "os:curdir", "IN", "out"],
-        2,
+        1,
         "error: 'os:curdir' is no function that returns a reason to wait",
     ),
     "log of a stream": (
@@ -209,6 +209,60 @@ BAD_INPUT: dict[str, tuple[list[str], int, str]] = {
     "no chunk": (["run", *MANAGER, *HOP, "--chunk-size", "0", "IN", "out"], 2, "0 is not in the"),
     "no such command": (["walk"], 2, "No such command 'walk'"),
     "worker without manager": (["worker"], 1, "error: a worker needs to know its manager"),
+    "worker with an empty broker": (["worker", *MANAGER, "--broker", ""], 2, "is empty: give"),
+    "no name of a manager": (
+        ["run", "--manager", "people.py", *HOP, "IN", "out"],
+        2,
+        "error: 'people.py' names no object: write package.module:attribute or path/to",
+    ),
+    "no name of a retried manager": (["retry", "--manager", "m.py", "out"], 2, "names no object"),
+    "no name of a listed manager": (["info", "--manager", "m.py"], 2, "names no object"),
+    "no name of a throttle": (
+        ["run", *MANAGER, *HOP, "--throttle", "os", "IN", "out"],
+        2,
+        "error: 'os' names no object",
+    ),
+    "no name of an exception": (
+        ["run", *MANAGER, *HOP, "--retry-on", "os", "IN", "out"],
+        2,
+        "error: 'os' must be written module:QualifiedName",
+    ),
+    "existing output": (["run", *MANAGER, *HOP, "IN", "old"], 1, "it exists; add --overwrite"),
+    "existing rejects": (
+        ["run", *MANAGER, *HOP, "--on-error", "skip", "--rejects", "old", "IN", "out"],
+        1,
+        "it exists; add --overwrite",
+    ),
+    "source as output": (["run", *MANAGER, *HOP, "IN", "IN"], 2, "it is the same file as"),
+    "limit by reference": (
+        ["run", *MANAGER, *HOP, "--by-reference", "always", "--limit", "2", "IN", "out"],
+        2,
+        "error: this run cannot go by reference: a limit counts records",
+    ),
+    "parts through the producer": (
+        ["run", *MANAGER, *HOP, "--by-reference", "never", "IN", "parts/"],
+        2,
+        "error: a folder of parts can only go by reference, but by_reference is never",
+    ),
+    "hold without a log": (
+        ["run", *MANAGER, *HOP, "--hold", "--no-log", "IN", "out"],
+        2,
+        "leave out --no-log",
+    ),
+    "hold of a stream": (
+        ["run", *MANAGER, *HOP, "--hold", "IN", "-"],
+        2,
+        "leave out --hold and --backup",
+    ),
+    "limit of a retry": (["retry", *MANAGER, "--max-errors", "x", "out"], 2, "must be a number"),
+    "retry on an empty broker": (["retry", *MANAGER, "--broker", "", "out"], 2, "is empty: give"),
+    "retry with attempts of nothing": (["retry", *MANAGER, "--attempts", "2", "out"], 2, "needs"),
+    "rejects of a retry without a file": (
+        ["retry", *MANAGER, "--rejects-with-records", "out"],
+        2,
+        "the records of rejects need a file",
+    ),
+    "nothing to retry": (["retry", *MANAGER, "out"], 1, "there is nothing to retry for"),
 }
 
 
@@ -222,11 +276,13 @@ def test_bad_input_ends_with_one_sentence(
 ) -> None:
     arguments, status, message = BAD_INPUT[name]
     target = tmp_path / "target.jsonl"
-    places = {"IN": str(source), "out": str(target), "none/out": str(tmp_path / "none" / "out")}
-    given = [places.get(argument, argument) for argument in arguments]
+    old = tmp_path / "old.jsonl"
+    old.touch()
+    places = {"IN": source, "out": target, "none/out": tmp_path / "none" / "out", "old": old}
+    given = [str(places.get(argument, argument)) for argument in arguments]
     result = call(*given) if name in AS_A_PROCESS else call_here(*given)
     assert result.returncode == status, result.stderr
-    assert message.replace("none/out", places["none/out"]) in result.stderr
+    assert message.replace("none/out", str(places["none/out"])) in result.stderr
     assert "Traceback" not in result.stderr
     assert not target.exists()
     if status == 1:

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from pyrmute_tasks.cli import main as cli
+from pyrmute_tasks.cli.run_report import command_with
 from tests.acceptance.conftest import Options
 from tests.acceptance.test_run import HOP, MANAGER, call, call_here, command, expected
 from tests.conftest import ROOT, wait_until
@@ -111,6 +112,21 @@ def test_help_has_examples_and_exit_statuses() -> None:
 
 
 # --- interrupts from the first moment on ----------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a b", "it's", "a\nb", "a\x1b[31m", os.fsdecode(b"a\xff\xfe'1")])
+def test_command_that_goes_on_names_the_file_to_a_shell(name: str) -> None:
+    shown = command_with(["run", name, "--broker=redis://:secret@host"])
+    assert shown.isprintable()
+    printed = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {shown}"], capture_output=True, check=True
+    ).stdout
+    assert printed.split(b"\0")[-4:] == [
+        b"run",
+        os.fsencode(name),
+        b"--broker=redis://:***@host",
+        b"",
+    ]
 
 
 @pytest.mark.parametrize("module", ["pyrmute_tasks.cli.main", "pyrmute_tasks.cli.run"])

@@ -16,6 +16,7 @@ from pyrmute_tasks import (
     ByReference,
     ConfigurationError,
     InvalidRecordError,
+    JobChangedError,
     MigrationError,
     Migrator,
     ProcessDiedError,
@@ -26,6 +27,7 @@ from pyrmute_tasks import (
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.distributed.protocol import STORAGE
 from pyrmute_tasks.engine.events import ChunkDelivered, ChunkSettled, ChunkSubmitted, Event
+from pyrmute_tasks.io import passing_faults
 from pyrmute_tasks.jobs.folder import beside
 from pyrmute_tasks.settings import Settings
 from tests.conftest import shorten_ranges, wait_until
@@ -131,6 +133,10 @@ def test_folder_of_files_becomes_a_folder_of_parts(migrator: Migrator, tmp_path:
         migrator.migrate_file(target, target, *HOP)
     with pytest.raises(ConfigurationError, match="it is the same file as"):
         migrator.migrate_file(source, source / "1.jsonl", *HOP)
+    with pytest.raises(ConfigurationError, match=r"new\.jsonl: it would be read as one of the fil"):
+        migrator.migrate_file(source, source / "new.jsonl", *HOP)
+    with pytest.raises(ConfigurationError, match=r"new/: it would be read as one of the files of"):
+        migrator.migrate_file(tmp_path / "*" / "*.jsonl", f"{tmp_path}/new/", *HOP)
     with pytest.raises(ConfigurationError, match="it is not empty; add --overwrite"):
         migrator.migrate_file(source, target, *HOP, overwrite=False)
     (tmp_path / "other").mkdir()
@@ -273,7 +279,7 @@ def test_source_that_changes_publishes_nothing(
             with source.open("a") as file:
                 file.write(json.dumps(person(1)) + "\n")
 
-    with pytest.raises(ConfigurationError, match=r"in\.jsonl has changed while it was read"):
+    with pytest.raises(JobChangedError, match=r"changed while it was read: .*in\.jsonl had"):
         migrator.migrate_file(source, target, *HOP, by_reference="always", observers=(grow,))
     assert names_in(tmp_path) == ["in.jsonl"]
 
@@ -309,7 +315,10 @@ def test_storage_that_is_away_for_a_moment_is_waited_for(
     assert names_in(tmp_path) == ["go", "in.jsonl", "out.jsonl"]
 
 
-def test_source_that_disappears_is_named(migrator: Migrator, tmp_path: Path) -> None:
+def test_source_that_disappears_is_named(
+    migrator: Migrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passing_faults, "WAIT_S", 0.5)
     source = write(tmp_path / "in.jsonl", people(2000))
 
     def remove(event: Event, /) -> None:

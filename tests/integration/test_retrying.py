@@ -185,8 +185,12 @@ def test_retry_with_a_mended_step_gives_the_output_of_a_run_without_failures(
 @pytest.mark.parametrize("retried", ["producer", "parts"], indirect=True)
 def test_retry_that_leaves_rejects_can_be_retried(retried: Retried) -> None:
     retried.write_step("number in (213, 1788)")
-    result = retried.retry()
+    result = retried.retry("--json", "--stats", "0.01", "--max-rate", "1000000")
     assert result.returncode == 3, result.stderr
+    report = json.loads(result.stdout)
+    assert (report["state"], report["rejected"]) == ("succeeded", 2)
+    shown = [json.loads(line) for line in result.stderr.splitlines()[:-1]]
+    assert shown[-1]["records"] == RECORDS - 2
     assert "retry" in result.stderr.splitlines()[-1]
     assert retried.rejected == [213, 1788]
     assert retried.output == outputs(213, 1788)
@@ -196,6 +200,7 @@ def test_retry_that_leaves_rejects_can_be_retried(retried: Retried) -> None:
     result = retried.retry("--hold")
     assert result.returncode == 0, result.stderr
     assert retried.output == outputs(213, 1788)
+    assert "records were there already" in result.stderr
     assert result.stderr.splitlines()[-1].endswith(f"publish {retried.name}")
     assert retried.call("verify", retried.name).returncode == 0
     result = retried.call("publish", retried.name)

@@ -89,6 +89,26 @@ def test_file_without_the_records_that_fail(
     assert report.exceeded == ""
 
 
+def test_run_whose_callback_raised_calls_it_for_every_reject_when_it_goes_on(
+    limited: EmbeddedFleet, source: Path, tmp_path: Path
+) -> None:
+    told: list[int] = []
+
+    def tell(failure: RecordFailure) -> None:
+        if len(told) == 2 and failure.index not in told:
+            told.append(-1)
+            raise ConnectionError("no database")
+        told.append(failure.index)
+
+    with Migrator(manager, settings=limited.settings) as migrator:
+        options: dict[str, Any] = {"on_error": "skip", "on_reject": tell, "resume": True}
+        arguments = (source, tmp_path / "out.jsonl", *HOP)
+        with pytest.raises(ConnectionError):
+            migrator.migrate_file(*arguments, chunk_size=200, **options)
+        report = migrator.migrate_file(*arguments, chunk_size=200, **options)
+    assert len({*told} - {-1}) == report.rejected > 2
+
+
 def test_file_ends_at_the_first_failure_too_many(
     migrator: Migrator, source: Path, tmp_path: Path
 ) -> None:

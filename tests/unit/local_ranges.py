@@ -25,6 +25,8 @@ from pyrmute_tasks.io.retried_job import RetriedJob
 from pyrmute_tasks.jobs.entries import Range
 from pyrmute_tasks.jobs.fold import Span
 from pyrmute_tasks.jobs.folder import JobFolder, beside
+from pyrmute_tasks.jobs.lease import Lease
+from pyrmute_tasks.jobs.publish_parts import PartsPublication
 from pyrmute_tasks.jobs.spec import SourceFile, Spec
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.ranges.roots import Roots
@@ -37,6 +39,7 @@ RAISE: Final = ErrorPolicy()
 BEGIN: Final = LogOptions()
 RESUME: Final = LogOptions(resume=True)
 RECORDS: Final = 300
+_APPEAR: Final = PartsPublication.appear
 
 
 class Here:
@@ -220,3 +223,14 @@ def lines(bad: set[int], last: int) -> tuple[str, bytes]:
 
 BAD: Final = {7, 8, 150, 299}
 GOOD: Final = lines(BAD, 2)[1]
+
+
+def die_halfway(publication: PartsPublication, lease: Lease, **how: Any) -> None:
+    """Die between the two renames that replace a folder of parts; for a fork."""
+
+    def die(path: Path, new: Path) -> Path:
+        os.rename(path, new)
+        os._exit(9)
+
+    Path.rename = die  # type: ignore[method-assign,assignment]  # this process has no later call
+    _APPEAR(publication, lease, **how)

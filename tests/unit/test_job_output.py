@@ -18,11 +18,12 @@ from pyrmute_tasks.errors import (
     JobExistsError,
     JobLogError,
     JobNotFoundError,
+    OutputInUseError,
     ProofError,
 )
 from pyrmute_tasks.failures import RecordFailure, Stage
 from pyrmute_tasks.hooks import HookSet
-from pyrmute_tasks.io import job_output
+from pyrmute_tasks.io import job_output, passing_faults
 from pyrmute_tasks.io.earlier_runs import LogOptions, kept_job
 from pyrmute_tasks.io.job_output import JobOutput
 from pyrmute_tasks.io.job_targets import FileTarget
@@ -554,6 +555,7 @@ def test_source_that_is_removed_during_a_run_is_reported(
         place.source.unlink()
         check(output)
 
+    monkeypatch.setattr(passing_faults, "WAIT_S", 0.0)
     monkeypatch.setattr(JobOutput, "check_sources", remove)
     with pytest.raises(ConfigurationError, match=r"cannot read .*in\.jsonl: No such file"):
         place.run()
@@ -601,6 +603,30 @@ def test_folder_that_disappears_during_a_run_is_reported(
 
     monkeypatch.setattr(LineFeed, "deliver", hide)
     with pytest.raises(ConfigurationError, match=r"cannot write .*out\.jsonl: No such file"):
+        place.run()
+
+
+@pytest.mark.parametrize("is_held_by_another", [False, True])
+def test_file_system_that_is_gone_is_the_reason(
+    place: Place, monkeypatch: pytest.MonkeyPatch, is_held_by_another: bool
+) -> None:
+    monkeypatch.setattr(passing_faults, "WAIT_S", 0.0)
+    deliver, here = LineFeed.deliver, place.target.parent
+    away = here.with_name(f"{here.name}-away")
+
+    def unmount(feed: LineFeed, result: ChunkResult[Frame]) -> None:
+        if not away.exists():
+            here.rename(away)
+            here.mkdir()
+            if is_held_by_another:
+                place.target.with_name(".out.jsonl.lock").write_text("other")
+        deliver(feed, result)
+
+    monkeypatch.setattr(LineFeed, "deliver", unmount)
+    error, told = ConfigurationError, r"cannot write .*out\.jsonl: No such file"
+    if is_held_by_another:
+        error, told = OutputInUseError, r"another run has taken it over"
+    with pytest.raises(error, match=told):
         place.run()
 
 

@@ -54,8 +54,10 @@ def test_every_line_leaves_in_order_with_its_number(
         assert size is None or chunk.count <= size
         found += [(chunk.origin.line_of(n), text) for n, text in enumerate(texts)]
     assert found == expected(content)[:limit]
-    if limit is not None and not (is_open or bom):
+    if not is_open:
         assert source.left_bytes == 0
+    if limit is None:
+        assert source.bytes_read == len(content)
 
 
 def test_pipe_is_not_waited_for_behind_the_last_record_wanted() -> None:

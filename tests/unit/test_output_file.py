@@ -570,6 +570,21 @@ def test_a_writer_whose_output_was_taken_over_publishes_nothing(
         output.write(b"mine\n")
 
 
+def test_a_lock_that_cannot_be_read_is_not_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disconnected(path: object, *_: object) -> int:
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), path)
+
+    with (
+        pytest.raises(ConfigurationError, match="Transport endpoint is not connected"),
+        opened(tmp_path / "out.jsonl") as output,
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr(os, "open", disconnected)
+        output.commit()
+
+
 def test_a_lock_is_touched_while_it_is_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,22 +1,45 @@
 """Ranges settled in any order, without a fleet: they run here, and processes die in forks."""
 
+import errno
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from pyrmute_tasks.engine import chunk_sizes
 from pyrmute_tasks.engine.error_policy import ErrorPolicy
 from pyrmute_tasks.engine.pipeline import ChunkResult
-from pyrmute_tasks.errors import JobExistsError, ProofError
+from pyrmute_tasks.engine.stopping import JobStopped, Stop, stoppable
+from pyrmute_tasks.errors import ConfigurationError, JobExistsError, ProofError
+from pyrmute_tasks.io import passing_faults
 from pyrmute_tasks.io.earlier_runs import LogOptions, kept_job
+from pyrmute_tasks.io.job_output import JobOutput
+from pyrmute_tasks.io.kept_jobs import discard_job
 from pyrmute_tasks.io.range_feed import RangeFeed
+from pyrmute_tasks.io.range_source import RangeSource
 from pyrmute_tasks.jobs import log as job_log
+from pyrmute_tasks.jobs import publish_file
+from pyrmute_tasks.jobs.copying import append
+from pyrmute_tasks.jobs.log import LogWriter
+from pyrmute_tasks.jobs.publish_parts import PartsPublication
 from pyrmute_tasks.ranges.frames import Piece
 from tests.people import broken_step
-from tests.unit.local_ranges import BAD, BEGIN, GOOD, RAISE, RECORDS, RESUME, SKIP, Place, lines
+from tests.unit.local_ranges import (
+    BAD,
+    BEGIN,
+    GOOD,
+    RAISE,
+    RECORDS,
+    RESUME,
+    SKIP,
+    Place,
+    die_halfway,
+    lines,
+)
 
 
 @pytest.fixture(params=["out.jsonl", "out/"])
@@ -166,3 +189,131 @@ def test_folder_of_parts_has_a_manifest_and_is_replaced(place: Place) -> None:
     assert place.is_finished
     names = {path.name for path in place.rejects.parent.iterdir()}
     assert names == {place.job.name, "bad.jsonl", "in", "out"}
+
+
+@pytest.mark.parametrize("place", ["out/"], indirect=True)
+@pytest.mark.parametrize("discards", [False, True])
+def test_parts_that_were_about_to_be_replaced_are_not_lost(
+    place: Place, monkeypatch: pytest.MonkeyPatch, discards: bool
+) -> None:
+    place.run()
+    with monkeypatch.context() as patch:
+        patch.setattr(PartsPublication, "appear", die_halfway)
+        place.die()
+    assert not Path(place.target).exists()
+    old = Path(place.target).with_name("out.job.replaced")
+    assert (old / "_manifest.json").is_file()
+    if discards:
+        discard_job(place.target)
+        assert (old / "_manifest.json").is_file()
+    else:
+        place.run(RESUME)
+        assert place.written == GOOD * 2
+        assert not old.exists()
+
+
+class Away:
+    """Moves a path away before each call of a method, and back when it is found missing."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, path: Path, owner: type[Any], method: str
+    ) -> None:
+        self._path, self._away = path, path.with_name("away")
+        self.waits = 0
+        monkeypatch.setattr(passing_faults, "_TRY_EVERY_S", 0.0)
+        call = getattr(owner, method)
+
+        def hide_and_call(*args: Any, **kwargs: Any) -> Any:
+            if path.exists():
+                path.rename(self._away)
+            try:
+                return call(*args, **kwargs)
+            finally:
+                self.bring_back()
+
+        monkeypatch.setattr(owner, method, hide_and_call)
+        monkeypatch.setattr(passing_faults, "log", lambda *_: self.found_missing())
+
+    def found_missing(self) -> None:
+        self.waits += 1
+        self.bring_back()
+
+    def bring_back(self) -> None:
+        if self._away.exists():
+            self._away.rename(self._path)
+
+
+@pytest.mark.parametrize("place", ["out.jsonl"], indirect=True)
+def test_attempts_that_are_away_for_a_moment_are_waited_for(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = Away(monkeypatch, place.job / "parts", RangeFeed, "deliver")
+    place.run()
+    assert away.waits > 10
+    assert place.written == GOOD * 2
+
+
+def test_job_folder_that_is_away_for_a_moment_is_waited_for(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = Away(monkeypatch, place.job, LogWriter, "_confirm")
+    place.run()
+    assert away.waits > 10
+    assert place.written == GOOD * 2
+
+
+@pytest.mark.parametrize("owner", [JobOutput, RangeSource])
+def test_source_that_is_away_for_a_moment_is_waited_for(
+    place: Place, owner: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect = RangeFeed.collect
+
+    def check_and_collect(feed: RangeFeed, *, wait: bool) -> Any:
+        feed._source.check()
+        return collect(feed, wait=wait)
+
+    monkeypatch.setattr(RangeFeed, "collect", check_and_collect)
+    method = "check_sources" if owner is JobOutput else "check"
+    away = Away(monkeypatch, place.sources[1], owner, method)
+    place.run()
+    assert away.waits
+    assert place.written == GOOD * 2
+
+
+@pytest.mark.parametrize("place", ["out.jsonl"], indirect=True)
+def test_attempts_that_stay_away_end_the_run_which_goes_on_later(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passing_faults, "WAIT_S", 0.0)
+    with monkeypatch.context() as patch:
+        Away(patch, place.job / "parts", RangeFeed, "deliver")
+        patch.setattr(passing_faults, "log", lambda *_: None)
+        with pytest.raises(ConfigurationError, match=r"cannot write .*parts/0.*: No such file"):
+            place.run(RESUME)
+    place.run(RESUME)
+    assert place.written == GOOD * 2
+
+
+@pytest.mark.parametrize("place", ["out.jsonl"], indirect=True)
+def test_waiting_for_storage_ends_when_the_job_is_stopped(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = Stop()
+    Away(monkeypatch, place.job / "parts", RangeFeed, "deliver")
+    monkeypatch.setattr(passing_faults, "log", lambda *_: stop.request())
+    with stoppable(stop), pytest.raises(JobStopped):
+        place.run()
+
+
+@pytest.mark.parametrize("place", ["out.jsonl"], indirect=True)
+def test_piece_that_was_appended_in_part_is_appended_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def append_half(target: int, source: int, size_bytes: int, offset: int = 0) -> None:
+        monkeypatch.setattr(publish_file, "append", append)
+        append(target, source, size_bytes // 2, offset)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(publish_file, "append", append_half)
+    place.run()
+    assert place.written == GOOD * 2

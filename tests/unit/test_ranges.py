@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from pyrmute_tasks.engine.chunks import Chunk, Origin, Outcome, check_outcome
 from pyrmute_tasks.errors import ConfigurationError, FrameError, ProcessDiedError
 from pyrmute_tasks.failures import RecordFailure, RecordPlace, Stage
 from pyrmute_tasks.hooks import HookSet
-from pyrmute_tasks.io.range_source import RangeSink
+from pyrmute_tasks.io.range_source import RangeSink, refuse_among_sources
 from pyrmute_tasks.ranges import lines as range_lines
 from pyrmute_tasks.ranges.attempts import Attempt
 from pyrmute_tasks.ranges.frames import Piece, Place, Range, SourceFile, read_pieces, to_frame
@@ -262,6 +263,38 @@ def received(
     sink: RangeSink, chunk: Chunk[Any], outcome: Outcome[Frame]
 ) -> Outcome[Sequence[Piece]]:
     return sink.receive(chunk, replace(outcome, outputs=read_pieces(outcome.outputs)))  # type: ignore[arg-type]  # of another type
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "is_taken"),
+    [
+        ("in", "in/new.jsonl", True),
+        ("link", "in/new.ndjson", True),
+        ("in/", "in/new.json", False),
+        ("in", "in/.new.jsonl", False),
+        ("in", "in/deep/new.jsonl", False),
+        ("in", "new.jsonl", False),
+        ("in/*.json*", "in/new.jsonl", True),
+        ("link/*", "in/new", True),
+        ("in/[ab]*", "in/new.jsonl", False),
+        ("in/*", "in/.new", False),
+        ("in/.n*", "in/.new", True),
+        ("*/new", "in/new", True),
+        ("*/new", "in/deep/new", False),
+        ("in/one.jsonl", "in/new.jsonl", False),
+        ("in/o[n]e", "in/one", False),  # a file of that name is there
+    ],
+)
+def test_file_that_a_folder_or_pattern_would_take_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, path: str, is_taken: bool
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "o[n]e").touch()
+    (tmp_path / "link").symlink_to("in")
+    monkeypatch.chdir(tmp_path)
+    for each in (source, f"{tmp_path}/{source}"):
+        with pytest.raises(ConfigurationError, match="would be") if is_taken else nullcontext():
+            refuse_among_sources(path, tmp_path / path, each)
 
 
 def test_range_that_kills_is_halved_to_its_line_and_joined(tmp_path: Path) -> None:

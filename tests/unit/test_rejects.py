@@ -200,7 +200,8 @@ def check(tmp_path: Path, name: str | None, **options: Any) -> None:
     source.touch()
     path = None if name is None else tmp_path / name
     policy = options.pop("policy", ErrorPolicy.skip())
-    check_rejects(path, policy, source=source, target=tmp_path / "out.jsonl", **options)
+    options = {"source": source, "target": tmp_path / "out.jsonl", **options}
+    check_rejects(path, policy, **options)
 
 
 def test_file_is_neither_source_nor_output(tmp_path: Path) -> None:
@@ -211,6 +212,12 @@ def test_file_is_neither_source_nor_output(tmp_path: Path) -> None:
             check(tmp_path, name)
     with pytest.raises(ConfigurationError, match="it is the same file as"):
         check(tmp_path, "in.jsonl")
+
+
+def test_file_is_none_of_the_source_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"bad\.jsonl: it would be read as one of the fil"):
+        check(tmp_path, "bad.jsonl", source=tmp_path)
+    check(tmp_path, "bad.json", source=tmp_path)
 
 
 def test_rejects_file_needs_skipping_and_records_need_the_file(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ import pytest
 from pyrmute_tasks import ModelData, ModelManager
 from pyrmute_tasks.engine import chunk_sizes
 from pyrmute_tasks.engine.error_policy import ErrorPolicy
+from pyrmute_tasks.engine.job_report import JobState
 from pyrmute_tasks.errors import JobChangedError, JobError, JobExistsError, JobNotFoundError
+from pyrmute_tasks.file_retries import report_if_done
 from pyrmute_tasks.io import job_output
 from pyrmute_tasks.io.code_sample import compare_sample
 from pyrmute_tasks.io.earlier_runs import LogOptions
@@ -21,12 +23,20 @@ from pyrmute_tasks.io.retried_job import RetriedJob
 from pyrmute_tasks.jobs import log as job_log
 from pyrmute_tasks.jobs.entries import Range
 from pyrmute_tasks.jobs.folder import beside_retry
-from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.publish_file import FilePublication
 from pyrmute_tasks.jobs.publish_parts import PartsPublication
 from pyrmute_tasks.plans.plan import MigrationPlan
 from tests.people import PersonV1, PersonV2, PersonV3, split_name
-from tests.unit.local_ranges import BAD, BEGIN, GOOD, RECORDS, RESUME, Place, lines
+from tests.unit.local_ranges import (
+    BAD,
+    BEGIN,
+    GOOD,
+    RECORDS,
+    RESUME,
+    Place,
+    die_halfway,
+    lines,
+)
 
 FILES: Final = 2
 
@@ -182,17 +192,13 @@ def test_run_of_the_first_records_is_retried_as_far(place: Place) -> None:
 def test_retry_killed_between_two_folders_goes_on(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die_halfway(publication: PartsPublication, lease: Lease, **_: object) -> None:
-        temp = publication.temp(lease)
-        publication.target.rename(temp.with_name(f"{temp.name}.replaced"))
-        os._exit(9)
-
     with monkeypatch.context() as patch:
         patch.setattr(PartsPublication, "appear", die_halfway)
         again(place, WHOLE).die(RESUME, retried=RetriedJob.find(place.target))
     assert not Path(place.target).exists()
     retry(place, WHOLE)
     assert place.written == written_by(WHOLE, place.sources)
+    assert names_beside(place) == {"in", "out", "bad.jsonl"}
 
 
 def test_retry_with_rejects_killed_at_its_end_can_be_retried(
@@ -202,8 +208,27 @@ def test_retry_with_rejects_killed_at_its_end_can_be_retried(
     with monkeypatch.context() as patch:
         patch.setattr(job_output, "replace_retried", dying(print, after=False))
         again(place, left).die(RESUME, retried=RetriedJob.find(place.target))
+    assert report_if_done(place.target, lambda *_: WHOLE) is None  # other code may do better
     retry(place, WHOLE)
     assert place.written == written_by(WHOLE, place.sources)
+
+
+@pytest.mark.parametrize("left", [set(), {"First8"}])
+def test_retry_that_was_killed_behind_its_end_is_done(
+    place: Place, monkeypatch: pytest.MonkeyPatch, left: set[str]
+) -> None:
+    plan = mended(left)
+    with monkeypatch.context() as patch:
+        patch.setattr(job_output, "replace_retried", dying(print, after=False))
+        again(place, plan).die(RESUME, retried=RetriedJob.find(place.target))
+    report = report_if_done(place.target, lambda *_: plan)
+    assert report is not None
+    rejects = FILES * len(left)
+    assert (report.state, report.rejected) == (JobState.SUCCEEDED, rejects)
+    assert report.records == report.restored == FILES * RECORDS - rejects
+    assert place.written == written_by(plan, place.sources)
+    assert report_if_done(place.target, lambda *_: plan) is None
+    assert place.is_finished
 
 
 def test_later_run_discards_a_retry_that_has_ended(

@@ -65,6 +65,15 @@ def test_unix_socket_url_is_converted_for_both_libraries() -> None:
         ("amqp://user:secret@host//", "amqp://user:***@host//"),
         ("redis://host/0", "redis://host/0"),
         ("unix:///tmp/x.sock", "unix:///tmp/x.sock"),
+        ("redis://secret@host/0", "redis://***@host/0"),
+        (" redis://user:sec@ret/@host", " redis://user:***@host"),
+        ("--broker=redis://:secret@host", "--broker=redis://:***@host"),
+        ("redis://host/0?Password=secret&db=1", "redis://host/0?Password=***&db=1"),
+        ("secret", "***"),
+        ("secret@host:6379", "***"),
+        ("redis:/user:secret@host", "***"),
+        ("localhost:6379", "localhost:6379"),
+        ("", ""),
     ],
 )
 def test_passwords_are_not_shown(url: str, shown: str) -> None:

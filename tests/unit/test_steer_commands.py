@@ -98,7 +98,7 @@ def test_all_options_of_a_job_are_taken_and_those_of_a_process_are_not() -> None
         ((*HOP, "--max-errors", "3", "in.jsonl", "out.jsonl"), 2, "add --on-error skip"),
         ((*HOP, "--attempts", "3", "in.jsonl", "out.jsonl"), 2, "--attempts needs --retry-on"),
         ((*HOP, "--after", "x", "in.jsonl", "out.jsonl"), 1, "there is no job 'x'"),
-        (("--manager", "no:no", *HOP[2:], "in.jsonl", "out.jsonl"), 2, "No module named 'no'"),
+        (("--manager", "no:no", *HOP[2:], "in.jsonl", "out.jsonl"), 1, "No module named 'no'"),
     ],
 )
 def test_submit_refuses_in_one_sentence(arguments: tuple[str, ...], status: int, told: str) -> None:

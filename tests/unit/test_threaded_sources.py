@@ -2,11 +2,11 @@
 
 import contextvars
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 import pytest
 
-from pyrmute_tasks.engine.chunks import Chunk
+from pyrmute_tasks.engine.chunks import Chunk, Outcome
 from pyrmute_tasks.engine.pipeline import Window, run_ordered
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader, ThreadedReader, in_thread
 from tests.conftest import wait_until
@@ -97,6 +97,27 @@ def test_source_error_is_raised_after_its_records(error: BaseException) -> None:
             got.append(outcome.index)
     # What is no `Exception` does not wait, as with a source without a thread.
     assert got == list(range(5 if isinstance(error, Exception) else len(got)))
+
+
+class Failing(ScriptedExecutor):
+    """Cannot be asked once the first chunk is submitted and looked for."""
+
+    looks = 0
+
+    def collect(self, *, wait: bool) -> Iterable[Outcome[list[int]]]:
+        self.looks += 1
+        if self.looks == 2:
+            raise ConnectionError("no store")
+        return super().collect(wait=wait)
+
+
+def test_executor_that_fails_while_the_source_blocks_ends_the_job_at_once() -> None:
+    source = Source(free=1)
+    outcomes = run_ordered(reader_of(source), Failing(), lambda: Window(4), sink=KEEP)
+    with pytest.raises(ConnectionError, match="no store"):
+        next(outcomes)
+    source.gate.release()
+    wait_until(lambda: source.closed_by, "the source is closed")
 
 
 def test_a_source_sees_the_context_of_its_consumer() -> None:
