@@ -24,7 +24,10 @@ __all__ = [
     "OUTPUT_OPTIONS",
     "POSITIVE",
     "QUEUE_HELP",
+    "RETRY_OPTIONS",
+    "SHOWN_OPTIONS",
     "STORE_HELP",
+    "WAITING_OPTIONS",
     "WithOptions",
     "check_fleet",
     "check_name",
@@ -35,9 +38,6 @@ __all__ = [
     "model_option",
     "overridden",
     "retry_of",
-    "retry_options",
-    "shown_options",
-    "waiting_options",
 ]
 
 POSITIVE: Final = click.FloatRange(min=0, min_open=True)
@@ -45,8 +45,6 @@ MANAGER_HELP: Final = "The manager: package.module:attribute or path/to/file.py:
 BROKER_HELP: Final = "URL of a running fleet's broker."
 STORE_HELP: Final = "URL of its store. [default: the broker, if it is Redis]"
 QUEUE_HELP: Final = "Name of the queue."
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def check_name(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -102,6 +100,19 @@ OUTPUT_OPTIONS: Final = (
         "--backup", is_flag=True, help="Keep the OUT that is replaced, as OUT.JOB.backup."
     ),
 )
+RETRY_OPTIONS: Final = (
+    click.option(
+        "--retry-on",
+        multiple=True,
+        metavar="MODULE:CLASS",
+        help="Retry a step that raises this exception, as builtins:ConnectionError; repeatable.",
+    ),
+    click.option(
+        "--attempts",
+        type=click.IntRange(min=1),
+        help="Most runs of a step, with retries. [default: 4]",
+    ),
+)
 ERROR_OPTIONS: Final = (
     click.option(
         "--on-error",
@@ -114,6 +125,34 @@ ERROR_OPTIONS: Final = (
         "--max-errors",
         metavar="N|SHARE",
         help="Most records to skip: a number, or a share as 0.1%, from 1,000 records on.",
+    ),
+)
+WAITING_OPTIONS: Final = (
+    click.option("--wait", "wait_s", type=POSITIVE, help="Seconds to wait for a first worker."),
+    click.option(
+        "--stall",
+        "stall_s",
+        type=POSITIVE,
+        help="Seconds in which nothing moves although workers are idle. [default: 60]",
+    ),
+)
+SHOWN_OPTIONS: Final = (
+    click.option(
+        "--stats",
+        "stats_s",
+        type=POSITIVE,
+        metavar="SECONDS",
+        help="Write a line of progress every so often, and no bar. [default: 30 without a "
+        "terminal]",
+    ),
+    click.option(
+        "--json", "as_json", is_flag=True, help="Write the report and lines of progress as JSON."
+    ),
+    click.option(
+        "--quiet",
+        "-q",
+        is_flag=True,
+        help="Print no progress, and no report but that of --json.",
     ),
 )
 MAX_RATE_OPTION: Final = click.option(
@@ -133,6 +172,8 @@ jobs_option: Final = click.option(
 )
 job_argument: Final = click.argument("job", metavar="JOB")
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 
 class WithOptions:
     """Adds declared options to a command, in their order.
@@ -149,58 +190,6 @@ class WithOptions:
         for each in reversed(self._declared):
             command = each(command)
         return command
-
-
-def retry_options(command: Command) -> Command:
-    """Add the options from which `retry_of` makes a `Retry`."""
-    attempts = click.option(
-        "--attempts",
-        type=click.IntRange(min=1),
-        help="Most runs of a step, with retries. [default: 4]",
-    )
-    retry_on = click.option(
-        "--retry-on",
-        multiple=True,
-        metavar="MODULE:CLASS",
-        help="Retry a step that raises this exception, as builtins:ConnectionError; repeatable.",
-    )
-    return retry_on(attempts(command))
-
-
-def waiting_options(command: Command) -> Command:
-    """Add the options that say how long a fleet is waited for."""
-    wait = click.option(
-        "--wait", "wait_s", type=POSITIVE, help="Seconds to wait for a first worker."
-    )
-    stall = click.option(
-        "--stall",
-        "stall_s",
-        type=POSITIVE,
-        help="Seconds in which nothing moves although workers are idle. [default: 60]",
-    )
-    return wait(stall(command))
-
-
-def shown_options(command: Command) -> Command:
-    """Add the options that say what is shown of a run, and how."""
-    stats = click.option(
-        "--stats",
-        "stats_s",
-        type=POSITIVE,
-        metavar="SECONDS",
-        help="Write a line of progress every so often, and no bar. [default: 30 without a "
-        "terminal]",
-    )
-    as_json = click.option(
-        "--json", "as_json", is_flag=True, help="Write the report and lines of progress as JSON."
-    )
-    quiet = click.option(
-        "--quiet",
-        "-q",
-        is_flag=True,
-        help="Print no progress, and no report but that of --json.",
-    )
-    return stats(as_json(quiet(command)))
 
 
 def retry_of(on: Sequence[str], attempts: int | None) -> "Retry | None":

@@ -16,16 +16,17 @@ from pyrmute_tasks.cli.options import (
     BROKER_HELP,
     POSITIVE,
     QUEUE_HELP,
+    RETRY_OPTIONS,
+    SHOWN_OPTIONS,
     STORE_HELP,
+    WAITING_OPTIONS,
+    WithOptions,
     check_fleet,
     import_retried,
     jobs_option,
     manager_option,
     overridden,
     retry_of,
-    retry_options,
-    shown_options,
-    waiting_options,
 )
 from pyrmute_tasks.cli.run_report import ReportOptions, print_report
 from pyrmute_tasks.cli.shown import shown
@@ -58,8 +59,7 @@ __all__ = ["retry_command"]
 )
 @click.option("--store", help=STORE_HELP)
 @click.option("--queue", help=QUEUE_HELP)
-@waiting_options
-@retry_options
+@WithOptions(*WAITING_OPTIONS, *RETRY_OPTIONS)
 @click.option("--rejects", type=click.Path(), help="File for what is rejected again.")
 @click.option(
     "--rejects-with-records", is_flag=True, help="Write the records themselves there, too."
@@ -81,7 +81,7 @@ __all__ = ["retry_command"]
 @click.option("--backup", is_flag=True, help="Keep the OUT that is replaced, as OUT.JOB.backup.")
 @click.option("--include-records", is_flag=True, help="Let error messages quote records.")
 @click.option("--max-rate", type=POSITIVE, help="Most records a second.")
-@shown_options
+@WithOptions(*SHOWN_OPTIONS)
 def retry_command(
     target: str,
     jobs_root: str | None,
@@ -114,18 +114,19 @@ def retry_command(
     """
     show_warnings()
     if _is_submitted(target, jobs_root):
-        here = (workers, wait_s, stall_s, options["rejects"], options["restart"], stats_s)
+        here = (workers, wait_s, stall_s, stats_s, options["max_rate"], options["rejects"])
         with errors_printed(include_records):
             with usage_checked():
-                if any(here) or options["rejects_with_records"] or options["max_rate"]:
+                if any(here) or options["rejects_with_records"] or options["restart"]:
                     raise ConfigurationError(
                         "the retry of a submitted job is submitted: --workers, --wait, --stall, "
-                        "--rejects, --restart, --stats and --max-rate are for one that runs here"
+                        "--stats, --max-rate, --rejects and --restart are for one that runs here"
                     )
                 settings = overridden(Settings.from_env(os.environ), jobs_root=jobs_root)
                 retry = retry_of(retry_on, attempts)
             import_retried(retry_on)
-            _submit(Migrator(manager, settings=settings, retry=retry), target, options)
+            by = Migrator(manager, settings=settings, retry=retry)
+            _submit(by, target, options)
         return
     rejects = options["rejects"]
     if rejects == "-":

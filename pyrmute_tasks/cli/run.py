@@ -12,12 +12,12 @@ from pyrmute_tasks.cli.options import (
     MAX_RATE_OPTION,
     OUTPUT_OPTIONS,
     QUEUE_HELP,
+    RETRY_OPTIONS,
+    SHOWN_OPTIONS,
     STORE_HELP,
+    WAITING_OPTIONS,
     WithOptions,
     check_name,
-    retry_options,
-    shown_options,
-    waiting_options,
 )
 from pyrmute_tasks.cli.run_job import run_job
 from pyrmute_tasks.cli.run_options import RunOptions
@@ -61,9 +61,7 @@ Exit statuses:
 @click.option(
     "--keep-partial", is_flag=True, help="On failure, keep the partial output and print its path."
 )
-@retry_options
-@waiting_options
-@WithOptions(*ERROR_OPTIONS)
+@WithOptions(*RETRY_OPTIONS, *WAITING_OPTIONS, *ERROR_OPTIONS)
 @click.option(
     "--rejects", type=click.Path(), help="File for the records that are skipped, as JSON lines."
 )
@@ -85,7 +83,7 @@ Exit statuses:
     callback=check_name,
     help="Asked every second; nothing is sent while it returns a reason to wait, which is shown.",
 )
-@shown_options
+@WithOptions(*SHOWN_OPTIONS)
 def run(**given: Any) -> None:
     """Migrate a file of JSON lines, in order.
 

@@ -1,4 +1,4 @@
-# Above 400 lines: one life of an output, from taking its job over to publishing it.
+# Above 400 lines: one life from taking the job over to publishing it.
 """An output with a log: a run that was killed at any time can go on.
 
 What comes of the source goes to the job's folder beside the target, with an entry in the job's log

@@ -250,10 +250,15 @@ def test_impossible_audit_exits_with_status_2(
     assert "rror: " in result.stderr
 
 
-def test_sample_with_only_failures_is_not_clean(folder: Path) -> None:
+def test_sample_with_only_failures_is_not_clean(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     hop = ("--model", "Document", "--from", "10.0.0", "--to", "10.0.0", "in.jsonl")
-    result = call(folder, "--manager", "faults.py:manager", *hop)
-    assert (result.returncode, result.stderr) == (2, "")
+    result = CliRunner().invoke(audit_command, ["--manager", "faults.py:manager", *hop])
+    monkeypatch.delitem(sys.modules, "faults", raising=False)
+    assert (result.exit_code, result.stderr) == (2, "")
     assert "30 records fail the same in every run: validation raises ValidationError" in (
         result.stdout.replace("\n", " ").replace("  ", " ")
     )

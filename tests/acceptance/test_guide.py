@@ -133,7 +133,7 @@ def blocks(guide_text: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def migrator() -> Iterator[Migrator]:
-    with Migrator(FLEET, workers=2) as migrator:
+    with Migrator(FLEET, workers=1) as migrator:
         yield migrator
 
 

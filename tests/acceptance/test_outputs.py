@@ -194,7 +194,7 @@ def test_closed_output_pipe_ends_the_run(source: Path, on_fleet: Options) -> Non
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("log", ["--restart", "--no-log"])
+@pytest.mark.parametrize("log", ["--restart", pytest.param("--no-log", marks=pytest.mark.slow)])
 def test_files_of_a_killed_run_are_removed_by_the_next_one(
     source: Path, tmp_path: Path, private_tmp: Path, on_fleet: Options, log: str
 ) -> None:

@@ -76,7 +76,7 @@ def test_dry_run_of_a_run_takes_its_options_and_starts_nothing(
 ) -> None:
     run = ("run", "--dry-run", *MANAGER, *HOP)
     options = ("--limit", 40, "--on-error", "skip", "--resume")  # there is nothing to resume
-    result = call(*run, *options, source, tmp_path / "out.jsonl")
+    result = call_here(*run, *options, source, tmp_path / "out.jsonl")
     assert (result.returncode, result.stderr) == (0, "")
     assert "ran 40 of 40 records" in result.stdout
     assert "chunks" in result.stdout  # a limit counts records, and so does not go by reference
@@ -345,8 +345,8 @@ def test_output_that_surely_does_not_fit_is_refused_before_a_fleet_is_there(
 ) -> None:
     source = write(tmp_path / "in.jsonl", [person(index) for index in range(100_000)])
     run = ("run", *MANAGER, *HOP, "--quiet")
-    for target in (f"{small_disk}/out.jsonl", f"{small_disk}/out/"):
-        result = call(*run, source, target)
+    for target, ask in ((f"{small_disk}/out.jsonl", call_here), (f"{small_disk}/out/", call)):
+        result = ask(*run, source, target)
         assert result.returncode == 1
         assert result.stderr.startswith(
             f"error: cannot write {target}: the file system of {small_disk} has 1.0 MiB free, and "

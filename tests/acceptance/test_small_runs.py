@@ -9,7 +9,8 @@ from typing import Final
 
 import pytest
 
-from tests.acceptance.test_run import HOP, MANAGER, call, command, expected
+from tests.acceptance.conftest import Options
+from tests.acceptance.test_run import HOP, MANAGER, call, call_here, command, expected
 from tests.conftest import ROOT
 from tests.people import broken_step, invalid, person
 
@@ -74,18 +75,19 @@ print(*sys.modules)
     "options", [(), ("--on-error", "skip"), ("--on-error", "skip", "--max-errors", "1")], ids=str
 )
 def test_errors_and_rejects_are_those_of_a_fleet(
-    options: tuple[str, ...], tmp_path: Path, private_tmp: Path
+    options: tuple[str, ...], tmp_path: Path, private_tmp: Path, on_fleet: Options
 ) -> None:
     records = [person(index) for index in range(100)]
     records[7], records[50], records[99] = broken_step(7), invalid(50), broken_step(99)
     source = write(tmp_path / "in.jsonl", records)
     found = []
-    for place, workers in (("here", ()), ("fleet", ("--workers", 1))):
+    for place, where in (("here", ()), ("fleet", on_fleet)):
         folder = tmp_path / place
         folder.mkdir()
         rejects = ("--rejects", folder / "rejects.jsonl") if options else ()
         arguments = (*options, *rejects, "--keep-partial", "--chunk-size", 20)
-        result = call("run", *MANAGER, *HOP, *arguments, *workers, source, folder / "out.jsonl")
+        called = ("run", *MANAGER, *HOP, *arguments, *where, source, folder / "out.jsonl")
+        result = call_here(*called) if where else call(*called)
         status, stderr = told(result)
         # A job with rejects is kept for a retry; without a log there is none.
         files = {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
@@ -128,10 +130,12 @@ def test_what_steps_print_is_no_output(tmp_path: Path, private_tmp: Path) -> Non
     assert result.stdout == expected([person(index) for index in range(10)])
 
 
-def test_standard_input_becomes_standard_output(source: Path, private_tmp: Path) -> None:
+def test_standard_input_becomes_standard_output(
+    source: Path, private_tmp: Path, on_fleet: Options
+) -> None:
     with source.open() as file:
         ran = subprocess.run(
-            command("run", *MANAGER, *HOP, "--workers", 1, "-", "-"),
+            command("run", *MANAGER, *HOP, *on_fleet, "-", "-"),
             cwd=ROOT,
             stdin=file,
             capture_output=True,

@@ -399,9 +399,11 @@ def only_wait(run: Run) -> None:
 # --- which fault is what --------------------------------------------------------------------
 
 _SECRET: Final = "chaos" * 8
-_SHORT_RANGES: Final = """
+_RUN: Final = """
+from pyrmute_tasks.cli.main import main
 from tests.chaos.runs import short_ranges
-short_ranges().__enter__()
+with short_ranges():
+    main()
 """
 _POISON_CHUNK: Final = 16
 _POISON_CHUNKS: Final = 5
@@ -677,8 +679,7 @@ def kill_producer(fleet: Fleet, source: Path, target: Path, way: Way = Way.PRODU
         options += ["--chunk-size", str(CHUNK), "--no-log"]
     else:
         options += ["--by-reference", "always"]
-    program = _SHORT_RANGES + "from pyrmute_tasks.cli.main import main; main()"
-    command = [sys.executable, "-c", program, "run", "--quiet", *options, str(source), str(target)]
+    command = [sys.executable, "-c", _RUN, "run", "--quiet", *options, str(source), str(target)]
     process = fleet.start_process("producer", command)
     wait_until(
         # It may end by itself, if it is started while another fault keeps it from beginning.

@@ -79,13 +79,14 @@ def slow_down(run: Run) -> None:
 
 
 def start_elsewhere(run: Run) -> None:
-    """Start a worker whose root is another folder."""
+    """Start a worker whose root is another folder, again if a deployment replaces it too early."""
     _in_the_middle(run)
     elsewhere = run.fleet.directory / "elsewhere"
     elsewhere.mkdir(exist_ok=True)
+    settings = replace(run.fleet.settings, roots=str(elsewhere))
     run.begin_fault()
-    worker = run.fleet.start_worker(settings=replace(run.fleet.settings, roots=str(elsewhere)))
-    _wait_until_declined(run, worker)
+    while not _declines(run, run.fleet.start_worker(settings=settings)):
+        pass
     run.wait_for_deliveries(10)
 
 
@@ -98,7 +99,7 @@ def lose_on_one_worker(run: Run) -> None:
         run.wait_until(lambda: worker.full_name in run.settled_by, "it has run a range")
         run.begin_fault()
         with mounts.with_tmpfs(data, 1024 * 1024):
-            _wait_until_declined(run, worker)
+            assert _declines(run, worker), worker.log[-3000:]
             run.wait_for_deliveries(10)
         run.wait_for_deliveries(10)
 
@@ -115,8 +116,12 @@ def _hide(run: Run, path: Path) -> None:
     run.wait_for_deliveries(5)
 
 
-def _wait_until_declined(run: Run, worker: Worker) -> None:
-    run.wait_until(lambda: _DECLINES in worker.log, "the worker declines a range")
+def _declines(run: Run, worker: Worker) -> bool:
+    """Wait until a worker has declined a range; return whether it was left long enough to."""
+    run.wait_until(
+        lambda: _DECLINES in worker.log or not worker.is_wanted, "the worker declines a range"
+    )
+    return _DECLINES in worker.log
 
 
 def _pause(run: Run) -> None:

@@ -137,7 +137,10 @@ def run_submitted(moments: int, seed: int, zero_s: float = 60.0) -> None:
     rng = random.Random(seed)
     with TemporaryDirectory(prefix="pt-submitted-", dir="/tmp") as path:
         data = Path(path)
-        with fleet_of(data, outage_s=10.0) as fleet, service_of(fleet, data) as service:
+        with (
+            fleet_of(data, outage_s=10.0, heartbeat_s=1.0) as fleet,
+            service_of(fleet, data) as service,
+        ):
             chaos = _Chaos(service, zero_s, rng)
             chaos.coordinators += [service.coordinator() for _ in range(2)]
             for moment in range(moments):

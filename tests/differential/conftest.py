@@ -9,7 +9,7 @@ import pytest
 from pyrmute_tasks import Migrator, Settings
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 
-CASES: Final = int(os.environ.get("DIFFERENTIAL_CASES", "250"))
+CASES: Final = int(os.environ.get("DIFFERENTIAL_CASES", "120"))
 """About how many there are over all ways to run a batch."""
 
 SLOW_CASES: Final = max(700, CASES)

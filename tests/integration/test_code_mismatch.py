@@ -24,6 +24,7 @@ from tests.people import *
 def add_adult(data):
     return {**data, "adult": data["age"] >= 21}
 """
+DECLINED = "its chunks are declined"
 WITHOUT_THE_MODEL = """
 from pyrmute_tasks import ModelManager
 manager = ModelManager()
@@ -47,31 +48,20 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
         yield fleet
 
 
-@pytest.mark.parametrize(
-    "code", [OLDER_STEP, pytest.param(WITHOUT_THE_MODEL, marks=pytest.mark.slow)]
-)
-def test_chunks_go_to_the_worker_with_the_right_code(
-    fleet: Fleet, tmp_path: Path, code: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    fleet.start_worker()
-    other = start_other(fleet, code, tmp_path)
-    with Migrator(manager, settings=fleet.settings) as migrator:
-        assert migrator.migrate_batch_data(RECORDS, *HOP, chunk_size=4) == EXPECTED
-        slow = [{"name": "sleep:0.01 x", "age": 1}]
-        migrator.migrate_batch_data(slow * 20, *HOP, chunk_size=1)
-        wait_until(lambda: "its chunks are declined" in other.log, "it has declined")
-    lines = [line for line in other.log.splitlines() if "its chunks are declined" in line]
-    assert len(lines) <= 2  # once a job
-    fingerprint = manager.plan(*HOP).fingerprint
-    assert f"wanted={fingerprint}" in lines[0]
-    assert "other@test" in lines[0]
-    assert has_declined(caplog)
+@pytest.fixture(scope="module")
+def outdated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A fleet with two workers that decline: one has an older step, one lacks the model."""
+    folder = tmp_path_factory.mktemp("outdated")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        with private_fleet("tests.people:manager") as found:
+            start_other(found, OLDER_STEP, folder, "older")
+            start_other(found, WITHOUT_THE_MODEL, folder, "empty")
+            yield found
 
 
-def test_a_fleet_without_the_right_code_ends_the_job(fleet: Fleet, tmp_path: Path) -> None:
-    settings = replace(fleet.settings, code_wait_s=1.5)
-    start_other(fleet, OLDER_STEP, tmp_path, "older")
-    start_other(fleet, WITHOUT_THE_MODEL, tmp_path, "empty")
+def test_a_fleet_without_the_right_code_ends_the_job(outdated: Fleet) -> None:
+    settings = replace(outdated.settings, code_wait_s=1.5)
     with (
         Migrator(manager, settings=settings) as migrator,
         pytest.raises(CodeMismatchError) as caught,
@@ -84,22 +74,37 @@ def test_a_fleet_without_the_right_code_ends_the_job(fleet: Fleet, tmp_path: Pat
     assert "'Person'" in text  # what the empty one lacks
 
 
-def test_a_deployment_that_arrives_in_time_saves_the_job(
-    fleet: Fleet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_deployment_that_arrives_in_time_saves_the_job_and_gets_all_chunks(
+    outdated: Fleet, caplog: pytest.LogCaptureFixture
 ) -> None:
-    start_other(fleet, OLDER_STEP, tmp_path)
+    others = outdated.workers[:2]
+    before = [len(other.log) for other in others]
     results = []
 
     def run() -> None:
-        with Migrator(manager, settings=fleet.settings) as migrator:
+        with Migrator(manager, settings=outdated.settings) as migrator:
             results.append(migrator.migrate_batch_data(RECORDS, *HOP, chunk_size=4))
 
     job = threading.Thread(target=run)
     job.start()
-    wait_until(lambda: has_declined(caplog), "the older worker has declined")
-    fleet.start_worker()
+    wait_until(lambda: has_declined(caplog), "an older worker has declined")
+    right = outdated.start_worker()
     job.join()
     assert results == [EXPECTED]
+    caplog.clear()
+    with Migrator(manager, settings=outdated.settings) as migrator:
+        assert migrator.migrate_batch_data(RECORDS, *HOP, chunk_size=4) == EXPECTED
+        slow = [{"name": "sleep:0.01 x", "age": 1}]
+        migrator.migrate_batch_data(slow * 20, *HOP, chunk_size=1)
+    assert has_declined(caplog)
+    fingerprint = manager.plan(*HOP).fingerprint
+    for other, start in zip(others, before, strict=True):
+        wait_until(lambda: DECLINED in other.log[start:], "it has declined")  # noqa: B023  # at once
+        lines = [line for line in other.log[start:].splitlines() if DECLINED in line]
+        assert len(lines) <= 3  # once a job
+        assert f"wanted={fingerprint}" in lines[0]
+        assert other.name in lines[0]
+    right.close()
 
 
 def has_declined(caplog: pytest.LogCaptureFixture) -> bool:

@@ -47,6 +47,14 @@ def sleepers(count: int, seconds: float) -> list[Any]:
     return [{"name": f"sleep:{seconds} {index}", "age": 30} for index in range(count)]
 
 
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    """A fleet with one worker, which listens to the queue again when a test ends."""
+    with private_fleet(MANAGER) as found:
+        found.start_worker()
+        yield found
+
+
 # --- nobody takes the chunks ------------------------------------------------------------------
 
 
@@ -129,36 +137,36 @@ def test_foreign_consumer_of_the_queue_is_suspected() -> None:
             thief.join()
 
 
-def test_a_consumer_that_was_cancelled_is_named() -> None:
-    with private_fleet(MANAGER, worker_wait_s=1.0, outage_s=2.0) as fleet:
-        fleet.start_worker()
-        with create_app(fleet.settings) as app:
-            app.control.cancel_consumer(fleet.settings.queue, reply=True, limit=1, timeout=5)
-            wait_until(lambda: not any(w.is_serving for w in heard(fleet)), "it has told so")
-            with (
-                Migrator(manager, settings=fleet.settings) as migrator,
-                pytest.raises(NoWorkersError, match=r"1 are there and take none.*cancel_consumer"),
-            ):
-                migrator.migrate_batch(people(), *HOP)
-            app.control.add_consumer(fleet.settings.queue, reply=True, limit=1, timeout=5)
-            wait_until(lambda: any(w.is_serving for w in heard(fleet)), "it has told so")
-        with Migrator(manager, settings=fleet.settings) as migrator:
-            assert len(migrator.migrate_batch(people(), *HOP)) == 8
+def test_a_consumer_that_was_cancelled_is_named(fleet: Fleet) -> None:
+    settings = replace(fleet.settings, worker_wait_s=1.0, outage_s=2.0)
+    with create_app(settings) as app, Migrator(manager, settings=settings) as migrator:
+        assert len(migrator.migrate_batch(people(), *HOP)) == 8
+        app.control.cancel_consumer(settings.queue, reply=True, limit=1, timeout=5)
+        wait_until(lambda: not any(w.is_serving for w in heard(fleet)), "it has told so")
+        with pytest.raises(NoWorkersError, match=r"1 are there and take none.*cancel_consumer"):
+            migrator.migrate_batch(people(), *HOP)
+        listen_again(app, fleet)
+        assert len(migrator.migrate_batch(people(), *HOP)) == 8
 
 
-def test_a_cancelled_consumer_that_runs_a_chunk_is_waited_for() -> None:
+def test_a_cancelled_consumer_that_runs_a_chunk_is_waited_for(fleet: Fleet) -> None:
     # The worker may hold the second chunk, too, and none of the others.
     records = [*sleepers(1, 4.0), *sleepers(8, 0.1)]
-    with private_fleet(MANAGER, worker_wait_s=1.0, outage_s=1.0, stall_s=2.0) as fleet:
-        fleet.start_worker()
-        with create_app(fleet.settings) as app, Migrator(manager, settings=fleet.settings) as job:
-            stream = job.migrate_batch_data_streaming(records, *HOP, chunk_size=1)
-            cancel = threading.Timer(1.0, lambda: app.control.cancel_consumer(fleet.settings.queue))
-            cancel.start()
-            assert next(stream)["first_name"] == "sleep:4.0"
-            cancel.join()
-            with pytest.raises(NoWorkersError, match="cancel_consumer"):
-                list(stream)
+    settings = replace(fleet.settings, worker_wait_s=1.0, outage_s=1.0, stall_s=2.0)
+    with create_app(settings) as app, Migrator(manager, settings=settings) as job:
+        stream = job.migrate_batch_data_streaming(records, *HOP, chunk_size=1)
+        cancel = threading.Timer(1.0, lambda: app.control.cancel_consumer(settings.queue))
+        cancel.start()
+        assert next(stream)["first_name"] == "sleep:4.0"
+        cancel.join()
+        with pytest.raises(NoWorkersError, match="cancel_consumer"):
+            list(stream)
+        listen_again(app, fleet)
+
+
+def listen_again(app: Any, fleet: Fleet) -> None:
+    app.control.add_consumer(fleet.settings.queue, reply=True, limit=1, timeout=5)
+    wait_until(lambda: any(w.is_serving for w in heard(fleet)), "it has told so")
 
 
 def heard(fleet: Fleet) -> list[Any]:
@@ -186,28 +194,22 @@ def test_a_consumer_timeout_that_is_too_short_interrupts_no_chunk() -> None:
 # --- what is no stall ---------------------------------------------------------------------------
 
 
-def test_workers_that_are_busy_with_other_jobs_are_waited_for() -> None:
-    with private_fleet(MANAGER) as fleet:
-        fleet.start_worker()
-        quick = replace(fleet.settings, stall_s=0.5)
-        with (
-            Migrator(manager, settings=fleet.settings) as first,
-            Migrator(manager, settings=quick) as second,
-        ):
-            busy = threading.Thread(
-                target=first.migrate_batch_data, args=(sleepers(2, 2.0), *HOP, 1)
-            )
-            busy.start()
-            wait_until(lambda: any(w.running for w in heard(fleet)), "the other job runs")
-            assert len(second.migrate_batch(people(), *HOP)) == 8
-            busy.join()
+def test_workers_that_are_busy_with_other_jobs_are_waited_for(fleet: Fleet) -> None:
+    quick = replace(fleet.settings, stall_s=0.5)
+    with (
+        Migrator(manager, settings=fleet.settings) as first,
+        Migrator(manager, settings=quick) as second,
+    ):
+        busy = threading.Thread(target=first.migrate_batch_data, args=(sleepers(2, 2.0), *HOP, 1))
+        busy.start()
+        wait_until(lambda: any(w.running for w in heard(fleet)), "the other job runs")
+        assert len(second.migrate_batch(people(), *HOP)) == 8
+        busy.join()
 
 
-def test_slow_chunk_is_waited_for() -> None:
-    with private_fleet(MANAGER, stall_s=2.0) as fleet:
-        fleet.start_worker()
-        with Migrator(manager, settings=fleet.settings) as migrator:
-            assert len(migrator.migrate_batch_data(sleepers(1, 4.0), *HOP, chunk_size=1)) == 1
+def test_slow_chunk_is_waited_for(fleet: Fleet) -> None:
+    with Migrator(manager, settings=replace(fleet.settings, stall_s=2.0)) as migrator:
+        assert len(migrator.migrate_batch_data(sleepers(1, 4.0), *HOP, chunk_size=1)) == 1
 
 
 # --- servers ------------------------------------------------------------------------------------

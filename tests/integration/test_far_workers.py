@@ -8,8 +8,10 @@ import socket
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 import redis
@@ -20,6 +22,7 @@ from pyrmute_tasks.distributed.broker_profile import RedisProfile
 from pyrmute_tasks.distributed.internals.kombu_redis import PromptTransport
 from tests.conftest import wait_until
 from tests.fleets import QUEUE, Fleet, private_fleet
+from tests.integration.hostile import Envelope
 from tests.people import person
 
 SPEC = "tests.people:manager"
@@ -157,6 +160,40 @@ def test_messages_that_were_not_acknowledged_are_put_back() -> None:
         assert fleet.broker.llen(QUEUE) == len(received) - 1
         assert not fleet.broker.hlen("unacked")
         assert not fleet.broker.zcard("unacked_index")
+
+
+def test_leaving_worker_hands_a_message_back_while_its_chunk_runs(tmp_path: Path) -> None:
+    """It may have asked for one before it was told to leave, and its chunk may take hours."""
+    go = tmp_path / "go"
+    records = [{"name": f"wait-for:{go} 0", "age": 1}]
+    with (
+        private_fleet(SPEC) as fleet,
+        Migrator(SPEC, settings=fleet.settings) as migrator,
+        ThreadPoolExecutor() as pool,
+    ):
+        worker = fleet.start_worker("--", "--loglevel=DEBUG")
+        running = pool.submit(migrator.migrate_batch_data, records, *HOP)
+        wait_until(lambda: any(fleet.store.scan_iter("pt:{*}:claims")), "the chunk is claimed")
+        asked = times_asked(fleet)
+        wait_until(lambda: times_asked(fleet) > asked, "it asks again, for a second")
+        worker.ask_to_leave()
+        wait_until(lambda: "Canceling task consumer" in worker.log, "it takes no more")
+        fleet.broker.lpush(QUEUE, Envelope([]).dumps())
+        wait_until(lambda: not is_asking(fleet), "it has the answer")
+        wait_until(lambda: fleet.broker.llen(QUEUE) == 1, "the message is in the queue", 10.0)
+        assert not running.done()
+        go.touch()
+        assert running.result(timeout=20)
+
+
+def times_asked(fleet: Fleet) -> int:
+    """Count how often the worker has asked for a message."""
+    found: dict[str, dict[str, int]] = fleet.broker.info("commandstats")
+    return found.get("cmdstat_brpop", {}).get("calls", 0)
+
+
+def is_asking(fleet: Fleet) -> bool:
+    return any("b" in client["flags"] for client in fleet.broker.client_list())
 
 
 def kill_others(fleet: Fleet, connection: Any) -> int:

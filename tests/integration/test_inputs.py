@@ -47,7 +47,7 @@ def orders() -> Iterator[Migrator]:
 @pytest.fixture(scope="module")
 def migrator() -> Iterator[Migrator]:
     settings = Settings(queue="people", secret="a secret of enough characters", stall_s=30)
-    with Migrator.embedded(people.manager, workers=2, settings=settings) as migrator:
+    with Migrator.embedded(people.manager, workers=1, settings=settings) as migrator:
         yield migrator
 
 

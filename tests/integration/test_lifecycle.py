@@ -168,7 +168,7 @@ def test_first_calls_from_four_threads_have_one_fleet(private_tmp: Path) -> None
 # --- closing while something is open --------------------------------------------------------
 
 
-@pytest.fixture(params=["embedded", "running"])
+@pytest.fixture
 def open_one(request: pytest.FixtureRequest, fleet: Fleet) -> Migrator:
     """A migrator with a fleet of its own, or on a running one."""
     if request.param == "embedded":
@@ -177,6 +177,7 @@ def open_one(request: pytest.FixtureRequest, fleet: Fleet) -> Migrator:
     return Migrator(manager, settings=fleet.settings)
 
 
+@pytest.mark.parametrize("open_one", ["embedded", "running"], indirect=True)
 def test_stream_of_a_closed_migrator_raises(open_one: Migrator, fleet: Fleet) -> None:
     migrator = open_one
     records = [person(index) for index in range(500)]
@@ -195,6 +196,9 @@ def test_stream_of_a_closed_migrator_raises(open_one: Migrator, fleet: Fleet) ->
     wait_until(lambda: not fleet.store.keys("pt:{*"), "no key is left")
 
 
+@pytest.mark.parametrize(
+    "open_one", [pytest.param("embedded", marks=pytest.mark.slow), "running"], indirect=True
+)
 def test_another_thread_closes_while_a_stream_waits(open_one: Migrator, fleet: Fleet) -> None:
     migrator = open_one
     stream = migrator.migrate_batch_data_streaming(iter(SLOW), *HOP, chunk_size=5)
@@ -216,6 +220,9 @@ def test_another_thread_closes_while_a_stream_waits(open_one: Migrator, fleet: F
     wait_until(lambda: not fleet.store.keys("pt:{*"), "no key is left")
 
 
+@pytest.mark.parametrize(
+    "open_one", [pytest.param("embedded", marks=pytest.mark.slow), "running"], indirect=True
+)
 def test_a_source_closes_its_own_migrator(open_one: Migrator, fleet: Fleet) -> None:
     migrator = open_one
 

@@ -11,13 +11,11 @@ from urllib.parse import quote
 
 import pytest
 
-from pyrmute_tasks import Migrator, NoWorkersError, Settings
+from pyrmute_tasks import Settings
 from pyrmute_tasks.distributed.app import create_app
-from tests.conftest import ROOT, wait_until
+from tests.conftest import ROOT
 from tests.fleets import Fleet, RabbitMQ, private_fleet, rabbitmq_fleet
-from tests.people import person
 
-HOP = ("Person", "1.0.0", "3.0.0")
 SECRET = "s3cr3t-w0rd"
 
 
@@ -96,21 +94,6 @@ def test_other_queue_is_refused(fleet: Fleet) -> None:
     assert done.returncode == 1
     assert "error: this worker is for queue 'pyrmute-tasks' and no other" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_worker_whose_consumer_is_cancelled_counts_as_none(fleet: Fleet) -> None:
-    worker = fleet.start_worker("--loglevel", "INFO")
-    app = create_app(fleet.settings)
-    settings = replace(fleet.settings, outage_s=3.0)
-    with Migrator("tests.people:manager", settings=settings) as migrator:
-        assert len(migrator.migrate_batch_data([person(1)], *HOP)) == 1
-        app.control.cancel_consumer(fleet.settings.queue)
-        wait_until(lambda: "Canceling queue" in worker.log, "the worker cancels")
-        with pytest.raises(NoWorkersError, match="1 are there and take none from it"):
-            migrator.migrate_batch_data([person(1)], *HOP)
-        app.control.add_consumer(fleet.settings.queue)
-        assert len(migrator.migrate_batch_data([person(1)], *HOP)) == 1
-    worker.close()
 
 
 # --- Redis --------------------------------------------------------------------------------

@@ -184,12 +184,12 @@ def connected_to(fleet: Fleet) -> list[str]:
 
 
 def test_run_killed_at_random_points_goes_on(tmp_path: Path, fleet: Fleet) -> None:
-    kill_often(Resumed(tmp_path), connected_to(fleet), 5, 1)
+    kill_often(Resumed(tmp_path), connected_to(fleet), 2, 1)
     wait_until(lambda: not list(fleet.store.scan_iter("pt:{*}:claims")), "no claims are left")
 
 
 def test_run_by_reference_killed_at_random_points_goes_on(tmp_path: Path) -> None:
-    kill_often(Resumed(tmp_path, refers=True), ["--workers", "2"], 5, 3)
+    kill_often(Resumed(tmp_path, refers=True), ["--workers", "2"], 2, 3)
 
 
 @pytest.mark.slow

@@ -111,5 +111,5 @@ def test_settings_of_celery_are_obeyed_by_workers() -> None:
 
 
 def test_embedded_fleet_sends_no_events() -> None:
-    with EmbeddedFleet("tests.people:manager", 1, Settings()) as fleet:
+    with EmbeddedFleet("tests.people:manager", 0, Settings()) as fleet:
         assert fleet.settings.celery_config == {"worker_send_task_events": False}

@@ -25,7 +25,7 @@ FEW, MANY = (
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    for count in (80, 200)
+    for count in (40, 200)
 )
 
 SCALARS: list[Any] = [int, str, float | None, list[int], dict[str, Any], bool]

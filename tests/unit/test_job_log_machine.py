@@ -43,7 +43,7 @@ from pyrmute_tasks.jobs.storage import Storage
 from pyrmute_tasks.jobs.view import JobView
 from tests.unit.simulated_disk import Disk, SimulatedProcess, SimulatedStorage
 
-SCHEDULES: Final = int(os.environ.get("JOB_LOG_SCHEDULES", "80"))
+SCHEDULES: Final = int(os.environ.get("JOB_LOG_SCHEDULES", "40"))
 SOURCE: Final = (Range(0, 0, 7), Range(1, 0, 5))
 MOST_PROCESSES: Final = 4
 STILL: Final[dict[str, Any]] = {"now": lambda: 0.0, "monotonic": lambda: 0.0}

@@ -9,6 +9,7 @@ from celery.worker.consumer import Consumer
 
 from pyrmute_tasks.distributed.internals import kombu_transport
 from pyrmute_tasks.distributed.internals.celery_worker import stop_if_asked
+from pyrmute_tasks.distributed.internals.kombu_redis import PromptChannel
 
 __all__ = [
     "Accept",
@@ -138,6 +139,13 @@ class _PolicyConsumer(_Base):  # type: ignore[misc]  # it is a class
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         self.connections.connection_failed(exc)
         super().on_connection_error_after_connected(exc)
+
+    def stop(self) -> None:
+        """Stop for good: take nothing more from the queue, before the pool ends its chunks."""
+        super().stop()
+        channel = self.task_consumer and self.task_consumer.channel
+        if isinstance(channel, PromptChannel):
+            channel.hand_back()
 
     def add_task_queue(self, queue: str, *args: Any, **kwargs: Any) -> None:
         """Serve the queue again after `cancel_task_queue`; no other is served."""

@@ -7,19 +7,22 @@ server that is 300 ms away and back, two thirds of a second a chunk, whatever th
 Here the commands are sent in the same order, at the same time and over one connection, and the
 answers are read when there is something else to send. So the server knows what it knew before,
 as early as it did. What was sent over a connection that fails is sent again and waited for.
+
+A worker that leaves also puts back at once what it has asked for and no longer wants.
 """
 
 import contextlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from queue import Empty
 from typing import Any, Final
 
 import redis
 from kombu.transport.redis import Channel, QoS, Transport
 from redis.client import Pipeline
 
-__all__ = ["PromptTransport"]
+__all__ = ["PromptChannel", "PromptTransport"]
 
 _MOST_UNANSWERED: Final = 64  # then the oldest is waited for: a dead connection is noticed
 _base_transport: Any = Transport  # its stubs lack most of it
@@ -154,9 +157,19 @@ class PromptQoS(_base_qos):  # type: ignore[misc]  # it is a class
 
 
 class PromptChannel(_base_channel):  # type: ignore[misc]  # it is a class
-    """A channel that acknowledges messages without waiting."""
+    """A channel that acknowledges without waiting, and puts the last message back."""
 
     QoS = PromptQoS
+
+    def hand_back(self) -> None:
+        """Put back the message, if any, for which the server was asked before consumers ended.
+
+        The server answers within a second. Kombu reads that answer when the channel is closed;
+        until then no other worker could have the message.
+        """
+        if self._in_poll and not self.active_queues:
+            with contextlib.suppress(Empty, redis.RedisError, OSError):
+                self._brpop_read()
 
 
 class PromptTransport(_base_transport):  # type: ignore[misc]  # it is a class

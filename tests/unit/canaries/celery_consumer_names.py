@@ -150,6 +150,18 @@ def check_add_task_queue() -> None:
 
 @internal(
     "celery",
+    "a consumer is stopped once, at the worker's end and before the pool; `task_consumer`",
+    r"task_consumer",
+    purpose="A message that the worker has asked for and no longer wants goes back to the queue "
+    "while its last chunks run.",
+    until="when kombu puts back what arrives after its consumers have ended",
+)
+def check_stop() -> None:
+    assert facts()["after_stop"] == {"queues": [], "pool_runs": True}
+
+
+@internal(
+    "celery",
     "`Consumer.Blueprint.default_steps`",
     r"default_steps",
     purpose="Steps are left out by the ends of their names: `DelayedDelivery`, which makes 28 "

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator
+from queue import Empty
 from types import SimpleNamespace
 from typing import Any
 
@@ -360,3 +361,32 @@ def check_qos() -> None:
     assert isinstance(connection.clone().transport, connection.transport_cls)
     assert callable(qos.restore_by_tag)
     assert callable(qos.restore_unacked_once)
+
+
+@internal(
+    "kombu",
+    "`transport.redis.Channel`: `_in_poll`, `_brpop_read`, `active_queues`",
+    r"_in_poll|_brpop_read|active_queues",
+    purpose="A worker that leaves reads the answer to its last request for a message, and puts the "
+    "message back; kombu reads it when the last chunk has ended.",
+    until="when kombu puts back what arrives after its consumers have ended",
+)
+def check_last_answer() -> None:
+    read: list[str] = []
+
+    class Ours(redis.Channel):
+        _in_poll = object()
+        closed = True
+
+        def __init__(self) -> None:
+            pass
+
+        def _brpop_read(self, **_: Any) -> None:
+            read.append("answer")
+            raise Empty
+
+    channel: Any = Ours()
+    channel._active_queues = []
+    assert not channel.active_queues
+    channel.close()
+    assert read == ["answer"]

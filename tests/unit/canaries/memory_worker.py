@@ -10,6 +10,7 @@ import time
 from typing import Any, Final
 
 from billiard.exceptions import WorkerLostError
+from billiard.pool import RUN
 from celery import Celery
 from celery.apps.worker import Worker
 from celery.signals import import_modules, worker_init, worker_ready, worker_shutdown
@@ -64,6 +65,11 @@ class WatchedConsumer(base_consumer):  # type: ignore[misc]  # it is a class
         FACTS["maintains"] = callable(self.pool.maintain_pool)
         self.app.send_task("die", args=(1, "a"), argsrepr="shown")
         self.app.send_task("sleep", task_id="slow")
+
+    def stop(self) -> None:
+        super().stop()
+        queues = self.task_consumer.channel._active_queues
+        FACTS["after_stop"] = {"queues": list(queues), "pool_runs": self.pool._pool._state == RUN}
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         FACTS["hooks"].append("create_task_handler")
