@@ -14,12 +14,12 @@ from pyrmute_tasks.cli.options import (
     MAX_RATE_OPTION,
     OUTPUT_OPTIONS,
     QUEUE_HELP,
+    RETRY_OPTIONS,
     WithOptions,
     import_retried,
     jobs_option,
     overridden,
     retry_of,
-    retry_options,
 )
 from pyrmute_tasks.engine.error_policy import ErrorPolicy, OnError
 from pyrmute_tasks.errors import ConfigurationError
@@ -73,8 +73,7 @@ Examples:
 @click.option("--queue", help=QUEUE_HELP)
 @WithOptions(*OUTPUT_OPTIONS, *ERROR_OPTIONS, MAX_RATE_OPTION)
 @click.option("--window", type=click.IntRange(min=1), help="Chunks in flight, at most.")
-@WithOptions(*CHUNK_OPTIONS)
-@retry_options
+@WithOptions(*CHUNK_OPTIONS, *RETRY_OPTIONS)
 @click.option("--json", "as_json", is_flag=True, help="Print the job's id and folder as JSON.")
 def submit(
     source: str,
