@@ -52,30 +52,32 @@ def test_interrupt_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "status", "told"),
     [
         (
             ("--chunk-size", 10),
+            2,
             "error: this run cannot go by reference: a chunk size counts records",
         ),
         (
             ("--broker", "redis://127.0.0.1:1/0"),
+            1,
             "error: this run cannot go by reference: workers need",
         ),
     ],
 )
 def test_run_that_cannot_go_by_reference_is_refused_before_a_fleet_starts(
-    tmp_path: Path, options: tuple[object, ...], told: str
+    tmp_path: Path, options: tuple[object, ...], status: int, told: str
 ) -> None:
     source = write(tmp_path / "in.jsonl", [person(1)])
     run = ("run", *MANAGER, *HOP, "--quiet", "--by-reference", "always", *options)
     result = call(*run, source, tmp_path / "out.jsonl")
-    assert result.returncode == 1
+    assert result.returncode == status
     assert result.stderr.startswith(told)
     assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_worker_with_roots_needs_a_secret(tmp_path: Path) -> None:
     result = call("worker", *MANAGER, "--root", tmp_path)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr.startswith("error: roots (--root) need a secret")

@@ -304,7 +304,7 @@ def test_limited_run_migrates_the_first_records_only(
 def test_limited_run_cannot_go_by_reference(source: Path, tmp_path: Path) -> None:
     run = ("run", *MANAGER, *HOP, "--limit", 25, "--by-reference", "always")
     result = call_here(*run, source, tmp_path / "out.jsonl")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "this run cannot go by reference: a limit counts records" in result.stderr
 
 

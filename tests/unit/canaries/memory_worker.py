@@ -10,7 +10,7 @@ import time
 from typing import Any, Final
 
 from billiard.exceptions import WorkerLostError
-from billiard.pool import RUN
+from billiard.pool import TERMINATE
 from celery import Celery
 from celery.apps.worker import Worker
 from celery.signals import import_modules, worker_init, worker_ready, worker_shutdown
@@ -69,7 +69,10 @@ class WatchedConsumer(base_consumer):  # type: ignore[misc]  # it is a class
     def stop(self) -> None:
         super().stop()
         queues = self.task_consumer.channel._active_queues
-        FACTS["after_stop"] = {"queues": list(queues), "pool_runs": self.pool._pool._state == RUN}
+        FACTS["after_stop"] = {
+            "queues": list(queues),
+            "pool_ends": self.pool._pool._state == TERMINATE,
+        }
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         FACTS["hooks"].append("create_task_handler")
