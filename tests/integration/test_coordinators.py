@@ -322,3 +322,11 @@ def test_two_coordinators_share_jobs_without_a_fight(service: Service) -> None:
         assert view_of(job).epoch == 1
     for process in processes:
         assert ended(process, signal.SIGINT) == 0
+
+
+@pytest.mark.slow  # the job outlasts what is known of the fleet
+def test_coordinator_that_is_to_end_when_idle_ends_after_a_long_job(service: Service) -> None:
+    job = service.submit(slow(people(900), 0.06), by_reference="always")
+    process = service.coordinator("--until-idle")
+    assert service.wait_for_end(job).state is LoggedState.SUCCEEDED
+    assert process.wait(10) == 0
