@@ -6,7 +6,7 @@ from pyrmute_tasks.cli.errors import usage_checked
 from pyrmute_tasks.errors import JobNotFoundError
 from pyrmute_tasks.io.kept_jobs import find_job
 from pyrmute_tasks.jobs.folder import JobFolder
-from pyrmute_tasks.service.roots import root_of
+from pyrmute_tasks.jobs.root import root_of
 
 __all__ = ["found_job"]
 

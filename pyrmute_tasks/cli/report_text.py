@@ -168,7 +168,7 @@ def _survived(report: LoggedReport) -> Iterator[str]:
     if report.suspension_count:
         yield counted(report.suspension_count, "suspension")
     if report.crash_count:
-        yield counted(report.crash_count, "crash").replace("crashs", "crashes")
+        yield counted(report.crash_count, "crash")
     for crash in report.crashes[-_FIRST_ROWS:]:
         yield f"{at_time(crash.at)} {crash.why}"
 

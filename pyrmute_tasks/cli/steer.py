@@ -15,9 +15,9 @@ from pyrmute_tasks.cli.options import (
     jobs_option,
 )
 from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.root import root_of
 from pyrmute_tasks.pyrmute_adapter import load_manager
 from pyrmute_tasks.service import steering
-from pyrmute_tasks.service.roots import root_of
 from pyrmute_tasks.service.steering import NO_BOUND, Limits
 
 __all__ = ["cancel_command", "pause_command", "resume_command", "set_command"]

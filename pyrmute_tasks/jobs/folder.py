@@ -57,7 +57,6 @@ PARTS: Final = "parts"
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _REJECTS_TOLD: Final = "rejects-told"
-_PUBLISHED: Final = (JobResult.SUCCEEDED, JobResult.SUCCEEDED_WITH_REJECTS)
 _TOKEN_BYTES: Final = 8
 _NONCE_BYTES: Final = 16
 _JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -276,7 +275,7 @@ class JobFolder:
     def has_succeeded(self) -> bool:
         """Whether the job's output was published, so that its outputs here count no more."""
         end = self.end()
-        return end is not None and end.ended.result in _PUBLISHED
+        return end is not None and end.ended.result.is_success
 
     def has_ended_for_ever(self) -> bool:
         """Whether the job's output was published, or the job was cancelled."""

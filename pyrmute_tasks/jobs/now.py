@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import secrets
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -60,10 +59,6 @@ class Now:
     causes: Mapping[str, int] = field(default_factory=dict)
     way: str = ""
     notes: tuple[str, ...] = ()
-
-    def age_s(self, clock: float | None = None) -> float:
-        """Return for how long it has not been replaced, by this host's clock."""
-        return max(0.0, (time.time() if clock is None else clock) - self.at)
 
 
 def write_now(folder: Path, now: Now) -> None:

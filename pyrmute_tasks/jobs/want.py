@@ -65,6 +65,15 @@ class Want:
             _text(found, "code"),
         )
 
+    def is_pending(self, wished: Mapping[str, object], logged_at: float) -> bool:
+        """Return whether no driver has obeyed these wishes yet.
+
+        Args:
+            wished: The wish that was obeyed last; its writer's clock may be behind.
+            logged_at: When the log was last written, in seconds since 1970.
+        """
+        return self.at > logged_at and dict(self.as_entry().want) != dict(wished)
+
     def as_fields(self) -> dict[str, object]:
         """Return the wishes as fields, for the file."""
         return {**asdict(self), "wish": self.wish.value}

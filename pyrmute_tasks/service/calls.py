@@ -7,11 +7,10 @@ from pyrmute_tasks.engine.pace import Pace
 from pyrmute_tasks.file_calls import FileCalls
 from pyrmute_tasks.file_options import ByReference, FileOptions
 from pyrmute_tasks.jobs.folder import JobFolder
-from pyrmute_tasks.jobs.root import JobsRoot
+from pyrmute_tasks.jobs.root import JobsRoot, root_of
 from pyrmute_tasks.jobs.terms import GIVE_UP_S, Priority
 from pyrmute_tasks.service.embedded_coordinators import EmbeddedCoordinators, embedded_queue
 from pyrmute_tasks.service.handles import JobCaller, SubmittedJob
-from pyrmute_tasks.service.roots import root_of
 from pyrmute_tasks.service.submitting import SubmitOptions, Submitter, submit
 from pyrmute_tasks.versions import VersionLike
 

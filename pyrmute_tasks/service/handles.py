@@ -17,7 +17,7 @@ from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.pyrmute_adapter import FleetManager
 from pyrmute_tasks.service import steering
 from pyrmute_tasks.service.history import LoggedReport, report_of
-from pyrmute_tasks.service.logged_job import Told, told_at_a_glance
+from pyrmute_tasks.service.logged_job import glance_status
 from pyrmute_tasks.service.rejects import rejects_of
 from pyrmute_tasks.service.retrying import RetryOptions, submit_retry
 from pyrmute_tasks.service.status import JobStatus, JobWatch
@@ -140,25 +140,24 @@ class SubmittedJob:
         """
         storage = self._folder.storage
         try:
-            told = told_at_a_glance(storage)
+            logged = glance_status(storage)
         except FileNotFoundError:
             if not self._root.path.is_dir():
                 return False  # its storage is away
             raise JobNotFoundError(f"job {self.id} was discarded") from None
         except OSError:
             return False
-        if told.ended is None:
-            return told.let_go is Note.HELD and not self._is_wished_later(told)
-        result = told.ended.result
-        if result is JobResult.FAILED and self._is_wished_later(told):
+        ended = logged.ended
+        if ended is None and logged.let_go is not Note.HELD:
             return False
-        if result in (JobResult.FAILED, JobResult.CANCELLED):
-            raise JobFailedError(self.id, result.value, told.ended.why)
+        can_go_on = ended is None or ended.result is JobResult.FAILED
+        if can_go_on and read_want(storage, Want()).want.at > logged.changed_at:
+            status = self.progress()  # the wish may be an old one of a clock that is ahead
+            if not (status.has_ended or status.is_held):
+                return False
+        if ended is not None and not ended.result.is_success:
+            raise JobFailedError(self.id, ended.result.value, ended.why)
         return True
-
-    def _is_wished_later(self, told: Told) -> bool:
-        """Return whether somebody wants something of it since its driver let go."""
-        return read_want(self._folder.storage, Want()).want.at > told.changed_at
 
     # --- seeing -----------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from pyrmute_tasks.engine.error_policy import ErrorPolicy
 from pyrmute_tasks.engine.pace import Pace
 from pyrmute_tasks.errors import ConfigurationError, JobChangedError, JobError, printable
 from pyrmute_tasks.io.earlier_runs import code_differences
-from pyrmute_tasks.jobs.driver import this_user
+from pyrmute_tasks.jobs.driver import Driver, this_user
 from pyrmute_tasks.jobs.entries import Wished
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.log import History
@@ -259,12 +259,11 @@ def _refuse_going(folder: JobFolder, view: JobView, want: Want) -> None:
     is_going = want.wish is Wish.RUN and view.state is not LoggedState.FAILED
     if not is_going or view.suspensions:
         return
-    if view.state is LoggedState.RUNNING or view.state is LoggedState.PUBLISHING:
-        holder = view.leased.holder if view.leased is not None else {}
-        told = f"process {holder.get('pid', '?')} on host {holder.get('host', '?')} drives it"
+    if view.state.is_driven:
+        told = f"{Driver.of(view.leased.holder if view.leased is not None else {})} drives it"
     else:
         told = "it waits for a coordinator"
-    raise JobError(f"there is nothing to resume: job {job} is not paused, {printable(told)}")
+    raise JobError(f"there is nothing to resume: job {job} is not paused, {told}")
 
 
 def _with_code(folder: JobFolder, want: Want, code: Code, *, accept_code: bool) -> Want:

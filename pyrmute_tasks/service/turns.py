@@ -24,6 +24,7 @@ __all__ = [
     "FleetFacts",
     "Kind",
     "Turn",
+    "by_whom",
     "decide",
     "ending_of",
     "is_obeyed",
@@ -133,7 +134,7 @@ def decide(facts: Facts, fleet: FleetFacts, now: float) -> Turn:
         return Turn(Act.WAIT, f"it is for the coordinators of queue '{terms.queue}'")
     if facts.driven:
         return Turn(Act.WAIT, facts.driven)
-    is_new = want.at > view.changed_at and not is_obeyed(want, view)
+    is_new = want.is_pending(view.wished, view.changed_at)
     wished = _as_wished(view, want, is_new=is_new)
     if wished is not None:
         return wished
@@ -146,17 +147,17 @@ def _as_wished(view: JobView, want: Want, *, is_new: bool) -> Turn | None:
     if view.state is LoggedState.FAILED and not (is_new and want.wish is not Wish.PAUSE):
         return Turn(Act.WAIT, "it has failed")
     if want.wish is Wish.CANCEL and view.publishing is None:
-        return Turn(Act.CANCEL, told("cancelled", want))
+        return Turn(Act.CANCEL, by_whom("cancelled", want))
     if want.wish is Wish.PAUSE and view.state is not LoggedState.PUBLISHING:
         act = Act.PAUSE if view.state is LoggedState.RUNNING else Act.WAIT
-        return Turn(act, told("paused", want))
+        return Turn(act, by_whom("paused", want))
     if view.is_held and not is_new:
         return Turn(Act.WAIT, view.stopped)
     return None
 
 
 def _before(terms: Terms, before: JobResult | None) -> str:
-    if not terms.after or before in (JobResult.SUCCEEDED, JobResult.SUCCEEDED_WITH_REJECTS):
+    if not terms.after or (before is not None and before.is_success):
         return ""
     how = "has not ended yet" if before is None else f"is {before.value}"
     return f"it runs after job {terms.after}, which {how}"
@@ -225,9 +226,9 @@ def ending_of(before: Want, now: Want, view: JobView, *, holds: bool) -> Ending 
     """
     if now.wish is Wish.CANCEL:
         # What was about to appear may be there: too late.
-        return None if view.publishing else Ending(Kind.CANCELLED, told("cancelled", now), now)
+        return None if view.publishing else Ending(Kind.CANCELLED, by_whom("cancelled", now), now)
     if now.wish is Wish.PAUSE:
-        return Ending(Kind.PAUSED, told("paused", now), now)
+        return Ending(Kind.PAUSED, by_whom("paused", now), now)
     changed = [
         name
         for name in ("max_rate", "window", "max_errors", "fingerprint")
@@ -237,10 +238,10 @@ def ending_of(before: Want, now: Want, view: JobView, *, holds: bool) -> Ending 
         changed.append("hold")
     if not changed:
         return None
-    return Ending(Kind.CHANGED, told(f"{' and '.join(changed)} changed", now), now)
+    return Ending(Kind.CHANGED, by_whom(f"{' and '.join(changed)} changed", now), now)
 
 
-def told(what: str, want: Want) -> str:
-    """Return what a user wished as a sentence: ``paused by ann@host: release freeze``."""
+def by_whom(what: str, want: Want) -> str:
+    """Return a wish as a sentence: ``paused by ann@host: release freeze``."""
     by = f" by {want.who}" if want.who else ""
     return f"{what}{by}: {want.why}" if want.why else f"{what}{by}"

@@ -8,10 +8,9 @@ from typing import Final
 
 from pyrmute_tasks.errors import JobError, JobNotFoundError
 from pyrmute_tasks.jobs.driver import DriverWatch
-from pyrmute_tasks.jobs.entries import Ended, JobResult, Note, Noted
+from pyrmute_tasks.jobs.entries import Ended, JobResult, Noted
 from pyrmute_tasks.jobs.folder import JobFolder, is_job_name
 from pyrmute_tasks.jobs.log import epochs
-from pyrmute_tasks.jobs.states import LoggedState
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.jobs.want import Want, read_want
@@ -20,9 +19,7 @@ from pyrmute_tasks.service.turns import Facts
 __all__ = ["WatchedJob", "WatchedJobs"]
 
 _SETTLED_NS: Final = 3 * 10**9  # a folder's time of change is trusted when it is older than that
-_DRIVEN: Final = (LoggedState.RUNNING, LoggedState.PUBLISHING)
 _READ: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_LETS_GO: Final = (Note.STOPPED, Note.SUSPENDED, Note.HELD)
 
 
 @dataclass(slots=True)
@@ -68,7 +65,7 @@ class WatchedJob:
             OSError: If it cannot be read.
         """
         changed_ns = _changed_ns(self.folder.path)
-        is_driven = self.view.state in _DRIVEN
+        is_driven = self.view.state.is_driven
         if changed_ns != self._changed_ns or is_driven or self.driven:
             self._look_closely(is_driven=is_driven)
             is_settled = time.time_ns() - changed_ns > _SETTLED_NS
@@ -81,17 +78,17 @@ class WatchedJob:
         is_unread = newest != self.newest or newest != self.view.epoch  # not opened yet
         if is_unread or (is_driven and self._has_let_go()):
             self._read(newest)
-        if self.view.state not in _DRIVEN and newest == self.view.epoch:
+        if not self.view.state.is_driven and newest == self.view.epoch:
             self.driven = ""
             return
         self.driven = self.watch.why_not(self.view)
-        if not self.driven and self.view.state in _DRIVEN:
+        if not self.driven and self.view.state.is_driven:
             self._read(newest)  # for what its driver has done before it died
 
     def _has_let_go(self) -> bool:
         last = self.folder.last()
         entry = last.entry if last is not None else None
-        return isinstance(entry, Ended) or (isinstance(entry, Noted) and entry.note in _LETS_GO)
+        return isinstance(entry, Ended) or (isinstance(entry, Noted) and entry.note.lets_go)
 
     def _read(self, newest: int) -> None:
         before = (self.newest, self.view.state, self.view.changed_at)

@@ -37,7 +37,7 @@ CASES: Final[dict[str, tuple[Build, ShownState, str]]] = {
     "cancelled while queued": (
         lambda job: job.wish(Wish.CANCEL),
         ShownState.CANCELLING,
-        "being cancelled for ann@host",
+        "being cancelled by ann@host",
     ),
     "running": (lambda job: job.taken().settle().tells(), ShownState.RUNNING, ""),
     "running, without now.json": (lambda job: job.taken().settle(), ShownState.RUNNING, ""),
@@ -59,7 +59,7 @@ CASES: Final[dict[str, tuple[Build, ShownState, str]]] = {
     "being paused": (
         lambda job: job.taken().tells(waits="no worker answers").wish(Wish.PAUSE),
         ShownState.PAUSING,
-        "being paused for ann@host",
+        "being paused by ann@host",
     ),
     "paused": (
         lambda job: job.taken().obey(Wish.PAUSE, why="release freeze").let_go("paused by ann@host"),
@@ -114,7 +114,7 @@ CASES: Final[dict[str, tuple[Build, ShownState, str]]] = {
     "driver gone, while it pauses": (
         lambda job: job.taken(**GONE).wish(Wish.PAUSE),
         ShownState.PAUSING,
-        f"being paused for ann@host; its coordinator (process {GONE['pid']} on host {HOST}) has "
+        f"being paused by ann@host; its coordinator (process {GONE['pid']} on host {HOST}) has "
         "ended; another one takes over",
     ),
     "driver silent": (
