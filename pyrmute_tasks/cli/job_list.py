@@ -1,4 +1,4 @@
-"""`pyrmute-tasks jobs`: the submitted jobs as a table."""
+"""`pyrmute-tasks jobs`: lists submitted jobs in a table."""
 
 import json
 import time

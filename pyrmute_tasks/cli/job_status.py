@@ -1,4 +1,4 @@
-"""`pyrmute-tasks status` and `watch`: how far jobs are, once or until they have ended."""
+"""`pyrmute-tasks status` and `watch`: show how far jobs are, once or until they have ended."""
 
 import json
 import math

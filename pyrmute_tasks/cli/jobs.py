@@ -1,4 +1,4 @@
-"""`pyrmute-tasks publish`, `verify` and `discard`: the jobs that runs have left."""
+"""`pyrmute-tasks publish`, `verify` and `discard`: work on jobs that runs have left."""
 
 import sys
 from typing import Final

@@ -1,4 +1,4 @@
-"""`pyrmute-tasks pause`, `resume`, `cancel` and `set`: what users want of a submitted job."""
+"""`pyrmute-tasks pause`, `resume`, `cancel` and `set`: steer a submitted job."""
 
 import contextlib
 import math
@@ -38,7 +38,7 @@ def _window(text: str) -> float | str:
 
 
 def _bound(text: str, kind: type[int] | type[float]) -> float | str:
-    """Return a number; of 0 and ``none``, that there is no bound.
+    """Return a number, or ``none`` for 0 and ``none``: no bound.
 
     Raises:
         click.BadParameter: If it is something else.
@@ -74,7 +74,7 @@ def pause_command(job: str, jobs_root: str | None, why: str) -> None:
 def resume_command(
     job: str, jobs_root: str | None, why: str, manager: str | None, accept_code: bool
 ) -> None:
-    """Let a job go on that is paused, was suspended, or has failed.
+    """Resume a job that is paused, was suspended, or has failed.
 
     JOB is an id, its beginning, or a name. What is settled stays settled. With --manager, today's
     models and steps are compared with those of the job; if they differ, --accept-code goes on with

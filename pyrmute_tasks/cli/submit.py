@@ -1,4 +1,4 @@
-"""`pyrmute-tasks submit`: submits a job from files to files, and goes."""
+"""`pyrmute-tasks submit`: submits a job from files to files."""
 
 import json
 import os

@@ -109,7 +109,7 @@ class Driver:
 
     @property
     def is_silent(self) -> bool:
-        """Whether more should have been heard of it."""
+        """Whether it has been silent for longer than a living driver is."""
         return self.silent_s > (_QUIET_S if self.tells else _QUIET_LOG_S)
 
 
@@ -182,7 +182,7 @@ class DriverWatch:
 
 
 def holder_of(storage: Storage, epoch: int) -> Mapping[str, str | int]:
-    """Return the holder that an epoch's log names; empty while its first line is being written."""
+    """Return who holds an epoch's lease; empty while its first line is being written."""
     first = next(iter(LogReader(storage, epoch)), None)
     if first is None or not isinstance(first.entry, Leased):
         return {}

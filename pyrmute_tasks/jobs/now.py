@@ -1,4 +1,4 @@
-"""What a job's driver sees at present: ``now.json``, for people who watch; of no other weight."""
+"""``now.json``: a driver's live view of its job, for people who watch; nothing depends on it."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ _TOKEN_BYTES: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Now:
-    """A driver's view of its job.
+    """A driver's live view of its job.
 
     Attributes:
         epoch: The driver's epoch; what an older one wrote is out of date.

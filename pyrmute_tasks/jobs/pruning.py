@@ -1,4 +1,4 @@
-"""A jobs root's history is bounded, and what was left by accident is removed."""
+"""Removing old jobs from a jobs root, and what killed processes have left there."""
 
 import contextlib
 import re
@@ -32,7 +32,7 @@ def prune(root: Path, keep_s: float = KEEP_HISTORY_S, now: float | None = None) 
 
 
 def collect_orphans(root: Path, now: float | None = None) -> None:
-    """Remove what processes that were killed have left in a jobs root: all that is no job's.
+    """Remove what killed processes have left in a jobs root.
 
     That is jobs that were being created or discarded an hour ago, and attempts of jobs that have
     ended for ever.

@@ -90,7 +90,7 @@ class JobsRoot:
 
 
 def root_of(given: str | os.PathLike[str] | None, setting: str = "") -> JobsRoot:
-    """Return the jobs root of a call.
+    """Return the jobs root that a call or the settings name.
 
     Args:
         given: What the call names.

@@ -40,7 +40,6 @@ _LOOK_EVERY_S: Final = 1.0
 _PRUNE_EVERY_S: Final = 3600.0
 _GRACE_S: Final = 5.0
 _ON_END_S: Final = 60.0
-_ENDS: Final = (Kind.PUBLISHED, Kind.FAILED, Kind.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +245,7 @@ class Coordinator:
                 job=spec.job,
                 epoch=epoch.lease.epoch,
             )
-            if ending.kind in _ENDS:
+            if ending.kind.ends_job:
                 self._run_on_end(job, ending)
         except LeaseLostError as error:
             running.ending = Ending(Kind.LOST, str(error))

@@ -31,7 +31,7 @@ from pyrmute_tasks.jobs.spec import Spec
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.want import Want
 from pyrmute_tasks.logs import log
-from pyrmute_tasks.plans.migration import Migration, ToldMigration
+from pyrmute_tasks.plans.migration import DescribedMigration, Migration
 from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.service.epoch_options import holds_output, options_of
 from pyrmute_tasks.service.epoch_watch import Board, EpochWatch
@@ -125,7 +125,7 @@ class Epoch:
     def _let_go(self, ending: Ending) -> None:
         """Log how the epoch has ended, and give the job back."""
         lease, folder = self.lease, self.driven.folder
-        if ending.kind in (Kind.PUBLISHED, Kind.FAILED, Kind.CANCELLED):
+        if ending.kind.ends_job:
             remove_now(folder.path)  # else it saves who lists jobs from reading the whole log
         if ending.kind is Kind.PUBLISHED:
             return  # all is logged
@@ -202,7 +202,7 @@ class Epoch:
     def _jobs(self, session: "Session") -> Jobs:
         want, spec = self.want, self.spec
         window = Window(chunks=want.window) if want.window else None
-        migration = ToldMigration.of(spec.plan, want.code or spec.code)
+        migration = DescribedMigration.of(spec.plan, want.code or spec.code)
         return Jobs(
             settings=session.settings,
             hooks=HookSet(),

@@ -144,7 +144,7 @@ class EpochWatch:
         self._thread.join(_EVERY_S)  # it may hang at the storage
 
     def end(self, ending: Ending) -> None:
-        """End the epoch; what has ended it first stands."""
+        """End the epoch; the first ending is kept."""
         with self._lock:
             self.ending = self.ending or ending
         self.stop.request()

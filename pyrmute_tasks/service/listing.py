@@ -1,4 +1,4 @@
-"""The jobs of a jobs root with their status: few files are read of those that have ended."""
+"""Listing the jobs of a jobs root; of those that have ended, few files are read."""
 
 import os
 from collections.abc import Container

@@ -1,4 +1,4 @@
-"""What a job's log tells people: beyond its state also times, pace and causes."""
+"""The status of a job by its log: beyond its state also times, rates and causes."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""The jobs beside a job in its jobs root, as far as it waits for them."""
+"""Finding out which other jobs of its jobs root a job waits for."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ _LATELY_S: Final = 2.5  # now.json comes once a second
 
 
 class Neighbours:
-    """The jobs of a jobs root, as far as one of them waits for another.
+    """The jobs of a jobs root, for which one of them may wait.
 
     Args:
         root: The jobs root.

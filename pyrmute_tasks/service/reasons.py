@@ -1,4 +1,4 @@
-"""Why a job waits, as one sentence for people: what matters most is told."""
+"""Telling in one sentence why a job waits: the reason that matters most."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ _WISHED: Final[Mapping[Wish, tuple[str, str]]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """What the reason of a wait follows from.
+    """The facts that tell why a job waits.
 
     Attributes:
         clock: The time, in seconds since 1970.

@@ -108,7 +108,7 @@ class Code:
 
 
 def code_of(manager: "FleetManager", folder: JobFolder) -> Code:
-    """Return what a manager's code of a job's migration is today.
+    """Return a manager's code of a job's migration, as it is today.
 
     Raises:
         PyrmuteTasksError: If it has no such migration any more.
@@ -118,7 +118,7 @@ def code_of(manager: "FleetManager", folder: JobFolder) -> Code:
 
 
 def pause(folder: JobFolder, why: str = "") -> Want:
-    """Wish that a job is paused; what is under way is withdrawn, and done again later.
+    """Ask for a job to pause; what is under way is withdrawn, and done again later.
 
     Args:
         folder: The job.
@@ -141,7 +141,7 @@ def pause(folder: JobFolder, why: str = "") -> Want:
 def resume(
     folder: JobFolder, why: str = "", *, code: Code | None = None, accept_code: bool = False
 ) -> Want:
-    """Wish that a job goes on: one that is paused, was suspended, or has failed.
+    """Ask for a job to go on that is paused, was suspended, or has failed.
 
     Args:
         folder: The job.
@@ -169,7 +169,7 @@ def resume(
 
 
 def cancel(folder: JobFolder, why: str = "") -> Want:
-    """Wish that a job ends without its output, also one that has failed; its history stays.
+    """Ask for a job to end without its output, also one that has failed; its history stays.
 
     Args:
         folder: The job.
@@ -196,7 +196,7 @@ def cancel(folder: JobFolder, why: str = "") -> Want:
 
 
 def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
-    """Wish other limits for a job, which goes on with them at once, and keeps them.
+    """Ask for other limits of a job, which goes on with them at once, and keeps them.
 
     So does one that has failed: it may have reached a limit.
 

@@ -110,7 +110,7 @@ class Turn:
 
 
 def suspension_s(suspensions: int) -> float:
-    """Return how long a job waits that was suspended so many times since anything was settled."""
+    """Return how long a suspended job waits, by its suspensions since anything was settled."""
     return min(_MOST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(suspensions - 1, _MOST_DOUBLINGS))
 
 
@@ -198,6 +198,11 @@ class Kind(enum.Enum):
     TURN_OVER = "turn over"
     SUSPENDED = "suspended"
     LOST = "lost"
+
+    @property
+    def ends_job(self) -> bool:
+        """Whether the job ends with the epoch."""
+        return self in (Kind.PUBLISHED, Kind.FAILED, Kind.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The jobs of a jobs root as a coordinator sees them, at the cost of what has changed."""
+"""Watching the jobs of a jobs root for a coordinator; only what has changed is read."""
 
 import os
 import time
@@ -54,11 +54,11 @@ class WatchedJob:
         return self.folder.spec.terms or Terms()
 
     def forget(self) -> None:
-        """Look at all of it the next time."""
+        """Forget what was seen, so that the next look reads all of it."""
         self._changed_ns = self.newest = -1
 
     def look(self) -> None:
-        """Look at what has changed.
+        """Read what has changed since the last look.
 
         Raises:
             JobError: If it was discarded, or its log is damaged.
@@ -134,7 +134,7 @@ class WatchedJobs:
         self._ended: dict[str, JobResult | None] = {}
 
     def look(self, *, but: frozenset[str]) -> None:
-        """Look at what has changed.
+        """Read what has changed since the last look.
 
         Args:
             but: The jobs that this process drives.

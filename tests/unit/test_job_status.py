@@ -260,7 +260,7 @@ def test_numbers_without_a_driver_are_those_of_the_log(job: WatchedJob) -> None:
     assert (look_at(job).rate, look_at(job).eta_s) == (0.0, None)
 
 
-def test_what_an_older_epoch_told_does_not_count(job: WatchedJob) -> None:
+def test_now_of_an_older_epoch_is_ignored(job: WatchedJob) -> None:
     job.taken().settle().tells(records=900, waits="no worker answers")
     job.taken()
     found = look_at(job)

@@ -95,7 +95,7 @@ def test_job_that_was_resumed_is_waited_for_again(job: SubmittedJob, lease: Leas
 
 
 @pytest.mark.parametrize("end", [FAILED, Noted(Note.HELD, "its output is whole, and held")])
-def test_wish_that_was_obeyed_is_no_later_one_although_its_clock_was_ahead(
+def test_obeyed_wish_is_not_pending_although_its_clock_was_ahead(
     job: SubmittedJob, end: Entry
 ) -> None:
     folder = JobFolder(job.path)
