@@ -65,6 +65,17 @@ class Want:
             _text(found, "code"),
         )
 
+    @classmethod
+    def of_logged(cls, wished: Mapping[str, object]) -> Self:
+        """Return the wishes that a log names, in place of a file that cannot be used.
+
+        Without other code, as a log has no trees.
+        """
+        try:
+            return cls.of({**wished, "fingerprint": "", "code": ""})
+        except ValueError:  # of a newer version
+            return cls()
+
     def as_fields(self) -> dict[str, object]:
         """Return the wishes as fields, for the file."""
         return {**asdict(self), "wish": self.wish.value}

@@ -21,12 +21,12 @@ from pyrmute_tasks.fleet_jobs import JobParts, start_job
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io.earlier_runs import source_change
 from pyrmute_tasks.io.job_output import DrivenJob
-from pyrmute_tasks.io.job_targets import target_of
 from pyrmute_tasks.jobs.driver import this_process
 from pyrmute_tasks.jobs.entries import Ended, JobResult, Note
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.now import remove_now
+from pyrmute_tasks.jobs.pruning import clear
 from pyrmute_tasks.jobs.spec import Spec
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.want import Want
@@ -146,12 +146,9 @@ class Epoch:
     def _remove_all_but_history(self) -> None:
         folder = self.driven.folder
         try:
-            folder.keep_history()
             for path in folder.path.glob("rejects.*"):
                 path.unlink(missing_ok=True)
-            # Joined files and staged folders are beside the target.
-            publication = target_of(self.spec).publication(folder, None)
-            publication.remove_temps(keep=folder.path)
+            clear(folder)
         except (OSError, PyrmuteTasksError) as error:
             log(
                 logging.WARNING,

@@ -41,6 +41,8 @@ _LEAD_S: Final[Mapping[Priority, float]] = MappingProxyType(
 _FIRST_WAIT_S: Final = 2.0
 _MOST_WAIT_S: Final = 60.0
 _MOST_DOUBLINGS: Final = 10
+_CHANGES: Final = ("max_rate", "window", "max_errors", "fingerprint")  # each ends an epoch
+_ASKED: Final = ("wish", *_CHANGES)
 
 
 class Act(enum.Enum):
@@ -118,6 +120,20 @@ def is_obeyed(want: Want, view: JobView) -> bool:
     return dict(want.as_entry().want) == dict(view.wished)
 
 
+def _is_new(want: Want, view: JobView) -> bool:
+    """Return whether a wish is one that the last epoch did not know.
+
+    That it is later than all that is logged tells it. A wish of the epoch's last moments is not,
+    and is found by what it asks for.
+    """
+    if is_obeyed(want, view):
+        return False
+    if want.at > view.changed_at:
+        return True
+    asked, obeyed = want.as_entry().want, view.wished
+    return any(asked[name] != obeyed.get(name, asked[name]) for name in _ASKED)
+
+
 def decide(facts: Facts, fleet: FleetFacts, now: float) -> Turn:
     """Decide what to do with a job.
 
@@ -133,7 +149,7 @@ def decide(facts: Facts, fleet: FleetFacts, now: float) -> Turn:
         return Turn(Act.WAIT, f"it is for the coordinators of queue '{terms.queue}'")
     if facts.driven:
         return Turn(Act.WAIT, facts.driven)
-    is_new = want.at > view.changed_at and not is_obeyed(want, view)
+    is_new = _is_new(want, view)
     wished = _as_wished(view, want, is_new=is_new)
     if wished is not None:
         return wished
@@ -166,11 +182,14 @@ def _when_due(facts: Facts, fleet: FleetFacts, now: float, *, is_new: bool) -> T
     """Decide about a job that nothing holds back but the fleet."""
     view, terms = facts.view, facts.terms
     if view.is_suspended:
-        if now - view.suspended_since > terms.give_up_s:
-            for_s = now - view.suspended_since
+        for_s = now - view.suspended_since
+        is_over = for_s > terms.give_up_s and not is_new
+        was_tried = view.changed_at - view.suspended_since > terms.give_up_s
+        if is_over and (was_tried or facts.seen_s >= min(_MOST_WAIT_S, terms.give_up_s)):
             why = f"given up after {for_s:,.0f} s of being suspended: {view.stopped}"
             return Turn(Act.GIVE_UP, why)
         wait_s = suspension_s(view.suspensions)
+        # Who comes back to it after days, since nobody drove or it was paused, tries it first.
         has_waited = now - view.changed_at >= wait_s or facts.seen_s >= wait_s
         if fleet.trouble != "" or not (is_new or facts.has_turned or has_waited):
             return Turn(Act.WAIT, view.stopped)
@@ -228,11 +247,7 @@ def ending_of(before: Want, now: Want, view: JobView, *, holds: bool) -> Ending 
         return None if view.publishing else Ending(Kind.CANCELLED, told("cancelled", now), now)
     if now.wish is Wish.PAUSE:
         return Ending(Kind.PAUSED, told("paused", now), now)
-    changed = [
-        name
-        for name in ("max_rate", "window", "max_errors", "fingerprint")
-        if getattr(before, name) != getattr(now, name)
-    ]
+    changed = [name for name in _CHANGES if getattr(before, name) != getattr(now, name)]
     if holds and now.wish is Wish.PUBLISH and before.wish is not Wish.PUBLISH:
         changed.append("hold")
     if not changed:
