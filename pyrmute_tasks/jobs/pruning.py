@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from pyrmute_tasks.errors import JobError
-from pyrmute_tasks.jobs.entries import JobResult
 from pyrmute_tasks.jobs.folder import JobFolder, find_jobs
 from pyrmute_tasks.jobs.publish_file import FilePublication
 from pyrmute_tasks.jobs.publish_parts import PartsPublication
 
-__all__ = ["KEEP_HISTORY_S", "clear", "collect_orphans", "prune", "remove_temps"]
+__all__ = ["KEEP_HISTORY_S", "clear", "collect_orphans", "prune", "remove_temps", "retried_jobs"]
 
 KEEP_HISTORY_S: Final = 30 * 86400.0
 """How long an ended job is kept in a jobs root."""
@@ -29,14 +28,12 @@ def prune(root: Path, keep_s: float = KEEP_HISTORY_S, now: float | None = None) 
     A job stays while a retry of its rejects may still replace what it has published.
     """
     now = time.time() if now is None else now
-    ended, needed = [], set()
+    ended, needed = [], retried_jobs(root)
     for folder in find_jobs(root):
         try:
             end = folder.end()
         except (OSError, JobError):  # damaged: it is told by who looks at it, and others go on
             continue
-        if end is None or end.ended.result is JobResult.FAILED:
-            needed.update(parent.job for parent in folder.spec.parents)
         if end is not None and now - end.at > keep_s:
             ended.append(folder)
     gone = []
@@ -48,6 +45,18 @@ def prune(root: Path, keep_s: float = KEEP_HISTORY_S, now: float | None = None) 
             folder.discard()
             gone.append(folder.spec.job)
     return gone
+
+
+def retried_jobs(root: Path) -> set[str]:
+    """Return the jobs whose rejects are retried by others, which have not ended for ever."""
+    found = set()
+    for folder in find_jobs(root):
+        if folder.spec.parents:
+            with contextlib.suppress(OSError, JobError):
+                if folder.has_ended_for_ever():
+                    continue
+            found.add(folder.spec.parents[-1].job)
+    return found
 
 
 def collect_orphans(root: Path, now: float | None = None) -> None:

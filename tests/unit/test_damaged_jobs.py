@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pyrmute_tasks.errors import JobError
+from pyrmute_tasks.io.kept_jobs import discard_job
 from pyrmute_tasks.jobs.entries import Ended, JobResult, Note, Noted
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.pruning import collect_orphans, prune
@@ -106,11 +108,12 @@ def test_what_a_killed_driver_has_left_beside_the_target_goes_with_the_job(root:
 
 
 def test_job_is_kept_while_another_one_retries_its_rejects(root: Path) -> None:
-    parent = WatchedJob.submitted(root, "parent00").taken()
-    parent.log(Ended(JobResult.FAILED, 0, 0, 0))
+    parent = WatchedJob.submitted(root, "parent00").taken().ended(JobResult.FAILED)
     child = WatchedJob.submitted(root, "child000")
     parents = parent.folder.spec.lineage
     write_spec(child.folder.storage, replace(child.folder.spec, parents=parents))
     assert prune(root, now=time.time() + LATER_S) == []
+    with pytest.raises(JobError, match="retries the rejects of job parent00"):
+        discard_job(parent.folder.path)
     child.taken().log(Ended(JobResult.CANCELLED, 0, 0, 0))
     assert len(prune(root, now=time.time() + LATER_S)) == 2
