@@ -302,7 +302,7 @@ class JobFolder:
         Raises:
             OSError: If files cannot be removed.
         """
-        for path in self.path.iterdir():
+        for path in sorted(self.path.iterdir(), key=lambda each: each.name == PARTS):  # it is last
             if path.is_dir():  # of attempts, or a folder of parts in the making
                 _remove_tree(path)
             elif not _KEPT.fullmatch(path.name) and not path.name.startswith(f".{WANT}."):

@@ -50,8 +50,13 @@ def _last(storage: Storage, epoch: int, data: bytes) -> Logged | None:
     start = 0
     if not 0 < len(data) < _AT_ONCE_BYTES:
         size = storage.size(log_name(epoch))
-        start = max(0, size - _LAST_LINE_BYTES)
-        data = storage.read(log_name(epoch), start, size - start)
+        length = _LAST_LINE_BYTES
+        while True:  # a reason may be long
+            start = max(0, size - length)
+            data = storage.read(log_name(epoch), start, size - start)
+            if not start or b"\n" in data[:-1]:
+                break
+            length *= 8
     begins = data.rfind(b"\n", 0, -1) + 1
     return _decoded(data[begins:], epoch, start + begins)
 

@@ -126,6 +126,7 @@ class JobView:
                 self._noted(note, why)
             case Wished():
                 self.wished = entry.want
+                self.suspensions, self.suspended_since = 0, 0.0  # a user has looked after it
             case Publishing():
                 self.publishing = entry
             case Ended():

@@ -19,9 +19,7 @@ from pyrmute_tasks.engine.pace import Pace
 from pyrmute_tasks.errors import ConfigurationError, JobChangedError, JobError, printable
 from pyrmute_tasks.io.earlier_runs import code_differences
 from pyrmute_tasks.jobs.driver import Driver, this_user
-from pyrmute_tasks.jobs.entries import Wished
 from pyrmute_tasks.jobs.folder import JobFolder
-from pyrmute_tasks.jobs.log import History
 from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.jobs.want import WANT, Want, read_want, write_want
@@ -291,16 +289,7 @@ def _changing(folder: JobFolder) -> Iterator[Want]:
     """Yield the wishes in force, to be replaced within the block; others wait meanwhile."""
     with _locked(folder.path):
         found = read_want(folder.storage, Want())
-        yield _last_obeyed(folder) if found.problem else found.want
-
-
-def _last_obeyed(folder: JobFolder) -> Want:
-    """Return the wishes that were logged last, in place of a file that cannot be used."""
-    last = Want()
-    for logged in History(folder.storage):
-        if isinstance(logged.entry, Wished):
-            last = Want.of(logged.entry.want)
-    return replace(last, fingerprint="", code="")  # the log has no trees
+        yield Want.of_logged(folder.view().wished) if found.problem else found.want
 
 
 def _write(folder: JobFolder, view: JobView, want: Want, why: str, who: str = "") -> Want:

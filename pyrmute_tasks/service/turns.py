@@ -14,7 +14,7 @@ from pyrmute_tasks.jobs.entries import JobResult
 from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.terms import Priority, Terms
 from pyrmute_tasks.jobs.view import JobView
-from pyrmute_tasks.jobs.want import Want
+from pyrmute_tasks.jobs.want import CHANGES, Want
 
 __all__ = [
     "WEIGHTS",
@@ -27,7 +27,6 @@ __all__ = [
     "by_whom",
     "decide",
     "ending_of",
-    "is_obeyed",
     "suspension_s",
 ]
 
@@ -114,11 +113,6 @@ def suspension_s(suspensions: int) -> float:
     return min(_MOST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(suspensions - 1, _MOST_DOUBLINGS))
 
 
-def is_obeyed(want: Want, view: JobView) -> bool:
-    """Return whether a wish is the one that was obeyed last."""
-    return dict(want.as_entry().want) == dict(view.wished)
-
-
 def decide(facts: Facts, fleet: FleetFacts, now: float) -> Turn:
     """Decide what to do with a job.
 
@@ -167,11 +161,14 @@ def _when_due(facts: Facts, fleet: FleetFacts, now: float, *, is_new: bool) -> T
     """Decide about a job that nothing holds back but the fleet."""
     view, terms = facts.view, facts.terms
     if view.is_suspended:
-        if now - view.suspended_since > terms.give_up_s:
-            for_s = now - view.suspended_since
+        for_s = now - view.suspended_since
+        is_over = for_s > terms.give_up_s and not is_new
+        was_tried = view.changed_at - view.suspended_since > terms.give_up_s
+        if is_over and (was_tried or facts.seen_s >= min(_MOST_WAIT_S, terms.give_up_s)):
             why = f"given up after {for_s:,.0f} s of being suspended: {view.stopped}"
             return Turn(Act.GIVE_UP, why)
         wait_s = suspension_s(view.suspensions)
+        # Who comes back to it after days, since nobody drove or it was paused, tries it first.
         has_waited = now - view.changed_at >= wait_s or facts.seen_s >= wait_s
         if fleet.trouble != "" or not (is_new or facts.has_turned or has_waited):
             return Turn(Act.WAIT, view.stopped)
@@ -234,11 +231,7 @@ def ending_of(before: Want, now: Want, view: JobView, *, holds: bool) -> Ending 
         return None if view.publishing else Ending(Kind.CANCELLED, by_whom("cancelled", now), now)
     if now.wish is Wish.PAUSE:
         return Ending(Kind.PAUSED, by_whom("paused", now), now)
-    changed = [
-        name
-        for name in ("max_rate", "window", "max_errors", "fingerprint")
-        if getattr(before, name) != getattr(now, name)
-    ]
+    changed = [name for name in CHANGES if getattr(before, name) != getattr(now, name)]
     if holds and now.wish is Wish.PUBLISH and before.wish is not Wish.PUBLISH:
         changed.append("hold")
     if not changed:

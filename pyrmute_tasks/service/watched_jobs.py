@@ -68,12 +68,14 @@ class WatchedJob:
         is_driven = self.view.state.is_driven
         if changed_ns != self._changed_ns or is_driven or self.driven:
             self._look_closely(is_driven=is_driven)
+            # What a file said that cannot be used any more is known from before, or by the log.
+            last = self.want if self.want != Want() else Want.of_logged(self.view.wished)
+            self.want = read_want(self.folder.storage, last).want
             is_settled = time.time_ns() - changed_ns > _SETTLED_NS
             self._changed_ns = changed_ns if is_settled else -1
 
     def _look_closely(self, *, is_driven: bool) -> None:
         storage = self.folder.storage
-        self.want = read_want(storage, self.want).want
         newest = max(epochs(storage), default=0)
         is_unread = newest != self.newest or newest != self.view.epoch  # not opened yet
         if is_unread or (is_driven and self._has_let_go()):
