@@ -112,7 +112,7 @@ class AsyncSubmittedJob:
                 yield each
 
     async def pause(self, why: str = "") -> None:
-        """Let it pause, within seconds, until somebody resumes it.
+        """Pause it, within seconds, until somebody resumes it.
 
         Args:
             why: The reason, for people.
@@ -123,7 +123,7 @@ class AsyncSubmittedJob:
         await run_in_thread(self._job.pause, why)
 
     async def resume(self, why: str = "", *, accept_code: bool = False) -> None:
-        """Let it go on: it was paused or suspended, or has failed.
+        """Resume it, after a pause, a suspension or a failure.
 
         Args:
             why: The reason, for people.
@@ -135,7 +135,7 @@ class AsyncSubmittedJob:
         await run_in_thread(self._job.resume, why, accept_code=accept_code)
 
     async def cancel(self, why: str = "") -> None:
-        """Let it end, within seconds, without its output.
+        """Cancel it: it ends within seconds, without its output.
 
         Args:
             why: The reason, for people.

@@ -13,8 +13,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from pyrmute_tasks.errors import JobError, NoWorkersError, PyrmuteTasksError
+from pyrmute_tasks.jobs.root import root_of
 from pyrmute_tasks.service.beats import SILENT_S, silent_s
-from pyrmute_tasks.service.roots import root_of
 from pyrmute_tasks.settings import Settings
 
 if TYPE_CHECKING:  # Celery and redis: a coordinator is checked without

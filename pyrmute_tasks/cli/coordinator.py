@@ -8,10 +8,15 @@ import threading
 
 import click
 
-from pyrmute_tasks.cli.errors import errors_printed
-from pyrmute_tasks.cli.options import BROKER_HELP, QUEUE_HELP, STORE_HELP, overridden
-from pyrmute_tasks.errors import ConfigurationError
-from pyrmute_tasks.jobs.root import JobsRoot
+from pyrmute_tasks.cli.errors import errors_printed, usage_checked
+from pyrmute_tasks.cli.options import (
+    BROKER_HELP,
+    QUEUE_HELP,
+    STORE_HELP,
+    jobs_option,
+    overridden,
+)
+from pyrmute_tasks.jobs.root import root_of
 from pyrmute_tasks.service.coordinator import Coordinator, CoordinatorOptions
 from pyrmute_tasks.settings import Settings
 
@@ -21,12 +26,7 @@ _FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 @click.command("coordinator")
-@click.option(
-    "--jobs",
-    "jobs_root",
-    type=click.Path(),
-    help="The jobs root: the directory of submitted jobs. [default: PYRMUTE_TASKS_JOBS_ROOT]",
-)
+@jobs_option
 @click.option("--broker", help=BROKER_HELP)
 @click.option("--store", help=STORE_HELP)
 @click.option("--queue", help=QUEUE_HELP)
@@ -62,18 +62,15 @@ def coordinator_command(
     Exit status: 0 when it was told to end, 2 for wrong usage.
     """
     with errors_printed(include_records=False):
-        settings = overridden(
-            Settings.from_env(os.environ),
-            broker_url=broker,
-            store_url=store,
-            queue=queue,
-            jobs_root=jobs_root,
-        )
-        if not settings.jobs_root:
-            raise ConfigurationError(
-                "which jobs root? name it with --jobs DIR or PYRMUTE_TASKS_JOBS_ROOT"
+        with usage_checked():
+            settings = overridden(
+                Settings.from_env(os.environ),
+                broker_url=broker,
+                store_url=store,
+                queue=queue,
+                jobs_root=jobs_root,
             )
-        root = JobsRoot(settings.jobs_root)
+            root = root_of(settings.jobs_root)
         logging.basicConfig(level=loglevel.upper(), format=_FORMAT, stream=sys.stderr)
         options = CoordinatorOptions(
             most_running=most_running, allow_on_end=allow_on_end, until_idle=until_idle

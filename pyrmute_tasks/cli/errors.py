@@ -19,7 +19,19 @@ from pyrmute_tasks.errors import (
 )
 from pyrmute_tasks.failures import describe_safely
 
-__all__ = ["errors_printed", "fail", "show_warnings", "tell", "usage_checked", "warnings_through"]
+__all__ = [
+    "FINISHED_WITH_REJECTS",
+    "errors_printed",
+    "fail",
+    "show_warnings",
+    "tell",
+    "usage_checked",
+    "warnings_through",
+]
+
+FINISHED_WITH_REJECTS: Final = 3
+"""Exit status of a run that has left out records."""
+
 
 _BY_SIGNAL: Final = 128  # a shell's status of what a signal ended, less the signal
 _WRONG_USAGE: Final = 2

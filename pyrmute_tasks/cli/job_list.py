@@ -1,4 +1,4 @@
-"""`pyrmute-tasks jobs`: the submitted jobs as a table."""
+"""`pyrmute-tasks jobs`: lists submitted jobs in a table."""
 
 import json
 import time
@@ -12,9 +12,9 @@ from pyrmute_tasks.cli.options import jobs_option
 from pyrmute_tasks.cli.screen import columns_of, styled
 from pyrmute_tasks.engine.progress_text import counted
 from pyrmute_tasks.errors import printable
+from pyrmute_tasks.jobs.root import root_of
 from pyrmute_tasks.jobs.states import ShownState
 from pyrmute_tasks.service.listing import ALL_STATES, list_jobs
-from pyrmute_tasks.service.roots import root_of
 
 __all__ = ["jobs_command"]
 

@@ -1,4 +1,4 @@
-"""`pyrmute-tasks status` and `watch`: how far jobs are, once or until they have ended."""
+"""`pyrmute-tasks status` and `watch`: show how far jobs are, once or until they have ended."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from pyrmute_tasks.cli.errors import errors_printed, tell
+from pyrmute_tasks.cli.errors import FINISHED_WITH_REJECTS, errors_printed, tell
 from pyrmute_tasks.cli.found_jobs import found_job
 from pyrmute_tasks.cli.job_text import job_head, job_page, progress_line
 from pyrmute_tasks.cli.options import job_argument, jobs_option
@@ -22,7 +22,6 @@ __all__ = ["exit_status", "status_command", "watch_command"]
 _REDRAW_S: Final = 1.0
 _LINE_EVERY_S: Final = 30.0
 _INTERRUPTED: Final = 130
-_WITH_REJECTS: Final = 3
 _json_option: Final = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 
 
@@ -84,7 +83,7 @@ def exit_status(jobs: Sequence[JobStatus]) -> int:
     states = {job.state for job in jobs}
     if states & {ShownState.FAILED, ShownState.CANCELLED}:
         return 1
-    return _WITH_REJECTS if any(job.rejected for job in jobs) else 0
+    return FINISHED_WITH_REJECTS if any(job.rejected for job in jobs) else 0
 
 
 def _watched(watches: Sequence[JobWatch], screen: "_Drawn | _Lines") -> int:

@@ -216,8 +216,7 @@ def _facts(job: JobStatus) -> Iterator[tuple[str, str]]:
     yield "submitted", _submitted(job)
     if job.driver is not None:
         way = f", {job.way}" if job.way else ""
-        driver = job.driver
-        yield "driver", f"process {driver.pid} of {driver.who} on host {driver.host}{way}"
+        yield "driver", f"{job.driver}{way}"
     if job.workers is not None:
         yield "fleet", _fleet(job)
     if _wishes(job.want):

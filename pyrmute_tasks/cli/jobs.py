@@ -1,17 +1,15 @@
-"""`pyrmute-tasks publish`, `verify` and `discard`: the jobs that runs have left."""
+"""`pyrmute-tasks publish`, `verify` and `discard`: work on jobs that runs have left."""
 
 import sys
 from typing import Final
 
 import click
 
-from pyrmute_tasks.cli.errors import errors_printed, tell
+from pyrmute_tasks.cli.errors import FINISHED_WITH_REJECTS, errors_printed, tell
 from pyrmute_tasks.cli.options import WithOptions, jobs_option
 from pyrmute_tasks.io.kept_jobs import ProvenJob, discard_job, publish_job, verify_job
 
-__all__ = ["FINISHED_WITH_REJECTS", "discard_command", "publish_command", "verify_command"]
-
-FINISHED_WITH_REJECTS: Final = 3
+__all__ = ["discard_command", "publish_command", "verify_command"]
 
 _output: Final = WithOptions(
     click.argument("name", metavar="OUT|JOB", type=click.Path()), jobs_option

@@ -94,7 +94,7 @@ COMMANDS: Final[Mapping[str, Lazy]] = MappingProxyType(
         "resume": Lazy(
             "steer",
             "resume_command",
-            "Let a job go on that is paused, was suspended, or has failed.",
+            "Resume a job that is paused, was suspended, or has failed.",
         ),
         "retry": Lazy(
             "retry", "retry_command", "Run again what a run has rejected, with today's code."

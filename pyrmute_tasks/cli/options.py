@@ -168,7 +168,7 @@ jobs_option: Final = click.option(
     envvar="PYRMUTE_TASKS_JOBS_ROOT",
     type=click.Path(),
     metavar="DIR",
-    help="The jobs root. [default: PYRMUTE_TASKS_JOBS_ROOT]",
+    help="The jobs root: the directory of submitted jobs. [default: PYRMUTE_TASKS_JOBS_ROOT]",
 )
 job_argument: Final = click.argument("job", metavar="JOB")
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pyrmute_tasks.cli.errors import errors_printed, show_warnings
+from pyrmute_tasks.cli.errors import FINISHED_WITH_REJECTS, errors_printed, show_warnings
 from pyrmute_tasks.cli.options import manager_option, model_option
 from pyrmute_tasks.dry_run import (
     SAMPLE,
@@ -34,7 +34,6 @@ __all__ = ["plan", "render", "show_plan"]
 _STDIN: Final = "/dev/stdin"
 _STDOUT: Final = "/dev/stdout"
 _FOUND: Final = 1
-_WITH_REJECTS: Final = 3
 _WIDEST: Final = 100  # wider, rows are hard to follow
 _MOST_CAUSES: Final = 10
 _MINUTE_S: Final = 60
@@ -172,7 +171,7 @@ def _status(report: DryRun, *, fits: bool, skips: bool) -> int:
     if not fits:
         return _FOUND
     if report.failed:
-        return _WITH_REJECTS if skips else _FOUND
+        return FINISHED_WITH_REJECTS if skips else _FOUND
     return 0
 
 

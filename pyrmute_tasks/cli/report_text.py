@@ -15,6 +15,7 @@ from pyrmute_tasks.cli.job_text import (
 from pyrmute_tasks.engine.job_progress import seconds
 from pyrmute_tasks.engine.progress_text import counted
 from pyrmute_tasks.errors import printable
+from pyrmute_tasks.jobs.want import CHANGES
 from pyrmute_tasks.service.history import EpochReport, LoggedReport, Period
 from pyrmute_tasks.service.rates import RateOverTime
 
@@ -152,11 +153,7 @@ def _grouped(periods: Iterable[Period], now: float) -> Iterator[_Held]:
 def _wishes(report: LoggedReport) -> Iterator[str]:
     for each in report.wishes[-_MOST_ROWS:]:
         want = each.want
-        limits = [
-            f"{name} {want[name]}"
-            for name in ("max_rate", "window", "max_errors", "fingerprint")
-            if want.get(name)
-        ]
+        limits = [f"{name} {want[name]}" for name in CHANGES if want.get(name)]
         why = f": {want['why']}" if want.get("why") else ""
         what = ", ".join([str(want.get("wish", "?")), *limits])
         yield f"{at_time(each.at)} {what}, by {want.get('who') or '?'}{why}"
@@ -168,7 +165,7 @@ def _survived(report: LoggedReport) -> Iterator[str]:
     if report.suspension_count:
         yield counted(report.suspension_count, "suspension")
     if report.crash_count:
-        yield counted(report.crash_count, "crash").replace("crashs", "crashes")
+        yield counted(report.crash_count, "crash")
     for crash in report.crashes[-_FIRST_ROWS:]:
         yield f"{at_time(crash.at)} {crash.why}"
 

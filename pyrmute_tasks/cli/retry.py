@@ -9,9 +9,14 @@ from typing import Any
 
 import click
 
-from pyrmute_tasks.cli.errors import errors_printed, show_warnings, tell, usage_checked
+from pyrmute_tasks.cli.errors import (
+    FINISHED_WITH_REJECTS,
+    errors_printed,
+    show_warnings,
+    tell,
+    usage_checked,
+)
 from pyrmute_tasks.cli.interrupts import Interrupts
-from pyrmute_tasks.cli.jobs import FINISHED_WITH_REJECTS
 from pyrmute_tasks.cli.options import (
     BROKER_HELP,
     POSITIVE,

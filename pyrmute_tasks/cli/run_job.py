@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from pyrmute_tasks.cli.errors import (
+    FINISHED_WITH_REJECTS,
     errors_printed,
     fail,
     show_warnings,
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from pyrmute_tasks.settings import Settings
 
 __all__ = ["run_job"]
-
-_FINISHED_WITH_REJECTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ def run_job(options: RunOptions) -> None:
             hop = options.name, options.from_version, options.to_version
             tell_losses(names[0], options.manager, *hop)
         if report.rejected:
-            sys.exit(_FINISHED_WITH_REJECTS)
+            sys.exit(FINISHED_WITH_REJECTS)
 
 
 # --- checks -------------------------------------------------------------------------------------

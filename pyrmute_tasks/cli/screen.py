@@ -1,4 +1,4 @@
-"""What a terminal shows of jobs: its width, colours, and lines that are drawn over earlier ones."""
+"""Drawing jobs in a terminal: its width, colours, and lines drawn over earlier ones."""
 
 import os
 import re
@@ -41,7 +41,7 @@ def columns_of() -> int:
 
 
 def styled(text: str) -> str:
-    """Return a text with colours, if stdout is a terminal; with other bars if it has no such."""
+    """Return a text with colours, if stdout is a terminal; in ASCII, if it must be."""
     try:
         text.encode(sys.stdout.encoding or "ascii")
     except (UnicodeError, LookupError):

@@ -1,4 +1,4 @@
-"""`pyrmute-tasks pause`, `resume`, `cancel` and `set`: what users want of a submitted job."""
+"""`pyrmute-tasks pause`, `resume`, `cancel` and `set`: steer a submitted job."""
 
 import contextlib
 import math
@@ -15,9 +15,9 @@ from pyrmute_tasks.cli.options import (
     jobs_option,
 )
 from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.root import root_of
 from pyrmute_tasks.pyrmute_adapter import load_manager
 from pyrmute_tasks.service import steering
-from pyrmute_tasks.service.roots import root_of
 from pyrmute_tasks.service.steering import NO_BOUND, Limits
 
 __all__ = ["cancel_command", "pause_command", "resume_command", "set_command"]
@@ -38,7 +38,7 @@ def _window(text: str) -> float | str:
 
 
 def _bound(text: str, kind: type[int] | type[float]) -> float | str:
-    """Return a number; of 0 and ``none``, that there is no bound.
+    """Return a number, or ``none`` for 0 and ``none``: no bound.
 
     Raises:
         click.BadParameter: If it is something else.

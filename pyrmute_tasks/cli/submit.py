@@ -1,4 +1,4 @@
-"""`pyrmute-tasks submit`: submits a job from files to files, and goes."""
+"""`pyrmute-tasks submit`: submits a job from files to files."""
 
 import json
 import os
@@ -24,9 +24,9 @@ from pyrmute_tasks.cli.options import (
 from pyrmute_tasks.engine.error_policy import ErrorPolicy, OnError
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.file_runs import NOT_FILES
+from pyrmute_tasks.jobs.root import root_of
 from pyrmute_tasks.jobs.terms import GIVE_UP_S, Priority
 from pyrmute_tasks.migrator import Migrator
-from pyrmute_tasks.service.roots import root_of
 from pyrmute_tasks.settings import Settings
 
 __all__ = ["submit"]

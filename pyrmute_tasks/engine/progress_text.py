@@ -140,8 +140,9 @@ def _counts(progress: JobProgress, now: float) -> Iterator[str]:
 
 
 def counted(number: int, what: str) -> str:
-    """Return a number of things, ``1 record`` or ``2 records``."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    """Return a number of things, ``1 record``, ``2 records`` or ``2 crashes``."""
+    ending = "" if number == 1 else "es" if what.endswith("sh") else "s"
+    return f"{number:,} {what}{ending}"
 
 
 def _time(progress: JobProgress, now: float) -> str:

@@ -180,6 +180,9 @@ class JobOutput:
         if self._driven is not None:
             self.folder, self._lease = self._driven.folder, self._driven.lease
             self.folder.remove_orphans(self._lease)
+            publication = self._target.publication(self.folder, None)
+            with contextlib.suppress(FileNotFoundError):  # tried again when it is published
+                publication.remove_temps(keep=publication.temp(self._lease))
             self._settled = list(self.fold.spans())
             return
         remove_leftovers(self._path)

@@ -25,6 +25,7 @@ from pyrmute_tasks.jobs.entries import Note
 from pyrmute_tasks.jobs.folder import JobFolder, beside, beside_retry, discard
 from pyrmute_tasks.jobs.log import epochs
 from pyrmute_tasks.jobs.output import Output, Proof
+from pyrmute_tasks.jobs.pruning import retried_jobs
 from pyrmute_tasks.jobs.publish import backup_path, publish
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.spec import SPEC
@@ -180,7 +181,7 @@ def discard_job(name: _PathLike, *, jobs: _PathLike | None = None) -> list[Path]
 
     Raises:
         JobNotFoundError: If there is nothing.
-        JobError: If somebody drives the job.
+        JobError: If somebody drives the job, or another one retries its rejects.
         OutputInUseError: If a run is writing the target.
         ConfigurationError: If something cannot be removed.
     """
@@ -208,7 +209,7 @@ def _take_for_good(folder: JobFolder) -> None:
     """Take a submitted job from its coordinators, and remove what it has beside its target.
 
     Raises:
-        JobError: If somebody drives it.
+        JobError: If somebody drives it, or another job retries its rejects.
         OSError: If that cannot be done.
     """
     try:
@@ -216,6 +217,12 @@ def _take_for_good(folder: JobFolder) -> None:
     except JobLogError:
         return
     _refuse_driven(folder, view)
+    job = folder.spec.job
+    if job in retried_jobs(folder.path.parent):
+        raise JobError(
+            f"a job that has not ended retries the rejects of job {job}, and is compared with it "
+            "before it replaces the output: wait for it, or cancel it"
+        )
     if not view.state.is_final:
         folder.take(this_process(), folder.spec.fingerprint, after=_newest(folder)).log.close()
     with contextlib.suppress(ConfigurationError):  # it is no place of an output any more

@@ -173,6 +173,11 @@ class Note(enum.StrEnum):
     RESUMED = "resumed"
     CRASH = "crash"
 
+    @property
+    def lets_go(self) -> bool:
+        """Whether a driver ends its epoch with it, so that others need not wait for it."""
+        return self in (Note.STOPPED, Note.SUSPENDED, Note.HELD)
+
 
 @dataclass(frozen=True, slots=True)
 class Noted:
@@ -220,6 +225,11 @@ class JobResult(enum.StrEnum):
     SUCCEEDED_WITH_REJECTS = "succeeded with rejects"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the output was published, with or without rejects."""
+        return self in (JobResult.SUCCEEDED, JobResult.SUCCEEDED_WITH_REJECTS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,6 @@ PARTS: Final = "parts"
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _REJECTS_TOLD: Final = "rejects-told"
-_PUBLISHED: Final = (JobResult.SUCCEEDED, JobResult.SUCCEEDED_WITH_REJECTS)
 _TOKEN_BYTES: Final = 8
 _NONCE_BYTES: Final = 16
 _REMOVALS: Final = 5
@@ -278,7 +277,7 @@ class JobFolder:
     def has_succeeded(self) -> bool:
         """Whether the job's output was published, so that its outputs here count no more."""
         end = self.end()
-        return end is not None and end.ended.result in _PUBLISHED
+        return end is not None and end.ended.result.is_success
 
     def has_ended_for_ever(self) -> bool:
         """Whether the job's output was published, or the job was cancelled."""
@@ -303,7 +302,7 @@ class JobFolder:
         Raises:
             OSError: If files cannot be removed.
         """
-        for path in self.path.iterdir():
+        for path in sorted(self.path.iterdir(), key=lambda each: each.name == PARTS):  # it is last
             if path.is_dir():  # of attempts, or a folder of parts in the making
                 _remove_tree(path)
             elif not _KEPT.fullmatch(path.name) and not path.name.startswith(f".{WANT}."):

@@ -1,4 +1,4 @@
-"""A job's entries as they are written, for who looks again and again: each is read once."""
+"""Following a job's logs as they grow: each entry is read once."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

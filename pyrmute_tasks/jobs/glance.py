@@ -1,4 +1,4 @@
-"""A job at a glance: from both ends of its newest log, without what is between."""
+"""Reading both ends of a job's newest log, which tell its state, and not what is between."""
 
 from typing import Final, NamedTuple
 
@@ -13,7 +13,7 @@ _LAST_LINE_BYTES: Final = 4096
 
 
 class Glance(NamedTuple):
-    """A job at a glance.
+    """Both ends of a job's newest log.
 
     Attributes:
         opened: The `open` entry of its newest log that counts.
@@ -27,7 +27,7 @@ class Glance(NamedTuple):
 
 
 def glance_at(storage: Storage) -> Glance | None:
-    """Return a job at a glance; None if no log counts yet.
+    """Return both ends of a job's newest log; None if no log counts yet.
 
     Raises:
         FileNotFoundError: If the job was discarded.
@@ -50,8 +50,13 @@ def _last(storage: Storage, epoch: int, data: bytes) -> Logged | None:
     start = 0
     if not 0 < len(data) < _AT_ONCE_BYTES:
         size = storage.size(log_name(epoch))
-        start = max(0, size - _LAST_LINE_BYTES)
-        data = storage.read(log_name(epoch), start, size - start)
+        length = _LAST_LINE_BYTES
+        while True:  # a reason may be long
+            start = max(0, size - length)
+            data = storage.read(log_name(epoch), start, size - start)
+            if not start or b"\n" in data[:-1]:
+                break
+            length *= 8
     begins = data.rfind(b"\n", 0, -1) + 1
     return _decoded(data[begins:], epoch, start + begins)
 

@@ -1,10 +1,9 @@
-"""What a job's driver sees at present: ``now.json``, for people who watch; of no other weight."""
+"""``now.json``: a driver's live view of its job, for people who watch; nothing depends on it."""
 
 import contextlib
 import json
 import os
 import secrets
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ _TOKEN_BYTES: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Now:
-    """A driver's view of its job.
+    """A driver's live view of its job.
 
     Attributes:
         epoch: The driver's epoch; what an older one wrote is out of date.
@@ -60,10 +59,6 @@ class Now:
     causes: Mapping[str, int] = field(default_factory=dict)
     way: str = ""
     notes: tuple[str, ...] = ()
-
-    def age_s(self, clock: float | None = None) -> float:
-        """Return for how long it has not been replaced, by this host's clock."""
-        return max(0.0, (time.time() if clock is None else clock) - self.at)
 
 
 def write_now(folder: Path, now: Now) -> None:

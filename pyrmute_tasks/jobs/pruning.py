@@ -1,6 +1,7 @@
-"""A jobs root's history is bounded, and what was left by accident is removed."""
+"""Removing old jobs from a jobs root, and what killed processes have left there."""
 
 import contextlib
+import os
 import re
 import shutil
 import time
@@ -8,9 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from pyrmute_tasks.errors import JobError
-from pyrmute_tasks.jobs.folder import find_jobs
+from pyrmute_tasks.jobs.folder import JobFolder, find_jobs
+from pyrmute_tasks.jobs.publish_file import FilePublication
+from pyrmute_tasks.jobs.publish_parts import PartsPublication
 
-__all__ = ["KEEP_HISTORY_S", "collect_orphans", "prune"]
+__all__ = ["KEEP_HISTORY_S", "clear", "collect_orphans", "prune", "remove_temps", "retried_jobs"]
 
 KEEP_HISTORY_S: Final = 30 * 86400.0
 """How long an ended job is kept in a jobs root."""
@@ -20,22 +23,47 @@ _ORPHANED_S: Final = 3600.0
 
 
 def prune(root: Path, keep_s: float = KEEP_HISTORY_S, now: float | None = None) -> list[str]:
-    """Discard the jobs of a jobs root that ended long ago; return their ids."""
+    """Discard the jobs of a jobs root that ended long ago; return their ids.
+
+    A job stays while a retry of its rejects may still replace what it has published.
+    """
     now = time.time() if now is None else now
-    gone = []
-    for folder in list(find_jobs(root)):
-        end = folder.end()
+    ended, needed = [], retried_jobs(root)
+    for folder in find_jobs(root):
+        try:
+            end = folder.end()
+        except (OSError, JobError):  # damaged: it is told by who looks at it, and others go on
+            continue
         if end is not None and now - end.at > keep_s:
+            ended.append(folder)
+    gone = []
+    for folder in ended:
+        if folder.spec.job in needed:
+            continue
+        with contextlib.suppress(OSError, JobError):  # another coordinator was quicker
+            remove_temps(folder)
             folder.discard()
             gone.append(folder.spec.job)
     return gone
 
 
-def collect_orphans(root: Path, now: float | None = None) -> None:
-    """Remove what processes that were killed have left in a jobs root: all that is no job's.
+def retried_jobs(root: Path) -> set[str]:
+    """Return the jobs whose rejects are retried by others, which have not ended for ever."""
+    found = set()
+    for folder in find_jobs(root):
+        if folder.spec.parents:
+            with contextlib.suppress(OSError, JobError):
+                if folder.has_ended_for_ever():
+                    continue
+            found.add(folder.spec.parents[-1].job)
+    return found
 
-    That is jobs that were being created or discarded an hour ago, and attempts of jobs that have
-    ended for ever.
+
+def collect_orphans(root: Path, now: float | None = None) -> None:
+    """Remove what killed processes have left in a jobs root.
+
+    That is jobs that were being created or discarded an hour ago, and what jobs that have ended for
+    ever have beside their history, and beside their targets.
     """
     now = time.time() if now is None else now
     with contextlib.suppress(OSError):
@@ -45,4 +73,26 @@ def collect_orphans(root: Path, now: float | None = None) -> None:
     for folder in find_jobs(root):
         with contextlib.suppress(OSError, JobError):  # as its driver does it in this moment
             if folder.parts_path.is_dir() and folder.has_ended_for_ever():
-                folder.keep_history()
+                clear(folder)
+
+
+def clear(folder: JobFolder) -> None:
+    """Remove of a job that has ended for ever all but its history; again if it was killed in that.
+
+    Raises:
+        OSError: If files cannot be removed.
+    """
+    remove_temps(folder)
+    folder.keep_history()
+
+
+def remove_temps(folder: JobFolder) -> None:
+    """Remove what drivers of a job that were killed have left beside its target.
+
+    Raises:
+        OSError: If files cannot be removed.
+    """
+    target = Path(os.path.realpath(folder.spec.target))
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # the place is gone
+        FilePublication(folder, target).remove_temps(keep=folder.path)
+        PartsPublication(folder, target).remove_temps(keep=folder.path)

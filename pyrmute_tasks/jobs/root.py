@@ -10,7 +10,7 @@ from pyrmute_tasks.jobs.folder import JobFolder, find_jobs
 from pyrmute_tasks.jobs.spec import SPEC, Spec
 from pyrmute_tasks.jobs.want import Want
 
-__all__ = ["JobsRoot"]
+__all__ = ["JobsRoot", "root_of"]
 
 _SHORTEST_PREFIX: Final = 4
 
@@ -87,3 +87,22 @@ class JobsRoot:
             f"there is no job {printable(wanted)!r} in {self.path}: {told}; "
             "`pyrmute-tasks jobs` lists them"
         )
+
+
+def root_of(given: str | os.PathLike[str] | None, setting: str = "") -> JobsRoot:
+    """Return the jobs root that a call or the settings name.
+
+    Args:
+        given: What the call names.
+        setting: What the settings name, if it names none.
+
+    Raises:
+        ConfigurationError: If none is named, or it is none.
+    """
+    path = given or setting
+    if not path:
+        raise ConfigurationError(
+            "which jobs root? --jobs DIR or PYRMUTE_TASKS_JOBS_ROOT names it (jobs=DIR, or "
+            "Settings(jobs_root=DIR) in Python)"
+        )
+    return JobsRoot(path)

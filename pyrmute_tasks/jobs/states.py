@@ -36,6 +36,11 @@ class LoggedState(enum.StrEnum):
         """Whether the log has an `end`; a failed job may still be resumed."""
         return self.is_final or self is LoggedState.FAILED
 
+    @property
+    def is_driven(self) -> bool:
+        """Whether a process drives the job, unless it has died."""
+        return self in (LoggedState.RUNNING, LoggedState.PUBLISHING)
+
 
 class Event(enum.StrEnum):
     """An event that changes a job's state: an entry of its log, or its writer's death."""

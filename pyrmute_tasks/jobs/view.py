@@ -35,11 +35,10 @@ class JobView:
         publishing: The latest publishing entry, of any epoch.
         ended: How it ended, unless it was taken up again.
         waits: Why it waits; empty if it does not.
-        stopped: Why its driver let go; empty if it did not.
+        let_go: How its driver let go; None if it did not.
+        stopped: Why it did.
         suspensions: How often faults of infrastructure have stopped it since a range was settled.
         suspended_since: When the first of these did, in seconds since 1970; 0 if none did.
-        is_held: Whether it waits, proven, to be published.
-        is_suspended: Whether a fault of infrastructure has stopped it last.
         wished: The wish that was obeyed last; empty before the first.
         crashes: Crashes noted.
         changed_at: When the last entry was written.
@@ -54,11 +53,10 @@ class JobView:
         self.publishing: Publishing | None = None
         self.ended: Ended | None = None
         self.waits: str = ""
+        self.let_go: Note | None = None
         self.stopped: str = ""
         self.suspensions: int = 0
         self.suspended_since: float = 0.0
-        self.is_held: bool = False
-        self.is_suspended: bool = False
         self.wished: Mapping[str, object] = {}
         self.crashes: int = 0
         self.changed_at: float = 0.0
@@ -75,6 +73,16 @@ class JobView:
         for logged in entries:
             view.read(logged)
         return view
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits, proven, to be published."""
+        return self.let_go is Note.HELD
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether a fault of infrastructure has stopped it last."""
+        return self.let_go is Note.SUSPENDED
 
     def read(self, logged: Logged) -> None:
         """Apply one more entry that was read from a log, with its time.
@@ -113,11 +121,12 @@ class JobView:
                 self.epoch, self.opened, self.leased = entry.epoch, entry, self._leasing
                 self.ended = None
                 self.waits = self.stopped = ""
-                self.is_held = self.is_suspended = False
+                self.let_go = None
             case Noted(note=note, why=why):
                 self._noted(note, why)
             case Wished():
                 self.wished = entry.want
+                self.suspensions, self.suspended_since = 0, 0.0  # a user has looked after it
             case Publishing():
                 self.publishing = entry
             case Ended():
@@ -133,9 +142,7 @@ class JobView:
             case Note.CRASH:
                 self.crashes += 1
             case Note.STOPPED | Note.SUSPENDED | Note.HELD:
-                self.stopped = why
-                self.is_held = note is Note.HELD
-                self.is_suspended = note is Note.SUSPENDED
+                self.let_go, self.stopped = note, why
                 self.suspensions += self.is_suspended
 
 
@@ -143,9 +150,9 @@ def _event_of(entry: Opened | Noted | Wished | Publishing | Ended) -> Event:
     match entry:
         case Opened():
             return Event.OPENED
-        case Noted(note=Note.STOPPED | Note.SUSPENDED | Note.HELD):
-            return Event.STOPPED
-        case Noted() | Wished():
+        case Noted(note=note):
+            return Event.STOPPED if note.lets_go else Event.NOTED
+        case Wished():
             return Event.NOTED
         case Publishing():
             return Event.PUBLISHING

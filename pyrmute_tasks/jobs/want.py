@@ -11,9 +11,12 @@ from pyrmute_tasks.jobs.entries import Wished
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.storage import Storage
 
-__all__ = ["WANT", "FoundWant", "Want", "read_want", "write_want"]
+__all__ = ["CHANGES", "WANT", "FoundWant", "Want", "read_want", "write_want"]
 
 WANT: Final = "want.json"
+CHANGES: Final = ("max_rate", "window", "max_errors", "fingerprint")
+"""The wishes of which a change ends an epoch, so that the next one begins with it."""
+
 _MOST_BYTES: Final = 1024 * 1024
 
 
@@ -63,6 +66,42 @@ class Want:
             _number(found, "at"),
             _text(found, "fingerprint"),
             _text(found, "code"),
+        )
+
+    @classmethod
+    def of_logged(cls, wished: Mapping[str, object]) -> Self:
+        """Return the wishes that a log names, in place of a file that cannot be used.
+
+        Without other code, as a log has no trees.
+        """
+        try:
+            return cls.of({**wished, "fingerprint": "", "code": ""})
+        except ValueError:  # of a newer version
+            return cls()
+
+    def is_obeyed(self, wished: Mapping[str, object]) -> bool:
+        """Return whether these are the wishes that were obeyed last.
+
+        Args:
+            wished: The wishes that were obeyed last, by the log.
+        """
+        return dict(self.as_entry().want) == dict(wished)
+
+    def is_pending(self, wished: Mapping[str, object], logged_at: float) -> bool:
+        """Return whether the last epoch did not know these wishes.
+
+        That they are later than all that is logged tells it. Wishes of the epoch's last moments are
+        not, and are found by what they ask for. Obeyed ones may be later, by another clock.
+
+        Args:
+            wished: The wishes that were obeyed last, by the log.
+            logged_at: When the log was last written, in seconds since 1970.
+        """
+        if self.is_obeyed(wished):
+            return False
+        asked = self.as_entry().want
+        return self.at > logged_at or any(
+            asked[name] != wished.get(name, asked[name]) for name in ("wish", *CHANGES)
         )
 
     def as_fields(self) -> dict[str, object]:

@@ -11,7 +11,7 @@ from typing import Protocol, Self
 from pyrmute_tasks.errors import FrameError, JobLogError
 from pyrmute_tasks.plans.fingerprint.tree import FingerprintTree
 
-__all__ = ["Migration", "ToldMigration"]
+__all__ = ["DescribedMigration", "Migration"]
 
 
 class Migration(Protocol):
@@ -39,7 +39,7 @@ class Migration(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ToldMigration:
+class DescribedMigration:
     """A migration known by its description alone: none of its code is imported.
 
     Attributes:

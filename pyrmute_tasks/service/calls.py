@@ -7,11 +7,10 @@ from pyrmute_tasks.engine.pace import Pace
 from pyrmute_tasks.file_calls import FileCalls
 from pyrmute_tasks.file_options import ByReference, FileOptions
 from pyrmute_tasks.jobs.folder import JobFolder
-from pyrmute_tasks.jobs.root import JobsRoot
+from pyrmute_tasks.jobs.root import JobsRoot, root_of
 from pyrmute_tasks.jobs.terms import GIVE_UP_S, Priority
 from pyrmute_tasks.service.embedded_coordinators import EmbeddedCoordinators, embedded_queue
-from pyrmute_tasks.service.handles import JobCaller, SubmittedJob
-from pyrmute_tasks.service.roots import root_of
+from pyrmute_tasks.service.handles import SubmittedJob
 from pyrmute_tasks.service.submitting import SubmitOptions, Submitter, submit
 from pyrmute_tasks.versions import VersionLike
 
@@ -125,9 +124,7 @@ class JobCalls(FileCalls):
             window=window,
             why=why,
         )
-        queue = embedded_queue(fleet.manager_name) if fleet.is_embedded else fleet.settings.queue
-        by = Submitter(fleet.manager_name, queue, fleet.retry)
-        folder = submit(root, files, self._run_jobs(plan), by, options)
+        folder = submit(root, files, self._run_jobs(plan), self._submitter(), options)
         return self._submitted(root, folder)
 
     def job(self, wanted: str, *, jobs: str | os.PathLike[str] | None = None) -> SubmittedJob:
@@ -166,7 +163,9 @@ class JobCalls(FileCalls):
         fleet = self._jobs
         if fleet.is_embedded:  # nobody else does
             self._coordinators.attend(root, fleet.open(), embedded_queue(fleet.manager_name))
-        caller = JobCaller(
-            manager=fleet.manager, manager_name=fleet.manager_name, retry=fleet.retry
-        )
-        return SubmittedJob(root, folder, caller)
+        return SubmittedJob(root, folder, self._submitter())
+
+    def _submitter(self) -> Submitter:
+        fleet = self._jobs
+        queue = embedded_queue(fleet.manager_name) if fleet.is_embedded else fleet.settings.queue
+        return Submitter(fleet.manager, fleet.manager_name, queue, fleet.retry)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pyrmute_tasks.errors import JobError, LeaseLostError, printable
-from pyrmute_tasks.jobs.pruning import KEEP_HISTORY_S, collect_orphans, prune
+from pyrmute_tasks.jobs.pruning import collect_orphans, prune
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.service.beats import BEAT_EVERY_S, beat, remove_old_beats
@@ -40,7 +40,6 @@ _LOOK_EVERY_S: Final = 1.0
 _PRUNE_EVERY_S: Final = 3600.0
 _GRACE_S: Final = 5.0
 _ON_END_S: Final = 60.0
-_ENDS: Final = (Kind.PUBLISHED, Kind.FAILED, Kind.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +52,6 @@ class CoordinatorOptions:
             was settled by then.
         allow_on_end: Run the commands that jobs have for their end.
         until_idle: End as soon as nothing is due and nothing runs.
-        keep_s: How long ended jobs are kept.
         queue: The queue of the jobs that it drives; empty for that of the settings.
     """
 
@@ -61,7 +59,6 @@ class CoordinatorOptions:
     slice_s: float = 30.0
     allow_on_end: bool = False
     until_idle: bool = False
-    keep_s: float = KEEP_HISTORY_S
     queue: str = ""
 
 
@@ -246,7 +243,7 @@ class Coordinator:
                 job=spec.job,
                 epoch=epoch.lease.epoch,
             )
-            if ending.kind in _ENDS:
+            if ending.kind.ends_job:
                 self._run_on_end(job, ending)
         except LeaseLostError as error:
             running.ending = Ending(Kind.LOST, str(error))
@@ -333,7 +330,7 @@ class Coordinator:
         self._told = {name: what for name, what in self._told.items() if name in self._jobs.open}
         collect_orphans(self._root.path)
         remove_old_beats(self._root.path)
-        gone = prune(self._root.path, self._options.keep_s)
+        gone = prune(self._root.path)
         if gone:
             log(logging.INFO, "history_pruned", "old jobs were removed", jobs=len(gone))
 

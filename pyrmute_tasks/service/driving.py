@@ -21,22 +21,22 @@ from pyrmute_tasks.fleet_jobs import JobParts, start_job
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io.earlier_runs import source_change
 from pyrmute_tasks.io.job_output import DrivenJob
-from pyrmute_tasks.io.job_targets import target_of
 from pyrmute_tasks.jobs.driver import this_process
 from pyrmute_tasks.jobs.entries import Ended, JobResult, Note
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.now import remove_now
+from pyrmute_tasks.jobs.pruning import clear
 from pyrmute_tasks.jobs.spec import Spec
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.want import Want
 from pyrmute_tasks.logs import log
-from pyrmute_tasks.plans.migration import Migration, ToldMigration
+from pyrmute_tasks.plans.migration import DescribedMigration, Migration
 from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.service.epoch_options import holds_output, options_of
 from pyrmute_tasks.service.epoch_watch import Board, EpochWatch
 from pyrmute_tasks.service.troubles import trouble_of
-from pyrmute_tasks.service.turns import WEIGHTS, Act, Ending, Kind, Turn, is_obeyed
+from pyrmute_tasks.service.turns import WEIGHTS, Act, Ending, Kind, Turn
 from pyrmute_tasks.settings import compression_of
 from pyrmute_tasks.wire.frames import FrameKind
 
@@ -125,11 +125,11 @@ class Epoch:
     def _let_go(self, ending: Ending) -> None:
         """Log how the epoch has ended, and give the job back."""
         lease, folder = self.lease, self.driven.folder
-        if ending.kind in (Kind.PUBLISHED, Kind.FAILED, Kind.CANCELLED):
+        if ending.kind.ends_job:
             remove_now(folder.path)  # else it saves who lists jobs from reading the whole log
         if ending.kind is Kind.PUBLISHED:
             return  # all is logged
-        if ending.want is not None and not is_obeyed(ending.want, lease.view):
+        if ending.want is not None and not ending.want.is_obeyed(lease.view.wished):
             lease.log.log(ending.want.as_entry())
         if ending.kind in (Kind.FAILED, Kind.CANCELLED):
             is_cancelled = ending.kind is Kind.CANCELLED
@@ -146,12 +146,9 @@ class Epoch:
     def _remove_all_but_history(self) -> None:
         folder = self.driven.folder
         try:
-            folder.keep_history()
             for path in folder.path.glob("rejects.*"):
                 path.unlink(missing_ok=True)
-            # Joined files and staged folders are beside the target.
-            publication = target_of(self.spec).publication(folder, None)
-            publication.remove_temps(keep=folder.path)
+            clear(folder)
         except (OSError, PyrmuteTasksError) as error:
             log(
                 logging.WARNING,
@@ -202,7 +199,7 @@ class Epoch:
     def _jobs(self, session: "Session") -> Jobs:
         want, spec = self.want, self.spec
         window = Window(chunks=want.window) if want.window else None
-        migration = ToldMigration.of(spec.plan, want.code or spec.code)
+        migration = DescribedMigration.of(spec.plan, want.code or spec.code)
         return Jobs(
             settings=session.settings,
             hooks=HookSet(),
@@ -273,7 +270,7 @@ def take_epoch(folder: JobFolder, want: Want, after: int) -> Epoch:
     code = want.fingerprint or spec.fingerprint
     lease = folder.take(this_process(), code, after=after)
     try:
-        if not is_obeyed(want, lease.view):
+        if not want.is_obeyed(lease.view.wished):
             lease.log.log(want.as_entry())
             lease.log.commit()
     except BaseException:

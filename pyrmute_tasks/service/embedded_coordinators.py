@@ -18,9 +18,9 @@ _ENDS_S: Final = 10.0
 
 
 def embedded_queue(manager_name: str) -> str:
-    """Return the queue that the terms of jobs name which only such a `Migrator` drives.
+    """Return the queue in the terms of jobs that only embedded fleets of a manager run.
 
-    Others cannot: their workers may have another manager. It is no queue of a broker.
+    Other workers may have another manager. It is no queue of a broker.
     """
     return f"embedded:{manager_name}"
 

@@ -133,7 +133,7 @@ class EpochWatch:
         self.stop: Stop = Stop()
         self.ending: Ending | None = None
         self._folder, self._lease = driven.folder, driven.lease
-        self._want = want
+        self._want = self._found = want
         self._board = board
         self._holds = holds
         self._lock = threading.Lock()
@@ -158,13 +158,18 @@ class EpochWatch:
         self._thread.join(_EVERY_S)  # it may hang at the storage
 
     def end(self, ending: Ending) -> None:
-        """End the epoch; what has ended it first stands."""
+        """End the epoch; the first ending is kept."""
         with self._lock:
             self.ending = self.ending or ending
         self.stop.request()
 
     def note_waits(self) -> None:
-        """Log why it waits, once that has lasted; for the driver's thread, about every second."""
+        """Log why it waits, once that has lasted; for the driver's thread, about every second.
+
+        And wishes that do not end the epoch: else these seem new when it has ended.
+        """
+        if not self._found.is_obeyed(self._lease.view.wished):
+            self._lease.log.log(self._found.as_entry())
         seen = self._seen
         if seen is None:
             return
@@ -198,12 +203,14 @@ class EpochWatch:
 
     def _look(self) -> None:
         self._beat()
-        found = read_want(self._folder.storage, self._want)
+        found = read_want(self._folder.storage, self._found)
         if found.problem:
             self._board.note(found.problem)
         ending = ending_of(self._want, found.want, self._lease.view, holds=self._holds)
         if ending is not None:
             self.end(ending)
+        elif self.ending is None:
+            self._found = found.want
         self._seen = self._board.now(self._lease.epoch)
         with contextlib.suppress(OSError):  # nothing depends on it
             write_now(self._folder.path, self._seen)

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -13,17 +12,16 @@ from pyrmute_tasks.jobs.entries import JobResult, Note
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.want import Want, read_want
-from pyrmute_tasks.plans.retry import Retry
-from pyrmute_tasks.pyrmute_adapter import FleetManager
 from pyrmute_tasks.service import steering
 from pyrmute_tasks.service.history import LoggedReport, report_of
-from pyrmute_tasks.service.logged_job import Told, told_at_a_glance
+from pyrmute_tasks.service.logged_job import glance_status
 from pyrmute_tasks.service.rejects import rejects_of
 from pyrmute_tasks.service.retrying import RetryOptions, submit_retry
 from pyrmute_tasks.service.status import JobStatus, JobWatch
 from pyrmute_tasks.service.steering import Bound, Limits
+from pyrmute_tasks.service.submitting import Submitter
 
-__all__ = ["JobCaller", "Pauses", "SubmittedJob"]
+__all__ = ["Pauses", "SubmittedJob"]
 
 _FIRST_PAUSE_S: Final = 0.01
 _MOST_PAUSE_S: Final = 0.5
@@ -64,21 +62,6 @@ class Pauses:
         return min(pause_s, left_s)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobCaller:
-    """What a submitted job needs of the `Migrator` through which it was found.
-
-    Attributes:
-        manager: The manager, whose code may be accepted on resuming.
-        manager_name: Its name.
-        retry: Which exceptions of steps to retry; None for none.
-    """
-
-    manager: FleetManager
-    manager_name: str
-    retry: Retry | None
-
-
 class SubmittedJob:
     """A job that was submitted; whoever drives it, and from wherever this looks.
 
@@ -88,17 +71,17 @@ class SubmittedJob:
     Args:
         root: The jobs root.
         folder: The job's folder.
-        caller: The `Migrator` through which it was found.
+        by: The `Migrator` through which it was found, which submits its retries.
 
     Attributes:
         id: The job's id.
         path: The job's folder.
     """
 
-    def __init__(self, root: JobsRoot, folder: JobFolder, caller: JobCaller) -> None:
+    def __init__(self, root: JobsRoot, folder: JobFolder, by: Submitter) -> None:
         self._root = root
         self._folder = folder
-        self._caller = caller
+        self._by = by
         self.id: str = folder.spec.job
         self.path: Path = folder.path
         self._watch = JobWatch(folder)
@@ -140,25 +123,24 @@ class SubmittedJob:
         """
         storage = self._folder.storage
         try:
-            told = told_at_a_glance(storage)
+            logged = glance_status(storage)
         except FileNotFoundError:
             if not self._root.path.is_dir():
                 return False  # its storage is away
             raise JobNotFoundError(f"job {self.id} was discarded") from None
         except OSError:
             return False
-        if told.ended is None:
-            return told.let_go is Note.HELD and not self._is_wished_later(told)
-        result = told.ended.result
-        if result is JobResult.FAILED and self._is_wished_later(told):
+        ended = logged.ended
+        if ended is None and logged.let_go is not Note.HELD:
             return False
-        if result in (JobResult.FAILED, JobResult.CANCELLED):
-            raise JobFailedError(self.id, result.value, told.ended.why)
+        can_go_on = ended is None or ended.result is JobResult.FAILED
+        if can_go_on and read_want(storage, Want()).want.at > logged.changed_at:
+            status = self.progress()  # the wish may be an old one of a clock that is ahead
+            if not (status.has_ended or status.is_held):
+                return False
+        if ended is not None and not ended.result.is_success:
+            raise JobFailedError(self.id, ended.result.value, ended.why)
         return True
-
-    def _is_wished_later(self, told: Told) -> bool:
-        """Return whether somebody wants something of it since its driver let go."""
-        return read_want(self._folder.storage, Want()).want.at > told.changed_at
 
     # --- seeing -----------------------------------------------------------------------------
 
@@ -202,7 +184,7 @@ class SubmittedJob:
     # --- steering ---------------------------------------------------------------------------
 
     def pause(self, why: str = "") -> None:
-        """Let it pause, within seconds, until somebody resumes it.
+        """Pause it, within seconds, until somebody resumes it.
 
         Args:
             why: The reason, for people.
@@ -214,7 +196,7 @@ class SubmittedJob:
         steering.pause(self._folder, why)
 
     def resume(self, why: str = "", *, accept_code: bool = False) -> None:
-        """Let it go on: it was paused or suspended, or has failed.
+        """Resume it, after a pause, a suspension or a failure.
 
         Args:
             why: The reason, for people.
@@ -228,11 +210,11 @@ class SubmittedJob:
         """
         code = None
         if accept_code or self._folder.end() is not None:
-            code = steering.code_of(self._caller.manager, self._folder)
+            code = steering.code_of(self._by.manager, self._folder)
         steering.resume(self._folder, why, code=code, accept_code=accept_code)
 
     def cancel(self, why: str = "") -> None:
-        """Let it end, within seconds, without its output.
+        """Cancel it: it ends within seconds, without its output.
 
         Args:
             why: The reason, for people.
@@ -298,16 +280,8 @@ class SubmittedJob:
                 for a sample of what had passed.
             ConfigurationError: If a file cannot be read or written.
         """
-        caller = self._caller
         options = RetryOptions(
             max_errors=max_errors, accept_code=accept_code, hold=hold, backup=backup, why=why
         )
-        folder = submit_retry(
-            self._root,
-            self._folder,
-            caller.manager.plan,
-            caller.manager_name,
-            caller.retry,
-            options,
-        )
-        return SubmittedJob(self._root, folder, caller)
+        folder = submit_retry(self._root, self._folder, self._by, options)
+        return SubmittedJob(self._root, folder, self._by)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
+from pyrmute_tasks.jobs.driver import Driver
 from pyrmute_tasks.jobs.entries import (
     Ended,
     Leased,
@@ -303,14 +304,13 @@ class _Tally:
             self._close(self._last_at)
             self._open = Period("unattended", self._last_at, 0.0, "its driver was gone")
         self._close(at)
-        holder = self._leased.holder if self._leased is not None else {}
-        pid = holder.get("pid", 0)
+        driver = Driver.of(self._leased.holder if self._leased is not None else {})
         self._codes.setdefault(entry.code, entry.epoch)
         self._epoch = EpochReport(
             epoch=entry.epoch,
-            host=str(holder.get("host", "?")),
-            pid=pid if isinstance(pid, int) else 0,
-            who=str(holder.get("who", "?")),
+            host=driver.host,
+            pid=driver.pid,
+            who=driver.who,
             code=entry.code,
             begun_at=at,
         )

@@ -1,8 +1,6 @@
-"""The jobs of a jobs root with their status: few files are read of those that have ended."""
+"""Listing the jobs of a jobs root; of those that have ended, few files are read."""
 
-import contextlib
 import os
-import re
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,21 +8,18 @@ from typing import Final
 
 from pyrmute_tasks.errors import ConfigurationError, JobError, JobNotFoundError
 from pyrmute_tasks.failures import describe_safely
-from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.folder import JobFolder, is_job_name
 from pyrmute_tasks.jobs.root import JobsRoot
-from pyrmute_tasks.jobs.states import LoggedState, ShownState
+from pyrmute_tasks.jobs.states import ShownState
 from pyrmute_tasks.jobs.storage import FolderStorage
-from pyrmute_tasks.jobs.want import WANT
-from pyrmute_tasks.service.drivers import Neighbours
-from pyrmute_tasks.service.logged_job import Told, told_at_a_glance
-from pyrmute_tasks.service.status import JobStatus, JobWatch
+from pyrmute_tasks.service.logged_job import LoggedStatus, glance_status
+from pyrmute_tasks.service.neighbours import Neighbours
+from pyrmute_tasks.service.status import JobStatus, JobWatch, may_be_resumed
 
 __all__ = ["ALL_STATES", "Listing", "list_jobs"]
 
 ALL_STATES: Final = frozenset(ShownState)
 """The states of all jobs."""
-
-_JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +53,27 @@ def list_jobs(
     Raises:
         ConfigurationError: If the root cannot be listed.
     """
-    under_way: list[tuple[str, Told]] = []
-    ended: list[tuple[str, Told]] = []
+    under_way: list[tuple[str, LoggedStatus]] = []
+    ended: list[tuple[str, LoggedStatus]] = []
     unreadable: dict[str, str] = {}
-    for name in filter(_JOB.fullmatch, _names_in(root.path)):
+    for name in filter(is_job_name, _names_in(root.path)):
+        storage = FolderStorage(root.path / name)
         try:
-            told = told_at_a_glance(FolderStorage(root.path / name))
+            logged = glance_status(storage)
         except (FileNotFoundError, NotADirectoryError):
             continue  # no folder, or discarded in this moment
         except (JobError, OSError) as error:
             unreadable[name] = describe_safely(error)
             continue
-        if told.ended is None or _is_resumed(root.path / name / WANT, told):
-            under_way.append((name, told))
-        elif ShownState(told.state.value) in states:
-            ended.append((name, told))
+        if logged.ended is None or may_be_resumed(storage, logged):
+            under_way.append((name, logged))
+        elif ShownState(logged.state.value) in states:
+            ended.append((name, logged))
     ended.sort(key=lambda found: found[1].changed_at, reverse=True)
     neighbours, jobs = Neighbours(root.path), []
-    for name, told in (*under_way, *ended[:most_ended]):
+    for name, logged in (*under_way, *ended[:most_ended]):
         try:
-            status = JobWatch(JobFolder(root.path / name), neighbours).glance(told)
+            status = JobWatch(JobFolder(root.path / name), neighbours).glance(logged)
         except (JobNotFoundError, FileNotFoundError):
             continue  # none, or discarded
         except (JobError, OSError) as error:
@@ -95,12 +91,3 @@ def _names_in(root: Path) -> list[str]:
         return os.listdir(root)
     except OSError as error:
         raise ConfigurationError(f"cannot list the jobs root {root}: {error.strerror}") from None
-
-
-def _is_resumed(want: Path, told: Told) -> bool:
-    """Return whether a job that has failed may have been resumed; its status tells."""
-    if told.state is not LoggedState.FAILED:
-        return False
-    with contextlib.suppress(OSError):
-        return want.stat().st_mtime > told.changed_at
-    return False

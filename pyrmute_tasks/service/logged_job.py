@@ -1,8 +1,7 @@
-"""What a job's log tells people: beyond its state also times, pace and causes."""
+"""The status of a job by its log: beyond its state also times, rates and causes."""
 
-import contextlib
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -15,7 +14,6 @@ from pyrmute_tasks.jobs.entries import (
     Piece,
     Publishing,
     Settled,
-    Wished,
 )
 from pyrmute_tasks.jobs.fold import Fold
 from pyrmute_tasks.jobs.following import Following
@@ -25,19 +23,18 @@ from pyrmute_tasks.jobs.storage import Storage
 from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.jobs.want import Want
 
-__all__ = ["RATE_OVER_S", "LoggedJob", "Told", "told_at_a_glance"]
+__all__ = ["RATE_OVER_S", "LoggedJob", "LoggedStatus", "glance_status"]
 
 RATE_OVER_S: Final = 60.0
 """The time over which a rate is averaged."""
 
 _LEAST_TIME_S: Final = 1.0
 _MOST_DECODED: Final = 10_000  # rejects whose causes a status counts; a report counts all
-_LET_GO: Final = frozenset({Note.STOPPED, Note.SUSPENDED, Note.HELD})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """A job as its log tells it; times are in seconds since 1970, and 0 if they are not known.
+class LoggedStatus:
+    """The status of a job by its log; times are in seconds since 1970, and 0 if they are not known.
 
     Attributes:
         state: Its state.
@@ -51,7 +48,7 @@ class Told:
         ended: How it ended; None if it has not.
         suspensions: How often it was suspended since anything was settled; 0 if not known.
         crashes: Crashes noted.
-        want: The wishes that were last obeyed.
+        wished: The wish that was obeyed last; empty before the first, and if not known.
         records: Records in settled ranges.
         outputs: Records written.
         rejected: Records rejected.
@@ -72,7 +69,7 @@ class Told:
     ended: Ended | None = None
     suspensions: int = 0
     crashes: int = 0
-    want: Want = field(default_factory=Want)
+    wished: Mapping[str, object] = field(default_factory=dict)
     records: int = 0
     outputs: int = 0
     rejected: int = 0
@@ -81,9 +78,17 @@ class Told:
     bytes_rate: float = 0.0
     has_counts: bool = True
 
+    @property
+    def want(self) -> Want:
+        """The wishes that were obeyed last."""
+        try:
+            return Want.of(self.wished)
+        except ValueError:  # of a newer version
+            return Want()
 
-def told_at_a_glance(storage: Storage) -> Told:
-    """Return what both ends of a job's newest log tell, whatever its length.
+
+def glance_status(storage: Storage) -> LoggedStatus:
+    """Return the status of a job by both ends of its newest log, whatever its length.
 
     Counts are known only of a job that has ended or not begun.
 
@@ -93,9 +98,9 @@ def told_at_a_glance(storage: Storage) -> Told:
     """
     found = glance_at(storage)
     if found is None:
-        return Told()
+        return LoggedStatus()
     opened, begun, last = found
-    told = Told(
+    logged = LoggedStatus(
         state=LoggedState.RUNNING,
         epoch=opened.epoch,
         epochs=len(opened.seal) + 1,
@@ -105,13 +110,13 @@ def told_at_a_glance(storage: Storage) -> Told:
         has_counts=False,
     )
     match last.entry if last is not None else None:
-        case Noted(note=note, why=why) if note in _LET_GO:
-            return replace(told, state=LoggedState.STOPPED, let_go=note, stopped=why)
+        case Noted(note=note, why=why) if note.lets_go:
+            return replace(logged, state=LoggedState.STOPPED, let_go=note, stopped=why)
         case Publishing():
-            return replace(told, state=LoggedState.PUBLISHING)
+            return replace(logged, state=LoggedState.PUBLISHING)
         case Ended(result, records, outputs, rejected) as ended:
             return replace(
-                told,
+                logged,
                 state=LoggedState(result.value),
                 ended=ended,
                 records=records,
@@ -119,7 +124,7 @@ def told_at_a_glance(storage: Storage) -> Told:
                 rejected=rejected,
                 has_counts=True,
             )
-    return told
+    return logged
 
 
 @dataclass(slots=True)
@@ -141,7 +146,7 @@ class LoggedJob:
 
     def __init__(self, storage: Storage, note: Callable[[Logged], None] | None = None) -> None:
         self._storage = storage
-        self._told_to = note
+        self._called = note
         self._following = Following(storage)
         self._begin()
 
@@ -149,15 +154,13 @@ class LoggedJob:
         self._view = JobView()
         self._epochs = 0
         self._begun_at = 0.0
-        self._let_go: Note | None = None
-        self._want = Want()
         self._done_bytes = 0
         self._recent: deque[_Second] = deque()
         self._causes: Counter[str] = Counter()
         self._to_decode: deque[Piece] = deque()
 
-    def look(self, clock: float) -> Told:
-        """Return what the log tells, with what was added to it since the last look.
+    def look(self, clock: float) -> LoggedStatus:
+        """Return the status by the log, with what was added to it since the last look.
 
         Args:
             clock: The time, in seconds since 1970.
@@ -172,9 +175,9 @@ class LoggedJob:
         for logged in added.entries:
             self._view.read(logged)
             self._note(logged)
-            if self._told_to is not None:
-                self._told_to(logged)
-        return self._told(clock)
+            if self._called is not None:
+                self._called(logged)
+        return self._status(clock)
 
     @property
     def fold(self) -> Fold:
@@ -205,12 +208,6 @@ class LoggedJob:
             case Opened():
                 self._epochs += 1
                 self._begun_at = self._begun_at or logged.at
-                self._let_go = None
-            case Noted(note=note) if note in _LET_GO:
-                self._let_go = note
-            case Wished(want=want):
-                with contextlib.suppress(ValueError):  # of a newer version
-                    self._want = Want.of(want)
 
     def _count_recent(self, settled: Settled, at: float) -> None:
         recent = self._recent
@@ -221,22 +218,22 @@ class LoggedJob:
         while recent[0].at < at - RATE_OVER_S:
             recent.popleft()
 
-    def _told(self, clock: float) -> Told:
+    def _status(self, clock: float) -> LoggedStatus:
         view, fold = self._view, self._view.fold
         rate, bytes_rate = self._rates(clock)
-        return Told(
+        return LoggedStatus(
             state=view.state,
             epoch=view.epoch,
             epochs=self._epochs,
             begun_at=self._begun_at,
             changed_at=view.changed_at,
-            let_go=self._let_go,
+            let_go=view.let_go,
             stopped=view.stopped,
             waits=view.waits,
             ended=view.ended,
             suspensions=view.suspensions,
             crashes=view.crashes,
-            want=self._want,
+            wished=view.wished,
             records=fold.records,
             outputs=fold.outputs,
             rejected=fold.rejected,

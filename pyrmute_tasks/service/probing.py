@@ -1,4 +1,4 @@
-"""The fleet as coordinators see it between epochs: does any worker serve?"""
+"""Probing a fleet between epochs: which workers serve, or why none does."""
 
 import contextlib
 import threading
@@ -19,7 +19,7 @@ _EARLIER_EPOCHS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What a probe has seen.
+    """The result of a probe.
 
     Attributes:
         workers: The names of the workers that serve.

@@ -1,4 +1,4 @@
-"""A rate over time in few numbers, however long it took."""
+"""A rate over time, in at most 120 columns however long a job takes."""
 
 from dataclasses import dataclass
 from typing import Final

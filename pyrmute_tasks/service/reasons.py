@@ -1,4 +1,4 @@
-"""Why a job waits, as one sentence for people: what matters most is told."""
+"""Telling in one sentence why a job waits: the reason that matters most."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,13 +6,13 @@ from types import MappingProxyType
 from typing import Final
 
 from pyrmute_tasks.engine.job_progress import seconds
-from pyrmute_tasks.jobs.driver import SILENT_S
+from pyrmute_tasks.jobs.driver import SILENT_S, Driver
 from pyrmute_tasks.jobs.entries import Note
 from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.want import Want
-from pyrmute_tasks.service.drivers import Driver, Neighbours
-from pyrmute_tasks.service.logged_job import Told
-from pyrmute_tasks.service.turns import suspension_s
+from pyrmute_tasks.service.logged_job import LoggedStatus
+from pyrmute_tasks.service.neighbours import Neighbours
+from pyrmute_tasks.service.turns import by_whom, suspension_s
 
 __all__ = ["Waiting", "reason_of"]
 
@@ -20,20 +20,20 @@ _UNTAKEN_S: Final = 5.0  # a coordinator looks at its jobs about once a second
 _ASIDE: Final = (LoggedState.QUEUED, LoggedState.STOPPED)
 _WISHED: Final[Mapping[Wish, tuple[str, str]]] = MappingProxyType(
     {
-        Wish.PAUSE: ("paused by", "being paused for"),
-        Wish.CANCEL: ("being cancelled for", "being cancelled for"),
+        Wish.PAUSE: ("paused", "being paused"),
+        Wish.CANCEL: ("being cancelled", "being cancelled"),
     }
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """What the reason of a wait follows from.
+    """The facts that tell why a job waits.
 
     Attributes:
         clock: The time, in seconds since 1970.
         job: The job's id.
-        told: What its log tells.
+        logged: What its log tells.
         want: Users' wishes.
         after: Id of the job that must have succeeded first; empty for none.
         driver: Who drives it; None if nobody does.
@@ -43,7 +43,7 @@ class Waiting:
 
     clock: float
     job: str
-    told: Told
+    logged: LoggedStatus
     want: Want = field(default_factory=Want)
     after: str = ""
     driver: Driver | None = None
@@ -53,20 +53,20 @@ class Waiting:
     @property
     def next_try_at(self) -> float:
         """When a suspended job is tried again, in seconds since 1970; 0 if not known."""
-        if self.told.let_go is not Note.SUSPENDED or not self.told.suspensions:
+        if self.logged.let_go is not Note.SUSPENDED or not self.logged.suspensions:
             return 0.0
-        return self.told.changed_at + suspension_s(self.told.suspensions)
+        return self.logged.changed_at + suspension_s(self.logged.suspensions)
 
 
 def reason_of(waiting: Waiting) -> str:
     """Return why a job waits, or has ended; empty if there is nothing to say."""
-    told = waiting.told
-    if told.ended is not None:
-        return told.ended.why
+    logged = waiting.logged
+    if logged.ended is not None:
+        return logged.ended.why
     reasons = [_wished(waiting), _trouble(waiting)]
     if any(reasons):
         return "; ".join(filter(None, reasons))
-    match told.state:
+    match logged.state:
         case LoggedState.QUEUED:
             return _queued(waiting)
         case LoggedState.STOPPED:
@@ -79,16 +79,11 @@ def reason_of(waiting: Waiting) -> str:
 def _wished(waiting: Waiting) -> str:
     """Return who wants it to stop, and why; empty if nobody does."""
     want = waiting.want
-    if want.wish not in _WISHED or waiting.told.state is LoggedState.PUBLISHING:
+    if want.wish not in _WISHED or waiting.logged.state is LoggedState.PUBLISHING:
         return ""
     aside, driven = _WISHED[want.wish]
-    is_aside = waiting.told.state in _ASIDE and waiting.driver is None
-    return _by(aside if is_aside else driven, want)
-
-
-def _by(what: str, want: Want) -> str:
-    told = f"{what} {want.who or 'somebody'}"
-    return f"{told}: {want.why}" if want.why else told
+    is_aside = waiting.logged.state in _ASIDE and waiting.driver is None
+    return by_whom(aside if is_aside else driven, want)
 
 
 def _trouble(waiting: Waiting) -> str:
@@ -118,17 +113,17 @@ def _queued(waiting: Waiting) -> str:
 
 
 def _stopped(waiting: Waiting) -> str:
-    told = waiting.told
-    if told.let_go is Note.HELD:
-        return f"{told.stopped}; `pyrmute-tasks publish {waiting.job}` publishes it"
+    logged = waiting.logged
+    if logged.let_go is Note.HELD:
+        return f"{logged.stopped}; `pyrmute-tasks publish {waiting.job}` publishes it"
     if waiting.neighbours is None:
-        return told.stopped
-    if told.let_go is Note.SUSPENDED:
-        return f"{told.stopped}; {_next_try(waiting)}"
-    stopped = told.stopped
-    if waiting.want.at > told.changed_at:
-        stopped = _by("resumed by", waiting.want)
-    since_s = waiting.clock - max(told.changed_at, waiting.want.at)
+        return logged.stopped
+    if logged.let_go is Note.SUSPENDED:
+        return f"{logged.stopped}; {_next_try(waiting)}"
+    stopped = logged.stopped
+    if waiting.want.at > logged.changed_at:
+        stopped = by_whom("resumed", waiting.want)
+    since_s = waiting.clock - max(logged.changed_at, waiting.want.at)
     if since_s < _UNTAKEN_S:
         return stopped
     untaken = f"no coordinator has taken it for {seconds(since_s)}"
@@ -147,6 +142,6 @@ def _next_try(waiting: Waiting) -> str:
     left_s = waiting.next_try_at - waiting.clock
     if left_s <= 0:
         return "it goes on as soon as a coordinator finds that over"
-    number = waiting.told.suspensions
+    number = waiting.logged.suspensions
     times = "" if number == 1 else f" (suspended {number:,} times)"
     return f"it is tried again in {seconds(left_s + 0.999)}{times}"

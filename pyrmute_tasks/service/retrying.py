@@ -1,4 +1,4 @@
-"""Retries of submitted jobs: a job of its own, which begins with what had passed.
+"""Retrying the rejects of a submitted job by a job of its own, which keeps what had passed.
 
 As for runs in the foreground (``docs/decisions/0034-retry-and-publish.md``), the retry is a job for
 the whole source; what had passed is in its log when it appears in the jobs root. Ranges with
@@ -9,10 +9,8 @@ import json
 import secrets
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from pyrmute_tasks.engine.error_policy import ErrorPolicy
 from pyrmute_tasks.engine.job_tally import new_job_id
@@ -30,8 +28,7 @@ from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.want import Want
 from pyrmute_tasks.plans.plan import MigrationPlan
-from pyrmute_tasks.plans.retry import Retry
-from pyrmute_tasks.service.submitting import refuse_other_writers
+from pyrmute_tasks.service.submitting import Submitter, refuse_other_writers
 
 __all__ = ["RetryOptions", "submit_retry"]
 
@@ -64,21 +61,14 @@ class RetryOptions:
 
 
 def submit_retry(
-    root: JobsRoot,
-    parent: JobFolder,
-    plan: Callable[..., MigrationPlan],
-    manager: str,
-    retry: Retry | None,
-    options: RetryOptions,
+    root: JobsRoot, parent: JobFolder, by: Submitter, options: RetryOptions
 ) -> JobFolder:
     """Create the job that retries what another one has rejected.
 
     Args:
         root: Where both live.
         parent: The job, which has succeeded with rejects.
-        plan: Returns today's migration of a model from one version to another.
-        manager: Name of the manager.
-        retry: Which exceptions of steps to retry; None for none.
+        by: Who submits it: its manager has today's code.
         options: Everything else.
 
     Returns:
@@ -95,11 +85,11 @@ def submit_retry(
     _check(root, parent)
     retried = RetriedJob(parent)
     retried.check_sources()
-    today = plan(*parent.spec.plan)
+    today = by.manager.plan(*parent.spec.plan)
     if parent.spec.fingerprint != today.fingerprint and not options.accept_code:
-        wrapped = today if retry is None else today.with_retry(retry)
+        wrapped = today if by.retry is None else today.with_retry(by.retry)
         retried.sample = partial(compare_sample, plan=wrapped)
-    spec = _spec_of(parent, today, manager, retry, options)
+    spec = _spec_of(parent, today, by, options)
     refuse_other_writers(root, spec)
     want = Want(who=spec.created_by, why=options.why, at=spec.created_at)
     # Hidden until it has what had passed; then coordinators find it.
@@ -118,7 +108,7 @@ def submit_retry(
         except BaseException:
             shutil.rmtree(hidden, ignore_errors=True)
             raise
-    return JobFolder(Path(root.path / spec.job))
+    return JobFolder(root.path / spec.job)
 
 
 def _check(root: JobsRoot, parent: JobFolder) -> None:
@@ -136,27 +126,21 @@ def _check(root: JobsRoot, parent: JobFolder) -> None:
             )
 
 
-def _spec_of(
-    parent: JobFolder,
-    plan: MigrationPlan,
-    manager: str,
-    retry: Retry | None,
-    options: RetryOptions,
-) -> Spec:
+def _spec_of(parent: JobFolder, plan: MigrationPlan, by: Submitter, options: RetryOptions) -> Spec:
     before = parent.spec
     limit = options.max_errors
     if limit is None:  # a retry that is worse than the job replaces nothing
         limit = parent.view().fold.rejected
     terms = replace(
         before.terms or Terms(),
-        manager=manager,
+        manager=by.manager_name,
         after="",
         by_reference=ByReference.ALWAYS.value,
         chunk_size=None,
         overwrite=True,
         backup=options.backup,
         hold=options.hold,
-        retry=None if retry is None else retry.to_wire(),
+        retry=by.wire_retry,
     )
     return replace(
         before,

@@ -7,17 +7,19 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
 from pyrmute_tasks.errors import JobError, JobNotFoundError
+from pyrmute_tasks.jobs.driver import Driver, DriverWatch
 from pyrmute_tasks.jobs.entries import OPEN_END, Note
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.now import Now, read_now
 from pyrmute_tasks.jobs.spec import Spec
 from pyrmute_tasks.jobs.states import LoggedState, ShownState, Wish, shown
+from pyrmute_tasks.jobs.storage import Storage
 from pyrmute_tasks.jobs.want import Want, read_want
-from pyrmute_tasks.service.drivers import Driver, DriverSigns, Neighbours
-from pyrmute_tasks.service.logged_job import LoggedJob, Told, told_at_a_glance
+from pyrmute_tasks.service.logged_job import LoggedJob, LoggedStatus, glance_status
+from pyrmute_tasks.service.neighbours import Neighbours
 from pyrmute_tasks.service.reasons import Waiting, reason_of
 
-__all__ = ["JobStatus", "JobWatch", "status_of"]
+__all__ = ["JobStatus", "JobWatch", "may_be_resumed", "status_of"]
 
 _WHOLE: Final = (ShownState.SUCCEEDED, ShownState.SUCCEEDED_WITH_REJECTS)
 _LEAST_DONE: Final = 0.01  # before an ETA says anything
@@ -70,7 +72,7 @@ class JobStatus:
         suspensions: How often it was suspended since anything was settled.
         next_try_at: When it is tried again, if it is suspended.
         crashes: Crashes that it has survived.
-        is_held: Whether its output is proven, and waits for `publish`.
+        is_held: Whether its output is proven, and waits for `publish`; not if a user wants more.
         is_live: Whether its driver told these numbers within the last seconds; else they are
             those of its log.
     """
@@ -179,7 +181,7 @@ class JobWatch:
         self._neighbours = neighbours
         self._clock = clock
         self._log = log or LoggedJob(folder.storage)
-        self._drivers = DriverSigns(folder.storage, clock, monotonic)
+        self._drivers = DriverWatch(folder.storage, monotonic, clock)
         self._want = Want()
 
     def look(self) -> JobStatus:
@@ -191,20 +193,20 @@ class JobWatch:
             JobError: If it cannot be read.
         """
         with self._reading():
-            told = self._log.look(self._clock())
-            status = self._status(told)
-            if told.rejected and not status.causes:
+            logged = self._log.look(self._clock())
+            status = self._status(logged)
+            if logged.rejected and not status.causes:
                 status = replace(status, causes=self._log.causes())
             return status
 
-    def glance(self, told: Told | None = None) -> JobStatus:
+    def glance(self, logged: LoggedStatus | None = None) -> JobStatus:
         """Return the status without reading a long log, if that can be avoided.
 
         Left out are causes and crashes, when a job of several epochs began, and how many bytes are
         done of one that has failed.
 
         Args:
-            told: What both ends of its log tell, if they were just looked at.
+            logged: What both ends of its log tell, if they were just looked at.
 
         Raises:
             JobNotFoundError: If the job was discarded.
@@ -212,11 +214,12 @@ class JobWatch:
             JobError: If it cannot be read.
         """
         with self._reading():
-            told = told or told_at_a_glance(self._folder.storage)
-            is_held = told.let_go is Note.HELD  # what its driver told last is not the end
-            if not told.has_counts and (is_held or self._now(told) is None):
-                told = self._log.look(self._clock())
-            return self._status(told)
+            logged = logged or glance_status(self._folder.storage)
+            is_held = logged.let_go is Note.HELD  # what its driver told last is not the end
+            is_unknown = not logged.has_counts and (is_held or self._now(logged) is None)
+            if is_unknown or may_be_resumed(self._folder.storage, logged):
+                logged = self._log.look(self._clock())
+            return self._status(logged)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -229,36 +232,36 @@ class JobWatch:
             told = error.strerror or type(error).__name__
             raise JobError(f"job {job} in {self._folder.path} cannot be read: {told}") from error
 
-    def _now(self, told: Told) -> Now | None:
+    def _now(self, logged: LoggedStatus) -> Now | None:
         """Return what the driver of the newest epoch has told; None if nothing.
 
         Where only the ends of the log were read, of a job that nobody drives, what an earlier one
         has told last.
         """
-        now = read_now(self._folder.path) if told.epoch and not told.ended else None
-        is_last = told.state is LoggedState.STOPPED and not told.has_counts
-        return now if now is not None and (is_last or now.epoch == told.epoch) else None
+        now = read_now(self._folder.path) if logged.epoch and not logged.ended else None
+        is_last = logged.state is LoggedState.STOPPED and not logged.has_counts
+        return now if now is not None and (is_last or now.epoch == logged.epoch) else None
 
-    def _status(self, told: Told) -> JobStatus:
+    def _status(self, logged: LoggedStatus) -> JobStatus:
         spec, clock = self._folder.spec, self._clock()
-        if told.state.is_final and told.ended is not None:
-            status, why = _described(spec, told, clock), told.ended.why
-            return replace(status, state=ShownState(told.state.value), reason=why)
-        found = read_want(self._folder.storage, self._want if self._want.at else told.want)
+        if logged.state.is_final and logged.ended is not None:
+            status, why = _described(spec, logged, clock), logged.ended.why
+            return replace(status, state=ShownState(logged.state.value), reason=why)
+        found = read_want(self._folder.storage, self._want if self._want.at else logged.want)
         self._want = found.want
-        if _is_resumed(told, found.want):
-            told = replace(told, state=LoggedState.STOPPED, ended=None, stopped="")
-        status, now = _described(spec, told, clock), self._now(told)
-        driver = self._drivers.look(told, tells=now is not None)
+        if _is_resumed(logged, found.want):
+            logged = replace(logged, state=LoggedState.STOPPED, ended=None, stopped="")
+        status, now = _described(spec, logged, clock), self._now(logged)
+        driver = self._drivers.look(logged.epoch, logged.state, tells=now is not None)
         is_live = now is not None and driver is not None and not driver.is_missing
         waiting = Waiting(
             clock=clock,
             job=spec.job,
-            told=told,
+            logged=logged,
             want=found.want,
             after=status.after,
             driver=driver,
-            waits=now.waits if now is not None and is_live else told.waits,
+            waits=now.waits if now is not None and is_live else logged.waits,
             neighbours=self._beside() if spec.terms is not None else None,
         )
         reason = reason_of(waiting)
@@ -269,6 +272,7 @@ class JobWatch:
             driver=driver,
             want=found.want,
             want_problem=found.problem,
+            is_held=status.is_held and not found.want.is_pending(logged.wished, logged.changed_at),
             next_try_at=waiting.next_try_at,
             eta_s=None if reason else status.eta_s,
         )
@@ -278,28 +282,35 @@ class JobWatch:
         return self._neighbours or Neighbours(self._folder.path.parent, self._clock)
 
 
-def _is_resumed(told: Told, want: Want) -> bool:
-    """Return whether a job that has failed is to go on, but was not taken yet."""
-    if told.state is not LoggedState.FAILED or want.wish is Wish.PAUSE:
+def may_be_resumed(storage: Storage, logged: LoggedStatus) -> bool:
+    """Return whether a job that has failed may be resumed, by the times of log and wishes."""
+    if logged.state is not LoggedState.FAILED:
         return False
-    return want.at > told.changed_at and want.as_entry() != told.want.as_entry()
+    return read_want(storage, Want()).want.at > logged.changed_at
+
+
+def _is_resumed(logged: LoggedStatus, want: Want) -> bool:
+    """Return whether a job that has failed is to go on, but was not taken yet."""
+    if logged.state is not LoggedState.FAILED or want.wish is Wish.PAUSE:
+        return False
+    return want.is_pending(logged.wished, logged.changed_at)
 
 
 def _shown(waiting: Waiting, reason: str) -> ShownState:
-    told = waiting.told
-    is_suspended = told.let_go is Note.SUSPENDED
-    state = shown(told.state, waiting.want.wish, reason, is_suspended=is_suspended)
-    goes_on = waiting.neighbours is not None and told.let_go is not Note.HELD
+    logged = waiting.logged
+    is_suspended = logged.let_go is Note.SUSPENDED
+    state = shown(logged.state, waiting.want.wish, reason, is_suspended=is_suspended)
+    goes_on = waiting.neighbours is not None and logged.let_go is not Note.HELD
     return ShownState.WAITING if state is ShownState.STOPPED and goes_on else state
 
 
-def _described(spec: Spec, told: Told, clock: float) -> JobStatus:
+def _described(spec: Spec, logged: LoggedStatus, clock: float) -> JobStatus:
     """Return what spec and log tell of a job."""
     terms = spec.terms
-    ended_at = told.changed_at if told.ended else 0.0
+    ended_at = logged.changed_at if logged.ended else 0.0
     wanted = sum(each.end - each.start for each in spec.wanted)
     total = None if wanted >= OPEN_END else wanted
-    is_running = told.state is LoggedState.RUNNING
+    is_running = logged.state is LoggedState.RUNNING
     return JobStatus(
         job=spec.job,
         name=terms.name if terms else "",
@@ -313,30 +324,30 @@ def _described(spec: Spec, told: Told, clock: float) -> JobStatus:
         after=terms.after if terms else "",
         submitted_by=spec.created_by,
         submitted_at=spec.created_at,
-        begun_at=told.begun_at,
-        changed_at=told.changed_at,
+        begun_at=logged.begun_at,
+        changed_at=logged.changed_at,
         ended_at=ended_at,
-        elapsed_s=max(0.0, (ended_at or clock) - told.begun_at) if told.begun_at else 0.0,
-        records=told.records,
-        outputs=told.outputs,
-        rejected=told.rejected,
-        done_bytes=told.done_bytes,
+        elapsed_s=max(0.0, (ended_at or clock) - logged.begun_at) if logged.begun_at else 0.0,
+        records=logged.records,
+        outputs=logged.outputs,
+        rejected=logged.rejected,
+        done_bytes=logged.done_bytes,
         total_bytes=total,
-        rate=told.rate if is_running else 0.0,
-        eta_s=_eta_s(told, total) if is_running else None,
-        want=told.want,
-        epochs=told.epochs,
-        suspensions=told.suspensions,
-        crashes=told.crashes,
-        is_held=told.let_go is Note.HELD and told.state is LoggedState.STOPPED,
+        rate=logged.rate if is_running else 0.0,
+        eta_s=_eta_s(logged, total) if is_running else None,
+        want=logged.want,
+        epochs=logged.epochs,
+        suspensions=logged.suspensions,
+        crashes=logged.crashes,
+        is_held=logged.let_go is Note.HELD and logged.state is LoggedState.STOPPED,
     )
 
 
-def _eta_s(told: Told, total: int | None) -> float | None:
-    done = told.done_bytes
-    if total is None or done is None or not told.bytes_rate or done < total * _LEAST_DONE:
+def _eta_s(logged: LoggedStatus, total: int | None) -> float | None:
+    done = logged.done_bytes
+    if total is None or done is None or not logged.bytes_rate or done < total * _LEAST_DONE:
         return None
-    return max(0, total - done) / told.bytes_rate
+    return max(0, total - done) / logged.bytes_rate
 
 
 def _with_now(status: JobStatus, now: Now, *, is_live: bool) -> JobStatus:

@@ -18,10 +18,8 @@ from pyrmute_tasks.engine.error_policy import ErrorPolicy
 from pyrmute_tasks.engine.pace import Pace
 from pyrmute_tasks.errors import ConfigurationError, JobChangedError, JobError, printable
 from pyrmute_tasks.io.earlier_runs import code_differences
-from pyrmute_tasks.jobs.driver import this_user
-from pyrmute_tasks.jobs.entries import Wished
+from pyrmute_tasks.jobs.driver import Driver, this_user
 from pyrmute_tasks.jobs.folder import JobFolder
-from pyrmute_tasks.jobs.log import History
 from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.jobs.want import WANT, Want, read_want, write_want
@@ -111,7 +109,7 @@ class Code:
 
 
 def code_of(manager: "FleetManager", folder: JobFolder) -> Code:
-    """Return what a manager's code of a job's migration is today.
+    """Return a manager's code of a job's migration, as it is today.
 
     Raises:
         PyrmuteTasksError: If it has no such migration any more.
@@ -121,7 +119,7 @@ def code_of(manager: "FleetManager", folder: JobFolder) -> Code:
 
 
 def pause(folder: JobFolder, why: str = "") -> Want:
-    """Wish that a job is paused; what is under way is withdrawn, and done again later.
+    """Ask for a job to pause; what is under way is withdrawn, and done again later.
 
     Args:
         folder: The job.
@@ -144,7 +142,7 @@ def pause(folder: JobFolder, why: str = "") -> Want:
 def resume(
     folder: JobFolder, why: str = "", *, code: Code | None = None, accept_code: bool = False
 ) -> Want:
-    """Wish that a job goes on: one that is paused, was suspended, or has failed.
+    """Ask for a job to go on that is paused, was suspended, or has failed.
 
     Args:
         folder: The job.
@@ -172,7 +170,7 @@ def resume(
 
 
 def cancel(folder: JobFolder, why: str = "") -> Want:
-    """Wish that a job ends without its output, also one that has failed; its history stays.
+    """Ask for a job to end without its output, also one that has failed; its history stays.
 
     Args:
         folder: The job.
@@ -199,7 +197,7 @@ def cancel(folder: JobFolder, why: str = "") -> Want:
 
 
 def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
-    """Wish other limits for a job, which goes on with them at once, and keeps them.
+    """Ask for other limits of a job, which goes on with them at once, and keeps them.
 
     So does one that has failed: it may have reached a limit.
 
@@ -262,12 +260,11 @@ def _refuse_going(folder: JobFolder, view: JobView, want: Want) -> None:
     is_going = want.wish is Wish.RUN and view.state is not LoggedState.FAILED
     if not is_going or view.suspensions:
         return
-    if view.state is LoggedState.RUNNING or view.state is LoggedState.PUBLISHING:
-        holder = view.leased.holder if view.leased is not None else {}
-        told = f"process {holder.get('pid', '?')} on host {holder.get('host', '?')} drives it"
+    if view.state.is_driven:
+        told = f"{Driver.of(view.leased.holder if view.leased is not None else {})} drives it"
     else:
         told = "it waits for a coordinator"
-    raise JobError(f"there is nothing to resume: job {job} is not paused, {printable(told)}")
+    raise JobError(f"there is nothing to resume: job {job} is not paused, {told}")
 
 
 def _with_code(folder: JobFolder, want: Want, code: Code, *, accept_code: bool) -> Want:
@@ -295,16 +292,7 @@ def _changing(folder: JobFolder) -> Iterator[Want]:
     """Yield the wishes in force, to be replaced within the block; others wait meanwhile."""
     with _locked(folder.path):
         found = read_want(folder.storage, Want())
-        yield _last_obeyed(folder) if found.problem else found.want
-
-
-def _last_obeyed(folder: JobFolder) -> Want:
-    """Return the wishes that were logged last, in place of a file that cannot be used."""
-    last = Want()
-    for logged in History(folder.storage):
-        if isinstance(logged.entry, Wished):
-            last = Want.of(logged.entry.want)
-    return replace(last, fingerprint="", code="")  # the log has no trees
+        yield Want.of_logged(folder.view().wished) if found.problem else found.want
 
 
 def _write(folder: JobFolder, view: JobView, want: Want, why: str, who: str = "") -> Want:

@@ -1,4 +1,4 @@
-"""Submitting: the checks of a run, and the folder of a job that coordinators drive from then on."""
+"""Submitting a job: it is checked as a run is, and becomes a folder for coordinators."""
 
 import contextlib
 import math
@@ -21,6 +21,7 @@ from pyrmute_tasks.jobs.spec import Spec
 from pyrmute_tasks.jobs.terms import GIVE_UP_S, Priority, Terms
 from pyrmute_tasks.jobs.want import Want
 from pyrmute_tasks.plans.retry import Retry
+from pyrmute_tasks.pyrmute_adapter import FleetManager
 
 __all__ = ["SubmitOptions", "Submitter", "refuse_other_writers", "submit"]
 
@@ -29,7 +30,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. :+@-]{0,79}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitOptions:
-    """Options of a job that decide nothing about its output, beside those of a run.
+    """Options of a submitted job beside those of its run; none changes its output.
 
     Attributes:
         name: What people call the job; empty for none.
@@ -66,17 +67,24 @@ class SubmitOptions:
 
 @dataclass(frozen=True, slots=True)
 class Submitter:
-    """Whose migrations a job runs, and where.
+    """The `Migrator` that submits a job: whose migrations it runs, and where.
 
     Attributes:
-        manager: Name of the manager.
+        manager: The manager.
+        manager_name: Its name.
         queue: The queue whose workers run it.
         retry: Which exceptions of steps to retry; None for none.
     """
 
-    manager: str
+    manager: FleetManager
+    manager_name: str
     queue: str
     retry: Retry | None
+
+    @property
+    def wire_retry(self) -> list[object] | None:
+        """The retries as a job's terms have them."""
+        return None if self.retry is None else self.retry.to_wire()
 
 
 def submit(
@@ -88,7 +96,7 @@ def submit(
         root: Where it lives.
         files: The options of its run.
         jobs: The migration.
-        by: The manager's name, the queue, and the retry of steps.
+        by: Who submits it.
         options: Everything else.
 
     Returns:
@@ -108,7 +116,7 @@ def submit(
     run = FileRun(files, replace(jobs, is_embedded=True))
     after = root.find(options.after).spec.job if options.after else ""
     terms = Terms(
-        manager=by.manager,
+        manager=by.manager_name,
         name=options.name,
         queue=by.queue,
         priority=options.priority,
@@ -118,7 +126,7 @@ def submit(
         overwrite=files.overwrite,
         backup=files.backup,
         hold=files.hold,
-        retry=None if by.retry is None else by.retry.to_wire(),
+        retry=by.wire_retry,
         on_end=options.on_end,
         give_up_s=float(options.give_up_s),
     )

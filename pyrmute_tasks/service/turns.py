@@ -14,7 +14,7 @@ from pyrmute_tasks.jobs.entries import JobResult
 from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.terms import Priority, Terms
 from pyrmute_tasks.jobs.view import JobView
-from pyrmute_tasks.jobs.want import Want
+from pyrmute_tasks.jobs.want import CHANGES, Want
 
 __all__ = [
     "WEIGHTS",
@@ -24,9 +24,9 @@ __all__ = [
     "FleetFacts",
     "Kind",
     "Turn",
+    "by_whom",
     "decide",
     "ending_of",
-    "is_obeyed",
     "suspension_s",
 ]
 
@@ -109,13 +109,8 @@ class Turn:
 
 
 def suspension_s(suspensions: int) -> float:
-    """Return how long a job waits that was suspended so many times since anything was settled."""
+    """Return how long a suspended job waits, by its suspensions since anything was settled."""
     return min(_MOST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(suspensions - 1, _MOST_DOUBLINGS))
-
-
-def is_obeyed(want: Want, view: JobView) -> bool:
-    """Return whether a wish is the one that was obeyed last."""
-    return dict(want.as_entry().want) == dict(view.wished)
 
 
 def decide(facts: Facts, fleet: FleetFacts, now: float) -> Turn:
@@ -133,7 +128,7 @@ def decide(facts: Facts, fleet: FleetFacts, now: float) -> Turn:
         return Turn(Act.WAIT, f"it is for the coordinators of queue '{terms.queue}'")
     if facts.driven:
         return Turn(Act.WAIT, facts.driven)
-    is_new = want.at > view.changed_at and not is_obeyed(want, view)
+    is_new = want.is_pending(view.wished, view.changed_at)
     wished = _as_wished(view, want, is_new=is_new)
     if wished is not None:
         return wished
@@ -146,17 +141,17 @@ def _as_wished(view: JobView, want: Want, *, is_new: bool) -> Turn | None:
     if view.state is LoggedState.FAILED and not (is_new and want.wish is not Wish.PAUSE):
         return Turn(Act.WAIT, "it has failed")
     if want.wish is Wish.CANCEL and view.publishing is None:
-        return Turn(Act.CANCEL, told("cancelled", want))
+        return Turn(Act.CANCEL, by_whom("cancelled", want))
     if want.wish is Wish.PAUSE and view.state is not LoggedState.PUBLISHING:
         act = Act.PAUSE if view.state is LoggedState.RUNNING else Act.WAIT
-        return Turn(act, told("paused", want))
+        return Turn(act, by_whom("paused", want))
     if view.is_held and not is_new:
         return Turn(Act.WAIT, view.stopped)
     return None
 
 
 def _before(terms: Terms, before: JobResult | None) -> str:
-    if not terms.after or before in (JobResult.SUCCEEDED, JobResult.SUCCEEDED_WITH_REJECTS):
+    if not terms.after or (before is not None and before.is_success):
         return ""
     how = "has not ended yet" if before is None else f"is {before.value}"
     return f"it runs after job {terms.after}, which {how}"
@@ -166,11 +161,14 @@ def _when_due(facts: Facts, fleet: FleetFacts, now: float, *, is_new: bool) -> T
     """Decide about a job that nothing holds back but the fleet."""
     view, terms = facts.view, facts.terms
     if view.is_suspended:
-        if now - view.suspended_since > terms.give_up_s:
-            for_s = now - view.suspended_since
+        for_s = now - view.suspended_since
+        is_over = for_s > terms.give_up_s and not is_new
+        was_tried = view.changed_at - view.suspended_since > terms.give_up_s
+        if is_over and (was_tried or facts.seen_s >= min(_MOST_WAIT_S, terms.give_up_s)):
             why = f"given up after {for_s:,.0f} s of being suspended: {view.stopped}"
             return Turn(Act.GIVE_UP, why)
         wait_s = suspension_s(view.suspensions)
+        # Who comes back to it after days, since nobody drove or it was paused, tries it first.
         has_waited = now - view.changed_at >= wait_s or facts.seen_s >= wait_s
         if fleet.trouble != "" or not (is_new or facts.has_turned or has_waited):
             return Turn(Act.WAIT, view.stopped)
@@ -197,6 +195,11 @@ class Kind(enum.Enum):
     TURN_OVER = "turn over"
     SUSPENDED = "suspended"
     LOST = "lost"
+
+    @property
+    def ends_job(self) -> bool:
+        """Whether the job ends with the epoch."""
+        return self in (Kind.PUBLISHED, Kind.FAILED, Kind.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,22 +228,18 @@ def ending_of(before: Want, now: Want, view: JobView, *, holds: bool) -> Ending 
     """
     if now.wish is Wish.CANCEL:
         # What was about to appear may be there: too late.
-        return None if view.publishing else Ending(Kind.CANCELLED, told("cancelled", now), now)
+        return None if view.publishing else Ending(Kind.CANCELLED, by_whom("cancelled", now), now)
     if now.wish is Wish.PAUSE:
-        return Ending(Kind.PAUSED, told("paused", now), now)
-    changed = [
-        name
-        for name in ("max_rate", "window", "max_errors", "fingerprint")
-        if getattr(before, name) != getattr(now, name)
-    ]
+        return Ending(Kind.PAUSED, by_whom("paused", now), now)
+    changed = [name for name in CHANGES if getattr(before, name) != getattr(now, name)]
     if holds and now.wish is Wish.PUBLISH and before.wish is not Wish.PUBLISH:
         changed.append("hold")
     if not changed:
         return None
-    return Ending(Kind.CHANGED, told(f"{' and '.join(changed)} changed", now), now)
+    return Ending(Kind.CHANGED, by_whom(f"{' and '.join(changed)} changed", now), now)
 
 
-def told(what: str, want: Want) -> str:
-    """Return what a user wished as a sentence: ``paused by ann@host: release freeze``."""
+def by_whom(what: str, want: Want) -> str:
+    """Return a wish as a sentence: ``paused by ann@host: release freeze``."""
     by = f" by {want.who}" if want.who else ""
     return f"{what}{by}: {want.why}" if want.why else f"{what}{by}"

@@ -1,4 +1,4 @@
-"""The jobs of a jobs root as a coordinator sees them, at the cost of what has changed."""
+"""Watching the jobs of a jobs root for a coordinator; only what has changed is read."""
 
 import os
 import time
@@ -8,10 +8,9 @@ from typing import Final
 
 from pyrmute_tasks.errors import JobError, JobNotFoundError
 from pyrmute_tasks.jobs.driver import DriverWatch
-from pyrmute_tasks.jobs.entries import Ended, JobResult, Note, Noted
+from pyrmute_tasks.jobs.entries import Ended, JobResult, Noted
 from pyrmute_tasks.jobs.folder import JobFolder, is_job_name
 from pyrmute_tasks.jobs.log import epochs
-from pyrmute_tasks.jobs.states import LoggedState
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.jobs.want import Want, read_want
@@ -20,9 +19,7 @@ from pyrmute_tasks.service.turns import Facts
 __all__ = ["WatchedJob", "WatchedJobs"]
 
 _SETTLED_NS: Final = 3 * 10**9  # a folder's time of change is trusted when it is older than that
-_DRIVEN: Final = (LoggedState.RUNNING, LoggedState.PUBLISHING)
 _READ: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_LETS_GO: Final = (Note.STOPPED, Note.SUSPENDED, Note.HELD)
 
 
 @dataclass(slots=True)
@@ -57,41 +54,43 @@ class WatchedJob:
         return self.folder.spec.terms or Terms()
 
     def forget(self) -> None:
-        """Look at all of it the next time."""
+        """Forget what was seen, so that the next look reads all of it."""
         self._changed_ns = self.newest = -1
 
     def look(self) -> None:
-        """Look at what has changed.
+        """Read what has changed since the last look.
 
         Raises:
             JobError: If it was discarded, or its log is damaged.
             OSError: If it cannot be read.
         """
         changed_ns = _changed_ns(self.folder.path)
-        is_driven = self.view.state in _DRIVEN
+        is_driven = self.view.state.is_driven
         if changed_ns != self._changed_ns or is_driven or self.driven:
             self._look_closely(is_driven=is_driven)
+            # What a file said that cannot be used any more is known from before, or by the log.
+            last = self.want if self.want != Want() else Want.of_logged(self.view.wished)
+            self.want = read_want(self.folder.storage, last).want
             is_settled = time.time_ns() - changed_ns > _SETTLED_NS
             self._changed_ns = changed_ns if is_settled else -1
 
     def _look_closely(self, *, is_driven: bool) -> None:
         storage = self.folder.storage
-        self.want = read_want(storage, self.want).want
         newest = max(epochs(storage), default=0)
         is_unread = newest != self.newest or newest != self.view.epoch  # not opened yet
         if is_unread or (is_driven and self._has_let_go()):
             self._read(newest)
-        if self.view.state not in _DRIVEN and newest == self.view.epoch:
+        if not self.view.state.is_driven and newest == self.view.epoch:
             self.driven = ""
             return
         self.driven = self.watch.why_not(self.view)
-        if not self.driven and self.view.state in _DRIVEN:
+        if not self.driven and self.view.state.is_driven:
             self._read(newest)  # for what its driver has done before it died
 
     def _has_let_go(self) -> bool:
         last = self.folder.last()
         entry = last.entry if last is not None else None
-        return isinstance(entry, Ended) or (isinstance(entry, Noted) and entry.note in _LETS_GO)
+        return isinstance(entry, Ended) or (isinstance(entry, Noted) and entry.note.lets_go)
 
     def _read(self, newest: int) -> None:
         before = (self.newest, self.view.state, self.view.changed_at)
@@ -137,7 +136,7 @@ class WatchedJobs:
         self._ended: dict[str, JobResult | None] = {}
 
     def look(self, *, but: frozenset[str]) -> None:
-        """Look at what has changed.
+        """Read what has changed since the last look.
 
         Args:
             but: The jobs that this process drives.

@@ -125,7 +125,7 @@ def test_mended_code_is_named_accepted_and_taken(models: Path, fleet: Fleet) -> 
 
 
 @pytest.mark.slow
-def test_rejects_are_retried_with_mended_code_into_their_places(models: Path, fleet: Fleet) -> None:
+def test_retry_with_mended_code_puts_outputs_where_they_belong(models: Path, fleet: Fleet) -> None:
     target = submit(models, fleet, "--on-error", "skip")
     job = job_in(fleet)
     rejected = LoggedState.SUCCEEDED_WITH_REJECTS

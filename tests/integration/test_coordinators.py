@@ -67,7 +67,7 @@ def logs_of(*epochs: int) -> set[str]:
     return HISTORY | {f"log.{epoch}" for epoch in epochs}
 
 
-def test_jobs_both_ways_have_the_bytes_of_a_loop(service: Service) -> None:
+def test_output_is_that_of_a_loop_both_ways(service: Service) -> None:
     records = people(2000)
     jobs = [
         service.submit(records, by_reference="always"),

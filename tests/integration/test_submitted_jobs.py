@@ -135,7 +135,7 @@ def test_job_is_paused_changed_resumed_and_says_who_did_it_and_why(
         assert "has ended: succeeded" in call(command, job.id, status=1)
 
 
-def test_cancelled_job_leaves_its_history_alone(
+def test_only_the_history_of_a_cancelled_job_is_kept(
     call: Call, migrator: Migrator, tmp_path: Path
 ) -> None:
     source = write(tmp_path / "in.jsonl", [person(number) for number in range(5000)])

@@ -37,7 +37,7 @@ CASES: Final[dict[str, tuple[Build, ShownState, str]]] = {
     "cancelled while queued": (
         lambda job: job.wish(Wish.CANCEL),
         ShownState.CANCELLING,
-        "being cancelled for ann@host",
+        "being cancelled by ann@host",
     ),
     "running": (lambda job: job.taken().settle().tells(), ShownState.RUNNING, ""),
     "running, without now.json": (lambda job: job.taken().settle(), ShownState.RUNNING, ""),
@@ -59,7 +59,7 @@ CASES: Final[dict[str, tuple[Build, ShownState, str]]] = {
     "being paused": (
         lambda job: job.taken().tells(waits="no worker answers").wish(Wish.PAUSE),
         ShownState.PAUSING,
-        "being paused for ann@host",
+        "being paused by ann@host",
     ),
     "paused": (
         lambda job: job.taken().obey(Wish.PAUSE, why="release freeze").let_go("paused by ann@host"),
@@ -114,7 +114,7 @@ CASES: Final[dict[str, tuple[Build, ShownState, str]]] = {
     "driver gone, while it pauses": (
         lambda job: job.taken(**GONE).wish(Wish.PAUSE),
         ShownState.PAUSING,
-        f"being paused for ann@host; its coordinator (process {GONE['pid']} on host {HOST}) has "
+        f"being paused by ann@host; its coordinator (process {GONE['pid']} on host {HOST}) has "
         "ended; another one takes over",
     ),
     "driver silent": (
@@ -268,7 +268,7 @@ def test_held_job_is_done_whatever_its_driver_told_last(job: WatchedJob, briefly
     assert (found.records, found.rejected, found.fraction) == (1000, 0, 1.0)
 
 
-def test_what_an_older_epoch_told_does_not_count(job: WatchedJob) -> None:
+def test_now_of_an_older_epoch_is_ignored(job: WatchedJob) -> None:
     job.taken().settle().tells(records=900, waits="no worker answers")
     job.taken()
     found = look_at(job)

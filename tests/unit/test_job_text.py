@@ -10,9 +10,9 @@ import pytest
 from pyrmute_tasks.cli.job_status import exit_status
 from pyrmute_tasks.cli.job_text import bytes_of, job_page, job_table, progress_line, short_number
 from pyrmute_tasks.cli.report_text import report_lines
+from pyrmute_tasks.jobs.driver import Driver
 from pyrmute_tasks.jobs.states import ShownState, Wish
 from pyrmute_tasks.jobs.want import Want
-from pyrmute_tasks.service.drivers import Driver
 from pyrmute_tasks.service.history import (
     Crash,
     EpochReport,

@@ -7,6 +7,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from pyrmute_tasks.cli.job_status import status_command
+from pyrmute_tasks.cli.jobs import discard_command
 from pyrmute_tasks.cli.retry import retry_command
 from pyrmute_tasks.cli.run import run
 from pyrmute_tasks.cli.steer import cancel_command, pause_command, resume_command, set_command
@@ -14,6 +16,7 @@ from pyrmute_tasks.cli.submit import submit
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.want import Want, read_want
+from tests.unit.watched_jobs import WatchedJob
 
 HOP = ("--manager", "tests.people:manager", "--model", "Person", "--from", "1.0.0", "--to", "3.0.0")
 
@@ -162,3 +165,11 @@ def test_retry_of_a_submitted_job_takes_no_fleet_of_its_own() -> None:
     assert "the retry of a submitted job is submitted" in done.output
     done = call(retry_command, "people", *HOP[:2])
     assert (done.exit_code, "has not succeeded" in done.output) == (1, True)
+
+
+def test_name_of_a_target_and_of_a_job_means_the_same_to_every_command(tmp_path: Path) -> None:
+    call(submit, *HOP, "--name", "people", "in.jsonl", "out.jsonl")
+    WatchedJob.beside(tmp_path / "people").taken().let_go("interrupted")
+    assert json.loads(call(status_command, "people", "--json").output)["job"] == "f0f0f0f0"
+    assert "discarded" in call(discard_command, "people").output
+    assert json.loads(call(status_command, "people", "--json").output)["name"] == "people"

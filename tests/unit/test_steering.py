@@ -163,7 +163,7 @@ ALL: dict[str, Steer] = {
     ("entries", "refused"),
     [
         ([], {"resume": "drives it"}),
-        ([Noted(Note.WAIT, "…")], {"resume": f"process {os.getpid()} on host .* drives it"}),
+        ([Noted(Note.WAIT, "…")], {"resume": f"process {os.getpid()} of .* drives it"}),
         ([Noted(Note.SUSPENDED, "no worker")], {}),
         ([Noted(Note.STOPPED, "its turn is over")], {"resume": "it waits for a coordinator"}),
         ([Noted(Note.HELD, "whole")], {"resume": "is held: `pyrmute-tasks publish a1b2c3d4`"}),

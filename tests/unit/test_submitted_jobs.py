@@ -2,7 +2,9 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,12 @@ from pyrmute_tasks.jobs.driver import this_process
 from pyrmute_tasks.jobs.entries import Ended, Entry, JobResult, Note, Noted, Publishing
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
+from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.states import ShownState
+from pyrmute_tasks.jobs.want import Want, read_want, write_want
 from pyrmute_tasks.service import handles
 from pyrmute_tasks.service.handles import Pauses
+from pyrmute_tasks.service.listing import list_jobs
 
 SUCCEEDED = (Publishing(0, "", ""), Ended(JobResult.SUCCEEDED, 0, 0, 0))
 FAILED = Ended(JobResult.FAILED, 0, 0, 0, "record 7: no age")
@@ -87,6 +92,26 @@ def test_job_that_was_resumed_is_waited_for_again(job: SubmittedJob, lease: Leas
     with pytest.raises(JobFailedError, match="record 8"):
         job.wait()
     second.log.close()
+
+
+@pytest.mark.parametrize("end", [FAILED, Noted(Note.HELD, "its output is whole, and held")])
+def test_obeyed_wish_is_not_pending_although_its_clock_was_ahead(
+    job: SubmittedJob, end: Entry
+) -> None:
+    folder = JobFolder(job.path)
+    submitted = replace(read_want(folder.storage, Want()).want, at=time.time() + 3600)
+    write_want(folder.storage, submitted)
+    lease = folder.take(this_process(), "f00d")
+    log(lease, submitted.as_entry(), end)
+    (listed,) = list_jobs(JobsRoot(job.path.parent)).jobs
+    if end is FAILED:
+        assert listed.state is ShownState.FAILED
+        with pytest.raises(JobFailedError):
+            job.wait(0)
+    else:
+        assert listed.is_held
+        assert job.wait(0).is_held
+    lease.log.close()
 
 
 def test_pause_is_no_end_and_neither_is_a_suspension(job: SubmittedJob, lease: Lease) -> None:

@@ -44,6 +44,7 @@ HELD = (*TAKEN, Noted(Note.HELD, "it is held"))
 FAILED = (*TAKEN, Ended(JobResult.FAILED, 1, 1, 0, "a step"))
 DONE = (*TAKEN, Publishing(1, "", ""), Ended(JobResult.SUCCEEDED, 1, 1, 0))
 PUBLISHING = (*TAKEN, Publishing(1, "", ""))
+DAY = Terms(queue="q", give_up_s=900)
 
 
 def view(*entries: Entry, at: float = 900.0) -> JobView:
@@ -80,8 +81,12 @@ def wish(action: Wish, at: float = 950.0) -> Want:
         (facts(*SUSPENDED, at=NOW - 1, has_turned=True), CAN, Act.DRIVE, ""),
         (facts(*SUSPENDED, at=NOW + 500, seen_s=2.1), CAN, Act.DRIVE, ""),  # clocks differ
         (facts(*SUSPENDED, at=NOW - 1, want=wish(Wish.RUN, NOW)), CAN, Act.DRIVE, ""),
-        (facts(*SUSPENDED, at=1.0, terms=Terms(give_up_s=900)), CAN, Act.GIVE_UP, "no workers"),
-        (facts(*SUSPENDED, at=1.0, terms=Terms(give_up_s=900)), CANNOT, Act.GIVE_UP, "given up"),
+        (facts(*SUSPENDED, at=1.0, seen_s=60, terms=DAY), CAN, Act.GIVE_UP, "no workers"),
+        (facts(*SUSPENDED, at=1.0, seen_s=60, terms=DAY), CANNOT, Act.GIVE_UP, "given up"),
+        # Nobody has tried for long: no coordinator was there, or it was paused.
+        (facts(*SUSPENDED, at=1.0, terms=DAY), CAN, Act.DRIVE, ""),
+        (facts(*SUSPENDED, at=1.0, terms=DAY), CANNOT, Act.WAIT, "no workers"),
+        (facts(*SUSPENDED, at=1.0, want=wish(Wish.RUN), seen_s=60, terms=DAY), CAN, Act.DRIVE, ""),
         # Wishes.
         (facts(want=wish(Wish.CANCEL)), CANNOT, Act.CANCEL, "cancelled by bob@there: because"),
         (facts(*SUSPENDED, want=wish(Wish.CANCEL)), CANNOT, Act.CANCEL, ""),
@@ -98,6 +103,12 @@ def wish(action: Wish, at: float = 950.0) -> Want:
         (facts(*FAILED, want=wish(Wish.RUN)), CAN, Act.DRIVE, ""),
         (facts(*FAILED, want=wish(Wish.RUN, 899.0)), CAN, Act.WAIT, "failed"),
         (facts(*FAILED, want=wish(Wish.PAUSE)), CAN, Act.WAIT, "failed"),
+        # A wish of the last moments of an epoch, which it did not see.
+        (facts(*FAILED, want=wish(Wish.CANCEL, 899.0)), CAN, Act.CANCEL, "cancelled by bob"),
+        (facts(*FAILED, want=wish(Wish.PAUSE, 899.0)), CAN, Act.WAIT, "failed"),
+        (facts(*FAILED, want=replace(SUBMITTED, max_errors="9")), CAN, Act.DRIVE, ""),
+        (facts(*HELD, want=wish(Wish.PUBLISH, 899.0)), CAN, Act.DRIVE, ""),
+        (facts(*HELD, want=wish(Wish.RUN, 899.0)), CAN, Act.WAIT, "it is held"),
         (facts(*HELD), CAN, Act.WAIT, "it is held"),
         (facts(*HELD, want=wish(Wish.PUBLISH)), CAN, Act.DRIVE, ""),
         (facts(*HELD, want=wish(Wish.RUN)), CAN, Act.DRIVE, ""),
@@ -180,3 +191,19 @@ def test_what_publishes_is_not_cancelled_and_what_is_held_can_be_published() -> 
     ending = ending_of(Want(), Want(Wish.PUBLISH), view(*TAKEN), holds=True)
     assert ending is not None
     assert ending.kind is Kind.CHANGED
+
+
+def test_job_that_was_tried_at_the_last_is_given_up_at_once() -> None:
+    tried = view(*SUSPENDED, at=1.0)
+    for entry in (Leased(2, "u", {}), Opened(2, "code", {}), Noted(Note.SUSPENDED, "no workers")):
+        tried.read(Logged(2, 0, 1, 950.0, entry))
+    assert decide(facts(view=tried, terms=DAY), CAN, NOW).act is Act.GIVE_UP
+
+
+def test_time_of_suspension_begins_anew_when_a_user_has_looked_after_it() -> None:
+    resumed = view(*SUSPENDED, at=1.0)
+    want = wish(Wish.RUN)
+    for entry in (Leased(2, "u", {}), Opened(2, "code", {}), want.as_entry()):
+        resumed.read(Logged(2, 0, 1, 951.0, entry))
+    resumed.read(Logged(2, 0, 1, 960.0, Noted(Note.SUSPENDED, "no workers")))
+    assert decide(facts(view=resumed, want=want, seen_s=60, terms=DAY), CAN, NOW).act is Act.DRIVE

@@ -8,6 +8,7 @@ from pyrmute_tasks.distributed.protocol import ClaimState
 from pyrmute_tasks.distributed.worker.bad_records import BadRecord
 from pyrmute_tasks.engine.chunks import Outcome
 from pyrmute_tasks.engine.job_spec import JobSpec
+from pyrmute_tasks.engine.progress_text import counted
 from pyrmute_tasks.wire.frames import FrameKind
 
 __all__ = ["TROUBLE", "TaskResult"]
@@ -49,7 +50,7 @@ class TaskResult:
         skips = spec is not None and spec.skips and not outcome.is_final
         failed = len(outcome.failures)
         text = (
-            f"{_counted(outcome.count + failed, 'record')}, "
+            f"{counted(outcome.count + failed, 'record')}, "
             f"{failed:,} {'rejected' if skips else 'failed'}, {_duration(seconds)}"
         )
         if spec is None or not outcome.failures:
@@ -74,10 +75,6 @@ class TaskResult:
 
     def __repr__(self) -> str:
         return self.text
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:

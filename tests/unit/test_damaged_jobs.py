@@ -1,0 +1,119 @@
+"""A jobs root with a job that is damaged, or whose files somebody else has written."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pyrmute_tasks.errors import JobError
+from pyrmute_tasks.io.kept_jobs import discard_job
+from pyrmute_tasks.jobs.entries import Ended, JobResult, Note, Noted
+from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.pruning import collect_orphans, prune
+from pyrmute_tasks.jobs.spec import write_spec
+from pyrmute_tasks.jobs.states import Wish
+from pyrmute_tasks.jobs.storage import FolderStorage
+from pyrmute_tasks.jobs.want import WANT, Want, write_want
+from pyrmute_tasks.service.turns import Act, FleetFacts, decide
+from pyrmute_tasks.service.watched_jobs import WatchedJobs
+from tests.unit.watched_jobs import WatchedJob
+
+LATER_S = 100 * 86400.0
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "jobs"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: (path / "log.2").write_bytes(b"no\nlog\nof\nours\n"),
+        lambda path: (path / "log.2").mkdir(),
+        lambda path: (path / "log.007").write_bytes(b""),
+        lambda path: (path / "log.2").symlink_to(path / "log.2"),
+        lambda path: (path / "spec.json").write_bytes(b"{"),
+    ],
+    ids=["garbage", "folder", "other name", "loop", "spec"],
+)
+def test_others_are_seen_and_pruned(root: Path, damage: Callable[[Path], object]) -> None:
+    bad = WatchedJob.submitted(root, "bad00000").taken().log(Ended(JobResult.FAILED, 0, 0, 0))
+    old = WatchedJob.submitted(root, "old00000").taken().log(Ended(JobResult.FAILED, 0, 0, 0))
+    WatchedJob.submitted(root, "good0000")
+    damage(bad.folder.path)
+    jobs = WatchedJobs(root)
+    jobs.look(but=frozenset())
+    assert "good0000" in jobs.open
+    assert "good0000" not in jobs.troubles
+    collect_orphans(root)
+    assert prune(root, now=time.time() + LATER_S) == [old.folder.spec.job]
+    assert bad.folder.path.exists()
+
+
+def test_coordinators_that_prune_at_the_same_time(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    WatchedJob.submitted(root).taken().log(Ended(JobResult.FAILED, 0, 0, 0))
+    discard = JobFolder.discard
+
+    def discard_twice(folder: JobFolder) -> None:
+        discard(folder)
+        discard(folder)
+
+    monkeypatch.setattr(JobFolder, "discard", discard_twice)
+    assert prune(root, now=time.time() + LATER_S) == []
+    assert not list(root.iterdir())
+
+
+def test_pause_holds_when_its_file_is_torn_and_another_coordinator_comes(root: Path) -> None:
+    job = WatchedJob.submitted(root)
+    paused = Want(Wish.PAUSE, max_rate=5.0, who="ann@here", at=job.clock)
+    job.taken().log(paused.as_entry(), Noted(Note.STOPPED, "paused by ann@here"))
+    write_want(FolderStorage(job.folder.path), paused)
+    (job.folder.path / WANT).write_bytes(b'{"wish": "pa')
+    jobs = WatchedJobs(root)
+    jobs.look(but=frozenset())
+    found = jobs.open[job.folder.spec.job]
+    assert found.want == paused
+    assert decide(found.facts(0.0, None), FleetFacts(""), job.clock).act is Act.WAIT
+
+
+def test_end_is_known_however_long_its_reason_and_its_log_are(root: Path) -> None:
+    job = WatchedJob.submitted(root).taken().settle(400)
+    why = "because " * 2000
+    job.log(Ended(JobResult.CANCELLED, 0, 0, 0, why))
+    end = job.folder.end()
+    assert end is not None
+    assert end.ended.why == why
+
+
+def test_what_a_killed_driver_has_left_beside_the_target_goes_with_the_job(root: Path) -> None:
+    job = WatchedJob.submitted(root).taken().log(Ended(JobResult.CANCELLED, 0, 0, 0))
+    target = Path(job.folder.spec.target)
+    left = [
+        target.with_name(f".{target.name}.{job.folder.spec.job}.{kind}.1")
+        for kind in ("joined", "staged")
+    ]
+    other = target.with_name(f".{target.name}.0123abcd.joined.1")
+    left[0].write_text("outputs")
+    left[1].mkdir()
+    other.write_text("of another job")
+    collect_orphans(root)
+    assert not any(path.exists() for path in left)
+    assert other.exists()
+    assert not job.folder.parts_path.exists()
+
+
+def test_job_is_kept_while_another_one_retries_its_rejects(root: Path) -> None:
+    parent = WatchedJob.submitted(root, "parent00").taken().ended(JobResult.FAILED)
+    child = WatchedJob.submitted(root, "child000")
+    parents = parent.folder.spec.lineage
+    write_spec(child.folder.storage, replace(child.folder.spec, parents=parents))
+    assert prune(root, now=time.time() + LATER_S) == []
+    with pytest.raises(JobError, match="retries the rejects of job parent00"):
+        discard_job(parent.folder.path)
+    child.taken().log(Ended(JobResult.CANCELLED, 0, 0, 0))
+    assert len(prune(root, now=time.time() + LATER_S)) == 2
