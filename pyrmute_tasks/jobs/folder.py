@@ -60,6 +60,7 @@ _REJECTS_TOLD: Final = "rejects-told"
 _PUBLISHED: Final = (JobResult.SUCCEEDED, JobResult.SUCCEEDED_WITH_REJECTS)
 _TOKEN_BYTES: Final = 8
 _NONCE_BYTES: Final = 16
+_TRIES: Final = 4
 _JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _KEPT: Final = re.compile(r"spec\.json|want\.json|(?:log|rejects)\.\d+")
 _GROWING: Final = re.compile(r"(?:stream|rejects)\.(\d+)")
@@ -303,13 +304,23 @@ class JobFolder:
         """
         for path in sorted(self.path.iterdir(), key=lambda each: each.name == PARTS):  # it is last
             if path.is_dir():  # of attempts, or a folder of parts in the making
-                shutil.rmtree(path)
+                _remove_tree(path)
             elif not _KEPT.fullmatch(path.name) and not path.name.startswith(f".{WANT}."):
                 path.unlink(missing_ok=True)  # a wish that is being written gets its name yet
 
     def discard(self) -> None:
         """Remove the job and all its files; from its first moment on it is no job any more."""
         discard(self.path)
+
+
+def _remove_tree(path: Path) -> None:
+    """Remove a folder in which workers may create attempts meanwhile; they end with it."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path)
+            return
+    if path.exists():
+        shutil.rmtree(path)
 
 
 def discard(path: Path) -> None:
