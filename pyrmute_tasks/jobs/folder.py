@@ -60,7 +60,7 @@ _REJECTS_TOLD: Final = "rejects-told"
 _PUBLISHED: Final = (JobResult.SUCCEEDED, JobResult.SUCCEEDED_WITH_REJECTS)
 _TOKEN_BYTES: Final = 8
 _NONCE_BYTES: Final = 16
-_TRIES: Final = 4
+_REMOVALS: Final = 5
 _JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _KEPT: Final = re.compile(r"spec\.json|want\.json|(?:log|rejects)\.\d+")
 _GROWING: Final = re.compile(r"(?:stream|rejects)\.(\d+)")
@@ -135,7 +135,8 @@ class JobFolder:
             parts.mkdir()
             if not is_private:
                 candidate.chmod(mode)
-                parts.chmod(0o1777)
+                # Of a group's jobs root any of the group removes the others' attempts in the end.
+                parts.chmod(mode if mode & stat.S_IWGRP else 0o1777)
             (parts / NONCE).write_text(secrets.token_hex(_NONCE_BYTES), "ascii")
             write_spec(FolderStorage(candidate), spec)
             if want is not None:
@@ -313,16 +314,6 @@ class JobFolder:
         discard(self.path)
 
 
-def _remove_tree(path: Path) -> None:
-    """Remove a folder in which workers may create attempts meanwhile; they end with it."""
-    for _ in range(_TRIES):
-        with contextlib.suppress(OSError):
-            shutil.rmtree(path)
-            return
-    if path.exists():
-        shutil.rmtree(path)
-
-
 def discard(path: Path) -> None:
     """Remove a job's directory, whatever can be read of it.
 
@@ -335,7 +326,17 @@ def discard(path: Path) -> None:
     gone = _sibling(path, "gone")
     path.rename(gone)
     FolderStorage(path.parent).sync_folder()
-    shutil.rmtree(gone)
+    _remove_tree(gone)
+
+
+def _remove_tree(path: Path) -> None:
+    """Remove a folder, also if a worker that does not know yet begins another attempt in it."""
+    for _ in range(_REMOVALS):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path)
+            return
+    if path.exists():  # else another process removes it, too
+        shutil.rmtree(path)
 
 
 def _no_job(path: Path) -> JobNotFoundError:
