@@ -1,5 +1,6 @@
 """The jobs of a jobs root as a coordinator sees them, at the cost of what has changed."""
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass, field
@@ -135,6 +136,14 @@ class WatchedJobs:
         self.open: dict[str, WatchedJob] = {}
         self.troubles: dict[str, str] = {}
         self._ended: dict[str, JobResult | None] = {}
+        self._changed_ns = -1
+
+    def have_changed(self) -> bool:
+        """Return whether jobs came or went since the last look, at the cost of one file's."""
+        try:
+            return _changed_ns(self.root) != self._changed_ns
+        except (JobError, OSError):  # the next look tells
+            return False
 
     def look(self, *, but: frozenset[str]) -> None:
         """Look at what has changed.
@@ -145,6 +154,8 @@ class WatchedJobs:
         Raises:
             OSError: If the root cannot be listed.
         """
+        with contextlib.suppress(JobError):
+            self._changed_ns = _changed_ns(self.root)
         names = set(filter(is_job_name, os.listdir(self.root)))
         for known in (self.open, self._ended, self.troubles):
             for name in known.keys() - names:
