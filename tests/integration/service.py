@@ -47,6 +47,7 @@ def write(path: Path, records: list[Any]) -> Path:
 
 def loop(records: list[Any]) -> bytes:
     """Return what a loop makes of records, without the time that some take."""
+    assert manager.plan(*HOP).fingerprint  # it is kept, and must not be that of what is patched
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(DEEDS, "sleep", lambda _: None)
         models = (manager.migrate(record, *HOP) for record in records)

@@ -278,9 +278,10 @@ def test_wishes_of_two_writers_are_all_kept(job: JobFolder) -> None:
 def test_frozen_writer_is_not_waited_for(job: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steering, "_LOCK_S", 0.05)
     steering.pause(job)
-    with (job.path / ".want.lock").open() as frozen:
-        fcntl.flock(frozen, fcntl.LOCK_EX)
-        steering.resume(job)
+    frozen = os.open(job.path, os.O_RDONLY)
+    fcntl.flock(frozen, fcntl.LOCK_EX)
+    steering.resume(job)
+    os.close(frozen)
     assert want_of(job).wish is Wish.RUN
 
 
