@@ -60,6 +60,7 @@ _REJECTS_TOLD: Final = "rejects-told"
 _PUBLISHED: Final = (JobResult.SUCCEEDED, JobResult.SUCCEEDED_WITH_REJECTS)
 _TOKEN_BYTES: Final = 8
 _NONCE_BYTES: Final = 16
+_REMOVALS: Final = 5
 _JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _KEPT: Final = re.compile(r"spec\.json|want\.json|(?:log|rejects)\.\d+")
 _GROWING: Final = re.compile(r"(?:stream|rejects)\.(\d+)")
@@ -134,7 +135,8 @@ class JobFolder:
             parts.mkdir()
             if not is_private:
                 candidate.chmod(mode)
-                parts.chmod(0o1777)
+                # Of a group's jobs root any of the group removes the others' attempts in the end.
+                parts.chmod(mode if mode & stat.S_IWGRP else 0o1777)
             (parts / NONCE).write_text(secrets.token_hex(_NONCE_BYTES), "ascii")
             write_spec(FolderStorage(candidate), spec)
             if want is not None:
@@ -303,7 +305,7 @@ class JobFolder:
         """
         for path in self.path.iterdir():
             if path.is_dir():  # of attempts, or a folder of parts in the making
-                shutil.rmtree(path)
+                _remove_tree(path)
             elif not _KEPT.fullmatch(path.name) and not path.name.startswith(f".{WANT}."):
                 path.unlink(missing_ok=True)  # a wish that is being written gets its name yet
 
@@ -324,7 +326,16 @@ def discard(path: Path) -> None:
     gone = _sibling(path, "gone")
     path.rename(gone)
     FolderStorage(path.parent).sync_folder()
-    shutil.rmtree(gone)
+    _remove_tree(gone)
+
+
+def _remove_tree(path: Path) -> None:
+    """Remove a folder, also if a worker that does not know yet begins another attempt in it."""
+    for _ in range(_REMOVALS):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path)
+            return
+    shutil.rmtree(path)
 
 
 def _no_job(path: Path) -> JobNotFoundError:

@@ -1,7 +1,9 @@
 """A coordinator: watches a jobs root, decides what is due, and drives it in threads."""
 
+import contextlib
 import logging
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -13,6 +15,7 @@ from pyrmute_tasks.errors import JobError, LeaseLostError, printable
 from pyrmute_tasks.jobs.pruning import KEEP_HISTORY_S, collect_orphans, prune
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.logs import log
+from pyrmute_tasks.service.beats import BEAT_EVERY_S, beat, remove_old_beats
 from pyrmute_tasks.service.driving import Epoch, take_epoch
 from pyrmute_tasks.service.probing import FleetProbe
 from pyrmute_tasks.service.troubles import log_failure
@@ -98,6 +101,7 @@ class _Running:
             self.epoch.watch.end(ending)
 
 
+# Above 250 lines: what is due, what is driven, and when to look share the same jobs.
 class Coordinator:
     """Drives the jobs of a jobs root; any number of them may, on any hosts.
 
@@ -131,6 +135,7 @@ class Coordinator:
         self._told: dict[str, str] = {}
         self._pruned_at = -_PRUNE_EVERY_S
         self._news = threading.Event()  # an epoch has ended, or the fleet was looked at
+        self._beaten_at = -BEAT_EVERY_S
 
     def run(self, stop: threading.Event) -> None:
         """Drive jobs until it is told to stop, whatever happens meanwhile.
@@ -173,6 +178,7 @@ class Coordinator:
         self._reap()
         try:
             self._jobs.look(but=frozenset(self._running))
+            self._beat_if_due()
             self._prune_if_due()
         except OSError as error:
             self._tell("", f"the jobs root cannot be read: {error.strerror}")
@@ -182,6 +188,8 @@ class Coordinator:
             self._tell(name, trouble)
         due = sorted(self._due(probe), key=lambda each: each[1].order)
         self._begin(due, probe)
+        if self._options.until_idle and probe.seen is None:
+            probe.want()  # else nobody might, once the last job has ended
         return not self._running and not due and probe.seen is not None
 
     def _due(self, probe: FleetProbe) -> Iterator[tuple[str, Turn]]:
@@ -199,6 +207,8 @@ class Coordinator:
             turn = decide(facts, fleet, now)
             is_wanted |= turn.act in (Act.DRIVE, Act.SUSPEND) or job.view.is_suspended
             is_wanted |= turn.act is Act.WAIT and fleet.trouble is None
+            if turn.act is Act.SUSPEND and probe.looked_at < job.seen_at:
+                continue  # what was seen before it came may be over
             if turn.act not in (Act.WAIT, Act.LEAVE):
                 yield name, turn
             else:
@@ -328,12 +338,19 @@ class Coordinator:
             if running.thread is not None:
                 running.thread.join(max(0.0, until - time.monotonic()))
 
+    def _beat_if_due(self) -> None:
+        if time.monotonic() - self._beaten_at >= BEAT_EVERY_S:
+            self._beaten_at = time.monotonic()
+            with contextlib.suppress(OSError):  # whoever checks will see that it is missing
+                beat(self._root.path, socket.gethostname())
+
     def _prune_if_due(self) -> None:
         if time.monotonic() - self._pruned_at < _PRUNE_EVERY_S:
             return
         self._pruned_at = time.monotonic()
         self._told = {name: what for name, what in self._told.items() if name in self._jobs.open}
         collect_orphans(self._root.path)
+        remove_old_beats(self._root.path)
         gone = prune(self._root.path, self._options.keep_s)
         if gone:
             log(logging.INFO, "history_pruned", "old jobs were removed", jobs=len(gone))

@@ -55,6 +55,7 @@ class FleetProbe:
         self._is_over = threading.Event()
         self._seen: Probed | None = None
         self._is_fresh = False
+        self._looked_at = 0.0
         self._thread = threading.Thread(target=self._look_on, name="probe", daemon=True)
         self._thread.start()
 
@@ -62,6 +63,11 @@ class FleetProbe:
     def seen(self) -> Probed | None:
         """What was seen last; None if nobody has looked lately."""
         return self._seen if self._is_fresh else None
+
+    @property
+    def looked_at(self) -> float:
+        """When that look began, by `time.monotonic`."""
+        return self._looked_at
 
     def want(self) -> None:
         """Ask for a look, which comes within seconds."""
@@ -99,6 +105,7 @@ class FleetProbe:
                 self._is_over.wait(_EVERY_S)
 
     def _look(self) -> None:
+        began = time.monotonic()
         try:
             serving = frozenset(each.name for each in self._store.workers() if each.is_serving)
             trouble = "" if serving else self._no_workers()
@@ -109,6 +116,7 @@ class FleetProbe:
         now = time.monotonic()
         before = self._seen
         self._seen = before.then(serving, trouble, now) if before else Probed(serving, trouble, now)
+        self._looked_at = began
         self._is_fresh = True
         self._looked.set()
 

@@ -124,6 +124,7 @@ def test_mended_code_is_named_accepted_and_taken(models: Path, fleet: Fleet) -> 
     assert (seen.state, seen.want.why) == (ShownState.SUCCEEDED, "mended")
 
 
+@pytest.mark.slow
 def test_rejects_are_retried_with_mended_code_into_their_places(models: Path, fleet: Fleet) -> None:
     target = submit(models, fleet, "--on-error", "skip")
     job = job_in(fleet)

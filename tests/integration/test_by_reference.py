@@ -474,6 +474,7 @@ def test_ranges_elsewhere_need_a_secret(tmp_path: Path) -> None:
         migrator.migrate_file(source, tmp_path / "out", *HOP, by_reference="always")
 
 
+@pytest.mark.slow
 def test_fleet_that_is_killed_leaves_no_output(fleet: EmbeddedFleet, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", people(3000))
     with EmbeddedFleet("tests.people:manager", 1, Settings(outage_s=1.0)) as own:

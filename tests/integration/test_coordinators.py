@@ -201,7 +201,7 @@ def test_held_job_is_published_when_that_is_wished(service: Service) -> None:
         assert service.output(job) == loop(records)
 
 
-@pytest.mark.parametrize("way", ["never", "always"])
+@pytest.mark.parametrize("way", [pytest.param("never", marks=pytest.mark.slow), "always"])
 def test_limits_change_while_a_job_runs(service: Service, way: str) -> None:
     records = slow(people(900), 0.004)
     chunk_size = 20 if way == "never" else None
@@ -285,6 +285,7 @@ def test_command_for_the_end_is_run_where_that_is_allowed(service: Service) -> N
     assert view_of(job).state is LoggedState.SUCCEEDED
 
 
+@pytest.mark.slow
 def test_jobs_take_turns_by_age_and_priority(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,6 +311,7 @@ def test_jobs_take_turns_by_age_and_priority(
     assert turns == {"its turn is over, as others wait"}
 
 
+@pytest.mark.slow
 def test_two_coordinators_share_jobs_without_a_fight(service: Service) -> None:
     records = people(200)
     jobs = [service.submit(records, by_reference="always") for _ in range(8)]
@@ -320,3 +322,11 @@ def test_two_coordinators_share_jobs_without_a_fight(service: Service) -> None:
         assert view_of(job).epoch == 1
     for process in processes:
         assert ended(process, signal.SIGINT) == 0
+
+
+@pytest.mark.slow  # the job outlasts what is known of the fleet
+def test_coordinator_that_is_to_end_when_idle_ends_after_a_long_job(service: Service) -> None:
+    job = service.submit(slow(people(900), 0.06), by_reference="always")
+    process = service.coordinator("--until-idle")
+    assert service.wait_for_end(job).state is LoggedState.SUCCEEDED
+    assert process.wait(10) == 0

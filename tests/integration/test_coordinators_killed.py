@@ -51,7 +51,7 @@ def check_bytes(service: Service, job: JobFolder, records: list[Any]) -> None:
     assert service.output(job) == loop(records)
 
 
-@pytest.mark.parametrize("way", ["always", "never"])
+@pytest.mark.parametrize("way", ["always", pytest.param("never", marks=pytest.mark.slow)])
 def test_killed_coordinator_is_replaced_at_once(service: Service, way: str) -> None:
     chunk_size = 20 if way == "never" else None
     job, records = long_job(service, by_reference=way, chunk_size=chunk_size)
@@ -68,6 +68,7 @@ def test_killed_coordinator_is_replaced_at_once(service: Service, way: str) -> N
     check_bytes(service, job, records)
 
 
+@pytest.mark.slow
 def test_coordinators_that_end_hand_their_jobs_over(service: Service) -> None:
     job, records = long_job(service)
     first = service.coordinator()
@@ -103,6 +104,7 @@ def test_frozen_coordinator_is_replaced_and_writes_nothing_that_counts(service: 
     assert ended(first) == ended(second) == 0
 
 
+@pytest.mark.slow
 def test_emptied_store_suspends_a_job_for_moments(service: Service) -> None:
     job, records = long_job(service)
     service.coordinator()
@@ -154,6 +156,7 @@ def test_server_that_is_away_is_waited_for(service: Service) -> None:
     check_bytes(service, job, records)
 
 
+@pytest.mark.slow
 def test_job_without_a_fleet_is_given_up_in_the_end(tmp_path: Path) -> None:
     with fleet_of(tmp_path, 0) as fleet, service_of(fleet, tmp_path) as service:
         job, records = long_job(service, 20, give_up_s=3.0)

@@ -82,6 +82,7 @@ def test_reasons_are_those_of_what_happens(service: Service) -> None:
     assert service.output(job) == loop(records)
 
 
+@pytest.mark.slow
 def test_fleet_that_is_gone_is_told(service: Service) -> None:
     records = slow([person(index) for index in range(300)], 0.02)
     job = service.submit(records, by_reference="never", chunk_size=20)

@@ -200,6 +200,7 @@ def test_run_killed_thirty_times_goes_on(tmp_path: Path, fleet: Fleet, refers: b
     kill_often(Resumed(tmp_path, 6 * RECORDS, refers=refers), workers, 30, 2)
 
 
+@pytest.mark.slow
 def test_own_fleet_that_is_killed_with_its_run_leaves_nothing(
     tmp_path: Path, private_tmp: Path
 ) -> None:

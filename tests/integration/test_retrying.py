@@ -193,9 +193,8 @@ def test_retry_with_a_mended_step_gives_the_output_of_a_run_without_failures(
         assert len({each["fingerprint"] for each in retried.manifest["jobs"]}) == 2
 
 
-@pytest.mark.parametrize(
-    "retried", ["producer", pytest.param("parts", marks=pytest.mark.slow)], indirect=True
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("retried", ["producer", "parts"], indirect=True)
 def test_retry_that_leaves_rejects_can_be_retried(retried: Retried) -> None:
     retried.write_step("number in (213, 1788)")
     result = retried.retry("--json", "--stats", "0.01", "--max-rate", "1000000")

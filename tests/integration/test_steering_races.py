@@ -91,8 +91,8 @@ def test_cancel_is_obeyed_or_refused_however_near_the_end_it_comes(service: Serv
     for _ in range(ROUNDS):
         way = rng.choice(["always", "never"])
         job = service.submit(records, by_reference=way, chunk_size=20 if way == "never" else None)
-        service.wait(lambda job=job: view_of(job).fold.ranges >= 1, "something is settled")
-        time.sleep(rng.uniform(0.0, 0.4))  # some in the moment in which it ends
+        service.wait(lambda job=job: view_of(job).epoch >= 1, "it is driven")
+        time.sleep(rng.uniform(0.0, 0.6))  # some in the moment in which it ends
         [error] = all_at_once([partial(steering.cancel, job, "wrong file")])
         if error is None:
             cancelled += 1

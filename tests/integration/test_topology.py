@@ -17,6 +17,7 @@ from pyrmute_tasks.settings import ENV_PREFIX, Settings
 from tests.conftest import ROOT, descendants, is_alive, wait_until
 from tests.integration.topology import (
     DEPLOY,
+    ENVIRONMENT,
     EXAMPLES,
     FLOWER_LOGIN,
     Flower,
@@ -31,7 +32,7 @@ SAMPLE = EXAMPLES / "data" / "flights-sample.jsonl"
 # Planted in records: nothing but the files that go in and come out may hold it.
 MARKER = "N-MARKER-7c1e"
 CHUNK_SIZE = 500
-LABEL = r"records ([\d,]+)–([\d,]+) · (\d+)% of 1\.43 MiB · Flight 1\.0\.0→3\.0\.0 · job (\w{8})"
+LABEL = r"records ([\d,]+)–([\d,]+) · (\d+)% of 1\.43 MiB · Flight 1\.0\.0→3\.0\.0 · job (\w{16})"
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ def fleet() -> Iterator[Fleet]:
 
 
 @pytest.fixture(scope="module")
-def job(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    directory = tmp_path_factory.mktemp("job")
+def job(fleet: Fleet) -> Job:
+    directory = fleet.topology.folder("job")
     lines = SAMPLE.read_text().splitlines(keepends=True)
     lines[1700] = re.sub(r'"tailnum":"\w+"', f'"tailnum":"{MARKER}"', lines[1700])
     source = directory / "in.jsonl"
@@ -149,10 +150,11 @@ def test_no_record_reaches_flower_or_a_log(fleet: Fleet, job: Job) -> None:
     assert [text for text in told if MARKER in text] == []
 
 
-def test_error_names_the_record_without_its_contents(fleet: Fleet, tmp_path: Path) -> None:
+def test_error_names_the_record_without_its_contents(fleet: Fleet) -> None:
+    folder = fleet.topology.folder("failing")
     lines = SAMPLE.read_text().splitlines(keepends=True)[:1000]
     lines[700] = re.sub(r'"origin":"\w+"', f'"origin":"{MARKER}"', lines[700])
-    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source, target = folder / "in.jsonl", folder / "out.jsonl"
     source.write_text("".join(lines))
     before = set(fleet.flower.tasks())
     result = fleet.migrate(source, target)
@@ -264,7 +266,9 @@ def test_wrong_settings_end_with_one_sentence(
 
 # --- what the files say -------------------------------------------------------------------
 
-ENVIRONMENT = {"VALKEY_PASSWORD": "pw", "FLOWER_BASIC_AUTH": "a:b", "PYRMUTE_TASKS_MANAGER": "m:m"}
+
+# Not the defaults of the package: folders of the containers.
+MOUNTED = {"PYRMUTE_TASKS_ROOTS": "/data:/jobs", "PYRMUTE_TASKS_JOBS_ROOT": "/jobs"}
 
 
 def test_every_setting_is_in_the_example_and_reaches_the_containers() -> None:
@@ -272,21 +276,26 @@ def test_every_setting_is_in_the_example_and_reaches_the_containers() -> None:
     example = read_env_example()
     assert {name for name in example if name.startswith(ENV_PREFIX)} == settings
     compose = read_compose(ENVIRONMENT | {name: f"<{name}>" for name in settings})
-    for service in ("worker", "producer"):
+    for service in ("coordinator", "worker", "producer"):
         given = compose["services"][service]["environment"]
         assert given == {name: f"<{name}>" for name in settings}
+    apart = compose["services"]["worker-apart"]["environment"]
+    assert apart == given | {"PYRMUTE_TASKS_ROOTS": ""}
 
 
 def test_the_example_shows_the_defaults() -> None:
     shown = {name: value for name, value in read_env_example().items() if value}
-    shown.pop("PYRMUTE_TASKS_MANAGER")
+    for name in ENVIRONMENT:
+        shown.pop(name, None)
     settings = {name: value for name, value in shown.items() if name.startswith(ENV_PREFIX)}
+    mounted = {name: settings.pop(name) for name in MOUNTED}
+    assert mounted == MOUNTED
     assert Settings.from_env(settings) == Settings()
     # Nothing else changes either when a line that shows a default is made to set it.
     assert read_compose(ENVIRONMENT | shown) == read_compose(ENVIRONMENT | settings)
 
 
-@pytest.mark.parametrize("missing", ENVIRONMENT)
+@pytest.mark.parametrize("missing", [*ENVIRONMENT])
 def test_compose_starts_nothing_without_secrets(missing: str) -> None:
     with pytest.raises(AssertionError, match=f"{missing}: set it in .env"):
         read_compose({name: value for name, value in ENVIRONMENT.items() if name != missing})
@@ -313,7 +322,9 @@ def test_what_images_copy_reaches_docker() -> None:
 
 def test_workers_have_time_to_end() -> None:
     services = read_compose(ENVIRONMENT)["services"]
-    assert services["worker"]["stop_grace_period"] == "60s"
+    graces = {name: each.get("stop_grace_period") for name, each in services.items()}
+    assert graces["worker"] == graces["worker-apart"] == "60s"
+    assert graces["coordinator"] == "30s"
     assert read_image("worker").variables["REMAP_SIGTERM"] == "SIGQUIT"
 
 

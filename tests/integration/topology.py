@@ -1,8 +1,9 @@
 """The deployed topology as local processes, started as the files in ``deploy/`` say.
 
 The images and the compose file are read, not repeated: commands, variables, server options and
-stop signals come from there. Replaced is only what containers have and processes have not:
-host names, mounted paths, and a host for each worker.
+stop signals come from there; volumes, users and rights, too, where the tests run as root (see
+`containers`). Replaced is only what containers have and processes have not: host names, the paths
+of volumes, and a host for each worker.
 """
 
 import contextlib
@@ -27,14 +28,26 @@ import redis
 from pyrmute_tasks.distributed.server_binary import server_binary
 from tests.conftest import ROOT, wait_until
 from tests.fleets import Processes, free_port
+from tests.integration.containers import Confined, can_confine
 
 DEPLOY: Final = ROOT / "deploy"
 EXAMPLES: Final = ROOT / "examples"
 PASSWORD: Final = "not-the-default-password"
 FLOWER_LOGIN: Final = ("watcher", "watchers-password")
+USER: Final = "10001:10001"
+ENVIRONMENT: Final = {
+    "VALKEY_PASSWORD": PASSWORD,
+    "FLOWER_BASIC_AUTH": ":".join(FLOWER_LOGIN),
+    "PYRMUTE_TASKS_MANAGER": "/migrations/flights.py:manager",
+    "PYRMUTE_TASKS_SECRET": "not-the-default-secret",
+    "RUN_AS": USER,
+}
+"""What must be set in ``.env``."""
 
 _GRACE_S: Final = 20.0
 _INHERITED: Final = ("HOME", "LANG")
+_VOLUMES: Final = ("jobs", "data", "migrations")
+_VOLUME: Final = re.compile(rf"(?<![\w/.-])/({'|'.join(_VOLUMES)})\b")
 
 
 # --- what deploy/ says --------------------------------------------------------------------
@@ -173,20 +186,46 @@ class Topology:
     """The services of the compose file, as processes in a directory of their own.
 
     A context manager; leaving it ends every process and removes the directory.
+
+    Args:
+        variables: What is in ``.env`` besides what must be.
+        users: Other users of services, by name, as user and group with a colon between.
+        groups: Groups of all of them, the first of which the folders belong to.
+        migrations: What is mounted at ``/migrations``.
+
+    Attributes:
+        services: The services of the compose file.
+        containers: The processes of each, the newest last.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        variables: Mapping[str, str] | None = None,
+        users: Mapping[str, str] | None = None,
+        groups: Sequence[int] = (),
+        migrations: Path = EXAMPLES,
+    ) -> None:
         self._directory = Path()
+        self._migrations = migrations
+        self._variables = {**ENVIRONMENT, **(variables or {})}
+        self._users = users or {}
+        self._groups = groups
         self._stack = ExitStack()
         self._port = 0
-        self.workers: list[Process] = []
+        self._started = 0
         self.services: Any = {}
+        self.containers: dict[str, list[Process]] = {}
 
     def __enter__(self) -> "Topology":
         with ExitStack() as stack:
             self._stack = stack
             directory = TemporaryDirectory(prefix="pyrmute-tasks-topology-")
             self._directory = Path(stack.enter_context(directory))
+            self._directory.chmod(0o711)
+            for name in ("valkey", "jobs", "data", "tmp"):
+                (self._directory / name).mkdir()
+            for name in ("jobs", "data"):
+                self._give(self._directory / name)
             self._processes = Processes(self._directory)
             stack.callback(self._processes.close)
             self._start_valkey()
@@ -198,6 +237,36 @@ class Topology:
         self._stack.close()
 
     @property
+    def jobs(self) -> Path:
+        """What is mounted at ``/jobs``."""
+        return self._directory / "jobs"
+
+    @property
+    def data(self) -> Path:
+        """What is mounted at ``/data``."""
+        return self._directory / "data"
+
+    def folder(self, name: str) -> Path:
+        """Return a new folder of the data, which the services' user may write."""
+        path = self.data / name
+        path.mkdir()
+        self._give(path)
+        return path
+
+    def _give(self, path: Path) -> None:
+        if not can_confine():
+            return
+        user, _, group = self._variables["RUN_AS"].partition(":")
+        os.chown(path, int(user), self._groups[0] if self._groups else int(group))
+        if self._groups:
+            path.chmod(0o2770)
+
+    @property
+    def workers(self) -> list[Process]:
+        """The workers that were started."""
+        return self.containers.get("worker", [])
+
+    @property
     def url(self) -> str:
         return f"redis://:{PASSWORD}@127.0.0.1:{self._port}/0"
 
@@ -207,15 +276,8 @@ class Topology:
     # --- valkey
 
     def _start_valkey(self) -> None:
-        compose = read_compose(
-            {
-                "VALKEY_PASSWORD": PASSWORD,
-                "FLOWER_BASIC_AUTH": ":".join(FLOWER_LOGIN),
-                "PYRMUTE_TASKS_MANAGER": "/migrations/flights.py:manager",
-            }
-        )
+        compose = read_compose(self._variables)
         self.services = compose["services"]
-        (self._directory / "data").mkdir()
         # Somebody else may take the free port before the server does.
         if not any(self._valkey_starts(compose) for _ in range(3)):
             raise AssertionError((self._directory / "valkey.log").read_text())
@@ -235,7 +297,7 @@ class Topology:
             str(configuration) if part == mount["target"] else part for part in service["command"]
         ]
         command[command.index("valkey-server")] = str(server_binary())
-        data = str(self._directory / "data")
+        data = str(self._directory / "valkey")
         return [*command, "--bind", "127.0.0.1", "--port", str(self._port), "--dir", data]
 
     def _answers(self) -> bool:
@@ -260,7 +322,7 @@ class Topology:
         """Return the environment of a service's processes."""
         given = self.services[service]["environment"]
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        inherited["TMPDIR"] = str(self._directory)  # what a killed pool leaves goes with it
+        inherited["TMPDIR"] = str(self._directory / "tmp")  # what a killed pool leaves goes with it
         localised = {name: self._localise(value) for name, value in given.items()}
         from_image = dict(image.variables if image else {})
         from_image.pop("PATH", None)
@@ -272,29 +334,73 @@ class Topology:
 
     def _localise(self, text: str) -> str:
         text = text.replace("@valkey:6379", f"@127.0.0.1:{self._port}")
-        return text.replace("/migrations", str(EXAMPLES))
+        return _VOLUME.sub(lambda match: str(self._volume(match[1])), text)
 
-    def start_workers(self, count: int) -> list[Process]:
-        """Start more workers and wait until each is ready."""
+    def _volume(self, name: str) -> Path:
+        return self._migrations if name == "migrations" else self._directory / name
+
+    def _confined(self, service: str, command: Sequence[str]) -> list[str]:
+        """Return a command with what its container lets it see and do."""
+        given = self.services[service]
+        mounts = dict[str, bool]()
+        for each in given.get("volumes", ()):
+            path, _, mode = each.removeprefix(each.partition(":/")[0] + ":/").partition(":")
+            mounts[path] = mode != "ro"
+        assert mounts.keys() <= set(_VOLUMES), mounts
+        volumes = {name: self._volume(name) for name in _VOLUMES if name != "migrations"}
+        assert given["read_only"] is True
+        assert given["tmpfs"] == ["/tmp"]  # noqa: S108  # a container's own
+        assert given["cap_drop"] == ["ALL"]
+        assert given["security_opt"] == ["no-new-privileges:true"]
+        return Confined(
+            user=self._users.get(service, given.get("user", USER)),
+            groups=self._groups,
+            scratch=self._directory / "tmp",
+            writable=[path for name, path in volumes.items() if mounts.get(name) is True],
+            readable=[path for name, path in volumes.items() if mounts.get(name) is False],
+            hidden=[path for name, path in volumes.items() if name not in mounts],
+        ).command(command)
+
+    def start_workers(self, count: int, service: str = "worker") -> list[Process]:
+        """Start workers and wait until each is ready."""
         image = read_image("worker")
-        variables = self.variables("worker", image)
-        first = len(self.workers) + 1
-        for number in range(first, first + count):
-            # Containers have host names of their own, and so other node names.
-            command = [*image.command, f"--hostname=worker-{number}@%h"]
-            self.workers.append(
-                self._start(f"worker-{number}", command, variables, self._app_of("worker"))
-            )
-        for worker in self.workers:
+        started = [self._start_one(service, image.command) for _ in range(count)]
+        for worker in started:
             worker.wait_until(lambda: " ready." in worker.log, "the worker is ready")  # noqa: B023
-        return self.workers
+        return started
 
-    def health(self) -> subprocess.CompletedProcess[str]:
-        """Run the health check of the worker's image."""
-        image = read_image("worker")
-        return self._run(
-            image.health_command, self.variables("worker", image), self._app_of("worker")
+    def start_coordinators(self, count: int) -> list[Process]:
+        """Start coordinators and wait until one of them looks at its jobs."""
+        command = self.services["coordinator"]["command"]
+        started = [self._start_one("coordinator", command) for _ in range(count)]
+        last = started[-1]
+        last.wait_until(lambda: self.health("coordinator").returncode == 0, "it is healthy")
+        return started
+
+    def _start_one(self, service: str, command: Sequence[str]) -> Process:
+        self._started += 1
+        name = f"{service}-{self._started}"
+        # Containers have host names of their own, and so other node names.
+        node = [f"--hostname={name}@%h"] if command[0] == "celery" else []
+        variables = self.variables(service, read_image("worker"))
+        process = self._start(
+            name, self._confined(service, [*command, *node]), variables, self._app_of("worker")
         )
+        self.containers.setdefault(service, []).append(process)
+        return process
+
+    def stop(self, process: Process, number: signal.Signals | None = None) -> int:
+        """Stop a process as `docker stop` does; return its status."""
+        process.signal(number or read_image("worker").stop_signal)
+        return process.wait()
+
+    def health(self, service: str = "worker") -> subprocess.CompletedProcess[str]:
+        """Run the health check of a service, or of its image."""
+        image = read_image("worker")
+        own = self.services[service].get("healthcheck")
+        command = own["test"][1:] if own else image.health_command
+        variables = self.variables(service, image)
+        return self._run(self._confined(service, command), variables, self._app_of("worker"))
 
     # --- the others
 
@@ -302,8 +408,9 @@ class Topology:
         """Start Flower and wait until it serves."""
         image = read_image("flower")
         command = [*image.command, "--address=127.0.0.1", "--port=0"]
+        confined = self._confined("flower", command)
         variables = self.variables("flower", image)
-        process = self._start("flower", command, variables, self._app_of("flower"))
+        process = self._start("flower", confined, variables, self._app_of("flower"))
         ports: list[str] = []
 
         def serves() -> bool:
@@ -314,8 +421,9 @@ class Topology:
         return Flower(process, int(ports[0]))
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the producer with `arguments`."""
-        command = [*self.services["producer"]["entrypoint"], *arguments]
+        """Run the producer with `arguments`, in which ``/data`` is what is mounted there."""
+        localised = map(self._localise, arguments)
+        command = self._confined("producer", [*self.services["producer"]["entrypoint"], *localised])
         return self._run(command, self.variables("producer"), self._directory)
 
     def _start(
@@ -435,12 +543,12 @@ class _YamlReader:
     def _mapping(self, indent: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
         while (line := self.peek()) is not None and line[0] == indent:
-            match = re.fullmatch(r"([A-Za-z_][\w-]*):(?: +(.*))?", line[1])
+            match = re.fullmatch(r"(<<|[A-Za-z_][\w-]*):(?: +(.*))?", line[1])
             assert match is not None, f"not understood: {line[1]}"
             assert match[1] not in found, f"given twice: {line[1]}"
             self._at += 1
             found[match[1]] = self._value(match[2] or "", indent)
-        return found
+        return {**found.pop("<<", {}), **found}
 
     def _list(self, indent: int) -> list[Any]:
         found = []

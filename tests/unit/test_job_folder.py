@@ -330,3 +330,21 @@ def test_piece_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         folder.first_lines(Piece("parts/0-ab", 0, 10), 1)
     assert caught.value.strerror == f"{folder.path}/parts/0-ab: No such file or directory"
+
+
+def test_attempt_that_is_begun_meanwhile_does_not_keep_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = JobFolder.create(tmp_path / "job", spec_of(tmp_path))
+    late = [folder.parts_path / f"0-{number}" for number in range(2)]
+    remove = os.rmdir
+
+    def rmdir(path: str, *, dir_fd: int | None = None) -> None:
+        if late:
+            late.pop().write_text("of a worker whose chunk was withdrawn")
+        remove(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    folder.keep_history()
+    assert not late
+    assert [path.name for path in folder.path.iterdir()] == ["spec.json"]

@@ -48,6 +48,7 @@ def test_created_job_has_its_terms_its_wishes_and_the_modes_of_the_root(
     assert folder.spec == spec
     assert read_want(folder.storage, Want()).want == want
     assert folder.path.stat().st_mode & 0o7777 == 0o2770
+    assert folder.parts_path.stat().st_mode & 0o7777 == 0o2770, "all of the group may tidy up"
     with pytest.raises(JobExistsError):
         root.create(spec, want)
 
