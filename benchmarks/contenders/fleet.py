@@ -27,6 +27,7 @@ class OurFleet:
 
     Attributes:
         workload: What its workers can migrate.
+        settings: How to reach it.
         migrator: It uses the fleet.
         server: What the Valkey server takes.
         server_pid: Process id of the server.
@@ -36,6 +37,7 @@ class OurFleet:
     """
 
     workload: Workload
+    settings: Settings
     migrator: Migrator
     server: ServerMemory
     server_pid: int
@@ -111,4 +113,4 @@ def our_fleet(workload: Workload, workers: int, window: Window | None = None) ->
     ):
         server = ServerMemory(fleet.settings.redis_store_url)
         server_pid, *worker_pids = fleet.process_ids
-        yield OurFleet(workload, migrator, server, server_pid, worker_pids)
+        yield OurFleet(workload, fleet.settings, migrator, server, server_pid, worker_pids)
