@@ -19,6 +19,7 @@ from pyrmute_tasks.service.reasons import Waiting, reason_of
 
 __all__ = ["JobStatus", "JobWatch", "status_of"]
 
+_WHOLE: Final = (ShownState.SUCCEEDED, ShownState.SUCCEEDED_WITH_REJECTS)
 _LEAST_DONE: Final = 0.01  # before an ETA says anything
 
 
@@ -119,7 +120,7 @@ class JobStatus:
     @property
     def fraction(self) -> float | None:
         """How much is done, from 0 to 1; None if unknown."""
-        if self.state in (ShownState.SUCCEEDED, ShownState.SUCCEEDED_WITH_REJECTS):
+        if self.is_held or self.state in _WHOLE:
             return 1.0
         if self.total_bytes is None or self.done_bytes is None:
             return None
@@ -212,7 +213,8 @@ class JobWatch:
         """
         with self._reading():
             told = told or told_at_a_glance(self._folder.storage)
-            if not told.has_counts and self._now(told) is None:
+            is_held = told.let_go is Note.HELD  # what its driver told last is not the end
+            if not told.has_counts and (is_held or self._now(told) is None):
                 told = self._log.look(self._clock())
             return self._status(told)
 
