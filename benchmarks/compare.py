@@ -79,7 +79,8 @@ def main() -> None:
     for number in range(rounds):
         for one in results:
             if number % one.entry.every == 0 and not one.error:
-                _take_turn(one, number, small if one.event.workload == "small" else flights)
+                records = small if one.event.workload == "small" else flights
+                _take_turn(one, number, records * one.event.times)
     print(_heading(rounds, time.perf_counter() - began, quick=options.quick))
     for event in events:
         print("\n".join(_event_table([one for one in results if one.event is event])))

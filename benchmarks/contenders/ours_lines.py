@@ -5,7 +5,7 @@ python -m benchmarks.contenders.ours_lines small [--chunk-size 100] [--option pa
 
 import enum
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from benchmarks import digests
 from benchmarks.contenders.contest import WORKERS, Contest, Lap, compete
@@ -22,6 +22,7 @@ class Option(enum.StrEnum):
     NEVER = "never"  # through the producer
     NO_LOG = "no-log"
     SKIP = "skip"  # records that fail, into a file of rejects
+    SUBMIT = "submit"  # to a coordinator that runs already
 
 
 @contextmanager
@@ -31,9 +32,26 @@ def get_ready(contest: Contest) -> Iterator[Lap]:
     ways = sorted(options & {Option.ALWAYS, Option.NEVER})
     skips = Option.SKIP in options
     reports: list[JobReport] = []
-    with our_fleet(contest.workload, WORKERS) as fleet, LogTime() as log_time:
+    with ExitStack() as stack:
+        fleet = stack.enter_context(our_fleet(contest.workload, WORKERS))
+        log_time = stack.enter_context(LogTime())
+        jobs = target.with_name("jobs")
+        if Option.SUBMIT in options:
+            stack.enter_context(fleet.coordinated(jobs, contest.source))
+
+        def submit() -> int:
+            job = fleet.migrator.submit(
+                contest.source,
+                target,
+                *contest.workload.hop,
+                jobs=jobs,
+                by_reference=ways[0] if ways else "auto",
+            )
+            return job.wait().outputs
 
         def run() -> int:
+            if Option.SUBMIT in options:
+                return submit()
             report = fleet.migrator.migrate_file(
                 contest.source,
                 f"{target}/" if Option.PARTS in options else target,
@@ -58,7 +76,7 @@ def get_ready(contest: Contest) -> Iterator[Lap]:
                 "server_peak_bytes": fleet.server.peak_bytes(),
                 "cpu_s": fleet.spent,
                 "coordinator_share": fleet.coordinator_share,
-                "log_share": log_time.seconds / reports[0].seconds,
+                "log_share": log_time.seconds / reports[0].seconds if reports else 0.0,
             },
         )
 

@@ -9,7 +9,8 @@ for each range that is settled; see ``docs/decisions/0033-one-log-both-ways.md``
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,10 +61,12 @@ class DrivenJob:
     Attributes:
         folder: The job.
         lease: The right to drive it; whoever has taken it also lets go of it.
+        deciding: Entered while it is logged that the output will appear; see `publish`.
     """
 
     folder: JobFolder
     lease: Lease
+    deciding: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 # Above 250 lines: as above.
@@ -352,7 +355,14 @@ class JobOutput:
             if not overwrite and os.path.lexists(target.path):
                 self.must_keep = True  # all work is done
             publication = target.publication(self.folder, self._joined)
-            publish(output, self._lease, publication, overwrite=overwrite, backup=self._backup)
+            publish(
+                output,
+                self._lease,
+                publication,
+                overwrite=overwrite,
+                backup=self._backup,
+                deciding=nullcontext if self._driven is None else self._driven.deciding,
+            )
             self._is_committed = True
             kept = backup_path(target.path, self.folder.spec.job)
             self.backup_path = kept if self._backup and kept.exists() else None

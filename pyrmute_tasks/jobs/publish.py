@@ -5,7 +5,8 @@ Who takes over from any of these points begins with the proof again, and finds o
 target is there already.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -96,6 +97,7 @@ def publish(
     *,
     overwrite: bool = False,
     backup: bool = False,
+    deciding: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Proof:
     """Publish a job's output, and end the job.
 
@@ -105,6 +107,8 @@ def publish(
         publication: The way to publish it.
         overwrite: Replace a target that exists.
         backup: Keep a replaced target; see `backup_path`.
+        deciding: Entered while it is logged that the output will appear, after which the job
+            cannot be cancelled; raises if it is.
 
     Raises:
         ProofError: If the output is not whole; nothing is published.
@@ -120,8 +124,9 @@ def publish(
     if not was_published:
         publication.check(overwrite=overwrite)
         publication.make(output, lease, proof)
-    lease.log.log(Publishing(proof.length, proof.digest, temp.name))
-    lease.log.commit()
+    with deciding():
+        lease.log.log(Publishing(proof.length, proof.digest, temp.name))
+        lease.log.commit()
     if not was_published:
         try:
             kept = backup_path(target, output.folder.spec.job) if backup else None

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Coordinator", "CoordinatorOptions"]
 
 _LOOK_EVERY_S: Final = 1.0
+_GLANCE_EVERY_S: Final = 0.1
+_REST: Final = 4  # times as long as a look has taken
 _PRUNE_EVERY_S: Final = 3600.0
 _GRACE_S: Final = 5.0
 _ON_END_S: Final = 60.0
@@ -71,6 +73,7 @@ class _Running:
         turn: What was decided about it.
         epoch: Its epoch, once the lease is taken.
         ending: How the epoch has ended; None before, or if it could not even be logged.
+        is_over: Whether its thread has nothing left to do.
     """
 
     job: WatchedJob
@@ -80,6 +83,7 @@ class _Running:
     asked: Ending | None = None
     ending: Ending | None = None
     thread: threading.Thread | None = None
+    is_over: bool = False
 
     def has_had(self, seconds: float) -> bool:
         """Whether it has been driven for so long, and came further by it."""
@@ -94,6 +98,7 @@ class _Running:
             self.epoch.watch.end(ending)
 
 
+# Above 250 lines: what is due, what is driven, and when to look share the same jobs.
 class Coordinator:
     """Drives the jobs of a jobs root; any number of them may, on any hosts.
 
@@ -126,6 +131,7 @@ class Coordinator:
         self._running: dict[str, _Running] = {}
         self._told: dict[str, str] = {}
         self._pruned_at = -_PRUNE_EVERY_S
+        self._news = threading.Event()  # an epoch has ended, or the fleet was looked at
         self._beaten_at = -BEAT_EVERY_S
 
     def run(self, stop: threading.Event) -> None:
@@ -138,20 +144,29 @@ class Coordinator:
 
         if self._given is None:
             self._session = Session.open(self._settings)
-        probe = FleetProbe(self._settings)
+        probe = FleetProbe(self._settings, self._news)
         try:
             probe.want()
             while not stop.is_set():
                 began = time.monotonic()
+                self._news.clear()
                 is_idle = self._round(probe)
                 if is_idle and self._options.until_idle:
                     return
-                stop.wait(max(0.05, _LOOK_EVERY_S - (time.monotonic() - began)))
+                self._rest(stop, began)
         finally:
             self._let_go_of_all()
             probe.close()
             if self._given is None and self._session is not None:
                 self._session.close()
+
+    def _rest(self, stop: threading.Event, began: float) -> None:
+        """Wait until the next look is due, which is sooner if there is news."""
+        now = time.monotonic()
+        stop.wait(max(0.05, _REST * min(now - began, _LOOK_EVERY_S)))
+        while not stop.is_set() and time.monotonic() < began + _LOOK_EVERY_S:
+            if self._news.wait(_GLANCE_EVERY_S) or self._jobs.have_changed():
+                return
 
     # --- one look ---------------------------------------------------------------------------
 
@@ -252,6 +267,9 @@ class Coordinator:
             log(logging.WARNING, "epoch_failed", printable(error), job=spec.job)
         except Exception as error:  # of this library: other jobs must be driven
             log_failure(spec.job, error)
+        finally:
+            running.is_over = True
+            self._news.set()
 
     def _session_of(self) -> "Session":
         assert self._session is not None
@@ -299,7 +317,7 @@ class Coordinator:
     def _reap(self) -> None:
         """Forget the epochs that have ended."""
         for name, running in list(self._running.items()):
-            if running.thread is None or running.thread.is_alive():
+            if not running.is_over:
                 continue
             del self._running[name]
             job = running.job

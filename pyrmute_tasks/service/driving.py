@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -171,7 +171,7 @@ class Epoch:
                 run = FileRun(
                     options_of(self.spec, self.terms, self.want, self.lease.fold),
                     self._jobs(session()),
-                    self.driven,
+                    replace(self.driven, deciding=self.watch.deciding),
                 )
                 run.run()
             return self._finished(run.report)

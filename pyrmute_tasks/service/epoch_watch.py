@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -17,7 +18,7 @@ from pyrmute_tasks.engine.events import (
 )
 from pyrmute_tasks.engine.job import Job
 from pyrmute_tasks.engine.job_progress import JobProgress, sentence_of
-from pyrmute_tasks.engine.stopping import Stop
+from pyrmute_tasks.engine.stopping import JobStopped, Stop
 from pyrmute_tasks.errors import JobError, LeaseLostError
 from pyrmute_tasks.io.job_output import DrivenJob
 from pyrmute_tasks.jobs.driver import BEAT_EVERY_S
@@ -25,6 +26,7 @@ from pyrmute_tasks.jobs.entries import Note, Noted
 from pyrmute_tasks.jobs.now import Now, write_now
 from pyrmute_tasks.jobs.want import Want, read_want
 from pyrmute_tasks.logs import log
+from pyrmute_tasks.service.steering import locked
 from pyrmute_tasks.service.turns import Ending, Kind, ending_of
 
 __all__ = ["Board", "EpochWatch"]
@@ -162,6 +164,23 @@ class EpochWatch:
         with self._lock:
             self.ending = self.ending or ending
         self.stop.request()
+
+    @contextlib.contextmanager
+    def deciding(self) -> Iterator[None]:
+        """Keep users from changing their wishes while it is logged that the output will appear.
+
+        So whoever cancels the job either finds that there, or is obeyed.
+
+        Raises:
+            JobStopped: If the job is cancelled or paused.
+        """
+        with locked(self._folder.path):
+            wanted = read_want(self._folder.storage, self._want).want
+            ending = ending_of(self._want, wanted, self._lease.view, holds=self._holds)
+            if ending is not None and ending.kind in (Kind.CANCELLED, Kind.PAUSED):
+                self.end(ending)
+                raise JobStopped
+            yield
 
     def note_waits(self) -> None:
         """Log why it waits, once that has lasted; for the driver's thread, about every second.

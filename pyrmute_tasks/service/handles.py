@@ -25,7 +25,7 @@ __all__ = ["Pauses", "SubmittedJob"]
 
 _FIRST_PAUSE_S: Final = 0.01
 _MOST_PAUSE_S: Final = 0.5
-_GROWTH: Final = 1.5
+_MOST_LATE: Final = 0.01  # of the time that was waited
 
 
 class Pauses:
@@ -42,7 +42,6 @@ class Pauses:
         self._timeout_s = timeout_s
         self._monotonic = monotonic
         self._began = monotonic()
-        self._pause_s = _FIRST_PAUSE_S
 
     def next_s(self) -> float:
         """Return how long to wait before the next look.
@@ -50,11 +49,11 @@ class Pauses:
         Raises:
             TimeoutError: If the time is over.
         """
-        pause_s = self._pause_s
-        self._pause_s = min(pause_s * _GROWTH, _MOST_PAUSE_S)
+        waited_s = self._monotonic() - self._began
+        pause_s = min(max(_FIRST_PAUSE_S, _MOST_LATE * waited_s), _MOST_PAUSE_S)
         if self._timeout_s is None:
             return pause_s
-        left_s = self._began + self._timeout_s - self._monotonic()
+        left_s = self._timeout_s - waited_s
         if left_s <= 0:
             raise TimeoutError(
                 f"job {self._job} has not ended after {self._timeout_s:g} s; it goes on"

@@ -42,12 +42,14 @@ class FleetProbe:
 
     Args:
         settings: How to reach its store.
+        looked: Set after each look.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, looked: threading.Event) -> None:
         from pyrmute_tasks.distributed.store import Store  # redis
 
         self._settings = settings
+        self._looked = looked
         self._store = Store(replace(settings, outage_s=_PATIENCE_S))
         self._wanted = threading.Event()
         self._is_over = threading.Event()
@@ -116,6 +118,7 @@ class FleetProbe:
         self._seen = before.then(serving, trouble, now) if before else Probed(serving, trouble, now)
         self._looked_at = began
         self._is_fresh = True
+        self._looked.set()
 
     def _no_workers(self) -> str:
         rejected = self._store.rejected_workers()

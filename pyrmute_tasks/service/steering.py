@@ -34,6 +34,7 @@ __all__ = [
     "Limits",
     "cancel",
     "code_of",
+    "locked",
     "pause",
     "resume",
     "set_limits",
@@ -45,7 +46,6 @@ NO_BOUND: Final = "none"
 Bound: TypeAlias = Literal["none"]
 """The value of a limit that takes its bound away."""
 
-_LOCK: Final = ".want.lock"
 _LOCK_S: Final = 2.0  # changing a small file takes milliseconds; whoever holds it longer is frozen
 _LOCK_PAUSE_S: Final = 0.01
 _LATER_S: Final = 0.001
@@ -290,7 +290,7 @@ def _with_code(folder: JobFolder, want: Want, code: Code, *, accept_code: bool) 
 @contextlib.contextmanager
 def _changing(folder: JobFolder) -> Iterator[Want]:
     """Yield the wishes in force, to be replaced within the block; others wait meanwhile."""
-    with _locked(folder.path):
+    with locked(folder.path):
         found = read_want(folder.storage, Want())
         yield Want.of_logged(folder.view().wished) if found.problem else found.want
 
@@ -313,38 +313,27 @@ def _write(folder: JobFolder, view: JobView, want: Want, why: str, who: str = ""
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep others from changing the wishes at the same time, as far as that can be done.
+def locked(path: Path) -> Iterator[None]:
+    """Keep others from changing a job's wishes meanwhile, as far as that can be done.
 
     Where a file system has no such locks, or somebody is frozen while he has one, of two changes in
     one moment the last one stands.
     """
-    descriptor = _lock_file(path)
-    try:
-        until = time.monotonic() + _LOCK_S
-        while not _has_locked(descriptor) and time.monotonic() < until:
-            time.sleep(_LOCK_PAUSE_S)
+    with contextlib.ExitStack() as stack:
+        # It is not there, or has no such locks: who reads or writes in it is told.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            _lock(descriptor)
         yield
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
 
 
-def _lock_file(path: Path) -> int:
-    try:
-        descriptor = os.open(path / _LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError:  # told when the wishes are written
-        return -1
-    with contextlib.suppress(OSError):  # another user's, who has let all users read it
-        os.fchmod(descriptor, 0o666)
-    return descriptor
-
-
-def _has_locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # no such locks here
-        pass
-    return True
+def _lock(descriptor: int) -> None:
+    until = time.monotonic() + _LOCK_S
+    while time.monotonic() < until:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return

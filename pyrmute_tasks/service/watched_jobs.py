@@ -1,5 +1,6 @@
 """Watching the jobs of a jobs root for a coordinator; only what has changed is read."""
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass, field
@@ -134,6 +135,14 @@ class WatchedJobs:
         self.open: dict[str, WatchedJob] = {}
         self.troubles: dict[str, str] = {}
         self._ended: dict[str, JobResult | None] = {}
+        self._changed_ns = -1
+
+    def have_changed(self) -> bool:
+        """Return whether jobs came or went since the last look, at the cost of one file's."""
+        try:
+            return _changed_ns(self.root) != self._changed_ns
+        except (JobError, OSError):  # the next look tells
+            return False
 
     def look(self, *, but: frozenset[str]) -> None:
         """Read what has changed since the last look.
@@ -144,6 +153,8 @@ class WatchedJobs:
         Raises:
             OSError: If the root cannot be listed.
         """
+        with contextlib.suppress(JobError):
+            self._changed_ns = _changed_ns(self.root)
         names = set(filter(is_job_name, os.listdir(self.root)))
         for known in (self.open, self._ended, self.troubles):
             for name in known.keys() - names:

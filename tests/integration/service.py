@@ -47,6 +47,7 @@ def write(path: Path, records: list[Any]) -> Path:
 
 def loop(records: list[Any]) -> bytes:
     """Return what a loop makes of records, without the time that some take."""
+    assert manager.plan(*HOP).fingerprint  # it is kept, and must not be that of what is patched
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(DEEDS, "sleep", lambda _: None)
         models = (manager.migrate(record, *HOP) for record in records)
@@ -76,9 +77,18 @@ class Service:
         self._coordinators: list[tuple[subprocess.Popen[bytes], Path]] = []
 
     def coordinator(self, *options: str, **settings: Any) -> subprocess.Popen[bytes]:
+        module = ["tests.integration.short_ranges", "coordinator", "--jobs"]
+        return self._start([*module, str(self.root.path), *options], settings)
+
+    def coordinator_of_short_turns(
+        self, most_running: int, slice_s: float
+    ) -> subprocess.Popen[bytes]:
+        options = (str(self.root.path), str(most_running), str(slice_s))
+        return self._start(["tests.integration.short_turns", *options], {})
+
+    def _start(self, module: list[str], settings: dict[str, Any]) -> subprocess.Popen[bytes]:
         name = f"coordinator-{secrets.token_hex(4)}"
-        module = ["-m", "tests.integration.short_ranges", "coordinator"]
-        command = [sys.executable, *module, "--jobs", str(self.root.path), *options]
+        command = [sys.executable, "-m", *module]
         env = replace(self.fleet.settings, manager="", **settings).to_env()
         process = self.fleet.processes.start(name, command, env)
         self._coordinators.append((process, self.fleet.processes.log(name)))
@@ -102,6 +112,7 @@ class Service:
         options: dict[str, Any] | None = None,
         sources: list[Path] | None = None,
         is_parts: bool = False,
+        created_at: float | None = None,
         **terms: Any,
     ) -> JobFolder:
         job = job or os.urandom(4).hex()
@@ -116,7 +127,7 @@ class Service:
             json.dumps(plan.fingerprint_tree.to_dict()),
             {"on_error": "raise", "max_crashes": 10, **(options or {})},
             is_parts=is_parts,
-            created_at=time.time(),
+            created_at=time.time() if created_at is None else created_at,
             terms=Terms(**{"queue": self.fleet.settings.queue, **terms}),
         )
         return self.root.create(spec, want or Want(who="test@here", at=time.time()))

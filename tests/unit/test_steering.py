@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from pyrmute_tasks import ModelData, ModelManager
+from pyrmute_tasks.engine.stopping import JobStopped
 from pyrmute_tasks.errors import ConfigurationError, JobChangedError, JobError
+from pyrmute_tasks.io.job_output import DrivenJob
 from pyrmute_tasks.jobs.driver import this_process, this_user
 from pyrmute_tasks.jobs.entries import Ended, Entry, JobResult, Note, Noted, Publishing
 from pyrmute_tasks.jobs.folder import JobFolder
@@ -23,6 +25,7 @@ from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.want import WANT, Want, read_want
 from pyrmute_tasks.service import steering
+from pyrmute_tasks.service.epoch_watch import Board, EpochWatch
 from pyrmute_tasks.service.steering import Code, Limits
 from tests import people
 from tests.people import manager
@@ -285,10 +288,25 @@ def test_wishes_of_two_writers_are_all_kept(job: JobFolder) -> None:
 def test_frozen_writer_is_not_waited_for(job: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steering, "_LOCK_S", 0.05)
     steering.pause(job)
-    with (job.path / ".want.lock").open() as frozen:
-        fcntl.flock(frozen, fcntl.LOCK_EX)
-        steering.resume(job)
+    frozen = os.open(job.path, os.O_RDONLY)
+    fcntl.flock(frozen, fcntl.LOCK_EX)
+    steering.resume(job)
+    os.close(frozen)
     assert want_of(job).wish is Wish.RUN
+
+
+@pytest.mark.parametrize("wish", [steering.cancel, steering.pause])
+def test_output_does_not_appear_once_another_wish_was_accepted(
+    job: JobFolder, lease: Lease, wish: Callable[[JobFolder], Want]
+) -> None:
+    watch = EpochWatch(DrivenJob(job, lease), want_of(job), Board(), holds=False)
+    with watch.deciding():
+        pass
+    wanted = wish(job)
+    with pytest.raises(JobStopped), watch.deciding():
+        raise AssertionError
+    assert watch.ending is not None
+    assert watch.ending.want == wanted
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"wish": "pau', b'{"wish": "stop"}', b"\0" * 100])

@@ -17,7 +17,6 @@ from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.states import ShownState
 from pyrmute_tasks.jobs.want import Want, read_want, write_want
-from pyrmute_tasks.service import handles
 from pyrmute_tasks.service.handles import Pauses
 from pyrmute_tasks.service.listing import list_jobs
 
@@ -145,12 +144,10 @@ def test_report_and_rejects_are_those_of_the_log(job: SubmittedJob, lease: Lease
     assert (report.epoch_count, list(job.rejects())) == (1, [])
 
 
-def test_pauses_grow_to_half_a_second_and_no_further() -> None:
-    clock = iter([0.0, *[1.0] * 30, 9.9, 10.0])
-    pauses = Pauses("a1b2c3d4", 10.0, lambda: next(clock))
-    taken = [pauses.next_s() for _ in range(30)]
-    assert taken == sorted(taken)
-    assert (taken[0], taken[-1]) == (handles._FIRST_PAUSE_S, 0.5)
-    assert pauses.next_s() == pytest.approx(0.1)
+def test_pauses_are_a_hundredth_of_the_wait_and_at_most_half_a_second() -> None:
+    clock = iter([0.0, 0.0, 0.5, 5.0, 50.0, 500.0, 999.9, 1000.0])
+    pauses = Pauses("a1b2c3d4", 1000.0, lambda: next(clock))
+    taken = [pauses.next_s() for _ in range(6)]
+    assert taken == pytest.approx([0.01, 0.01, 0.05, 0.5, 0.5, 0.1])
     with pytest.raises(TimeoutError):
         pauses.next_s()
