@@ -334,7 +334,8 @@ def _remove_tree(path: Path) -> None:
         with contextlib.suppress(OSError):
             shutil.rmtree(path)
             return
-    shutil.rmtree(path)
+    if path.exists():  # else another process removes it, too
+        shutil.rmtree(path)
 
 
 def _no_job(path: Path) -> JobNotFoundError:

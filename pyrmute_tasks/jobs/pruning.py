@@ -25,7 +25,8 @@ _ORPHANED_S: Final = 3600.0
 def prune(root: Path, keep_s: float = KEEP_HISTORY_S, now: float | None = None) -> list[str]:
     """Discard the jobs of a jobs root that ended long ago; return their ids.
 
-    A job stays while a retry of its rejects may still replace what it has published.
+    A job stays while a retry of its rejects may still replace what it has published, and while
+    another one waits for its end.
     """
     now = time.time() if now is None else now
     ended, needed = [], retried_jobs(root)
@@ -34,6 +35,8 @@ def prune(root: Path, keep_s: float = KEEP_HISTORY_S, now: float | None = None) 
             end = folder.end()
         except (OSError, JobError):  # damaged: it is told by who looks at it, and others go on
             continue
+        if end is None and folder.spec.terms is not None:
+            needed.add(folder.spec.terms.after)
         if end is not None and now - end.at > keep_s:
             ended.append(folder)
     gone = []

@@ -111,7 +111,7 @@ class Epoch:
 
     def _ending_of(self, turn: Turn, session: Callable[[], "Session"]) -> Ending:
         match turn.act:
-            case Act.CANCEL:
+            case Act.CANCEL if self.lease.view.publishing is None:  # else it may be there by now
                 return Ending(Kind.CANCELLED, turn.why, self.want)
             case Act.PAUSE:
                 return Ending(Kind.PAUSED, turn.why, self.want)

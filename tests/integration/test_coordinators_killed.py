@@ -11,8 +11,9 @@ import pytest
 from pyrmute_tasks.jobs.entries import Note
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.states import LoggedState, Wish
-from tests.fleets import Fleet, kill_group
+from tests.fleets import Fleet, RabbitMQ, kill_group, rabbitmq_fleet
 from tests.integration.service import (
+    SECRET,
     Service,
     end_of,
     ended,
@@ -184,3 +185,25 @@ def test_workers_with_other_code_suspend_a_job(tmp_path: Path) -> None:
         other.kill()
         fleet.start_worker("--root", str(tmp_path))
         check_bytes(service, job, records)
+
+
+@pytest.mark.slow
+def test_jobs_through_rabbitmq_survive_its_restart_and_a_killed_coordinator(
+    rabbitmq: RabbitMQ, tmp_path: Path
+) -> None:
+    options = {"secret": SECRET, "worker_wait_s": 3.0, "heartbeat_s": 2.0, "outage_s": 30.0}
+    with rabbitmq_fleet(rabbitmq, 0, **options) as fleet, service_of(fleet, tmp_path) as service:
+        for _ in range(2):
+            fleet.start_worker("--root", str(tmp_path))
+        jobs = [long_job(service), long_job(service, by_reference="never", chunk_size=20)]
+        first = service.coordinator()
+        for job, _ in jobs:
+            service.wait_for_ranges(job, 3)
+        kill_group(first, signal.SIGKILL)
+        first.wait()
+        service.coordinator()
+        service.wait(lambda: all(view_of(job).epoch >= 2 for job, _ in jobs), "they were taken")
+        rabbitmq.restart()
+        for job, records in jobs:
+            check_bytes(service, job, records)
+        service.wait(lambda: not fleet.store.keys("pt:{*"), "nothing is left in the store")

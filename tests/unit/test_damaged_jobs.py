@@ -4,19 +4,21 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pyrmute_tasks.errors import JobError
+from pyrmute_tasks.errors import BrokerUnavailableError, JobError
 from pyrmute_tasks.io.kept_jobs import discard_job
-from pyrmute_tasks.jobs.entries import Ended, JobResult, Note, Noted
+from pyrmute_tasks.jobs.entries import Ended, JobResult, Note, Noted, Publishing
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.pruning import collect_orphans, prune
 from pyrmute_tasks.jobs.spec import write_spec
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.want import WANT, Want, write_want
-from pyrmute_tasks.service.turns import Act, FleetFacts, decide
+from pyrmute_tasks.service.driving import take_epoch
+from pyrmute_tasks.service.turns import Act, FleetFacts, Kind, Turn, decide
 from pyrmute_tasks.service.watched_jobs import WatchedJobs
 from tests.unit.watched_jobs import WatchedJob
 
@@ -117,3 +119,22 @@ def test_job_is_kept_while_another_one_retries_its_rejects(root: Path) -> None:
         discard_job(parent.folder.path)
     child.taken().log(Ended(JobResult.CANCELLED, 0, 0, 0))
     assert len(prune(root, now=time.time() + LATER_S)) == 2
+
+
+def test_job_is_kept_while_another_one_waits_for_it(root: Path) -> None:
+    WatchedJob.submitted(root, "first000").taken().ended(JobResult.SUCCEEDED)
+    WatchedJob.submitted(root, "second00", after="first000")
+    assert prune(root, now=time.time() + LATER_S) == []
+
+
+def test_job_that_was_about_to_publish_is_not_cancelled_by_who_takes_it_over(root: Path) -> None:
+    job = WatchedJob.submitted(root).taken().log(Publishing(1, "d", ".temp"))
+    cancelled = Want(Wish.CANCEL, who="ann@here", at=job.clock)
+    epoch = take_epoch(job.folder, cancelled, 1)
+
+    def no_session() -> Any:
+        raise BrokerUnavailableError("away")
+
+    ending = epoch.carry_out(Turn(Act.CANCEL, "cancelled by ann@here"), no_session)
+    assert ending.kind is not Kind.CANCELLED
+    assert not job.folder.view().state.is_final
