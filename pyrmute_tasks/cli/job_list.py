@@ -37,7 +37,7 @@ _MOST_UNREADABLE: Final = 5
     type=click.IntRange(min=0),
     default=_MOST_ENDED,
     show_default=True,
-    help="Of the jobs that have ended, show so many that did so last.",
+    help="How many of the jobs that have ended to show, the latest first.",
 )
 @click.option("--all", "is_all", is_flag=True, help="Show all that have ended.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object a line.")

@@ -33,10 +33,11 @@ __all__ = [
 _GAP: Final = "  "
 _SHORT_ID: Final = 8
 _LEAST_NAME: Final = 8
+_DROPPED: Final = ("MODEL", "AGE", "RATE", "ETA")  # columns that a narrow terminal goes without
 _MOST_CAUSES: Final = 5
 _MOST_NOTES: Final = 3
 _MOST_REASON_LINES: Final = 3
-_MOST_TABLE_LINES: Final = 2
+_MOST_TABLE_LINES: Final = 3
 _LABEL: Final = 10
 _THOUSAND: Final = 1000
 _TEN: Final = 10
@@ -78,6 +79,11 @@ def job_table(jobs: Sequence[JobStatus], now: float, width: int) -> list[str]:
     ]
     columns = [column for column in columns if any(column.cells)]
     widths = _fitted(columns, width)
+    for title in _DROPPED:
+        if _breadth(widths) <= width:
+            break
+        columns = [column for column in columns if column.title != title]
+        widths = _fitted(columns, width)
     lines = [_row([column.title for column in columns], columns, widths)]
     indent = " " * (widths[0] + len(_GAP))
     for number, job in enumerate(jobs):
@@ -94,12 +100,16 @@ def _fitted(columns: Sequence[_Column], width: int) -> list[int]:
     flexible = [
         number for number, column in enumerate(columns) if column.title in ("NAME", "MODEL")
     ]
-    while sum(widths) + len(_GAP) * (len(widths) - 1) > width:
+    while flexible and _breadth(widths) > width:
         widest = max(flexible, key=widths.__getitem__)
         if widths[widest] <= _LEAST_NAME:
             break
         widths[widest] -= 1
     return widths
+
+
+def _breadth(widths: Sequence[int]) -> int:
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
 
 
 def _row(texts: Iterable[str], columns: Sequence[_Column], widths: Sequence[int]) -> str:
@@ -242,6 +252,8 @@ def _fleet(job: JobStatus) -> str:
         told += f" on queue {job.queue}"
     if job.jobs > 1:
         told += f", shared by {job.jobs:,} jobs"
+    if job.in_flight > job.window:  # others have come to share the fleet
+        return f"{told}; {counted(job.in_flight, 'chunk')} in flight, soon at most {job.window:,}"
     return f"{told}; {job.in_flight:,} of at most {job.window:,} chunks in flight"
 
 

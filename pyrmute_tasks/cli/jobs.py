@@ -21,7 +21,7 @@ _output: Final = WithOptions(
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--backup", is_flag=True, help="Keep the OUT that is replaced, as OUT.JOB.backup.")
 def publish_command(name: str, jobs_root: str | None, overwrite: bool, backup: bool) -> None:
-    """Publish the output of a run with --hold.
+    """Publish the output of a run or job with --hold.
 
     OUT names the job by its target, or is the job's own folder; JOB is the id or the name of one
     that was submitted with --hold. The output is proven once more. No manager, no fleet and no
@@ -59,7 +59,7 @@ def verify_command(name: str, jobs_root: str | None) -> None:
 @click.command("discard")
 @_output
 def discard_command(name: str, jobs_root: str | None) -> None:
-    """Remove what runs have left beside an output, but not the output.
+    """Remove a job, or what runs have left beside an output; outputs stay.
 
     OUT names the jobs by their target, or is the folder of one; JOB is the id or the name of one
     that was submitted, of which the history is removed, too. One that is driven is refused.

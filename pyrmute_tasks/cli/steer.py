@@ -49,7 +49,7 @@ def _bound(text: str, kind: type[int] | type[float]) -> float | str:
         found = kind(text)
         if 0 <= found < math.inf:
             return found or NO_BOUND
-    raise click.BadParameter(f"{text!r} is no number of 0 or more, and not {NO_BOUND}")
+    raise click.BadParameter(f"{text!r} is neither a number of 0 or more nor {NO_BOUND}")
 
 
 @click.command("pause")
@@ -96,7 +96,7 @@ def resume_command(
 @click.command("cancel")
 @_steered
 def cancel_command(job: str, jobs_root: str | None, why: str) -> None:
-    """End a job without its output; its history stays.
+    """Cancel a job: what it has written is removed, its history stays.
 
     JOB is an id, its beginning, or a name. What it has written is removed.
 
@@ -118,7 +118,7 @@ def cancel_command(job: str, jobs_root: str | None, why: str) -> None:
     help="Records that may be skipped: a number, a share as 0.1%, or none for no limit.",
 )
 def set_command(job: str, jobs_root: str | None, why: str, **limits: Any) -> None:
-    """Set other limits of a job, with which it goes on at once.
+    """Change the limits of a job, also while it runs.
 
     JOB is an id, its beginning, or a name. Limits that are not named stay as they are.
 

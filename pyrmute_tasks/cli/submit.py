@@ -92,7 +92,7 @@ def submit(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Submit a job from files to files; prints its id.
+    """Submit a job, which coordinators drive, and print its id.
 
     Everything that `run` checks is checked now: manager, model, versions, IN, OUT, and room for
     it. Nothing is connected to. From then on the job is a folder of the jobs root, and coordinators

@@ -66,6 +66,7 @@ class JobProgress:
         workers: Workers that take chunks; None if there is no fleet, or it was not seen yet.
         report: The report of a job that has ended.
         least_trouble_s: How long the fleet must be in trouble until that is shown.
+        least_silence_s: How long no survey must have come until that is shown.
     """
 
     total: int | None = None
@@ -77,6 +78,7 @@ class JobProgress:
     workers: int | None = None
     report: JobReport | None = None
     least_trouble_s: float = _TROUBLE_S
+    least_silence_s: float = _SILENT_S
     _samples: deque[_Sample] = field(default_factory=deque)
     _began: float | None = None
     _wait: WaitBegan | None = None
@@ -194,7 +196,7 @@ class JobProgress:
         if self._seen is None:
             return ""
         silent_s = now - max(self._seen_at, self._wait_began)
-        if silent_s >= _SILENT_S:
+        if silent_s >= self.least_silence_s:
             return f"broker or store have not answered for {seconds(silent_s)}"
         since_s = self._seen.since_s + now - self._seen_at
         if not self._seen.trouble or since_s < self.least_trouble_s:

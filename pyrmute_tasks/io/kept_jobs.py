@@ -99,13 +99,14 @@ def publish_job(
     """
     found = find_job(name, jobs=jobs)
     target, terms = target_of(found.spec), found.spec.terms
+    _refuse_unfinished(found, "publish")
     with output_errors(target.name), held_lock(target.path, found.spec.job):
         folder = JobFolder(found.path)
         view = folder.view()
         if folder.has_succeeded():
             raise JobError(f"{target.name} is published already")
         if view.opened is None or not (view.is_held or view.publishing):
-            raise JobError(_not_whole(folder, view))
+            raise JobError(_not_whole(folder))
         _refuse_driven(folder, view)
         retried = retried_by(folder)
         overwrite = overwrite or retried is not None or (terms is not None and terms.overwrite)
@@ -150,12 +151,14 @@ def verify_job(name: _PathLike, *, jobs: _PathLike | None = None) -> ProvenJob:
 
     Raises:
         JobNotFoundError: If there is none.
+        JobError: If it was submitted, and has no whole output yet.
         ProofError: If it is not proven; it names the first place.
         ConfigurationError: If the output cannot be read.
     """
     folder = find_job(name, jobs=jobs)
     target, output = target_of(folder.spec), Output(folder)
     is_published = folder.has_succeeded()
+    _refuse_unfinished(folder, "verify")
     with source_errors(target.name):
         if is_published:
             proof = output.prove(is_published=True)
@@ -236,14 +239,21 @@ def _refuse_driven(folder: JobFolder, view: JobView) -> None:
         raise JobError(f"{driver}: `pyrmute-tasks cancel {job}` or `pause {job}` ends that first")
 
 
+def _refuse_unfinished(folder: JobFolder, what: str) -> None:
+    """Refuse a submitted job that has no whole output; of a run, its target's lock tells more."""
+    if folder.spec.terms is None or folder.has_succeeded():
+        return
+    view = folder.view()
+    if not (view.is_held or view.publishing):
+        raise JobError(f"job {folder.spec.job} has nothing to {what}: it is {view.state}")
+
+
 def _newest(folder: JobFolder) -> int:
     return max(epochs(folder.storage), default=0)
 
 
-def _not_whole(folder: JobFolder, view: JobView) -> str:
+def _not_whole(folder: JobFolder) -> str:
     spec = folder.spec
-    if spec.terms is not None:
-        return f"job {spec.job} has nothing to publish: it is {view.state}"
     return (
         f"the run to {spec.target} has not come to its end, and cannot be published: go on with it "
         "by the same command and --resume"

@@ -8,7 +8,13 @@ from collections import deque
 from types import TracebackType
 from typing import Any, Final, Self
 
-from pyrmute_tasks.engine.events import ChunkDiscarded, ChunkSettled, ChunkSubmitted, Event
+from pyrmute_tasks.engine.events import (
+    ChunkDiscarded,
+    ChunkSettled,
+    ChunkSubmitted,
+    Event,
+    FleetSeen,
+)
 from pyrmute_tasks.engine.job import Job
 from pyrmute_tasks.engine.job_progress import JobProgress, sentence_of
 from pyrmute_tasks.engine.stopping import Stop
@@ -33,13 +39,17 @@ class Board:
 
     Attributes:
         way: Which way it goes.
+        changed: Set when the fleet gets into trouble, or out of it.
     """
 
     def __init__(self) -> None:
         self.way: str = ""
         self._job: Job[Any, Any, Any] | None = None
         self._lock = threading.Lock()
-        self._progress = JobProgress(least_trouble_s=1.0)  # a reason is told within 3 s
+        self.changed: threading.Event = threading.Event()
+        # A reason is told within 3 s.
+        self._progress = JobProgress(least_trouble_s=1.0, least_silence_s=2.0)
+        self._trouble = ""
         self._notes: deque[str] = deque(maxlen=_MOST_NOTES)
         self._in_flight: set[int] = set()
         self._waits = ""
@@ -55,6 +65,9 @@ class Board:
                     self._in_flight.add(chunk)
                 case ChunkSettled(chunk) | ChunkDiscarded(chunk):
                     self._in_flight.discard(chunk)
+                case FleetSeen(trouble=trouble) if trouble != self._trouble:
+                    self._trouble = trouble
+                    self.changed.set()
             if told:
                 self._notes.append(told)
 
@@ -141,6 +154,7 @@ class EpochWatch:
         traceback: TracebackType | None,
     ) -> None:
         self._is_over.set()
+        self._board.changed.set()
         self._thread.join(_EVERY_S)  # it may hang at the storage
 
     def end(self, ending: Ending) -> None:
@@ -182,7 +196,9 @@ class EpochWatch:
                     job=self._folder.spec.job,
                     error=type(error).__name__,
                 )
-            if self._is_over.wait(_EVERY_S):
+            self._board.changed.wait(_EVERY_S)
+            self._board.changed.clear()
+            if self._is_over.is_set():
                 return
 
     def _look(self) -> None:

@@ -21,6 +21,7 @@ from pyrmute_tasks.service.reasons import Waiting, reason_of
 
 __all__ = ["JobStatus", "JobWatch", "may_be_resumed", "status_of"]
 
+_WHOLE: Final = (ShownState.SUCCEEDED, ShownState.SUCCEEDED_WITH_REJECTS)
 _LEAST_DONE: Final = 0.01  # before an ETA says anything
 
 
@@ -121,7 +122,7 @@ class JobStatus:
     @property
     def fraction(self) -> float | None:
         """How much is done, from 0 to 1; None if unknown."""
-        if self.state in (ShownState.SUCCEEDED, ShownState.SUCCEEDED_WITH_REJECTS):
+        if self.is_held or self.state in _WHOLE:
             return 1.0
         if self.total_bytes is None or self.done_bytes is None:
             return None
@@ -214,7 +215,8 @@ class JobWatch:
         """
         with self._reading():
             logged = logged or glance_status(self._folder.storage)
-            is_unknown = not logged.has_counts and self._now(logged) is None
+            is_held = logged.let_go is Note.HELD  # what its driver told last is not the end
+            is_unknown = not logged.has_counts and (is_held or self._now(logged) is None)
             if is_unknown or may_be_resumed(self._folder.storage, logged):
                 logged = self._log.look(self._clock())
             return self._status(logged)

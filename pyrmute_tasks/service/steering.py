@@ -71,7 +71,10 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.max_rate is None and self.window is None and self.max_errors is None:
-            raise ConfigurationError("set which limit? max_rate, window or max_errors")
+            raise ConfigurationError(
+                "name a limit to set: --max-rate, --window or --max-errors (max_rate, window or "
+                "max_errors in Python)"
+            )
         if self.max_rate not in (None, NO_BOUND, 0):
             Pace(self.max_rate)  # type: ignore[arg-type]  # a text is refused there
         is_window = type(self.window) is int and self.window >= 0
@@ -225,7 +228,7 @@ def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
         if want.wish is not Wish.PAUSE:
             return _write(folder, view, wanted, why)
         # Who has paused it, and why, is still to be told.
-        reason = want.why.partition(_OTHER_LIMITS)[0]
+        reason = want.why.partition(_OTHER_LIMITS)[0] or "no reason given"
         why = f"{reason}{_OTHER_LIMITS}{this_user()}" + (f": {why}" if why else "")
         return _write(folder, view, wanted, why, who=want.who)
 

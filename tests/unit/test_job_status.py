@@ -260,6 +260,14 @@ def test_numbers_without_a_driver_are_those_of_the_log(job: WatchedJob) -> None:
     assert (look_at(job).rate, look_at(job).eta_s) == (0.0, None)
 
 
+@pytest.mark.parametrize("briefly", [False, True], ids=["look", "glance"])
+def test_held_job_is_done_whatever_its_driver_told_last(job: WatchedJob, briefly: bool) -> None:
+    job.taken().settle(10).tells(records=7, rejected=3, done_bytes=7)
+    job.settle(90).let_go("its output is whole, and held", Note.HELD)
+    found = look_at(job, briefly=briefly)
+    assert (found.records, found.rejected, found.fraction) == (1000, 0, 1.0)
+
+
 def test_now_of_an_older_epoch_is_ignored(job: WatchedJob) -> None:
     job.taken().settle().tells(records=900, waits="no worker answers")
     job.taken()

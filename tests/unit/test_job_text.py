@@ -2,6 +2,7 @@
 
 import itertools
 import unicodedata
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -106,7 +107,7 @@ def cells(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)
 
 
-@pytest.mark.parametrize("width", [79, 100, 119])
+@pytest.mark.parametrize("width", [49, 79, 100, 119])
 def test_no_line_is_longer_than_the_terminal(width: int) -> None:
     jobs = [RUNNING, SUSPENDED, FAILED]
     for lines in (
@@ -126,6 +127,25 @@ def test_table_shows_each_job_and_below_it_why_it_waits() -> None:
     assert [line.strip() for line in table[2:]][-1] == "line 7 (record 6): KeyError"
     only_ended = job_table([FAILED], NOW, 119)[0]
     assert "ETA" not in only_ended  # a column of nothing
+
+
+def test_narrow_table_shows_state_job_progress_and_a_command_whole() -> None:
+    held = replace(
+        RUNNING,
+        state=ShownState.STOPPED,
+        reason="its output is whole, and held; `pyrmute-tasks publish 2908961f5b` publishes it",
+    )
+    table = job_table([RUNNING, held], NOW, 49)
+    assert table[0].split()[:3] == ["STATE", "JOB", "NAME"]
+    assert "41%" in table[1]
+    assert "`pyrmute-tasks publish 2908961f5b` publishes it" in " ".join(
+        line.strip() for line in table[-3:]
+    )
+
+
+def test_chunks_beyond_a_share_that_has_shrunk_are_no_contradiction() -> None:
+    page = "\n".join(job_page(replace(RUNNING, in_flight=6, window=2), 119))
+    assert "6 chunks in flight, soon at most 2" in page
 
 
 def test_long_names_are_shortened_before_numbers() -> None:

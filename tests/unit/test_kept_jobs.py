@@ -18,12 +18,13 @@ from pyrmute_tasks.errors import (
 )
 from pyrmute_tasks.file_options import FileOptions
 from pyrmute_tasks.io.earlier_runs import LogOptions
-from pyrmute_tasks.io.kept_jobs import discard_job, publish_job, verify_job
+from pyrmute_tasks.io.kept_jobs import ProvenJob, discard_job, publish_job, verify_job
 from pyrmute_tasks.io.output_lock import OutputLock
 from pyrmute_tasks.jobs.entries import Note, Piece, Range, Settled
 from pyrmute_tasks.jobs.folder import JobFolder, beside
 from pyrmute_tasks.jobs.output import digest_of
 from pyrmute_tasks.jobs.spec import SourceFile, Spec
+from tests.unit.watched_jobs import WatchedJob
 
 WHOLE = b"".join(b"line %d\n" % at for at in range(10))
 
@@ -69,6 +70,15 @@ def test_held_job_is_verified_and_published(target: Path) -> None:
     assert os.listdir(target.parent) == ["out"]
     with pytest.raises(JobNotFoundError, match=r"there is no job of .*out: a run leaves one in"):
         verify_job(target)
+
+
+@pytest.mark.parametrize(("call", "what"), [(publish_job, "publish"), (verify_job, "verify")])
+def test_submitted_job_without_a_whole_output_has_nothing_to(
+    call: Callable[[Path], ProvenJob], what: str, tmp_path: Path
+) -> None:
+    job = WatchedJob.submitted(tmp_path / "jobs").taken().settle(10)
+    with pytest.raises(JobError, match=f"has nothing to {what}: it is running"):
+        call(job.folder.path)
 
 
 def test_held_folder_of_parts_is_published(target: Path) -> None:

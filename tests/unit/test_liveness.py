@@ -235,6 +235,47 @@ def test_trouble_is_told_long_before_the_job_ends(view: View, trouble: tuple[str
     assert liveness.trouble(4.0) == trouble
 
 
+def beating(silent_s: float, name: str = "w1", every_s: float = 1.0) -> WorkerInfo:
+    return replace(worker(name=name), silent_s=silent_s, beats_every_s=every_s)
+
+
+@pytest.mark.parametrize(
+    ("workers", "trouble"),
+    [
+        ([beating(1.9)], ""),
+        ([beating(2.2)], "no worker answers"),
+        ([beating(-2.2)], "no worker answers"),  # the store's clock was set back
+        ([beating(2.2), beating(0.4, "w2")], ""),
+        ([beating(2.2), beating(2.0, "w2")], "no worker answers"),
+        ([beating(9.0, every_s=10.0)], ""),
+    ],
+    ids=["late", "silent", "set back", "another beats", "both are silent", "beats seldom"],
+)
+def test_silence_is_told_before_workers_count_as_gone(
+    workers: list[WorkerInfo], trouble: str
+) -> None:
+    liveness = Liveness(LIMITS)
+    liveness.judge(8.0, replace(STILL, workers=[worker(task("0"))]))
+    assert liveness.judge(9.0, replace(STILL, workers=workers)) is None
+    told, since_s = liveness.trouble(9.0)
+    assert told == (trouble or "workers are idle, and no chunk moves")
+    if trouble:
+        assert since_s == pytest.approx(min(abs(each.silent_s) for each in workers))
+        assert liveness.is_late
+        liveness.judge(10.0, replace(STILL, workers=[]))
+        assert liveness.trouble(10.0)[1] == pytest.approx(since_s + 1.0)
+    liveness.judge(11.0, replace(STILL, workers=[worker()]))
+    assert liveness.trouble(11.0)[0] != "no worker answers"
+    assert not liveness.is_late
+
+
+def test_outcome_is_an_answer_though_heartbeats_are_late() -> None:
+    liveness = Liveness(LIMITS)
+    liveness.settled(9.0)
+    liveness.judge(9.0, replace(STILL, workers=[beating(2.5)]))
+    assert liveness.trouble(9.0) == ("", 0.0)
+
+
 def test_declines_are_told() -> None:
     liveness = Liveness(LIMITS)
     liveness.declined(1.0, ["w1"])

@@ -134,12 +134,12 @@ def test_job_is_steered_by_name() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--max-rate", "fast"), "no number of 0 or more, and not none"),
-        (("--window", "1.5"), "no number of 0 or more"),
-        (("--window", "-1"), "no number of 0 or more"),
-        (("--max-rate", "inf"), "no number of 0 or more"),
+        (("--max-rate", "fast"), "neither a number of 0 or more nor none"),
+        (("--window", "1.5"), "neither a number of 0 or more"),
+        (("--window", "-1"), "neither a number of 0 or more"),
+        (("--max-rate", "inf"), "neither a number of 0 or more"),
         (("--max-errors", "many"), "max_errors must be a number"),
-        ((), "set which limit"),
+        ((), "name a limit to set: --max-rate"),
     ],
 )
 def test_senseless_limits_are_wrong_usage(arguments: tuple[str, ...], told: str) -> None:

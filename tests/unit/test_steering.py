@@ -96,6 +96,13 @@ def test_each_wish_says_who_when_and_why_and_keeps_the_others(job: JobFolder) ->
     assert resumed.max_rate == 7.0
 
 
+def test_pause_without_a_reason_is_told_as_such_when_limits_change(job: JobFolder) -> None:
+    steering.pause(job)
+    for window in (3, 4):
+        steering.set_limits(job, Limits(window=window))
+    assert want_of(job).why == f"no reason given; other limits by {this_user()}"
+
+
 def test_who_changes_limits_of_a_paused_job_does_not_pass_for_who_paused_it(
     job: JobFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,7 +129,7 @@ def test_none_takes_bounds_away(job: JobFolder) -> None:
 @pytest.mark.parametrize(
     ("limits", "told"),
     [
-        ({}, "set which limit"),
+        ({}, "name a limit to set"),
         ({"max_rate": -1}, "max_rate must be a positive number"),
         ({"max_rate": "fast"}, "max_rate must be a positive number"),
         ({"window": -1}, "window must be 1 chunk or more"),

@@ -33,6 +33,7 @@ _FLUSH_EVERY_S: Final = 0.01  # a fast source fills a batch in this time, a slow
 _LOOK_EVERY_S: Final = 0.05
 _WAIT_S: Final = 1.0
 _SURVEY_EVERY_S: Final = 1.0
+_ANSWER_S: Final = 0.2  # a survey under way is looked for after this time
 
 
 class TaskBroker(TaskPublisher, CountsTasks, Protocol):
@@ -119,6 +120,7 @@ class CeleryExecutor:
         self._received: list[str] = []  # outcomes that the store may forget
         self._flushed_at = self._looked_at = self._surveyed_at = self._clock()
         self._asked_at = self._surveyed_at  # when the survey was requested that comes next
+        self._is_surveying = False  # it has not come yet
         self._flush_s = self._look_s = 0.0  # how long the latest took
         self._store_is_away = False
         self._surveyor = surveyor or ThreadedSurveyor(
@@ -204,7 +206,7 @@ class CeleryExecutor:
             if not wait:
                 return self._look() if self._may_look() else ()
             self._flush()
-            return self._take(_WAIT_S) + self._survey()
+            return self._take(self._wait_s()) + self._survey()
 
     def cancel(self, first: int) -> None:
         """Withdraw the chunks from `first` on, first in the store, then from the queue.
@@ -246,6 +248,18 @@ class CeleryExecutor:
         self._flush_s = self._flushed_at - began
 
     # --- receiving ----------------------------------------------------------------------------
+
+    def _wait_s(self) -> float:
+        """Return how long to wait for outcomes: until a survey is due, or may have its answer."""
+        if self._is_surveying:
+            return _ANSWER_S
+        due_s = self._surveyed_at + self._survey_every_s - self._clock()
+        return min(max(due_s, _LOOK_EVERY_S), _WAIT_S)
+
+    @property
+    def _survey_every_s(self) -> float:
+        # Sooner while heartbeats are late: that workers are away is told within three seconds.
+        return _SURVEY_EVERY_S / 2 if self._recovery.liveness.is_late else _SURVEY_EVERY_S
 
     def _may_look(self) -> bool:
         return self._clock() - self._looked_at >= _rarely(_LOOK_EVERY_S, self._look_s)
@@ -297,13 +311,14 @@ class CeleryExecutor:
         """Survey the fleet to recover from a lost notice, job, worker or message."""
         survey = self._surveyor.report()
         outcomes = self._heed(survey) if survey is not None else []
+        self._is_surveying = self._is_surveying and survey is None
         now = self._clock()
-        if now - self._surveyed_at >= _SURVEY_EVERY_S:
+        if now - self._surveyed_at >= self._survey_every_s:
             self._supervise()
             self._recovery.watched_s += min(now - self._surveyed_at, 2 * _SURVEY_EVERY_S)
             self._surveyed_at = now
             if self._surveyor.request(is_busy=len(self._deliveries) > 0):
-                self._asked_at = now
+                self._asked_at, self._is_surveying = now, True
         return outcomes
 
     def _heed(self, survey: Survey) -> list[Outcome[Frame]]:

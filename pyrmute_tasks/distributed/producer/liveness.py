@@ -22,6 +22,8 @@ __all__ = [
 ]
 
 _BUSY_FACTOR: Final = 10  # more patience with a worker that is busy with other jobs
+_LATE_BEATS: Final = 1.25  # workers count as alive for three
+_QUIET_BEATS: Final = 2.0
 _MOST_BEGINS: Final = 4  # of one task: a broker may deliver it again, but not for ever
 
 
@@ -131,12 +133,16 @@ class Liveness:
 
     Attributes:
         met_workers: A worker that takes chunks has been seen.
+        is_late: The next heartbeat of every worker is overdue.
     """
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
         self.met_workers: bool = False
+        self.is_late: bool = False
         self._no_worker_since: float | None = 0.0
+        self._quiet_since: float | None = None  # no heartbeat of any worker since
+        self._settled_at = 0.0
         self._broker_away_since: float | None = None
         self._judged_at = 0.0
         self._declined_since: float | None = None  # with nobody at work since
@@ -152,6 +158,7 @@ class Liveness:
     def settled(self, now: float) -> None:
         """Record that an outcome arrived."""
         self._no_worker_since = self._declined_since = self._broker_away_since = None
+        self._quiet_since, self._settled_at = None, now
         self._move(now, "a chunk was settled")
 
     def crashed(self, now: float) -> None:
@@ -210,7 +217,10 @@ class Liveness:
             now: The time for which the job was watched.
         """
         for since, what in (
-            (self._no_worker_since, "no worker answers"),
+            (
+                self._no_worker_since if self._quiet_since is None else self._quiet_since,
+                "no worker answers",
+            ),
             (self._broker_away_since, "the broker does not answer"),
             (self._declined_since, "no worker takes chunks: all that were asked decline"),
             (self._still_since, "workers are idle, and no chunk moves"),
@@ -220,7 +230,10 @@ class Liveness:
         return "", 0.0
 
     def _judge_workers(self, now: float, seen: View) -> NoWorkers | None:
-        if any(worker.is_serving for worker in seen.workers):
+        serving = [worker for worker in seen.workers if worker.is_serving]
+        self.is_late = False
+        if serving:
+            self._quiet_since = self._quiet(now, serving)
             self.met_workers = True
             self._no_worker_since = None
             return None
@@ -230,6 +243,15 @@ class Liveness:
         limits = self._deadlines
         patience_s = limits.outage_s if self.met_workers else limits.worker_wait_s
         return NoWorkers(len(seen.workers)) if now - self._no_worker_since >= patience_s else None
+
+    def _quiet(self, now: float, serving: Sequence[WorkerInfo]) -> float | None:
+        """Return since when no worker has been heard of; None if one has, lately."""
+        beats = min(abs(worker.silent_s) / worker.beats_every_s for worker in serving)
+        self.is_late = beats >= _LATE_BEATS
+        if beats < _QUIET_BEATS:
+            return None
+        silent_s = min(abs(worker.silent_s) for worker in serving)
+        return max(now - silent_s, self._settled_at)
 
     def _judge_code(self, now: float, seen: View) -> OtherCode | None:
         if self._declined_since is None:
