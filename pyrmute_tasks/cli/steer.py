@@ -129,7 +129,7 @@ def set_command(job: str, jobs_root: str | None, why: str, **limits: Any) -> Non
             wanted = Limits(**limits)
         folder = _found(job, jobs_root)
         steering.set_limits(folder, wanted, why)
-        click.echo(f"job {folder.spec.job} will go on with other limits")
+        click.echo(f"job {folder.spec.job} has other limits from now on")
 
 
 def _found(job: str, jobs_root: str | None) -> JobFolder:

@@ -91,6 +91,7 @@ def test_fleet_that_is_gone_is_told(service: Service) -> None:
     with service.fleet.without_workers():
         gone = watcher.reason("no worker answers")
         assert gone.state is ShownState.WAITING
+        watcher.until(lambda status: status.workers == 0, "they do not count any more")
         later = service.submit(records, by_reference="never", chunk_size=20)
         suspended = Watcher(later).reason("no worker answers on queue")
         assert (suspended.state, suspended.driver) == (ShownState.SUSPENDED, None)
