@@ -8,7 +8,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyrmute_tasks.errors import ConfigurationError, JobError, JobLogError, JobNotFoundError
+from pyrmute_tasks.errors import (
+    ConfigurationError,
+    JobError,
+    JobLogError,
+    JobNotFoundError,
+    printable,
+)
 from pyrmute_tasks.io.earlier_runs import real_target
 from pyrmute_tasks.io.job_targets import target_of
 from pyrmute_tasks.io.jsonl import source_errors
@@ -29,7 +35,9 @@ from pyrmute_tasks.jobs.pruning import retried_jobs
 from pyrmute_tasks.jobs.publish import backup_path, publish
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.spec import SPEC
+from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.view import JobView
+from pyrmute_tasks.jobs.want import Want, read_want
 
 __all__ = ["ProvenJob", "discard_job", "find_job", "publish_job", "verify_job"]
 
@@ -92,7 +100,7 @@ def publish_job(
 
     Raises:
         JobNotFoundError: If there is none.
-        JobError: If it is published already, or its run has not come to its end.
+        JobError: If it is published already, was cancelled, or its run has not come to its end.
         OutputInUseError: If a run is writing the target.
         ProofError: If the output is not whole; nothing is published.
         ConfigurationError: If the target exists and must not be replaced, or cannot be written.
@@ -107,6 +115,9 @@ def publish_job(
             raise JobError(f"{target.name} is published already")
         if view.opened is None or not (view.is_held or view.publishing):
             raise JobError(_not_whole(folder))
+        want = read_want(folder.storage, Want()).want
+        if want.wish is Wish.CANCEL and view.publishing is None:
+            raise JobError(f"{printable(want.who)} has cancelled job {folder.spec.job}")
         _refuse_driven(folder, view)
         retried = retried_by(folder)
         overwrite = overwrite or retried is not None or (terms is not None and terms.overwrite)

@@ -191,7 +191,12 @@ def test_workers_with_other_code_suspend_a_job(tmp_path: Path) -> None:
 def test_jobs_through_rabbitmq_survive_its_restart_and_a_killed_coordinator(
     rabbitmq: RabbitMQ, tmp_path: Path
 ) -> None:
-    options = {"secret": SECRET, "worker_wait_s": 3.0, "heartbeat_s": 2.0, "outage_s": 30.0}
+    options: dict[str, Any] = {
+        "secret": SECRET,
+        "worker_wait_s": 3.0,
+        "heartbeat_s": 2.0,
+        "outage_s": 30.0,
+    }
     with rabbitmq_fleet(rabbitmq, 0, **options) as fleet, service_of(fleet, tmp_path) as service:
         for _ in range(2):
             fleet.start_worker("--root", str(tmp_path))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pyrmute_tasks.errors import BrokerUnavailableError, JobError
-from pyrmute_tasks.io.kept_jobs import discard_job
+from pyrmute_tasks.io.kept_jobs import discard_job, publish_job
 from pyrmute_tasks.jobs.entries import Ended, JobResult, Note, Noted, Publishing
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.pruning import collect_orphans, prune
@@ -138,3 +138,9 @@ def test_job_that_was_about_to_publish_is_not_cancelled_by_who_takes_it_over(roo
     ending = epoch.carry_out(Turn(Act.CANCEL, "cancelled by ann@here"), no_session)
     assert ending.kind is not Kind.CANCELLED
     assert not job.folder.view().state.is_final
+
+
+def test_held_job_that_somebody_has_cancelled_is_not_published(root: Path) -> None:
+    job = WatchedJob.submitted(root).taken().let_go("it is held", Note.HELD).wish(Wish.CANCEL)
+    with pytest.raises(JobError, match="ann@host has cancelled job a1b2c3d4"):
+        publish_job(job.folder.path)
