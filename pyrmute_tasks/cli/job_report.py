@@ -25,9 +25,9 @@ __all__ = ["rejects_command", "report_command"]
 def report_command(job: str, jobs_root: str | None, as_json: bool) -> None:
     """Report what a job has done, so far or in the end.
 
-    JOB is an id, its beginning, or a name; or the target of a run in the foreground. The report has
-    the code that it ran with, its epochs, what failed and where first, what held it up and why,
-    wishes, crashes that it survived, its rate over time, and the output's digest.
+    JOB is an id, its beginning, or a name; or the target of a run in the foreground. The
+    report tells the code that it ran with, its epochs, what failed and where first, what held it up
+    and why, wishes, crashes that it survived, its rate over time, and the output's digest.
 
     Exit status: 0 for success, 1 if there is no such job, 2 for wrong usage.
     """
