@@ -42,7 +42,9 @@ COMMANDS: Final[Mapping[str, Lazy]] = MappingProxyType(
             "Find steps that depend on more than their record, and fields that get lost.",
         ),
         "cancel": Lazy(
-            "steer", "cancel_command", "End a job without its output; its history stays."
+            "steer",
+            "cancel_command",
+            "Cancel a job: what it has written is removed, its history stays.",
         ),
         "coordinator": Lazy(
             "coordinator",
