@@ -56,7 +56,7 @@ COMMANDS: Final[Mapping[str, Lazy]] = MappingProxyType(
         "discard": Lazy(
             "jobs",
             "discard_command",
-            "Remove what runs have left beside an output, but not the output.",
+            "Remove a job, or what runs have left beside an output; outputs stay.",
         ),
         "export": Lazy(
             "models",
@@ -82,7 +82,9 @@ COMMANDS: Final[Mapping[str, Lazy]] = MappingProxyType(
             "plan",
             "Show what a run will do, by running a sample of IN; writes nothing.",
         ),
-        "publish": Lazy("jobs", "publish_command", "Publish the output of a run with --hold."),
+        "publish": Lazy(
+            "jobs", "publish_command", "Publish the output of a run or job with --hold."
+        ),
         "rejects": Lazy(
             "job_report",
             "rejects_command",
@@ -102,15 +104,15 @@ COMMANDS: Final[Mapping[str, Lazy]] = MappingProxyType(
             "retry", "retry_command", "Run again what a run has rejected, with today's code."
         ),
         "run": Lazy("run", "run", "Migrate a file of JSON lines, in order."),
-        "set": Lazy(
-            "steer", "set_command", "Set other limits of a job, with which it goes on at once."
-        ),
+        "set": Lazy("steer", "set_command", "Change the limits of a job, also while it runs."),
         "status": Lazy(
             "job_status",
             "status_command",
             "Show how far a job is, who drives it, and why it waits.",
         ),
-        "submit": Lazy("submit", "submit", "Submit a job from files to files; prints its id."),
+        "submit": Lazy(
+            "submit", "submit", "Submit a job, which coordinators drive, and print its id."
+        ),
         "validate": Lazy("models", "validate", "Check a JSON file against a version of a model."),
         "verify": Lazy(
             "jobs",
