@@ -26,6 +26,14 @@ settings.register_profile("ci", derandomize=True, deadline=None)
 # The fixture of all tests, and folders of those that wait for servers and so begin first.
 _OF_ALL = "no_settings"
 _FIRST = ("chaos", "integration", "contract", "acceptance", "differential")
+# Files whose tests share fixtures and take minutes in one process: they begin before all others.
+_LONGEST = (
+    "tests/integration/test_topology_jobs.py",
+    "tests/integration/test_resuming.py",
+    "tests/integration/test_many_jobs.py",
+    "tests/integration/test_rabbitmq.py",
+    "tests/integration/test_steering_races.py",
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -74,7 +82,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if group and item.get_closest_marker("xdist_group") is None:
                 item.add_marker(pytest.mark.xdist_group(group))
     # Those that wait come first: what is short fills the gaps at the end.
-    items[:] = [item for item, _ in sorted(groups, key=lambda each: _is_last(*each))]
+    items[:] = [item for item, _ in sorted(groups, key=lambda each: _turn(*each))]
 
 
 def shared_place(item: pytest.Item) -> str:
@@ -90,9 +98,11 @@ def shared_place(item: pytest.Item) -> str:
     return min(filter(None, places), key=len, default="")
 
 
-def _is_last(item: pytest.Item, group: str) -> bool:
+def _turn(item: pytest.Item, group: str) -> int:
+    if item.nodeid.startswith(_LONGEST):
+        return 0
     waits = tuple(f"tests/{folder}/" for folder in _FIRST)
-    return group != "tests" and not item.nodeid.startswith(waits)
+    return 1 if group == "tests" or item.nodeid.startswith(waits) else 2
 
 
 def version_info(package: str) -> tuple[int, ...]:

@@ -198,16 +198,30 @@ def _opened(storage: Storage, epoch: int) -> Opened | None:
     Nothing is written behind that entry before it is durable, so more lines behind a bad one mean
     damage, and not a death.
     """
-    reader = LogReader(storage, epoch)
-    match [logged.entry for logged in islice(reader, 2)]:
-        case [Leased(), Opened() as opened]:
-            return opened
-    if storage.read(log_name(epoch), reader.end, _BLOCK_BYTES).count(b"\n") > 1:
-        raise JobLogError(
-            f"{log_name(epoch)} is damaged at byte {reader.end}: the rest cannot be trusted; "
-            "restore the file, or start the job again"
-        )
-    return None
+    while True:
+        reader = LogReader(storage, epoch)
+        entries = [logged.entry for logged in islice(reader, 2)]
+        match entries:
+            case [Leased(), Opened() as opened]:
+                return opened
+        behind = storage.read(log_name(epoch), reader.end, _BLOCK_BYTES)
+        if behind.count(b"\n") <= 1:
+            return None
+        line = behind[: behind.index(b"\n") + 1]
+        if len(entries) > 1 or not _is_whole(line, epoch, reader.end):
+            raise JobLogError(
+                f"{log_name(epoch)} is damaged at byte {reader.end}: the rest cannot be trusted; "
+                "restore the file, or start the job again"
+            )
+        # It was written while this was read: again.
+
+
+def _is_whole(line: bytes, epoch: int, offset: int) -> bool:
+    try:
+        decode(line, epoch, offset)
+    except BadLineError:
+        return False
+    return True
 
 
 class LogWriter:

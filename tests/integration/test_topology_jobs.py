@@ -168,6 +168,7 @@ def test_coordinators_are_healthy_and_hold_no_code(service: Service) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("service", ["worker-apart"], indirect=True)
 def test_fleet_scaled_to_zero_and_back_suspends_a_job(service: Service) -> None:
     job = service.submit("scaled", 1000, step_s=STEP_S)
     job.wait_for_ranges(3)
@@ -188,6 +189,7 @@ def test_fleet_scaled_to_zero_and_back_suspends_a_job(service: Service) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("service", ["worker"], indirect=True)
 def test_workers_and_coordinators_are_replaced_one_by_one(service: Service) -> None:
     job = service.submit("rolled", 2500, step_s=STEP_S)
     job.wait_for_ranges(3)

@@ -32,7 +32,7 @@ from pyrmute_tasks.jobs.entries import (
 )
 from pyrmute_tasks.jobs.fold import Fold, Prefix
 from pyrmute_tasks.jobs.lease import Lease, take
-from pyrmute_tasks.jobs.log import History, LogReader, epochs
+from pyrmute_tasks.jobs.log import History, LogReader, epochs, newest_opened
 from pyrmute_tasks.jobs.states import Event, LoggedState, ShownState, Wish, next_state, shown
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.view import JobView
@@ -538,3 +538,31 @@ def test_view_follows_a_job(storage: FolderStorage) -> None:
     again.log.commit()
     found = JobView.of(History(storage))
     assert (found.state, found.stopped, found.epoch) == (S, "paused", 2)
+
+
+class GrowingStorage(FolderStorage):
+    """A log that its writer goes on with right after it was read to its end."""
+
+    written_next = b""
+
+    def read(self, name: str, start: int = 0, length: int | None = None, /) -> bytes:
+        data = super().read(name, start, length)
+        if not data:
+            more, self.written_next = self.written_next, b""
+            with (self.path / name).open("ab") as file:
+                file.write(more)
+        return data
+
+
+def test_log_that_is_written_while_it_is_read_is_not_damaged(tmp_path: Path) -> None:
+    lease = take(FolderStorage(tmp_path), {"host": "h"}, "f00d")
+    for at in range(5):
+        lease.log.settle(Settled(0, at, at + 1, 1, 0, 1))
+    lease.let_go("for the test")
+    first, behind = (tmp_path / "log.1").read_bytes().split(b"\n", 1)
+    (tmp_path / "log.1").write_bytes(first + b"\n")
+    storage = GrowingStorage(tmp_path)
+    storage.written_next = behind
+    opened = newest_opened(storage, [1])
+    assert opened is not None
+    assert opened.epoch == 1
