@@ -17,7 +17,7 @@ from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.service.beats import BEAT_EVERY_S, beat, remove_old_beats
 from pyrmute_tasks.service.driving import Epoch, take_epoch
-from pyrmute_tasks.service.probing import FleetProbe
+from pyrmute_tasks.service.probing import FleetProbe, Probed
 from pyrmute_tasks.service.troubles import log_failure
 from pyrmute_tasks.service.turns import (
     Act,
@@ -183,15 +183,15 @@ class Coordinator:
         self._tell("", "")
         for name, trouble in self._jobs.troubles.items():
             self._tell(name, trouble)
-        due = sorted(self._due(probe), key=lambda each: each[1].order)
+        seen = probe.seen  # once: the fleet may answer at any moment
+        due = sorted(self._due(probe, seen), key=lambda each: each[1].order)
         self._begin(due, probe)
-        if self._options.until_idle and probe.seen is None:
+        if self._options.until_idle and seen is None:
             probe.want()  # else nobody might, once the last job has ended
-        return not self._running and not due and probe.seen is not None
+        return not self._running and not due and seen is not None
 
-    def _due(self, probe: FleetProbe) -> Iterator[tuple[str, Turn]]:
+    def _due(self, probe: FleetProbe, seen: Probed | None) -> Iterator[tuple[str, Turn]]:
         """Yield the jobs that something is to be done about."""
-        seen = probe.seen
         fleet = FleetFacts(
             self._options.queue or self._settings.queue, None if seen is None else seen.trouble
         )
