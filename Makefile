@@ -6,8 +6,6 @@ BENCH_VENV := .venv-bench
 # Five for two CPUs: many of the tests wait for servers. Those that share a fleet stay together
 # (tests/conftest.py says which these are), and the longest groups begin first.
 TEST_PROCESSES ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 5 + 1) / 2 )))
-# Slow tests wait for most of their time.
-SLOW_PROCESSES ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 )))
 IN_PARALLEL := -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test test-slow coverage test-matrix differential chaos job-log check check-wheel hooks bench clean
@@ -24,7 +22,7 @@ test: $(VENV)/.dev
 
 # What takes real time or many processes: CONTRIBUTING.md says what that is.
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest $(IN_PARALLEL) -n $(SLOW_PROCESSES) -m slow
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m slow
 
 # Lines and branches that the unit and contract tests reach, also in processes that they start.
 # The minimum is in pyproject.toml.
