@@ -60,7 +60,7 @@ class DrivenJob:
 
     Attributes:
         folder: The job.
-        lease: The right to drive it; whoever has taken it also lets go of it.
+        lease: The right to drive it; its taker also lets go of it.
         deciding: Entered while it is logged that the output will appear; see `publish`.
     """
 

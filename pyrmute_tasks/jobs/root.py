@@ -37,7 +37,7 @@ class JobsRoot:
             )
 
     def create(self, spec: Spec, want: Want, *, path: Path | None = None) -> JobFolder:
-        """Create a job; whoever may write the root may steer it.
+        """Create a job; all users who can write to the root can steer it.
 
         Args:
             spec: The job.

@@ -338,7 +338,7 @@ class Coordinator:
     def _beat_if_due(self) -> None:
         if time.monotonic() - self._beaten_at >= BEAT_EVERY_S:
             self._beaten_at = time.monotonic()
-            with contextlib.suppress(OSError):  # whoever checks will see that it is missing
+            with contextlib.suppress(OSError):  # the health check notices that it is missing
                 beat(self._root.path, socket.gethostname())
 
     def _prune_if_due(self) -> None:

@@ -169,7 +169,7 @@ class EpochWatch:
     def deciding(self) -> Iterator[None]:
         """Keep users from changing their wishes while it is logged that the output will appear.
 
-        So whoever cancels the job either finds that there, or is obeyed.
+        So a user who cancels the job is either obeyed, or told that it is publishing.
 
         Raises:
             JobStopped: If the job is cancelled or paused.

@@ -62,9 +62,9 @@ class Pauses:
 
 
 class SubmittedJob:
-    """A job that was submitted; whoever drives it, and from wherever this looks.
+    """A submitted job, steered and watched through its folder.
 
-    Nothing here talks to a fleet: all is read from the job's folder, or wished there.
+    Nothing here talks to a fleet, so it does not matter which process drives the job.
     `Migrator.submit` and `Migrator.job` return one.
 
     Args:

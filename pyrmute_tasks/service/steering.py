@@ -46,7 +46,7 @@ NO_BOUND: Final = "none"
 Bound: TypeAlias = Literal["none"]
 """The value of a limit that takes its bound away."""
 
-_LOCK_S: Final = 2.0  # changing a small file takes milliseconds; whoever holds it longer is frozen
+_LOCK_S: Final = 2.0  # a change takes milliseconds: who holds it longer is frozen
 _LOCK_PAUSE_S: Final = 0.01
 _LATER_S: Final = 0.001
 _OTHER_LIMITS: Final = "; other limits by "
@@ -303,8 +303,8 @@ def _write(folder: JobFolder, view: JobView, want: Want, why: str, who: str = ""
         write_want(folder.storage, want)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot write {folder.path / WANT}: {error.strerror}; whoever may write to the jobs "
-            "root may steer its jobs"
+            f"cannot write {folder.path / WANT}: {error.strerror}; all users who can write to the "
+            "jobs root can steer its jobs"
         ) from None
     with contextlib.suppress(OSError):  # it may be another user's by now
         # Coordinators and others read it, whatever the umask of this user is.
@@ -316,8 +316,8 @@ def _write(folder: JobFolder, view: JobView, want: Want, why: str, who: str = ""
 def locked(path: Path) -> Iterator[None]:
     """Keep others from changing a job's wishes meanwhile, as far as that can be done.
 
-    Where a file system has no such locks, or somebody is frozen while he has one, of two changes in
-    one moment the last one stands.
+    Where a file system has no such locks, or their holder is frozen, the last of two changes in one
+    moment stands.
     """
     with contextlib.ExitStack() as stack:
         # It is not there, or has no such locks: who reads or writes in it is told.
