@@ -24,6 +24,7 @@ from pyrmute_tasks.errors import (
     printable,
 )
 from pyrmute_tasks.jobs.copying import size_of_lines
+from pyrmute_tasks.jobs.discarded import was_discarded
 from pyrmute_tasks.jobs.entries import Ended, JobResult, Logged, Piece, Settled
 from pyrmute_tasks.jobs.glance import glance_at
 from pyrmute_tasks.jobs.lease import Lease, take
@@ -36,6 +37,7 @@ from pyrmute_tasks.jobs.want import WANT, Want, write_want
 
 __all__ = [
     "NONCE",
+    "ON_END",
     "PARTS",
     "Append",
     "End",
@@ -55,13 +57,16 @@ NONCE: Final = "nonce"
 PARTS: Final = "parts"
 """Name of the folder of a job in which workers write their attempts."""
 
+ON_END: Final = "on-end"
+"""Name of the lock for running the command for a job's end; with its epoch, of the note of that."""
+
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _REJECTS_TOLD: Final = "rejects-told"
 _TOKEN_BYTES: Final = 8
 _NONCE_BYTES: Final = 16
 _REMOVALS: Final = 5
 _JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-_KEPT: Final = re.compile(r"spec\.json|want\.json|(?:log|rejects)\.\d+")
+_KEPT: Final = re.compile(r"spec\.json|want\.json|(?:log|rejects|on-end)\.\d+|\.on-end\..*")
 _GROWING: Final = re.compile(r"(?:stream|rejects)\.(\d+)")
 
 
@@ -175,7 +180,7 @@ class JobFolder:
         try:
             return JobView.of(History(self.storage))
         except FileNotFoundError:
-            raise JobNotFoundError(f"job {self.spec.job} was discarded") from None
+            raise was_discarded(self.path) from None
 
     def end(self) -> End | None:
         """Return how the job ended, from the last line alone; None if it has not.

@@ -25,8 +25,8 @@ from pyrmute_tasks.jobs.driver import BEAT_EVERY_S
 from pyrmute_tasks.jobs.entries import Note, Noted
 from pyrmute_tasks.jobs.now import Now, write_now
 from pyrmute_tasks.jobs.want import Want, read_want
+from pyrmute_tasks.jobs.wishing import locked
 from pyrmute_tasks.logs import log
-from pyrmute_tasks.service.steering import locked
 from pyrmute_tasks.service.turns import Ending, Kind, ending_of
 
 __all__ = ["Board", "EpochWatch"]
@@ -124,20 +124,18 @@ class EpochWatch:
         driven: The job.
         want: The wishes with which the epoch begins.
         board: What is seen of it.
-        holds: Whether its output is to be held.
 
     Attributes:
         stop: Ends the driver's job.
         ending: What has ended the epoch; None before.
     """
 
-    def __init__(self, driven: DrivenJob, want: Want, board: Board, *, holds: bool) -> None:
+    def __init__(self, driven: DrivenJob, want: Want, board: Board) -> None:
         self.stop: Stop = Stop()
         self.ending: Ending | None = None
         self._folder, self._lease = driven.folder, driven.lease
         self._want = self._found = want
         self._board = board
-        self._holds = holds
         self._lock = threading.Lock()
         self._is_over = threading.Event()
         self._beaten_at = time.monotonic()
@@ -176,7 +174,7 @@ class EpochWatch:
         """
         with locked(self._folder.path):
             wanted = read_want(self._folder.storage, self._want).want
-            ending = ending_of(self._want, wanted, self._lease.view, holds=self._holds)
+            ending = ending_of(self._want, wanted, self._lease.view)
             if ending is not None and ending.kind in (Kind.CANCELLED, Kind.PAUSED):
                 self.end(ending)
                 raise JobStopped
@@ -225,7 +223,7 @@ class EpochWatch:
         found = read_want(self._folder.storage, self._found)
         if found.problem:
             self._board.note(found.problem)
-        ending = ending_of(self._want, found.want, self._lease.view, holds=self._holds)
+        ending = ending_of(self._want, found.want, self._lease.view)
         if ending is not None:
             self.end(ending)
         elif self.ending is None:

@@ -5,13 +5,9 @@ job's driver looks at it about once a second, logs it and obeys; nobody waits fo
 """
 
 import contextlib
-import fcntl
 import json
-import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from pyrmute_tasks.engine.error_policy import ErrorPolicy
@@ -22,7 +18,8 @@ from pyrmute_tasks.jobs.driver import Driver, this_user
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.view import JobView
-from pyrmute_tasks.jobs.want import WANT, Want, read_want, write_want
+from pyrmute_tasks.jobs.want import Want
+from pyrmute_tasks.jobs.wishing import locked, signed, want_of, write_wish
 
 if TYPE_CHECKING:  # what accepts no code needs none
     from pyrmute_tasks.pyrmute_adapter import FleetManager
@@ -34,7 +31,6 @@ __all__ = [
     "Limits",
     "cancel",
     "code_of",
-    "locked",
     "pause",
     "resume",
     "set_limits",
@@ -46,9 +42,6 @@ NO_BOUND: Final = "none"
 Bound: TypeAlias = Literal["none"]
 """The value of a limit that takes its bound away."""
 
-_LOCK_S: Final = 2.0  # a change takes milliseconds: who holds it longer is frozen
-_LOCK_PAUSE_S: Final = 0.01
-_LATER_S: Final = 0.001
 _OTHER_LIMITS: Final = "; other limits by "
 
 
@@ -291,49 +284,10 @@ def _with_code(folder: JobFolder, want: Want, code: Code, *, accept_code: bool) 
 def _changing(folder: JobFolder) -> Iterator[Want]:
     """Yield the wishes in force, to be replaced within the block; others wait meanwhile."""
     with locked(folder.path):
-        found = read_want(folder.storage, Want())
-        yield Want.of_logged(folder.view().wished) if found.problem else found.want
+        yield want_of(folder, folder.view())
 
 
 def _write(folder: JobFolder, view: JobView, want: Want, why: str, who: str = "") -> Want:
-    # Later than what is logged, whose writer may have another clock.
-    at = max(time.time(), view.changed_at + _LATER_S, want.at + _LATER_S)
-    want = replace(want, who=who or this_user(), why=why, at=at)
-    try:
-        write_want(folder.storage, want)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot write {folder.path / WANT}: {error.strerror}; all users who can write to the "
-            "jobs root can steer its jobs"
-        ) from None
-    with contextlib.suppress(OSError):  # it may be another user's by now
-        # Coordinators and others read it, whatever the umask of this user is.
-        (folder.path / WANT).chmod(folder.path.stat().st_mode & 0o666)
+    want = signed(want, view, why, who or this_user())
+    write_wish(folder, want)
     return want
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep others from changing a job's wishes meanwhile, as far as that can be done.
-
-    Where a file system has no such locks, or their holder is frozen, the last of two changes in one
-    moment stands.
-    """
-    with contextlib.ExitStack() as stack:
-        # It is not there, or has no such locks: who reads or writes in it is told.
-        with contextlib.suppress(OSError):
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, descriptor)
-            _lock(descriptor)
-        yield
-
-
-def _lock(descriptor: int) -> None:
-    until = time.monotonic() + _LOCK_S
-    while time.monotonic() < until:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_LOCK_PAUSE_S)
-        else:
-            return

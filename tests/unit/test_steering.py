@@ -15,6 +15,7 @@ from pyrmute_tasks import ModelData, ModelManager
 from pyrmute_tasks.engine.stopping import JobStopped
 from pyrmute_tasks.errors import ConfigurationError, JobChangedError, JobError
 from pyrmute_tasks.io.job_output import DrivenJob
+from pyrmute_tasks.jobs import wishing
 from pyrmute_tasks.jobs.driver import this_process, this_user
 from pyrmute_tasks.jobs.entries import Ended, Entry, JobResult, Note, Noted, Publishing
 from pyrmute_tasks.jobs.folder import JobFolder
@@ -286,7 +287,7 @@ def test_wishes_of_two_writers_are_all_kept(job: JobFolder) -> None:
 
 
 def test_frozen_writer_is_not_waited_for(job: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steering, "_LOCK_S", 0.05)
+    monkeypatch.setattr(wishing, "_LOCK_S", 0.05)
     steering.pause(job)
     frozen = os.open(job.path, os.O_RDONLY)
     fcntl.flock(frozen, fcntl.LOCK_EX)
@@ -299,7 +300,7 @@ def test_frozen_writer_is_not_waited_for(job: JobFolder, monkeypatch: pytest.Mon
 def test_output_does_not_appear_once_another_wish_was_accepted(
     job: JobFolder, lease: Lease, wish: Callable[[JobFolder], Want]
 ) -> None:
-    watch = EpochWatch(DrivenJob(job, lease), want_of(job), Board(), holds=False)
+    watch = EpochWatch(DrivenJob(job, lease), want_of(job), Board())
     with watch.deciding():
         pass
     wanted = wish(job)
@@ -336,6 +337,6 @@ def test_user_without_the_right_is_told(job: JobFolder, monkeypatch: pytest.Monk
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(steering, "write_want", refuse)  # root may do all
+    monkeypatch.setattr(wishing, "write_want", refuse)  # root may do all
     with pytest.raises(ConfigurationError, match=r"cannot write .*want.json: Permission denied"):
         steering.pause(job)
