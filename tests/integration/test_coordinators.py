@@ -336,6 +336,31 @@ def test_two_coordinators_run_a_command_once(service: Service) -> None:
     assert told.read_text() == "succeeded\n"
 
 
+@pytest.mark.parametrize("how", ["told to end", "paused"])
+def test_output_that_is_being_joined_does_not_delay_the_end_of_an_epoch(
+    service: Service, how: str
+) -> None:
+    records = slow(people(400), 0.005)
+    job = service.submit(records, by_reference="always")
+    first = service.coordinator()
+    service.wait_for_ranges(job, 2)  # what is restored is joined at the end
+    assert ended(first) == 0
+    marker = service.data / "joins"
+    process = service.coordinator_that_joins_slowly(marker)
+    service.wait(marker.exists, "the output is being joined")
+    if how == "paused":
+        service.wish(job, wish=Wish.PAUSE)
+        service.wait(lambda: view_of(job).state is LoggedState.STOPPED, "it is paused", 5.0)
+        service.wish(job, wish=Wish.RUN)
+    assert ended(process) == 0
+    let_go = view_of(job).stopped
+    assert let_go in ("paused by test@here", "the coordinator was told to end")
+    assert not [path for path in service.data.iterdir() if ".joined." in path.name]
+    service.coordinator()
+    assert service.wait_for_end(job).state is LoggedState.SUCCEEDED
+    assert service.output(job) == loop(records)
+
+
 @pytest.mark.slow
 def test_jobs_take_turns_by_age_and_priority(
     service: Service, monkeypatch: pytest.MonkeyPatch
