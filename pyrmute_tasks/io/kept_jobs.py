@@ -371,7 +371,7 @@ def _paths_of(name: _PathLike, jobs: _PathLike | None) -> list[Path]:
     if not found and jobs and os.sep not in os.fspath(name):
         root = JobsRoot(jobs)
         path = root.path / name
-        is_id = is_job_name(path.name) and (path / SPEC).is_file()
+        is_id = is_job_name(path.name) and os.path.lexists(path / SPEC)
         return [path if is_id else root.find(os.fspath(name)).path]  # a damaged one has its id
     if not found:
         raise JobNotFoundError(

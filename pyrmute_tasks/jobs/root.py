@@ -7,8 +7,8 @@ from typing import Final
 
 from pyrmute_tasks.errors import ConfigurationError, JobNotFoundError, printable
 from pyrmute_tasks.jobs.discarded import find_discarded
-from pyrmute_tasks.jobs.folder import JobFolder, find_jobs
-from pyrmute_tasks.jobs.spec import SPEC, Spec
+from pyrmute_tasks.jobs.folder import JobFolder, find_jobs, is_job_name
+from pyrmute_tasks.jobs.spec import Spec
 from pyrmute_tasks.jobs.want import Want
 
 __all__ = ["JobsRoot", "root_of"]
@@ -71,7 +71,7 @@ class JobsRoot:
             JobNotFoundError: If there is none, or several ids begin so; of a discarded one it tells
                 who did that, when and why.
         """
-        if os.sep not in wanted and wanted and (self.path / wanted / SPEC).is_file():
+        if is_job_name(wanted) and (self.path / wanted).is_dir():  # or what is wrong with it
             return JobFolder(self.path / wanted)
         jobs = list(self.jobs())
         named = [

@@ -21,7 +21,7 @@ from pyrmute_tasks.jobs.entries import Ended, Entry, JobResult, Note, Noted, Pub
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.root import JobsRoot
-from pyrmute_tasks.jobs.spec import SPEC, Spec
+from pyrmute_tasks.jobs.spec import SPEC, SourceFile, Spec
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.want import WANT, Want, read_want
@@ -45,7 +45,7 @@ def job(tmp_path: Path) -> JobFolder:
 def _job(root: Path, code: Code) -> JobFolder:
     spec = Spec(
         "a1b2c3d4",
-        (),
+        (SourceFile("/in.jsonl", 0, "1", ""),),
         str(root / "out.jsonl"),
         HOP,
         code.fingerprint,
