@@ -116,6 +116,11 @@ def _create(storage: Storage, leased: Leased, line: bytes) -> Appender:
         except FileExistsError:
             if not _is_ours(storage, leased):  # or the answer to a first try was lost
                 raise _too_late(leased.epoch) from None
+        except FileNotFoundError:
+            if log_name(leased.epoch) not in storage.names():
+                raise
+            # Who was quicker has ended the job already, and removed all but its history.
+            raise _too_late(leased.epoch) from None
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
