@@ -127,11 +127,12 @@ class SteeringMachine(RuleBasedStateMachine):
         which=coordinators,
         late=st.booleans(),
         steps=few_steps,
-        wish=wishes,
+        wish=st.sampled_from(["cancel", "cancel", "cancel", "pause", "resume", "publish"]),
         more=st.integers(1, 30),
+        goes_on=st.booleans(),
     )
     def steer_while_it_publishes(
-        self, which: int, late: bool, steps: int, wish: str, more: int
+        self, which: int, late: bool, steps: int, wish: str, more: int, goes_on: bool
     ) -> None:
         """Let a user wish something while a driver is about to log that the output appears."""
         coordinator = self.coordinators[which]
@@ -142,10 +143,15 @@ class SteeringMachine(RuleBasedStateMachine):
             process.step(1)
             if process.waits_for_lock:
                 process.finish()
-        process.step(steps - 1)
-        self.begin_to_steer(0, wish, more)
-        process.step(steps)
-        self.users[0].finish()
+        if not late:
+            process.step(steps - 1)
+            self.begin_to_steer(0, wish, more)
+            process.step(steps)
+            self.users[0].finish()
+        elif not self.users[0].is_busy:
+            self.steer(0, wish)
+        if goes_on:
+            process.finish()
 
     @rule(which=coordinators, steps=steps, wish=wishes, fate=st.sampled_from(["", "fail"]))
     def steer_in_its_last_moments(self, which: int, steps: int, wish: str, fate: str) -> None:
