@@ -164,6 +164,22 @@ class SteeringMachine(RuleBasedStateMachine):
         coordinator.process.fate = fate
         coordinator.process.finish()
 
+    @rule(which=coordinators, steps=steps, more=steps)
+    def wake_up_when_another_drives(self, which: int, steps: int, more: int) -> None:
+        """Let a driver freeze, another one take over, and the first one go on."""
+        frozen, other = self.coordinators[which], self.coordinators[which - 1]
+        frozen.begin()
+        frozen.process.step(steps)
+        for _ in range(2):  # silence counts from the first look
+            other.begin()
+            other.process.step(more)
+            self.world.clock += SILENT_S
+        other.begin()
+        other.process.step(more)
+        self.check()
+        frozen.process.finish()
+        self.check()
+
     @rule(seconds=st.sampled_from([1.0, 3.0, SILENT_S, 100.0]), frozen=st.booleans())
     def let_time_pass(self, seconds: float, frozen: bool) -> None:
         """Let time pass, in which drivers look and beat unless they are frozen."""
