@@ -82,7 +82,7 @@ def take(
         monotonic: A clock that is never set.
 
     Raises:
-        LeaseLostError: If another process was quicker.
+        LeaseLostError: If another process was quicker, or has ended the job for ever.
         JobLogError: If the logs are damaged; nobody has the lease then.
     """
     epoch = (max(epochs(storage), default=0) if after is None else after) + 1
@@ -94,6 +94,7 @@ def take(
         history = History(storage, before=epoch)
         view = JobView.of(history)
         history.sync()
+        _refuse_ended(view)
         view.apply(leased)
         log = LogWriter(storage, epoch, file, len(line), view, now=now, monotonic=monotonic)
         log.log(Opened(epoch, code, history.seal))
@@ -133,6 +134,12 @@ def _create(storage: Storage, leased: Leased, line: bytes) -> Appender:
         with contextlib.suppress(OSError):
             storage.remove(candidate)
     return file
+
+
+def _refuse_ended(view: JobView) -> None:
+    """Refuse a job whose driver came to its end while the lease was taken."""
+    if view.state.is_final:
+        raise LeaseLostError(f"another process has ended this job meanwhile: {view.state}")
 
 
 def _create_directly(storage: Storage, epoch: int, line: bytes) -> Appender:

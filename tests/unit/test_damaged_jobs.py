@@ -248,5 +248,24 @@ def test_coordinator_that_was_too_late_for_a_cancelled_job_is_told_so(
         take_epoch(job.folder, Want(), 0)
 
 
+def test_coordinator_that_takes_a_job_over_which_just_ends_is_told_so(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = WatchedJob.submitted(root).taken()
+    link = FolderStorage.link
+
+    def link_and_end(storage: FolderStorage, name: str, new: str) -> None:
+        link(storage, name, new)
+        with pytest.raises(LeaseLostError):
+            job.log(Publishing(0, "", ""), Ended(JobResult.SUCCEEDED, 0, 0, 0))
+
+    monkeypatch.setattr(FolderStorage, "link", link_and_end)
+    with pytest.raises(LeaseLostError, match="has ended this job meanwhile: succeeded"):
+        take_epoch(job.folder, Want(), 1)
+    end = job.folder.end()
+    assert end is not None
+    assert end.ended.result is JobResult.SUCCEEDED
+
+
 def no_session() -> Any:
     raise BrokerUnavailableError("away")
