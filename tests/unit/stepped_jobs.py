@@ -424,9 +424,11 @@ def replaced_by(world: World) -> list[tuple[object, str, object]]:
         time_ns=lambda: 0,  # a folder's time of change is never trusted
     )
     threads = SimpleNamespace(Thread=NoThread, Lock=threading.Lock, Event=threading.Event)
-    modules = {steering, watched_jobs, epoch_watch, import_module(locked.__module__)}
+    # Nobody is frozen for so long that others stop waiting for its lock: then the last change stands.
+    patient = SimpleNamespace(monotonic=lambda: 0.0, sleep=world.sleep)
     return [
-        *((module, "time", clocks) for module in modules),
+        *((module, "time", clocks) for module in (steering, watched_jobs, epoch_watch)),
+        (import_module(locked.__module__), "time", patient),
         (epoch_watch, "threading", threads),
         (steering, "this_user", lambda: world.current.user if world.current else "test@host"),
         (driving, "this_process", world.holder),
