@@ -424,7 +424,7 @@ def replaced_by(world: World) -> list[tuple[object, str, object]]:
         time_ns=lambda: 0,  # a folder's time of change is never trusted
     )
     threads = SimpleNamespace(Thread=NoThread, Lock=threading.Lock, Event=threading.Event)
-    # Nobody is frozen for so long that others stop waiting for its lock: then the last change stands.
+    # Who holds a lock is not frozen until others give it up: the last change would stand.
     patient = SimpleNamespace(monotonic=lambda: 0.0, sleep=world.sleep)
     return [
         *((module, "time", clocks) for module in (steering, watched_jobs, epoch_watch)),
