@@ -5,7 +5,9 @@ None of it needs a fleet, a manager, or the source.
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pyrmute_tasks.errors import (
@@ -29,6 +31,7 @@ from pyrmute_tasks.io.retried_job import (
 from pyrmute_tasks.jobs.driver import DriverWatch, this_process
 from pyrmute_tasks.jobs.entries import Note
 from pyrmute_tasks.jobs.folder import JobFolder, beside, beside_retry, discard
+from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.log import epochs
 from pyrmute_tasks.jobs.output import Output, Proof
 from pyrmute_tasks.jobs.pruning import retried_jobs
@@ -37,7 +40,7 @@ from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.spec import SPEC
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.view import JobView
-from pyrmute_tasks.jobs.want import Want, read_want
+from pyrmute_tasks.jobs.want import Want, locked, read_submitted, unknown_wish
 
 __all__ = ["ProvenJob", "discard_job", "find_job", "publish_job", "verify_job"]
 
@@ -115,9 +118,7 @@ def publish_job(
             raise JobError(f"{target.name} is published already")
         if view.opened is None or not (view.is_held or view.publishing):
             raise JobError(_not_whole(folder))
-        want = read_want(folder.storage, Want()).want
-        if want.wish is Wish.CANCEL and view.publishing is None:
-            raise JobError(f"{printable(want.who)} has cancelled job {folder.spec.job}")
+        _refuse_cancelled(folder, view)
         _refuse_driven(folder, view)
         retried = retried_by(folder)
         overwrite = overwrite or retried is not None or (terms is not None and terms.overwrite)
@@ -133,6 +134,7 @@ def publish_job(
                 target.publication(folder, None),
                 overwrite=overwrite,
                 backup=backup or (terms is not None and terms.backup),
+                deciding=partial(_deciding, folder, lease),
             )
         except BaseException:
             with contextlib.suppress(JobError, OSError):
@@ -239,6 +241,25 @@ def _take_for_good(folder: JobFolder) -> None:
     with contextlib.suppress(ConfigurationError):  # it is no place of an output any more
         publication = target_of(folder.spec).publication(folder, None)
         publication.remove_temps(keep=folder.path)
+
+
+@contextlib.contextmanager
+def _deciding(folder: JobFolder, lease: Lease) -> Iterator[None]:
+    """Keep users from cancelling the job while it is logged that its output will appear."""
+    with locked(folder.path):
+        _refuse_cancelled(folder, lease.view)
+        yield
+
+
+def _refuse_cancelled(folder: JobFolder, view: JobView) -> None:
+    job = folder.spec.job
+    if folder.spec.terms is None or view.publishing is not None:
+        return  # it was not submitted, or may be there already
+    found = read_submitted(folder.storage, Want.of_logged(view.wished))
+    if found.problem:  # it may say that the job is cancelled
+        raise JobError(f"job {job} cannot be published: {unknown_wish(found.problem)}")
+    if found.want.wish is Wish.CANCEL:
+        raise JobError(f"{printable(found.want.who)} has cancelled job {job}")
 
 
 def _refuse_driven(folder: JobFolder, view: JobView) -> None:

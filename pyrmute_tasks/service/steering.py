@@ -5,13 +5,10 @@ job's driver looks at it about once a second, logs it and obeys; nobody waits fo
 """
 
 import contextlib
-import fcntl
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from pyrmute_tasks.engine.error_policy import ErrorPolicy
@@ -22,7 +19,15 @@ from pyrmute_tasks.jobs.driver import Driver, this_user
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.view import JobView
-from pyrmute_tasks.jobs.want import WANT, Want, read_want, write_want
+from pyrmute_tasks.jobs.want import (
+    WANT,
+    FoundWant,
+    Want,
+    locked,
+    read_submitted,
+    unknown_wish,
+    write_want,
+)
 
 if TYPE_CHECKING:  # what accepts no code needs none
     from pyrmute_tasks.pyrmute_adapter import FleetManager
@@ -34,7 +39,6 @@ __all__ = [
     "Limits",
     "cancel",
     "code_of",
-    "locked",
     "pause",
     "resume",
     "set_limits",
@@ -46,8 +50,6 @@ NO_BOUND: Final = "none"
 Bound: TypeAlias = Literal["none"]
 """The value of a limit that takes its bound away."""
 
-_LOCK_S: Final = 2.0  # a change takes milliseconds: who holds it longer is frozen
-_LOCK_PAUSE_S: Final = 0.01
 _LATER_S: Final = 0.001
 _OTHER_LIMITS: Final = "; other limits by "
 
@@ -132,8 +134,8 @@ def pause(folder: JobFolder, why: str = "") -> Want:
         JobError: If it has ended, or somebody has cancelled it.
         ConfigurationError: If the user may not steer it.
     """
-    with _changing(folder) as want:
-        view = folder.view()
+    with _changing(folder) as (view, found):
+        want = found.want
         _refuse_ended(folder, view, "pause")
         _refuse_cancelled(folder, want, "pause")
         return _write(folder, view, replace(want, wish=Wish.PAUSE), why)
@@ -158,13 +160,13 @@ def resume(
         JobChangedError: If the code is another one, and not accepted.
         ConfigurationError: If the user may not steer it.
     """
-    with _changing(folder) as want:
-        view = folder.view()
+    with _changing(folder) as (view, found):
+        want = found.want
         if view.state is not LoggedState.FAILED:
             _refuse_ended(folder, view, "resume")
         _refuse_cancelled(folder, want, "resume")
         wanted = want if code is None else _with_code(folder, want, code, accept_code=accept_code)
-        if wanted == want:
+        if wanted == want and not found.problem:  # else nobody goes on with it
             _refuse_going(folder, view, want)
         return _write(folder, view, replace(wanted, wish=Wish.RUN), why)
 
@@ -183,8 +185,8 @@ def cancel(folder: JobFolder, why: str = "") -> Want:
         JobError: If it has ended, or publishes its output.
         ConfigurationError: If the user may not steer it.
     """
-    with _changing(folder) as want:
-        view = folder.view()
+    with _changing(folder) as (view, found):
+        want = found.want
         if view.state is not LoggedState.FAILED:
             _refuse_ended(folder, view, "cancel")
         _refuse_cancelled(folder, want, "cancel")
@@ -210,7 +212,7 @@ def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
         The wishes for it now.
 
     Raises:
-        JobError: If it has ended for ever, or somebody has cancelled it.
+        JobError: If it has ended for ever, somebody has cancelled it, or its wishes cannot be read.
         ConfigurationError: If it ends at the first record that fails and rejects were to be
             limited, or the user may not steer it.
     """
@@ -219,11 +221,16 @@ def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
             f"job {folder.spec.job} ends at the first record that fails (--on-error raise): "
             "max_errors limits records that are skipped"
         )
-    with _changing(folder) as want:
-        view = folder.view()
+    with _changing(folder) as (view, found):
+        want = found.want
         if view.state is not LoggedState.FAILED:
             _refuse_ended(folder, view, "change")
         _refuse_cancelled(folder, want, "change")
+        if found.problem:  # it may say that the job is paused, or cancelled
+            raise JobError(
+                f"the limits of job {folder.spec.job} cannot be changed: "
+                f"{unknown_wish(found.problem)}"
+            )
         wanted = limits.over(want)
         if want.wish is not Wish.PAUSE:
             return _write(folder, view, wanted, why)
@@ -288,11 +295,11 @@ def _with_code(folder: JobFolder, want: Want, code: Code, *, accept_code: bool) 
 
 
 @contextlib.contextmanager
-def _changing(folder: JobFolder) -> Iterator[Want]:
-    """Yield the wishes in force, to be replaced within the block; others wait meanwhile."""
+def _changing(folder: JobFolder) -> Iterator[tuple[JobView, FoundWant]]:
+    """Yield a job, and its wishes, to be replaced within the block; others wait meanwhile."""
     with locked(folder.path):
-        found = read_want(folder.storage, Want())
-        yield Want.of_logged(folder.view().wished) if found.problem else found.want
+        view = folder.view()
+        yield view, read_submitted(folder.storage, Want.of_logged(view.wished))
 
 
 def _write(folder: JobFolder, view: JobView, want: Want, why: str, who: str = "") -> Want:
@@ -310,30 +317,3 @@ def _write(folder: JobFolder, view: JobView, want: Want, why: str, who: str = ""
         # Coordinators and others read it, whatever the umask of this user is.
         (folder.path / WANT).chmod(folder.path.stat().st_mode & 0o666)
     return want
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep others from changing a job's wishes meanwhile, as far as that can be done.
-
-    Where a file system has no such locks, or their holder is frozen, the last of two changes in one
-    moment stands.
-    """
-    with contextlib.ExitStack() as stack:
-        # It is not there, or has no such locks: who reads or writes in it is told.
-        with contextlib.suppress(OSError):
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, descriptor)
-            _lock(descriptor)
-        yield
-
-
-def _lock(descriptor: int) -> None:
-    until = time.monotonic() + _LOCK_S
-    while time.monotonic() < until:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_LOCK_PAUSE_S)
-        else:
-            return
