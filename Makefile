@@ -44,9 +44,10 @@ differential: $(VENV)/.dev
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos.schedules $(CHAOS)
 
-# The long form of the job log's state machine: 3,000 schedules, some two minutes.
+# The long forms of the state machines of a job's log and of its steering: 3,000 schedules each,
+# some five minutes.
 job-log: $(VENV)/.dev
-	JOB_LOG_SCHEDULES=3000 $(BIN)/python -m pytest tests/unit/test_job_log_machine.py
+	JOB_LOG_SCHEDULES=3000 $(BIN)/python -m pytest tests/unit/test_job_log_machine.py tests/unit/test_job_steering_machine.py
 
 check: $(VENV)/.dev check-wheel
 	$(BIN)/ruff format --check .

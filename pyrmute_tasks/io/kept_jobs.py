@@ -42,8 +42,8 @@ from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.spec import SPEC
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.view import JobView
-from pyrmute_tasks.jobs.want import Want
-from pyrmute_tasks.jobs.wishing import locked, signed, want_of, write_wish
+from pyrmute_tasks.jobs.want import Want, locked, read_submitted, unknown_wish
+from pyrmute_tasks.jobs.wishing import signed, write_wish
 
 __all__ = ["ProvenJob", "discard_job", "find_job", "publish_job", "verify_job"]
 
@@ -126,7 +126,7 @@ def publish_job(
             raise JobError(f"{target.name} is published already")
         if view.opened is None or not (view.is_held or view.publishing):
             raise JobError(_not_whole(folder))
-        _refuse_cancelled(folder, view, want_of(folder, view))
+        _refuse_cancelled(folder, view)
         _refuse_driven(folder, view)
         retried = retried_by(folder)
         overwrite = overwrite or retried is not None or (terms is not None and terms.overwrite)
@@ -170,33 +170,12 @@ def _wish_to_publish(folder: JobFolder, lease: Lease, why: str) -> None:
         ConfigurationError: If this user may not steer it.
     """
     with locked(folder.path):
-        want = want_of(folder, lease.view)
-        _refuse_cancelled(folder, lease.view, want)
+        want = _refuse_cancelled(folder, lease.view)
         want = signed(replace(want, wish=Wish.PUBLISH), lease.view, why, this_user())
         if folder.spec.terms is not None:
             write_wish(folder, want)
         lease.log.log(want.as_entry())
         lease.log.commit()
-
-
-@contextlib.contextmanager
-def _deciding(folder: JobFolder, lease: Lease) -> Iterator[None]:
-    """Keep users from changing their wishes while it is logged that the output will appear.
-
-    Raises:
-        JobError: If somebody has cancelled or paused it meanwhile.
-    """
-    with locked(folder.path):
-        want = want_of(folder, lease.view)
-        _refuse_cancelled(folder, lease.view, want)
-        if want.wish is Wish.PAUSE:
-            raise JobError(f"{printable(want.who)} has paused job {folder.spec.job} meanwhile")
-        yield
-
-
-def _refuse_cancelled(folder: JobFolder, view: JobView, want: Want) -> None:
-    if want.wish is Wish.CANCEL and view.publishing is None:  # else it may be there
-        raise JobError(f"{printable(want.who)} has cancelled job {folder.spec.job}")
 
 
 def verify_job(name: _PathLike, *, jobs: _PathLike | None = None) -> ProvenJob:
@@ -317,6 +296,31 @@ def _take_for_good(folder: JobFolder) -> None:
     with contextlib.suppress(ConfigurationError):  # it is no place of an output any more
         publication = target_of(folder.spec).publication(folder, None)
         publication.remove_temps(keep=folder.path)
+
+
+@contextlib.contextmanager
+def _deciding(folder: JobFolder, lease: Lease) -> Iterator[None]:
+    """Keep users from changing their wishes while it is logged that the output will appear."""
+    with locked(folder.path):
+        want = _refuse_cancelled(folder, lease.view)
+        if want.wish is Wish.PAUSE:
+            raise JobError(f"{printable(want.who)} has paused job {folder.spec.job} meanwhile")
+        yield
+
+
+def _refuse_cancelled(folder: JobFolder, view: JobView) -> Want:
+    """Return the wishes in force; refuse a submitted job that is cancelled, or may be."""
+    job, last = folder.spec.job, Want.of_logged(view.wished)
+    if folder.spec.terms is None:
+        return last
+    found = read_submitted(folder.storage, last)
+    if view.publishing is not None:
+        return found.want  # its output may be there already
+    if found.problem:  # it may say that the job is cancelled
+        raise JobError(f"job {job} cannot be published: {unknown_wish(found.problem)}")
+    if found.want.wish is Wish.CANCEL:
+        raise JobError(f"{printable(found.want.who)} has cancelled job {job}")
+    return found.want
 
 
 def _refuse_driven(folder: JobFolder, view: JobView) -> None:

@@ -101,7 +101,7 @@ def take(
         monotonic: A clock that is never set.
 
     Raises:
-        LeaseLostError: If another process was quicker.
+        LeaseLostError: If another process was quicker, or has ended the job for ever.
         JobLogError: If the logs are damaged; nobody has the lease then.
     """
     epoch = (max(epochs(storage), default=0) if after is None else after) + 1
@@ -113,6 +113,7 @@ def take(
         history = History(storage, before=epoch)
         view = JobView.of(history)
         history.sync()
+        _refuse_ended(view)
         view.apply(leased)
         log = LogWriter(storage, epoch, file, len(line), view, now=now, monotonic=monotonic)
         log.log(Opened(epoch, code, history.seal))
@@ -135,6 +136,11 @@ def _create(storage: Storage, leased: Leased, line: bytes) -> Appender:
         except FileExistsError:
             if not _is_ours(storage, leased):  # or the answer to a first try was lost
                 raise _too_late(leased.epoch) from None
+        except FileNotFoundError:
+            if log_name(leased.epoch) not in storage.names():
+                raise
+            # Who was quicker has ended the job already, and removed all but its history.
+            raise _too_late(leased.epoch) from None
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
@@ -147,6 +153,12 @@ def _create(storage: Storage, leased: Leased, line: bytes) -> Appender:
         with contextlib.suppress(OSError):
             storage.remove(candidate)
     return file
+
+
+def _refuse_ended(view: JobView) -> None:
+    """Refuse a job whose driver came to its end while the lease was taken."""
+    if view.state.is_final:
+        raise LeaseLostError(f"another process has ended this job meanwhile: {view.state}")
 
 
 def _create_directly(storage: Storage, epoch: int, line: bytes) -> Appender:

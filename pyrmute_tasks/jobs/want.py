@@ -1,7 +1,12 @@
 """Users' wishes for a job: ``want.json``, the only file of a job that users write."""
 
-from collections.abc import Mapping
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Final, Self
 
 from pyrmute_tasks.errors import printable
@@ -11,13 +16,25 @@ from pyrmute_tasks.jobs.entries import Wished
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.storage import Storage
 
-__all__ = ["CHANGES", "WANT", "FoundWant", "Want", "read_want", "write_want"]
+__all__ = [
+    "CHANGES",
+    "WANT",
+    "FoundWant",
+    "Want",
+    "locked",
+    "read_submitted",
+    "read_want",
+    "unknown_wish",
+    "write_want",
+]
 
 WANT: Final = "want.json"
 CHANGES: Final = ("max_rate", "window", "max_errors", "fingerprint")
 """The wishes of which a change ends an epoch, so that the next one begins with it."""
 
 _MOST_BYTES: Final = 1024 * 1024
+_LOCK_S: Final = 2.0  # a change takes milliseconds: who holds it longer is frozen
+_LOCK_PAUSE_S: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +169,50 @@ def read_want(storage: Storage, last: Want) -> FoundWant:
         return FoundWant(Want.of(object_of(data)))
     except (ValueError, RecursionError) as error:
         return FoundWant(last, f"{WANT} cannot be used: {printable(error)}")
+
+
+def read_submitted(storage: Storage, last: Want) -> FoundWant:
+    """Read the wishes for a submitted job, which had some from its first moment on.
+
+    Args:
+        storage: The job's files.
+        last: The previous wishes, which stay in force if the file cannot be used, or is missing.
+    """
+    found = read_want(storage, last)
+    is_missing = found.want is last and not found.problem
+    return FoundWant(last, f"{WANT} is missing") if is_missing else found
+
+
+def unknown_wish(problem: str) -> str:
+    """Return why a job waits whose wishes cannot be read."""
+    return f"{problem}: pause, resume or cancel says anew what is wanted"
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep others from changing a job's wishes meanwhile, as far as that can be done.
+
+    Where a file system has no such locks, or their holder is frozen, the last of two changes in one
+    moment stands.
+    """
+    with contextlib.ExitStack() as stack:
+        # It is not there, or has no such locks: who reads or writes in it is told.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            _lock(descriptor)
+        yield
+
+
+def _lock(descriptor: int) -> None:
+    until = time.monotonic() + _LOCK_S
+    while time.monotonic() < until:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return
 
 
 def _number(found: Mapping[str, object], name: str) -> float:

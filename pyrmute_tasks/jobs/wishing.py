@@ -1,62 +1,18 @@
-"""Writing users' wishes for a job: one user at a time, each with who, where, when and why."""
+"""Writing users' wishes for a job, with who, where, when and why."""
 
 import contextlib
-import fcntl
-import os
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.view import JobView
-from pyrmute_tasks.jobs.want import WANT, Want, read_want, write_want
+from pyrmute_tasks.jobs.want import WANT, Want, write_want
 
-__all__ = ["locked", "signed", "want_of", "write_wish"]
+__all__ = ["signed", "write_wish"]
 
-_LOCK_S: Final = 2.0  # a change takes milliseconds: who holds it longer is frozen
-_LOCK_PAUSE_S: Final = 0.01
 _LATER_S: Final = 0.001
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep others from changing a job's wishes meanwhile, as far as that can be done.
-
-    Where a file system has no such locks, or their holder is frozen, the last of two changes in one
-    moment stands.
-    """
-    with contextlib.ExitStack() as stack:
-        # It is not there, or has no such locks: who reads or writes in it is told.
-        with contextlib.suppress(OSError):
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, descriptor)
-            _lock(descriptor)
-        yield
-
-
-def _lock(descriptor: int) -> None:
-    until = time.monotonic() + _LOCK_S
-    while time.monotonic() < until:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_LOCK_PAUSE_S)
-        else:
-            return
-
-
-def want_of(folder: JobFolder, view: JobView) -> Want:
-    """Return the wishes in force: those of the file or, if it cannot be used, of the log.
-
-    Args:
-        folder: The job.
-        view: The job by its log.
-    """
-    found = read_want(folder.storage, Want())
-    return Want.of_logged(view.wished) if found.problem else found.want
 
 
 def signed(want: Want, view: JobView, why: str, who: str) -> Want:

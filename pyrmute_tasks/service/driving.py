@@ -11,7 +11,7 @@ from pyrmute_tasks.engine.job import Job, Source
 from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.pipeline import Sink, Window
 from pyrmute_tasks.engine.run import Run
-from pyrmute_tasks.engine.stopping import JobStopped, stoppable
+from pyrmute_tasks.engine.stopping import JobStopped, check_stop, stoppable
 from pyrmute_tasks.errors import (
     LeaseLostError,
     PyrmuteTasksError,
@@ -168,6 +168,7 @@ class Epoch:
             if change is not None:
                 return Ending(Kind.FAILED, f"the source was changed: {change}")
             with self.watch, stoppable(self.watch.stop):
+                check_stop()
                 run = FileRun(
                     options_of(self.spec, self.terms, self.want, self.lease.fold),
                     self._jobs(session()),

@@ -24,8 +24,7 @@ from pyrmute_tasks.io.job_output import DrivenJob
 from pyrmute_tasks.jobs.driver import BEAT_EVERY_S
 from pyrmute_tasks.jobs.entries import Note, Noted
 from pyrmute_tasks.jobs.now import Now, write_now
-from pyrmute_tasks.jobs.want import Want, read_want
-from pyrmute_tasks.jobs.wishing import locked
+from pyrmute_tasks.jobs.want import Want, locked, read_want
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.service.turns import Ending, Kind, ending_of
 
@@ -144,6 +143,8 @@ class EpochWatch:
         self._thread = threading.Thread(target=self._run, name="epoch-watch", daemon=True)
 
     def __enter__(self) -> Self:
+        # At once: what was wished while the lease was taken ends the epoch before it begins.
+        self._look_safely()
         self._thread.start()
         return self
 
@@ -173,7 +174,8 @@ class EpochWatch:
             JobStopped: If the job is cancelled or paused.
         """
         with locked(self._folder.path):
-            wanted = read_want(self._folder.storage, self._want).want
+            seen = self.ending.want if self.ending is not None else None
+            wanted = read_want(self._folder.storage, seen or self._found).want
             ending = ending_of(self._want, wanted, self._lease.view)
             if ending is not None and ending.kind in (Kind.CANCELLED, Kind.PAUSED):
                 self.end(ending)
@@ -203,20 +205,23 @@ class EpochWatch:
 
     def _run(self) -> None:
         while True:
-            try:
-                self._look()
-            except Exception as error:  # it must go on: others would take the job over
-                log(
-                    logging.WARNING,
-                    "watch_failed",
-                    "a look at a job's folder failed",
-                    job=self._folder.spec.job,
-                    error=type(error).__name__,
-                )
             self._board.changed.wait(_EVERY_S)
             self._board.changed.clear()
             if self._is_over.is_set():
                 return
+            self._look_safely()
+
+    def _look_safely(self) -> None:
+        try:
+            self._look()
+        except Exception as error:  # it must go on: others would take the job over
+            log(
+                logging.WARNING,
+                "watch_failed",
+                "a look at a job's folder failed",
+                job=self._folder.spec.job,
+                error=type(error).__name__,
+            )
 
     def _look(self) -> None:
         self._beat()

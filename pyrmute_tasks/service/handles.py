@@ -14,7 +14,6 @@ from pyrmute_tasks.jobs.entries import JobResult, Note
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.spec import SPEC
-from pyrmute_tasks.jobs.want import Want, read_want
 from pyrmute_tasks.service import steering
 from pyrmute_tasks.service.history import LoggedReport, report_of
 from pyrmute_tasks.service.logged_job import glance_status
@@ -137,8 +136,8 @@ class SubmittedJob:
         if ended is None and logged.let_go is not Note.HELD:
             return False
         can_go_on = ended is None or ended.result is JobResult.FAILED
-        if can_go_on and read_want(storage, Want()).want.at > logged.changed_at:
-            status = self.progress()  # the wish may be an old one of a clock that is ahead
+        if can_go_on:  # if its users wish what the last epoch did not know, which the log tells
+            status = self.progress()
             if not (status.has_ended or status.is_held):
                 return False
         if ended is not None and not ended.result.is_success:

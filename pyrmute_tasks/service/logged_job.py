@@ -41,6 +41,7 @@ class LoggedStatus:
         epoch: The newest epoch that was opened; 0 before the first.
         epochs: Epochs that were opened.
         begun_at: When the first one was.
+        leased_at: When the lease of the newest one was taken; 0 if not known.
         changed_at: When the last entry was written.
         let_go: How the driver of the newest epoch let go; None if it has not.
         stopped: Why it did.
@@ -62,6 +63,7 @@ class LoggedStatus:
     epoch: int = 0
     epochs: int = 0
     begun_at: float = 0.0
+    leased_at: float = 0.0
     changed_at: float = 0.0
     let_go: Note | None = None
     stopped: str = ""
@@ -105,6 +107,7 @@ def glance_status(storage: Storage) -> LoggedStatus:
         epoch=opened.epoch,
         epochs=len(opened.seal) + 1,
         begun_at=begun.at if begun is not None and not opened.seal else 0.0,
+        leased_at=begun.at if begun is not None else 0.0,
         changed_at=last.at if last is not None else 0.0,
         done_bytes=None,
         has_counts=False,

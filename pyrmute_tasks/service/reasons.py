@@ -9,7 +9,7 @@ from pyrmute_tasks.engine.job_progress import seconds
 from pyrmute_tasks.jobs.driver import SILENT_S, Driver
 from pyrmute_tasks.jobs.entries import Note
 from pyrmute_tasks.jobs.states import LoggedState, Wish
-from pyrmute_tasks.jobs.want import Want
+from pyrmute_tasks.jobs.want import Want, unknown_wish
 from pyrmute_tasks.service.logged_job import LoggedStatus
 from pyrmute_tasks.service.neighbours import Neighbours
 from pyrmute_tasks.service.turns import by_whom, suspension_s
@@ -35,6 +35,7 @@ class Waiting:
         job: The job's id.
         logged: What its log tells.
         want: Users' wishes.
+        want_problem: Why they may be out of date; empty if they are not.
         after: Id of the job that must have succeeded first; empty for none.
         driver: Who drives it; None if nobody does.
         waits: Why nothing moves, as its driver tells.
@@ -45,6 +46,7 @@ class Waiting:
     job: str
     logged: LoggedStatus
     want: Want = field(default_factory=Want)
+    want_problem: str = ""
     after: str = ""
     driver: Driver | None = None
     waits: str = ""
@@ -77,12 +79,14 @@ def reason_of(waiting: Waiting) -> str:
 
 
 def _wished(waiting: Waiting) -> str:
-    """Return who wants it to stop, and why; empty if nobody does."""
+    """Return who wants it to stop, and why, or why that is not known; empty if nobody does."""
     want = waiting.want
+    is_aside = waiting.logged.state in _ASIDE and waiting.driver is None
+    if want.wish not in _WISHED and waiting.want_problem and is_aside:
+        return unknown_wish(waiting.want_problem)
     if want.wish not in _WISHED or waiting.logged.state is LoggedState.PUBLISHING:
         return ""
     aside, driven = _WISHED[want.wish]
-    is_aside = waiting.logged.state in _ASIDE and waiting.driver is None
     return by_whom(aside if is_aside else driven, want)
 
 

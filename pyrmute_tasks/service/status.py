@@ -15,7 +15,7 @@ from pyrmute_tasks.jobs.now import Now, read_now
 from pyrmute_tasks.jobs.spec import Spec
 from pyrmute_tasks.jobs.states import LoggedState, ShownState, Wish, shown
 from pyrmute_tasks.jobs.storage import Storage
-from pyrmute_tasks.jobs.want import Want, read_want
+from pyrmute_tasks.jobs.want import Want, read_submitted, read_want
 from pyrmute_tasks.service.logged_job import LoggedJob, LoggedStatus, glance_status
 from pyrmute_tasks.service.neighbours import Neighbours
 from pyrmute_tasks.service.reasons import Waiting, reason_of
@@ -248,7 +248,9 @@ class JobWatch:
         if logged.state.is_final and logged.ended is not None:
             status, why = _described(spec, logged, clock), logged.ended.why
             return replace(status, state=ShownState(logged.state.value), reason=why)
-        found = read_want(self._folder.storage, self._want if self._want.at else logged.want)
+        last = max(logged.want, self._want, key=lambda want: want.at)
+        read = read_want if spec.terms is None else read_submitted
+        found = read(self._folder.storage, last)
         self._want = found.want
         if _is_resumed(logged, found.want):
             logged = replace(logged, state=LoggedState.STOPPED, ended=None, stopped="")
@@ -260,6 +262,7 @@ class JobWatch:
             job=spec.job,
             logged=logged,
             want=found.want,
+            want_problem=found.problem,
             after=status.after,
             driver=driver,
             waits=now.waits if now is not None and is_live else logged.waits,
@@ -284,10 +287,13 @@ class JobWatch:
 
 
 def may_be_resumed(storage: Storage, logged: LoggedStatus) -> bool:
-    """Return whether a job that has failed may be resumed, by the times of log and wishes."""
+    """Return whether a job that has failed may be resumed, by the times of log and wishes.
+
+    Its last epoch may not have known wishes that are later than its beginning.
+    """
     if logged.state is not LoggedState.FAILED:
         return False
-    return read_want(storage, Want()).want.at > logged.changed_at
+    return read_want(storage, Want()).want.at > logged.leased_at
 
 
 def _is_resumed(logged: LoggedStatus, want: Want) -> bool:

@@ -18,8 +18,8 @@ from pyrmute_tasks.jobs.driver import Driver, this_user
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.view import JobView
-from pyrmute_tasks.jobs.want import Want
-from pyrmute_tasks.jobs.wishing import locked, signed, want_of, write_wish
+from pyrmute_tasks.jobs.want import FoundWant, Want, locked, read_submitted, unknown_wish
+from pyrmute_tasks.jobs.wishing import signed, write_wish
 
 if TYPE_CHECKING:  # what accepts no code needs none
     from pyrmute_tasks.pyrmute_adapter import FleetManager
@@ -125,8 +125,8 @@ def pause(folder: JobFolder, why: str = "") -> Want:
         JobError: If it has ended, or somebody has cancelled it.
         ConfigurationError: If the user may not steer it.
     """
-    with _changing(folder) as want:
-        view = folder.view()
+    with _changing(folder) as (view, found):
+        want = found.want
         _refuse_ended(folder, view, "pause")
         _refuse_cancelled(folder, want, "pause")
         return _write(folder, view, replace(want, wish=Wish.PAUSE), why)
@@ -151,13 +151,13 @@ def resume(
         JobChangedError: If the code is another one, and not accepted.
         ConfigurationError: If the user may not steer it.
     """
-    with _changing(folder) as want:
-        view = folder.view()
+    with _changing(folder) as (view, found):
+        want = found.want
         if view.state is not LoggedState.FAILED:
             _refuse_ended(folder, view, "resume")
         _refuse_cancelled(folder, want, "resume")
         wanted = want if code is None else _with_code(folder, want, code, accept_code=accept_code)
-        if wanted == want:
+        if wanted == want and not found.problem:  # else nobody goes on with it
             _refuse_going(folder, view, want)
         return _write(folder, view, replace(wanted, wish=Wish.RUN), why)
 
@@ -176,8 +176,8 @@ def cancel(folder: JobFolder, why: str = "") -> Want:
         JobError: If it has ended, or publishes its output.
         ConfigurationError: If the user may not steer it.
     """
-    with _changing(folder) as want:
-        view = folder.view()
+    with _changing(folder) as (view, found):
+        want = found.want
         if view.state is not LoggedState.FAILED:
             _refuse_ended(folder, view, "cancel")
         _refuse_cancelled(folder, want, "cancel")
@@ -203,7 +203,7 @@ def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
         The wishes for it now.
 
     Raises:
-        JobError: If it has ended for ever, or somebody has cancelled it.
+        JobError: If it has ended for ever, somebody has cancelled it, or its wishes cannot be read.
         ConfigurationError: If it ends at the first record that fails and rejects were to be
             limited, or the user may not steer it.
     """
@@ -212,11 +212,16 @@ def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
             f"job {folder.spec.job} ends at the first record that fails (--on-error raise): "
             "max_errors limits records that are skipped"
         )
-    with _changing(folder) as want:
-        view = folder.view()
+    with _changing(folder) as (view, found):
+        want = found.want
         if view.state is not LoggedState.FAILED:
             _refuse_ended(folder, view, "change")
         _refuse_cancelled(folder, want, "change")
+        if found.problem:  # it may say that the job is paused, or cancelled
+            raise JobError(
+                f"the limits of job {folder.spec.job} cannot be changed: "
+                f"{unknown_wish(found.problem)}"
+            )
         wanted = limits.over(want)
         if want.wish is not Wish.PAUSE:
             return _write(folder, view, wanted, why)
@@ -281,10 +286,11 @@ def _with_code(folder: JobFolder, want: Want, code: Code, *, accept_code: bool) 
 
 
 @contextlib.contextmanager
-def _changing(folder: JobFolder) -> Iterator[Want]:
-    """Yield the wishes in force, to be replaced within the block; others wait meanwhile."""
+def _changing(folder: JobFolder) -> Iterator[tuple[JobView, FoundWant]]:
+    """Yield a job, and its wishes, to be replaced within the block; others wait meanwhile."""
     with locked(folder.path):
-        yield want_of(folder, folder.view())
+        view = folder.view()
+        yield view, read_submitted(folder.storage, Want.of_logged(view.wished))
 
 
 def _write(folder: JobFolder, view: JobView, want: Want, why: str, who: str = "") -> Want:

@@ -14,7 +14,7 @@ from pyrmute_tasks.jobs.entries import JobResult
 from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.terms import Priority, Terms
 from pyrmute_tasks.jobs.view import JobView
-from pyrmute_tasks.jobs.want import CHANGES, Want
+from pyrmute_tasks.jobs.want import CHANGES, Want, unknown_wish
 
 __all__ = [
     "WEIGHTS",
@@ -64,6 +64,7 @@ class Facts:
         view: The job by its log.
         terms: Its terms.
         want: What its users want.
+        want_problem: Why they may want something else, which cannot be read; empty if it can.
         created_at: When it was submitted, in seconds since 1970.
         driven: Who drives it, so that it must not be taken over; empty if nobody does.
         seen_s: For how long this coordinator has seen it as it is.
@@ -74,6 +75,7 @@ class Facts:
     view: JobView
     terms: Terms
     want: Want
+    want_problem: str = ""
     created_at: float = 0.0
     driven: str = ""
     seen_s: float = 0.0
@@ -133,6 +135,8 @@ def decide(facts: Facts, fleet: FleetFacts, now: float) -> Turn:
     wished = _as_wished(view, want, is_new=is_new)
     if wished is not None:
         return wished
+    if facts.want_problem:  # they may have paused or cancelled it
+        return Turn(Act.WAIT, unknown_wish(facts.want_problem))
     waits = _before(terms, facts.before)
     return Turn(Act.WAIT, waits) if waits else _when_due(facts, fleet, now, is_new=is_new)
 

@@ -14,7 +14,7 @@ from pyrmute_tasks.jobs.folder import JobFolder, is_job_name
 from pyrmute_tasks.jobs.log import epochs
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.view import JobView
-from pyrmute_tasks.jobs.want import Want, read_want
+from pyrmute_tasks.jobs.want import Want, read_submitted
 from pyrmute_tasks.service.end_commands import is_due
 from pyrmute_tasks.service.turns import Facts
 
@@ -32,6 +32,7 @@ class WatchedJob:
         folder: The job.
         view: The job by its log, as far as it was looked at.
         want: What its users want.
+        want_problem: Why that may be out of date; empty if it is not.
         newest: Its newest epoch, opened or not.
         driven: Who drives it; empty if nobody does.
         seen_at: Since when it is seen like that, by `time.monotonic`.
@@ -45,6 +46,7 @@ class WatchedJob:
     watch: DriverWatch
     view: JobView = field(default_factory=JobView)
     want: Want = field(default_factory=Want)
+    want_problem: str = ""
     newest: int = -1
     driven: str = ""
     seen_at: float = 0.0
@@ -74,11 +76,16 @@ class WatchedJob:
         is_driven = self.view.state.is_driven
         if changed_ns != self._changed_ns or is_driven or self.driven:
             self._look_closely(is_driven=is_driven)
-            # What a file said that cannot be used any more is known from before, or by the log.
-            last = self.want if self.want != Want() else Want.of_logged(self.view.wished)
-            self.want = read_want(self.folder.storage, last).want
+            self._look_at_wishes()
             is_settled = time.time_ns() - changed_ns > _SETTLED_NS
             self._changed_ns = changed_ns if is_settled else -1
+
+    def _look_at_wishes(self) -> None:
+        # What a file said that cannot be used any more is known from before, or by the log, where
+        # others may have written since what they have read.
+        last = max(Want.of_logged(self.view.wished), self.want, key=lambda want: want.at)
+        found = read_submitted(self.folder.storage, last)
+        self.want, self.want_problem = found.want, found.problem
 
     def _look_closely(self, *, is_driven: bool) -> None:
         storage = self.folder.storage
@@ -115,6 +122,7 @@ class WatchedJob:
             view=self.view,
             terms=self.terms,
             want=self.want,
+            want_problem=self.want_problem,
             created_at=self.folder.spec.created_at,
             driven=self.driven,
             seen_s=time.monotonic() - self.seen_at,

@@ -8,19 +8,23 @@ from typing import Any
 
 import pytest
 
-from pyrmute_tasks.errors import BrokerUnavailableError, JobError
+from pyrmute_tasks.errors import BrokerUnavailableError, JobError, LeaseLostError
 from pyrmute_tasks.io.kept_jobs import discard_job, publish_job
-from pyrmute_tasks.jobs.entries import Ended, JobResult, Note, Noted, Publishing
+from pyrmute_tasks.jobs.entries import Ended, JobResult, Note, Noted, Publishing, Settled
 from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.output import Output, Proof, digest_of
 from pyrmute_tasks.jobs.pruning import collect_orphans, prune
 from pyrmute_tasks.jobs.spec import write_spec
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.want import WANT, Want, write_want
+from pyrmute_tasks.service import steering
 from pyrmute_tasks.service.driving import take_epoch
+from pyrmute_tasks.service.status import status_of
+from pyrmute_tasks.service.steering import Limits
 from pyrmute_tasks.service.turns import Act, FleetFacts, Kind, Turn, decide
 from pyrmute_tasks.service.watched_jobs import WatchedJobs
-from tests.unit.watched_jobs import WatchedJob
+from tests.unit.watched_jobs import SOURCE_BYTES, WatchedJob
 
 LATER_S = 100 * 86400.0
 
@@ -83,6 +87,65 @@ def test_pause_holds_when_its_file_is_torn_and_another_coordinator_comes(root: P
     assert decide(found.facts(0.0, None), FleetFacts(""), job.clock).act is Act.WAIT
 
 
+@pytest.mark.parametrize("left", [b"", b'{"wish": "pa', None])
+def test_pause_of_which_nothing_is_left_but_a_torn_file_is_asked_for_again(
+    root: Path, left: bytes | None
+) -> None:
+    """No log tells of it: nobody has driven the job."""
+    job = WatchedJob.submitted(root)
+    steering.pause(job.folder)
+    leave(job, left)
+    turn = turn_of(root, job)
+    assert turn.act is Act.WAIT
+    assert "pause, resume or cancel says anew what is wanted" in turn.why
+    assert status_of(job.folder).reason == turn.why
+    with pytest.raises(
+        JobError, match=r"cannot be changed: want\.json .*: pause, resume or cancel"
+    ):
+        steering.set_limits(job.folder, Limits(window=3))
+    steering.resume(job.folder)
+    assert turn_of(root, job).act is Act.DRIVE
+
+
+def test_job_whose_wishes_are_torn_stays_cancelled_when_another_epoch_has_begun(root: Path) -> None:
+    job = WatchedJob.submitted(root).taken().let_go("it is held", Note.HELD)
+    steering.cancel(job.folder)
+    leave(job, b"")
+    with pytest.raises(JobError, match=r"cannot be published: want\.json cannot be used"):
+        publish_job(job.folder.path)
+    assert turn_of(root, job).act is Act.WAIT
+
+
+def test_coordinator_that_has_read_older_wishes_knows_those_that_were_logged_since(
+    root: Path,
+) -> None:
+    job = WatchedJob.submitted(root)
+    write_want(job.folder.storage, Want(who="ann@host", at=job.clock))
+    jobs = WatchedJobs(root)
+    jobs.look(but=frozenset())
+    paused = Want(Wish.PAUSE, who="bob@host", at=job.clock + 1)
+    job.later(2).taken().log(paused.as_entry(), Noted(Note.STOPPED, "paused by bob@host"))
+    leave(job, b"")
+    jobs.look(but=frozenset())
+    facts = jobs.open[job.folder.spec.job].facts(0.0, None)
+    assert decide(facts, FleetFacts(""), job.clock) == Turn(Act.WAIT, "paused by bob@host")
+
+
+def leave(job: WatchedJob, left: bytes | None) -> None:
+    """Leave bytes in place of a job's wishes, or no file at all."""
+    (job.folder.path / WANT).unlink()
+    if left is not None:
+        (job.folder.path / WANT).write_bytes(left)
+
+
+def turn_of(root: Path, job: WatchedJob) -> Turn:
+    """Return the decision of a coordinator that was just started."""
+    jobs = WatchedJobs(root)
+    jobs.look(but=frozenset())
+    facts = jobs.open[job.folder.spec.job].facts(0.0, None)
+    return decide(facts, FleetFacts(""), job.clock)
+
+
 def test_end_is_known_however_long_its_reason_and_its_log_are(root: Path) -> None:
     job = WatchedJob.submitted(root).taken().settle(400)
     why = "because " * 2000
@@ -132,9 +195,6 @@ def test_job_that_was_about_to_publish_is_not_cancelled_by_who_takes_it_over(roo
     cancelled = Want(Wish.CANCEL, who="ann@here", at=job.clock)
     epoch = take_epoch(job.folder, cancelled, 1)
 
-    def no_session() -> Any:
-        raise BrokerUnavailableError("away")
-
     ending = epoch.carry_out(Turn(Act.CANCEL, "cancelled by ann@here"), no_session)
     assert ending.kind is not Kind.CANCELLED
     assert not job.folder.view().state.is_final
@@ -144,3 +204,68 @@ def test_held_job_that_somebody_has_cancelled_is_not_published(root: Path) -> No
     job = WatchedJob.submitted(root).taken().let_go("it is held", Note.HELD).wish(Wish.CANCEL)
     with pytest.raises(JobError, match="ann@host has cancelled job a1b2c3d4"):
         publish_job(job.folder.path)
+
+
+def test_held_job_that_is_cancelled_while_it_is_proven_is_not_published(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever cancels it meanwhile was told that it would be."""
+    job = WatchedJob.submitted(root).taken()
+    assert job.lease is not None
+    put = job.lease.log.put(b"12345")
+    job.lease.log.settle(Settled(0, 0, SOURCE_BYTES, 5, 5, put=put, digest=digest_of(b"12345")))
+    job.let_go("it is held", Note.HELD)
+    prove = Output.prove
+
+    def prove_and_cancel(output: Output) -> Proof:
+        steering.cancel(job.folder)
+        return prove(output)
+
+    monkeypatch.setattr(Output, "prove", prove_and_cancel)
+    with pytest.raises(JobError, match="has cancelled job a1b2c3d4"):
+        publish_job(job.folder.path)
+    assert not Path(job.folder.spec.target).exists()
+    assert job.folder.view().publishing is None
+    assert turn_of(root, job).act is Act.CANCEL
+
+
+def test_coordinator_that_was_too_late_for_a_cancelled_job_is_told_so(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one has removed its half of a lease with the job's other files."""
+    job = WatchedJob.submitted(root)
+    link = FolderStorage.link
+
+    def too_late(storage: FolderStorage, name: str, new: str) -> None:
+        monkeypatch.setattr(FolderStorage, "link", link)
+        epoch = take_epoch(job.folder, Want(Wish.CANCEL), 0)
+        ending = epoch.carry_out(Turn(Act.CANCEL), no_session)
+        assert ending.kind is Kind.CANCELLED
+        link(storage, name, new)
+
+    monkeypatch.setattr(FolderStorage, "link", too_late)
+    with pytest.raises(LeaseLostError, match=r"another process .* was quicker with log\.1"):
+        take_epoch(job.folder, Want(), 0)
+
+
+def test_coordinator_that_takes_a_job_over_which_just_ends_is_told_so(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = WatchedJob.submitted(root).taken()
+    link = FolderStorage.link
+
+    def link_and_end(storage: FolderStorage, name: str, new: str) -> None:
+        link(storage, name, new)
+        with pytest.raises(LeaseLostError):
+            job.log(Publishing(0, "", ""), Ended(JobResult.SUCCEEDED, 0, 0, 0))
+
+    monkeypatch.setattr(FolderStorage, "link", link_and_end)
+    with pytest.raises(LeaseLostError, match="has ended this job meanwhile: succeeded"):
+        take_epoch(job.folder, Want(), 1)
+    end = job.folder.end()
+    assert end is not None
+    assert end.ended.result is JobResult.SUCCEEDED
+
+
+def no_session() -> Any:
+    raise BrokerUnavailableError("away")

@@ -15,7 +15,7 @@ from pyrmute_tasks import ModelData, ModelManager
 from pyrmute_tasks.engine.stopping import JobStopped
 from pyrmute_tasks.errors import ConfigurationError, JobChangedError, JobError
 from pyrmute_tasks.io.job_output import DrivenJob
-from pyrmute_tasks.jobs import wishing
+from pyrmute_tasks.jobs import want, wishing
 from pyrmute_tasks.jobs.driver import this_process, this_user
 from pyrmute_tasks.jobs.entries import Ended, Entry, JobResult, Note, Noted, Publishing
 from pyrmute_tasks.jobs.folder import JobFolder
@@ -287,7 +287,7 @@ def test_wishes_of_two_writers_are_all_kept(job: JobFolder) -> None:
 
 
 def test_frozen_writer_is_not_waited_for(job: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wishing, "_LOCK_S", 0.05)
+    monkeypatch.setattr(want, "_LOCK_S", 0.05)
     steering.pause(job)
     frozen = os.open(job.path, os.O_RDONLY)
     fcntl.flock(frozen, fcntl.LOCK_EX)
@@ -308,6 +308,35 @@ def test_output_does_not_appear_once_another_wish_was_accepted(
         raise AssertionError
     assert watch.ending is not None
     assert watch.ending.want == wanted
+
+
+@pytest.mark.parametrize("wish", [steering.cancel, steering.pause])
+def test_wish_that_was_accepted_while_the_lease_was_taken_is_obeyed_before_all_else(
+    job: JobFolder,
+    lease: Lease,
+    wish: Callable[[JobFolder], Want],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = want_of(job)
+    wanted = wish(job)
+    watch = EpochWatch(DrivenJob(job, lease), before, Board())
+    for name in ("start", "join"):  # however late its thread begins
+        monkeypatch.setattr(watch._thread, name, lambda *_: None)
+    with watch, pytest.raises(JobStopped):
+        watch.stop.check()
+    assert watch.ending is not None
+    assert watch.ending.want == wanted
+
+
+def test_output_does_not_appear_once_a_wish_was_seen_although_it_is_torn(
+    job: JobFolder, lease: Lease
+) -> None:
+    watch = EpochWatch(DrivenJob(job, lease), want_of(job), Board())
+    steering.cancel(job)
+    with watch:
+        (job.path / WANT).write_bytes(b"")
+        with pytest.raises(JobStopped), watch.deciding():
+            raise AssertionError
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"wish": "pau', b'{"wish": "stop"}', b"\0" * 100])

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +91,27 @@ def test_job_that_was_resumed_is_waited_for_again(job: SubmittedJob, lease: Leas
     with pytest.raises(JobFailedError, match="record 8"):
         job.wait()
     second.log.close()
+
+
+@pytest.mark.parametrize(
+    ("steer", "shown"),
+    [
+        (lambda job: job.set(max_rate=3), ShownState.WAITING),
+        (lambda job: job.cancel(), ShownState.CANCELLING),
+    ],
+    ids=["limits", "cancel"],
+)
+def test_job_that_failed_before_its_driver_saw_a_wish_is_waited_for(
+    job: SubmittedJob, lease: Lease, steer: Callable[[SubmittedJob], object], shown: ShownState
+) -> None:
+    log(lease, read_want(JobFolder(job.path).storage, Want()).want.as_entry())
+    steer(job)
+    lease.log._now = lambda: time.time() + 60
+    log(lease, FAILED)
+    assert not job.is_over()
+    assert job.progress().state is shown
+    (listed,) = list_jobs(JobsRoot(job.path.parent)).jobs
+    assert listed.state is shown
 
 
 @pytest.mark.parametrize("end", [FAILED, Noted(Note.HELD, "its output is whole, and held")])
