@@ -237,6 +237,34 @@ def test_folder_in_the_place_of_a_file_is_named(
     assert (status, told) == (1, f"error: {path} cannot be read: Is a directory\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("spec.json", "created_at", None),
+        ("spec.json", "created_at", 10**400),
+        ("spec.json", "target", 1.5),
+        ("spec.json", "options", 1),
+        ("spec.json", "job", {"a": 1}),
+        ("spec.json", "plan", ["User", "1.0.0", [1]]),
+        ("spec.json", "format", float("inf")),
+        ("want.json", "max_rate", 10**400),
+        ("want.json", "at", 1e300),
+        ("want.json", "why", "\ud800"),
+        ("now.json", "causes", 0),
+        ("now.json", "records", "many"),
+    ],
+)
+def test_value_that_makes_no_sense_is_found_by_all(
+    tmp_path: Path, name: str, field: str, value: object
+) -> None:
+    path = gone(tmp_path / "jobs").folder.path / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    WatchedJob.submitted(tmp_path / "jobs", "good0000")
+    for command, arguments in (*LOOKS, *CHANGES):
+        told = call(tmp_path / "jobs", command, *arguments)[1]
+        assert command is not jobs_command or "good0000" in told
+
+
 def test_file_that_may_not_be_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
