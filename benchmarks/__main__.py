@@ -40,6 +40,7 @@ _PROGRAMS: Final = (
     Program(("benchmarks/start.py",), ("start", "short-file"), _ROUNDS),
     Program(("benchmarks/engine.py",), ("engine",), {"rounds": "--runs"}),
     _COMPARE,
+    Program(("-m", "benchmarks.submitted"), ("submitted",), _ROUNDS_AND_SCALE),
     Program(("-m", "benchmarks.growth"), ("growth", "ranges", "slow", "worker"), _ROUNDS_AND_SCALE),
 )
 _ROWS: Final = tuple(row for program in _PROGRAMS for row in program.rows)

@@ -81,7 +81,7 @@ def main() -> None:
         for one in results[:: -1 if number % 2 else 1]:
             if number % one.entry.every == 0 and not one.error:
                 records = small if one.event.workload == "small" else flights
-                _take_turn(one, number, records * one.event.times)
+                _take_turn(one, number, records)
     print(_heading(rounds, time.perf_counter() - began, quick=options.quick))
     for event in events:
         print("\n".join(_event_table([one for one in results if one.event is event])))

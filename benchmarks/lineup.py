@@ -48,7 +48,6 @@ class Event:
         workload: Models, steps and input.
         entries: Who takes part, ours first.
         raw: Objects are migrated and not validated.
-        times: So many times the usual records: what a job costs once must not decide.
     """
 
     key: str
@@ -56,7 +55,6 @@ class Event:
     workload: str
     entries: tuple[Entry, ...]
     raw: bool = False
-    times: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +131,6 @@ _CELERY_RAW_5000: Final = Entry("plain Celery, chunks of 5,000", "celery_objects
 _JOINED: Final = Entry("ours, joined", "ours_lines", options=("always",))
 _PARTS: Final = Entry("ours, into parts", "ours_lines", options=("always", "parts"))
 
-_SUBMITTED: Final = Entry("ours, submitted", "ours_lines", options=("always", "submit"))
-
 _LOGGED: Final = Entry("ours, joined, log, policy", "ours_lines", options=("always", "skip"))
 _NOT_LOGGED: Final = Entry("ours, joined, --no-log", "ours_lines", options=("always", "no-log"))
 _SENT_LOGGED: Final = Entry("ours, sent, log, policy", "ours_lines", options=("never", "skip"))
@@ -183,7 +179,6 @@ EVENTS: Final = (
     ),
     Event("log", "Log and policy, small records", "small", _WITH_LOG_AND_WITHOUT),
     Event("log-flights", "Log and policy, flights", "flights", _WITH_LOG_AND_WITHOUT),
-    Event("submitted", "Submitted, small records", "small", (_SUBMITTED, _JOINED), times=3),
 )
 
 _CELERY: Final = (_CELERY_1000.label, _CELERY_5000.label)
@@ -214,10 +209,6 @@ TARGETS: Final = (
             ("joined", _LOGGED, _NOT_LOGGED),
             ("sent", _SENT_LOGGED, _SENT_NOT_LOGGED),
         )
-        for unit, per in (("time", Per.SECOND), ("CPU", Per.PROCESSOR_SECOND))
-    ),
-    *(
-        Target(13, f"of run, {unit}", "submitted", _SUBMITTED.label, (_JOINED.label,), 0.98, per)
         for unit, per in (("time", Per.SECOND), ("CPU", Per.PROCESSOR_SECOND))
     ),
 )

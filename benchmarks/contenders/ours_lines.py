@@ -22,7 +22,6 @@ class Option(enum.StrEnum):
     NEVER = "never"  # through the producer
     NO_LOG = "no-log"
     SKIP = "skip"  # records that fail, into a file of rejects
-    SUBMIT = "submit"  # to a coordinator that runs already
 
 
 @contextmanager
@@ -35,23 +34,8 @@ def get_ready(contest: Contest) -> Iterator[Lap]:
     with ExitStack() as stack:
         fleet = stack.enter_context(our_fleet(contest.workload, WORKERS))
         log_time = stack.enter_context(LogTime())
-        jobs = target.with_name("jobs")
-        if Option.SUBMIT in options:
-            stack.enter_context(fleet.coordinated(jobs, contest.source))
-
-        def submit() -> int:
-            job = fleet.migrator.submit(
-                contest.source,
-                target,
-                *contest.workload.hop,
-                jobs=jobs,
-                by_reference=ways[0] if ways else "auto",
-            )
-            return job.wait().outputs
 
         def run() -> int:
-            if Option.SUBMIT in options:
-                return submit()
             report = fleet.migrator.migrate_file(
                 contest.source,
                 f"{target}/" if Option.PARTS in options else target,
