@@ -285,8 +285,10 @@ class _Tally:
                 self._crashes.append(Crash(at, why))
                 self._counts["crashes"] += 1
             case Noted(Note.WAIT, why, since):
-                began_at = 0.0 if self._epoch is None else self._epoch.begun_at
-                since = min(max(since or at, began_at), at)
+                least = 0.0 if self._epoch is None else self._epoch.begun_at
+                since = min(max(since or at, least), at)
+                if self._open is not None and since <= self._open.since:
+                    since = at  # both held; they are told one after another
                 self._close(since)
                 self._open = Period("waiting", since, 0.0, why)
             case Noted(Note.RESUMED):

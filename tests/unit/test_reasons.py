@@ -190,6 +190,14 @@ CASES: Final[dict[str, tuple[Callable[[Driver], Driver], str]]] = {
         lambda job: job.sees(RUNS, 9).settles(0, 1).sees(VIEW, 3),
         SHARED.format(3),
     ),
+    "shared fleet, and it was gone meanwhile": (
+        lambda job: job.sees(VIEW, 9).sees(replace(VIEW, workers=()), 5).sees(VIEW, 3),
+        SHARED.format(3),
+    ),
+    "shared fleet, and its broker was gone meanwhile": (
+        lambda job: job.sees(VIEW, 9).sees(replace(VIEW, waiting=None), 5).sees(VIEW, 3),
+        SHARED.format(3),
+    ),
     "shared with nobody who counts": (
         lambda job: job.sees(replace(VIEW, jobs=1, workers=workers("x-1-1", count=1)), 3),
         "no worker is free for 3 s: other work keeps 1 worker busy",
@@ -329,6 +337,15 @@ def test_reasons_that_follow_each_other_are_periods_each(job: WatchedJob, clock:
         ("no worker answers", began, began + 7),
         ("no worker takes chunks: 5 hold other code", began + 7, began + 15),
     ]
+
+
+def test_reasons_that_overlap_are_told_one_after_another(job: WatchedJob) -> None:
+    began = job.clock
+    job.later(6).log(Noted(Note.WAIT, "no worker answers", began))
+    job.later(6).log(Noted(Note.WAIT, "the broker does not answer", began - 50))
+    job.later(6).log(Noted(Note.RESUMED, "it goes on"))
+    periods = [each for each in report_of(job.folder).periods if each.kind == "waiting"]
+    assert [(each.since - began, each.until - began) for each in periods] == [(0, 12), (12, 18)]
 
 
 def test_entry_of_an_earlier_version_has_no_beginning(job: WatchedJob) -> None:

@@ -229,11 +229,14 @@ class Liveness:
             return verdict
         if seen.waiting is None:
             self._still_since = now  # nothing can move, and there is another deadline for it
+            self._sharing.kept(now)
             if self._broker_away_since is None:
                 self._broker_away_since = earlier  # one that is frozen takes its time to be so
             is_over = now - self._broker_away_since >= self._deadlines.outage_s
             return BrokerAway() if is_over else None
         self._broker_away_since = None
+        if self._no_worker_since is not None or self._quiet_since is not None:
+            self._sharing.kept(now)
         return self._judge_code(now, seen) or self._judge_movement(now, seen)
 
     def trouble(self, now: float) -> Trouble:

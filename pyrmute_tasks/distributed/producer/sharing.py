@@ -25,7 +25,7 @@ class Sharing:
     def __init__(self) -> None:
         self.since: float | None = None
         self.detail: str = ""
-        self._moved_at = self._pause_s = 0.0
+        self._moved_at = self._pause_s = self._kept_until = 0.0
 
     def sent_first(self, now: float) -> None:
         """Record that a chunk was sent while none was under way."""
@@ -38,8 +38,12 @@ class Sharing:
         self.since = None
 
     def not_waiting(self) -> None:
-        """Record that something else is wrong, or nothing."""
+        """Record that it does not wait for others, unless `waiting` tells that it does."""
         self.since = None
+
+    def kept(self, now: float) -> None:
+        """Record that something else keeps it from moving."""
+        self._kept_until, self.since = now, None
 
     def waiting(self, now: float, jobs: int, workers: int) -> None:
         """Record that workers run other chunks, and none of this job's.
@@ -52,7 +56,7 @@ class Sharing:
         patience_s = min(_PATIENCE * self._pause_s, _MOST_PATIENCE_S)
         if now - self._moved_at < patience_s:
             return
-        self.since = self._moved_at
+        self.since = max(self._moved_at, self._kept_until)
         shared = "1 worker" if workers == 1 else f"{workers:,} workers"
         self.detail = (
             f"{jobs:,} jobs share {shared}; add workers, or pause a job"
