@@ -168,6 +168,7 @@ def test_django_project_migrates_on_workers_that_import_its_models(shop: Project
     assert shop.orders() == [("2.0.0", data) for data in expected(CUSTOMERS)]
 
 
+@pytest.mark.slow
 def test_celery_beat_drives_a_migration(shop: Project) -> None:
     before = shop.orders()
     shop.add_orders(CUSTOMERS)

@@ -474,8 +474,8 @@ def size_of_partial(target: Path) -> int:
 @pytest.mark.parametrize(
     "how",
     [
-        signal.SIGINT,
         signal.SIGKILL,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
     ],

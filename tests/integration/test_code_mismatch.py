@@ -74,6 +74,7 @@ def test_a_fleet_without_the_right_code_ends_the_job(outdated: Fleet) -> None:
     assert "'Person'" in text  # what the empty one lacks
 
 
+@pytest.mark.slow
 def test_a_deployment_that_arrives_in_time_saves_the_job_and_gets_all_chunks(
     outdated: Fleet, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -83,7 +83,7 @@ def interrupted(fleet: Fleet) -> int:
     return log_of(fleet).count("its chunk is sent again")
 
 
-@pytest.mark.parametrize("deed", DEEDS)
+@pytest.mark.parametrize("deed", [pytest.param(DEEDS[0], marks=pytest.mark.slow), DEEDS[1]])
 def test_children_that_are_ended_fail_no_record(on_redis: Fleet, deed: str) -> None:
     """The pool ends them like this when its worker shuts down and runs out of time."""
 

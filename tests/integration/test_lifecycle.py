@@ -271,6 +271,7 @@ def test_a_migrator_that_is_dropped_ends_its_fleet(private_tmp: Path) -> None:
     assert not any(map(is_alive, pids))
 
 
+@pytest.mark.slow
 def test_unclosed_migrator_warns_and_leaves_nothing(private_tmp: Path) -> None:
     out = run("""
 migrator = Migrator(manager, workers=1)
@@ -280,6 +281,7 @@ print(migrator.migrate_batch_data(RECORDS, *HOP) == EXPECTED)
     assert "ResourceWarning" in out
 
 
+@pytest.mark.slow
 def test_leftovers_of_killed_producers_are_removed(private_tmp: Path) -> None:
     process = start("""
 migrator = Migrator(manager, workers=1)

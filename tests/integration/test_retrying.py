@@ -172,7 +172,7 @@ def retried(request: pytest.FixtureRequest, tmp_path: Path) -> Retried:
 
 @pytest.mark.parametrize(
     "retried",
-    ["reference", "parts", pytest.param("producer", marks=pytest.mark.slow)],
+    ["parts", *(pytest.param(way, marks=pytest.mark.slow) for way in ("reference", "producer"))],
     indirect=True,
 )
 def test_retry_with_a_mended_step_gives_the_output_of_a_run_without_failures(
@@ -263,6 +263,7 @@ def test_retry_that_would_change_what_had_passed_is_refused(retried: Retried) ->
     assert len(retried.output.splitlines()) == RECORDS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("retried", ["producer"], indirect=True)
 def test_source_or_target_that_has_changed_is_refused(retried: Retried) -> None:
     retried.write_step("False")

@@ -33,7 +33,7 @@ from tests.people import manager
 PEOPLE = {"PYRMUTE_TASKS_MANAGER": "/migrations/people.py:manager"}
 HOP = ("Person", "1.0.0", "3.0.0")
 HOP_OPTIONS = ("--model", HOP[0], "--from", HOP[1], "--to", HOP[2])
-PROFILES = ["worker", "worker-apart"]
+PROFILES = ["worker", pytest.param("worker-apart", marks=pytest.mark.slow)]
 STEP_S = 0.02
 FAT = "x" * 2000  # so that ranges hold few records
 LONG_S = 120.0
@@ -225,8 +225,10 @@ GROUP = 20_000
 USERS = {"producer": "20001:20001", "coordinator": "20002:20002", "worker": "20003:20003"}
 
 
-@pytest.mark.skipif(not can_confine(), reason="only root may become other users")
+@pytest.mark.slow
 def test_submitters_coordinators_and_workers_of_a_group_share_a_setgid_folder() -> None:
+    if not can_confine():  # asked here, as it takes a process
+        pytest.skip("only root may become other users")
     with Topology(PEOPLE, USERS, [GROUP], migrations=ROOT / "tests") as topology:
         topology.start_workers(1)
         topology.start_coordinators(1)
@@ -258,6 +260,7 @@ def producer_commands(heading: str) -> list[list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_commands_of_the_runbook_work() -> None:
     with Topology() as topology:
         topology.start_coordinators(2)
