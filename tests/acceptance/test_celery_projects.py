@@ -29,6 +29,8 @@ COMMANDS: Final = re.compile(r"^```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HOP: Final = ("Order", "1.0.0", "2.0.0")
 LONG_S: Final = 60.0
 
+pytestmark = pytest.mark.slow  # five processes start
+
 
 class Sentry:
     """A server that takes what sentry_sdk sends."""
@@ -168,7 +170,6 @@ def test_django_project_migrates_on_workers_that_import_its_models(shop: Project
     assert shop.orders() == [("2.0.0", data) for data in expected(CUSTOMERS)]
 
 
-@pytest.mark.slow
 def test_celery_beat_drives_a_migration(shop: Project) -> None:
     before = shop.orders()
     shop.add_orders(CUSTOMERS)

@@ -155,6 +155,7 @@ def write_tags(directory: Path, length: int) -> str:
     return "tags_of_a_fleet.steps:manager"
 
 
+@pytest.mark.slow
 def test_changed_helper_is_named_with_its_line(
     fleet: Fleet,
     tmp_path: Path,
@@ -183,6 +184,7 @@ def test_changed_helper_is_named_with_its_line(
     assert text in str(vars(declined[0]))
 
 
+@pytest.mark.slow
 def test_memo_that_fills_changes_no_fingerprint(
     fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -234,6 +234,7 @@ def test_a_broker_that_is_not_ready_at_the_start_ends_the_job_in_time(answer: by
         assert OUTAGE_S / 2 < time.monotonic() - began < OUTAGE_S + 12.0
 
 
+@pytest.mark.slow
 def test_a_server_that_is_frozen_at_the_start_is_waited_for() -> None:
     with (
         EmbeddedFleet("tests.people:manager", 1, Settings(outage_s=20.0)) as fleet,

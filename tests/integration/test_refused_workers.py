@@ -73,7 +73,10 @@ def test_other_pool_is_refused(fleet: Fleet) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["DJANGO_SETTINGS_MODULE", "PYRMUTE_TASKS_CELERY_CONFIG"])
+@pytest.mark.parametrize(
+    "name",
+    ["PYRMUTE_TASKS_CELERY_CONFIG", pytest.param("DJANGO_SETTINGS_MODULE", marks=pytest.mark.slow)],
+)
 def test_module_that_cannot_be_imported_is_named(
     fleet: Fleet, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,7 +110,8 @@ def test_wrong_password_of_redis_ends_the_worker(fleet: Fleet, place: str) -> No
     check_refused(done, "refused the user or the password")
 
 
-@pytest.mark.parametrize("place", ["broker", pytest.param("store", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["broker", "store"])
 def test_lost_rights_on_redis_end_the_worker(fleet: Fleet, place: str) -> None:
     server = getattr(fleet, place)
     server.execute_command("ACL", "SETUSER", "worker", "on", f">{SECRET}", "~*", "&*", "+@all")

@@ -33,7 +33,7 @@ from tests.people import manager
 PEOPLE = {"PYRMUTE_TASKS_MANAGER": "/migrations/people.py:manager"}
 HOP = ("Person", "1.0.0", "3.0.0")
 HOP_OPTIONS = ("--model", HOP[0], "--from", HOP[1], "--to", HOP[2])
-PROFILES = ["worker", pytest.param("worker-apart", marks=pytest.mark.slow)]
+PROFILES = ["worker", "worker-apart"]
 STEP_S = 0.02
 FAT = "x" * 2000  # so that ranges hold few records
 LONG_S = 120.0
@@ -147,6 +147,7 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
         yield Service(topology, request.param)
 
 
+@pytest.mark.slow
 def test_job_has_the_bytes_of_a_loop(service: Service) -> None:
     job = service.submit("small", 1000, "--why", "release 3")
     assert "succeeded" in service.command("watch", "small")
@@ -161,6 +162,7 @@ def test_job_has_the_bytes_of_a_loop(service: Service) -> None:
         assert {f"{path.stat().st_uid}:{path.stat().st_gid}" for path in made} == {USER}
 
 
+@pytest.mark.slow
 def test_coordinators_are_healthy_and_hold_no_code(service: Service) -> None:
     assert service.topology.health("coordinator").returncode == 0
     mounted = str(service.topology.services["coordinator"]["volumes"])

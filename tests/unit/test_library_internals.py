@@ -104,17 +104,7 @@ def label(row: Internal) -> str:
     return f"{row.library}: {row.name}".replace("`", "")
 
 
-def all_rows() -> list[object]:
-    """Return the rows as parameters; slow is the one whose worker loses a child."""
-    slow = {"celery: Consumer.create_task_handler"}
-    assert slow < {label(row) for row in TABLE}
-    return [
-        pytest.param(row, marks=[pytest.mark.slow] if label(row) in slow else [], id=label(row))
-        for row in TABLE
-    ]
-
-
-@pytest.mark.parametrize("row", all_rows())
+@pytest.mark.parametrize("row", TABLE, ids=label)
 def test_assumption_about_library_holds(row: Internal) -> None:
     row.check()
 
