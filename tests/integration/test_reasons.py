@@ -19,6 +19,7 @@ from tests.fleets import Fleet, kill_group
 from tests.integration.service import Service, ended, fleet_of, loop, service_of, slow
 from tests.people import person
 
+pytestmark = pytest.mark.slow  # a job with a pause, a freeze and a kill takes 20 s
 TOLD_WITHIN_S = 3.0
 OLDER_STEP = """
 from tests.people import *
@@ -92,7 +93,6 @@ def test_reasons_are_those_of_what_happens(service: Service) -> None:
     assert service.output(job) == loop(records)
 
 
-@pytest.mark.slow
 def test_fleet_that_is_gone_is_told(service: Service) -> None:
     records = slow([person(index) for index in range(300)], 0.02)
     job = service.submit(records, by_reference="never", chunk_size=20)
