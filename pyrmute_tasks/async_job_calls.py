@@ -13,6 +13,7 @@ from pyrmute_tasks.engine.async_stream import run_in_thread
 from pyrmute_tasks.engine.error_policy import OnErrorLike
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.file_options import ByReference
+from pyrmute_tasks.io.kept_jobs import ProvenJob
 from pyrmute_tasks.jobs.terms import GIVE_UP_S, Priority
 from pyrmute_tasks.service.handles import Pauses, SubmittedJob
 from pyrmute_tasks.service.history import LoggedReport
@@ -167,6 +168,35 @@ class AsyncSubmittedJob:
         await run_in_thread(
             self._job.set, max_rate=max_rate, window=window, max_errors=max_errors, why=why
         )
+
+    async def publish(
+        self, *, overwrite: bool = False, backup: bool = False, why: str = ""
+    ) -> ProvenJob:
+        """Publish its output, which was held; this process does it, and needs no coordinator.
+
+        Args:
+            overwrite: Replace a target that exists, also if it was not submitted to do that.
+            backup: Keep a target that is replaced.
+            why: The reason, for people.
+
+        Returns:
+            What was proven and published.
+
+        Raises:
+            PyrmuteTasksError: As `SubmittedJob.publish`.
+        """
+        return await run_in_thread(self._job.publish, overwrite=overwrite, backup=backup, why=why)
+
+    async def discard(self, why: str = "") -> None:
+        """Remove it, and its history; for 30 days is noted who did that, when and why.
+
+        Args:
+            why: The reason, for people.
+
+        Raises:
+            PyrmuteTasksError: As `SubmittedJob.discard`.
+        """
+        await run_in_thread(self._job.discard, why)
 
     async def retry(
         self,

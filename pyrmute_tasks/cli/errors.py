@@ -49,6 +49,8 @@ def errors_printed(include_records: bool, interrupts: "Interrupts | None" = None
         sys.exit(_BY_SIGNAL + ((interrupts.noted if interrupts else 0) or signal.SIGINT))
     except Exception as error:
         known = isinstance(error, PyrmuteTasksError) or hasattr(error, "record_index")
+        if not known and isinstance(error, OSError) and error.filename is not None:
+            fail(ConfigurationError(f"{error.filename}: {error.strerror}"), include_records)
         if not known:
             raise  # a bug: a report of it needs the traceback
         fail(error, include_records)

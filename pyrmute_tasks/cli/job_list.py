@@ -1,6 +1,5 @@
 """`pyrmute-tasks jobs`: lists submitted jobs in a table."""
 
-import json
 import time
 from typing import Final
 
@@ -9,7 +8,7 @@ import click
 from pyrmute_tasks.cli.errors import errors_printed, tell, usage_checked
 from pyrmute_tasks.cli.job_text import job_table
 from pyrmute_tasks.cli.options import jobs_option
-from pyrmute_tasks.cli.screen import columns_of, styled
+from pyrmute_tasks.cli.screen import columns_of, json_of, styled
 from pyrmute_tasks.engine.progress_text import counted
 from pyrmute_tasks.errors import printable
 from pyrmute_tasks.jobs.root import root_of
@@ -55,7 +54,7 @@ def jobs_command(
         found = list_jobs(root, states=wanted, most_ended=None if is_all else limit)
         if as_json:
             for job in found.jobs:
-                click.echo(json.dumps(job.as_fields(), ensure_ascii=False))
+                click.echo(json_of(job.as_fields()))
         elif found.jobs:
             table = job_table(found.jobs, time.time(), columns_of())
             click.echo(styled("\n".join(table)))

@@ -1,6 +1,5 @@
 """`pyrmute-tasks report` and `rejects`: tell what a job has done, and which records it left out."""
 
-import json
 import time
 from itertools import islice
 
@@ -10,7 +9,7 @@ from pyrmute_tasks.cli.errors import errors_printed
 from pyrmute_tasks.cli.found_jobs import found_job
 from pyrmute_tasks.cli.options import job_argument, jobs_option
 from pyrmute_tasks.cli.report_text import report_lines
-from pyrmute_tasks.cli.screen import columns_of, styled
+from pyrmute_tasks.cli.screen import columns_of, json_of, styled
 from pyrmute_tasks.io.rejects import rejects_to_lines
 from pyrmute_tasks.service.history import report_of
 from pyrmute_tasks.service.rejects import rejects_of
@@ -34,7 +33,7 @@ def report_command(job: str, jobs_root: str | None, as_json: bool) -> None:
     with errors_printed(include_records=False):
         report = report_of(found_job(job, jobs_root))
         if as_json:
-            click.echo(json.dumps(report.as_fields(), ensure_ascii=False))
+            click.echo(json_of(report.as_fields()))
             return
         click.echo(styled("\n".join(report_lines(report, time.time(), columns_of()))))
 

@@ -1,6 +1,5 @@
 """`pyrmute-tasks status` and `watch`: show how far jobs are, once or until they have ended."""
 
-import json
 import math
 import sys
 import time
@@ -13,7 +12,7 @@ from pyrmute_tasks.cli.errors import FINISHED_WITH_REJECTS, errors_printed, tell
 from pyrmute_tasks.cli.found_jobs import found_job
 from pyrmute_tasks.cli.job_text import job_head, job_page, progress_line
 from pyrmute_tasks.cli.options import job_argument, jobs_option
-from pyrmute_tasks.cli.screen import Redrawn, columns_of, is_terminal, styled
+from pyrmute_tasks.cli.screen import Redrawn, columns_of, is_terminal, json_of, styled
 from pyrmute_tasks.jobs.states import ShownState
 from pyrmute_tasks.service.status import JobStatus, JobWatch, status_of
 
@@ -39,7 +38,7 @@ def status_command(job: str, jobs_root: str | None, as_json: bool) -> None:
     with errors_printed(include_records=False):
         status = status_of(found_job(job, jobs_root))
         if as_json:
-            click.echo(json.dumps(status.as_fields(), ensure_ascii=False))
+            click.echo(json_of(status.as_fields()))
             return
         click.echo(styled("\n".join(job_page(status, columns_of()))))
 
@@ -127,9 +126,5 @@ class _Lines:
             if kind == before and not is_due:
                 continue
             self._told[job.job] = kind, now
-            told = (
-                json.dumps(job.as_fields(), ensure_ascii=False)
-                if self._as_json
-                else progress_line(job)
-            )
+            told = json_of(job.as_fields()) if self._as_json else progress_line(job)
             click.echo(told)

@@ -20,17 +20,20 @@ _output: Final = WithOptions(
 @_output
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--backup", is_flag=True, help="Keep the OUT that is replaced, as OUT.JOB.backup.")
-def publish_command(name: str, jobs_root: str | None, overwrite: bool, backup: bool) -> None:
+@click.option("--why", default="", metavar="TEXT", help="Why, for people; it is logged.")
+def publish_command(
+    name: str, jobs_root: str | None, overwrite: bool, backup: bool, why: str
+) -> None:
     """Publish the output of a run or job with --hold.
 
     OUT names the job by its target, or is the job's own folder; JOB is the id or the name of one
     that was submitted with --hold. The output is proven once more. No manager, no fleet and no
-    source is needed.
+    source is needed, and no coordinator. Who did it, where, when and why is in the job's log.
 
     Exit status: 0 for success, 1 for failure, 2 for wrong usage, 3 if records were rejected.
     """
     with errors_printed(include_records=False):
-        done = publish_job(name, overwrite=overwrite, backup=backup, jobs=jobs_root)
+        done = publish_job(name, overwrite=overwrite, backup=backup, jobs=jobs_root, why=why)
         click.echo(f"published {done.target}: {_counted(done)}")
         if done.backup:
             click.echo(f"backup    {done.backup}")
@@ -58,16 +61,18 @@ def verify_command(name: str, jobs_root: str | None) -> None:
 
 @click.command("discard")
 @_output
-def discard_command(name: str, jobs_root: str | None) -> None:
+@click.option("--why", default="", metavar="TEXT", help="Why, for people; noted of a JOB.")
+def discard_command(name: str, jobs_root: str | None, why: str) -> None:
     """Remove a job, or what runs have left beside an output; outputs stay.
 
     OUT names the jobs by their target, or is the folder of one; JOB is the id or the name of one
-    that was submitted, of which the history is removed, too. One that is driven is refused.
+    that was submitted, of which the history is removed, too: only who discarded it, where, when and
+    why is noted, for 30 days. One that is driven is refused.
 
     Exit status: 0 for success, 1 for failure, 2 for wrong usage.
     """
     with errors_printed(include_records=False):
-        for path in discard_job(name, jobs=jobs_root):
+        for path in discard_job(name, jobs=jobs_root, why=why):
             tell(f"discarded {path}")
 
 

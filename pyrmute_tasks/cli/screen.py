@@ -1,17 +1,18 @@
 """Drawing jobs in a terminal: its width, colours, and lines drawn over earlier ones."""
 
+import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import click
 
 from pyrmute_tasks.engine.progress_text import BAR, REST
 
-__all__ = ["Redrawn", "columns_of", "is_terminal", "styled"]
+__all__ = ["Redrawn", "columns_of", "is_terminal", "json_of", "styled"]
 
 _ENDLESS: Final = 10_000  # of a pipe: nothing is shortened
 _STYLES: Final = (
@@ -66,3 +67,20 @@ class Redrawn:
         text = styled("\n".join(lines))
         click.echo(f"\r{up}\x1b[J{text}", color=True)
         self._drawn = len(lines)
+
+
+def json_of(fields: Mapping[str, object]) -> str:
+    """Return a JSON object as one line of text, which can be written whatever it holds.
+
+    The name of a file may have bytes that are no UTF-8; then all that is not ASCII is escaped.
+    """
+    told = json.dumps(fields, ensure_ascii=False)
+    return told if _is_encodable(told) else json.dumps(fields)
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

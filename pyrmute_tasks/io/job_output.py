@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from pyrmute_tasks.engine.stopping import check_stop
 from pyrmute_tasks.errors import (
     ConfigurationError,
     JobError,
@@ -339,7 +340,7 @@ class JobOutput:
         with self.writing():
             self.check_sources()
             self._lock.confirm()
-            output = Output(self.folder)
+            output = Output(self.folder, check_stop)
             if self._hold:
                 self._lease.log.commit()
                 output.prove()

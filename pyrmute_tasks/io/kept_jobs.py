@@ -5,8 +5,9 @@ None of it needs a fleet, a manager, or the source.
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,9 +29,10 @@ from pyrmute_tasks.io.retried_job import (
     replace_retried,
     retried_by,
 )
-from pyrmute_tasks.jobs.driver import DriverWatch, this_process
+from pyrmute_tasks.jobs.discarded import Discarded, note_discarded
+from pyrmute_tasks.jobs.driver import DriverWatch, this_process, this_user
 from pyrmute_tasks.jobs.entries import Note
-from pyrmute_tasks.jobs.folder import JobFolder, beside, beside_retry, discard
+from pyrmute_tasks.jobs.folder import JobFolder, beside, beside_retry, discard, is_job_name
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.log import epochs
 from pyrmute_tasks.jobs.output import Output, Proof
@@ -41,6 +43,7 @@ from pyrmute_tasks.jobs.spec import SPEC
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.jobs.want import Want, locked, read_submitted, unknown_wish
+from pyrmute_tasks.jobs.wishing import signed, write_wish
 
 __all__ = ["ProvenJob", "discard_job", "find_job", "publish_job", "verify_job"]
 
@@ -88,8 +91,12 @@ def publish_job(
     overwrite: bool = False,
     backup: bool = False,
     jobs: _PathLike | None = None,
+    why: str = "",
 ) -> ProvenJob:
     """Publish the output of a job that was held, or that was killed while it published.
+
+    This process does it. Its log tells who wished that, where, when and why. If this process is
+    killed in it, a coordinator goes on with a job that was submitted.
 
     Args:
         name: The target, or the job's folder; of a submitted job also its id or name.
@@ -97,6 +104,7 @@ def publish_job(
             submitted job what it was submitted to replace.
         backup: Keep a target that is replaced, as ``<target>.<job>.backup``.
         jobs: The jobs root in which submitted jobs are looked for; None for none.
+        why: The reason, for people.
 
     Returns:
         The job.
@@ -128,14 +136,16 @@ def publish_job(
             target.check(overwrite=overwrite)
         lease = folder.take(this_process(), view.opened.code, after=_newest(folder))
         try:
-            proof = publish(
-                Output(folder),
-                lease,
-                target.publication(folder, None),
-                overwrite=overwrite,
-                backup=backup or (terms is not None and terms.backup),
-                deciding=partial(_deciding, folder, lease),
-            )
+            with lease.beating():
+                _wish_to_publish(folder, lease, why)
+                proof = publish(
+                    Output(folder),
+                    lease,
+                    target.publication(folder, None),
+                    overwrite=overwrite,
+                    backup=backup or (terms is not None and terms.backup),
+                    deciding=partial(_deciding, folder, lease),
+                )
         except BaseException:
             with contextlib.suppress(JobError, OSError):
                 note = Note.HELD if view.is_held else Note.STOPPED
@@ -150,6 +160,22 @@ def publish_job(
         is_published=True,
         backup=str(kept) if kept.exists() else "",
     )
+
+
+def _wish_to_publish(folder: JobFolder, lease: Lease, why: str) -> None:
+    """Log who wishes the output to be published; of a submitted job a coordinator learns it, too.
+
+    Raises:
+        JobError: If somebody has cancelled it meanwhile.
+        ConfigurationError: If this user may not steer it.
+    """
+    with locked(folder.path):
+        want = _refuse_cancelled(folder, lease.view)
+        want = signed(replace(want, wish=Wish.PUBLISH), lease.view, why, this_user())
+        if folder.spec.terms is not None:
+            write_wish(folder, want)
+        lease.log.log(want.as_entry())
+        lease.log.commit()
 
 
 def verify_job(name: _PathLike, *, jobs: _PathLike | None = None) -> ProvenJob:
@@ -181,13 +207,16 @@ def verify_job(name: _PathLike, *, jobs: _PathLike | None = None) -> ProvenJob:
     return ProvenJob(folder.spec.job, folder.spec.target, proof, is_published)
 
 
-def discard_job(name: _PathLike, *, jobs: _PathLike | None = None) -> list[Path]:
+def discard_job(name: _PathLike, *, jobs: _PathLike | None = None, why: str = "") -> list[Path]:
     """Remove what runs have left for a target, but for the target itself.
+
+    Of a submitted job is noted in its jobs root who did that, where, when and why, for 30 days.
 
     Args:
         name: The target, or the folder of one job, which alone is removed then; so is a submitted
             job, with its history, that is named by id or name.
         jobs: The jobs root in which submitted jobs are looked for; None for none.
+        why: The reason, for people.
 
     Returns:
         What was removed.
@@ -201,14 +230,40 @@ def discard_job(name: _PathLike, *, jobs: _PathLike | None = None) -> list[Path]
     paths = _paths_of(name, jobs)
     with output_errors(name), contextlib.ExitStack() as stack:
         folder = _readable(paths[0])  # what cannot be read is removed, too
-        if folder is not None:
-            if folder.spec.terms is None:
+        if not _is_submitted(paths[0], folder):
+            if folder is not None:
                 stack.enter_context(held_lock(Path(folder.spec.target), folder.spec.job))
-            else:
+        else:
+            noted = _discarded(paths[0], folder, why)
+            if folder is not None:
                 _take_for_good(folder)
+            note_discarded(paths[0].parent, noted)
         for path in paths:
             discard(path)
     return paths
+
+
+def _is_submitted(path: Path, folder: JobFolder | None) -> bool:
+    """Return whether a job was submitted; of one that cannot be read its name tells it."""
+    return is_job_name(path.name) if folder is None else folder.spec.terms is not None
+
+
+def _discarded(path: Path, folder: JobFolder | None, why: str) -> Discarded:
+    """Return what is noted of a job that is discarded."""
+    terms = None if folder is None else folder.spec.terms
+    state = "damaged"
+    if folder is not None:
+        with contextlib.suppress(JobError):
+            view = folder.view()
+            state = view.let_go.value if view.let_go is not None else view.state.value
+    return Discarded(
+        job=path.name,
+        name="" if terms is None else terms.name,
+        state=state,
+        who=this_user(),
+        at=time.time(),
+        why=why,
+    )
 
 
 def _readable(path: Path) -> JobFolder | None:
@@ -245,21 +300,27 @@ def _take_for_good(folder: JobFolder) -> None:
 
 @contextlib.contextmanager
 def _deciding(folder: JobFolder, lease: Lease) -> Iterator[None]:
-    """Keep users from cancelling the job while it is logged that its output will appear."""
+    """Keep users from changing their wishes while it is logged that the output will appear."""
     with locked(folder.path):
-        _refuse_cancelled(folder, lease.view)
+        want = _refuse_cancelled(folder, lease.view)
+        if want.wish is Wish.PAUSE:
+            raise JobError(f"{printable(want.who)} has paused job {folder.spec.job} meanwhile")
         yield
 
 
-def _refuse_cancelled(folder: JobFolder, view: JobView) -> None:
-    job = folder.spec.job
-    if folder.spec.terms is None or view.publishing is not None:
-        return  # it was not submitted, or may be there already
-    found = read_submitted(folder.storage, Want.of_logged(view.wished))
+def _refuse_cancelled(folder: JobFolder, view: JobView) -> Want:
+    """Return the wishes in force; refuse a submitted job that is cancelled, or may be."""
+    job, last = folder.spec.job, Want.of_logged(view.wished)
+    if folder.spec.terms is None:
+        return last
+    found = read_submitted(folder.storage, last)
+    if view.publishing is not None:
+        return found.want  # its output may be there already
     if found.problem:  # it may say that the job is cancelled
         raise JobError(f"job {job} cannot be published: {unknown_wish(found.problem)}")
     if found.want.wish is Wish.CANCEL:
         raise JobError(f"{printable(found.want.who)} has cancelled job {job}")
+    return found.want
 
 
 def _refuse_driven(folder: JobFolder, view: JobView) -> None:
@@ -312,7 +373,10 @@ def _paths_of(name: _PathLike, jobs: _PathLike | None) -> list[Path]:
         real = Path(os.path.abspath(name))
     found = [path for path in (beside_retry(real), beside(real)) if path.is_dir()]
     if not found and jobs and os.sep not in os.fspath(name):
-        return [JobsRoot(jobs).find(os.fspath(name)).path]
+        root = JobsRoot(jobs)
+        path = root.path / name
+        is_id = is_job_name(path.name) and os.path.lexists(path / SPEC)
+        return [path if is_id else root.find(os.fspath(name)).path]  # a damaged one has its id
     if not found:
         raise JobNotFoundError(
             f"there is no job of {os.fspath(name)}: a run leaves one in {beside(real)} if it is "

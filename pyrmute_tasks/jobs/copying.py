@@ -9,6 +9,7 @@ from typing import Final
 __all__ = ["SyncAhead", "append", "size_of_lines"]
 
 _BLOCK_BYTES: Final = 1024 * 1024
+_COPY_BYTES: Final = 8 * 1024 * 1024  # no call takes long, so that it can be ended between two
 _SYNC_BYTES: Final = 8 * 1024 * 1024
 # Of calls that this system, or these two file systems, do not have.
 _CANNOT: Final = {
@@ -21,7 +22,13 @@ _CANNOT: Final = {
 }
 
 
-def append(target: int, source: int, size_bytes: int, offset: int = 0) -> None:
+def append(
+    target: int,
+    source: int,
+    size_bytes: int,
+    offset: int = 0,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Append bytes of a file to another, at that one's offset.
 
     Args:
@@ -29,6 +36,7 @@ def append(target: int, source: int, size_bytes: int, offset: int = 0) -> None:
         source: Descriptor of a regular file.
         size_bytes: How many; there must be as many.
         offset: Where they begin.
+        check: Called before each block; raises to end it in between.
 
     Raises:
         OSError: If they cannot be read or written, or there are fewer.
@@ -37,7 +45,8 @@ def append(target: int, source: int, size_bytes: int, offset: int = 0) -> None:
     for copy in _ways():
         try:
             while done < size_bytes:
-                copied = copy(target, source, offset + done, size_bytes - done)
+                check()
+                copied = copy(target, source, offset + done, min(size_bytes - done, _COPY_BYTES))
                 if not copied:
                     break
                 done += copied

@@ -1,3 +1,4 @@
+# Above 400 lines: one life from creating a directory to removing it.
 """The directory of a job: creating, finding, taking, pruning and discarding it.
 
 A job of a local target lives beside it in ``.<OUT>.job``, others in a jobs root. A directory is a
@@ -24,18 +25,20 @@ from pyrmute_tasks.errors import (
     printable,
 )
 from pyrmute_tasks.jobs.copying import size_of_lines
+from pyrmute_tasks.jobs.discarded import was_discarded
 from pyrmute_tasks.jobs.entries import Ended, JobResult, Logged, Piece, Settled
 from pyrmute_tasks.jobs.glance import glance_at
 from pyrmute_tasks.jobs.lease import Lease, take
 from pyrmute_tasks.jobs.log import History
 from pyrmute_tasks.jobs.names import beside, beside_retry, short_name
-from pyrmute_tasks.jobs.spec import SPEC, Spec, read_spec, write_spec
+from pyrmute_tasks.jobs.spec import JOB_ID, SPEC, Spec, read_spec, write_spec
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.jobs.want import WANT, Want, write_want
 
 __all__ = [
     "NONCE",
+    "ON_END",
     "PARTS",
     "Append",
     "End",
@@ -55,13 +58,15 @@ NONCE: Final = "nonce"
 PARTS: Final = "parts"
 """Name of the folder of a job in which workers write their attempts."""
 
+ON_END: Final = "on-end"
+"""Name of the lock for running the command for a job's end; with its epoch, of the note of that."""
+
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _REJECTS_TOLD: Final = "rejects-told"
 _TOKEN_BYTES: Final = 8
 _NONCE_BYTES: Final = 16
 _REMOVALS: Final = 5
-_JOB: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-_KEPT: Final = re.compile(r"spec\.json|want\.json|(?:log|rejects)\.\d+")
+_KEPT: Final = re.compile(r"spec\.json|want\.json|(?:log|rejects|on-end)\.\d+|\.on-end\..*")
 _GROWING: Final = re.compile(r"(?:stream|rejects)\.(\d+)")
 
 
@@ -100,6 +105,8 @@ class JobFolder:
             self.spec: Spec = read_spec(self.storage)
         except (FileNotFoundError, NotADirectoryError):
             raise _no_job(path) from None
+        except OSError as error:
+            raise _unreadable(path / SPEC, error) from error
 
     @classmethod
     def create(
@@ -125,7 +132,7 @@ class JobFolder:
             JobExistsError: If there is one.
             OSError: If the directory cannot be written.
         """
-        if not _JOB.fullmatch(spec.job):
+        if not JOB_ID.fullmatch(spec.job):
             raise ConfigurationError(f"a job cannot have the id {printable(spec.job)!r}")
         candidate = _sibling(path, "new")
         try:
@@ -171,11 +178,14 @@ class JobFolder:
         Raises:
             JobNotFoundError: If it was discarded.
             JobLogError: If the logs are damaged.
+            JobError: If they cannot be read.
         """
         try:
             return JobView.of(History(self.storage))
         except FileNotFoundError:
-            raise JobNotFoundError(f"job {self.spec.job} was discarded") from None
+            raise was_discarded(self.path) from None
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
 
     def end(self) -> End | None:
         """Return how the job ended, from the last line alone; None if it has not.
@@ -189,7 +199,12 @@ class JobFolder:
 
     def last(self) -> Logged | None:
         """Return the last entry that counts, read alone; None if the log ends in half a line."""
-        found = glance_at(self.storage)
+        try:
+            found = glance_at(self.storage)
+        except FileNotFoundError:
+            raise  # it was discarded, or its storage is away
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
         return None if found is None else found.last
 
     @property
@@ -320,7 +335,7 @@ def discard(path: Path) -> None:
         JobNotFoundError: If it is none.
         OSError: If it cannot be removed.
     """
-    if not (path / SPEC).is_file():
+    if not os.path.lexists(path / SPEC):
         raise _no_job(path)
     gone = _sibling(path, "gone")
     path.rename(gone)
@@ -336,6 +351,11 @@ def _remove_tree(path: Path) -> None:
             return
     if path.exists():  # else another process removes it, too
         shutil.rmtree(path)
+
+
+def _unreadable(path: Path, error: OSError) -> JobError:
+    what = error.filename or path
+    return JobError(f"{what} cannot be read: {error.strerror or type(error).__name__}")
 
 
 def _no_job(path: Path) -> JobNotFoundError:
@@ -359,7 +379,7 @@ def remove_leftovers(path: Path) -> None:
 
 def is_job_name(name: str) -> bool:
     """Return whether a folder of this name can be a job of a jobs root."""
-    return _JOB.fullmatch(name) is not None
+    return JOB_ID.fullmatch(name) is not None
 
 
 def find_jobs(root: Path) -> Iterator[JobFolder]:

@@ -6,12 +6,14 @@ older logs are read, and the new one is opened with a seal that says how much of
 
 import contextlib
 import secrets
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pyrmute_tasks.errors import LeaseLostError
+from pyrmute_tasks.errors import JobError, LeaseLostError
+from pyrmute_tasks.jobs.driver import BEAT_EVERY_S
 from pyrmute_tasks.jobs.entries import Leased, Note, Noted, Opened, encode
 from pyrmute_tasks.jobs.fold import Fold
 from pyrmute_tasks.jobs.log import History, LogReader, LogWriter, epochs, log_name
@@ -41,6 +43,23 @@ class Lease:
     def fold(self) -> Fold:
         """The ranges that are settled."""
         return self.view.fold
+
+    @contextlib.contextmanager
+    def beating(self) -> Iterator[None]:
+        """Tell others every few seconds that this process lives, however long the block takes."""
+        is_over = threading.Event()
+
+        def beat() -> None:
+            while not is_over.wait(BEAT_EVERY_S):
+                with contextlib.suppress(OSError, JobError):  # who writes the log is told
+                    self.log.beat()
+
+        thread = threading.Thread(target=beat, name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()  # and it is not waited for: it may hang at the storage
 
     def let_go(self, why: str, note: Note = Note.STOPPED) -> None:
         """Commit all entries and release the lease; others need not wait for this process then.

@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pyrmute_tasks.jobs.checked import check_fields, is_sound
+from pyrmute_tasks.jobs.storage import FolderStorage
+
 __all__ = ["NOW", "Now", "read_now", "remove_now", "write_now"]
 
 NOW: Final = "now.json"
@@ -80,11 +83,20 @@ def write_now(folder: Path, now: Now) -> None:
 def read_now(folder: Path) -> Now | None:
     """Return what a job's driver wrote last; None if there is nothing that can be read."""
     try:
-        with (folder / NOW).open("rb") as file:
-            found = json.loads(file.read(_MOST_BYTES))
-        return Now(**{**found, "notes": tuple(found.get("notes", ()))})
-    except (OSError, ValueError, TypeError, RecursionError):
+        found = json.loads(FolderStorage(folder).read(NOW, 0, _MOST_BYTES))
+        now = Now(**{**found, "notes": tuple(found.get("notes", ()))})
+        _check(now)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None  # torn, of another version, or not there
+    return now
+
+
+def _check(now: Now) -> None:
+    check_fields(now)
+    sound = [is_sound(each, (str,)) for each in (*now.notes, *now.causes)]
+    sound += [is_sound(each, (int,)) for each in now.causes.values()]
+    if not all(sound):
+        raise ValueError("a part has a value that it cannot have")
 
 
 def remove_now(folder: Path) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -91,14 +91,18 @@ class Output:
 
     Args:
         folder: The job.
+        check: Called between ranges, and blocks that are copied; raises to end what is done.
     """
 
-    def __init__(self, folder: JobFolder) -> None:
+    def __init__(self, folder: JobFolder, check: Callable[[], None] = lambda: None) -> None:
         self.folder = folder
+        self._check = check
 
     def ranges(self) -> Iterator[Settled]:
         """Yield the settled ranges in source order."""
-        return in_order(self.folder.storage)
+        for entry in in_order(self.folder.storage):
+            self._check()
+            yield entry
 
     def put_of(self, settled: Range) -> Piece | None:
         """Return where the outputs of a settled range are; None if it has none."""
@@ -167,7 +171,7 @@ class Output:
 
     def join(self, descriptor: int) -> None:
         """Write the outputs of all settled ranges to a file, in source order."""
-        into = partial(append, descriptor)
+        into = partial(append, descriptor, check=self._check)
         for piece in self.pieces():
             self.folder.copy(piece, into)
 

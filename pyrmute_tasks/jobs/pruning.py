@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from pyrmute_tasks.errors import JobError
+from pyrmute_tasks.jobs.discarded import remove_old_notes
 from pyrmute_tasks.jobs.folder import JobFolder, find_jobs
 from pyrmute_tasks.jobs.publish_file import FilePublication
 from pyrmute_tasks.jobs.publish_parts import PartsPublication
@@ -16,19 +17,20 @@ from pyrmute_tasks.jobs.publish_parts import PartsPublication
 __all__ = ["KEEP_HISTORY_S", "clear", "collect_orphans", "prune", "remove_temps", "retried_jobs"]
 
 KEEP_HISTORY_S: Final = 30 * 86400.0
-"""How long an ended job is kept in a jobs root."""
+"""How long an ended job is kept in a jobs root, and that another one was discarded."""
 
 _LEFT: Final = re.compile(r"\..+\.[0-9a-f]+\.(?:new|gone)")
 _ORPHANED_S: Final = 3600.0
 
 
 def prune(root: Path, keep_s: float = KEEP_HISTORY_S, now: float | None = None) -> list[str]:
-    """Discard the jobs of a jobs root that ended long ago; return their ids.
+    """Remove the jobs of a jobs root that ended long ago; return their ids.
 
-    A job stays while a retry of its rejects may still replace what it has published, and while
-    another one waits for its end.
+    So is what is noted of those that users discarded. A job stays while a retry of its rejects may
+    still replace what it has published, and while another one waits for its end.
     """
     now = time.time() if now is None else now
+    remove_old_notes(root, keep_s, now)
     ended, needed = [], retried_jobs(root)
     for folder in find_jobs(root):
         try:

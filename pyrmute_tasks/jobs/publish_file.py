@@ -172,8 +172,7 @@ class FilePublication:
         if self._joined is not None:
             temp.unlink()
         if not _link(output, lease, proof, temp, self._prepare):
-            _write(output, temp, self._prepare)
-            output.compare(proof, temp)
+            _write(output, proof, temp, self._prepare)
 
     def appear(self, lease: Lease, *, overwrite: bool, backup: Path | None) -> None:
         """Rename it; a file that it replaces has a second name before, if it is kept."""
@@ -224,13 +223,15 @@ def _prepare(path: Path, prepare: Prepare) -> None:
         os.close(descriptor)
 
 
-def _write(output: Output, temp: Path, prepare: Prepare | None) -> None:
+def _write(output: Output, proof: Proof, temp: Path, prepare: Prepare | None) -> None:
+    """Join the outputs, and compare what another process has written of them."""
     descriptor = os.open(temp, _CREATE, 0o666)
     try:
         if prepare is not None:
             prepare(descriptor)
         output.join(descriptor)
         os.fsync(descriptor)
+        output.compare(proof, temp)
     except BaseException:
         with contextlib.suppress(OSError):
             temp.unlink()

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from pyrmute_tasks.errors import ConfigurationError, JobNotFoundError, printable
-from pyrmute_tasks.jobs.folder import JobFolder, find_jobs
-from pyrmute_tasks.jobs.spec import SPEC, Spec
+from pyrmute_tasks.jobs.discarded import find_discarded
+from pyrmute_tasks.jobs.folder import JobFolder, find_jobs, is_job_name
+from pyrmute_tasks.jobs.spec import Spec
 from pyrmute_tasks.jobs.want import Want
 
 __all__ = ["JobsRoot", "root_of"]
@@ -67,9 +68,10 @@ class JobsRoot:
             wanted: Its id, the beginning of it, or its name, of which the newest job is meant.
 
         Raises:
-            JobNotFoundError: If there is none, or several ids begin so.
+            JobNotFoundError: If there is none, or several ids begin so; of a discarded one it tells
+                who did that, when and why.
         """
-        if os.sep not in wanted and wanted and (self.path / wanted / SPEC).is_file():
+        if is_job_name(wanted) and (self.path / wanted).is_dir():  # or what is wrong with it
             return JobFolder(self.path / wanted)
         jobs = list(self.jobs())
         named = [
@@ -82,6 +84,9 @@ class JobsRoot:
         found = [job for job in jobs if job.spec.job.startswith(wanted)]
         if len(found) == 1 and len(wanted) >= _SHORTEST_PREFIX:
             return found[0]
+        discarded = find_discarded(self.path, wanted) if wanted and not found else None
+        if discarded is not None:
+            raise JobNotFoundError(str(discarded))
         told = "several begin so" if len(found) > 1 else "none has this id or name"
         raise JobNotFoundError(
             f"there is no job {printable(wanted)!r} in {self.path}: {told}; "

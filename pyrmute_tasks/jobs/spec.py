@@ -2,18 +2,28 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from pyrmute_tasks.errors import JobChangedError, JobFormatError, JobLogError, printable
+from pyrmute_tasks.errors import (
+    ConfigurationError,
+    JobChangedError,
+    JobFormatError,
+    JobLogError,
+    printable,
+)
+from pyrmute_tasks.jobs.checked import check_fields, is_sound
 from pyrmute_tasks.jobs.documents import object_of, write_whole
 from pyrmute_tasks.jobs.entries import FORMAT, OPEN_END, Range
 from pyrmute_tasks.jobs.storage import Storage
 from pyrmute_tasks.jobs.terms import Terms
 
 __all__ = [
+    "JOB_ID",
     "SPEC",
     "CodeChanged",
     "Difference",
@@ -30,6 +40,9 @@ __all__ = [
 ]
 
 SPEC: Final = "spec.json"
+JOB_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+"""What the id of a job looks like, which is the name of its folder in a jobs root."""
+
 _HEAD_BYTES: Final = 64 * 1024
 _DIGEST_BYTES: Final = 16
 
@@ -280,20 +293,47 @@ def read_spec(storage: Storage) -> Spec:
     data = storage.read(SPEC)
     try:
         found: dict[str, Any] = object_of(data)
-        written = int(found.pop("format"))
-        if written > FORMAT:
-            raise JobFormatError(
-                f"{SPEC} has format {written}, and this version reads up to {FORMAT}: use the "
-                "version that wrote it, or a newer one"
-            )
+        _check_format(found.pop("format"))
         found["sources"] = tuple(SourceFile(**each) for each in found["sources"])
         found["only"] = tuple(Range(*each) for each in found["only"])
         found["parents"] = tuple(Parent(*each) for each in found["parents"])
         model, before, after = found["plan"]
         terms = found.get("terms")  # the first format has none
         found["terms"] = None if terms is None else Terms.of(terms)
-        return Spec(**{**found, "plan": (model, before, after)})
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        spec = Spec(**{**found, "plan": (model, before, after)})
+        _check(spec)
+    except (ValueError, TypeError, KeyError, RecursionError, ConfigurationError) as error:
         raise JobLogError(
             f"{SPEC} is damaged ({type(error).__name__}): restore it, or start the job again"
         ) from error
+    return spec
+
+
+def _check_format(written: object) -> None:
+    if type(written) is not int:
+        raise ValueError("the format is no number")
+    if written > FORMAT:
+        raise JobFormatError(
+            f"{SPEC} has format {written}, and this version reads up to {FORMAT}: use the "
+            "version that wrote it, or a newer one"
+        )
+
+
+def _check(spec: Spec) -> None:
+    """Check the types and values of a spec's fields.
+
+    Raises:
+        ValueError: If one is wrong.
+    """
+    for each in (spec, *spec.sources, *(() if spec.terms is None else (spec.terms,))):
+        check_fields(each)
+    if not isinstance(spec.options, dict):
+        raise ValueError("the options are none")  # noqa: TRY004  # of a file, not of an argument
+    texts = [*spec.plan, *(part for parent in spec.parents for part in parent), *spec.options]
+    numbers = [part for each in spec.only for part in each]
+    scalars = list(spec.options.values())
+    kinds = ((texts, (str,)), (numbers, (int,)), (scalars, (str, int, float, bool, NoneType)))
+    if not all(is_sound(each, kind) for values, kind in kinds for each in values):
+        raise ValueError("a part has a value that it cannot have")
+    if not JOB_ID.fullmatch(spec.job) or not spec.sources:
+        raise ValueError("it has no id, or no source")

@@ -7,6 +7,7 @@ on a simulated disk that loses whatever was not synced.
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Protocol
@@ -172,8 +173,13 @@ class FolderStorage:
 
     @contextlib.contextmanager
     def _opened(self, name: str) -> Iterator[int]:
-        descriptor = os.open(self.path / name, _READ)
+        path = self.path / name
+        descriptor = os.open(path, _READ)
         try:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+                raise OSError(number, os.strerror(number), str(path))
             yield descriptor
         finally:
             os.close(descriptor)

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from pyrmute_tasks.errors import printable
+from pyrmute_tasks.jobs.checked import MOST, is_sound
 from pyrmute_tasks.jobs.documents import object_of, write_whole
 from pyrmute_tasks.jobs.entries import Wished
 from pyrmute_tasks.jobs.states import Wish
@@ -219,8 +219,8 @@ def _number(found: Mapping[str, object], name: str) -> float:
     value = found.get(name, 0)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name} is not a number")  # noqa: TRY004  # of a file, not of an argument
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} is not between 0 and infinity")
+    if not 0 <= value <= MOST:
+        raise ValueError(f"{name} is not between 0 and {MOST:g}")
     return value
 
 
@@ -228,4 +228,6 @@ def _text(found: Mapping[str, object], name: str) -> str:
     value = found.get(name, "")
     if not isinstance(value, str):
         raise ValueError(f"{name} is not a text")  # noqa: TRY004  # of a file, not of an argument
+    if not is_sound(value, (str,)):
+        raise ValueError(f"{name} is not a text that can be written")
     return value

@@ -2,21 +2,20 @@
 
 import contextlib
 import logging
-import os
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from pyrmute_tasks.errors import JobError, LeaseLostError, printable
+from pyrmute_tasks.errors import LeaseLostError, PyrmuteTasksError, printable
 from pyrmute_tasks.jobs.pruning import collect_orphans, prune
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.service.beats import BEAT_EVERY_S, beat, remove_old_beats
 from pyrmute_tasks.service.driving import Epoch, take_epoch
+from pyrmute_tasks.service.end_commands import run_if_due
 from pyrmute_tasks.service.probing import FleetProbe, Probed
 from pyrmute_tasks.service.troubles import log_failure
 from pyrmute_tasks.service.turns import (
@@ -41,7 +40,7 @@ _GLANCE_EVERY_S: Final = 0.1
 _REST: Final = 4  # times as long as a look has taken
 _PRUNE_EVERY_S: Final = 3600.0
 _GRACE_S: Final = 5.0
-_ON_END_S: Final = 60.0
+_TELL_EVERY_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +126,7 @@ class Coordinator:
         self._options = options or CoordinatorOptions()
         self._given = session
         self._session: Session | None = session
-        self._jobs = WatchedJobs(root.path)
+        self._jobs = WatchedJobs(root.path, tells_ends=self._options.allow_on_end)
         self._running: dict[str, _Running] = {}
         self._told: dict[str, str] = {}
         self._pruned_at = -_PRUNE_EVERY_S
@@ -184,7 +183,9 @@ class Coordinator:
         for name, trouble in self._jobs.troubles.items():
             self._tell(name, trouble)
         seen = probe.seen  # once: the fleet may answer at any moment
+        to_tell = dict(self._due_to_tell())  # before it goes on, if it is resumed
         due = sorted(self._due(probe, seen), key=lambda each: each[1].order)
+        due = [*to_tell.items(), *(each for each in due if each[0] not in to_tell)]
         self._begin(due, probe)
         if self._options.until_idle and seen is None:
             probe.want()  # else nobody might, once the last job has ended
@@ -211,6 +212,15 @@ class Coordinator:
         if is_wanted:
             probe.want()
 
+    def _due_to_tell(self) -> Iterator[tuple[str, Turn]]:
+        """Yield the jobs whose command for their end nobody has run, or is known to run."""
+        clock, queue = time.monotonic(), self._options.queue or self._settings.queue
+        for name, job in self._jobs.untold.items():
+            is_ours = not job.terms.queue or job.terms.queue == queue
+            if is_ours and name not in self._running and clock >= job.tell_at:
+                job.tell_at = clock + _TELL_EVERY_S  # another one may be running it
+                yield name, Turn(Act.TELL)
+
     def _begin(self, due: list[tuple[str, Turn]], probe: FleetProbe) -> None:
         """Begin what is due, as far as there is room; end long turns if there is none."""
         driving = [each for each in self._running.values() if each.turn.act is Act.DRIVE]
@@ -228,7 +238,8 @@ class Coordinator:
             each.end(Ending(Kind.TURN_OVER, "its turn is over, as others wait"))
 
     def _start(self, name: str, turn: Turn, probe: FleetProbe) -> None:
-        running = self._running[name] = _Running(self._jobs.open[name], turn)
+        jobs = self._jobs.untold if turn.act is Act.TELL else self._jobs.open
+        running = self._running[name] = _Running(jobs[name], turn)
         running.thread = threading.Thread(
             target=self._drive, args=(running, probe), name=f"job-{name}", daemon=True
         )
@@ -240,6 +251,9 @@ class Coordinator:
         job, turn = running.job, running.turn
         spec = job.folder.spec
         try:
+            if turn.act is Act.TELL:
+                self._tell_end(job)
+                return
             epoch = running.epoch = take_epoch(job.folder, job.want, job.newest)
             if running.asked is not None:
                 epoch.watch.end(running.asked)
@@ -257,11 +271,11 @@ class Coordinator:
                 epoch=epoch.lease.epoch,
             )
             if ending.kind.ends_job:
-                self._run_on_end(job, ending)
+                self._tell_end(job)
         except LeaseLostError as error:
             running.ending = Ending(Kind.LOST, str(error))
             log(logging.INFO, "lease_lost", str(error), job=spec.job)
-        except (JobError, OSError) as error:
+        except (PyrmuteTasksError, OSError) as error:
             log(logging.WARNING, "epoch_failed", printable(error), job=spec.job)
         except Exception as error:  # of this library: other jobs must be driven
             log_failure(spec.job, error)
@@ -273,42 +287,17 @@ class Coordinator:
         assert self._session is not None
         return self._session
 
-    def _run_on_end(self, job: WatchedJob, ending: Ending) -> None:
-        """Run the command that the job has for its end."""
-        command, spec = job.terms.on_end, job.folder.spec
-        if not command:
-            return
-        if not self._options.allow_on_end:
+    def _tell_end(self, job: WatchedJob) -> None:
+        """Run the command that the job has for its end, where that is allowed."""
+        if self._options.allow_on_end:
+            run_if_due(job.folder)
+        elif job.terms.on_end:
             log(
                 logging.WARNING,
                 "on_end_refused",
-                "a job has a command for its end, which needs --allow-on-end here",
-                job=spec.job,
+                "a job has a command for its end, which needs a coordinator with --allow-on-end",
+                job=job.folder.spec.job,
             )
-            return
-        end = job.folder.end()
-        told = {
-            "JOB_ID": spec.job,
-            "JOB_NAME": job.terms.name,
-            "JOB_RESULT": end.ended.result.value if end is not None else ending.kind.value,
-            "JOB_WHY": ending.why,
-            "JOB_FOLDER": str(job.folder.path),
-        }
-        log(logging.INFO, "on_end", "the command for a job's end is run", job=spec.job)
-        try:
-            done = subprocess.run(  # noqa: S602  # it is a command of the shell, and allowed
-                command,
-                shell=True,
-                env={**os.environ, **told},
-                stdin=subprocess.DEVNULL,
-                timeout=_ON_END_S,
-                check=False,
-            )
-            trouble = f"it ended with status {done.returncode}" if done.returncode else ""
-        except (OSError, subprocess.SubprocessError) as error:
-            trouble = f"it could not be run ({type(error).__name__})"
-        if trouble:
-            log(logging.WARNING, "on_end_failed", trouble, job=spec.job)
 
     # --- around it ----------------------------------------------------------------------------
 
@@ -320,6 +309,8 @@ class Coordinator:
             del self._running[name]
             job = running.job
             job.forget()
+            if running.turn.act is Act.TELL:
+                continue
             job.failures = 0 if running.ending is not None else job.failures + 1
             if job.failures:  # it is not in the log: nobody else would know how long to wait
                 job.not_before = time.monotonic() + suspension_s(job.failures)

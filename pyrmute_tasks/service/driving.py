@@ -280,6 +280,5 @@ def take_epoch(folder: JobFolder, want: Want, after: int) -> Epoch:
         lease.log.close()
         raise
     driven, board = DrivenJob(folder, lease), Board()
-    holds = spec.terms is not None and spec.terms.hold
-    watch = EpochWatch(driven, want, board, holds=holds)
+    watch = EpochWatch(driven, want, board)
     return Epoch(driven, want, board, watch, lease.fold.ranges)

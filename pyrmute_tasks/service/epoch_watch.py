@@ -122,20 +122,18 @@ class EpochWatch:
         driven: The job.
         want: The wishes with which the epoch begins.
         board: What is seen of it.
-        holds: Whether its output is to be held.
 
     Attributes:
         stop: Ends the driver's job.
         ending: What has ended the epoch; None before.
     """
 
-    def __init__(self, driven: DrivenJob, want: Want, board: Board, *, holds: bool) -> None:
+    def __init__(self, driven: DrivenJob, want: Want, board: Board) -> None:
         self.stop: Stop = Stop()
         self.ending: Ending | None = None
         self._folder, self._lease = driven.folder, driven.lease
         self._want = self._found = want
         self._board = board
-        self._holds = holds
         self._lock = threading.Lock()
         self._is_over = threading.Event()
         self._beaten_at = time.monotonic()
@@ -177,7 +175,7 @@ class EpochWatch:
         with locked(self._folder.path):
             seen = self.ending.want if self.ending is not None else None
             wanted = read_want(self._folder.storage, seen or self._found).want
-            ending = ending_of(self._want, wanted, self._lease.view, holds=self._holds)
+            ending = ending_of(self._want, wanted, self._lease.view)
             if ending is not None and ending.kind in (Kind.CANCELLED, Kind.PAUSED):
                 self.end(ending)
                 raise JobStopped
@@ -239,7 +237,7 @@ class EpochWatch:
         found = read_want(self._folder.storage, self._found)
         if found.problem:
             self._board.note(found.problem)
-        ending = ending_of(self._want, found.want, self._lease.view, holds=self._holds)
+        ending = ending_of(self._want, found.want, self._lease.view)
         if ending is not None:
             self.end(ending)
         elif self.ending is None:

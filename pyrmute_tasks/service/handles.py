@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from pyrmute_tasks.errors import JobFailedError, JobNotFoundError
+from pyrmute_tasks.errors import JobFailedError
 from pyrmute_tasks.failures import RecordFailure
+from pyrmute_tasks.io.kept_jobs import ProvenJob, discard_job, publish_job
+from pyrmute_tasks.jobs.discarded import was_discarded
 from pyrmute_tasks.jobs.entries import JobResult, Note
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.root import JobsRoot
+from pyrmute_tasks.jobs.spec import SPEC
 from pyrmute_tasks.service import steering
 from pyrmute_tasks.service.history import LoggedReport, report_of
 from pyrmute_tasks.service.logged_job import glance_status
@@ -60,6 +63,7 @@ class Pauses:
         return min(pause_s, left_s)
 
 
+# Above 250 lines: the calls of one job, each a line or two below its description.
 class SubmittedJob:
     """A submitted job, steered and watched through its folder.
 
@@ -125,7 +129,7 @@ class SubmittedJob:
         except FileNotFoundError:
             if not self._root.path.is_dir():
                 return False  # its storage is away
-            raise JobNotFoundError(f"job {self.id} was discarded") from None
+            raise was_discarded(self.path) from None
         except OSError:
             return False
         ended = logged.ended
@@ -245,6 +249,44 @@ class SubmittedJob:
         """
         limits = Limits(max_rate=max_rate, window=window, max_errors=max_errors)
         steering.set_limits(self._folder, limits, why)
+
+    def publish(self, *, overwrite: bool = False, backup: bool = False, why: str = "") -> ProvenJob:
+        """Publish its output, which was held; this process does it, and needs no coordinator.
+
+        Args:
+            overwrite: Replace a target that exists, also if it was not submitted to do that.
+            backup: Keep a target that is replaced.
+            why: The reason, for people.
+
+        Returns:
+            What was proven and published.
+
+        Raises:
+            JobError: If it has no whole output, is published already, or was cancelled.
+            ProofError: If the output is not whole; nothing is published.
+            OutputInUseError: If a run is writing the target.
+            ConfigurationError: If the target exists and must not be replaced, or cannot be written.
+        """
+        self._check_there()
+        return publish_job(self.path, overwrite=overwrite, backup=backup, why=why)
+
+    def discard(self, why: str = "") -> None:
+        """Remove it, and its history; for 30 days is noted who did that, when and why.
+
+        Args:
+            why: The reason, for people.
+
+        Raises:
+            JobError: If somebody drives it, or another job retries its rejects.
+            JobNotFoundError: If it was discarded before.
+            ConfigurationError: If something cannot be removed.
+        """
+        self._check_there()
+        discard_job(self.path, why=why)
+
+    def _check_there(self) -> None:
+        if not (self.path / SPEC).is_file():
+            raise was_discarded(self.path)
 
     def retry(
         self,

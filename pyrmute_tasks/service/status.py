@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
-from pyrmute_tasks.errors import JobError, JobNotFoundError
+from pyrmute_tasks.errors import JobError
+from pyrmute_tasks.jobs.discarded import was_discarded
 from pyrmute_tasks.jobs.driver import Driver, DriverWatch
 from pyrmute_tasks.jobs.entries import OPEN_END, Note
 from pyrmute_tasks.jobs.folder import JobFolder
@@ -229,7 +230,7 @@ class JobWatch:
         try:
             yield
         except FileNotFoundError:
-            raise JobNotFoundError(f"job {job} was discarded") from None
+            raise was_discarded(self._folder.path) from None
         except OSError as error:
             told = error.strerror or type(error).__name__
             raise JobError(f"job {job} in {self._folder.path} cannot be read: {told}") from error

@@ -6,7 +6,6 @@ job's driver looks at it about once a second, logs it and obeys; nobody waits fo
 
 import contextlib
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
@@ -19,15 +18,8 @@ from pyrmute_tasks.jobs.driver import Driver, this_user
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.view import JobView
-from pyrmute_tasks.jobs.want import (
-    WANT,
-    FoundWant,
-    Want,
-    locked,
-    read_submitted,
-    unknown_wish,
-    write_want,
-)
+from pyrmute_tasks.jobs.want import FoundWant, Want, locked, read_submitted, unknown_wish
+from pyrmute_tasks.jobs.wishing import signed, write_wish
 
 if TYPE_CHECKING:  # what accepts no code needs none
     from pyrmute_tasks.pyrmute_adapter import FleetManager
@@ -50,7 +42,6 @@ NO_BOUND: Final = "none"
 Bound: TypeAlias = Literal["none"]
 """The value of a limit that takes its bound away."""
 
-_LATER_S: Final = 0.001
 _OTHER_LIMITS: Final = "; other limits by "
 
 
@@ -303,17 +294,6 @@ def _changing(folder: JobFolder) -> Iterator[tuple[JobView, FoundWant]]:
 
 
 def _write(folder: JobFolder, view: JobView, want: Want, why: str, who: str = "") -> Want:
-    # Later than what is logged, whose writer may have another clock.
-    at = max(time.time(), view.changed_at + _LATER_S, want.at + _LATER_S)
-    want = replace(want, who=who or this_user(), why=why, at=at)
-    try:
-        write_want(folder.storage, want)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot write {folder.path / WANT}: {error.strerror}; all users who can write to the "
-            "jobs root can steer its jobs"
-        ) from None
-    with contextlib.suppress(OSError):  # it may be another user's by now
-        # Coordinators and others read it, whatever the umask of this user is.
-        (folder.path / WANT).chmod(folder.path.stat().st_mode & 0o666)
+    want = signed(want, view, why, who or this_user())
+    write_wish(folder, want)
     return want

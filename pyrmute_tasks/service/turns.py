@@ -51,6 +51,7 @@ class Act(enum.Enum):
     PAUSE = "note that it is paused: its driver died before it could"
     SUSPEND = "note that there is no fleet for it"
     GIVE_UP = "end it, as it was suspended for too long"
+    TELL = "run the command for its end: who drove it did not"
     WAIT = "leave it for now"
     LEAVE = "leave it for good"
 
@@ -221,14 +222,13 @@ class Ending:
     want: Want | None = None
 
 
-def ending_of(before: Want, now: Want, view: JobView, *, holds: bool) -> Ending | None:
+def ending_of(before: Want, now: Want, view: JobView) -> Ending | None:
     """Return the end of an epoch that a changed wish asks for; None if it goes on.
 
     Args:
         before: The wish with which it began.
         now: The wish.
         view: The job by its log.
-        holds: Whether its output is to be held.
     """
     if now.wish is Wish.CANCEL:
         # What was about to appear may be there: too late.
@@ -236,8 +236,6 @@ def ending_of(before: Want, now: Want, view: JobView, *, holds: bool) -> Ending 
     if now.wish is Wish.PAUSE:
         return Ending(Kind.PAUSED, by_whom("paused", now), now)
     changed = [name for name in CHANGES if getattr(before, name) != getattr(now, name)]
-    if holds and now.wish is Wish.PUBLISH and before.wish is not Wish.PUBLISH:
-        changed.append("hold")
     if not changed:
         return None
     return Ending(Kind.CHANGED, by_whom(f"{' and '.join(changed)} changed", now), now)

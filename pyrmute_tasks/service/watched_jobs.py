@@ -15,6 +15,7 @@ from pyrmute_tasks.jobs.log import epochs
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.jobs.want import Want, read_submitted
+from pyrmute_tasks.service.end_commands import is_due
 from pyrmute_tasks.service.turns import Facts
 
 __all__ = ["WatchedJob", "WatchedJobs"]
@@ -37,6 +38,8 @@ class WatchedJob:
         seen_at: Since when it is seen like that, by `time.monotonic`.
         failures: How often driving it has failed here without a word in its log.
         not_before: When it may be tried again after that, by `time.monotonic`.
+        told_epoch: The newest epoch that has ended it, and of which nothing is left to be told.
+        tell_at: When to try again to run the command for its end, by `time.monotonic`.
     """
 
     folder: JobFolder
@@ -49,6 +52,8 @@ class WatchedJob:
     seen_at: float = 0.0
     failures: int = 0
     not_before: float = 0.0
+    told_epoch: int = 0
+    tell_at: float = 0.0
     _changed_ns: int = -1
 
     @property
@@ -131,17 +136,21 @@ class WatchedJobs:
 
     Args:
         root: The directory.
+        tells_ends: Whether to find the jobs that have ended, and whose command was not run yet.
 
     Attributes:
         root: The directory.
         open: The jobs that have not ended for ever, by their folders' names.
+        untold: The jobs whose command for their end is due, by their folders' names.
         troubles: What cannot be read, and why, by the folders' names.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, tells_ends: bool = False) -> None:
         self.root = root
         self.open: dict[str, WatchedJob] = {}
+        self.untold: dict[str, WatchedJob] = {}
         self.troubles: dict[str, str] = {}
+        self._tells_ends = tells_ends
         self._ended: dict[str, JobResult | None] = {}
         self._changed_ns = -1
 
@@ -164,9 +173,12 @@ class WatchedJobs:
         with contextlib.suppress(JobError):
             self._changed_ns = _changed_ns(self.root)
         names = set(filter(is_job_name, os.listdir(self.root)))
-        for known in (self.open, self._ended, self.troubles):
+        for known in (self.open, self.untold, self._ended, self.troubles):
             for name in known.keys() - names:
                 known.pop(name)
+        for name in self.untold.keys() - but:
+            with contextlib.suppress(JobError, OSError):
+                self._note_end(name, self.untold[name])
         for name in names - self._ended.keys() - but:
             try:
                 self._look_at(name)
@@ -190,10 +202,22 @@ class WatchedJobs:
                 return
             job = self.open[name] = WatchedJob(folder, DriverWatch(folder.storage))
         job.look()
+        self._note_end(name, job)
         if job.view.state.is_final:
             del self.open[name]
             ended = job.view.ended
             self._ended[name] = ended.result if ended is not None else None
+
+    def _note_end(self, name: str, job: WatchedJob) -> None:
+        """Note whether the command for the end of a job is due."""
+        ended = job.view.ended
+        if not self._tells_ends or ended is None or job.told_epoch >= job.view.epoch:
+            self.untold.pop(name, None)
+        elif is_due(job.folder):
+            self.untold[name] = job
+        else:
+            job.told_epoch = job.view.epoch
+            self.untold.pop(name, None)
 
     def result(self, job: str) -> JobResult | None:
         """Return how a job has ended; None if it has not, or is not there."""

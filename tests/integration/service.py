@@ -80,6 +80,14 @@ class Service:
         module = ["tests.integration.short_ranges", "coordinator", "--jobs"]
         return self._start([*module, str(self.root.path), *options], settings)
 
+    def coordinator_that_dies_at_the_end(self, *options: str) -> subprocess.Popen[bytes]:
+        module = ["tests.integration.dies_at_end", "coordinator", "--jobs"]
+        return self._start([*module, str(self.root.path), *options], {})
+
+    def coordinator_that_joins_slowly(self, marker: Path) -> subprocess.Popen[bytes]:
+        module = ["tests.integration.slow_joins", str(marker), "coordinator", "--jobs"]
+        return self._start([*module, str(self.root.path)], {})
+
     def coordinator_of_short_turns(
         self, most_running: int, slice_s: float
     ) -> subprocess.Popen[bytes]:

@@ -277,16 +277,91 @@ def test_changed_source_fails_a_job(service: Service) -> None:
 
 def test_command_for_the_end_is_run_where_that_is_allowed(service: Service) -> None:
     told = service.data / "told"
-    command = f'echo "$JOB_ID $JOB_RESULT $JOB_FOLDER" > {told}'
+    command = f'echo "$JOB_ID $JOB_RESULT $JOB_FOLDER" >> {told}'
     refused = service.submit(people(9), on_end=command)
     service.coordinator("--until-idle").wait(60)
     assert view_of(refused).state is LoggedState.SUCCEEDED
     assert not told.exists()
-    assert "on_end" in service.logs() or "--allow-on-end" in service.logs()
-    job = service.submit(people(9), on_end=f"{command}; exit 3")
+    assert "--allow-on-end" in service.logs()
     service.coordinator("--until-idle", "--allow-on-end").wait(60)
-    assert told.read_text() == f"{job.spec.job} succeeded {job.path}\n"
+    assert told.read_text() == f"{refused.spec.job} succeeded {refused.path}\n"
+    told.unlink()
+    job = service.submit(people(9), on_end=f"{command}; exit 3")
+    for _ in range(2):
+        service.coordinator("--until-idle", "--allow-on-end").wait(60)
+        assert told.read_text() == f"{job.spec.job} succeeded {job.path}\n"
     assert view_of(job).state is LoggedState.SUCCEEDED
+
+
+@pytest.mark.parametrize("how", ["succeeded", "cancelled", "failed"])
+def test_command_for_the_end_is_run_after_the_coordinator_was_killed_before_it(
+    service: Service, how: str
+) -> None:
+    told = service.data / "told"
+    want = Want(Wish.CANCEL if how == "cancelled" else Wish.RUN, at=1.0)
+    target = service.data / ("nowhere/out" if how == "failed" else "out")  # it is given up
+    command = f'echo "$JOB_RESULT" >> {told}'
+    job = service.submit(people(9), want=want, target=target, on_end=command, give_up_s=0.5)
+    dying = service.coordinator_that_dies_at_the_end("--allow-on-end")
+    assert dying.wait(60) == -signal.SIGKILL
+    assert end_of(job).result.value == how
+    assert not told.exists()
+    for _ in range(2):
+        service.coordinator("--until-idle", "--allow-on-end").wait(60)
+        assert told.read_text() == f"{how}\n"
+
+
+def test_command_that_was_under_way_when_the_coordinator_was_killed_is_run_again(
+    service: Service,
+) -> None:
+    told = service.data / "told"
+    kills = f"[ $(wc -l < {told}) -gt 1 ] || kill -9 $PPID"
+    job = service.submit(people(9), on_end=f'echo "$JOB_RESULT" >> {told}; {kills}')
+    assert service.coordinator("--allow-on-end").wait(60) == -signal.SIGKILL
+    assert view_of(job).state is LoggedState.SUCCEEDED
+    service.coordinator("--until-idle", "--allow-on-end").wait(60)
+    assert told.read_text() == "succeeded\n" * 2
+    assert names_in(job) == logs_of(1) | {"on-end.1"}
+
+
+def test_two_coordinators_run_a_command_once(service: Service) -> None:
+    told, go_on = service.data / "told", service.data / "go-on"
+    waits = f"while ! [ -e {go_on} ]; do sleep 0.05; done"
+    job = service.submit(people(9), on_end=f'echo "$JOB_RESULT" >> {told}; {waits}')
+    processes = [service.coordinator("--allow-on-end") for _ in range(2)]
+    service.wait(told.exists, "the command is run")
+    behind = service.submit(people(9))  # both look at all jobs meanwhile
+    service.wait_for_end(behind)
+    go_on.touch()
+    service.wait(lambda: "on-end.1" in names_in(job), "that is noted")
+    for process in processes:
+        ended(process)
+    assert told.read_text() == "succeeded\n"
+
+
+@pytest.mark.parametrize("how", ["told to end", "paused"])
+def test_output_that_is_being_joined_does_not_delay_the_end_of_an_epoch(
+    service: Service, how: str
+) -> None:
+    records = slow(people(400), 0.005)
+    job = service.submit(records, by_reference="always")
+    first = service.coordinator()
+    service.wait_for_ranges(job, 2)  # what is restored is joined at the end
+    assert ended(first) == 0
+    marker = service.data / "joins"
+    process = service.coordinator_that_joins_slowly(marker)
+    service.wait(marker.exists, "the output is being joined")
+    if how == "paused":
+        service.wish(job, wish=Wish.PAUSE)
+        service.wait(lambda: view_of(job).state is LoggedState.STOPPED, "it is paused", 5.0)
+        service.wish(job, wish=Wish.RUN)
+    assert ended(process) == 0
+    let_go = view_of(job).stopped
+    assert let_go in ("paused by test@here", "the coordinator was told to end")
+    assert not [path for path in service.data.iterdir() if ".joined." in path.name]
+    service.coordinator()
+    assert service.wait_for_end(job).state is LoggedState.SUCCEEDED
+    assert service.output(job) == loop(records)
 
 
 @pytest.mark.slow

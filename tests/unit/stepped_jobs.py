@@ -20,6 +20,7 @@ from pyrmute_tasks.errors import BrokerUnavailableError
 from pyrmute_tasks.file_options import FileOptions
 from pyrmute_tasks.io.job_output import DrivenJob
 from pyrmute_tasks.io.job_targets import target_of
+from pyrmute_tasks.jobs import wishing
 from pyrmute_tasks.jobs.entries import Range, Settled
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease, take
@@ -427,7 +428,7 @@ def replaced_by(world: World) -> list[tuple[object, str, object]]:
     # Who holds a lock is not frozen until others give it up: the last change would stand.
     patient = SimpleNamespace(monotonic=lambda: 0.0, sleep=world.sleep)
     return [
-        *((module, "time", clocks) for module in (steering, watched_jobs, epoch_watch)),
+        *((module, "time", clocks) for module in (wishing, watched_jobs, epoch_watch)),
         (import_module(locked.__module__), "time", patient),
         (epoch_watch, "threading", threads),
         (steering, "this_user", lambda: world.current.user if world.current else "test@host"),

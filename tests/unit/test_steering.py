@@ -15,13 +15,13 @@ from pyrmute_tasks import ModelData, ModelManager
 from pyrmute_tasks.engine.stopping import JobStopped
 from pyrmute_tasks.errors import ConfigurationError, JobChangedError, JobError
 from pyrmute_tasks.io.job_output import DrivenJob
-from pyrmute_tasks.jobs import want
+from pyrmute_tasks.jobs import want, wishing
 from pyrmute_tasks.jobs.driver import this_process, this_user
 from pyrmute_tasks.jobs.entries import Ended, Entry, JobResult, Note, Noted, Publishing
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.root import JobsRoot
-from pyrmute_tasks.jobs.spec import SPEC, Spec
+from pyrmute_tasks.jobs.spec import SPEC, SourceFile, Spec
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.want import WANT, Want, read_want
@@ -45,7 +45,7 @@ def job(tmp_path: Path) -> JobFolder:
 def _job(root: Path, code: Code) -> JobFolder:
     spec = Spec(
         "a1b2c3d4",
-        (),
+        (SourceFile("/in.jsonl", 0, "1", ""),),
         str(root / "out.jsonl"),
         HOP,
         code.fingerprint,
@@ -300,7 +300,7 @@ def test_frozen_writer_is_not_waited_for(job: JobFolder, monkeypatch: pytest.Mon
 def test_output_does_not_appear_once_another_wish_was_accepted(
     job: JobFolder, lease: Lease, wish: Callable[[JobFolder], Want]
 ) -> None:
-    watch = EpochWatch(DrivenJob(job, lease), want_of(job), Board(), holds=False)
+    watch = EpochWatch(DrivenJob(job, lease), want_of(job), Board())
     with watch.deciding():
         pass
     wanted = wish(job)
@@ -319,7 +319,7 @@ def test_wish_that_was_accepted_while_the_lease_was_taken_is_obeyed_before_all_e
 ) -> None:
     before = want_of(job)
     wanted = wish(job)
-    watch = EpochWatch(DrivenJob(job, lease), before, Board(), holds=False)
+    watch = EpochWatch(DrivenJob(job, lease), before, Board())
     for name in ("start", "join"):  # however late its thread begins
         monkeypatch.setattr(watch._thread, name, lambda *_: None)
     with watch, pytest.raises(JobStopped):
@@ -331,7 +331,7 @@ def test_wish_that_was_accepted_while_the_lease_was_taken_is_obeyed_before_all_e
 def test_output_does_not_appear_once_a_wish_was_seen_although_it_is_torn(
     job: JobFolder, lease: Lease
 ) -> None:
-    watch = EpochWatch(DrivenJob(job, lease), want_of(job), Board(), holds=False)
+    watch = EpochWatch(DrivenJob(job, lease), want_of(job), Board())
     steering.cancel(job)
     with watch:
         (job.path / WANT).write_bytes(b"")
@@ -366,6 +366,6 @@ def test_user_without_the_right_is_told(job: JobFolder, monkeypatch: pytest.Monk
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(steering, "write_want", refuse)  # root may do all
+    monkeypatch.setattr(wishing, "write_want", refuse)  # root may do all
     with pytest.raises(ConfigurationError, match=r"cannot write .*want.json: Permission denied"):
         steering.pause(job)

@@ -179,18 +179,14 @@ def test_suspensions_grow_and_begin_again_once_something_is_settled() -> None:
     ],
 )
 def test_wish_that_ends_an_epoch(now: dict[str, Any], kind: Kind | None, why: str) -> None:
-    ending = ending_of(Want(), replace(Want(), **now), view(*TAKEN), holds=False)
+    ending = ending_of(Want(), replace(Want(), **now), view(*TAKEN))
     assert (ending.kind if ending is not None else None) is kind
     if ending is not None:
         assert ending.why == why
 
 
-def test_what_publishes_is_not_cancelled_and_what_is_held_can_be_published() -> None:
-    cancel = Want(Wish.CANCEL)
-    assert ending_of(Want(), cancel, view(*PUBLISHING), holds=False) is None
-    ending = ending_of(Want(), Want(Wish.PUBLISH), view(*TAKEN), holds=True)
-    assert ending is not None
-    assert ending.kind is Kind.CHANGED
+def test_what_publishes_is_not_cancelled() -> None:
+    assert ending_of(Want(), Want(Wish.CANCEL), view(*PUBLISHING)) is None
 
 
 def test_job_that_was_tried_at_the_last_is_given_up_at_once() -> None:

@@ -1,0 +1,66 @@
+"""Checking what was read from a job's JSON files, which anybody may have written."""
+
+import typing
+from dataclasses import fields
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Final
+
+__all__ = ["MOST", "check_fields", "is_sound"]
+
+MOST: Final = 1e12
+"""The greatest number but for sizes; more would be no time, rate or count, and break what shows it.
+"""
+
+_MOST_SIZE: Final = 2**63
+_PLAIN: Final = (str, int, float, bool, NoneType)
+
+
+def check_fields(value: Any) -> None:
+    """Check that the fields of a data class have the types that it declares, and sane values.
+
+    Raises:
+        ValueError: If one has not; it names the field.
+    """
+    kind: Any = type(value)
+    for name, kinds in _kinds_of(kind).items():
+        if kinds and not is_sound(getattr(value, name), kinds):
+            raise ValueError(f"{name} has a value that it cannot have")
+
+
+@cache
+def _kinds_of(kind: Any) -> dict[str, tuple[type, ...]]:
+    """Return the plain types of each field; none of one that is checked by who reads it."""
+    hints = typing.get_type_hints(kind)
+    return {each.name: _plain(hints[each.name]) for each in fields(kind)}
+
+
+def _plain(hint: Any) -> tuple[type, ...]:
+    parts = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return parts if all(each in _PLAIN for each in parts) else ()
+
+
+def is_sound(value: object, kinds: tuple[type, ...]) -> bool:
+    """Return whether a value has one of some types, and can be worked with."""
+    match value:
+        case bool():
+            return bool in kinds
+        case None:
+            return NoneType in kinds
+        case str():
+            return str in kinds and _is_sound_text(value)
+        case int():
+            is_size = int in kinds and abs(value) <= _MOST_SIZE
+            return is_size or (float in kinds and abs(value) <= MOST)
+        case float():
+            return float in kinds and abs(value) <= MOST  # and not for NaN
+    return False
+
+
+def _is_sound_text(text: str) -> bool:
+    """Return whether a text can be a file's name, as one with bytes that are no UTF-8 can."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text

@@ -1,0 +1,107 @@
+"""Commands for the end of jobs: when they are due, and that they are run once in the ordinary."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pyrmute_tasks.io.output_lock import held_lock
+from pyrmute_tasks.jobs.entries import JobResult
+from pyrmute_tasks.jobs.folder import ON_END
+from pyrmute_tasks.jobs.pruning import clear
+from pyrmute_tasks.service.end_commands import is_due, run_if_due
+from pyrmute_tasks.service.watched_jobs import WatchedJobs
+from tests.unit.watched_jobs import WatchedJob
+
+DAY_S = 86400.0
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Path:
+    return tmp_path / "told"
+
+
+def job_telling(told: Path, more: str = "") -> WatchedJob:
+    root = told.parent / "jobs"
+    return WatchedJob.submitted(root, name="people", on_end=f'echo "$JOB_RESULT" >> {told}{more}')
+
+
+def lines(told: Path) -> list[str]:
+    return told.read_text().split() if told.exists() else []
+
+
+@pytest.mark.parametrize("more", ["", "; exit 3"])
+@pytest.mark.parametrize("result", [JobResult.SUCCEEDED, JobResult.FAILED, JobResult.CANCELLED])
+def test_command_is_run_once_whatever_becomes_of_it(
+    told: Path, result: JobResult, more: str
+) -> None:
+    job = job_telling(told, more).taken()
+    run_if_due(job.folder)
+    assert lines(told) == []
+    job.ended(result)
+    assert is_due(job.folder)
+    for _ in range(2):
+        run_if_due(job.folder)
+    assert lines(told) == [result.value]
+    assert not is_due(job.folder)
+
+
+def test_command_is_run_again_when_a_job_that_was_resumed_fails_again(told: Path) -> None:
+    job = job_telling(told).taken().ended(JobResult.FAILED)
+    run_if_due(job.folder)
+    job.taken()
+    run_if_due(job.folder)
+    job.ended(JobResult.FAILED)
+    run_if_due(job.folder)
+    assert lines(told) == ["failed"] * 2
+
+
+def test_coordinators_that_come_at_the_same_time_run_it_once(told: Path) -> None:
+    job = job_telling(told, "; sleep 0.2").taken().ended(JobResult.SUCCEEDED)
+    threads = [threading.Thread(target=run_if_due, args=(job.folder,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert lines(told) == ["succeeded"]
+
+
+def test_end_of_long_ago_is_told_no_more(told: Path) -> None:
+    job = job_telling(told)
+    job.clock = time.time() - DAY_S - 60
+    job.taken().ended(JobResult.SUCCEEDED)
+    assert not is_due(job.folder)
+
+
+def test_note_and_lock_stay_when_the_rest_of_the_job_is_removed(told: Path) -> None:
+    job = job_telling(told).taken().ended(JobResult.SUCCEEDED)
+    with held_lock(job.folder.path / ON_END, "a1b2c3d4"):
+        clear(job.folder)
+        run_if_due(job.folder)  # another one runs it
+        assert lines(told) == []
+    run_if_due(job.folder)
+    clear(job.folder)
+    assert not is_due(job.folder)
+    assert set(os.listdir(job.folder.path)) == {"spec.json", "want.json", "log.1", "on-end.1"}
+
+
+@pytest.mark.parametrize("result", [JobResult.SUCCEEDED, JobResult.FAILED])
+def test_coordinator_finds_what_is_due_if_it_may_run_it(told: Path, result: JobResult) -> None:
+    job = job_telling(told).taken()
+    watches = [WatchedJobs(told.parent / "jobs", tells_ends=each) for each in (True, False)]
+    for jobs in watches:
+        jobs.look(but=frozenset())
+        assert not jobs.untold
+    job.ended(result)
+    for jobs in watches:
+        jobs.look(but=frozenset())
+    assert [set(jobs.untold) for jobs in watches] == [{"a1b2c3d4"}, set()]
+    later = WatchedJobs(told.parent / "jobs", tells_ends=True)
+    later.look(but=frozenset())
+    assert set(later.untold) == {"a1b2c3d4"}
+    run_if_due(job.folder)
+    for jobs in (watches[0], later):
+        jobs.look(but=frozenset())
+        assert not jobs.untold
