@@ -263,7 +263,7 @@ class Watched:
     def __init__(self, job: WatchedJob, clock: Time) -> None:
         assert job.lease is not None
         self.board = Board()
-        self.watch = EpochWatch(DrivenJob(job.folder, job.lease), Want(), self.board, holds=False)
+        self.watch = EpochWatch(DrivenJob(job.folder, job.lease), Want(), self.board)
         self._job, self._clock = job, clock
         self.board(ChunkSubmitted(0, 0, 10))
         self.board(WaitBegan(Wait.WORKERS))
