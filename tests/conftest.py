@@ -26,13 +26,18 @@ settings.register_profile("ci", derandomize=True, deadline=None)
 # The fixture of all tests, and folders of those that wait for servers and so begin first.
 _OF_ALL = "no_settings"
 _FIRST = ("chaos", "integration", "contract", "acceptance", "differential")
-# Files whose tests share fixtures and take minutes in one process: they begin before all others.
+# Files whose tests share fixtures and take longest in one process: they begin before all others.
 _LONGEST = (
+    # of `make test-slow`: minutes
     "tests/integration/test_topology_jobs.py",
     "tests/integration/test_resuming.py",
     "tests/integration/test_many_jobs.py",
     "tests/integration/test_rabbitmq.py",
     "tests/integration/test_steering_races.py",
+    # of both: half a minute
+    "tests/integration/test_signing.py",
+    "tests/integration/test_coordinators.py",
+    "tests/integration/test_hostile_messages.py",
 )
 
 ROOT = Path(__file__).parents[1]

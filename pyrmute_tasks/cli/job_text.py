@@ -36,8 +36,10 @@ _LEAST_NAME: Final = 8
 _DROPPED: Final = ("MODEL", "AGE", "RATE", "ETA")  # columns that a narrow terminal goes without
 _MOST_CAUSES: Final = 5
 _MOST_NOTES: Final = 3
+_MOST_LINES: Final = 2  # of a fact
 _MOST_REASON_LINES: Final = 3
-_MOST_TABLE_LINES: Final = 3
+_NARROW: Final = 70  # columns; there two more lines are as long as elsewhere one
+_MORE_LINES: Final = 2
 _LABEL: Final = 10
 _THOUSAND: Final = 1000
 _TEN: Final = 10
@@ -86,12 +88,19 @@ def job_table(jobs: Sequence[JobStatus], now: float, width: int) -> list[str]:
         widths = _fitted(columns, width)
     lines = [_row([column.title for column in columns], columns, widths)]
     indent = " " * (widths[0] + len(_GAP))
+    before = ""
     for number, job in enumerate(jobs):
         lines.append(_row([column.cells[number] for column in columns], columns, widths))
         if job.reason:
-            told = wrapped(printable(job.reason), width - len(indent), _MOST_TABLE_LINES)
-            lines += [f"{indent}{line}" for line in told]
+            reason = "as above" if job.reason == before else printable(job.reason)
+            most = _most_lines(_MOST_REASON_LINES, width)
+            lines += [f"{indent}{line}" for line in wrapped(reason, width - len(indent), most)]
+        before = job.reason
     return lines
+
+
+def _most_lines(most: int, width: int) -> int:
+    return most + _MORE_LINES if width < _NARROW else most
 
 
 def _fitted(columns: Sequence[_Column], width: int) -> list[int]:
@@ -138,8 +147,9 @@ def progress_lines(job: JobStatus, width: int) -> list[str]:
         lines = packed(filter(None, [*counts, _time(job)]), width)
     else:
         lines = bar_with(fraction, counts, _time(job), width)
-    reason = wrapped(_reason(job), width, _MOST_REASON_LINES) if job.reason else []
-    return [*lines, *reason]
+    if not job.reason:
+        return lines
+    return [*lines, *wrapped(_reason(job), width, _most_lines(_MOST_REASON_LINES, width))]
 
 
 def progress_line(job: JobStatus) -> str:
@@ -200,9 +210,9 @@ def job_facts(job: JobStatus, width: int) -> list[str]:
     return [line for label, text in _facts(job) for line in labelled(label, printable(text), width)]
 
 
-def labelled(label: str, text: str, width: int, most: int = 2) -> list[str]:
-    """Return a text behind a label, on at most `most` lines."""
-    first, *rest = wrapped(text, width - _LABEL, most)
+def labelled(label: str, text: str, width: int, most: int = _MOST_LINES) -> list[str]:
+    """Return a text behind a label, on at most `most` lines, or some more if these are short."""
+    first, *rest = wrapped(text, width - _LABEL, _most_lines(most, width))
     return [f"{label:{_LABEL}}{first}", *(f"{'':{_LABEL}}{line}" for line in rest)]
 
 

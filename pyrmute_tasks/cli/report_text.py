@@ -128,7 +128,8 @@ def _held_up(report: LoggedReport, now: float) -> Iterator[str]:
         times = f"{each.times:,} times, " if each.times > 1 else ""
         longest = f", at most {seconds(each.longest_s)}" if each.times > 1 else ""
         still = ", and still is" if each.is_under_way else ""
-        why = f": {each.why}" if each.why else ""
+        joint = ", " if each.why.startswith("by ") else ": "  # paused by somebody
+        why = f"{joint}{each.why}" if each.why else ""
         when = f" from {at_time(each.since)}"
         yield f"{each.kind} {times}{seconds(each.total_s)}{longest}{when}{still}{why}"
     if len(held) > _MOST_ROWS:

@@ -162,11 +162,13 @@ class FleetSeen:
         workers: Workers that take chunks.
         trouble: Why nothing moves, in words; empty if nothing is wrong.
         since_s: For how long that has been so.
+        detail: What is behind it, and what helps; may be empty.
     """
 
     workers: int
     trouble: str = ""
     since_s: float = 0.0
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,10 @@ from typing import Final
 
 from pyrmute_tasks.engine.events import (
     ChunkDelivered,
+    ChunkDiscarded,
     ChunkResent,
     ChunkSettled,
+    ChunkSubmitted,
     Event,
     FleetSeen,
     JobEnded,
@@ -25,7 +27,7 @@ from pyrmute_tasks.engine.events import (
 )
 from pyrmute_tasks.engine.job_report import JobReport
 
-__all__ = ["JobProgress", "seconds", "sentence_of"]
+__all__ = ["JobProgress", "Reason", "seconds", "sentence_of"]
 
 _WINDOW_S: Final = 30.0  # of the moving average of rates
 _LEAST_SAMPLES: Final = 4  # in it, as chunks may take longer
@@ -33,14 +35,38 @@ _SAMPLE_S: Final = 0.5
 _LONG_S: Final = 2.0  # a wait this long is shown
 _SILENT_S: Final = 5.0  # without a survey, which comes once a second
 _TROUBLE_S: Final = 3.0
-_WAITS: Final[Mapping[Wait, str]] = MappingProxyType(
+_PACED_S: Final = 10.0  # shorter pauses between chunks are what a greatest rate is for
+_SLOW: Final[Mapping[Wait, tuple[str, float]]] = MappingProxyType(
     {
-        Wait.START: "the fleet starts",
-        Wait.SOURCE: "the source is slow: nothing read for {}",
-        Wait.OUTPUT: "the output is slow: nothing taken for {}",
-        Wait.PUBLISH: "the output is being published",
+        Wait.SOURCE: ("the source is slow: nothing read", _LONG_S),
+        Wait.OUTPUT: ("the output is slow: nothing taken", _LONG_S),
+        Wait.PACE: ("the greatest rate is reached: nothing sent", _PACED_S),
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """The reason why nothing moves.
+
+    Attributes:
+        what: It, as the beginning of a sentence.
+        for_s: For how long that has been so; None if that says nothing.
+        detail: What is behind it, and what helps; may be empty.
+    """
+
+    what: str
+    for_s: float | None = None
+    detail: str = ""
+
+    def __str__(self) -> str:
+        told = self.what if self.for_s is None else f"{self.what} for {seconds(self.for_s)}"
+        return f"{told}: {self.detail}" if self.detail else told
+
+    @property
+    def lasting(self) -> str:
+        """The reason without its time, which holds as long as it does."""
+        return str(Reason(self.what, None, self.detail))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +93,7 @@ class JobProgress:
         report: The report of a job that has ended.
         least_trouble_s: How long the fleet must be in trouble until that is shown.
         least_silence_s: How long no survey must have come until that is shown.
+        is_surveyed: Whether there is a fleet, so that surveys must come.
     """
 
     total: int | None = None
@@ -79,6 +106,7 @@ class JobProgress:
     report: JobReport | None = None
     least_trouble_s: float = _TROUBLE_S
     least_silence_s: float = _SILENT_S
+    is_surveyed: bool = False
     _samples: deque[_Sample] = field(default_factory=deque)
     _began: float | None = None
     _wait: WaitBegan | None = None
@@ -87,6 +115,7 @@ class JobProgress:
     _seen_at: float = 0.0
     _restored: tuple[int, int] = (0, 0)
     _earlier: set[int] = field(default_factory=set)
+    _in_flight: set[int] = field(default_factory=set)
 
     def note(self, event: Event, now: float) -> None:
         """Take an event into account.
@@ -97,6 +126,7 @@ class JobProgress:
         """
         if self._began is None:
             self._begin(now)
+        self._count_in_flight(event)
         match event:
             case SourceOpened(size_bytes, done_bytes, records, rejected):
                 self.total, self.by_bytes = size_bytes, True
@@ -126,6 +156,13 @@ class JobProgress:
             case JobEnded(report):
                 self.report = report
                 self.records, self.rejected = report.records, report.rejected
+
+    def _count_in_flight(self, event: Event) -> None:
+        match event:
+            case ChunkSubmitted(chunk):
+                self._in_flight.add(chunk)
+            case ChunkSettled(chunk) | ChunkDiscarded(chunk):
+                self._in_flight.discard(chunk)
 
     def _begin(self, now: float) -> None:
         self._began = now
@@ -180,28 +217,48 @@ class JobProgress:
             return None
         return max(self.total - self.done, 0) * (now - begin.at) / done
 
+    @property
+    def in_flight(self) -> int:
+        """Chunks that were submitted and have not settled."""
+        return len(self._in_flight)
+
     def waiting(self, now: float) -> str:
         """Return why nothing moves, in words; empty if something does."""
-        if self.report is not None or self._wait is None:
-            return ""
-        wait, wait_s = self._wait.wait, now - self._wait_began
-        if wait is Wait.WORKERS:
-            return self._trouble(now)
-        if wait is Wait.THROTTLE:
-            return f"throttled for {seconds(wait_s)}: {self._wait.reason}"
-        told = _WAITS.get(wait, "") if wait is Wait.START or wait_s >= _LONG_S else ""
-        return told.format(seconds(wait_s))
+        reason = self.reason(now)
+        return "" if reason is None else str(reason)
 
-    def _trouble(self, now: float) -> str:
-        if self._seen is None:
-            return ""
+    def reason(self, now: float) -> Reason | None:
+        """Return why nothing moves; None if something does."""
+        if self.report is not None or self._wait is None:
+            return None
+        wait, wait_s = self._wait.wait, now - self._wait_began
+        match wait:
+            case Wait.WORKERS:
+                return self._trouble(now)
+            case Wait.PACE if self._in_flight:  # what was sent may wait, too
+                return self._trouble(now)
+            case Wait.THROTTLE:
+                return Reason("throttled", wait_s, self._wait.reason)
+            case Wait.START:
+                return Reason("the fleet starts")
+            case Wait.PUBLISH:
+                return Reason("the output is being published") if wait_s >= _LONG_S else None
+        what, least_s = _SLOW[wait]
+        return Reason(what, wait_s) if wait_s >= least_s else None
+
+    def _trouble(self, now: float) -> Reason | None:
+        seen = self._seen
+        if seen is None and not self.is_surveyed:
+            return None
         silent_s = now - max(self._seen_at, self._wait_began)
         if silent_s >= self.least_silence_s:
-            return f"broker or store have not answered for {seconds(silent_s)}"
-        since_s = self._seen.since_s + now - self._seen_at
-        if not self._seen.trouble or since_s < self.least_trouble_s:
-            return ""
-        return f"{self._seen.trouble} for {seconds(since_s)}"
+            return Reason("broker or store have not answered", silent_s)
+        if seen is None:
+            return None
+        since_s = seen.since_s + now - self._seen_at
+        if not seen.trouble or since_s < self.least_trouble_s:
+            return None
+        return Reason(seen.trouble, since_s, seen.detail)
 
     def _sample_before(self, now: float) -> _Sample | None:
         """Return where the moving average begins: a while and some samples ago."""

@@ -345,6 +345,7 @@ class _Flow(Generic[In, Out]):
             self._waiting = None
             self.held[chunk.index] = chunk
             self._charge(chunk.index, charge)
+            self.wait_for(_WORKERS)  # it may hang at a store that is away: not at the source
             self._executor.submit(chunk)
             self._pacer.submitted(chunk)
             self._notify(ChunkSubmitted(chunk.index, chunk.start, chunk.count))

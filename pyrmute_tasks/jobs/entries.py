@@ -186,10 +186,12 @@ class Noted:
     Attributes:
         note: The kind of event.
         why: The reason, as a sentence for people.
+        since: When it began, in seconds since 1970, if it was noted later; else 0.
     """
 
     note: Note
     why: str
+    since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,8 +316,8 @@ def _fields(entry: Entry) -> dict[str, Any]:
     match entry:
         case Settled():
             return _settled_fields(entry)
-        case Noted(note=note, why=why):
-            return {note.value: why}
+        case Noted(note=note, why=why, since=since):
+            return {note.value: why, "since": round(since, 3)} if since else {note.value: why}
         case Wished(want=want):
             return {"want": dict(want)}
         case Leased(epoch=epoch, token=token, holder=holder):
@@ -364,7 +366,7 @@ def _entry(fields: dict[str, Any]) -> Entry:
             counts = (fields["in"], fields["out"], fields["rejected"])
             return Ended(JobResult(fields["end"]), *counts, fields["why"])
         case _:
-            return Noted(Note(kind), fields[kind])
+            return Noted(Note(kind), fields[kind], fields.get("since", 0.0))
 
 
 def _settled(fields: dict[str, Any]) -> Settled:

@@ -193,9 +193,7 @@ class Coordinator:
 
     def _due(self, probe: FleetProbe, seen: Probed | None) -> Iterator[tuple[str, Turn]]:
         """Yield the jobs that something is to be done about."""
-        fleet = FleetFacts(
-            self._options.queue or self._settings.queue, None if seen is None else seen.trouble
-        )
+        fleet = FleetFacts(self._queue, None if seen is None else seen.trouble)
         turned_at = 0.0 if seen is None else seen.turned_at
         clock, now, is_wanted = time.monotonic(), time.time(), False
         for name, job in self._jobs.open.items():
@@ -326,11 +324,15 @@ class Coordinator:
             if running.thread is not None:
                 running.thread.join(max(0.0, until - time.monotonic()))
 
+    @property
+    def _queue(self) -> str:
+        return self._options.queue or self._settings.queue
+
     def _beat_if_due(self) -> None:
         if time.monotonic() - self._beaten_at >= BEAT_EVERY_S:
             self._beaten_at = time.monotonic()
             with contextlib.suppress(OSError):  # the health check notices that it is missing
-                beat(self._root.path, socket.gethostname())
+                beat(self._root.path, socket.gethostname(), self._queue)
 
     def _prune_if_due(self) -> None:
         if time.monotonic() - self._pruned_at < _PRUNE_EVERY_S:

@@ -131,6 +131,8 @@ class Epoch:
             return  # all is logged
         if ending.want is not None and not ending.want.is_obeyed(lease.view.wished):
             lease.log.log(ending.want.as_entry())
+        if ending.kind is Kind.SUSPENDED:
+            self.watch.note_wait()
         if ending.kind in (Kind.FAILED, Kind.CANCELLED):
             is_cancelled = ending.kind is Kind.CANCELLED
             result = JobResult.CANCELLED if is_cancelled else JobResult.FAILED

@@ -9,15 +9,9 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final, Self
 
-from pyrmute_tasks.engine.events import (
-    ChunkDiscarded,
-    ChunkSettled,
-    ChunkSubmitted,
-    Event,
-    FleetSeen,
-)
+from pyrmute_tasks.engine.events import Event, FleetSeen
 from pyrmute_tasks.engine.job import Job
-from pyrmute_tasks.engine.job_progress import JobProgress, sentence_of
+from pyrmute_tasks.engine.job_progress import JobProgress, Reason, sentence_of
 from pyrmute_tasks.engine.stopping import JobStopped, Stop
 from pyrmute_tasks.errors import JobError, LeaseLostError
 from pyrmute_tasks.io.job_output import DrivenJob
@@ -49,11 +43,10 @@ class Board:
         self._lock = threading.Lock()
         self.changed: threading.Event = threading.Event()
         # A reason is told within 3 s.
-        self._progress = JobProgress(least_trouble_s=1.0, least_silence_s=2.0)
+        self._progress = JobProgress(least_trouble_s=1.0, least_silence_s=2.0, is_surveyed=True)
         self._trouble = ""
         self._notes: deque[str] = deque(maxlen=_MOST_NOTES)
-        self._in_flight: set[int] = set()
-        self._waits = ""
+        self._reason: Reason | None = None
         self._waits_since = 0.0
 
     def __call__(self, event: Event, /) -> None:
@@ -61,14 +54,9 @@ class Board:
         told = sentence_of(event)
         with self._lock:
             self._progress.note(event, time.monotonic())
-            match event:
-                case ChunkSubmitted(chunk):
-                    self._in_flight.add(chunk)
-                case ChunkSettled(chunk) | ChunkDiscarded(chunk):
-                    self._in_flight.discard(chunk)
-                case FleetSeen(trouble=trouble) if trouble != self._trouble:
-                    self._trouble = trouble
-                    self.changed.set()
+            if isinstance(event, FleetSeen) and event.trouble != self._trouble:
+                self._trouble = event.trouble
+                self.changed.set()
             if told:
                 self._notes.append(told)
 
@@ -86,11 +74,14 @@ class Board:
         """Return what is seen."""
         with self._lock:
             clock, seen, at = time.monotonic(), self._progress, time.time()
-            waits = seen.waiting(clock)
-            if not waits:
+            before, reason = self._reason, seen.reason(clock)
+            if reason is None:
                 self._waits_since = 0.0
-            elif not self._waits_since:
+            elif reason.for_s is not None:
+                self._waits_since = at - reason.for_s
+            elif before is None or before.lasting != reason.lasting:
                 self._waits_since = at
+            self._reason = reason
             is_bytes, job = seen.by_bytes, self._job
             return Now(
                 epoch=epoch,
@@ -104,14 +95,22 @@ class Board:
                 eta_s=seen.eta_s(clock),
                 workers=seen.workers,
                 window=job.window.chunks if job is not None else 0,
-                in_flight=len(self._in_flight),
+                in_flight=seen.in_flight,
                 jobs=job.jobs if job is not None else 1,
-                waits=waits,
+                waits="" if reason is None else str(reason),
                 waits_since=self._waits_since,
                 causes=dict(job.report.rejected_by_cause) if job is not None else {},
                 way=self.way,
                 notes=tuple(self._notes),
             )
+
+    def waits(self) -> Noted | None:
+        """Return why nothing moves, as the last `now` found it; None if something does."""
+        with self._lock:
+            reason = self._reason
+            if reason is None:
+                return None
+            return Noted(Note.WAIT, reason.lasting, self._waits_since)
 
 
 class EpochWatch:
@@ -138,7 +137,7 @@ class EpochWatch:
         self._lock = threading.Lock()
         self._is_over = threading.Event()
         self._beaten_at = time.monotonic()
-        self._seen: Now | None = None
+        self._waits: Noted | None = None
         self._noted = ""
         self._thread = threading.Thread(target=self._run, name="epoch-watch", daemon=True)
 
@@ -189,15 +188,25 @@ class EpochWatch:
         """
         if not self._found.is_obeyed(self._lease.view.wished):
             self._lease.log.log(self._found.as_entry())
-        seen = self._seen
-        if seen is None:
-            return
-        is_long = bool(seen.waits) and seen.at - seen.waits_since >= _LONG_S
-        reason = _without_numbers(seen.waits) if is_long else ""
-        if reason == self._noted or (seen.waits and not is_long):
-            return
-        self._noted = reason
-        note = Noted(Note.WAIT, seen.waits) if reason else Noted(Note.RESUMED, "it goes on")
+        waits = self._waits
+        if waits is None:
+            if self._noted:
+                self._note(Noted(Note.RESUMED, "it goes on"))
+        else:
+            self.note_wait()
+
+    def note_wait(self) -> None:
+        """Log why it waits, once that has lasted; for the end of an epoch, too.
+
+        The driver's thread may have hung at what is away for all that time.
+        """
+        waits = self._waits
+        is_new = waits is not None and _without_numbers(waits.why) != self._noted
+        if waits is not None and is_new and time.time() - waits.since >= _LONG_S:
+            self._note(waits)
+
+    def _note(self, note: Noted) -> None:
+        self._noted = _without_numbers(note.why) if note.note is Note.WAIT else ""
         self._lease.log.log(note)
         self._lease.log.commit_if_due()
 
@@ -233,9 +242,10 @@ class EpochWatch:
             self.end(ending)
         elif self.ending is None:
             self._found = found.want
-        self._seen = self._board.now(self._lease.epoch)
+        now = self._board.now(self._lease.epoch)
+        self._waits = self._board.waits()
         with contextlib.suppress(OSError):  # nothing depends on it
-            write_now(self._folder.path, self._seen)
+            write_now(self._folder.path, now)
 
     def _beat(self) -> None:
         if time.monotonic() - self._beaten_at < BEAT_EVERY_S:

@@ -284,8 +284,13 @@ class _Tally:
             case Noted(Note.CRASH, why):
                 self._crashes.append(Crash(at, why))
                 self._counts["crashes"] += 1
-            case Noted(Note.WAIT, why):
-                self._open = Period("waiting", at, 0.0, why)
+            case Noted(Note.WAIT, why, since):
+                least = 0.0 if self._epoch is None else self._epoch.begun_at
+                since = min(max(since or at, least), at)
+                if self._open is not None and since <= self._open.since:
+                    since = at  # both held; they are told one after another
+                self._close(since)
+                self._open = Period("waiting", since, 0.0, why)
             case Noted(Note.RESUMED):
                 self._close(at)
             case Noted(note, why):

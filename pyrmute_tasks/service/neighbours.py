@@ -1,22 +1,27 @@
-"""Finding out which other jobs of its jobs root a job waits for."""
+"""Finding out which other jobs of its jobs root a job waits for, and whether anybody drives it."""
 
 import contextlib
 import os
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from pyrmute_tasks.engine.job_progress import seconds
 from pyrmute_tasks.errors import JobError
 from pyrmute_tasks.jobs.now import NOW
 from pyrmute_tasks.jobs.spec import SPEC
 from pyrmute_tasks.jobs.states import LoggedState
 from pyrmute_tasks.jobs.storage import FolderStorage
+from pyrmute_tasks.service.beats import Beats, BeatWatch
 from pyrmute_tasks.service.logged_job import glance_status
 
 __all__ = ["Neighbours"]
 
 _LATELY_S: Final = 2.5  # now.json comes once a second
+_MOST_QUEUES: Final = 3
+_START: Final = "pyrmute-tasks coordinator"
 
 
 class Neighbours:
@@ -25,11 +30,19 @@ class Neighbours:
     Args:
         root: The jobs root.
         clock: Seconds since 1970.
+        beats: The signs of life of its coordinators, if somebody watches them.
     """
 
-    def __init__(self, root: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        root: Path,
+        clock: Callable[[], float] = time.time,
+        beats: BeatWatch | None = None,
+    ) -> None:
         self.root = root
         self._clock = clock
+        self._beats = beats or BeatWatch(root, clock)
+        self._seen: Beats | None = None
         self._driven: frozenset[str] | None = None
 
     def driven(self, job: str) -> int:
@@ -37,6 +50,32 @@ class Neighbours:
         if self._driven is None:
             self._driven = frozenset(self._find_driven())
         return len(self._driven - {job})
+
+    def without_coordinator(self, job: str, queue: str) -> str:
+        """Return, as a sentence, that no coordinator drives jobs of a queue; or empty.
+
+        Args:
+            job: The job that asks.
+            queue: Its queue; empty for any.
+        """
+        if self._seen is None:
+            try:
+                self._seen = self._beats.look()
+            except OSError:  # nobody can tell
+                self._seen = Beats(0.0, None)
+        seen = self._seen
+        if seen.serve(queue):
+            return ""
+        if not seen.is_silent:
+            others = " and ".join(f"'{each}'" for each in sorted(seen.queues or ())[:_MOST_QUEUES])
+            start = f"`{_START} --queue {shlex.quote(queue)}`"
+            return f"coordinators run for queue {others} only, and not for '{queue}': start {start}"
+        if self.driven(job):
+            return ""  # their clock differs from this host's
+        if seen.silent_s is None:
+            return f"no coordinator was ever seen at this jobs root: start `{_START}`"
+        ago = f"last seen {seconds(seen.silent_s)} ago"
+        return f"no coordinator runs for this jobs root ({ago}): start `{_START}`"
 
     def _find_driven(self) -> list[str]:
         found = []

@@ -37,6 +37,7 @@ class Waiting:
         want: Users' wishes.
         want_problem: Why they may be out of date; empty if they are not.
         after: Id of the job that must have succeeded first; empty for none.
+        queue: The queue of its workers; empty for any.
         driver: Who drives it; None if nobody does.
         waits: Why nothing moves, as its driver tells.
         neighbours: The jobs beside it; None for a run in the foreground.
@@ -48,6 +49,7 @@ class Waiting:
     want: Want = field(default_factory=Want)
     want_problem: str = ""
     after: str = ""
+    queue: str = ""
     driver: Driver | None = None
     waits: str = ""
     neighbours: Neighbours | None = None
@@ -58,6 +60,13 @@ class Waiting:
         if self.logged.let_go is not Note.SUSPENDED or not self.logged.suspensions:
             return 0.0
         return self.logged.changed_at + suspension_s(self.logged.suspensions)
+
+    @property
+    def untended(self) -> str:
+        """That no coordinator drives such jobs, as a sentence; empty if one may."""
+        if self.neighbours is None:
+            return ""
+        return self.neighbours.without_coordinator(self.job, self.queue)
 
 
 def reason_of(waiting: Waiting) -> str:
@@ -87,7 +96,9 @@ def _wished(waiting: Waiting) -> str:
     if want.wish not in _WISHED or waiting.logged.state is LoggedState.PUBLISHING:
         return ""
     aside, driven = _WISHED[want.wish]
-    return by_whom(aside if is_aside else driven, want)
+    told = by_whom(aside if is_aside else driven, want)
+    untended = waiting.untended if is_aside and want.wish is Wish.CANCEL else ""
+    return f"{told}; {untended}" if untended else told
 
 
 def _trouble(waiting: Waiting) -> str:
@@ -99,6 +110,7 @@ def _trouble(waiting: Waiting) -> str:
     what = "coordinator" if is_submitted else "run"
     if driver.is_gone:
         follows = "another one takes over" if is_submitted else "--resume goes on with it"
+        follows = waiting.untended or follows
         return f"its {what} (process {driver.pid} on host {driver.host}) has ended; {follows}"
     if not driver.is_silent:
         return ""
@@ -106,28 +118,36 @@ def _trouble(waiting: Waiting) -> str:
     if not is_submitted:
         return told
     when = f"after {SILENT_S:.0f} s" if driver.silent_s < SILENT_S else "now"
-    return f"{told}; another one takes over {when}"
+    return f"{told}; {waiting.untended or f'another one takes over {when}'}"
 
 
 def _queued(waiting: Waiting) -> str:
     if waiting.neighbours is None:
         return ""
     after = waiting.neighbours.waits_for(waiting.after)
-    return after or _untaken(waiting, waiting.neighbours, "no coordinator has taken it yet")
+    if after:
+        return "; ".join(filter(None, [after, waiting.untended]))
+    return _untaken(waiting, waiting.neighbours, "no coordinator has taken it yet")
 
 
 def _stopped(waiting: Waiting) -> str:
     logged = waiting.logged
-    if logged.let_go is Note.HELD:
+    is_new = waiting.want.is_pending(logged.wished, logged.changed_at)
+    if logged.let_go is Note.HELD and not is_new:
         return f"{logged.stopped}; `pyrmute-tasks publish {waiting.job}` publishes it"
     if waiting.neighbours is None:
         return logged.stopped
     if logged.let_go is Note.SUSPENDED:
+        if waiting.untended:
+            return f"{waiting.untended}; it was suspended: {logged.stopped}"
         return f"{logged.stopped}; {_next_try(waiting)}"
     stopped = logged.stopped
     if waiting.want.at > logged.changed_at:
-        stopped = by_whom("resumed", waiting.want)
+        is_published = logged.let_go is Note.HELD and waiting.want.wish is Wish.PUBLISH
+        stopped = by_whom("to be published" if is_published else "resumed", waiting.want)
     since_s = waiting.clock - max(logged.changed_at, waiting.want.at)
+    if waiting.untended:
+        return f"{stopped}; {waiting.untended}"
     if since_s < _UNTAKEN_S:
         return stopped
     untaken = f"no coordinator has taken it for {seconds(since_s)}"
@@ -135,6 +155,8 @@ def _stopped(waiting: Waiting) -> str:
 
 
 def _untaken(waiting: Waiting, neighbours: Neighbours, told: str) -> str:
+    if waiting.untended:
+        return waiting.untended
     driven = neighbours.driven(waiting.job)
     if driven:
         are = "another job is" if driven == 1 else f"{driven:,} other jobs are"

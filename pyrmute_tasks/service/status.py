@@ -16,6 +16,7 @@ from pyrmute_tasks.jobs.spec import Spec
 from pyrmute_tasks.jobs.states import LoggedState, ShownState, Wish, shown
 from pyrmute_tasks.jobs.storage import Storage
 from pyrmute_tasks.jobs.want import Want, read_submitted, read_want
+from pyrmute_tasks.service.beats import BeatWatch
 from pyrmute_tasks.service.logged_job import LoggedJob, LoggedStatus, glance_status
 from pyrmute_tasks.service.neighbours import Neighbours
 from pyrmute_tasks.service.reasons import Waiting, reason_of
@@ -184,6 +185,7 @@ class JobWatch:
         self._log = log or LoggedJob(folder.storage)
         self._drivers = DriverWatch(folder.storage, monotonic, clock)
         self._want = Want()
+        self._beats = BeatWatch(folder.path.parent, clock)
 
     def look(self) -> JobStatus:
         """Return the status as it is now.
@@ -264,6 +266,7 @@ class JobWatch:
             want=found.want,
             want_problem=found.problem,
             after=status.after,
+            queue=status.queue,
             driver=driver,
             waits=now.waits if now is not None and is_live else logged.waits,
             neighbours=self._beside() if spec.terms is not None else None,
@@ -283,7 +286,7 @@ class JobWatch:
         return status if now is None else _with_now(status, now, is_live=is_live)
 
     def _beside(self) -> Neighbours:
-        return self._neighbours or Neighbours(self._folder.path.parent, self._clock)
+        return self._neighbours or Neighbours(self._folder.path.parent, self._clock, self._beats)
 
 
 def may_be_resumed(storage: Storage, logged: LoggedStatus) -> bool:

@@ -166,6 +166,7 @@ def call(cwd: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_each_fault_is_found_at_its_step(folder: Path) -> None:
     result = call(folder, "--manager", "faults.py:manager", *HOP, "--json")
     assert result.returncode == 1, result.stderr
@@ -190,6 +191,7 @@ def test_each_fault_is_found_at_its_step(folder: Path) -> None:
     assert SECRET not in result.stdout
 
 
+@pytest.mark.slow
 def test_table_fits_and_holds_no_records_unless_asked(folder: Path) -> None:
     hop = ("Document", "1.0.0", "10.0.0")
     spec, source = f"{folder}/faults.py:manager", folder / "in.jsonl"
@@ -337,6 +339,7 @@ def test_step_that_ends_its_process_is_named(module: Path, end: str) -> None:
         run(spec)
 
 
+@pytest.mark.slow
 def test_audit_ends_at_its_time_limit(module: Path) -> None:
     spec = write(module, 'time.sleep(3600) if data["n"] == 1 else None; return data')
     before = set(descendants(os.getpid()))  # fleets of other tests

@@ -18,6 +18,7 @@ def write(path: Path, records: list[dict[str, object]]) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_folder_of_files_becomes_a_folder_of_parts(tmp_path: Path, private_tmp: Path) -> None:
     records = [person(index) for index in range(400)]
     source, target = tmp_path / "in", tmp_path / "out"

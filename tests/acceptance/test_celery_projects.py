@@ -29,6 +29,8 @@ COMMANDS: Final = re.compile(r"^```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HOP: Final = ("Order", "1.0.0", "2.0.0")
 LONG_S: Final = 60.0
 
+pytestmark = pytest.mark.slow  # five processes start
+
 
 class Sentry:
     """A server that takes what sentry_sdk sends."""

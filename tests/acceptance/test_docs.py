@@ -40,9 +40,21 @@ def commands(page: Path) -> list[list[str]]:
 ELSEWHERE = {"README.md": "test_readme.py", "celery-projects.md": "test_celery_projects.py"}
 
 
-def pages(language: str) -> list[Path]:
+# Those whose blocks take more than three seconds; the quickest page of each kind is left.
+SLOW = {
+    "python": {"batch-processing.md", "from-pyrmute.md", "jobs.md"},
+    "console": {"audit.md", "jobs.md", "plan.md"},
+}
+
+
+def pages(language: str) -> list[object]:
     """The pages with such blocks that are not tested elsewhere."""
-    return [page for page in PAGES if page.name not in ELSEWHERE and blocks(page, language)]
+    found = [page for page in PAGES if page.name not in ELSEWHERE and blocks(page, language)]
+    assert SLOW[language] < {page.name for page in found}
+    return [
+        pytest.param(page, marks=[pytest.mark.slow] if page.name in SLOW[language] else [])
+        for page in found
+    ]
 
 
 def name(page: Path) -> str:

@@ -41,6 +41,7 @@ def planned(*arguments: object, status: int = 0) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.slow
 def test_plan_of_the_flights_shows_path_sample_room_and_times(tmp_path: Path) -> None:
     result = call("plan", *FLIGHT, *FLIGHT_HOP, FLIGHTS, tmp_path / "out.jsonl")
     assert (result.returncode, result.stderr) == (0, "")
@@ -57,6 +58,7 @@ def test_plan_of_the_flights_shows_path_sample_room_and_times(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_numbers_of_the_flights_are_near_the_truth(tmp_path: Path) -> None:
     report = planned(*FLIGHT, *FLIGHT_HOP, FLIGHTS, tmp_path / "out.jsonl")
     assert report["size_bytes"] == FLIGHTS.stat().st_size
@@ -161,6 +163,7 @@ def test_record_that_ends_its_process_is_named(faulty: tuple[object, ...], tmp_p
     )
 
 
+@pytest.mark.slow
 def test_sample_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [{"name": "sleep:60 x", "age": 1}])
     result = call_here(*PLAN, "--timeout", 3, source, tmp_path / "out.jsonl")
@@ -340,6 +343,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(("umount", folder), check=True)
 
 
+@pytest.mark.slow
 def test_output_that_surely_does_not_fit_is_refused_before_a_fleet_is_there(
     small_disk: Path, tmp_path: Path, private_tmp: Path
 ) -> None:

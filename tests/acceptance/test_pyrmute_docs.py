@@ -126,6 +126,7 @@ THEIR_TESTS: Final = (
 PRIVATE: Final = "test_model_manager.py::test_manager_initialization"  # looks at attributes
 
 
+@pytest.mark.slow
 def test_pyrmutes_own_tests_pass(sources: Path, tmp_path: Path) -> None:
     folder = tmp_path / "tests"
     folder.mkdir()
@@ -146,6 +147,7 @@ def test_pyrmutes_own_tests_pass(sources: Path, tmp_path: Path) -> None:
 # --- documentation ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_number_of_running_blocks_is_unchanged(
     theirs: dict[str, Result], ours: dict[str, Result]
 ) -> None:
@@ -154,6 +156,7 @@ def test_number_of_running_blocks_is_unchanged(
     assert len(succeeded(theirs) & succeeded(ours)) >= 338
 
 
+@pytest.mark.slow
 def test_blocks_print_write_and_assign_the_same(
     theirs: dict[str, Result], ours: dict[str, Result]
 ) -> None:
@@ -165,6 +168,7 @@ def test_blocks_print_write_and_assign_the_same(
     assert set(different) == LISTED
 
 
+@pytest.mark.slow
 def test_blocks_failing_with_pyrmute_fail_equally(
     theirs: dict[str, Result], ours: dict[str, Result]
 ) -> None:

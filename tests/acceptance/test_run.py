@@ -59,6 +59,7 @@ def expected(records: list[dict[str, object]]) -> str:
     return "".join(model.model_dump_json() + "\n" for model in models)
 
 
+@pytest.mark.slow
 def test_a_run_writes_the_file_and_reports(source: Path, tmp_path: Path, private_tmp: Path) -> None:
     target = tmp_path / "out.jsonl"
     result = call("run", *MANAGER, *HOP, "--workers", 2, "--chunk-size", 100, source, target)
@@ -474,8 +475,8 @@ def size_of_partial(target: Path) -> int:
 @pytest.mark.parametrize(
     "how",
     [
-        signal.SIGINT,
         signal.SIGKILL,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
     ],

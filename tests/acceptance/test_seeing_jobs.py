@@ -161,6 +161,7 @@ def read_until(terminal: int, told: str) -> str:
     return found.decode()
 
 
+@pytest.mark.slow
 def test_watch_redraws_until_the_end(
     watching: tuple[WatchedJob, "subprocess.Popen[bytes]", int],
 ) -> None:

@@ -101,6 +101,7 @@ def test_errors_and_rejects_are_those_of_a_fleet(
     assert here[0] == (3 if options == ("--on-error", "skip") else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["kill", "sleep:1.5 s"])
 def test_what_kills_or_hangs_is_left_to_a_fleet(
     name: str, tmp_path: Path, private_tmp: Path

@@ -138,6 +138,11 @@ class Fleet:
         return self.hosts.near() if self.hosts and is_apart else contextlib.nullcontext()
 
     @property
+    def broker_server(self) -> Valkey | None:
+        """The server that is the broker; None if it is RabbitMQ."""
+        return None if self.rabbitmq else self._broker
+
+    @property
     def age_s(self) -> float:
         return time.monotonic() - self._began
 

@@ -90,6 +90,16 @@ class Valkey:
             self.start()
 
     @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let it accept connections and answer nothing, as a frozen host does."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._process.pid, signal.SIGCONT)
+
+    @contextmanager
     def refusing_writes(self, refusal: str) -> Iterator[None]:
         """Refuse every write with READONLY, as a replica, or with NOREPLICAS, as a lone master."""
         begin, end = _REFUSALS[refusal]

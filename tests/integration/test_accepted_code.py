@@ -17,6 +17,7 @@ from pyrmute_tasks.service.status import status_of
 from tests.conftest import wait_until
 from tests.fleets import Fleet, private_fleet
 
+pytestmark = pytest.mark.slow  # a fleet for each test, whose workers start again
 LONG_S = 60.0
 MODELS = """
 from pydantic import BaseModel
@@ -124,7 +125,6 @@ def test_mended_code_is_named_accepted_and_taken(models: Path, fleet: Fleet) -> 
     assert (seen.state, seen.want.why) == (ShownState.SUCCEEDED, "mended")
 
 
-@pytest.mark.slow
 def test_retry_with_mended_code_puts_outputs_where_they_belong(models: Path, fleet: Fleet) -> None:
     target = submit(models, fleet, "--on-error", "skip")
     job = job_in(fleet)

@@ -276,6 +276,7 @@ def test_cancelling_withdraws_what_is_pending(run: Run, fleet: Fleet) -> None:
     run(test)
 
 
+@pytest.mark.slow
 def test_stream_that_is_dropped_is_withdrawn(run: Run, fleet: Fleet) -> None:
     source = Endless()
 

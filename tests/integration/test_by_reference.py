@@ -237,6 +237,7 @@ def test_record_that_needs_too_much_memory_raises_its_own_error(
     assert caught.value.record_index == place
 
 
+@pytest.mark.slow
 def test_straggler_lets_the_others_run(migrator: Migrator, tmp_path: Path) -> None:
     records = people(700)
     records[0] = {"name": f"wait-for:{tmp_path / 'go'} 0", "age": 30}
@@ -356,6 +357,7 @@ def test_unknown_value_of_by_reference_is_refused(migrator: Migrator, tmp_path: 
 # --- fleets that run elsewhere --------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_workers_with_roots_take_ranges_and_others_do_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -74,6 +74,7 @@ def test_a_fleet_without_the_right_code_ends_the_job(outdated: Fleet) -> None:
     assert "'Person'" in text  # what the empty one lacks
 
 
+@pytest.mark.slow
 def test_a_deployment_that_arrives_in_time_saves_the_job_and_gets_all_chunks(
     outdated: Fleet, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -154,6 +155,7 @@ def write_tags(directory: Path, length: int) -> str:
     return "tags_of_a_fleet.steps:manager"
 
 
+@pytest.mark.slow
 def test_changed_helper_is_named_with_its_line(
     fleet: Fleet,
     tmp_path: Path,
@@ -182,6 +184,7 @@ def test_changed_helper_is_named_with_its_line(
     assert text in str(vars(declined[0]))
 
 
+@pytest.mark.slow
 def test_memo_that_fills_changes_no_fingerprint(
     fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

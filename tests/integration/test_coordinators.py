@@ -140,6 +140,7 @@ def test_inputs_and_outputs_of_all_kinds(service: Service) -> None:
     assert not Path(failing.spec.target).exists()
 
 
+@pytest.mark.slow
 def test_job_is_paused_resumed_and_cancelled(service: Service) -> None:
     records = slow(people(2000), 0.02)
     job = service.submit(records, by_reference="always")
@@ -201,7 +202,8 @@ def test_held_job_is_published_when_that_is_wished(service: Service) -> None:
         assert service.output(job) == loop(records)
 
 
-@pytest.mark.parametrize("way", [pytest.param("never", marks=pytest.mark.slow), "always"])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["never", "always"])
 def test_limits_change_while_a_job_runs(service: Service, way: str) -> None:
     records = slow(people(900), 0.004)
     chunk_size = 20 if way == "never" else None
@@ -220,6 +222,7 @@ def test_limits_change_while_a_job_runs(service: Service, way: str) -> None:
     assert notes_of(job, Note.STOPPED) == ["max_rate and window changed by test@here"]
 
 
+@pytest.mark.slow
 def test_torn_wishes_leave_the_last_ones_in_force(service: Service) -> None:
     records = slow(people(300), 0.02)
     job = service.submit(records, by_reference="always")

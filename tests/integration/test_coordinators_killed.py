@@ -26,7 +26,8 @@ from tests.integration.service import (
 )
 from tests.people import person
 
-pytestmark = pytest.mark.timeout(300)  # a takeover takes 20 s, and there are several waits
+# A takeover takes 20 s, and there are several waits.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 FROZEN_S = 20.0
 
 
@@ -52,7 +53,7 @@ def check_bytes(service: Service, job: JobFolder, records: list[Any]) -> None:
     assert service.output(job) == loop(records)
 
 
-@pytest.mark.parametrize("way", ["always", pytest.param("never", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("way", ["always", "never"])
 def test_killed_coordinator_is_replaced_at_once(service: Service, way: str) -> None:
     chunk_size = 20 if way == "never" else None
     job, records = long_job(service, by_reference=way, chunk_size=chunk_size)
@@ -69,7 +70,6 @@ def test_killed_coordinator_is_replaced_at_once(service: Service, way: str) -> N
     check_bytes(service, job, records)
 
 
-@pytest.mark.slow
 def test_coordinators_that_end_hand_their_jobs_over(service: Service) -> None:
     job, records = long_job(service)
     first = service.coordinator()
@@ -84,7 +84,6 @@ def test_coordinators_that_end_hand_their_jobs_over(service: Service) -> None:
     assert ended(second) == 0
 
 
-@pytest.mark.slow
 def test_frozen_coordinator_is_replaced_and_writes_nothing_that_counts(service: Service) -> None:
     job, records = long_job(service, 3000)
     first = service.coordinator()
@@ -105,7 +104,6 @@ def test_frozen_coordinator_is_replaced_and_writes_nothing_that_counts(service: 
     assert ended(first) == ended(second) == 0
 
 
-@pytest.mark.slow
 def test_emptied_store_suspends_a_job_for_moments(service: Service) -> None:
     job, records = long_job(service)
     service.coordinator()
@@ -119,7 +117,6 @@ def test_emptied_store_suspends_a_job_for_moments(service: Service) -> None:
     check_bytes(service, job, records)
 
 
-@pytest.mark.slow
 def test_fleet_scaled_to_zero_suspends_jobs(service: Service) -> None:
     job, records = long_job(service)
     service.coordinator()
@@ -139,7 +136,6 @@ def test_fleet_scaled_to_zero_suspends_jobs(service: Service) -> None:
     check_bytes(service, job, records)
 
 
-@pytest.mark.slow
 def test_server_that_is_away_is_waited_for(service: Service) -> None:
     job, records = long_job(service)
     service.fleet.valkey.kill()
@@ -158,7 +154,6 @@ def test_server_that_is_away_is_waited_for(service: Service) -> None:
     check_bytes(service, job, records)
 
 
-@pytest.mark.slow
 def test_job_without_a_fleet_is_given_up_in_the_end(tmp_path: Path) -> None:
     with fleet_of(tmp_path, 0) as fleet, service_of(fleet, tmp_path) as service:
         job, records = long_job(service, 20, give_up_s=3.0)
@@ -172,7 +167,6 @@ def test_job_without_a_fleet_is_given_up_in_the_end(tmp_path: Path) -> None:
         assert service.output(job) == loop(records)
 
 
-@pytest.mark.slow
 def test_workers_with_other_code_suspend_a_job(tmp_path: Path) -> None:
     with fleet_of(tmp_path, 0) as fleet, service_of(fleet, tmp_path) as service:
         other = fleet.start_worker(
@@ -188,7 +182,6 @@ def test_workers_with_other_code_suspend_a_job(tmp_path: Path) -> None:
         check_bytes(service, job, records)
 
 
-@pytest.mark.slow
 def test_jobs_through_rabbitmq_survive_its_restart_and_a_killed_coordinator(
     rabbitmq: RabbitMQ, tmp_path: Path
 ) -> None:

@@ -58,7 +58,13 @@ def fleet() -> Iterator[Fleet]:
 # --- nobody takes the chunks ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("store_is_broker", [False, True], ids=["two servers", "one server"])
+@pytest.mark.parametrize(
+    "store_is_broker",
+    [
+        pytest.param(False, marks=pytest.mark.slow, id="two servers"),
+        pytest.param(True, id="one server"),
+    ],
+)
 def test_workers_on_another_database_are_named(store_is_broker: bool) -> None:
     with private_fleet(MANAGER, stall_s=STALL_S) as fleet:
         if store_is_broker:
@@ -96,6 +102,7 @@ def test_command_line_reports_a_wrong_broker_in_one_sentence(tmp_path: Path) -> 
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_workers_on_another_broker_are_named(rabbitmq: RabbitMQ) -> None:
     """Producers use RabbitMQ, and the worker the store's Redis."""
     with rabbitmq_fleet(rabbitmq, 0, stall_s=STALL_S) as fleet:
@@ -111,6 +118,7 @@ def test_workers_on_another_broker_are_named(rabbitmq: RabbitMQ) -> None:
         assert time.monotonic() - began < STALL_S + SOON_S
 
 
+@pytest.mark.slow
 def test_foreign_consumer_of_the_queue_is_suspected() -> None:
     """Another fleet, with another store, listens to the same queue."""
     with private_fleet(MANAGER, stall_s=STALL_S) as fleet:
@@ -137,6 +145,7 @@ def test_foreign_consumer_of_the_queue_is_suspected() -> None:
             thief.join()
 
 
+@pytest.mark.slow
 def test_a_consumer_that_was_cancelled_is_named(fleet: Fleet) -> None:
     settings = replace(fleet.settings, worker_wait_s=1.0, outage_s=2.0)
     with create_app(settings) as app, Migrator(manager, settings=settings) as migrator:
@@ -149,6 +158,7 @@ def test_a_consumer_that_was_cancelled_is_named(fleet: Fleet) -> None:
         assert len(migrator.migrate_batch(people(), *HOP)) == 8
 
 
+@pytest.mark.slow
 def test_a_cancelled_consumer_that_runs_a_chunk_is_waited_for(fleet: Fleet) -> None:
     # The worker may hold the second chunk, too, and none of the others.
     records = [*sleepers(1, 4.0), *sleepers(8, 0.1)]
@@ -194,6 +204,7 @@ def test_a_consumer_timeout_that_is_too_short_interrupts_no_chunk() -> None:
 # --- what is no stall ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_workers_that_are_busy_with_other_jobs_are_waited_for(fleet: Fleet) -> None:
     quick = replace(fleet.settings, stall_s=0.5)
     with (
@@ -207,6 +218,7 @@ def test_workers_that_are_busy_with_other_jobs_are_waited_for(fleet: Fleet) -> N
         busy.join()
 
 
+@pytest.mark.slow
 def test_slow_chunk_is_waited_for(fleet: Fleet) -> None:
     with Migrator(manager, settings=replace(fleet.settings, stall_s=2.0)) as migrator:
         assert len(migrator.migrate_batch_data(sleepers(1, 4.0), *HOP, chunk_size=1)) == 1

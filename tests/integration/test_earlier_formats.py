@@ -52,7 +52,7 @@ def check(data: Path) -> None:
     assert ["LookupError" in json.dumps(each) for each in rejects] == [True, True]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["reference", pytest.param("through", marks=pytest.mark.slow)])
 def test_killed_run_of_format_1_is_resumed(tmp_path: Path, way: str) -> None:
     restore(way, tmp_path, tmp_path / ".out.jsonl.job")
     forced = {"through": ("never", "--chunk-size", "5"), "reference": ("always",)}[way]

@@ -36,6 +36,7 @@ def coordinators() -> list[str]:
     return [each.name for each in threading.enumerate() if each.name.startswith("coordinator")]
 
 
+@pytest.mark.slow
 def test_job_goes_on_with_the_next_embedded_fleet(here: Path, records: list[ModelData]) -> None:
     with embedded(here) as migrator:
         job = migrator.submit(here / "in.jsonl", here / "out.jsonl", *HOP, max_rate=500, name="one")

@@ -84,6 +84,7 @@ def test_after_the_error_of_the_first_of_10000_chunks_none_starts(
     follow_up(fleet, marks, started)
 
 
+@pytest.mark.slow
 def test_an_error_is_raised_while_later_chunks_still_run(fleet: Fleet, tmp_path: Path) -> None:
     """The producer does not wait for unwanted chunks; running ones end, and none follows."""
     marks = Marks(tmp_path / "marks")

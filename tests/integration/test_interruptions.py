@@ -18,6 +18,7 @@ from tests.people import manager
 
 HOP = ("Person", "1.0.0", "3.0.0")
 DEEDS = ["sleep:0.05", "touchy:0.05"]
+DEED_PARAMETERS = [pytest.param(DEEDS[0], marks=pytest.mark.slow), DEEDS[1]]
 RECORDS = 100
 
 
@@ -83,7 +84,7 @@ def interrupted(fleet: Fleet) -> int:
     return log_of(fleet).count("its chunk is sent again")
 
 
-@pytest.mark.parametrize("deed", DEEDS)
+@pytest.mark.parametrize("deed", DEED_PARAMETERS)
 def test_children_that_are_ended_fail_no_record(on_redis: Fleet, deed: str) -> None:
     """The pool ends them like this when its worker shuts down and runs out of time."""
 
@@ -100,7 +101,7 @@ def test_children_that_are_ended_fail_no_record(on_redis: Fleet, deed: str) -> N
     assert interrupted(on_redis) > before
 
 
-@pytest.mark.parametrize("deed", DEEDS)
+@pytest.mark.parametrize("deed", DEED_PARAMETERS)
 def test_connections_to_redis_that_are_cut_interrupt_no_chunk(on_redis: Fleet, deed: str) -> None:
     def cut(wait_for_outputs: Callable[[int], None]) -> None:
         for count in (8, 24, 48):

@@ -61,7 +61,7 @@ def drivers() -> Iterator[list[Driver]]:
         driver.end(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_acknowledged_ranges_survive_real_signals(
     tmp_path: Path, drivers: list[Driver], seed: int
 ) -> None:

@@ -112,7 +112,7 @@ with Migrator(manager, workers=1) as migrator:
     assert "and not to its fork" in out
 
 
-@pytest.mark.parametrize("fork", ["os.fork()", "libc.fork()"])
+@pytest.mark.parametrize("fork", ["os.fork()", pytest.param("libc.fork()", marks=pytest.mark.slow)])
 def test_a_fleet_ends_with_its_producer_though_a_fork_lives(fork: str, private_tmp: Path) -> None:
     process = start(f"""
 import ctypes
@@ -141,6 +141,7 @@ time.sleep(60)
 # --- threads --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_first_calls_from_four_threads_have_one_fleet(private_tmp: Path) -> None:
     records = [person(index) for index in range(100)]
     expected = manager.migrate_batch_data(records, *HOP)
@@ -251,6 +252,7 @@ def test_a_file_whose_migrator_is_closed_is_not_published(people: Migrator, tmp_
     assert os.listdir(tmp_path) == ["in"]
 
 
+@pytest.mark.slow
 def test_a_stream_left_open_at_the_end_of_the_program_is_quiet(private_tmp: Path) -> None:
     run("""
 with Migrator(manager, workers=1) as migrator:
@@ -271,6 +273,7 @@ def test_a_migrator_that_is_dropped_ends_its_fleet(private_tmp: Path) -> None:
     assert not any(map(is_alive, pids))
 
 
+@pytest.mark.slow
 def test_unclosed_migrator_warns_and_leaves_nothing(private_tmp: Path) -> None:
     out = run("""
 migrator = Migrator(manager, workers=1)
@@ -280,6 +283,7 @@ print(migrator.migrate_batch_data(RECORDS, *HOP) == EXPECTED)
     assert "ResourceWarning" in out
 
 
+@pytest.mark.slow
 def test_leftovers_of_killed_producers_are_removed(private_tmp: Path) -> None:
     process = start("""
 migrator = Migrator(manager, workers=1)

@@ -37,7 +37,7 @@ def migrate_until_failure(
     ("deed", "how"),
     [
         ("loop:", "time limit of 0.5 s"),
-        ("stuck:", "time limit of 1.5 s"),
+        pytest.param("stuck:", "time limit of 1.5 s", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("place", [9, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 15))])
@@ -70,6 +70,7 @@ def test_a_record_that_needs_too_much_memory_raises_its_own_error(
     assert outputs == manager.migrate_batch_data(records[:place], *HOP)
 
 
+@pytest.mark.slow
 def test_a_chunk_given_up_at_the_soft_limit_keeps_its_process() -> None:
     records = [person(index) for index in range(8)]
     records[3] = {"name": "loop:", "age": 1}

@@ -53,6 +53,7 @@ def test_looking_at_an_empty_queue_keeps_no_connection() -> None:
         assert open_files() <= before + 1
 
 
+@pytest.mark.slow
 def test_frozen_store_ends_the_job_in_time() -> None:
     """It accepts connections and answers nothing, as a frozen host does."""
     with (
@@ -197,7 +198,10 @@ def listening(answer: bytes) -> Iterator[int]:
 LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
 
 
-@pytest.mark.parametrize(("answer", "why"), [(b"", "Timeout"), (LOADING, "LOADING")])
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [pytest.param(b"", "Timeout", marks=pytest.mark.slow), (LOADING, "LOADING")],
+)
 def test_a_server_that_is_not_ready_at_the_start_ends_the_job_in_time(
     answer: bytes, why: str
 ) -> None:
@@ -212,7 +216,7 @@ def test_a_server_that_is_not_ready_at_the_start_ends_the_job_in_time(
         assert OUTAGE_S / 2 < time.monotonic() - began < OUTAGE_S + 5.0
 
 
-@pytest.mark.parametrize("answer", [b"", LOADING])
+@pytest.mark.parametrize("answer", [pytest.param(b"", marks=pytest.mark.slow), LOADING])
 def test_a_broker_that_is_not_ready_at_the_start_ends_the_job_in_time(answer: bytes) -> None:
     with (
         listening(answer) as port,
@@ -230,6 +234,7 @@ def test_a_broker_that_is_not_ready_at_the_start_ends_the_job_in_time(answer: by
         assert OUTAGE_S / 2 < time.monotonic() - began < OUTAGE_S + 12.0
 
 
+@pytest.mark.slow
 def test_a_server_that_is_frozen_at_the_start_is_waited_for() -> None:
     with (
         EmbeddedFleet("tests.people:manager", 1, Settings(outage_s=20.0)) as fleet,

@@ -212,6 +212,7 @@ def test_an_outage_is_waited_out(rabbitmq: RabbitMQ, settings: Settings) -> None
     idle.check()
 
 
+@pytest.mark.slow
 def test_a_frozen_server_is_not_waited_for(
     rabbitmq: RabbitMQ, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

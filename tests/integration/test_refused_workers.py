@@ -73,7 +73,10 @@ def test_other_pool_is_refused(fleet: Fleet) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["DJANGO_SETTINGS_MODULE", "PYRMUTE_TASKS_CELERY_CONFIG"])
+@pytest.mark.parametrize(
+    "name",
+    ["PYRMUTE_TASKS_CELERY_CONFIG", pytest.param("DJANGO_SETTINGS_MODULE", marks=pytest.mark.slow)],
+)
 def test_module_that_cannot_be_imported_is_named(
     fleet: Fleet, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,7 +102,7 @@ def test_other_queue_is_refused(fleet: Fleet) -> None:
 # --- Redis --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["broker_url", "store_url"])
+@pytest.mark.parametrize("place", ["broker_url", pytest.param("store_url", marks=pytest.mark.slow)])
 def test_wrong_password_of_redis_ends_the_worker(fleet: Fleet, place: str) -> None:
     url = with_login(getattr(fleet.settings, place), f"nobody:{SECRET}")
     changed: dict[str, Any] = {place: url}
@@ -107,6 +110,7 @@ def test_wrong_password_of_redis_ends_the_worker(fleet: Fleet, place: str) -> No
     check_refused(done, "refused the user or the password")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["broker", "store"])
 def test_lost_rights_on_redis_end_the_worker(fleet: Fleet, place: str) -> None:
     server = getattr(fleet, place)
@@ -127,18 +131,21 @@ def test_lost_rights_on_redis_end_the_worker(fleet: Fleet, place: str) -> None:
 # --- RabbitMQ -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_wrong_password_of_rabbitmq_ends_the_worker(rabbit: Fleet) -> None:
     url = with_login(rabbit.settings.broker_url, f"nobody:{SECRET}")
     done = run_worker(replace(rabbit.settings, broker_url=url))
     check_refused(done, "refused the user, the password or what the user wants to do")
 
 
+@pytest.mark.slow
 def test_unknown_virtual_host_ends_the_worker(rabbit: Fleet) -> None:
     url = rabbit.settings.broker_url.rstrip("/") + "/nowhere"
     done = run_worker(replace(rabbit.settings, broker_url=url))
     check_refused(done, "refused the user, or has no such virtual host")
 
 
+@pytest.mark.slow
 def test_queue_of_another_kind_ends_the_worker(rabbit: Fleet) -> None:
     settings = replace(rabbit.settings, queue="classic")
     with create_app(settings).connection_for_write() as connection:

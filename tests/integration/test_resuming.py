@@ -183,11 +183,25 @@ def connected_to(fleet: Fleet) -> list[str]:
     return ["--broker", fleet.settings.broker_url, "--store", fleet.settings.store_url]
 
 
+def test_run_that_is_killed_goes_on(tmp_path: Path, fleet: Fleet) -> None:
+    job = Resumed(tmp_path, RECORDS * 2 // 3)
+    process = job.begin(*connected_to(fleet), "--quiet")
+    wait_until(lambda: job.settled, "something is settled")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    before, noted = job.settled_numbers, len(job.seen)
+    job.check(job.end(*connected_to(fleet), "--resume"))
+    assert not before.intersection(job.seen[noted:]), "what is settled is not run again"
+
+
+@pytest.mark.slow
 def test_run_killed_at_random_points_goes_on(tmp_path: Path, fleet: Fleet) -> None:
     kill_often(Resumed(tmp_path), connected_to(fleet), 2, 1)
     wait_until(lambda: not list(fleet.store.scan_iter("pt:{*}:claims")), "no claims are left")
 
 
+@pytest.mark.slow
 def test_run_by_reference_killed_at_random_points_goes_on(tmp_path: Path) -> None:
     kill_often(Resumed(tmp_path, refers=True), ["--workers", "2"], 2, 3)
 
@@ -223,6 +237,7 @@ def test_own_fleet_that_is_killed_with_its_run_leaves_nothing(
     wait_until(lambda: not list(private_tmp.iterdir()), "every file is gone")
 
 
+@pytest.mark.slow
 def test_interrupted_run_prints_the_command_that_resumes_it(tmp_path: Path, fleet: Fleet) -> None:
     job = Resumed(tmp_path)
     urls = ("--broker", fleet.settings.broker_url, "--store", fleet.settings.store_url)

@@ -15,6 +15,7 @@ from pyrmute_tasks.cli import main as cli
 from pyrmute_tasks.jobs.folder import JobFolder, beside, beside_retry
 from tests.conftest import ROOT, wait_until
 
+pytestmark = pytest.mark.slow  # without a fleet in tests/unit/test_retried_job.py
 RECORDS: Final = 2500
 HOP: Final = ("--model", "Row", "--from", "1.0.0", "--to", "2.0.0")
 WAYS: Final = {
@@ -172,7 +173,7 @@ def retried(request: pytest.FixtureRequest, tmp_path: Path) -> Retried:
 
 @pytest.mark.parametrize(
     "retried",
-    ["reference", "parts", pytest.param("producer", marks=pytest.mark.slow)],
+    ["reference", "parts", "producer"],
     indirect=True,
 )
 def test_retry_with_a_mended_step_gives_the_output_of_a_run_without_failures(
@@ -193,7 +194,6 @@ def test_retry_with_a_mended_step_gives_the_output_of_a_run_without_failures(
         assert len({each["fingerprint"] for each in retried.manifest["jobs"]}) == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("retried", ["producer", "parts"], indirect=True)
 def test_retry_that_leaves_rejects_can_be_retried(retried: Retried) -> None:
     retried.write_step("number in (213, 1788)")
@@ -220,7 +220,6 @@ def test_retry_that_leaves_rejects_can_be_retried(retried: Retried) -> None:
     assert not retried.left
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("retried", ["reference"], indirect=True)
 def test_retry_that_is_killed_goes_on(retried: Retried) -> None:
     retried.write_step("False", "sleep(0.004)")
@@ -245,7 +244,6 @@ def test_retry_that_is_killed_goes_on(retried: Retried) -> None:
     assert not retried.left
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("retried", ["reference"], indirect=True)
 def test_retry_that_would_change_what_had_passed_is_refused(retried: Retried) -> None:
     before = retried.output

@@ -108,6 +108,7 @@ def test_small_job_does_not_wait_behind_large_jobs(
     assert fleet.store.keys("pt:*") == [f"pt:workers:{QUEUE}".encode()]
 
 
+@pytest.mark.slow
 def test_a_window_shrinks_and_grows_as_jobs_come_and_go(fleet: Fleet, tmp_path: Path) -> None:
     fleet.start_worker()
     log = tmp_path / "log"

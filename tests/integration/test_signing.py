@@ -111,6 +111,7 @@ def test_a_forged_spec_is_not_followed(target: Target, signer: Signer) -> None:
     is_whole(Victim(target).run(put))
 
 
+@pytest.mark.slow
 def test_a_forged_stop_mark_only_delays(target: Target) -> None:
     is_whole(Victim(target).run(lambda store, job: store.hset(f"{job}:job", "stop", "2")))
 
@@ -158,7 +159,10 @@ TOLD: Final = [(name, True) for name in FORGED_OUTCOMES]
 FOUND: Final = [("unsigned", False), ("another part", False)]
 
 
-@pytest.mark.parametrize(("forgery", "is_told"), [*TOLD, *FOUND])
+@pytest.mark.parametrize(
+    ("forgery", "is_told"),
+    [TOLD[0], *(pytest.param(*each, marks=pytest.mark.slow) for each in (*TOLD[1:], *FOUND))],
+)
 def test_a_forged_outcome_is_not_delivered(
     target: Target, forgery: str, is_told: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -239,6 +243,7 @@ def test_forged_claim_is_ignored(target: Target) -> None:
     is_whole(victim.run(put))
 
 
+@pytest.mark.slow
 def test_forged_heartbeats_make_no_worker(target: Target) -> None:
     told = {"slots": 500, "running": [], "every_s": 1.0, "seen": time.time() + 1e6}
 
@@ -278,12 +283,13 @@ def test_remote_shutdown_is_ignored(target: Target) -> None:
 @pytest.mark.parametrize(
     ("worker", "producers"),
     [
-        (
+        pytest.param(
             SECRET,
             {
                 "": "it is signed, and PYRMUTE_TASKS_SECRET is not set here",
                 OTHER: "it is signed with another secret",
             },
+            marks=pytest.mark.slow,
         ),
         ("", {SECRET: "it is not signed"}),
     ],

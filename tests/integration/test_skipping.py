@@ -175,6 +175,7 @@ def limited(limited_fleet: EmbeddedFleet) -> EmbeddedFleet:
     return limited_fleet
 
 
+@pytest.mark.slow
 def test_record_that_kills_its_process_is_a_reject(limited: EmbeddedFleet) -> None:
     given = [person(index) for index in range(60)]
     given[7] = {"name": "kill:", "age": 1}

@@ -238,6 +238,7 @@ def test_lines_that_are_too_long_are_skipped(migrator: Migrator, tmp_path: Path)
     assert result.files["out"] == loop(records)
 
 
+@pytest.mark.slow
 def test_records_that_end_their_process_are_skipped(migrator: Migrator, tmp_path: Path) -> None:
     records = [person(index) for index in range(60)]
     records[7] = {"name": "kill:", "age": 1}
@@ -256,6 +257,7 @@ def test_records_that_end_their_process_are_skipped(migrator: Migrator, tmp_path
     ]
 
 
+@pytest.mark.slow
 def test_job_ends_after_too_many_records_that_kill(migrator: Migrator, tmp_path: Path) -> None:
     records = [person(index) for index in range(40)]
     for index in (2, 5, 29):

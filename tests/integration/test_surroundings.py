@@ -91,6 +91,7 @@ def test_job_runs_inside_a_celery_task() -> None:
         assert "rejected" not in worker.log
 
 
+@pytest.mark.slow
 def test_files_beside_the_data_are_not_executed(tmp_path: Path) -> None:
     for name in SHADOWS:
         (tmp_path / f"{name}.py").write_text("open('executed', 'w').close()\n")

@@ -174,7 +174,7 @@ def test_broker_of_a_stranger_gets_no_password(
     assert stranger.heard == b""
 
 
-@pytest.mark.parametrize("scheme", ["rediss", "amqps"])
+@pytest.mark.parametrize("scheme", ["rediss", pytest.param("amqps", marks=pytest.mark.slow)])
 def test_worker_ends_at_the_broker_of_a_stranger(
     server: Server, stranger: Stranger, scheme: str
 ) -> None:
@@ -195,6 +195,7 @@ def test_worker_ends_at_the_broker_of_a_stranger(
     assert stranger.heard == b""
 
 
+@pytest.mark.slow
 def test_verification_can_be_turned_off(server: Server, stranger: Stranger) -> None:
     settings = Settings(
         broker_url=f"rediss://:{PASSWORD}@{HOST}:{stranger.port}/0?ssl_cert_reqs=none",

@@ -147,6 +147,7 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
         yield Service(topology, request.param)
 
 
+@pytest.mark.slow
 def test_job_has_the_bytes_of_a_loop(service: Service) -> None:
     job = service.submit("small", 1000, "--why", "release 3")
     assert "succeeded" in service.command("watch", "small")
@@ -161,6 +162,7 @@ def test_job_has_the_bytes_of_a_loop(service: Service) -> None:
         assert {f"{path.stat().st_uid}:{path.stat().st_gid}" for path in made} == {USER}
 
 
+@pytest.mark.slow
 def test_coordinators_are_healthy_and_hold_no_code(service: Service) -> None:
     assert service.topology.health("coordinator").returncode == 0
     mounted = str(service.topology.services["coordinator"]["volumes"])
@@ -225,8 +227,10 @@ GROUP = 20_000
 USERS = {"producer": "20001:20001", "coordinator": "20002:20002", "worker": "20003:20003"}
 
 
-@pytest.mark.skipif(not can_confine(), reason="only root may become other users")
+@pytest.mark.slow
 def test_submitters_coordinators_and_workers_of_a_group_share_a_setgid_folder() -> None:
+    if not can_confine():  # asked here, as it takes a process
+        pytest.skip("only root may become other users")
     with Topology(PEOPLE, USERS, [GROUP], migrations=ROOT / "tests") as topology:
         topology.start_workers(1)
         topology.start_coordinators(1)
@@ -258,6 +262,7 @@ def producer_commands(heading: str) -> list[list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_commands_of_the_runbook_work() -> None:
     with Topology() as topology:
         topology.start_coordinators(2)

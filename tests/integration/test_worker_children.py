@@ -38,6 +38,7 @@ def test_steps_may_start_processes(fleet: Fleet, way: str) -> None:
     assert outputs == [{"way": way, "value": TOTAL}]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_frozen_child_costs_seconds(fleet: Fleet) -> None:
     worker = fleet.workers[0]
@@ -62,6 +63,7 @@ def test_frozen_child_costs_seconds(fleet: Fleet) -> None:
     assert worker.log.count("a frozen child is killed") == 1
 
 
+@pytest.mark.slow
 def test_waiting_child_is_not_frozen(fleet: Fleet) -> None:
     worker = fleet.workers[0]
     before = children(worker.pid)

@@ -59,6 +59,7 @@ def serving(
         server.shutdown(socket.SHUT_RDWR)
 
 
+@pytest.mark.slow
 def test_slow_send_is_waited_for() -> None:
     """The data under way takes several timeouts to send, and is sent once."""
     value = b"x" * (24 * PIECE)
@@ -95,6 +96,7 @@ def test_silent_connection_is_dropped(size: int) -> None:
         over.set()
 
 
+@pytest.mark.slow
 def test_connections_that_are_lost_at_once_are_opened_again() -> None:
     def close_most(client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):

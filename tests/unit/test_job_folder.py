@@ -17,6 +17,7 @@ from pyrmute_tasks.errors import (
     JobFormatError,
     JobLogError,
     JobNotFoundError,
+    LeaseLostError,
 )
 from pyrmute_tasks.jobs.entries import OPEN_END, Ended, JobResult, Piece, Publishing, Range, Settled
 from pyrmute_tasks.jobs.folder import NONCE, JobFolder, beside, find_jobs
@@ -266,7 +267,7 @@ def test_end_is_read_from_the_last_line(tmp_path: Path) -> None:
     assert folder.view().ended == found.ended
     with pytest.raises(JobError, match="job a1b2 has ended: succeeded"):
         folder.take({}, "code")
-    with pytest.raises(JobLogError):  # who did not look before
+    with pytest.raises(LeaseLostError):  # who did not look before
         take(folder.storage, {}, "code")
     assert folder.end() == found
     assert folder.storage.names("parts") == [NONCE]

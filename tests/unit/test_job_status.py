@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -165,7 +166,9 @@ CASES: Final[dict[str, tuple[Build, ShownState, str]]] = {
 }
 
 
-def look_at(job: WatchedJob, *, briefly: bool = False) -> JobStatus:
+def look_at(job: WatchedJob, *, briefly: bool = False, tended: bool = True) -> JobStatus:
+    if tended:
+        job.tended()
     watch = JobWatch(job.folder, clock=job.now)
     return watch.glance() if briefly else watch.look()
 
@@ -184,6 +187,97 @@ def test_state_and_reason_follow_from_the_folder(
     build(job)
     status = look_at(job, briefly=briefly)
     assert (status.state, status.reason) == (state, reason.format(root=tmp_path / "jobs"))
+
+
+NEVER: Final = "no coordinator was ever seen at this jobs root: start `pyrmute-tasks coordinator`"
+LONG_AGO: Final = (
+    "no coordinator runs for this jobs root (last seen 40 s ago): start `pyrmute-tasks coordinator`"
+)
+ELSE: Final = (
+    "coordinators run for queue 'b' only, and not for 'a': start "
+    "`pyrmute-tasks coordinator --queue a`"
+)
+GONE_DRIVER: Final = f"its coordinator (process {GONE['pid']} on host {HOST}) has ended"
+SUSPENDED: Final = "no worker answers"
+UNTENDED: Final[dict[str, tuple[Build, str]]] = {
+    "queued, never": (lambda job: job, NEVER),
+    "queued, long ago": (lambda job: job.tended(40), LONG_AGO),
+    "queued, another queue": (lambda job: job.tended(queue="b"), ELSE),
+    "queued, another queue, long ago": (lambda job: job.tended(40, queue="b"), LONG_AGO),
+    "queued, one of each": (
+        lambda job: job.tended(queue="b").tended(3, queue="a", host="c2"),
+        UNTAKEN,
+    ),
+    "queued, one that lives": (lambda job: job.tended(queue="a").tended(40, host="c2"), UNTAKEN),
+    "queued, one of an older version": (lambda job: job.tended(), UNTAKEN),
+    "suspended": (
+        lambda job: job.taken().let_go(SUSPENDED, Note.SUSPENDED).tended(40),
+        f"{LONG_AGO}; it was suspended: {SUSPENDED}",
+    ),
+    "resumed": (
+        lambda job: (
+            job.taken().obey(Wish.PAUSE).let_go("paused by ann@host").wish(Wish.RUN).tended(40)
+        ),
+        f"resumed by ann@host; {LONG_AGO}",
+    ),
+    "turn over, another queue": (
+        lambda job: job.taken().let_go(OVER).tended(queue="b"),
+        f"{OVER}; {ELSE}",
+    ),
+    "failed, and resumed": (
+        lambda job: job.taken().ended(JobResult.FAILED, "KeyError").wish(Wish.RUN),
+        f"resumed by ann@host; {NEVER}",
+    ),
+    "held, and to be published": (
+        lambda job: job.taken().let_go("held", Note.HELD).wish(Wish.PUBLISH),
+        f"to be published by ann@host; {NEVER}",
+    ),
+    "driver gone": (lambda job: job.taken(**GONE).tended(40), f"{GONE_DRIVER}; {LONG_AGO}"),
+    "driver silent": (
+        lambda job: job.taken(**ELSEWHERE).silent(41.0).tended(40),
+        f"its coordinator on host far has been silent for 41 s; {LONG_AGO}",
+    ),
+    "cancelled": (lambda job: job.wish(Wish.CANCEL), f"being cancelled by ann@host; {NEVER}"),
+    "paused": (lambda job: job.wish(Wish.PAUSE), "paused by ann@host"),
+    "running": (lambda job: job.taken().tells(), ""),
+    "held": (
+        lambda job: job.taken().let_go("held", Note.HELD),
+        "held; `pyrmute-tasks publish a1b2c3d4` publishes it",
+    ),
+}
+
+
+@pytest.mark.parametrize("briefly", [False, True], ids=["look", "glance"])
+@pytest.mark.parametrize("case", UNTENDED)
+def test_job_that_no_coordinator_looks_after_says_so(
+    case: str, briefly: bool, tmp_path: Path
+) -> None:
+    build, reason = UNTENDED[case]
+    job = WatchedJob.submitted(tmp_path / "jobs", queue="a")
+    build(job)
+    told = look_at(job, briefly=briefly, tended=False).reason
+    assert told == reason.format(root=tmp_path / "jobs")
+
+
+def test_job_that_runs_after_another_says_that_nobody_drives_either(tmp_path: Path) -> None:
+    WatchedJob.submitted(tmp_path / "jobs", "first")
+    then = WatchedJob.submitted(tmp_path / "jobs", "then", after="first")
+    reason = look_at(then, tended=False).reason
+    assert reason.startswith("it waits for job first to succeed, which is queued; no coordinator")
+
+
+def test_coordinators_whose_clock_differs_are_found_by_what_they_do(tmp_path: Path) -> None:
+    job = WatchedJob.submitted(tmp_path / "jobs").tended(400)
+    watch = JobWatch(job.folder, clock=job.now)
+    assert "no coordinator runs" in watch.look().reason
+    job.tended(399)  # its sign has changed
+    assert "no coordinator has taken it yet" in watch.look().reason
+    job.later(21)
+    assert "no coordinator runs for this jobs root (last seen 21 s ago)" in watch.look().reason
+    WatchedJob.submitted(tmp_path / "jobs", "other").taken().tells()
+    job.clock = time.time()
+    job.tended(400)
+    assert look_at(job, tended=False).reason == "it waits for its turn: another job is being driven"
 
 
 # --- other jobs -----------------------------------------------------------------------------

@@ -143,6 +143,25 @@ def test_narrow_table_shows_state_job_progress_and_a_command_whole() -> None:
     )
 
 
+def test_reason_of_the_row_above_is_not_told_again() -> None:
+    reason = "no coordinator was ever seen at this jobs root: start `pyrmute-tasks coordinator`"
+    queued = JobStatus(job="8", reason=reason)
+    table = job_table([queued, replace(queued, job="9"), FAILED, queued], NOW, 119)
+    told = [line.strip() for line in table[1:]]
+    assert [told[1], told[3], told[7]] == [reason, "as above", reason]
+
+
+@pytest.mark.parametrize("width", [49, 79, 119])
+def test_command_that_helps_is_not_cut_off(width: int) -> None:
+    reason = (
+        "no coordinator runs for this jobs root (last seen 40 s ago): start "
+        "`pyrmute-tasks coordinator`; it was suspended: no worker answers on queue 'pyrmute-tasks'"
+    )
+    job = replace(SUSPENDED, reason=reason)
+    for lines in (job_table([job], NOW, width), job_page(job, width)):
+        assert reason in " ".join(" ".join(lines).split())
+
+
 def test_chunks_beyond_a_share_that_has_shrunk_are_no_contradiction() -> None:
     page = "\n".join(job_page(replace(RUNNING, in_flight=6, window=2), 119))
     assert "6 chunks in flight, soon at most 2" in page

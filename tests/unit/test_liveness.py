@@ -12,6 +12,7 @@ from pyrmute_tasks.distributed.producer.liveness import (
     NoWorkers,
     OtherCode,
     Stall,
+    Trouble,
     Verdict,
     View,
 )
@@ -220,15 +221,18 @@ def test_working_worker_with_the_right_code_resets_the_deadline() -> None:
 @pytest.mark.parametrize(
     ("view", "trouble"),
     [
-        (STILL, ("workers are idle, and no chunk moves", 4.0)),
-        (replace(STILL, workers=[]), ("no worker answers", 4.0)),
-        (replace(STILL, waiting=None), ("the broker does not answer", 4.0)),
-        (replace(STILL, workers=[worker("other-1-1")]), ("", 0.0)),
-        (replace(STILL, tasks={}), ("", 0.0)),
+        (STILL, Trouble("workers are idle, and no chunk moves", 4.0)),
+        (replace(STILL, workers=[]), Trouble("no worker answers", 4.0)),
+        (replace(STILL, waiting=None), Trouble("the broker does not answer", 4.0)),
+        (
+            replace(STILL, workers=[worker("other-1-1")]),
+            Trouble("no worker is free", 4.0, "other work keeps 1 worker busy"),
+        ),
+        (replace(STILL, tasks={}), Trouble()),
     ],
     ids=["stalled", "no workers", "no broker", "busy with others", "nothing to do"],
 )
-def test_trouble_is_told_long_before_the_job_ends(view: View, trouble: tuple[str, float]) -> None:
+def test_trouble_is_told_long_before_the_job_ends(view: View, trouble: Trouble) -> None:
     liveness = Liveness(LIMITS)
     for second in range(5):
         assert liveness.judge(float(second), view) is None
@@ -257,15 +261,16 @@ def test_silence_is_told_before_workers_count_as_gone(
     liveness = Liveness(LIMITS)
     liveness.judge(8.0, replace(STILL, workers=[worker(task("0"))]))
     assert liveness.judge(9.0, replace(STILL, workers=workers)) is None
-    told, since_s = liveness.trouble(9.0)
-    assert told == (trouble or "workers are idle, and no chunk moves")
+    found = liveness.trouble(9.0)
+    since_s = found.since_s
+    assert found.what == (trouble or "workers are idle, and no chunk moves")
     if trouble:
         assert since_s == pytest.approx(min(abs(each.silent_s) for each in workers))
         assert liveness.is_late
         liveness.judge(10.0, replace(STILL, workers=[]))
-        assert liveness.trouble(10.0)[1] == pytest.approx(since_s + 1.0)
+        assert liveness.trouble(10.0).since_s == pytest.approx(since_s + 1.0)
     liveness.judge(11.0, replace(STILL, workers=[worker()]))
-    assert liveness.trouble(11.0)[0] != "no worker answers"
+    assert liveness.trouble(11.0).what != "no worker answers"
     assert not liveness.is_late
 
 
@@ -273,11 +278,12 @@ def test_outcome_is_an_answer_though_heartbeats_are_late() -> None:
     liveness = Liveness(LIMITS)
     liveness.settled(9.0)
     liveness.judge(9.0, replace(STILL, workers=[beating(2.5)]))
-    assert liveness.trouble(9.0) == ("", 0.0)
+    assert liveness.trouble(9.0) == Trouble()
 
 
 def test_declines_are_told() -> None:
     liveness = Liveness(LIMITS)
-    liveness.declined(1.0, ["w1"])
+    liveness.declined(1.0, ["w1"], why="1 worker holds other code")
     liveness.judge(4.0, STILL)
-    assert liveness.trouble(4.0) == ("no worker takes chunks: all that were asked decline", 3.0)
+    told = Trouble("no worker takes chunks", 3.0, "1 worker holds other code")
+    assert liveness.trouble(4.0) == told

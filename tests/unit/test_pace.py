@@ -165,6 +165,30 @@ def run_paced(
         yield from (result.outputs for result in results)
 
 
+class HeardAtSubmission(ThreadExecutor[None, int]):
+    """Notes what observers know when a chunk is submitted, which may take long."""
+
+    def __init__(self, heard: list[Event]) -> None:
+        super().__init__(lambda given: Outcome(given.index, 1, given.index), 2)
+        self.known: list[Wait] = []
+        self._heard = heard
+
+    def submit(self, chunk: Chunk[None], /) -> None:
+        self.known.append([each.wait for each in self._heard if isinstance(each, WaitBegan)][-1])
+        super().submit(chunk)
+
+
+def test_submission_that_hangs_is_not_blamed_on_the_source() -> None:
+    heard: list[Event] = []
+    source = (chunk(index, 1) for index in range(5))
+    with HeardAtSubmission(heard) as pool:
+        results = run_ordered(
+            source, pool, Window, sink=AsTheyCome(), observers=Observers([heard.append])
+        )
+        assert [result.outputs for result in results] == [0, 1, 2, 3, 4]
+    assert pool.known == [Wait.WORKERS] * 5
+
+
 def test_throttled_job_delivers_what_is_under_way() -> None:
     seen: list[Event] = []
     reasons = iter([None, "it is late", "it is late", None])

@@ -22,6 +22,7 @@ from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.want import WANT, Want, write_want
 from pyrmute_tasks.ranges.frames import Place
+from pyrmute_tasks.service.beats import beat
 
 SOURCE_BYTES = 1000
 RANGE_BYTES = 10
@@ -136,6 +137,14 @@ class WatchedJob:
         assert self.lease is not None
         given = Now(epoch=self.lease.epoch, at=time.time(), total_bytes=SOURCE_BYTES)
         write_now(self.folder.path, replace(given, **now))
+        return self
+
+    def tended(self, silent_s: float = 0.0, queue: str = "", host: str = "c1") -> "WatchedJob":
+        """Let a coordinator have looked at the jobs root."""
+        root, then = self.folder.path.parent, self.clock - silent_s
+        beat(root, host, queue)
+        for path in root.glob(f".coordinator.{host}*"):
+            os.utime(path, (then, then))
         return self
 
     def silent(self, seconds: float) -> "WatchedJob":

@@ -331,7 +331,8 @@ class CeleryExecutor:
         outcomes = self._settle(self._store.read_outcomes(self._spec.id, unknown))
         outcomes += self._recovery.look(survey, self._asked_at)
         serving = sum(worker.is_serving for worker in survey.workers)
-        self._tell(FleetSeen(serving, *self._recovery.trouble))
+        trouble = self._recovery.trouble
+        self._tell(FleetSeen(serving, trouble.what, trouble.since_s, trouble.detail))
         return outcomes
 
     def _count_slots(self, workers: Collection[WorkerInfo]) -> None:

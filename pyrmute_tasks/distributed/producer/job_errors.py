@@ -25,9 +25,29 @@ from pyrmute_tasks.errors import (
 from pyrmute_tasks.logs import hide_password
 from pyrmute_tasks.settings import Settings
 
-__all__ = ["JobErrors"]
+__all__ = ["JobErrors", "declining"]
 
 _START_ONE: Final = "start one with: pyrmute-tasks worker --manager … --broker … --store …"
+
+
+def declining(codes: Mapping[str, str]) -> str:
+    """Return why workers take nothing, in a few words.
+
+    Args:
+        codes: What the workers hold that decline, or what they cannot reach, by their names.
+    """
+    away = {worker: why for worker, held in codes.items() if (why := storage_trouble(held))}
+    other = len(codes) - len(away)
+    told = []
+    if other:
+        told.append(
+            "1 worker holds other code" if other == 1 else f"{other:,} workers hold other code"
+        )
+    if away:
+        worker, why = next(iter(away.items()))
+        more = f" (and {len(away) - 1:,} more)" if len(away) > 1 else ""
+        told.append(f"{worker}{more}: {why}")
+    return "; ".join(told)
 
 
 class JobErrors:

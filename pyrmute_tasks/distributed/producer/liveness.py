@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pyrmute_tasks.distributed.producer.sharing import Sharing
 from pyrmute_tasks.distributed.protocol import ClaimInfo, WorkerInfo
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "NoWorkers",
     "OtherCode",
     "Stall",
+    "Trouble",
     "Verdict",
     "View",
 ]
@@ -56,6 +58,7 @@ class View:
         claims: The claims of parts.
         tasks: The latest tasks of the parts on their way, and how often each part was sent.
         job: Its tasks' ids begin with this.
+        jobs: Jobs that share the workers, this one included.
         unseen_s: A claim older than this shows in its worker's heartbeat.
     """
 
@@ -65,6 +68,22 @@ class View:
     tasks: Mapping[str, tuple[str, int]]
     job: str
     unseen_s: float = 3.0
+    jobs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """The reason why nothing moves, long before a job ends for it.
+
+    Attributes:
+        what: It, in words; empty if nothing is wrong.
+        since_s: For how long that has been so.
+        detail: What is behind it, and what helps; may be empty.
+    """
+
+    what: str = ""
+    since_s: float = 0.0
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +171,8 @@ class Liveness:
         self._last = ""
         self._begins: dict[str, _Begins] = {}
         self._others: frozenset[str] = frozenset()  # what workers had of other jobs
+        self._declining = ""
+        self._sharing = Sharing()
 
     # --- what happens --------------------------------------------------------------------
 
@@ -169,9 +190,10 @@ class Liveness:
     def sent_first(self, now: float) -> None:
         """Record that a chunk was sent while none was under way."""
         self._still_since = now
+        self._sharing.sent_first(now)
 
     def declined(
-        self, now: float, workers: Collection[str], patience_s: float | None = None
+        self, now: float, workers: Collection[str], patience_s: float | None = None, why: str = ""
     ) -> None:
         """Record that a worker declined a part.
 
@@ -179,14 +201,17 @@ class Liveness:
             now: The time for which the job was watched.
             workers: All workers that cannot run the job's parts.
             patience_s: How long to wait for another worker; None for the default with other code.
+            why: Why they decline, for people.
         """
         self._declined = workers
+        self._declining = why
         self._decline_patience_s = self._deadlines.code_wait_s if patience_s is None else patience_s
         if self._declined_since is None:
             self._declined_since = now
 
     def _move(self, now: float, what: str) -> None:
         self._moved_at = self._still_since = now
+        self._sharing.moved(now)
         self._last = what
 
     # --- what is seen ----------------------------------------------------------------------
@@ -199,35 +224,41 @@ class Liveness:
             seen: The result of the latest survey.
         """
         earlier, self._judged_at = self._judged_at, now
+        self._sharing.not_waiting()
         if (verdict := self._judge_workers(now, seen)) is not None:
             return verdict
         if seen.waiting is None:
             self._still_since = now  # nothing can move, and there is another deadline for it
+            self._sharing.kept(now)
             if self._broker_away_since is None:
                 self._broker_away_since = earlier  # one that is frozen takes its time to be so
             is_over = now - self._broker_away_since >= self._deadlines.outage_s
             return BrokerAway() if is_over else None
         self._broker_away_since = None
+        if self._no_worker_since is not None or self._quiet_since is not None:
+            self._sharing.kept(now)
         return self._judge_code(now, seen) or self._judge_movement(now, seen)
 
-    def trouble(self, now: float) -> tuple[str, float]:
-        """Return what is wrong, in words, and for how long; empty if nothing is.
+    def trouble(self, now: float) -> Trouble:
+        """Return why nothing moves.
 
         Args:
             now: The time for which the job was watched.
         """
-        for since, what in (
+        for since, what, detail in (
             (
                 self._no_worker_since if self._quiet_since is None else self._quiet_since,
                 "no worker answers",
+                "",
             ),
-            (self._broker_away_since, "the broker does not answer"),
-            (self._declined_since, "no worker takes chunks: all that were asked decline"),
-            (self._still_since, "workers are idle, and no chunk moves"),
+            (self._broker_away_since, "the broker does not answer", ""),
+            (self._declined_since, "no worker takes chunks", self._declining),
+            (self._sharing.since, "no worker is free", self._sharing.detail),
+            (self._still_since, "workers are idle, and no chunk moves", ""),
         ):
             if since is not None and since < now:
-                return what, now - since
-        return "", 0.0
+                return Trouble(what, now - since, detail)
+        return Trouble()
 
     def _judge_workers(self, now: float, seen: View) -> NoWorkers | None:
         serving = [worker for worker in seen.workers if worker.is_serving]
@@ -274,6 +305,7 @@ class Liveness:
         idle = [(worker, free) for worker in seen.workers if (free := self._room(worker, seen)) > 0]
         if not seen.tasks or not idle or others_move:
             self._still_since = now
+            self._look_at_others(now, seen)
         if now - self._still_since < self._deadlines.stall_s:
             return None
         claimed = len(seen.claims.keys() & seen.tasks.keys())
@@ -319,6 +351,13 @@ class Liveness:
         has_changed, self._others = others != self._others, others
         own = sum(sends for part, (_, sends) in seen.tasks.items() if part not in seen.claims)
         return has_changed and (seen.waiting or 0) > own
+
+    def _look_at_others(self, now: float, seen: View) -> None:
+        """Find out whether workers run only other chunks."""
+        if seen.tasks and self._others and not seen.claims.keys() & seen.tasks.keys():
+            serving = [each for each in seen.workers if each.is_serving]
+            able = sum(each.name not in self._declined for each in serving)
+            self._sharing.waiting(now, seen.jobs, able)
 
     def _room(self, worker: WorkerInfo, seen: View) -> int:
         """Return the number of chunks a worker could run beside those of other jobs."""

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from pyrmute_tasks.distributed.producer.broker import Message
-from pyrmute_tasks.distributed.producer.job_errors import JobErrors
+from pyrmute_tasks.distributed.producer.job_errors import JobErrors, declining
 from pyrmute_tasks.distributed.producer.liveness import (
     Deadlines,
     Liveness,
     NoWorkers,
+    Trouble,
     Verdict,
     View,
 )
@@ -167,7 +168,9 @@ class Recovery:
             self._note_decline(decline)
             part = self.deliveries.declined(decline.part, decline.task)
             if part is not None:
-                self.liveness.declined(self.watched_s, self._codes.keys(), self._patience_s)
+                self.liveness.declined(
+                    self.watched_s, self._codes.keys(), self._patience_s, declining(self._codes)
+                )
                 again.append(part)
         if again:
             self._send_again(again, logging.DEBUG)
@@ -241,7 +244,15 @@ class Recovery:
         """
         unseen_s = 3 * max((worker.beats_every_s for worker in survey.workers), default=1.0)
         tasks = self.deliveries.tasks
-        view = View(survey.waiting, survey.workers, survey.claims, tasks, self._spec.id, unseen_s)
+        view = View(
+            survey.waiting,
+            survey.workers,
+            survey.claims,
+            tasks,
+            self._spec.id,
+            unseen_s,
+            1 + survey.others,
+        )
         verdict = self.liveness.judge(self.watched_s, view)
         if verdict is not None:
             raise self._given_up(verdict)
@@ -283,8 +294,8 @@ class Recovery:
             self._tell(WorkerGone(worker))
 
     @property
-    def trouble(self) -> tuple[str, float]:
-        """Why nothing moves, in words, and for how long; empty if nothing is wrong."""
+    def trouble(self) -> Trouble:
+        """Why nothing moves."""
         return self.liveness.trouble(self.watched_s)
 
     # --- giving up ----------------------------------------------------------------------------
