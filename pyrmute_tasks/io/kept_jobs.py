@@ -324,8 +324,8 @@ def _refuse_cancelled(folder: JobFolder, view: JobView) -> Want:
 
 
 def _refuse_driven(folder: JobFolder, view: JobView) -> None:
-    if folder.spec.terms is None:  # who drives a run has the lock of its target
-        return
+    if folder.spec.terms is None or view.state.is_final:
+        return  # who drives a run has the lock of its target, and nobody drives an ended job
     driver = DriverWatch(folder.storage).why_not(view)
     if driver:
         job = folder.spec.job

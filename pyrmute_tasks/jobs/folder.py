@@ -389,11 +389,15 @@ def find_jobs(root: Path) -> Iterator[JobFolder]:
         OSError: If the root cannot be listed.
     """
     for path in sorted(root.iterdir()):
-        if is_job_name(path.name) and (path / SPEC).is_file():
-            try:
-                yield JobFolder(path)
-            except (JobError, OSError):  # discarded in this moment, or of a newer version
+        if not is_job_name(path.name):
+            continue
+        try:
+            if not (path / SPEC).is_file():
                 continue
+            folder = JobFolder(path)
+        except (JobError, OSError):  # discarded in this moment, of a newer version, not for us
+            continue
+        yield folder
 
 
 def _sibling(path: Path, kind: str) -> Path:

@@ -113,7 +113,7 @@ def take(
         history = History(storage, before=epoch)
         view = JobView.of(history)
         history.sync()
-        _refuse_ended(view)
+        _refuse_ended(view, storage, epoch)
         view.apply(leased)
         log = LogWriter(storage, epoch, file, len(line), view, now=now, monotonic=monotonic)
         log.log(Opened(epoch, code, history.seal))
@@ -155,9 +155,13 @@ def _create(storage: Storage, leased: Leased, line: bytes) -> Appender:
     return file
 
 
-def _refuse_ended(view: JobView) -> None:
+def _refuse_ended(view: JobView, storage: Storage, epoch: int) -> None:
     """Refuse a job whose driver came to its end while the lease was taken."""
     if view.state.is_final:
+        # Nobody reads a log that was not opened, and no other one is opened ever again; but who
+        # looks for a driver would take this process for one.
+        with contextlib.suppress(OSError):
+            storage.remove(log_name(epoch))
         raise LeaseLostError(f"another process has ended this job meanwhile: {view.state}")
 
 

@@ -10,10 +10,22 @@ import pytest
 
 from pyrmute_tasks.errors import BrokerUnavailableError, JobError, LeaseLostError
 from pyrmute_tasks.io.kept_jobs import discard_job, publish_job
-from pyrmute_tasks.jobs.entries import Ended, JobResult, Note, Noted, Publishing, Settled
+from pyrmute_tasks.jobs.driver import this_process
+from pyrmute_tasks.jobs.entries import (
+    Ended,
+    JobResult,
+    Leased,
+    Note,
+    Noted,
+    Publishing,
+    Settled,
+    encode,
+)
 from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.log import epochs
 from pyrmute_tasks.jobs.output import Output, Proof, digest_of
 from pyrmute_tasks.jobs.pruning import collect_orphans, prune
+from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.spec import write_spec
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.storage import FolderStorage
@@ -265,6 +277,33 @@ def test_coordinator_that_takes_a_job_over_which_just_ends_is_told_so(
     end = job.folder.end()
     assert end is not None
     assert end.ended.result is JobResult.SUCCEEDED
+    assert epochs(job.folder.storage) == [1]  # else a living process would seem to drive it
+    assert discard_job(job.folder.path) == [job.folder.path]
+
+
+def test_ended_job_for_which_a_process_was_too_late_is_discarded(root: Path) -> None:
+    job = WatchedJob.submitted(root).taken().ended(JobResult.SUCCEEDED)
+    late = encode(Leased(2, "t0ken", this_process()), time.time(), 2, 0)
+    (job.folder.path / "log.2").write_bytes(late)
+    assert discard_job(job.folder.path) == [job.folder.path]
+
+
+def test_job_that_this_user_may_not_see_keeps_no_other_from_being_removed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = WatchedJob.submitted(root, "bad00000").folder.path
+    WatchedJob.submitted(root, "old00000").taken().ended(JobResult.CANCELLED)
+    is_file = Path.is_file
+
+    def refuse(path: Path) -> bool:  # root may do all
+        if path.parent == secret:
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    collect_orphans(root)
+    assert JobsRoot(root).find("old0").spec.job == "old00000"
+    assert prune(root, now=time.time() + LATER_S) == ["old00000"]
 
 
 def no_session() -> Any:
