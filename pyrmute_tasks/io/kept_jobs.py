@@ -5,7 +5,6 @@ None of it needs a fleet, a manager, or the source.
 
 import contextlib
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,10 +13,10 @@ from pathlib import Path
 from pyrmute_tasks.errors import (
     ConfigurationError,
     JobError,
-    JobLogError,
     JobNotFoundError,
     printable,
 )
+from pyrmute_tasks.io.discarding import discard_submitted, read_job, refuse_driven
 from pyrmute_tasks.io.earlier_runs import real_target
 from pyrmute_tasks.io.job_targets import target_of
 from pyrmute_tasks.io.jsonl import source_errors
@@ -29,14 +28,12 @@ from pyrmute_tasks.io.retried_job import (
     replace_retried,
     retried_by,
 )
-from pyrmute_tasks.jobs.discarded import Discarded, note_discarded
-from pyrmute_tasks.jobs.driver import DriverWatch, this_process, this_user
+from pyrmute_tasks.jobs.driver import this_process, this_user
 from pyrmute_tasks.jobs.entries import Note
 from pyrmute_tasks.jobs.folder import JobFolder, beside, beside_retry, discard, is_job_name
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.log import epochs
 from pyrmute_tasks.jobs.output import Output, Proof
-from pyrmute_tasks.jobs.pruning import retried_jobs
 from pyrmute_tasks.jobs.publish import backup_path, publish
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.spec import SPEC
@@ -127,7 +124,7 @@ def publish_job(
         if view.opened is None or not (view.is_held or view.publishing):
             raise JobError(_not_whole(folder))
         _refuse_cancelled(folder, view)
-        _refuse_driven(folder, view)
+        refuse_driven(folder, view)
         retried = retried_by(folder)
         overwrite = overwrite or retried is not None or (terms is not None and terms.overwrite)
         if not is_published(folder, view, target):
@@ -229,15 +226,12 @@ def discard_job(name: _PathLike, *, jobs: _PathLike | None = None, why: str = ""
     """
     paths = _paths_of(name, jobs)
     with output_errors(name), contextlib.ExitStack() as stack:
-        folder = _readable(paths[0])  # what cannot be read is removed, too
-        if not _is_submitted(paths[0], folder):
-            if folder is not None:
-                stack.enter_context(held_lock(Path(folder.spec.target), folder.spec.job))
-        else:
-            noted = _discarded(paths[0], folder, why)
-            if folder is not None:
-                _take_for_good(folder)
-            note_discarded(paths[0].parent, noted)
+        folder = read_job(paths[0])  # what is damaged is removed, too
+        if _is_submitted(paths[0], folder):
+            discard_submitted(paths[0], folder, why)
+            return paths
+        if folder is not None:
+            stack.enter_context(held_lock(Path(folder.spec.target), folder.spec.job))
         for path in paths:
             discard(path)
     return paths
@@ -246,56 +240,6 @@ def discard_job(name: _PathLike, *, jobs: _PathLike | None = None, why: str = ""
 def _is_submitted(path: Path, folder: JobFolder | None) -> bool:
     """Return whether a job was submitted; of one that cannot be read its name tells it."""
     return is_job_name(path.name) if folder is None else folder.spec.terms is not None
-
-
-def _discarded(path: Path, folder: JobFolder | None, why: str) -> Discarded:
-    """Return what is noted of a job that is discarded."""
-    terms = None if folder is None else folder.spec.terms
-    state = "damaged"
-    if folder is not None:
-        with contextlib.suppress(JobError):
-            view = folder.view()
-            state = view.let_go.value if view.let_go is not None else view.state.value
-    return Discarded(
-        job=path.name,
-        name="" if terms is None else terms.name,
-        state=state,
-        who=this_user(),
-        at=time.time(),
-        why=why,
-    )
-
-
-def _readable(path: Path) -> JobFolder | None:
-    try:
-        return JobFolder(path)
-    except JobError:
-        return None
-
-
-def _take_for_good(folder: JobFolder) -> None:
-    """Take a submitted job from its coordinators, and remove what it has beside its target.
-
-    Raises:
-        JobError: If somebody drives it, or another job retries its rejects.
-        OSError: If that cannot be done.
-    """
-    try:
-        view = folder.view()
-    except JobLogError:
-        return
-    _refuse_driven(folder, view)
-    job = folder.spec.job
-    if job in retried_jobs(folder.path.parent):
-        raise JobError(
-            f"a job that has not ended retries the rejects of job {job}, and is compared with it "
-            "before it replaces the output: wait for it, or cancel it"
-        )
-    if not view.state.is_final:
-        folder.take(this_process(), folder.spec.fingerprint, after=_newest(folder)).log.close()
-    with contextlib.suppress(ConfigurationError):  # it is no place of an output any more
-        publication = target_of(folder.spec).publication(folder, None)
-        publication.remove_temps(keep=folder.path)
 
 
 @contextlib.contextmanager
@@ -321,15 +265,6 @@ def _refuse_cancelled(folder: JobFolder, view: JobView) -> Want:
     if found.want.wish is Wish.CANCEL:
         raise JobError(f"{printable(found.want.who)} has cancelled job {job}")
     return found.want
-
-
-def _refuse_driven(folder: JobFolder, view: JobView) -> None:
-    if folder.spec.terms is None or view.state.is_final:
-        return  # who drives a run has the lock of its target, and nobody drives an ended job
-    driver = DriverWatch(folder.storage).why_not(view)
-    if driver:
-        job = folder.spec.job
-        raise JobError(f"{driver}: `pyrmute-tasks cancel {job}` or `pause {job}` ends that first")
 
 
 def _refuse_unfinished(folder: JobFolder, what: str) -> None:

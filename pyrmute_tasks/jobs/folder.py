@@ -7,6 +7,7 @@ step, too.
 """
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -20,6 +21,7 @@ from pyrmute_tasks.errors import (
     ConfigurationError,
     JobError,
     JobExistsError,
+    JobLogError,
     JobNotFoundError,
     ProofError,
     printable,
@@ -47,9 +49,11 @@ __all__ = [
     "beside_retry",
     "discard",
     "find_jobs",
+    "is_damage",
     "is_job_name",
     "remove_leftovers",
     "short_name",
+    "view_of",
 ]
 
 NONCE: Final = "nonce"
@@ -66,6 +70,7 @@ _REJECTS_TOLD: Final = "rejects-told"
 _TOKEN_BYTES: Final = 8
 _NONCE_BYTES: Final = 16
 _REMOVALS: Final = 5
+_ODD: Final = (errno.EISDIR, errno.EINVAL, errno.ELOOP)  # a folder, a pipe, a link, and no file
 _KEPT: Final = re.compile(r"spec\.json|want\.json|(?:log|rejects|on-end)\.\d+|\.on-end\..*")
 _GROWING: Final = re.compile(r"(?:stream|rejects)\.(\d+)")
 
@@ -180,12 +185,7 @@ class JobFolder:
             JobLogError: If the logs are damaged.
             JobError: If they cannot be read.
         """
-        try:
-            return JobView.of(History(self.storage))
-        except FileNotFoundError:
-            raise was_discarded(self.path) from None
-        except OSError as error:
-            raise _unreadable(self.path, error) from error
+        return view_of(self.path)
 
     def end(self) -> End | None:
         """Return how the job ended, from the last line alone; None if it has not.
@@ -363,6 +363,28 @@ def _no_job(path: Path) -> JobNotFoundError:
     if os.path.lexists(path):  # it may be anybody's, so it is not removed
         told = f": {SPEC} is missing; move or remove what is there, and begin again"
     return JobNotFoundError(f"there is no job in {path}{told}")
+
+
+def view_of(path: Path) -> JobView:
+    """Return the current state of a job by its logs, also if its spec is damaged.
+
+    Raises:
+        JobNotFoundError: If it was discarded.
+        JobLogError: If the logs are damaged.
+        JobError: If they cannot be read.
+    """
+    try:
+        return JobView.of(History(FolderStorage(path)))
+    except FileNotFoundError:
+        raise was_discarded(path) from None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def is_damage(error: JobError) -> bool:
+    """Return whether a job's files were damaged; else another look may find them whole."""
+    cause = error.__cause__
+    return cause.errno in _ODD if isinstance(cause, OSError) else isinstance(error, JobLogError)
 
 
 def remove_leftovers(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Removing old jobs from a jobs root, and what killed processes have left there."""
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ KEEP_HISTORY_S: Final = 30 * 86400.0
 
 _LEFT: Final = re.compile(r"\..+\.[0-9a-f]+\.(?:new|gone)")
 _ORPHANED_S: Final = 3600.0
+_NO_PLACE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 def prune(root: Path, keep_s: float = KEEP_HISTORY_S, now: float | None = None) -> list[str]:
@@ -98,6 +100,9 @@ def remove_temps(folder: JobFolder) -> None:
         OSError: If files cannot be removed.
     """
     target = Path(os.path.realpath(folder.spec.target))
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # the place is gone
+    try:
         FilePublication(folder, target).remove_temps(keep=folder.path)
         PartsPublication(folder, target).remove_temps(keep=folder.path)
+    except OSError as error:
+        if error.errno not in _NO_PLACE:
+            raise

@@ -1,0 +1,137 @@
+"""Discarding submitted jobs: who may, and what is left of one for which it fails."""
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyrmute_tasks.errors import ConfigurationError, JobError
+from pyrmute_tasks.io.kept_jobs import discard_job
+from pyrmute_tasks.jobs.driver import SILENT_S
+from pyrmute_tasks.jobs.entries import JobResult, Note
+from pyrmute_tasks.jobs.folder import ON_END
+from pyrmute_tasks.jobs.log import epochs
+from pyrmute_tasks.jobs.spec import SPEC, write_spec
+from pyrmute_tasks.jobs.states import LoggedState, Wish
+from tests.unit.watched_jobs import WatchedJob
+
+ELSEWHERE = {"place": "elsewhere", "host": "c2"}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "jobs"
+
+
+def failed(root: Path) -> WatchedJob:
+    return WatchedJob.submitted(root).taken().ended(JobResult.FAILED, "record 7: no age")
+
+
+def held(root: Path) -> WatchedJob:
+    return WatchedJob.submitted(root).taken().settle().let_go("held, as was asked for", Note.HELD)
+
+
+def suspended(root: Path) -> WatchedJob:
+    return WatchedJob.submitted(root).taken().let_go("no worker answers", Note.SUSPENDED)
+
+
+def paused(root: Path) -> WatchedJob:
+    return WatchedJob.submitted(root).taken().obey(Wish.PAUSE).let_go("paused by ann@host")
+
+
+def refuse_rename(monkeypatch: pytest.MonkeyPatch, refused: Path) -> None:
+    """Behave as a jobs root in which users may rename their own folders only."""
+    rename = Path.rename
+
+    def rename_others(path: Path, target: Any) -> Path:
+        if path == refused:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename_others)
+
+
+@pytest.mark.parametrize("make", [failed, held, suspended, paused])
+def test_job_that_could_not_be_removed_is_in_the_state_in_which_it_was(
+    root: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], WatchedJob]
+) -> None:
+    folder = make(root).folder
+    before = folder.view()
+    (folder.path / f"{ON_END}.1").touch()
+    refuse_rename(monkeypatch, folder.path)
+    with pytest.raises(ConfigurationError, match="Operation not permitted"):
+        discard_job(folder.path)
+    after = folder.view()
+    assert (after.state, after.let_go, after.ended) == (before.state, before.let_go, before.ended)
+    assert (after.stopped, after.wished) == (before.stopped, before.wished)
+    if after.ended is not None:  # and the command for its end is not run again
+        assert (folder.path / f"{ON_END}.{after.epoch}").exists()
+
+
+def test_job_of_which_nothing_could_be_noted_is_not_taken(root: Path) -> None:
+    folder = failed(root).folder
+    (root / f".{folder.spec.job}.discarded").mkdir()
+    with pytest.raises(ConfigurationError, match="Is a directory"):
+        discard_job(folder.path)
+    assert epochs(folder.storage) == [1]
+    assert folder.view().state is LoggedState.FAILED
+
+
+@pytest.mark.parametrize("place", ["gone", "in.jsonl", "loop", "long"])
+def test_job_whose_target_has_no_place_any_more_is_discarded(root: Path, place: str) -> None:
+    folder = failed(root).folder
+    (root.parent / "loop").symlink_to("loop")
+    name = "x" * 300 if place == "long" else place
+    target = str(root.parent / name / "out.jsonl")
+    write_spec(folder.storage, replace(folder.spec, target=target))
+    assert discard_job(folder.path) == [folder.path]
+    assert not folder.path.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE])
+def test_job_that_cannot_be_read_now_is_not_removed(
+    root: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    spec, opened = WatchedJob.submitted(root).taken().folder.path / SPEC, os.open
+
+    def fail(name: Any, *others: Any, **more: Any) -> int:
+        if os.fspath(name) == str(spec):
+            raise OSError(number, os.strerror(number), str(spec))
+        return opened(name, *others, **more)
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(JobError, match=f"cannot be read: {os.strerror(number)}"):
+        discard_job(spec.parent)
+    assert spec.exists()
+
+
+def test_driven_job_is_not_removed_although_its_spec_is_damaged(root: Path) -> None:
+    job = WatchedJob.submitted(root).taken()
+    (job.folder.path / SPEC).write_text("{")
+    with pytest.raises(JobError, match=r"drives this job, and its spec\.json is damaged: end"):
+        discard_job(job.folder.path)
+    job.let_go("its turn is over")
+    assert discard_job(job.folder.path) == [job.folder.path]
+
+
+def test_damaged_job_of_a_host_that_is_gone_is_discarded_when_its_log_is_old(root: Path) -> None:
+    job = WatchedJob.submitted(root).taken(**ELSEWHERE)
+    (job.folder.path / SPEC).write_text("{")
+    with pytest.raises(JobError, match="on host c2 drives this job"):
+        discard_job(job.folder.path)
+    job.silent(SILENT_S + 2)
+    assert discard_job(job.folder.path) == [job.folder.path]
+
+
+ODD: list[Callable[[Path], object]] = [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path)]
+
+
+@pytest.mark.parametrize("damage", ODD, ids=["folder", "pipe", "loop"])
+def test_job_with_an_odd_log_is_discarded(root: Path, damage: Callable[[Path], object]) -> None:
+    folder = WatchedJob.submitted(root).folder
+    damage(folder.path / "log.1")
+    assert discard_job(folder.path) == [folder.path]
