@@ -24,7 +24,7 @@ class Discarded:
     Attributes:
         job: Its id.
         name: What people called it; empty for nothing.
-        state: Its state by the log until then.
+        state: Its state until then, as it was shown to people.
         who: Who discarded it, as ``user@host``.
         at: When, in seconds since 1970.
         why: The reason given.
@@ -47,11 +47,15 @@ class Discarded:
 def note_discarded(root: Path, discarded: Discarded) -> None:
     """Note durably that a job of a jobs root is discarded; to be called before that.
 
+    All who may read the jobs root may read it, whatever the umask of this user is.
+
     Raises:
         OSError: If it cannot be written.
     """
-    storage = FolderStorage(root)
-    write_whole(storage, f".{discarded.job}{_SUFFIX}", asdict(discarded))
+    name = f".{discarded.job}{_SUFFIX}"
+    write_whole(FolderStorage(root), name, asdict(discarded))
+    with contextlib.suppress(OSError):  # another user may have replaced it by now
+        (root / name).chmod(root.stat().st_mode & 0o666)
 
 
 def was_discarded(path: Path) -> JobNotFoundError:

@@ -1,4 +1,4 @@
-"""The JSON files of a job that are replaced whole: ``spec.json`` and ``want.json``."""
+"""JSON files that are replaced whole: specs, wishes, and notes of jobs that were discarded."""
 
 import json
 import secrets

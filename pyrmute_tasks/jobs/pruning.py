@@ -20,7 +20,7 @@ __all__ = ["KEEP_HISTORY_S", "clear", "collect_orphans", "prune", "remove_temps"
 KEEP_HISTORY_S: Final = 30 * 86400.0
 """How long an ended job is kept in a jobs root, and that another one was discarded."""
 
-_LEFT: Final = re.compile(r"\..+\.[0-9a-f]+\.(?:new|gone)")
+_LEFT: Final = re.compile(r"\..+\.[0-9a-f]+\.(?:new|gone)|\.\..+\.discarded\.[0-9a-f]+")
 _ORPHANED_S: Final = 3600.0
 _NO_PLACE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
@@ -69,14 +69,17 @@ def retried_jobs(root: Path) -> set[str]:
 def collect_orphans(root: Path, now: float | None = None) -> None:
     """Remove what killed processes have left in a jobs root.
 
-    That is jobs that were being created or discarded an hour ago, and what jobs that have ended for
-    ever have beside their history, and beside their targets.
+    That is jobs that were being created or discarded an hour ago, half notes of that, and what jobs
+    that have ended for ever have beside their history, and beside their targets.
     """
     now = time.time() if now is None else now
     with contextlib.suppress(OSError):
         for path in root.iterdir():
             if _LEFT.fullmatch(path.name) and now - path.lstat().st_mtime > _ORPHANED_S:
-                shutil.rmtree(path, ignore_errors=True)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
     for folder in find_jobs(root):
         with contextlib.suppress(OSError, JobError):  # as its driver does it in this moment
             if folder.parts_path.is_dir() and folder.has_ended_for_ever():

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,15 @@ import pytest
 
 from pyrmute_tasks.errors import ConfigurationError, JobError
 from pyrmute_tasks.io.kept_jobs import discard_job
+from pyrmute_tasks.jobs.discarded import was_discarded
 from pyrmute_tasks.jobs.driver import SILENT_S
 from pyrmute_tasks.jobs.entries import JobResult, Note
 from pyrmute_tasks.jobs.folder import ON_END
 from pyrmute_tasks.jobs.log import epochs
+from pyrmute_tasks.jobs.pruning import collect_orphans
 from pyrmute_tasks.jobs.spec import SPEC, write_spec
 from pyrmute_tasks.jobs.states import LoggedState, Wish
+from pyrmute_tasks.jobs.storage import FolderStorage
 from tests.unit.watched_jobs import WatchedJob
 
 ELSEWHERE = {"place": "elsewhere", "host": "c2"}
@@ -90,6 +94,49 @@ def test_job_whose_target_has_no_place_any_more_is_discarded(root: Path, place: 
     write_spec(folder.storage, replace(folder.spec, target=target))
     assert discard_job(folder.path) == [folder.path]
     assert not folder.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [(failed, "failed"), (held, "held"), (suspended, "suspended"), (paused, "paused")],
+)
+def test_note_tells_the_state_that_was_shown(
+    root: Path, make: Callable[[Path], WatchedJob], told: str
+) -> None:
+    job = make(root)
+    discard_job(job.folder.path)
+    assert f"when it was {told}" in str(was_discarded(job.folder.path))
+
+
+def test_note_may_be_read_by_all_who_may_read_the_root(root: Path) -> None:
+    job = failed(root)
+    root.chmod(0o2775)
+    before = os.umask(0o077)
+    try:
+        discard_job(job.folder.path)
+    finally:
+        os.umask(before)
+    note = root / f".{job.folder.spec.job}.discarded"
+    assert note.stat().st_mode & 0o777 == 0o664
+
+
+def test_note_that_was_half_written_is_removed_an_hour_later(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = failed(root)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(FolderStorage, "replace", die)
+        discard_job(job.folder.path)
+    discard_job(job.folder.path)
+    note = f".{job.folder.spec.job}.discarded"
+    collect_orphans(root)
+    assert len(os.listdir(root)) == 2
+    collect_orphans(root, now=time.time() + 3700)
+    assert os.listdir(root) == [note]
+
+
+def die(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE])
