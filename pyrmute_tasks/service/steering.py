@@ -159,7 +159,10 @@ def resume(
         wanted = want if code is None else _with_code(folder, want, code, accept_code=accept_code)
         if wanted == want and not found.problem:  # else nobody goes on with it
             _refuse_going(folder, view, want)
-        return _write(folder, view, replace(wanted, wish=Wish.RUN), why)
+        # Somebody may have published it by hand, and been killed: a coordinator goes on with that.
+        publishes = want.wish is Wish.PUBLISH and not _is_held(view)
+        wish = Wish.PUBLISH if publishes else Wish.RUN
+        return _write(folder, view, replace(wanted, wish=wish), why)
 
 
 def cancel(folder: JobFolder, why: str = "") -> Want:
@@ -203,7 +206,8 @@ def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
         The wishes for it now.
 
     Raises:
-        JobError: If it has ended for ever, somebody has cancelled it, or its wishes cannot be read.
+        JobError: If it has ended for ever, or is held, somebody has cancelled it, or its wishes
+            cannot be read.
         ConfigurationError: If it ends at the first record that fails and rejects were to be
             limited, or the user may not steer it.
     """
@@ -217,6 +221,10 @@ def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
         if view.state is not LoggedState.FAILED:
             _refuse_ended(folder, view, "change")
         _refuse_cancelled(folder, want, "change")
+        if _is_held(view):  # a new wish would have it driven again, or published
+            raise JobError(
+                f"there is nothing to change: job {folder.spec.job} is held, its output is whole"
+            )
         if found.problem:  # it may say that the job is paused, or cancelled
             raise JobError(
                 f"the limits of job {folder.spec.job} cannot be changed: "
@@ -251,11 +259,15 @@ def _refuse_cancelled(folder: JobFolder, want: Want, what: str) -> None:
         )
 
 
+def _is_held(view: JobView) -> bool:
+    return view.is_held and view.state is LoggedState.STOPPED
+
+
 def _refuse_going(folder: JobFolder, view: JobView, want: Want) -> None:
     job = folder.spec.job
-    if view.is_held and view.state is LoggedState.STOPPED:
+    if _is_held(view):
         raise JobError(f"job {job} is held: `pyrmute-tasks publish {job}` ends it")
-    is_going = want.wish is Wish.RUN and view.state is not LoggedState.FAILED
+    is_going = want.wish in (Wish.RUN, Wish.PUBLISH) and view.state is not LoggedState.FAILED
     if not is_going or view.suspensions:
         return
     if view.state.is_driven:
