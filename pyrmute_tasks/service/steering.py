@@ -18,7 +18,7 @@ from pyrmute_tasks.jobs.driver import Driver, this_user
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.view import JobView
-from pyrmute_tasks.jobs.want import FoundWant, Want, locked, read_submitted, unknown_wish
+from pyrmute_tasks.jobs.want import WANT, FoundWant, Want, locked, read_submitted, unknown_wish
 from pyrmute_tasks.jobs.wishing import signed, write_wish
 
 if TYPE_CHECKING:  # what accepts no code needs none
@@ -114,6 +114,8 @@ def code_of(manager: "FleetManager", folder: JobFolder) -> Code:
 def pause(folder: JobFolder, why: str = "") -> Want:
     """Ask for a job to pause; what is under way is withdrawn, and done again later.
 
+    Also if its wishes cannot be read, with which other code may be lost: `resume` asks for that.
+
     Args:
         folder: The job.
         why: The reason, for people.
@@ -147,7 +149,8 @@ def resume(
         The wishes for it now.
 
     Raises:
-        JobError: If it goes on anyway, has succeeded, or somebody has cancelled it.
+        JobError: If it goes on anyway, has succeeded, somebody has cancelled it, or the code that
+            it goes on with is lost and none is given.
         JobChangedError: If the code is another one, and not accepted.
         ConfigurationError: If the user may not steer it.
     """
@@ -157,6 +160,7 @@ def resume(
             _refuse_ended(folder, view, "resume")
         _refuse_cancelled(folder, want, "resume")
         wanted = want if code is None else _with_code(folder, want, code, accept_code=accept_code)
+        _refuse_lost_code(folder, wanted, found.problem)
         if wanted == want and not found.problem:  # else nobody goes on with it
             _refuse_going(folder, view, want)
         # Somebody may have published it by hand, and been killed: a coordinator goes on with that.
@@ -277,13 +281,23 @@ def _refuse_going(folder: JobFolder, view: JobView, want: Want) -> None:
     raise JobError(f"there is nothing to resume: job {job} is not paused, {told}")
 
 
+def _refuse_lost_code(folder: JobFolder, want: Want, problem: str) -> None:
+    if want.lacks_code:
+        job, problem = folder.spec.job, problem or f"{WANT} was damaged"
+        raise JobError(
+            f"job {job} cannot resume: other code was accepted for it, which is lost "
+            f"({problem}); `pyrmute-tasks resume {job} --manager M --accept-code` names it anew"
+        )
+
+
 def _with_code(folder: JobFolder, want: Want, code: Code, *, accept_code: bool) -> Want:
     """Return wishes for today's code, if it is the job's, or is accepted."""
     before = want.fingerprint or folder.spec.fingerprint
     if code.fingerprint == before:
-        return want
+        return replace(want, code=code.tree) if want.lacks_code else want
     if not accept_code:
-        told = code_differences(want.code or folder.spec.code, code.tree)
+        known = "" if want.lacks_code else want.code or folder.spec.code
+        told = code_differences(known, code.tree)
         raise JobChangedError(
             f"job {folder.spec.job} cannot resume: the code of models or steps has changed "
             f"(fingerprint {before} → {code.fingerprint}). {told}--accept-code goes on with the "

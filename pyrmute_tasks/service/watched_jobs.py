@@ -81,9 +81,9 @@ class WatchedJob:
             self._changed_ns = changed_ns if is_settled else -1
 
     def _look_at_wishes(self) -> None:
-        # What a file said that cannot be used any more is known from before, or by the log, where
-        # others may have written since what they have read.
-        last = max(Want.of_logged(self.view.wished), self.want, key=lambda want: want.at)
+        # What a file said that cannot be used any more is known from before, with its code, or by
+        # the log, where others may have written since what they have read.
+        last = max(self.want, Want.of_logged(self.view.wished), key=lambda want: want.at)
         found = read_submitted(self.folder.storage, last)
         self.want, self.want_problem = found.want, found.problem
 

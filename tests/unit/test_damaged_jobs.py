@@ -230,6 +230,17 @@ def test_job_is_not_given_up_against_a_wish_that_was_accepted_meanwhile(
         assert view.wished["at"] == read_want(job.folder.storage, Want()).want.at
 
 
+def test_coordinator_keeps_the_code_that_it_has_read_when_the_file_is_torn(root: Path) -> None:
+    job = WatchedJob.submitted(root).taken().obey(Wish.RUN, fingerprint="beef", code="{}")
+    jobs = WatchedJobs(root)
+    jobs.look(but=frozenset())
+    (job.folder.path / WANT).write_bytes(b"{")
+    jobs.look(but=frozenset())
+    known = jobs.open["a1b2c3d4"]
+    assert known.want_problem
+    assert (known.want.fingerprint, known.want.code) == ("beef", "{}")
+
+
 def test_held_job_that_somebody_has_cancelled_is_not_published(root: Path) -> None:
     job = WatchedJob.submitted(root).taken().let_go("it is held", Note.HELD).wish(Wish.CANCEL)
     with pytest.raises(JobError, match="ann@host has cancelled job a1b2c3d4"):

@@ -292,6 +292,27 @@ def test_same_code_does_not_resume_what_goes_on(job: JobFolder) -> None:
         steering.resume(job, code=steering.code_of(manager, job))
 
 
+def test_accepted_code_that_is_lost_with_its_file_is_asked_for(
+    job: JobFolder, lease: Lease
+) -> None:
+    other = steering.code_of(mended, job)
+    steering.pause(job)
+    steering.resume(job, code=other, accept_code=True)
+    log(lease, want_of(job).as_entry(), Noted(Note.STOPPED, "its turn is over"))
+    (job.path / WANT).write_bytes(b"{")
+    lost = r"other code was accepted for it, which is lost \(want.json .*--manager M --accept-code"
+    with pytest.raises(JobError, match=lost):
+        steering.resume(job)
+    steering.pause(job)  # that needs no code
+    assert (want_of(job).wish, want_of(job).fingerprint) == (Wish.PAUSE, other.fingerprint)
+    with pytest.raises(JobError, match=lost):
+        steering.resume(job)
+    with pytest.raises(JobChangedError, match=f"fingerprint {other.fingerprint} → "):
+        steering.resume(job, code=steering.code_of(manager, job))
+    steering.resume(job, code=other)
+    assert (want_of(job).wish, want_of(job).code) == (Wish.RUN, other.tree)
+
+
 # --- two at once, and files that are torn -------------------------------------------------------
 
 
