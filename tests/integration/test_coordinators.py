@@ -293,7 +293,14 @@ def test_command_for_the_end_is_run_where_that_is_allowed(service: Service) -> N
     assert view_of(job).state is LoggedState.SUCCEEDED
 
 
-@pytest.mark.parametrize("how", ["succeeded", "cancelled", "failed"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "succeeded",
+        pytest.param("cancelled", marks=pytest.mark.slow),
+        pytest.param("failed", marks=pytest.mark.slow),
+    ],
+)
 def test_command_for_the_end_is_run_after_the_coordinator_was_killed_before_it(
     service: Service, how: str
 ) -> None:
@@ -339,6 +346,7 @@ def test_two_coordinators_run_a_command_once(service: Service) -> None:
     assert told.read_text() == "succeeded\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["told to end", "paused"])
 def test_output_that_is_being_joined_does_not_delay_the_end_of_an_epoch(
     service: Service, how: str
