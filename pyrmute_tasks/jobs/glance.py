@@ -2,7 +2,7 @@
 
 from typing import Final, NamedTuple
 
-from pyrmute_tasks.jobs.entries import BadLineError, Leased, Logged, Opened, decode
+from pyrmute_tasks.jobs.entries import BadLineError, Leased, Logged, Opened, Wished, decode
 from pyrmute_tasks.jobs.log import epochs, log_name, newest_opened
 from pyrmute_tasks.jobs.storage import Storage
 
@@ -19,11 +19,13 @@ class Glance(NamedTuple):
         opened: The `open` entry of its newest log that counts.
         begun: The first line of that log, which says who took the lease; None if it was not read.
         last: The last entry of that log; None if its last line is not whole, or not known.
+        wished: The wish with which that epoch began; None if an earlier one has obeyed it.
     """
 
     opened: Opened
     begun: Logged | None
     last: Logged | None
+    wished: Wished | None = None
 
 
 def glance_at(storage: Storage) -> Glance | None:
@@ -41,7 +43,9 @@ def glance_at(storage: Storage) -> Glance | None:
     first = _line_at(data, 0, found[-1])
     second = _line_at(data, first.length, found[-1]) if first is not None else None
     if first and second and isinstance(first.entry, Leased) and isinstance(second.entry, Opened):
-        return Glance(second.entry, first, _last(storage, found[-1], data))
+        third = _line_at(data, first.length + second.length, found[-1])
+        wished = third.entry if third and isinstance(third.entry, Wished) else None
+        return Glance(second.entry, first, _last(storage, found[-1], data), wished)
     opened = newest_opened(storage, found)  # being taken over, or a log of very many epochs
     return None if opened is None else Glance(opened, None, _last(storage, opened.epoch, b""))
 

@@ -33,7 +33,9 @@ CHANGES: Final = ("max_rate", "window", "max_errors", "fingerprint")
 """The wishes of which a change ends an epoch, so that the next one begins with it."""
 
 _MOST_BYTES: Final = 1024 * 1024
-_LOCK_S: Final = 2.0  # a change takes milliseconds: who holds it longer is frozen
+# A change reads the job's log and syncs one file: milliseconds, but longer on a slow disk. Who
+# holds the lock for longer than this is taken to be frozen, and others go on without it.
+_LOCK_S: Final = 2.0
 _LOCK_PAUSE_S: Final = 0.01
 
 
@@ -89,12 +91,17 @@ class Want:
     def of_logged(cls, wished: Mapping[str, object]) -> Self:
         """Return the wishes that a log names, in place of a file that cannot be used.
 
-        Without other code, as a log has no trees.
+        Of other code only the fingerprint is known then, as a log has no trees.
         """
         try:
-            return cls.of({**wished, "fingerprint": "", "code": ""})
+            return cls.of({**wished, "code": ""})
         except ValueError:  # of a newer version
             return cls()
+
+    @property
+    def lacks_code(self) -> bool:
+        """Whether other code was accepted, and its tree is lost: nobody can go on with it."""
+        return bool(self.fingerprint and not self.code)
 
     def is_obeyed(self, wished: Mapping[str, object]) -> bool:
         """Return whether these are the wishes that were obeyed last.
@@ -192,8 +199,8 @@ def unknown_wish(problem: str) -> str:
 def locked(path: Path) -> Iterator[None]:
     """Keep others from changing a job's wishes meanwhile, as far as that can be done.
 
-    Where a file system has no such locks, or their holder is frozen, the last of two changes in one
-    moment stands.
+    Where a file system has no such locks, or their holder is frozen or its disk hangs, so that
+    others go on, the last of two changes in one moment stands.
     """
     with contextlib.ExitStack() as stack:
         # It is not there, or has no such locks: who reads or writes in it is told.

@@ -40,7 +40,7 @@ _GLANCE_EVERY_S: Final = 0.1
 _REST: Final = 4  # times as long as a look has taken
 _PRUNE_EVERY_S: Final = 3600.0
 _GRACE_S: Final = 5.0
-_TELL_EVERY_S: Final = 5.0
+_MOST_TELLING: Final = 4  # commands for ends of jobs that others have ended, at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +126,9 @@ class Coordinator:
         self._options = options or CoordinatorOptions()
         self._given = session
         self._session: Session | None = session
-        self._jobs = WatchedJobs(root.path, tells_ends=self._options.allow_on_end)
+        self._jobs = WatchedJobs(
+            root.path, tells_ends=self._options.allow_on_end, queue=self._queue
+        )
         self._running: dict[str, _Running] = {}
         self._told: dict[str, str] = {}
         self._pruned_at = -_PRUNE_EVERY_S
@@ -213,19 +215,25 @@ class Coordinator:
             probe.want()
 
     def _due_to_tell(self) -> Iterator[tuple[str, Turn]]:
-        """Yield the jobs whose command for their end nobody has run, or is known to run."""
-        clock, queue = time.monotonic(), self._options.queue or self._settings.queue
-        for name, job in self._jobs.untold.items():
-            is_ours = not job.terms.queue or job.terms.queue == queue
-            if is_ours and name not in self._running and clock >= job.tell_at:
-                job.tell_at = clock + _TELL_EVERY_S  # another one may be running it
+        """Yield the jobs whose command nobody has run, or is known to run; the oldest end first."""
+        clock = time.monotonic()
+        for name, job in sorted(
+            self._jobs.untold.items(), key=lambda each: each[1].view.changed_at
+        ):
+            if name not in self._running and clock >= job.tell_at:
                 yield name, Turn(Act.TELL)
 
     def _begin(self, due: list[tuple[str, Turn]], probe: FleetProbe) -> None:
         """Begin what is due, as far as there is room; end long turns if there is none."""
         driving = [each for each in self._running.values() if each.turn.act is Act.DRIVE]
         room = self._options.most_running - len(driving)
+        telling = sum(each.turn.act is Act.TELL for each in self._running.values())
         for name, turn in due:
+            if turn.act is Act.TELL:
+                if telling >= _MOST_TELLING:
+                    continue
+                telling += 1
+                self._jobs.untold[name].note_tell()
             if turn.act is Act.DRIVE:
                 room -= 1
                 if room < 0:

@@ -29,14 +29,14 @@ from pyrmute_tasks.jobs.now import remove_now
 from pyrmute_tasks.jobs.pruning import clear
 from pyrmute_tasks.jobs.spec import Spec
 from pyrmute_tasks.jobs.terms import Terms
-from pyrmute_tasks.jobs.want import Want
+from pyrmute_tasks.jobs.want import Want, locked, read_submitted, unknown_wish
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.plans.migration import DescribedMigration, Migration
 from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.service.epoch_options import holds_output, options_of
 from pyrmute_tasks.service.epoch_watch import Board, EpochWatch
 from pyrmute_tasks.service.troubles import trouble_of
-from pyrmute_tasks.service.turns import WEIGHTS, Act, Ending, Kind, Turn
+from pyrmute_tasks.service.turns import WEIGHTS, Act, Ending, Kind, Turn, by_whom, ending_of
 from pyrmute_tasks.settings import compression_of
 from pyrmute_tasks.wire.frames import FrameKind
 
@@ -102,7 +102,12 @@ class Epoch:
             self.lease.log.close()
             return ending
         try:
-            self._let_go(ending)
+            if turn.act is Act.GIVE_UP:
+                with locked(self.driven.folder.path):  # who resumes it is obeyed, or comes later
+                    ending = self._unless_wished(ending)
+                    self._let_go(ending)
+            else:
+                self._let_go(ending)
         except LeaseLostError as error:
             return Ending(Kind.LOST, str(error))
         finally:
@@ -121,6 +126,16 @@ class Epoch:
                 return Ending(Kind.SUSPENDED, turn.why)
             case _:
                 return self._driven(session)
+
+    def _unless_wished(self, ending: Ending) -> Ending:
+        """Return another ending if users want something else since this one was decided."""
+        found = read_submitted(self.driven.folder.storage, self.want)
+        if found.problem:  # they may
+            return Ending(Kind.TURN_OVER, unknown_wish(found.problem))
+        if found.want == self.want:
+            return ending
+        asked = ending_of(self.want, found.want, self.lease.view)
+        return asked or Ending(Kind.CHANGED, by_whom("resumed", found.want), found.want)
 
     def _let_go(self, ending: Ending) -> None:
         """Log how the epoch has ended, and give the job back."""

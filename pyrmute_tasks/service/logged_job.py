@@ -50,6 +50,8 @@ class LoggedStatus:
         suspensions: How often it was suspended since anything was settled; 0 if not known.
         crashes: Crashes noted.
         wished: The wish that was obeyed last; empty before the first, and if not known.
+        wished_first: The wish with which the newest epoch began, of a status at a glance; empty if
+            not known.
         records: Records in settled ranges.
         outputs: Records written.
         rejected: Records rejected.
@@ -72,6 +74,7 @@ class LoggedStatus:
     suspensions: int = 0
     crashes: int = 0
     wished: Mapping[str, object] = field(default_factory=dict)
+    wished_first: Mapping[str, object] = field(default_factory=dict)
     records: int = 0
     outputs: int = 0
     rejected: int = 0
@@ -101,7 +104,7 @@ def glance_status(storage: Storage) -> LoggedStatus:
     found = glance_at(storage)
     if found is None:
         return LoggedStatus()
-    opened, begun, last = found
+    opened, begun, last, wished = found
     logged = LoggedStatus(
         state=LoggedState.RUNNING,
         epoch=opened.epoch,
@@ -109,6 +112,7 @@ def glance_status(storage: Storage) -> LoggedStatus:
         begun_at=begun.at if begun is not None and not opened.seal else 0.0,
         leased_at=begun.at if begun is not None else 0.0,
         changed_at=last.at if last is not None else 0.0,
+        wished_first=wished.want if wished is not None else {},
         done_bytes=None,
         has_counts=False,
     )

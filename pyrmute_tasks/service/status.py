@@ -292,16 +292,20 @@ class JobWatch:
 def may_be_resumed(storage: Storage, logged: LoggedStatus) -> bool:
     """Return whether a job that has failed may be resumed, by the times of log and wishes.
 
-    Its last epoch may not have known wishes that are later than its beginning.
+    Its last epoch may not have known wishes that are later than its beginning, but for those with
+    which it began: their clock may be ahead.
     """
     if logged.state is not LoggedState.FAILED:
         return False
-    return read_want(storage, Want()).want.at > logged.leased_at
+    want = read_want(storage, Want()).want
+    return want.at > logged.leased_at and not want.is_obeyed(logged.wished_first)
 
 
 def _is_resumed(logged: LoggedStatus, want: Want) -> bool:
     """Return whether a job that has failed is to go on, but was not taken yet."""
     if logged.state is not LoggedState.FAILED or want.wish is Wish.PAUSE:
+        return False
+    if want.is_obeyed(logged.wished_first):
         return False
     return want.is_pending(logged.wished, logged.changed_at)
 

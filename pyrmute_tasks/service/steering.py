@@ -18,7 +18,7 @@ from pyrmute_tasks.jobs.driver import Driver, this_user
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.view import JobView
-from pyrmute_tasks.jobs.want import FoundWant, Want, locked, read_submitted, unknown_wish
+from pyrmute_tasks.jobs.want import WANT, FoundWant, Want, locked, read_submitted, unknown_wish
 from pyrmute_tasks.jobs.wishing import signed, write_wish
 
 if TYPE_CHECKING:  # what accepts no code needs none
@@ -114,6 +114,8 @@ def code_of(manager: "FleetManager", folder: JobFolder) -> Code:
 def pause(folder: JobFolder, why: str = "") -> Want:
     """Ask for a job to pause; what is under way is withdrawn, and done again later.
 
+    Also if its wishes cannot be read, with which other code may be lost: `resume` asks for that.
+
     Args:
         folder: The job.
         why: The reason, for people.
@@ -147,7 +149,8 @@ def resume(
         The wishes for it now.
 
     Raises:
-        JobError: If it goes on anyway, has succeeded, or somebody has cancelled it.
+        JobError: If it goes on anyway, has succeeded, somebody has cancelled it, or the code that
+            it goes on with is lost and none is given.
         JobChangedError: If the code is another one, and not accepted.
         ConfigurationError: If the user may not steer it.
     """
@@ -157,9 +160,13 @@ def resume(
             _refuse_ended(folder, view, "resume")
         _refuse_cancelled(folder, want, "resume")
         wanted = want if code is None else _with_code(folder, want, code, accept_code=accept_code)
+        _refuse_lost_code(folder, wanted, found.problem)
         if wanted == want and not found.problem:  # else nobody goes on with it
             _refuse_going(folder, view, want)
-        return _write(folder, view, replace(wanted, wish=Wish.RUN), why)
+        # Somebody may have published it by hand, and been killed: a coordinator goes on with that.
+        publishes = want.wish is Wish.PUBLISH and not _is_held(view)
+        wish = Wish.PUBLISH if publishes else Wish.RUN
+        return _write(folder, view, replace(wanted, wish=wish), why)
 
 
 def cancel(folder: JobFolder, why: str = "") -> Want:
@@ -203,7 +210,8 @@ def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
         The wishes for it now.
 
     Raises:
-        JobError: If it has ended for ever, somebody has cancelled it, or its wishes cannot be read.
+        JobError: If it has ended for ever, or is held, somebody has cancelled it, or its wishes
+            cannot be read.
         ConfigurationError: If it ends at the first record that fails and rejects were to be
             limited, or the user may not steer it.
     """
@@ -217,6 +225,10 @@ def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
         if view.state is not LoggedState.FAILED:
             _refuse_ended(folder, view, "change")
         _refuse_cancelled(folder, want, "change")
+        if _is_held(view):  # a new wish would have it driven again, or published
+            raise JobError(
+                f"there is nothing to change: job {folder.spec.job} is held, its output is whole"
+            )
         if found.problem:  # it may say that the job is paused, or cancelled
             raise JobError(
                 f"the limits of job {folder.spec.job} cannot be changed: "
@@ -251,11 +263,15 @@ def _refuse_cancelled(folder: JobFolder, want: Want, what: str) -> None:
         )
 
 
+def _is_held(view: JobView) -> bool:
+    return view.is_held and view.state is LoggedState.STOPPED
+
+
 def _refuse_going(folder: JobFolder, view: JobView, want: Want) -> None:
     job = folder.spec.job
-    if view.is_held and view.state is LoggedState.STOPPED:
+    if _is_held(view):
         raise JobError(f"job {job} is held: `pyrmute-tasks publish {job}` ends it")
-    is_going = want.wish is Wish.RUN and view.state is not LoggedState.FAILED
+    is_going = want.wish in (Wish.RUN, Wish.PUBLISH) and view.state is not LoggedState.FAILED
     if not is_going or view.suspensions:
         return
     if view.state.is_driven:
@@ -265,13 +281,23 @@ def _refuse_going(folder: JobFolder, view: JobView, want: Want) -> None:
     raise JobError(f"there is nothing to resume: job {job} is not paused, {told}")
 
 
+def _refuse_lost_code(folder: JobFolder, want: Want, problem: str) -> None:
+    if want.lacks_code:
+        job, problem = folder.spec.job, problem or f"{WANT} was damaged"
+        raise JobError(
+            f"job {job} cannot resume: other code was accepted for it, which is lost "
+            f"({problem}); `pyrmute-tasks resume {job} --manager M --accept-code` names it anew"
+        )
+
+
 def _with_code(folder: JobFolder, want: Want, code: Code, *, accept_code: bool) -> Want:
     """Return wishes for today's code, if it is the job's, or is accepted."""
     before = want.fingerprint or folder.spec.fingerprint
     if code.fingerprint == before:
-        return want
+        return replace(want, code=code.tree) if want.lacks_code else want
     if not accept_code:
-        told = code_differences(want.code or folder.spec.code, code.tree)
+        known = "" if want.lacks_code else want.code or folder.spec.code
+        told = code_differences(known, code.tree)
         raise JobChangedError(
             f"job {folder.spec.job} cannot resume: the code of models or steps has changed "
             f"(fingerprint {before} → {code.fingerprint}). {told}--accept-code goes on with the "

@@ -21,6 +21,9 @@ from pyrmute_tasks.service.turns import Facts
 __all__ = ["WatchedJob", "WatchedJobs"]
 
 _SETTLED_NS: Final = 3 * 10**9  # a folder's time of change is trusted when it is older than that
+_TELL_AGAIN_S: Final = 5.0
+_MOST_TELL_AGAIN_S: Final = 600.0
+_MOST_DOUBLINGS: Final = 10
 _READ: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -40,6 +43,7 @@ class WatchedJob:
         not_before: When it may be tried again after that, by `time.monotonic`.
         told_epoch: The newest epoch that has ended it, and of which nothing is left to be told.
         tell_at: When to try again to run the command for its end, by `time.monotonic`.
+        tells: How often that was tried.
     """
 
     folder: JobFolder
@@ -54,6 +58,7 @@ class WatchedJob:
     not_before: float = 0.0
     told_epoch: int = 0
     tell_at: float = 0.0
+    tells: int = 0
     _changed_ns: int = -1
 
     @property
@@ -64,6 +69,12 @@ class WatchedJob:
     def forget(self) -> None:
         """Forget what was seen, so that the next look reads all of it."""
         self._changed_ns = self.newest = -1
+
+    def note_tell(self) -> None:
+        """Note that its command is about to be run here; another one may be running it."""
+        wait_s = _TELL_AGAIN_S * 2.0 ** min(self.tells, _MOST_DOUBLINGS)
+        self.tell_at = time.monotonic() + min(wait_s, _MOST_TELL_AGAIN_S)
+        self.tells += 1
 
     def look(self) -> None:
         """Read what has changed since the last look.
@@ -81,9 +92,9 @@ class WatchedJob:
             self._changed_ns = changed_ns if is_settled else -1
 
     def _look_at_wishes(self) -> None:
-        # What a file said that cannot be used any more is known from before, or by the log, where
-        # others may have written since what they have read.
-        last = max(Want.of_logged(self.view.wished), self.want, key=lambda want: want.at)
+        # What a file said that cannot be used any more is known from before, with its code, or by
+        # the log, where others may have written since what they have read.
+        last = max(self.want, Want.of_logged(self.view.wished), key=lambda want: want.at)
         found = read_submitted(self.folder.storage, last)
         self.want, self.want_problem = found.want, found.problem
 
@@ -137,6 +148,7 @@ class WatchedJobs:
     Args:
         root: The directory.
         tells_ends: Whether to find the jobs that have ended, and whose command was not run yet.
+        queue: Only those of this queue, or of none.
 
     Attributes:
         root: The directory.
@@ -145,12 +157,13 @@ class WatchedJobs:
         troubles: What cannot be read, and why, by the folders' names.
     """
 
-    def __init__(self, root: Path, *, tells_ends: bool = False) -> None:
+    def __init__(self, root: Path, *, tells_ends: bool = False, queue: str = "") -> None:
         self.root = root
         self.open: dict[str, WatchedJob] = {}
         self.untold: dict[str, WatchedJob] = {}
         self.troubles: dict[str, str] = {}
         self._tells_ends = tells_ends
+        self._queue = queue
         self._ended: dict[str, JobResult | None] = {}
         self._changed_ns = -1
 
@@ -176,7 +189,7 @@ class WatchedJobs:
         for known in (self.open, self.untold, self._ended, self.troubles):
             for name in known.keys() - names:
                 known.pop(name)
-        for name in self.untold.keys() - but:
+        for name in self.untold.keys() - self.open.keys() - but:  # those are looked at below
             with contextlib.suppress(JobError, OSError):
                 self._note_end(name, self.untold[name])
         for name in names - self._ended.keys() - but:
@@ -210,14 +223,18 @@ class WatchedJobs:
 
     def _note_end(self, name: str, job: WatchedJob) -> None:
         """Note whether the command for the end of a job is due."""
-        ended = job.view.ended
-        if not self._tells_ends or ended is None or job.told_epoch >= job.view.epoch:
-            self.untold.pop(name, None)
-        elif is_due(job.folder):
-            self.untold[name] = job
-        else:
+        if not self._tells_ends or job.terms.queue not in ("", self._queue):
+            return
+        if job.view.ended is not None and job.told_epoch < job.view.epoch:
+            is_tried = job.tells > 0 and time.monotonic() >= job.tell_at
+            if name in self.untold and not is_tried:
+                return  # it is still to be run, which looks again, or was just run
+            if is_due(job.folder):
+                self.untold[name] = job
+                return
             job.told_epoch = job.view.epoch
-            self.untold.pop(name, None)
+        self.untold.pop(name, None)
+        job.tell_at, job.tells = 0.0, 0
 
     def result(self, job: str) -> JobResult | None:
         """Return how a job has ended; None if it has not, or is not there."""

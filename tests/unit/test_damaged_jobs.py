@@ -29,7 +29,7 @@ from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.spec import write_spec
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.storage import FolderStorage
-from pyrmute_tasks.jobs.want import WANT, Want, write_want
+from pyrmute_tasks.jobs.want import WANT, Want, read_want, write_want
 from pyrmute_tasks.service import steering
 from pyrmute_tasks.service.driving import take_epoch
 from pyrmute_tasks.service.status import status_of
@@ -210,6 +210,47 @@ def test_job_that_was_about_to_publish_is_not_cancelled_by_who_takes_it_over(roo
     ending = epoch.carry_out(Turn(Act.CANCEL, "cancelled by ann@here"), no_session)
     assert ending.kind is not Kind.CANCELLED
     assert not job.folder.view().state.is_final
+
+
+@pytest.mark.parametrize(
+    ("wish", "kind"),
+    [
+        (None, Kind.FAILED),
+        (steering.resume, Kind.CHANGED),
+        (steering.pause, Kind.PAUSED),
+        (steering.cancel, Kind.CANCELLED),
+        (lambda folder: (folder.path / WANT).write_bytes(b"{"), Kind.TURN_OVER),
+    ],
+    ids=["nothing", "resume", "pause", "cancel", "torn"],
+)
+def test_job_is_not_given_up_against_a_wish_that_was_accepted_meanwhile(
+    root: Path, wish: Callable[[JobFolder], object] | None, kind: Kind
+) -> None:
+    job = WatchedJob.submitted(root).taken().let_go("no worker", Note.SUSPENDED).wish()
+    jobs = WatchedJobs(root)
+    jobs.look(but=frozenset())
+    known = jobs.open["a1b2c3d4"]
+    if wish is not None:
+        wish(job.folder)
+    epoch = take_epoch(job.folder, known.want, known.newest)
+    ending = epoch.carry_out(Turn(Act.GIVE_UP, "given up"), no_session)
+    assert ending.kind is kind
+    view = job.folder.view()
+    assert view.state.has_ended is kind.ends_job
+    if wish is steering.resume:
+        assert not view.suspensions
+        assert view.wished["at"] == read_want(job.folder.storage, Want()).want.at
+
+
+def test_coordinator_keeps_the_code_that_it_has_read_when_the_file_is_torn(root: Path) -> None:
+    job = WatchedJob.submitted(root).taken().obey(Wish.RUN, fingerprint="beef", code="{}")
+    jobs = WatchedJobs(root)
+    jobs.look(but=frozenset())
+    (job.folder.path / WANT).write_bytes(b"{")
+    jobs.look(but=frozenset())
+    known = jobs.open["a1b2c3d4"]
+    assert known.want_problem
+    assert (known.want.fingerprint, known.want.code) == ("beef", "{}")
 
 
 def test_held_job_that_somebody_has_cancelled_is_not_published(root: Path) -> None:

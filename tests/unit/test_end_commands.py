@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from pyrmute_tasks import Settings
 from pyrmute_tasks.io.output_lock import held_lock
 from pyrmute_tasks.jobs.entries import JobResult
-from pyrmute_tasks.jobs.folder import ON_END
+from pyrmute_tasks.jobs.folder import ON_END, JobFolder
 from pyrmute_tasks.jobs.pruning import clear
+from pyrmute_tasks.jobs.root import JobsRoot
+from pyrmute_tasks.service import coordinator, watched_jobs
+from pyrmute_tasks.service.coordinator import Coordinator, CoordinatorOptions
 from pyrmute_tasks.service.end_commands import is_due, run_if_due
+from pyrmute_tasks.service.probing import FleetProbe
 from pyrmute_tasks.service.watched_jobs import WatchedJobs
 from tests.unit.watched_jobs import WatchedJob
 
@@ -101,7 +106,70 @@ def test_coordinator_finds_what_is_due_if_it_may_run_it(told: Path, result: JobR
     later = WatchedJobs(told.parent / "jobs", tells_ends=True)
     later.look(but=frozenset())
     assert set(later.untold) == {"a1b2c3d4"}
+    for jobs in (watches[0], later):
+        jobs.untold["a1b2c3d4"].note_tell()
     run_if_due(job.folder)
     for jobs in (watches[0], later):
+        jobs.untold["a1b2c3d4"].tell_at = 0.0
         jobs.look(but=frozenset())
         assert not jobs.untold
+
+
+@pytest.mark.parametrize("result", [JobResult.SUCCEEDED, JobResult.FAILED])
+def test_end_that_waits_is_not_looked_at_again_and_again(
+    told: Path, result: JobResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+
+    def counted(folder: JobFolder) -> bool:
+        looked.append(folder.spec.job)
+        return is_due(folder)
+
+    monkeypatch.setattr(watched_jobs, "is_due", counted)
+    job_telling(told).taken().ended(result)
+    jobs = WatchedJobs(told.parent / "jobs", tells_ends=True, queue="mine")
+    WatchedJob.submitted(jobs.root, "00000000", on_end="true", queue="other").taken().ended(result)
+    for _ in range(3):
+        jobs.look(but=frozenset())
+    assert looked == ["a1b2c3d4"]
+    job = jobs.untold["a1b2c3d4"]
+    job.note_tell()
+    jobs.look(but=frozenset())
+    assert looked == ["a1b2c3d4"]
+    job.tell_at = 0.0
+    jobs.look(but=frozenset())
+    assert looked == ["a1b2c3d4"] * 2
+
+
+def test_command_that_cannot_be_run_is_tried_ever_more_rarely(told: Path) -> None:
+    job_telling(told).taken().ended(JobResult.SUCCEEDED)
+    jobs = WatchedJobs(told.parent / "jobs", tells_ends=True)
+    jobs.look(but=frozenset())
+    job, waits = jobs.untold["a1b2c3d4"], []
+    for _ in range(9):
+        before = time.monotonic()
+        job.note_tell()
+        waits.append(round(job.tell_at - before))
+    assert waits == [5, 10, 20, 40, 80, 160, 320, 600, 600]
+
+
+def test_few_commands_are_run_at_a_time_those_of_the_oldest_ends_first(
+    told: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, ids = told.parent / "jobs", [f"{number:08x}" for number in range(9)]
+    for age, job in enumerate(ids):
+        submitted = WatchedJob.submitted(root, job, on_end="true")
+        submitted.clock -= 100.0 * age
+        submitted.taken().ended(JobResult.SUCCEEDED)
+    options = CoordinatorOptions(allow_on_end=True)
+    one = Coordinator(JobsRoot(root), Settings(), options)
+    begun: list[str] = []
+    monkeypatch.setattr(coordinator, "run_if_due", lambda folder: begun.append(folder.spec.job))
+    probe = FleetProbe(one._settings, threading.Event())
+    for oldest in (ids[5:], ids[1:]):
+        one._round(probe)
+        assert set(one._running) <= set(oldest)
+        for running in one._running.values():
+            assert running.thread is not None
+            running.thread.join()
+        assert sorted(begun) == oldest

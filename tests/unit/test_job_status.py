@@ -12,11 +12,14 @@ import pytest
 
 from pyrmute_tasks.errors import JobError, JobLogError, JobNotFoundError
 from pyrmute_tasks.jobs.entries import JobResult, Note, Publishing
+from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.log import log_name
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.states import ShownState, Wish
-from pyrmute_tasks.jobs.want import WANT
+from pyrmute_tasks.jobs.want import WANT, Want, write_want
+from pyrmute_tasks.service import steering
 from pyrmute_tasks.service.listing import list_jobs
+from pyrmute_tasks.service.logged_job import LoggedJob
 from pyrmute_tasks.service.status import JobStatus, JobWatch, status_of
 from tests.unit.watched_jobs import WatchedJob
 
@@ -520,3 +523,26 @@ def test_listing_reads_of_a_long_log_only_its_ends(
     (found,) = list_jobs(JobsRoot(job.folder.path.parent)).jobs
     assert (found.records, found.fraction, found.state) == (990, 0.99, state)
     assert len(read) <= 6
+
+
+def test_failed_jobs_of_a_submitter_whose_clock_is_ahead_are_listed_as_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "jobs"
+    for number in range(5):
+        job = WatchedJob.submitted(root, f"{number:08x}")
+        ahead = Want(who="ann@ahead", at=job.clock + 3600)
+        write_want(job.folder.storage, ahead)
+        job.taken().log(ahead.as_entry()).ended(JobResult.FAILED)
+
+    def whole(*_: object) -> None:
+        raise AssertionError("the whole log is read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LoggedJob, "look", whole)
+        found = list_jobs(JobsRoot(root), most_ended=2)
+    assert [each.state for each in found.jobs] == [ShownState.FAILED] * 2
+    assert found.left_out == 3
+    steering.resume(JobFolder(root / "00000001"))
+    (resumed,) = list_jobs(JobsRoot(root), most_ended=0).jobs
+    assert (resumed.job, resumed.state) == ("00000001", ShownState.WAITING)

@@ -49,7 +49,7 @@ REFUSED: Final = {
     "cancel": ("has ended", "has cancelled", "is being published"),
     "pause": ("has ended", "has cancelled"),
     "resume": ("has ended", "has cancelled", "is not paused", "is held: "),
-    "limit": ("has ended", "has cancelled", "want.json"),
+    "limit": ("has ended", "has cancelled", "is held, ", "want.json"),
     "publish": ("",),
 }
 

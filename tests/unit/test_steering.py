@@ -170,7 +170,13 @@ ALL: dict[str, Steer] = {
         ([Noted(Note.WAIT, "…")], {"resume": f"process {os.getpid()} of .* drives it"}),
         ([Noted(Note.SUSPENDED, "no worker")], {}),
         ([Noted(Note.STOPPED, "its turn is over")], {"resume": "it waits for a coordinator"}),
-        ([Noted(Note.HELD, "whole")], {"resume": "is held: `pyrmute-tasks publish a1b2c3d4`"}),
+        (
+            [Noted(Note.HELD, "whole")],
+            {
+                "resume": "is held: `pyrmute-tasks publish a1b2c3d4`",
+                "change": "nothing to change: job a1b2c3d4 is held",
+            },
+        ),
         (
             [PUBLISHING],
             {"resume": "drives it", "cancel": "its output is proven, and is being published"},
@@ -230,6 +236,26 @@ def test_failed_job_is_wished_to_run_later_than_it_failed(job: JobFolder, lease:
     assert want_of(job).at > job.view().changed_at > time.time() + 3000
 
 
+def test_publish_that_was_accepted_is_kept_when_the_job_is_resumed(
+    job: JobFolder, lease: Lease
+) -> None:
+    wished = steering._write(job, job.view(), replace(want_of(job), wish=Wish.PUBLISH), "")
+    with pytest.raises(JobError, match="is not paused"):
+        steering.resume(job)
+    log(lease, wished.as_entry(), Noted(Note.SUSPENDED, "no worker"))
+    steering.resume(job)
+    assert want_of(job).wish is Wish.PUBLISH
+
+
+def test_limits_do_not_publish_what_is_held_again(job: JobFolder, lease: Lease) -> None:
+    """As a publish by hand that has failed leaves it."""
+    wished = steering._write(job, job.view(), replace(want_of(job), wish=Wish.PUBLISH), "")
+    log(lease, wished.as_entry(), Noted(Note.HELD, "it could not be published"))
+    with pytest.raises(JobError, match="is held, its output is whole"):
+        steering.set_limits(job, Limits(max_rate=5))
+    assert want_of(job) == wished
+
+
 # --- other code ---------------------------------------------------------------------------------
 
 mended = ModelManager()
@@ -264,6 +290,27 @@ def test_other_code_is_refused_by_name_unless_it_is_accepted(job: JobFolder) -> 
 def test_same_code_does_not_resume_what_goes_on(job: JobFolder) -> None:
     with pytest.raises(JobError, match="is not paused"):
         steering.resume(job, code=steering.code_of(manager, job))
+
+
+def test_accepted_code_that_is_lost_with_its_file_is_asked_for(
+    job: JobFolder, lease: Lease
+) -> None:
+    other = steering.code_of(mended, job)
+    steering.pause(job)
+    steering.resume(job, code=other, accept_code=True)
+    log(lease, want_of(job).as_entry(), Noted(Note.STOPPED, "its turn is over"))
+    (job.path / WANT).write_bytes(b"{")
+    lost = r"other code was accepted for it, which is lost \(want.json .*--manager M --accept-code"
+    with pytest.raises(JobError, match=lost):
+        steering.resume(job)
+    steering.pause(job)  # that needs no code
+    assert (want_of(job).wish, want_of(job).fingerprint) == (Wish.PAUSE, other.fingerprint)
+    with pytest.raises(JobError, match=lost):
+        steering.resume(job)
+    with pytest.raises(JobChangedError, match=f"fingerprint {other.fingerprint} → "):
+        steering.resume(job, code=steering.code_of(manager, job))
+    steering.resume(job, code=other)
+    assert (want_of(job).wish, want_of(job).code) == (Wish.RUN, other.tree)
 
 
 # --- two at once, and files that are torn -------------------------------------------------------
