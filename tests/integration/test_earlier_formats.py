@@ -15,6 +15,7 @@ from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.spec import SPEC
 from pyrmute_tasks.jobs.states import LoggedState
 from pyrmute_tasks.jobs.terms import Terms
+from pyrmute_tasks.jobs.want import WANT, Want
 from tests.conftest import ROOT
 from tests.integration.service import HOP, fleet_of, loop, names_in, service_of, view_of
 from tests.people import manager
@@ -36,6 +37,8 @@ def restore(way: str, data: Path, path: Path, terms: Terms | None = None) -> Job
     if terms is not None:
         spec["terms"] = {**asdict(terms), "priority": terms.priority.value}
     (path / SPEC).write_text(json.dumps(spec))
+    if terms is not None:  # a submitted job has wishes from its first moment on
+        (path / WANT).write_text(json.dumps(Want().as_fields()))
     source = data / "in.jsonl"
     shutil.copyfile(FORMATS / "1" / way / "in.jsonl", source)
     written = int(spec["sources"][0]["version"])
@@ -93,5 +96,5 @@ def test_coordinator_goes_on_with_a_log_of_format_1(tmp_path: Path, way: str) ->
         assert view.state is LoggedState.SUCCEEDED_WITH_REJECTS, view.stopped
         assert view_of(job).epoch == 2
         check(service.data)
-        history = {"spec.json", "log.1", "log.2", "rejects.1", "rejects.2"}
+        history = {"spec.json", "want.json", "log.1", "log.2", "rejects.1", "rejects.2"}
         service.wait(lambda: names_in(job) == history, "only its history is left")
