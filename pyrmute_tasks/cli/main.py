@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from pyrmute_tasks._version import __version__
+from pyrmute_tasks.cli.start import imported
 
 __all__ = ["COMMANDS", "Lazy", "LazyGroup", "main"]
 
@@ -30,6 +31,8 @@ class Lazy:
     def load(self) -> click.Command:
         """Import the command."""
         module = importlib.import_module(f"pyrmute_tasks.cli.{self.module}")
+        if self.module != "run":  # which imports a manager first
+            imported()
         command: click.Command = getattr(module, self.attribute)
         return command
 

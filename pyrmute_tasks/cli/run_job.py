@@ -1,6 +1,5 @@
 """The run of `pyrmute-tasks run`: checks, execution and messages."""
 
-import gc
 import os
 import stat
 import sys
@@ -23,6 +22,7 @@ from pyrmute_tasks.cli.options import check_fleet, import_retried, overridden, r
 from pyrmute_tasks.cli.run_options import RunOptions
 from pyrmute_tasks.cli.run_report import ReportOptions, command_with, print_report
 from pyrmute_tasks.cli.shown import shown
+from pyrmute_tasks.cli.start import imported
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
 from pyrmute_tasks.engine.error_policy import ErrorHandling, ErrorPolicy, OnError
 from pyrmute_tasks.engine.events import Observer
@@ -221,8 +221,7 @@ def _run_here(
 ) -> bool:
     """Run without a fleet; False if it takes one."""
     manager = load_manager(options.manager)
-    gc.freeze()  # what was imported stays, and the fork need not look at it
-    gc.enable()
+    imported()  # and the fork need not look at it
     hop = options.name, options.from_version, options.to_version
     plan = manager.plan(*hop, observe=bool(manager.hooks))
     plan.target  # noqa: B018  # raise for a missing target before anything is started
@@ -268,7 +267,7 @@ def _show_plan(options: RunOptions, checked: _Checked) -> NoReturn:
 def _run_on_fleet(
     options: RunOptions, checked: _Checked, reported: "_Reported", observers: Sequence[Observer]
 ) -> None:
-    gc.enable()
+    imported()
     migrator = _migrator(options, checked)
     # Not entered: `run_file` starts the fleet once it holds the lock of the output.
     with closing(migrator):

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import gc
 import inspect
 import pickle
 import pydoc
@@ -259,3 +260,16 @@ def test_help_cuts_no_summary_off(width: int) -> None:
 
 def test_package_is_typed() -> None:
     assert Path(inspect.getfile(pyrmute_tasks)).with_name("py.typed").exists()
+
+
+def test_garbage_is_collected_once_a_command_is_imported() -> None:
+    gc.disable()  # as `pyrmute-tasks` does at its start
+    try:
+        COMMANDS["run"].load()
+        assert not gc.isenabled()  # not before the manager is imported, too
+        for name in COMMANDS.keys() - {"run"}:
+            gc.disable()
+            COMMANDS[name].load()
+            assert gc.isenabled(), name
+    finally:
+        gc.enable()
