@@ -6,6 +6,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +26,10 @@ from pyrmute_tasks.jobs.states import LoggedState
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.jobs.want import Want, read_want, write_want
-from tests.conftest import wait_until
+from pyrmute_tasks.service.coordinator import Coordinator, CoordinatorOptions
+from tests.conftest import shorten_ranges, wait_until
 from tests.fleets import Fleet, kill_group, private_fleet
+from tests.integration.short_ranges import RANGE_BYTES
 from tests.people import DEEDS, manager
 
 HOP = ("Person", "1.0.0", "3.0.0")
@@ -79,6 +82,27 @@ class Service:
     def coordinator(self, *options: str, **settings: Any) -> subprocess.Popen[bytes]:
         module = ["tests.integration.short_ranges", "coordinator", "--jobs"]
         return self._start([*module, str(self.root.path), *options], settings)
+
+    @contextmanager
+    def coordinating(self, **options: Any) -> Iterator[None]:
+        """Drive jobs as `coordinator` does, in a thread: for tests that ask how, not of what end.
+
+        With `until_idle` it waits for that.
+        """
+        stop, settings = threading.Event(), replace(self.fleet.settings, manager="")
+        coordinator = Coordinator(self.root, settings, CoordinatorOptions(**options))
+        thread = threading.Thread(target=coordinator.run, args=(stop,))
+        with pytest.MonkeyPatch.context() as patch:
+            shorten_ranges(patch, RANGE_BYTES)
+            thread.start()
+            try:
+                yield
+                if options.get("until_idle"):
+                    thread.join(LONG_S)
+                    assert not thread.is_alive()
+            finally:
+                stop.set()
+                thread.join()
 
     def coordinator_that_dies_at_the_end(self, *options: str) -> subprocess.Popen[bytes]:
         module = ["tests.integration.dies_at_end", "coordinator", "--jobs"]

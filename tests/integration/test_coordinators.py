@@ -118,9 +118,9 @@ def test_inputs_and_outputs_of_all_kinds(service: Service) -> None:
     ]
     many = service.submit(bad, options={**skipping, "max_errors": 1}, by_reference="never")
     failing = service.submit(bad, by_reference="always")
-    service.coordinator()
-    for job in (empty, parts, one, first, *skipped, many, failing):
-        service.wait_for_end(job)
+    with service.coordinating():
+        for job in (empty, parts, one, first, *skipped, many, failing):
+            service.wait_for_end(job)
     assert service.output(empty) == b""
     assert view_of(empty).state == "succeeded"
     found = sorted((data / "parts").glob("part-*"))
@@ -172,14 +172,14 @@ def test_jobs_that_nobody_drives_are_cancelled(service: Service) -> None:
     target = service.data / "there"
     target.write_text("precious")
     held = service.submit(people(9), target=target)
-    service.coordinator()
-    assert service.wait_for_end(queued).state is LoggedState.CANCELLED
-    service.wait(lambda: view_of(held).is_held, "it is held")
-    assert "exists" in view_of(held).stopped
-    assert view_of(paused).state is LoggedState.QUEUED
-    for job in (paused, held):
-        service.wish(job, wish=Wish.CANCEL)
-        assert service.wait_for_end(job).state is LoggedState.CANCELLED
+    with service.coordinating():
+        assert service.wait_for_end(queued).state is LoggedState.CANCELLED
+        service.wait(lambda: view_of(held).is_held, "it is held")
+        assert "exists" in view_of(held).stopped
+        assert view_of(paused).state is LoggedState.QUEUED
+        for job in (paused, held):
+            service.wish(job, wish=Wish.CANCEL)
+            assert service.wait_for_end(job).state is LoggedState.CANCELLED
     assert target.read_text() == "precious"
 
 
@@ -189,17 +189,17 @@ def test_held_job_is_published_when_that_is_wished(service: Service) -> None:
     target.write_text("precious")
     in_the_way = service.submit(records, target=target)
     held = service.submit(records, hold=True)
-    service.coordinator()
-    for job in (in_the_way, held):
-        service.wait(lambda job=job: view_of(job).is_held, "it is held")
-        assert view_of(job).fold.records == 300
-    assert not Path(held.spec.target).exists()
-    target.unlink()
-    service.wish(in_the_way, wish=Wish.RUN)
-    service.wish(held, wish=Wish.PUBLISH)
-    for job in (in_the_way, held):
-        assert service.wait_for_end(job).state is LoggedState.SUCCEEDED
-        assert service.output(job) == loop(records)
+    with service.coordinating():
+        for job in (in_the_way, held):
+            service.wait(lambda job=job: view_of(job).is_held, "it is held")
+            assert view_of(job).fold.records == 300
+        assert not Path(held.spec.target).exists()
+        target.unlink()
+        service.wish(in_the_way, wish=Wish.RUN)
+        service.wish(held, wish=Wish.PUBLISH)
+        for job in (in_the_way, held):
+            assert service.wait_for_end(job).state is LoggedState.SUCCEEDED
+            assert service.output(job) == loop(records)
 
 
 @pytest.mark.slow
@@ -209,15 +209,17 @@ def test_limits_change_while_a_job_runs(service: Service, way: str) -> None:
     chunk_size = 20 if way == "never" else None
     want = Want(max_rate=25.0, at=1.0)
     job = service.submit(records, by_reference=way, want=want, chunk_size=chunk_size)
-    service.coordinator()
-    service.wait_for_ranges(job, 2)
-    began, records_before = time.monotonic(), view_of(job).fold.records
-    # At most 25 a second, so it takes some four seconds.
-    service.wait(lambda: view_of(job).fold.records >= records_before + 100, "some more are done")
-    rate = (view_of(job).fold.records - records_before) / (time.monotonic() - began)
-    assert rate < 60
-    service.wish(job, max_rate=0.0, window=3)
-    assert service.wait_for_end(job).state is LoggedState.SUCCEEDED
+    with service.coordinating():
+        service.wait_for_ranges(job, 2)
+        began, records_before = time.monotonic(), view_of(job).fold.records
+        # At most 25 a second, so it takes some four seconds.
+        service.wait(
+            lambda: view_of(job).fold.records >= records_before + 100, "some more are done"
+        )
+        rate = (view_of(job).fold.records - records_before) / (time.monotonic() - began)
+        assert rate < 60
+        service.wish(job, max_rate=0.0, window=3)
+        assert service.wait_for_end(job).state is LoggedState.SUCCEEDED
     assert service.output(job) == loop(records)
     assert notes_of(job, Note.STOPPED) == ["max_rate and window changed by test@here"]
 
@@ -226,12 +228,12 @@ def test_limits_change_while_a_job_runs(service: Service, way: str) -> None:
 def test_torn_wishes_leave_the_last_ones_in_force(service: Service) -> None:
     records = slow(people(300), 0.02)
     job = service.submit(records, by_reference="always")
-    service.coordinator()
-    service.wait_for_ranges(job, 1)
-    (job.path / WANT).write_text('{"wish": "pau')
-    torn = "want.json cannot be used"
-    service.wait(lambda: torn in str(service.now(job)), "the trouble is noted")
-    assert service.wait_for_end(job).state is LoggedState.SUCCEEDED
+    with service.coordinating():
+        service.wait_for_ranges(job, 1)
+        (job.path / WANT).write_text('{"wish": "pau')
+        torn = "want.json cannot be used"
+        service.wait(lambda: torn in str(service.now(job)), "the trouble is noted")
+        assert service.wait_for_end(job).state is LoggedState.SUCCEEDED
     assert service.output(job) == loop(records)
 
 
@@ -241,17 +243,17 @@ def test_failed_job_goes_on_when_it_is_resumed(service: Service) -> None:
     marker.write_text("x\n")
     records[400]["name"] = f"fail-often:{marker} 3"
     job = service.submit(records, by_reference="never", chunk_size=50)
-    service.coordinator()
-    service.wait(lambda: view_of(job).state is LoggedState.FAILED, "it has failed")
-    assert view_of(job).fold.records == 400
-    assert "ConnectionError" in end_of(job).why
-    failed = view_of(job).epoch
-    service.wish(job, wish=Wish.RUN, why="mended")
-    service.wait(lambda: view_of(job).epoch > failed, "it is taken up")
-    service.wait(lambda: view_of(job).state is LoggedState.FAILED, "it has failed again")
-    service.wish(job, wish=Wish.RUN, why="mended again")
-    assert service.wait_for_end(job).state
-    service.wait(lambda: view_of(job).state is LoggedState.SUCCEEDED, "it has succeeded")
+    with service.coordinating():
+        service.wait(lambda: view_of(job).state is LoggedState.FAILED, "it has failed")
+        assert view_of(job).fold.records == 400
+        assert "ConnectionError" in end_of(job).why
+        failed = view_of(job).epoch
+        service.wish(job, wish=Wish.RUN, why="mended")
+        service.wait(lambda: view_of(job).epoch > failed, "it is taken up")
+        service.wait(lambda: view_of(job).state is LoggedState.FAILED, "it has failed again")
+        service.wish(job, wish=Wish.RUN, why="mended again")
+        assert service.wait_for_end(job).state
+        service.wait(lambda: view_of(job).state is LoggedState.SUCCEEDED, "it has succeeded")
     assert len(service.output(job).splitlines()) == 600
 
 
@@ -259,18 +261,19 @@ def test_job_waits_for_the_one_before_it(service: Service) -> None:
     first = service.submit(slow(people(100), 0.02), by_reference="always")
     second = service.submit(people(10), after=first.spec.job)
     third = service.submit(people(10), after=second.spec.job, queue="another")
-    process = service.coordinator("--until-idle")
-    assert service.wait_for_end(second).state is LoggedState.SUCCEEDED
+    with service.coordinating(until_idle=True):
+        service.wait_for_end(second)
+    assert view_of(second).state is LoggedState.SUCCEEDED
     assert view_of(first).state is LoggedState.SUCCEEDED
     assert view_of(second).changed_at > view_of(first).changed_at
-    assert process.wait(30) == 0
     assert view_of(third).state is LoggedState.QUEUED
 
 
 def test_changed_source_fails_a_job(service: Service) -> None:
     job = service.submit(people(10))
     (service.data / f"{job.spec.job}.in").write_text("{}\n")
-    service.coordinator("--until-idle").wait(60)
+    with service.coordinating(until_idle=True):
+        pass
     assert end_of(job).result == "failed"
     assert end_of(job).why.startswith("the source was changed: ")
 
