@@ -5,11 +5,10 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
-from pyrmute_tasks.cli.interrupts import Interrupts
 from pyrmute_tasks.cli.start import begun
 from pyrmute_tasks.errors import (
     ConfigurationError,
@@ -18,6 +17,9 @@ from pyrmute_tasks.errors import (
     PyrmuteTasksError,
 )
 from pyrmute_tasks.failures import describe_safely
+
+if TYPE_CHECKING:
+    from pyrmute_tasks.cli.interrupts import Interrupts  # most commands need none
 
 __all__ = [
     "FINISHED_WITH_REJECTS",

@@ -9,7 +9,7 @@ from pyrmute_tasks.cli.errors import errors_printed, tell, usage_checked
 from pyrmute_tasks.cli.job_text import job_table
 from pyrmute_tasks.cli.options import jobs_option
 from pyrmute_tasks.cli.screen import columns_of, json_of, styled
-from pyrmute_tasks.engine.progress_text import counted
+from pyrmute_tasks.engine.counted import counted
 from pyrmute_tasks.errors import printable
 from pyrmute_tasks.jobs.root import root_of
 from pyrmute_tasks.jobs.states import ShownState

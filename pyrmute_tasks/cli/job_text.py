@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from pyrmute_tasks.engine.counted import counted
 from pyrmute_tasks.engine.job_progress import seconds
-from pyrmute_tasks.engine.progress_text import bar_with, cells, counted, cut, packed, wrapped
+from pyrmute_tasks.engine.progress_text import bar_with, cells, cut, packed, wrapped
 from pyrmute_tasks.errors import printable
 from pyrmute_tasks.jobs.states import ShownState, Wish
 from pyrmute_tasks.jobs.want import Want

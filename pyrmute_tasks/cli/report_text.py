@@ -12,8 +12,8 @@ from pyrmute_tasks.cli.job_text import (
     labelled,
     short_number,
 )
+from pyrmute_tasks.engine.counted import counted
 from pyrmute_tasks.engine.job_progress import seconds
-from pyrmute_tasks.engine.progress_text import counted
 from pyrmute_tasks.errors import printable
 from pyrmute_tasks.jobs.want import CHANGES
 from pyrmute_tasks.service.history import EpochReport, LoggedReport, Period

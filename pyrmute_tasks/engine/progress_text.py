@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from pyrmute_tasks.engine.counted import counted
 from pyrmute_tasks.engine.job_progress import JobProgress, seconds
 from pyrmute_tasks.errors import printable
 
@@ -137,12 +138,6 @@ def _counts(progress: JobProgress, now: float) -> Iterator[str]:
         yield f"{progress.rejected:,} rejected"
     if progress.workers is not None and progress.report is None:
         yield counted(progress.workers, "worker")
-
-
-def counted(number: int, what: str) -> str:
-    """Return a number of things, ``1 record``, ``2 records`` or ``2 crashes``."""
-    ending = "" if number == 1 else "es" if what.endswith("sh") else "s"
-    return f"{number:,} {what}{ending}"
 
 
 def _time(progress: JobProgress, now: float) -> str:

@@ -32,7 +32,7 @@ from pyrmute_tasks.jobs.entries import Ended, JobResult, Logged, Piece, Settled
 from pyrmute_tasks.jobs.glance import glance_at
 from pyrmute_tasks.jobs.lease import Lease, take
 from pyrmute_tasks.jobs.log import History
-from pyrmute_tasks.jobs.names import beside, beside_retry, short_name
+from pyrmute_tasks.jobs.names import NONCE, beside, beside_retry, short_name
 from pyrmute_tasks.jobs.spec import JOB_ID, SPEC, Spec, read_spec, write_spec
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.view import JobView
@@ -55,9 +55,6 @@ __all__ = [
     "short_name",
     "view_of",
 ]
-
-NONCE: Final = "nonce"
-"""Name of the file among a job's attempts that workers open to prove that they see it."""
 
 PARTS: Final = "parts"
 """Name of the folder of a job in which workers write their attempts."""

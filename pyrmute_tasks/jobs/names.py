@@ -5,7 +5,10 @@ import os
 from pathlib import Path
 from typing import Final
 
-__all__ = ["beside", "beside_retry", "short_name"]
+__all__ = ["NONCE", "beside", "beside_retry", "short_name"]
+
+NONCE: Final = "nonce"
+"""Name of the file among a job's attempts that workers open to prove that they see it."""
 
 _LONGEST_NAME_BYTES: Final = 180  # file systems allow 255, and a token and endings are added
 

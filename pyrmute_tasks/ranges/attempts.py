@@ -6,7 +6,7 @@ import secrets
 from hashlib import blake2b
 from typing import BinaryIO, Final
 
-from pyrmute_tasks.jobs.folder import NONCE
+from pyrmute_tasks.jobs.names import NONCE
 
 __all__ = ["DIGEST_BYTES", "Attempt", "attempt_name", "read_nonce", "write_probe"]
 

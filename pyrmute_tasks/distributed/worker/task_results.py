@@ -7,8 +7,8 @@ from typing import Any, Final
 from pyrmute_tasks.distributed.protocol import ClaimState
 from pyrmute_tasks.distributed.worker.bad_records import BadRecord
 from pyrmute_tasks.engine.chunks import Outcome
+from pyrmute_tasks.engine.counted import counted
 from pyrmute_tasks.engine.job_spec import JobSpec
-from pyrmute_tasks.engine.progress_text import counted
 from pyrmute_tasks.wire.frames import FrameKind
 
 __all__ = ["TROUBLE", "TaskResult"]

@@ -204,18 +204,21 @@ def check_command_line() -> None:
 
 @internal(
     "celery",
-    "`bin.worker.worker`: its context's `obj` is a `bin.base.CLIContext`",
+    "`bin.worker.worker`: its context's `obj` is a `bin.base.CLIContext`; `bin.base` goes without "
+    "pygments",
     r"celery\.bin\.(worker|base)",
     purpose="Runs the command `worker` without importing all others and their plugins, which takes "
-    "longer than the rest of Celery.",
+    "longer than the rest of Celery, nor the colours that these print with.",
     until="when Celery imports its commands lazily",
 )
 def check_worker_command() -> None:
+    from celery.bin import base  # slow
     from celery.bin.base import CLIContext  # slow
     from celery.bin.worker import worker  # slow
 
     command: Any = worker
     assert {"hostname", "concurrency", "loglevel", "pool"} <= {p.name for p in command.params}
+    assert "except ImportError:\n    def highlight(" in inspect.getsource(base)
     assert set(inspect.signature(CLIContext).parameters) == {"app", "no_color", "workdir", "quiet"}
     source = inspect.getsource(command.callback)
     assert "app = ctx.obj.app" in source
