@@ -1,9 +1,8 @@
 """Where the command line begins and ends.
 
 Before anything is imported, an interrupt is one sentence. Two things would take a quarter of the
-time of a small run, and the first a tenth of the start of any other command: the garbage
-collector, which finds nothing while modules are imported, and taking apart at the end what the
-system frees anyway.
+time of a short command: the garbage collector, which finds nothing while modules are imported, and
+taking apart at the end what the system frees anyway.
 """
 
 import atexit
@@ -22,7 +21,6 @@ def main() -> None:
     """Run the command line interface."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
-    is_run = sys.argv[1:2] == ["run"]
     gc.disable()  # until the command is imported, and for `run_job` the manager, too
     ended: list[int] = []
     atexit.register(_leave, ended)  # the first one is called last
@@ -31,7 +29,8 @@ def main() -> None:
     try:
         run_command()
     except SystemExit as end:
-        if isinstance(end.code, int | None) and is_run:
+        is_worker = sys.argv[1:2] == ["worker"]  # Celery may have more to take apart
+        if isinstance(end.code, int | None) and not is_worker:
             ended.append(end.code or 0)
         raise
 

@@ -156,7 +156,7 @@ HOP = ("--model", "Document", "--from", "1.0.0", "--to", "10.0.0", "in.jsonl")
 
 
 def command(*arguments: object) -> list[str]:
-    program = "from pyrmute_tasks.cli.main import main; main()"
+    program = "from pyrmute_tasks.cli.start import main; main()"
     return [sys.executable, "-c", program, "audit", *map(str, arguments)]
 
 

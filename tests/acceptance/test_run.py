@@ -29,7 +29,7 @@ def command(*arguments: object) -> list[str]:
     return [
         sys.executable,
         "-c",
-        "from pyrmute_tasks.cli.main import main; main()",
+        "from pyrmute_tasks.cli.start import main; main()",
         *map(str, arguments),
     ]
 

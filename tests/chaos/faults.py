@@ -400,7 +400,7 @@ def only_wait(run: Run) -> None:
 
 _SECRET: Final = "chaos" * 8
 _RUN: Final = """
-from pyrmute_tasks.cli.main import main
+from pyrmute_tasks.cli.start import main
 from tests.chaos.runs import short_ranges
 with short_ranges():
     main()

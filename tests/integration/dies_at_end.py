@@ -3,7 +3,7 @@
 import os
 import signal
 
-from pyrmute_tasks.cli.main import main
+from pyrmute_tasks.cli.start import main
 from pyrmute_tasks.service import coordinator
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The command line with short ranges, so that small files have several."""
 
-from pyrmute_tasks.cli.main import main
+from pyrmute_tasks.cli.start import main
 from pyrmute_tasks.engine import chunk_sizes
 
 RANGE_BYTES = 2000

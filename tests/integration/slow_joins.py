@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from pyrmute_tasks.cli.main import main
+from pyrmute_tasks.cli.start import main
 from pyrmute_tasks.jobs import copying
 
 BLOCK_BYTES = 1000

@@ -63,7 +63,7 @@ class Resumed:
         self.notes.touch()
 
     def command(self, *options: str) -> list[str]:
-        program = "from pyrmute_tasks.cli.main import main; main()"
+        program = "from pyrmute_tasks.cli.start import main; main()"
         way = ("--chunk-size", str(CHUNK))
         if self.refers:
             program, way = SMALL_RANGES + program, ("--by-reference", "always")

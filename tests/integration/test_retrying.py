@@ -28,7 +28,7 @@ PROGRAM: Final = """
 from pyrmute_tasks.engine import chunk_sizes
 for name in ("_FIRST_RANGE_BYTES", "_MOST_RANGE_BYTES", "_LEAST_RANGE_BYTES"):
     setattr(chunk_sizes, name, 2000)
-from pyrmute_tasks.cli.main import main; main()
+from pyrmute_tasks.cli.start import main; main()
 """
 
 STEPS: Final = """
