@@ -104,6 +104,11 @@ class Service:
                 stop.set()
                 thread.join()
 
+    def drive(self, **options: Any) -> None:
+        """Drive what is due, until nothing is."""
+        with self.coordinating(until_idle=True, **options):
+            pass
+
     def coordinator_that_dies_at_the_end(self, *options: str) -> subprocess.Popen[bytes]:
         module = ["tests.integration.dies_at_end", "coordinator", "--jobs"]
         return self._start([*module, str(self.root.path), *options], {})

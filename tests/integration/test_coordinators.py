@@ -272,8 +272,7 @@ def test_job_waits_for_the_one_before_it(service: Service) -> None:
 def test_changed_source_fails_a_job(service: Service) -> None:
     job = service.submit(people(10))
     (service.data / f"{job.spec.job}.in").write_text("{}\n")
-    with service.coordinating(until_idle=True):
-        pass
+    service.drive()
     assert end_of(job).result == "failed"
     assert end_of(job).why.startswith("the source was changed: ")
 
@@ -286,12 +285,12 @@ def test_command_for_the_end_is_run_where_that_is_allowed(service: Service) -> N
     assert view_of(refused).state is LoggedState.SUCCEEDED
     assert not told.exists()
     assert "--allow-on-end" in service.logs()
-    service.coordinator("--until-idle", "--allow-on-end").wait(60)
+    service.drive(allow_on_end=True)
     assert told.read_text() == f"{refused.spec.job} succeeded {refused.path}\n"
     told.unlink()
     job = service.submit(people(9), on_end=f"{command}; exit 3")
     for _ in range(2):
-        service.coordinator("--until-idle", "--allow-on-end").wait(60)
+        service.drive(allow_on_end=True)
         assert told.read_text() == f"{job.spec.job} succeeded {job.path}\n"
     assert view_of(job).state is LoggedState.SUCCEEDED
 
@@ -317,7 +316,7 @@ def test_command_for_the_end_is_run_after_the_coordinator_was_killed_before_it(
     assert end_of(job).result.value == how
     assert not told.exists()
     for _ in range(2):
-        service.coordinator("--until-idle", "--allow-on-end").wait(60)
+        service.drive(allow_on_end=True)
         assert told.read_text() == f"{how}\n"
 
 
@@ -329,7 +328,7 @@ def test_command_that_was_under_way_when_the_coordinator_was_killed_is_run_again
     job = service.submit(people(9), on_end=f'echo "$JOB_RESULT" >> {told}; {kills}')
     assert service.coordinator("--allow-on-end").wait(60) == -signal.SIGKILL
     assert view_of(job).state is LoggedState.SUCCEEDED
-    service.coordinator("--until-idle", "--allow-on-end").wait(60)
+    service.drive(allow_on_end=True)
     assert told.read_text() == "succeeded\n" * 2
     assert names_in(job) == logs_of(1) | {"on-end.1"}
 

@@ -221,7 +221,7 @@ class ExecutorMachine(RuleBasedStateMachine):
 
 TestExecutor = ExecutorMachine.TestCase
 TestExecutor.settings = settings(
-    max_examples=80,
+    max_examples=40,  # more below
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.filter_too_much],

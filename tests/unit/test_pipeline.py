@@ -302,7 +302,7 @@ class FlowMachine(RuleBasedStateMachine):
 
 TestFlow = FlowMachine.TestCase
 TestFlow.settings = settings(
-    max_examples=120,
+    max_examples=60,  # more below
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.filter_too_much],

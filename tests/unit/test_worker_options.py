@@ -1,9 +1,12 @@
 """Options of a Celery worker with which it cannot run chunks."""
 
+import importlib
+import sys
+
 import pytest
 
 from pyrmute_tasks import Settings
-from pyrmute_tasks.distributed.internals.celery_worker import WorkerOptions
+from pyrmute_tasks.distributed.internals.celery_worker import WorkerOptions, _hidden
 from pyrmute_tasks.distributed.worker.heartbeat import Heartbeat
 from pyrmute_tasks.distributed.worker.service import WorkerLife
 
@@ -31,3 +34,15 @@ def test_other_queue_is_refused(queues: str, excluded: str) -> None:
 
 def test_own_queue_is_accepted() -> None:
     check(queues="ours")
+
+
+def test_hidden_library_is_missed_for_the_time() -> None:
+    assert "colorsys" not in sys.modules
+    with _hidden("colorsys"), pytest.raises(ImportError):
+        importlib.import_module("colorsys")
+    with _hidden("sys"):
+        assert importlib.import_module("sys") is sys
+    try:
+        assert importlib.import_module("colorsys").rgb_to_hsv
+    finally:
+        del sys.modules["colorsys"]
