@@ -689,7 +689,7 @@ def test_one_of_many_writers_takes_over_from_killed_ones(tmp_path: Path, killed:
         path.unlink()
 
 
-@pytest.mark.parametrize("kills", [1, 2, 3])
+@pytest.mark.parametrize("kills", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_writer_killed_at_any_call_is_replaced_at_once(tmp_path: Path, kills: int) -> None:
     """Also while it removes the lock of one that was killed before."""
     path = tmp_path / "out.jsonl"
