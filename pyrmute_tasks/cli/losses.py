@@ -25,9 +25,9 @@ def tell_losses(source: str, manager: str, name: str, from_version: str, to_vers
 
 
 def _may_lose(source: str, manager: str, name: str, from_version: str, to_version: str) -> bool:
-    """Whether a look at the first records finds more than fields that both versions tell of.
+    """Return whether the first records have fields that neither version declares, or nested ones.
 
-    Most small files are flat, and to import an audit takes longer than to migrate them.
+    Most small files have none, and importing an audit takes longer than migrating them.
     """
     try:
         found = load_manager(manager)

@@ -72,8 +72,8 @@ _CHUNKS_PER_SLOT: Final = 4
 _MAX_BYTES: Final = 64 * 1024 * 1024
 _GROWTH: Final = 2.0  # expected size of the first outcomes, relative to their inputs
 _POLL_S: Final = 0.05  # poll interval for outcomes while a source with its own thread blocks
-_BLOCKED_S: Final = 1.0  # a source that returns sooner is not told of
-_HINT_S: Final = 10.0  # blocks for longer: somebody should hear of it, once a job
+_BLOCKED_S: Final = 1.0  # a source that returns sooner is not reported
+_HINT_S: Final = 10.0  # a longer block is logged, once a job
 _WEIGHT: Final = 0.3  # of the newest outcome in the moving average of sizes
 _SOURCE: Final = WaitBegan(Wait.SOURCE)
 _WORKERS: Final = WaitBegan(Wait.WORKERS)
@@ -381,7 +381,7 @@ class _Flow(Generic[In, Out]):
         return chunk if self._limit is None else None
 
     def _ask(self, read: Callable[[], Chunk[In] | None]) -> Chunk[In] | None:
-        """Return what the source has; its end, or its error, is noted."""
+        """Return the next chunk if the source has one; note its end or its error."""
         try:
             return read()
         except StopIteration:

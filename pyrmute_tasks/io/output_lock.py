@@ -350,7 +350,7 @@ class OutputLock:
             if match is None or match[1] == self.token:
                 continue
             with contextlib.suppress(OSError):
-                # Who is being turned away right now has one of the other two.
+                # A young one of the other two may be a run's that is being turned away right now.
                 if match[2] == "partial" or (match[2] in _BRIEF and _is_old(path, now_ns)):
                     path.unlink()
 

@@ -275,7 +275,7 @@ class JobFolder:
     def remove_orphans(self, lease: Lease) -> None:
         """Remove what older epochs wrote and no entry names: nothing of it will ever count.
 
-        To be called by who has the lease, before its first range.
+        Call this with the lease, before its first range.
         """
         named = {
             piece.name
@@ -300,7 +300,7 @@ class JobFolder:
         return end is not None and end.ended.result is not JobResult.FAILED
 
     def finish(self) -> None:
-        """Keep of a published job what tells of its rejects; discard it if it has none.
+        """Remove all of a published job but its history and rejects; discard it if it has none.
 
         Raises:
             OSError: If files cannot be removed.
@@ -312,7 +312,7 @@ class JobFolder:
             self.keep_history()
 
     def keep_history(self) -> None:
-        """Remove of a job that has ended for ever all but its history and what tells of rejects.
+        """Remove all of a job that has ended for ever but its history and its rejects.
 
         Raises:
             OSError: If files cannot be removed.
@@ -321,7 +321,7 @@ class JobFolder:
             if path.is_dir():  # of attempts, or a folder of parts in the making
                 _remove_tree(path)
             elif not _KEPT.fullmatch(path.name) and not path.name.startswith(f".{WANT}."):
-                path.unlink(missing_ok=True)  # a wish that is being written gets its name yet
+                path.unlink(missing_ok=True)  # a wish that is being written is still to be renamed
 
     def discard(self) -> None:
         """Remove the job and all its files; from its first moment on it is no job any more."""
@@ -382,7 +382,7 @@ def view_of(path: Path) -> JobView:
 
 
 def is_damage(error: JobError) -> bool:
-    """Return whether a job's files were damaged; else another look may find them whole."""
+    """Return whether an error is about damaged files, and not about ones that are away for now."""
     cause = error.__cause__
     return cause.errno in _ODD if isinstance(cause, OSError) else isinstance(error, JobLogError)
 

@@ -71,7 +71,7 @@ class JobsRoot:
             JobNotFoundError: If there is none, or several ids begin so; of a discarded one it tells
                 who did that, when and why.
         """
-        if is_job_name(wanted) and (self.path / wanted).is_dir():  # or what is wrong with it
+        if is_job_name(wanted) and (self.path / wanted).is_dir():  # raises what is wrong with it
             return JobFolder(self.path / wanted)
         jobs = list(self.jobs())
         named = [

@@ -40,7 +40,7 @@ _GLANCE_EVERY_S: Final = 0.1
 _REST: Final = 4  # times as long as a look has taken
 _PRUNE_EVERY_S: Final = 3600.0
 _GRACE_S: Final = 5.0
-_MOST_TELLING: Final = 4  # commands for ends of jobs that others have ended, at a time
+_MOST_TELLING: Final = 4  # commands at a time, for jobs that other processes have ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ class _Running:
     is_over: bool = False
 
     def has_had(self, seconds: float) -> bool:
-        """Whether it has been driven for so long, and came further by it."""
+        """Return whether it has been driven for so long, and has settled something meanwhile."""
         if self.epoch is None or time.monotonic() - self.since < seconds:
             return False
         return self.epoch.lease.fold.ranges > self.epoch.settled_before
@@ -215,7 +215,7 @@ class Coordinator:
             probe.want()
 
     def _due_to_tell(self) -> Iterator[tuple[str, Turn]]:
-        """Yield the jobs whose command nobody has run, or is known to run; the oldest end first."""
+        """Yield the jobs whose command for their end is due here, the oldest end first."""
         clock = time.monotonic()
         for name, job in sorted(
             self._jobs.untold.items(), key=lambda each: each[1].view.changed_at
@@ -320,7 +320,7 @@ class Coordinator:
             if running.turn.act is Act.TELL:
                 continue
             job.failures = 0 if running.ending is not None else job.failures + 1
-            if job.failures:  # it is not in the log: nobody else would know how long to wait
+            if job.failures:  # they are not in the log, which would tell how long to wait
                 job.not_before = time.monotonic() + suspension_s(job.failures)
 
     def _let_go_of_all(self) -> None:

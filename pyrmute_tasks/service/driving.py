@@ -103,7 +103,7 @@ class Epoch:
             return ending
         try:
             if turn.act is Act.GIVE_UP:
-                with locked(self.driven.folder.path):  # who resumes it is obeyed, or comes later
+                with locked(self.driven.folder.path):  # a `resume` is obeyed, or comes later
                     ending = self._unless_wished(ending)
                     self._let_go(ending)
             else:
@@ -130,7 +130,7 @@ class Epoch:
     def _unless_wished(self, ending: Ending) -> Ending:
         """Return another ending if users want something else since this one was decided."""
         found = read_submitted(self.driven.folder.storage, self.want)
-        if found.problem:  # they may
+        if found.problem:  # they may want something else
             return Ending(Kind.TURN_OVER, unknown_wish(found.problem))
         if found.want == self.want:
             return ending
@@ -141,7 +141,7 @@ class Epoch:
         """Log how the epoch has ended, and give the job back."""
         lease, folder = self.lease, self.driven.folder
         if ending.kind.ends_job:
-            remove_now(folder.path)  # else it saves who lists jobs from reading the whole log
+            remove_now(folder.path)  # else it saves those who list jobs from reading the whole log
         if ending.kind is Kind.PUBLISHED:
             return  # all is logged
         if ending.want is not None and not ending.want.is_obeyed(lease.view.wished):

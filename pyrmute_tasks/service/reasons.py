@@ -63,7 +63,7 @@ class Waiting:
 
     @property
     def untended(self) -> str:
-        """That no coordinator drives such jobs, as a sentence; empty if one may."""
+        """The sentence that no coordinator drives such jobs; empty if one may."""
         if self.neighbours is None:
             return ""
         return self.neighbours.without_coordinator(self.job, self.queue)

@@ -92,8 +92,8 @@ class WatchedJob:
             self._changed_ns = changed_ns if is_settled else -1
 
     def _look_at_wishes(self) -> None:
-        # What a file said that cannot be used any more is known from before, with its code, or by
-        # the log, where others may have written since what they have read.
+        # If the file cannot be used, the newer of two counts: what was read here before, with its
+        # code, or what the log names, which another coordinator may have read since.
         last = max(self.want, Want.of_logged(self.view.wished), key=lambda want: want.at)
         found = read_submitted(self.folder.storage, last)
         self.want, self.want_problem = found.want, found.problem
@@ -228,7 +228,7 @@ class WatchedJobs:
         if job.view.ended is not None and job.told_epoch < job.view.epoch:
             is_tried = job.tells > 0 and time.monotonic() >= job.tell_at
             if name in self.untold and not is_tried:
-                return  # it is still to be run, which looks again, or was just run
+                return  # it waits to be run, which looks again, or was tried just now
             if is_due(job.folder):
                 self.untold[name] = job
                 return
