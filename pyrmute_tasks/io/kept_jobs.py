@@ -30,12 +30,12 @@ from pyrmute_tasks.io.retried_job import (
 )
 from pyrmute_tasks.jobs.driver import this_process, this_user
 from pyrmute_tasks.jobs.entries import Note
-from pyrmute_tasks.jobs.folder import JobFolder, beside, beside_retry, discard, is_job_name
+from pyrmute_tasks.jobs.folder import JobFolder, beside, beside_retry, discard
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.log import epochs
 from pyrmute_tasks.jobs.output import Output, Proof
 from pyrmute_tasks.jobs.publish import backup_path, publish
-from pyrmute_tasks.jobs.root import JobsRoot
+from pyrmute_tasks.jobs.root import JobsRoot, is_job_name
 from pyrmute_tasks.jobs.spec import SPEC
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.view import JobView

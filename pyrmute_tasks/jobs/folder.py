@@ -32,7 +32,7 @@ from pyrmute_tasks.jobs.entries import Ended, JobResult, Logged, Piece, Settled
 from pyrmute_tasks.jobs.glance import glance_at
 from pyrmute_tasks.jobs.lease import Lease, take
 from pyrmute_tasks.jobs.log import History
-from pyrmute_tasks.jobs.names import beside, beside_retry, short_name
+from pyrmute_tasks.jobs.names import beside, beside_retry
 from pyrmute_tasks.jobs.spec import JOB_ID, SPEC, Spec, read_spec, write_spec
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.view import JobView
@@ -48,11 +48,8 @@ __all__ = [
     "beside",
     "beside_retry",
     "discard",
-    "find_jobs",
     "is_damage",
-    "is_job_name",
     "remove_leftovers",
-    "short_name",
     "view_of",
 ]
 
@@ -397,29 +394,6 @@ def remove_leftovers(path: Path) -> None:
         for each in list(path.parent.iterdir()):
             if name.fullmatch(each.name):
                 shutil.rmtree(each, ignore_errors=True)
-
-
-def is_job_name(name: str) -> bool:
-    """Return whether a folder of this name can be a job of a jobs root."""
-    return JOB_ID.fullmatch(name) is not None
-
-
-def find_jobs(root: Path) -> Iterator[JobFolder]:
-    """Yield the jobs of a jobs root, by name; skips unreadable ones.
-
-    Raises:
-        OSError: If the root cannot be listed.
-    """
-    for path in sorted(root.iterdir()):
-        if not is_job_name(path.name):
-            continue
-        try:
-            if not (path / SPEC).is_file():
-                continue
-            folder = JobFolder(path)
-        except (JobError, OSError):  # discarded in this moment, of a newer version, not for us
-            continue
-        yield folder
 
 
 def _sibling(path: Path, kind: str) -> Path:

@@ -11,9 +11,10 @@ from typing import Final
 
 from pyrmute_tasks.errors import JobError
 from pyrmute_tasks.jobs.discarded import remove_old_notes
-from pyrmute_tasks.jobs.folder import JobFolder, find_jobs
+from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.publish_file import FilePublication
 from pyrmute_tasks.jobs.publish_parts import PartsPublication
+from pyrmute_tasks.jobs.root import find_jobs
 
 __all__ = ["KEEP_HISTORY_S", "clear", "collect_orphans", "prune", "remove_temps", "retried_jobs"]
 

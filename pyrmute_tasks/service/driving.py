@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from pyrmute_tasks.engine.error_policy import ErrorHandling
 from pyrmute_tasks.engine.job import Job, Source
 from pyrmute_tasks.engine.job_report import JobReport
-from pyrmute_tasks.engine.pipeline import Sink, Window
+from pyrmute_tasks.engine.pipeline import Sink
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.engine.stopping import JobStopped, check_stop, stoppable
+from pyrmute_tasks.engine.window import Window
 from pyrmute_tasks.errors import (
     LeaseLostError,
     PyrmuteTasksError,

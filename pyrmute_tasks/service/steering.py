@@ -251,7 +251,7 @@ def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
         return _write(folder, view, wanted, why, who=want.who)
 
 
-# --- what cannot be ---------------------------------------------------------------------------
+# --- what is refused ---------------------------------------------------------------------------
 
 
 def _refuse_ended(folder: JobFolder, view: JobView, what: str) -> None:

@@ -10,8 +10,9 @@ from typing import Final
 from pyrmute_tasks.errors import JobError, JobNotFoundError
 from pyrmute_tasks.jobs.driver import DriverWatch
 from pyrmute_tasks.jobs.entries import Ended, JobResult, Noted
-from pyrmute_tasks.jobs.folder import JobFolder, is_job_name
+from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.log import epochs
+from pyrmute_tasks.jobs.root import is_job_name
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.jobs.want import Want, read_submitted
