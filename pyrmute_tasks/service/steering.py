@@ -251,7 +251,7 @@ def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
         return _write(folder, view, wanted, why, who=want.who)
 
 
-# --- what is refused ---------------------------------------------------------------------------
+# --- what is refused --------------------------------------------------------------------------
 
 
 def _refuse_ended(folder: JobFolder, view: JobView, what: str) -> None:
@@ -316,7 +316,7 @@ def _with_code(folder: JobFolder, want: Want, code: Code, *, accept_code: bool) 
     return replace(want, fingerprint=code.fingerprint, code=code.tree)
 
 
-# --- reading and writing ------------------------------------------------------------------------
+# --- reading and writing ----------------------------------------------------------------------
 
 
 @contextlib.contextmanager
