@@ -42,7 +42,7 @@ def report_if_done(
     write_log(
         logging.WARNING,
         "retry_done",
-        f"the retry to {os.fspath(target)} is done already: it was killed behind its end",
+        f"the retry to {os.fspath(target)} is done already: it was killed after its end",
     )
     return JobReport(
         spec.job,

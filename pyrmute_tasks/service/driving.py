@@ -200,7 +200,7 @@ class Epoch:
             return Ending(Kind.LOST, str(error))
         except Exception as error:  # whatever it is: others must be driven, and this one again
             if self.lease.view.state.has_ended:
-                return Ending(Kind.PUBLISHED)  # what failed came behind its end
+                return Ending(Kind.PUBLISHED)  # what failed came after its end
             return trouble_of(self.spec, error, must_keep=run is not None and run.must_keep)
 
     def _finished(self, report: JobReport) -> Ending:
