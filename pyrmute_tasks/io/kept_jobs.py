@@ -167,7 +167,7 @@ def _wish_to_publish(folder: JobFolder, lease: Lease, why: str) -> None:
     """
     with locked(folder.path):
         want = _refuse_cancelled(folder, lease.view)
-        want = replace(want, wish=Wish.PUBLISH).signed(this_user(), why, lease.view.changed_at)
+        want = replace(want, wish=Wish.PUBLISH).made_by(this_user(), why, lease.view.changed_at)
         if folder.spec.terms is not None:
             write_wish(folder.storage, want)
         lease.log.log(want.as_entry())

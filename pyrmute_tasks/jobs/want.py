@@ -130,7 +130,7 @@ class Want:
             asked[name] != wished.get(name, asked[name]) for name in ("wish", *CHANGES)
         )
 
-    def signed(self, who: str, why: str, after: float) -> Self:
+    def made_by(self, who: str, why: str, after: float) -> Self:
         """Return the wishes with their user, reason and time.
 
         Args:

@@ -148,7 +148,7 @@ class Epoch:
         if ending.want is not None and not ending.want.is_obeyed(lease.view.wished):
             lease.log.log(ending.want.as_entry())
         if ending.kind is Kind.SUSPENDED:
-            self.watch.note_wait()
+            self.watch.log_wait()
         if ending.kind in (Kind.FAILED, Kind.CANCELLED):
             is_cancelled = ending.kind is Kind.CANCELLED
             result = JobResult.CANCELLED if is_cancelled else JobResult.FAILED
@@ -269,7 +269,7 @@ class Epoch:
 
     def _check(self, check: Callable[[], None]) -> None:
         check()
-        self.watch.note_waits()
+        self.watch.log_changes()
 
 
 def take_epoch(folder: JobFolder, want: Want, after: int) -> Epoch:

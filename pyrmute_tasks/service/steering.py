@@ -328,6 +328,6 @@ def _changing(folder: JobFolder) -> Iterator[tuple[JobView, FoundWant]]:
 
 
 def _write(folder: JobFolder, view: JobView, want: Want, why: str, who: str = "") -> Want:
-    want = want.signed(who or this_user(), why, view.changed_at)
+    want = want.made_by(who or this_user(), why, view.changed_at)
     write_wish(folder.storage, want)
     return want

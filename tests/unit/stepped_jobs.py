@@ -312,7 +312,7 @@ class RunWithoutFleet:
         process.world.pause()  # that a fleet is asked takes time
         for unit in units(lease, folder.spec):
             check_stop()
-            watch.note_waits()
+            watch.log_changes()
             fate, process.fate = process.fate, ""
             if fate == "fail":
                 self.report.failure = SimpleNamespace(source="", index=0, describe=lambda: "bad")
