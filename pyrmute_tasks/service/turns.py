@@ -51,7 +51,7 @@ class Act(enum.Enum):
     PAUSE = "note that it is paused: its driver died before it could"
     SUSPEND = "note that there is no fleet for it"
     GIVE_UP = "end it, as it was suspended for too long"
-    TELL = "run the command for its end, which its driver did not"
+    RUN_COMMAND = "run the command for its end, which its driver did not"
     WAIT = "leave it for now"
     LEAVE = "leave it for good"
 
