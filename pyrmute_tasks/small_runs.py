@@ -48,7 +48,7 @@ class _Kept:
         return iter(self.cut)
 
     def __call__(self, event: Event, /) -> None:
-        """Their sizes are given."""
+        """Do nothing: the chunks' sizes are given."""
 
 
 @dataclass(slots=True, kw_only=True)
