@@ -36,13 +36,10 @@ def test_own_queue_is_accepted() -> None:
     check(queues="ours")
 
 
-def test_hidden_library_is_missed_for_the_time() -> None:
-    assert "colorsys" not in sys.modules
+def test_hidden_library_is_missed_for_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     with _hidden("colorsys"), pytest.raises(ImportError):
         importlib.import_module("colorsys")
     with _hidden("sys"):
         assert importlib.import_module("sys") is sys
-    try:
-        assert importlib.import_module("colorsys").rgb_to_hsv
-    finally:
-        del sys.modules["colorsys"]
+    assert importlib.import_module("colorsys").rgb_to_hsv
