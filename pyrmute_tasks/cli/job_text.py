@@ -253,7 +253,9 @@ def _submitted(job: JobStatus) -> str:
         told += f" by {job.submitted_by}"
     if job.priority not in ("", "normal"):
         told += f", priority {job.priority}"
-    return f"{told}, after job {job.after}" if job.after else told
+    if job.after:
+        told += f", after job {job.after}"
+    return f"{told}: {job.submitted_why}" if job.submitted_why else told
 
 
 def _fleet(job: JobStatus) -> str:

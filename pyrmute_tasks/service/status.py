@@ -48,6 +48,7 @@ class JobStatus:
         after: The job that must have succeeded first; empty for none.
         submitted_by: Who submitted it, as ``user@host``.
         submitted_at: When.
+        submitted_why: Why, for people; empty for no reason.
         begun_at: When it was driven first.
         changed_at: When its log was last written.
         ended_at: When it ended.
@@ -93,6 +94,7 @@ class JobStatus:
     after: str = ""
     submitted_by: str = ""
     submitted_at: float = 0.0
+    submitted_why: str = ""
     begun_at: float = 0.0
     changed_at: float = 0.0
     ended_at: float = 0.0
@@ -337,6 +339,7 @@ def _described(spec: Spec, logged: LoggedStatus, clock: float) -> JobStatus:
         queue=terms.queue if terms else "",
         after=terms.after if terms else "",
         submitted_by=spec.created_by,
+        submitted_why=terms.why if terms else "",
         submitted_at=spec.created_at,
         begun_at=logged.begun_at,
         changed_at=logged.changed_at,

@@ -297,8 +297,21 @@ def test_queued_job_tells_that_others_are_driven(job: WatchedJob, tmp_path: Path
     [
         (lambda first: first, "which is queued"),
         (lambda first: first.taken(), "which is running"),
-        (lambda first: first.taken().ended(JobResult.FAILED), "which has failed"),
-        (lambda first: first.folder.discard(), "which is not there any more"),
+        (
+            lambda first: first.taken().ended(JobResult.FAILED),
+            "which has failed: `pyrmute-tasks resume first` goes on with that one",
+        ),
+        (
+            lambda first: first.taken().ended(JobResult.CANCELLED),
+            "which is cancelled: cancel this one, too",
+        ),
+        (lambda first: first.taken().let_go("no worker", Note.SUSPENDED), "which is suspended"),
+        (lambda first: first.taken().let_go("whole", Note.HELD), "which is held"),
+        (
+            lambda first: first.wish(Wish.PAUSE).taken().let_go("paused"),
+            "which is paused",
+        ),
+        (lambda first: first.folder.discard(), "not there any more: cancel this one"),
         (lambda first: first.taken().ended(JobResult.SUCCEEDED), ""),
     ],
 )

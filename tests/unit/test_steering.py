@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from pyrmute_tasks import ModelData, ModelManager
 from pyrmute_tasks.engine.stopping import JobStopped
 from pyrmute_tasks.errors import ConfigurationError, JobChangedError, JobError
 from pyrmute_tasks.io.job_output import DrivenJob
+from pyrmute_tasks.io.kept_jobs import discard_job, publish_job
 from pyrmute_tasks.jobs import want, wishing
 from pyrmute_tasks.jobs.driver import this_process, this_user
 from pyrmute_tasks.jobs.entries import Ended, Entry, JobResult, Note, Noted, Publishing
@@ -416,3 +418,22 @@ def test_user_without_the_right_is_told(job: JobFolder, monkeypatch: pytest.Monk
     monkeypatch.setattr(wishing, "write_want", refuse)  # root may do all
     with pytest.raises(ConfigurationError, match=r"cannot write .*want.json: Permission denied"):
         steering.pause(job)
+
+
+@pytest.mark.parametrize("why", [5, "\ud800", "a\0b", "x" * 4001])
+def test_reason_that_nobody_could_read_again_changes_nothing(job: JobFolder, why: Any) -> None:
+    before = want_of(job)
+    for steer in (steering.pause, steering.cancel):
+        with pytest.raises(ConfigurationError, match=r"^why "):
+            steer(job, why)
+    for end in (publish_job, discard_job):
+        with pytest.raises(ConfigurationError, match=r"^why "):
+            end(job.path, why=why)
+    assert want_of(job) == before
+
+
+def test_limit_that_nobody_could_read_again_changes_nothing(job: JobFolder) -> None:
+    before = want_of(job)
+    with pytest.raises(ConfigurationError, match="max_rate is not between 0 and 1e"):
+        steering.set_limits(job, Limits(max_rate=1e13))
+    assert want_of(job) == before
