@@ -15,7 +15,7 @@ from rich.text import Text
 from pyrmute_tasks.audit import SAMPLE, TIMEOUT_S, AuditReport, Cause, Change, Finding, Loss, audit
 from pyrmute_tasks.audit.ledger import sample_losses
 from pyrmute_tasks.audit.sample import read_lines
-from pyrmute_tasks.cli.options import manager_option, model_option
+from pyrmute_tasks.cli.options import POSITIVE, manager_option, model_option
 from pyrmute_tasks.errors import PyrmuteTasksError
 from pyrmute_tasks.failures import describe_safely
 from pyrmute_tasks.pyrmute_adapter import load_manager
@@ -61,7 +61,7 @@ _MEANING: Final = {
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=POSITIVE,
     default=TIMEOUT_S,
     show_default=True,
     help="Time limit of the audit in seconds.",
