@@ -316,8 +316,11 @@ def _shown(waiting: Waiting, reason: str) -> ShownState:
     logged = waiting.logged
     is_suspended = logged.let_go is Note.SUSPENDED
     state = shown(logged.state, waiting.want.wish, reason, is_suspended=is_suspended)
-    goes_on = waiting.neighbours is not None and logged.let_go is not Note.HELD
-    return ShownState.WAITING if state is ShownState.STOPPED and goes_on else state
+    if state is not ShownState.STOPPED:
+        return state
+    if logged.let_go is Note.HELD:
+        return ShownState.HELD
+    return state if waiting.neighbours is None else ShownState.WAITING
 
 
 def _described(spec: Spec, logged: LoggedStatus, clock: float) -> JobStatus:

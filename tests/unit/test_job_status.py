@@ -107,7 +107,7 @@ CASES: Final[dict[str, tuple[Build, ShownState, str]]] = {
     ),
     "held": (
         lambda job: job.taken().let_go("its output is whole, and held", Note.HELD),
-        ShownState.STOPPED,
+        ShownState.HELD,
         "its output is whole, and held; `pyrmute-tasks publish a1b2c3d4` publishes it",
     ),
     "driver gone": (

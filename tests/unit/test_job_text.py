@@ -132,7 +132,7 @@ def test_table_shows_each_job_and_below_it_why_it_waits() -> None:
 def test_narrow_table_shows_state_job_progress_and_a_command_whole() -> None:
     held = replace(
         RUNNING,
-        state=ShownState.STOPPED,
+        state=ShownState.HELD,
         reason="its output is whole, and held; `pyrmute-tasks publish 2908961f5b` publishes it",
     )
     table = job_table([RUNNING, held], NOW, 49)

@@ -22,6 +22,7 @@ from pyrmute_tasks.jobs.driver import this_process, this_user
 from pyrmute_tasks.jobs.entries import Ended, Entry, JobResult, Note, Noted, Publishing
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
+from pyrmute_tasks.jobs.now import read_now
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.spec import SPEC, SourceFile, Spec
 from pyrmute_tasks.jobs.states import Wish
@@ -30,6 +31,7 @@ from pyrmute_tasks.jobs.want import WANT, Want, read_want
 from pyrmute_tasks.service import steering
 from pyrmute_tasks.service.epoch_watch import Board, EpochWatch
 from pyrmute_tasks.service.steering import Code, Limits
+from pyrmute_tasks.service.turns import Ending, Kind
 from tests import people
 from tests.people import manager
 
@@ -437,3 +439,18 @@ def test_limit_that_nobody_could_read_again_changes_nothing(job: JobFolder) -> N
     with pytest.raises(ConfigurationError, match="max_rate is not between 0 and 1e"):
         steering.set_limits(job, Limits(max_rate=1e13))
     assert want_of(job) == before
+
+
+@pytest.mark.parametrize("kind", [Kind.PAUSED, Kind.LOST])
+def test_what_stays_of_an_epoch_was_seen_at_its_end(
+    job: JobFolder, lease: Lease, kind: Kind
+) -> None:
+    board = Board()
+    watch = EpochWatch(DrivenJob(job, lease), want_of(job), board)
+    with watch:
+        board.note("worker w2 is gone")
+        watch.end(Ending(kind))
+    now = read_now(job.path)
+    assert now is not None
+    # After a lost one it is another driver's.
+    assert now.notes == (() if kind is Kind.LOST else ("worker w2 is gone",))
