@@ -18,8 +18,10 @@ from pyrmute_tasks.cli.options import (
     overridden,
 )
 from pyrmute_tasks.jobs.root import root_of
+from pyrmute_tasks.logs import log
 from pyrmute_tasks.service.coordinator import Coordinator, CoordinatorOptions
 from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.urls import hide_password
 
 __all__ = ["coordinator_command"]
 
@@ -73,6 +75,14 @@ def coordinator_command(
             )
             root = root_of(settings.jobs_root)
         logging.basicConfig(level=loglevel, format=_FORMAT, stream=sys.stderr)
+        log(
+            logging.INFO,
+            "coordinator_began",
+            "watch a jobs root",
+            root=str(root.path),
+            queue=settings.queue,
+            broker=hide_password(settings.broker_url),
+        )
         options = CoordinatorOptions(
             most_running=most_running, allow_on_end=allow_on_end, until_idle=until_idle
         )

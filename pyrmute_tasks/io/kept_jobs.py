@@ -227,7 +227,8 @@ def discard_job(name: _PathLike, *, jobs: _PathLike | None = None, why: str = ""
     """
     check_reason(why)
     paths = _paths_of(name, jobs)
-    with output_errors(name), contextlib.ExitStack() as stack:
+    shown = paths[0] if is_job_name(paths[0].name) else name  # of a run, as the user named it
+    with output_errors(shown), contextlib.ExitStack() as stack:
         folder = read_job(paths[0])  # what is damaged is removed, too
         if _is_submitted(paths[0], folder):
             discard_submitted(paths[0], folder, why)
