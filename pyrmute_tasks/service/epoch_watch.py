@@ -156,9 +156,6 @@ class EpochWatch:
         self._is_over.set()
         self._board.changed.set()
         self._thread.join(_EVERY_S)  # it may hang at the storage
-        is_lost = self.ending is not None and self.ending.kind is Kind.LOST
-        if not (is_lost or self._thread.is_alive()):
-            self._tell()  # what stays is of the epoch's end, as its log is
 
     def end(self, ending: Ending) -> None:
         """End the epoch; the first ending is kept."""
@@ -220,6 +217,8 @@ class EpochWatch:
             self._board.changed.wait(_EVERY_S)
             self._board.changed.clear()
             if self._is_over.is_set():
+                if self.ending is None or self.ending.kind is not Kind.LOST:
+                    self._tell(self._board.now(self._lease.epoch))  # it stays, as its log does
                 return
             self._look_safely()
 
@@ -245,12 +244,13 @@ class EpochWatch:
             self.end(ending)
         elif self.ending is None:
             self._found = found.want
+        now = self._board.now(self._lease.epoch)
         self._waits = self._board.waits()
-        self._tell()
+        self._tell(now)
 
-    def _tell(self) -> None:
+    def _tell(self, now: Now) -> None:
         with contextlib.suppress(OSError):  # nothing depends on it
-            write_now(self._folder.path, self._board.now(self._lease.epoch))
+            write_now(self._folder.path, now)
 
     def _beat(self) -> None:
         if time.monotonic() - self._beaten_at < BEAT_EVERY_S:

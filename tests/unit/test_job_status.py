@@ -286,6 +286,15 @@ def test_coordinators_whose_clock_differs_are_found_by_what_they_do(tmp_path: Pa
 # --- other jobs -----------------------------------------------------------------------------
 
 
+def test_list_does_not_tell_when_a_job_is_tried_again_whose_log_it_does_not_read(
+    job: WatchedJob,
+) -> None:
+    for _ in range(3):
+        job.taken().tells().let_go("no room", Note.SUSPENDED)
+    assert look_at(job).reason == "no room; it is tried again in 8 s (suspended 3 times)"
+    assert look_at(job, briefly=True).reason == "no room; it is tried again"
+
+
 def test_queued_job_tells_that_others_are_driven(job: WatchedJob, tmp_path: Path) -> None:
     for number in range(2):
         WatchedJob.submitted(tmp_path / "jobs", f"other{number}").taken().tells()
