@@ -17,12 +17,14 @@ from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.want import Want, read_want
 from pyrmute_tasks.service.beats import Beats, BeatWatch
+from pyrmute_tasks.service.embedded_coordinators import EMBEDDED
 from pyrmute_tasks.service.logged_job import glance_status
 
 __all__ = ["Neighbours"]
 
 _LATELY_S: Final = 2.5  # now.json comes once a second
 _MOST_QUEUES: Final = 3
+_OPEN: Final = "is open for this jobs root: one goes on when it submits or finds a job"
 _START: Final = "pyrmute-tasks coordinator"
 
 
@@ -68,6 +70,13 @@ class Neighbours:
         seen = self._seen
         if seen.serve(queue):
             return ""
+        if queue.startswith(EMBEDDED):  # no coordinator of a running fleet helps
+            manager = queue.removeprefix(EMBEDDED)
+            return (
+                ""
+                if self.driven(job)
+                else f"no Migrator with an embedded fleet of '{manager}' {_OPEN}"
+            )
         if not seen.is_silent:
             others = " and ".join(f"'{each}'" for each in sorted(seen.queues or ())[:_MOST_QUEUES])
             start = f"`{_START} --queue {shlex.quote(queue)}`"

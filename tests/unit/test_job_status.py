@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -18,9 +19,12 @@ from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.states import ShownState, Wish
 from pyrmute_tasks.jobs.want import WANT, Want, write_want
 from pyrmute_tasks.service import steering
+from pyrmute_tasks.service.coordinator import Coordinator
+from pyrmute_tasks.service.embedded_coordinators import EmbeddedCoordinators, embedded_queue
 from pyrmute_tasks.service.listing import list_jobs
 from pyrmute_tasks.service.logged_job import LoggedJob
 from pyrmute_tasks.service.status import JobStatus, JobWatch, status_of
+from pyrmute_tasks.settings import Settings
 from tests.unit.watched_jobs import WatchedJob
 
 HOST: Final = os.uname().nodename
@@ -267,6 +271,28 @@ def test_job_that_runs_after_another_says_that_nobody_drives_either(tmp_path: Pa
     then = WatchedJob.submitted(tmp_path / "jobs", "then", after="first")
     reason = look_at(then, tended=False).reason
     assert reason.startswith("it waits for job first to succeed, which is queued; no coordinator")
+
+
+def test_job_of_an_embedded_fleet_asks_for_no_coordinator(tmp_path: Path) -> None:
+    job = WatchedJob.submitted(tmp_path / "jobs", queue=embedded_queue("m:manager"))
+    told = (
+        "no Migrator with an embedded fleet of 'm:manager' is open for this jobs root: one goes on "
+        "when it submits or finds a job"
+    )
+    assert look_at(job, tended=False).reason == told
+    assert look_at(job.tended(queue="pyrmute-tasks"), tended=False).reason == told
+
+
+def test_job_of_an_embedded_fleet_is_looked_after_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = embedded_queue("m:manager")
+    job = WatchedJob.submitted(tmp_path / "jobs", queue=queue)
+    monkeypatch.setattr(Coordinator, "run", lambda *_: None)  # as a thread that begins late
+    session: Any = SimpleNamespace(settings=Settings())
+    EmbeddedCoordinators().attend(JobsRoot(tmp_path / "jobs"), session, queue)
+    job.clock = time.time()
+    assert "no coordinator has taken it yet" in look_at(job, tended=False).reason
 
 
 def test_coordinators_whose_clock_differs_are_found_by_what_they_do(tmp_path: Path) -> None:
