@@ -13,7 +13,7 @@ import pytest
 
 from pyrmute_tasks.errors import JobError, JobLogError, JobNotFoundError
 from pyrmute_tasks.jobs.entries import JobResult, Note, Publishing
-from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.folder import ON_END, JobFolder
 from pyrmute_tasks.jobs.log import log_name
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.states import ShownState, Wish
@@ -307,6 +307,16 @@ def test_coordinators_whose_clock_differs_are_found_by_what_they_do(tmp_path: Pa
     job.clock = time.time()
     job.tended(400)
     assert look_at(job, tended=False).reason == "it waits for its turn: another job is being driven"
+
+
+def test_status_tells_whether_the_command_for_the_end_was_run(tmp_path: Path) -> None:
+    job = WatchedJob.submitted(tmp_path / "jobs", on_end="mail ann")
+    assert look_at(job).on_end == "due"
+    job.taken().ended(JobResult.FAILED)
+    assert look_at(job).on_end == "due"
+    (job.folder.path / f"{ON_END}.1").touch()
+    assert look_at(job).on_end == "run"
+    assert look_at(WatchedJob.submitted(tmp_path / "jobs", "other")).on_end == ""
 
 
 # --- other jobs -----------------------------------------------------------------------------

@@ -197,6 +197,19 @@ def test_page_of_a_running_job_fits_a_screen_and_tells_all() -> None:
         assert told in text
 
 
+@pytest.mark.parametrize(
+    ("job", "told"),
+    [
+        (replace(RUNNING, on_end="due"), "at end    coordinators with --allow-on-end run its"),
+        (replace(FAILED, on_end="due"), "at end    its command was not run yet: coordinators with"),
+        (replace(FAILED, on_end="run"), "at end    its command was run"),
+    ],
+)
+def test_page_tells_of_a_command_for_the_end(job: JobStatus, told: str) -> None:
+    assert any(line.startswith(told) for line in job_page(job, 79))
+    assert not any("at end" in line for line in job_page(replace(job, on_end=""), 79))
+
+
 def test_line_of_a_log_tells_progress_and_reason() -> None:
     assert progress_line(FAILED) == (
         "payments (6): 0 records, took 0 s; failed: line 7 (record 6): KeyError"
