@@ -45,9 +45,9 @@ class Discarded:
 
 
 def note_discarded(root: Path, discarded: Discarded) -> None:
-    """Note durably that a job of a jobs root is discarded; to be called before that.
+    """Note durably, in its jobs root, that a job is about to be discarded.
 
-    All who may read the jobs root may read it, whatever the umask of this user is.
+    All who can read the jobs root can read the note, whatever the umask of this user.
 
     Raises:
         OSError: If it cannot be written.
@@ -65,7 +65,7 @@ def was_discarded(path: Path) -> JobNotFoundError:
 
 
 def find_discarded(root: Path, wanted: str) -> Discarded | None:
-    """Return the job last discarded that had this id, or beginning of it, or name."""
+    """Return the last discarded job with this id, the beginning of it, or this name."""
     found = [each for each in _all(root) if each.name == wanted or each.job.startswith(wanted)]
     return max(found, key=lambda each: each.at, default=None)
 
