@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from pyrmute_tasks.errors import ConfigurationError, printable
-from pyrmute_tasks.jobs.checked import MOST, is_sound
+from pyrmute_tasks.jobs.checked import MOST, cannot_be, is_sound
 from pyrmute_tasks.jobs.documents import object_of, write_whole
 from pyrmute_tasks.jobs.entries import Wished
 from pyrmute_tasks.jobs.states import Wish
@@ -21,6 +21,7 @@ __all__ = [
     "WANT",
     "FoundWant",
     "Want",
+    "check_reason",
     "locked",
     "read_submitted",
     "read_want",
@@ -34,6 +35,7 @@ CHANGES: Final = ("max_rate", "window", "max_errors", "fingerprint")
 """The wishes of which a change ends an epoch, so that the next one begins with it."""
 
 _MOST_BYTES: Final = 1024 * 1024
+_MOST_REASON: Final = 4_000
 # A change reads the job's log and syncs one file: milliseconds, but longer on a slow disk. A
 # process that holds the lock for longer is taken to be frozen, and others go on without the lock.
 _LOCK_S: Final = 2.0
@@ -166,8 +168,33 @@ class FoundWant:
 
 
 def write_want(storage: Storage, want: Want) -> None:
-    """Replace the wishes for a job atomically."""
-    write_whole(storage, WANT, want.as_fields())
+    """Replace the wishes for a job atomically.
+
+    Raises:
+        ConfigurationError: If a value is one that nobody could read again.
+        OSError: If they cannot be written.
+    """
+    told = want.as_fields()
+    try:
+        Want.of(told)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    check_reason(want.why)
+    write_whole(storage, WANT, told)
+
+
+def check_reason(why: object) -> None:
+    """Check the reason that a user gives.
+
+    Raises:
+        ConfigurationError: If it is no text, or a very long one.
+    """
+    if not is_sound(why, (str,)):
+        raise ConfigurationError(cannot_be("why", why))
+    if len(str(why)) > _MOST_REASON:
+        raise ConfigurationError(
+            f"why must have {_MOST_REASON:,} characters at most, not {len(str(why)):,}"
+        )
 
 
 def write_wish(storage: FolderStorage, want: Want) -> None:
