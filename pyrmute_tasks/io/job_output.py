@@ -400,12 +400,15 @@ class JobOutput:
                     with contextlib.suppress(OSError):  # beside the target; joined again later
                         self._joined.path.unlink()
             self._lock.release()
+        if self._is_committed and self._driven is not None:  # may take long; users go on meanwhile
+            with contextlib.suppress(OSError, JobError):
+                self.folder.keep_history()
 
     def _finish(self) -> None:
         """Keep what tells of rejects."""
         if self._driven is not None:
-            self.folder.keep_history()
-        elif self._retried is not None:
+            return
+        if self._retried is not None:
             replace_retried(self.folder, self._retried.folder.path)
         elif self._options.log:
             self.folder.finish()

@@ -123,7 +123,8 @@ def publish_job(
     found = find_job(name, jobs=jobs)
     target, terms = target_of(found.spec), found.spec.terms
     _refuse_unfinished(found, "publish")
-    with output_errors(target.name), held_lock(target.path, found.spec.job):
+    lock = held_lock(target.path, found.spec.job, ended=found.spec.job)
+    with output_errors(target.name), lock:
         folder = JobFolder(found.path)
         view = folder.view()
         if folder.has_succeeded():

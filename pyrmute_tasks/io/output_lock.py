@@ -23,81 +23,30 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from pyrmute_tasks.errors import ConfigurationError, OutputInUseError, printable
+from pyrmute_tasks.errors import ConfigurationError, OutputInUseError
+from pyrmute_tasks.io.lock_holder import SILENT_S, FoundLock, LockHolder, read_holder
 from pyrmute_tasks.jobs.names import short_name
-from pyrmute_tasks.processes import is_alive, place_here, start_of
+from pyrmute_tasks.processes import place_here, start_of
 
 __all__ = ["BEAT_EVERY_S", "SILENT_S", "OutputLock", "held_lock"]
 
 BEAT_EVERY_S: Final = 5.0
-SILENT_S: Final = 60.0
 
 _TOKEN_BYTES: Final = 8
 _MOST_BYTES: Final = 4096
 _TRIES: Final = 50
 _TRY_EVERY_S: Final = 0.01
+_LEAVING_S: Final = 10.0  # from the end in a job's log until its epoch has released the lock
 _BRIEF: Final = {"lock", "stale"}
 _MOST_MISSING: Final = 3  # beats: it may be on storage that is away
 _NOT_A_FILE: Final = {errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.ENODEV}
 _NO_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-@dataclass(frozen=True, slots=True)
-class _Holder:
-    """The holder of a lock.
-
-    Attributes:
-        token: A token of the run, unknown to others before.
-        job: Its job's id.
-        host: Name of its host, for people.
-        place: The boot and namespace of its process id.
-        pid: Its process id there.
-        started: When that process started, by the kernel's count.
-        since: When the lock was taken, for people.
-        epoch: The epoch of a submitted job; 0 for a run.
-    """
-
-    token: str
-    job: str
-    host: str
-    place: str
-    pid: int
-    started: str
-    since: str
-    epoch: int = 0
-
-    def __str__(self) -> str:
-        shown = f"job {self.job}, host {self.host}, process {self.pid}, since {self.since}"
-        return printable(shown)
-
-    @property
-    def is_gone(self) -> bool:
-        return not is_alive(self.pid, self.started)
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A lock file as found at one moment."""
-
-    holder: _Holder | None  # None if it cannot be read
-    inode: int
-    touched_ns: int
-
-    def is_before(self, job: str, epoch: int) -> bool:
-        """Return whether an older epoch of a submitted job holds it, whose lease is gone."""
-        holder = self.holder
-        return holder is not None and holder.job == job and 0 < holder.epoch < epoch
-
-    def belongs_to_nobody(self, now_ns: int) -> bool:
-        if self.holder is not None and self.holder.place == place_here():
-            return self.holder.is_gone
-        return now_ns - self.touched_ns > SILENT_S * 1e9
 
 
 # Above 250 lines: one life from taking a lock to releasing it.
@@ -108,12 +57,14 @@ class OutputLock:
         target: The output, no link.
         job: The job's id, for the message to other runs.
         epoch: Of a submitted job, whose older epochs have lost the lock; 0 for a run.
+        ended: A submitted job that nobody drives any more by its log. If its last epoch has not
+            released the lock yet, the lock is waited for.
 
     Attributes:
         token: Cannot be guessed; for the names of the run's files.
     """
 
-    def __init__(self, target: Path, job: str, epoch: int = 0) -> None:
+    def __init__(self, target: Path, job: str, epoch: int = 0, *, ended: str = "") -> None:
         self.token: str = secrets.token_hex(_TOKEN_BYTES)
         self._directory = target.parent
         self._stem = short_name(target.name)
@@ -121,6 +72,7 @@ class OutputLock:
         self._name = str(target)
         self._job = job
         self._epoch = epoch
+        self._ended = ended
         self._pid = os.getpid()
         self._descriptor = -1
         self._lost = ""  # why nobody may write any more
@@ -205,7 +157,7 @@ class OutputLock:
     # --- taking it --------------------------------------------------------------------------
 
     def _contents(self) -> bytes:
-        holder = _Holder(
+        holder = LockHolder(
             self.token,
             self._job,
             socket.gethostname(),
@@ -219,6 +171,7 @@ class OutputLock:
 
     def _take(self) -> None:
         now_ns = os.fstat(self._descriptor).st_mtime_ns  # the file system's own clock
+        self._wait_for_epoch(now_ns)
         for _ in range(_TRIES):
             if self._place(self._path):
                 return
@@ -232,7 +185,18 @@ class OutputLock:
             self._remove_stale(found, now_ns)
         raise OutputInUseError(self._told(None))
 
-    def _start_its_time(self, found: _Found, now_ns: int) -> None:
+    def _wait_for_epoch(self, now_ns: int) -> None:
+        """Wait until the last epoch of a job that has ended is gone, for some seconds."""
+        until = time.monotonic() + _LEAVING_S
+        while self._ended and time.monotonic() < until:
+            found = self._look()
+            if found is None or not found.is_leaving(self._ended):
+                return
+            if found.belongs_to_nobody(now_ns):
+                return
+            time.sleep(_TRY_EVERY_S)
+
+    def _start_its_time(self, found: FoundLock, now_ns: int) -> None:
         """Set the time of a lock from the future to now: the clock was set back.
 
         Its holder touches it again. If nobody does, it expires in a minute, and not when the
@@ -242,7 +206,7 @@ class OutputLock:
             with contextlib.suppress(OSError):
                 os.utime(self._path, ns=(now_ns, now_ns), follow_symlinks=False)
 
-    def _told(self, holder: _Holder | None) -> str:
+    def _told(self, holder: LockHolder | None) -> str:
         who = f" ({holder})" if holder is not None else ""
         return f"another run{who} is writing {self._name}; wait for it, or choose another output"
 
@@ -268,7 +232,7 @@ class OutputLock:
         os.write(descriptor, self._contents())
         return self._is_ours(path)
 
-    def _remove_stale(self, found: _Found, now_ns: int) -> None:
+    def _remove_stale(self, found: FoundLock, now_ns: int) -> None:
         """Remove an abandoned lock; only one run at a time may remove this one."""
         markers = [self._marker(found)]
         while not self._place(markers[-1]):
@@ -285,12 +249,12 @@ class OutputLock:
                 with contextlib.suppress(OSError):
                     marker.unlink()
 
-    def _marker(self, found: _Found) -> Path:
+    def _marker(self, found: FoundLock) -> Path:
         return self._directory / f".{self._stem}.{found.inode:x}{found.touched_ns:x}.stale"
 
     # --- looking at it ----------------------------------------------------------------------
 
-    def _look(self, path: Path | None = None) -> _Found | None:
+    def _look(self, path: Path | None = None) -> FoundLock | None:
         """Return the lock, or another file that names a run."""
         path = path or self._path
         try:
@@ -299,7 +263,7 @@ class OutputLock:
             return None
         except PermissionError:
             found = path.lstat()
-            return _Found(None, found.st_ino, found.st_mtime_ns)
+            return FoundLock(None, found.st_ino, found.st_mtime_ns)
         except OSError as error:
             if error.errno not in _NOT_A_FILE:
                 raise
@@ -308,8 +272,8 @@ class OutputLock:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise self._in_the_way(path)
-            holder = _read_holder(os.read(descriptor, _MOST_BYTES))
-            return _Found(holder, found.st_ino, found.st_mtime_ns)
+            holder = read_holder(os.read(descriptor, _MOST_BYTES))
+            return FoundLock(holder, found.st_ino, found.st_mtime_ns)
         finally:
             os.close(descriptor)
 
@@ -326,7 +290,7 @@ class OutputLock:
     def _missing(self) -> str:
         return f"its lock {self._path} was removed, or the directory of both"
 
-    def _why_lost(self, found: _Found) -> str:
+    def _why_lost(self, found: FoundLock) -> str:
         if found.holder is not None and found.holder.token == self.token:
             return ""
         who = f" ({found.holder})" if found.holder is not None else ""
@@ -366,30 +330,20 @@ class OutputLock:
         return found is not None and found.belongs_to_nobody(now_ns)
 
 
-def _read_holder(data: bytes) -> _Holder | None:
-    try:
-        values = json.loads(data)
-        values.setdefault("epoch", 0)  # an older version has written it
-        holder = _Holder(**{field.name: values[field.name] for field in fields(_Holder)})
-    except (ValueError, TypeError, LookupError, AttributeError):
-        return None
-    is_sound = all(type(getattr(holder, field.name)) is field.type for field in fields(_Holder))
-    return holder if is_sound else None
-
-
 @contextlib.contextmanager
-def held_lock(target: Path, job: str) -> Iterator[None]:
+def held_lock(target: Path, job: str, *, ended: str = "") -> Iterator[None]:
     """Hold the lock of an output.
 
     Args:
         target: The output, no link.
         job: The job's id, for the message to other runs.
+        ended: A submitted job that nobody drives any more by its log: its last epoch is waited for.
 
     Raises:
         OutputInUseError: If another run holds it; at once.
         OSError: If the directory cannot be written.
     """
-    lock = OutputLock(target, job)
+    lock = OutputLock(target, job, ended=ended)
     lock.acquire()
     try:
         yield

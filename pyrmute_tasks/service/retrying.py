@@ -97,7 +97,8 @@ def submit_retry(
     want = Want(who=spec.created_by, why=options.why, at=spec.created_at)
     # Hidden until it has what had passed; then coordinators find it.
     hidden = root.path / f".{spec.job}.{secrets.token_hex(_TOKEN_BYTES)}.new"
-    with output_errors(spec.target), held_lock(retried.target.path, spec.job):
+    lock = held_lock(retried.target.path, spec.job, ended=parent.spec.job)
+    with output_errors(spec.target), lock:
         try:
             folder = root.create(spec, want, path=hidden)
             lease = folder.take(this_process(), spec.fingerprint)

@@ -24,7 +24,7 @@ import pytest
 from pyrmute_tasks.errors import ConfigurationError, OutputInUseError
 from pyrmute_tasks.io import output_lock, output_place
 from pyrmute_tasks.io.output_file import OutputFile, OutputStream, open_output
-from pyrmute_tasks.io.output_lock import OutputLock
+from pyrmute_tasks.io.output_lock import OutputLock, held_lock
 from pyrmute_tasks.processes import place_here
 from tests.conftest import ROOT, wait_until
 
@@ -508,6 +508,19 @@ def test_newer_epoch_of_a_job_has_the_lock_of_an_older_one(
         frozen.confirm()
         frozen.release()
     assert not list(tmp_path.iterdir())
+
+
+def test_lock_of_an_epoch_that_has_ended_is_waited_for(tmp_path: Path) -> None:
+    """Its job's end is logged a moment before it lets go of the output."""
+    path = tmp_path / "out.jsonl"
+    lock = OutputLock(path, "feedbeef", 3)
+    lock.acquire()
+    leaving = threading.Timer(0.05, lock.release)
+    leaving.start()
+    with held_lock(path, "0123abcd", ended="feedbeef"):
+        leaving.join()
+    with opened(path), pytest.raises(OutputInUseError, match="job 0123abcd"):  # a run, by hand
+        OutputLock(path, "x", ended="0123abcd").acquire()
 
 
 def test_reused_process_id_holds_no_lock(tmp_path: Path) -> None:
