@@ -163,12 +163,13 @@ def _wish_to_publish(folder: JobFolder, lease: Lease, why: str) -> None:
     """Log who wishes the output to be published; of a submitted job a coordinator learns it, too.
 
     Raises:
-        JobError: If somebody has cancelled it meanwhile.
+        JobError: If somebody has cancelled it meanwhile, or drives it now.
         ConfigurationError: If this user may not steer it.
     """
     with locked(folder.path):
         want = _refuse_cancelled(folder, lease.view)
         want = signed(replace(want, wish=Wish.PUBLISH), lease.view, why, this_user())
+        lease.log.beat()  # who was frozen, and is told that it lost the job, wishes nothing
         if folder.spec.terms is not None:
             write_wish(folder, want)
         lease.log.log(want.as_entry())

@@ -41,6 +41,7 @@ _REST: Final = 4  # times as long as a look has taken
 _PRUNE_EVERY_S: Final = 3600.0
 _GRACE_S: Final = 5.0
 _MOST_TELLING: Final = 4  # commands for ends of jobs that others have ended, at a time
+_MOST_NOTING: Final = 16  # jobs that are cancelled, given up and the like, at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,17 +229,22 @@ class Coordinator:
         driving = [each for each in self._running.values() if each.turn.act is Act.DRIVE]
         room = self._options.most_running - len(driving)
         telling = sum(each.turn.act is Act.TELL for each in self._running.values())
+        noting = len(self._running) - len(driving) - telling
         for name, turn in due:
             if turn.act is Act.TELL:
                 if telling >= _MOST_TELLING:
                     continue
                 telling += 1
                 self._jobs.untold[name].note_tell()
-            if turn.act is Act.DRIVE:
+            elif turn.act is Act.DRIVE:
                 room -= 1
                 if room < 0:
                     self._tell(name, "it waits for its turn")
                     continue
+            else:
+                if noting >= _MOST_NOTING:
+                    continue
+                noting += 1
             self._start(name, turn, probe)
         over = [each for each in driving if each.asked is None]
         over = [each for each in over if each.has_had(self._options.slice_s)]
@@ -278,8 +284,8 @@ class Coordinator:
                 job=spec.job,
                 epoch=epoch.lease.epoch,
             )
-            if ending.kind.ends_job:
-                self._tell_end(job)
+            if ending.kind.ends_job and (turn.act is Act.DRIVE or not self._options.allow_on_end):
+                self._tell_end(job)  # else it is soon found, and run as one of few
         except LeaseLostError as error:
             running.ending = Ending(Kind.LOST, str(error))
             log(logging.INFO, "lease_lost", str(error), job=spec.job)

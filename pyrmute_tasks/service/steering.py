@@ -164,8 +164,9 @@ def resume(
         if wanted == want and not found.problem:  # else nobody goes on with it
             _refuse_going(folder, view, want)
         # Somebody may have published it by hand, and been killed: a coordinator goes on with that.
-        publishes = want.wish is Wish.PUBLISH and not _is_held(view)
-        wish = Wish.PUBLISH if publishes else Wish.RUN
+        # Also if it was paused meanwhile.
+        publishes = want.wish is Wish.PUBLISH or view.is_to_publish
+        wish = Wish.PUBLISH if publishes and not _is_held(view) else Wish.RUN
         return _write(folder, view, replace(wanted, wish=wish), why)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pyrmute_tasks.errors import ConfigurationError, JobError
+from pyrmute_tasks.errors import ConfigurationError, JobError, JobNotFoundError
 from pyrmute_tasks.io.kept_jobs import discard_job
 from pyrmute_tasks.jobs.discarded import was_discarded
 from pyrmute_tasks.jobs.driver import SILENT_S
@@ -18,9 +18,11 @@ from pyrmute_tasks.jobs.entries import JobResult, Note
 from pyrmute_tasks.jobs.folder import ON_END
 from pyrmute_tasks.jobs.log import epochs
 from pyrmute_tasks.jobs.pruning import collect_orphans
+from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.spec import SPEC, write_spec
 from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.storage import FolderStorage
+from pyrmute_tasks.service.handles import SubmittedJob
 from tests.unit.watched_jobs import WatchedJob
 
 ELSEWHERE = {"place": "elsewhere", "host": "c2"}
@@ -182,3 +184,33 @@ def test_job_with_an_odd_log_is_discarded(root: Path, damage: Callable[[Path], o
     folder = WatchedJob.submitted(root).folder
     damage(folder.path / "log.1")
     assert discard_job(folder.path) == [folder.path]
+
+
+def test_job_that_could_not_be_removed_is_not_told_to_be_discarded(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = failed(root).folder
+    refuse_rename(monkeypatch, folder.path)
+    with pytest.raises(ConfigurationError, match="Operation not permitted"):
+        discard_job(folder.path, why="old")
+    assert (root / f".{folder.spec.job}.discarded").exists()
+    (folder.path / SPEC).write_bytes(b"")  # so that it is found by no name
+    with pytest.raises(JobNotFoundError, match="none has this id or name"):
+        JobsRoot(root).find("a1b2c3")
+    os.rename(folder.path, root.parent / "moved")
+    with pytest.raises(JobNotFoundError, match=r"was discarded by .* when it was failed: old"):
+        JobsRoot(root).find("a1b2c3")
+
+
+def test_job_that_lacks_a_file_for_a_moment_is_not_told_to_be_discarded(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As who was too late to take a job removes the log with which it did."""
+    folder, names = failed(root).folder, FolderStorage.names
+    monkeypatch.setattr(FolderStorage, "names", lambda *of: [*names(*of), "log.2"])
+    job = SubmittedJob(JobsRoot(root), folder, None)  # type: ignore[arg-type]  # it submits none
+    assert not job.is_over()
+    for look in (folder.view, job.progress, job.report):
+        with pytest.raises(JobError, match=r"log\.2 cannot be read: No such file") as raised:
+            look()
+        assert not isinstance(raised.value, JobNotFoundError)
