@@ -1,6 +1,7 @@
 """Discarding submitted jobs: who may, what is noted of it, and what is left if it fails."""
 
 import contextlib
+import errno
 import time
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ from pyrmute_tasks.jobs.want import Want, read_submitted
 __all__ = ["discard_submitted", "read_job", "refuse_driven"]
 
 _DAMAGED: Final = "damaged"
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def read_job(path: Path) -> JobFolder | None:
@@ -40,7 +42,8 @@ def read_job(path: Path) -> JobFolder | None:
 def discard_submitted(path: Path, folder: JobFolder | None, why: str) -> None:
     """Remove a submitted job with its history, and note in its jobs root who did that.
 
-    If it fails, the job is in the state in which it was.
+    If it fails, the job is in the state in which it was. On a full disk it is removed first, and
+    that is noted when there is room.
 
     Args:
         path: Its folder.
@@ -55,18 +58,24 @@ def discard_submitted(path: Path, folder: JobFolder | None, why: str) -> None:
     view = _view(path)
     if view is not None:
         _refuse(path, folder, view)
-    note_discarded(path.parent, _discarded(path, folder, view, why))
-    if folder is None or view is None or view.state.is_final:
-        _remove(path, folder)
+    note = _discarded(path, folder, view, why)
+    try:
+        note_discarded(path.parent, note)
+        if folder is not None and view is not None and not view.state.is_final:
+            _keep_others_away(folder, view, newest)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _remove(path, folder)  # which makes room; who would take it meanwhile has none either
+        with contextlib.suppress(OSError):
+            note_discarded(path.parent, note)
         return
-    code = view.opened.code if view.opened is not None else folder.spec.fingerprint
-    # Its log is closed, as some network file systems keep the names of open files.
-    folder.take(this_process(), code, after=newest).log.close()
     try:
         _remove(path, folder)
     except BaseException:
-        with contextlib.suppress(JobError, OSError):  # it is gone, or as if this process had died
-            _give_back(folder, view, code)
+        if folder is not None and view is not None and not view.state.has_ended:
+            with contextlib.suppress(JobError, OSError):  # gone, or as if this process had died
+                _give_back(folder, view)
         raise
 
 
@@ -119,24 +128,37 @@ def _remove(path: Path, folder: JobFolder | None) -> None:
     discard(path)
 
 
-def _give_back(folder: JobFolder, view: JobView, code: str) -> None:
-    """Log the state in which a job was, else coordinators would take it for an interrupted one.
+def _keep_others_away(folder: JobFolder, view: JobView, newest: int) -> None:
+    """Take the lease of a job; of one that has failed, which nobody drives, log its end again.
+
+    Raises:
+        LeaseLostError: If somebody was quicker.
+        OSError: If it cannot be written.
+    """
+    lease = folder.take(this_process(), _code_of(folder, view), after=newest)
+    try:
+        if view.ended is not None:  # at once: nobody is to go on with it if this process is killed
+            if f"{ON_END}.{view.epoch}" in folder.storage.names():  # its command was run
+                folder.storage.create(f"{ON_END}.{lease.epoch}").close()
+            lease.log.log(view.ended)
+            lease.log.commit()
+    finally:
+        lease.log.close()  # as some network file systems keep the names of open files
+
+
+def _give_back(folder: JobFolder, view: JobView) -> None:
+    """Let go of a job as it was, else coordinators would take it for an interrupted one.
 
     Raises:
         JobError: If the job was discarded, or taken by another process.
         OSError: If its log cannot be written.
     """
-    lease = folder.take(this_process(), code)
-    try:
-        if view.ended is not None:
-            if f"{ON_END}.{view.epoch}" in folder.storage.names():  # its command was run
-                folder.storage.create(f"{ON_END}.{lease.epoch}").close()
-            lease.log.log(view.ended)
-            lease.log.commit()
-        else:
-            lease.let_go(view.stopped or "it could not be discarded", view.let_go or Note.STOPPED)
-    finally:
-        lease.log.close()
+    lease = folder.take(this_process(), _code_of(folder, view))
+    lease.let_go(view.stopped or "it could not be discarded", view.let_go or Note.STOPPED)
+
+
+def _code_of(folder: JobFolder, view: JobView) -> str:
+    return view.opened.code if view.opened is not None else folder.spec.fingerprint
 
 
 def _discarded(path: Path, folder: JobFolder | None, view: JobView | None, why: str) -> Discarded:

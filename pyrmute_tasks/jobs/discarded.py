@@ -62,13 +62,14 @@ def note_discarded(root: Path, discarded: Discarded) -> None:
 
 
 def was_discarded(path: Path, missing: str = "") -> JobError:
-    """Return the error about a job whose folder is not there any more, or lacks a file.
+    """Return the error about a job whose folder is not there, or lacks a file, or is out of reach.
 
     Args:
         path: Its folder.
         missing: The file that is missing, as far as that is known.
     """
-    if os.path.lexists(path):  # another process may have removed that in this moment
+    if os.path.lexists(path) or not path.parent.is_dir():
+        # Another process has removed it in this moment, or all of the storage is away.
         return JobError(f"{missing or path} cannot be read: {os.strerror(errno.ENOENT)}")
     found = _read(path.with_name(f".{path.name}{_SUFFIX}"))
     return JobNotFoundError(str(found or f"job {path.name} was discarded"))
@@ -82,8 +83,8 @@ def find_discarded(root: Path, wanted: str) -> Discarded | None:
 
 def remove_old_notes(root: Path, keep_s: float, now: float) -> None:
     """Remove the notes of what was discarded long ago."""
-    with contextlib.suppress(OSError):
-        for path in root.glob(f".*{_SUFFIX}"):
+    for path in root.glob(f".*{_SUFFIX}"):
+        with contextlib.suppress(OSError):  # that of another user, perhaps
             if now - path.lstat().st_mtime > keep_s:
                 path.unlink(missing_ok=True)
 

@@ -43,7 +43,7 @@ COMMIT_EVERY_S: Final = 1.0
 _BLOCK_BYTES: Final = 1 << 20
 _FIRST_BYTES: Final = 1 << 14  # often only the first lines are asked for
 _PREFIX: Final = "log."
-_LOG: Final = re.compile(r"log\.([1-9][0-9]{0,18})")  # and no other file, such as log.007
+_LOG: Final = re.compile(r"log\.([1-9][0-9]*)")  # and no other file, such as log.007
 
 
 def log_name(epoch: int) -> str:

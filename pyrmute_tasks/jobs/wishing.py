@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from pyrmute_tasks.errors import ConfigurationError
+from pyrmute_tasks.jobs.checked import MOST
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.jobs.want import WANT, Want, write_want
@@ -25,7 +26,7 @@ def signed(want: Want, view: JobView, why: str, who: str) -> Want:
         who: The user, as ``user@host``.
     """
     at = max(time.time(), view.changed_at + _LATER_S, want.at + _LATER_S)
-    return replace(want, who=who, why=why, at=at)
+    return replace(want, who=who, why=why, at=min(at, MOST))
 
 
 def write_wish(folder: JobFolder, want: Want) -> None:

@@ -1,5 +1,6 @@
 """Steering: what `want.json` says after each command, what cannot be, and two at once."""
 
+import errno
 import fcntl
 import os
 import threading
@@ -16,6 +17,7 @@ from pyrmute_tasks.engine.stopping import JobStopped
 from pyrmute_tasks.errors import ConfigurationError, JobChangedError, JobError
 from pyrmute_tasks.io.job_output import DrivenJob
 from pyrmute_tasks.jobs import want, wishing
+from pyrmute_tasks.jobs.checked import MOST
 from pyrmute_tasks.jobs.driver import this_process, this_user
 from pyrmute_tasks.jobs.entries import Ended, Entry, JobResult, Note, Noted, Publishing
 from pyrmute_tasks.jobs.folder import JobFolder
@@ -23,6 +25,7 @@ from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.spec import SPEC, SourceFile, Spec
 from pyrmute_tasks.jobs.states import Wish
+from pyrmute_tasks.jobs.storage import OpenFile
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.want import WANT, Want, read_want
 from pyrmute_tasks.service import steering
@@ -254,6 +257,25 @@ def test_limits_do_not_publish_what_is_held_again(job: JobFolder, lease: Lease) 
     with pytest.raises(JobError, match="is held, its output is whole"):
         steering.set_limits(job, Limits(max_rate=5))
     assert want_of(job) == wished
+
+
+def test_wishes_of_the_end_of_time_can_be_replaced(job: JobFolder) -> None:
+    want.write_want(job.storage, replace(want_of(job), at=MOST))
+    steering.pause(job)
+    assert (want_of(job).wish, want_of(job).at) == (Wish.PAUSE, MOST)
+
+
+def test_wish_that_cannot_be_written_leaves_nothing(
+    job: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sync(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = sorted(os.listdir(job.path))
+    monkeypatch.setattr(OpenFile, "sync", sync)
+    with pytest.raises(ConfigurationError, match="No space left on device"):
+        steering.pause(job)
+    assert sorted(os.listdir(job.path)) == before
 
 
 # --- other code ---------------------------------------------------------------------------------
