@@ -10,7 +10,8 @@ from pyrmute_tasks.errors import JobError
 from pyrmute_tasks.jobs.discarded import Discarded, note_discarded
 from pyrmute_tasks.jobs.driver import DriverWatch, this_process, this_user
 from pyrmute_tasks.jobs.entries import Note
-from pyrmute_tasks.jobs.folder import ON_END, JobFolder, discard, is_damage, view_of
+from pyrmute_tasks.jobs.folder import JobFolder, discard, is_damage, view_of
+from pyrmute_tasks.jobs.lease import reserved
 from pyrmute_tasks.jobs.log import epochs
 from pyrmute_tasks.jobs.pruning import remove_temps, retried_jobs
 from pyrmute_tasks.jobs.spec import SPEC
@@ -59,24 +60,20 @@ def discard_submitted(path: Path, folder: JobFolder | None, why: str) -> None:
     if view is not None:
         _refuse(path, folder, view)
     note = _discarded(path, folder, view, why)
-    try:
-        note_discarded(path.parent, note)
-        if folder is not None and view is not None and not view.state.is_final:
-            _keep_others_away(folder, view, newest)
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        _remove(path, folder)  # which makes room; who would take it meanwhile has none either
+    has_room = True
+    with contextlib.ExitStack() as stack:
+        try:
+            note_discarded(path.parent, note)
+            if folder is not None and view is not None and not view.state.is_final:
+                stack.enter_context(reserved(folder.storage, this_process(), newest))
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            has_room = False  # nor has who would take it meanwhile
+        _remove(path, folder)
+    if not has_room:
         with contextlib.suppress(OSError):
             note_discarded(path.parent, note)
-        return
-    try:
-        _remove(path, folder)
-    except BaseException:
-        if folder is not None and view is not None and not view.state.has_ended:
-            with contextlib.suppress(JobError, OSError):  # gone, or as if this process had died
-                _give_back(folder, view)
-        raise
 
 
 def refuse_driven(folder: JobFolder, view: JobView) -> None:
@@ -126,39 +123,6 @@ def _remove(path: Path, folder: JobFolder | None) -> None:
     if folder is not None:
         remove_temps(folder)
     discard(path)
-
-
-def _keep_others_away(folder: JobFolder, view: JobView, newest: int) -> None:
-    """Take the lease of a job; of one that has failed, which nobody drives, log its end again.
-
-    Raises:
-        LeaseLostError: If somebody was quicker.
-        OSError: If it cannot be written.
-    """
-    lease = folder.take(this_process(), _code_of(folder, view), after=newest)
-    try:
-        if view.ended is not None:  # at once: nobody is to go on with it if this process is killed
-            if f"{ON_END}.{view.epoch}" in folder.storage.names():  # its command was run
-                folder.storage.create(f"{ON_END}.{lease.epoch}").close()
-            lease.log.log(view.ended)
-            lease.log.commit()
-    finally:
-        lease.log.close()  # as some network file systems keep the names of open files
-
-
-def _give_back(folder: JobFolder, view: JobView) -> None:
-    """Let go of a job as it was, else coordinators would take it for an interrupted one.
-
-    Raises:
-        JobError: If the job was discarded, or taken by another process.
-        OSError: If its log cannot be written.
-    """
-    lease = folder.take(this_process(), _code_of(folder, view))
-    lease.let_go(view.stopped or "it could not be discarded", view.let_go or Note.STOPPED)
-
-
-def _code_of(folder: JobFolder, view: JobView) -> str:
-    return view.opened.code if view.opened is not None else folder.spec.fingerprint
 
 
 def _discarded(path: Path, folder: JobFolder | None, view: JobView | None, why: str) -> Discarded:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from pyrmute_tasks.errors import ConfigurationError, JobError, JobNotFoundError
-from pyrmute_tasks.io import discarding
 from pyrmute_tasks.io.kept_jobs import discard_job
 from pyrmute_tasks.jobs.discarded import was_discarded
 from pyrmute_tasks.jobs.driver import SILENT_S
@@ -235,19 +234,6 @@ def test_full_disk_is_no_reason_to_keep_a_job(
     assert discard_job(folder.path, why="no room") == [folder.path]
     assert os.listdir(root) == [f".{folder.spec.job}.discarded"]
     assert str(was_discarded(folder.path)).endswith(": no room")
-
-
-def test_failed_job_is_not_gone_on_with_if_discarding_it_is_killed(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = failed(root).folder
-    (folder.path / f"{ON_END}.1").touch()
-    refuse_rename(monkeypatch, folder.path)
-    monkeypatch.setattr(discarding, "_give_back", die)
-    with pytest.raises(ConfigurationError, match="Operation not permitted"):
-        discard_job(folder.path)
-    assert folder.view().state is LoggedState.FAILED
-    assert (folder.path / f"{ON_END}.2").exists()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pyrmute_tasks.errors import JobError
-from pyrmute_tasks.io import kept_jobs
+from pyrmute_tasks.io import discarding, kept_jobs
 from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.want import WANT, Want, write_want
 from pyrmute_tasks.service import steering
@@ -201,3 +201,22 @@ def test_who_takes_over_to_cancel_finds_an_output_that_has_just_appeared(scene: 
     other.process.finish()
     assert scene.state() is LoggedState.SUCCEEDED
     assert scene.target.exists()
+
+
+@pytest.mark.parametrize("steps", range(20))
+def test_failed_job_whose_discarding_was_killed_is_gone_or_as_before(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """And is not driven again, which would publish what somebody wanted to be gone."""
+    monkeypatch.setattr(discarding, "this_process", scene.holder)
+    scene.coordinators[0].process.fate = "fail"
+    scene.coordinate(0, 1)
+    folder = scene.user.folder
+    scene.user.start(lambda: discarding.discard_submitted(folder.path, folder, ""))
+    for _ in range(steps):
+        scene.user.step(0)
+    scene.user.die()
+    if scene.folder.path.exists():
+        assert steps < 15
+        scene.coordinate(1)
+        assert scene.state() is LoggedState.FAILED
