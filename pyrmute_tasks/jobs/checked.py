@@ -6,12 +6,13 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Final
 
-__all__ = ["MOST", "check_fields", "is_sound"]
+__all__ = ["MOST", "check_fields", "check_reason", "is_sound"]
 
 MOST: Final = 1e12
 """The greatest number but for sizes; more would be no time, rate or count, and break what shows it.
 """
 
+_MOST_REASON: Final = 10_000
 _MOST_SIZE: Final = 2**63
 _PLAIN: Final = (str, int, float, bool, NoneType)
 
@@ -26,6 +27,18 @@ def check_fields(value: Any) -> None:
     for name, kinds in _kinds_of(kind).items():
         if kinds and not is_sound(getattr(value, name), kinds):
             raise ValueError(f"{name} has a value that it cannot have")
+
+
+def check_reason(why: str) -> None:
+    """Check that people can be told a reason.
+
+    Raises:
+        ValueError: If not.
+    """
+    if len(why) > _MOST_REASON:
+        raise ValueError(f"the reason has {len(why):,} characters, and may have {_MOST_REASON:,}")
+    if not _is_sound_text(why):
+        raise ValueError("the reason is not a text that can be written")
 
 
 @cache

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from pyrmute_tasks.errors import JobError, JobNotFoundError, printable
+from pyrmute_tasks.errors import ConfigurationError, JobError, JobNotFoundError, printable
+from pyrmute_tasks.jobs.checked import check_reason
 from pyrmute_tasks.jobs.documents import object_of, write_whole
 from pyrmute_tasks.jobs.storage import FolderStorage
 
@@ -53,8 +54,13 @@ def note_discarded(root: Path, discarded: Discarded) -> None:
     All who may read the jobs root may read it, whatever the umask of this user is.
 
     Raises:
+        ConfigurationError: If nobody could read the reason.
         OSError: If it cannot be written.
     """
+    try:
+        check_reason(discarded.why)
+    except ValueError as error:
+        raise ConfigurationError(f"job {discarded.job} was not discarded: {error}") from None
     name = f".{discarded.job}{_SUFFIX}"
     write_whole(FolderStorage(root), name, asdict(discarded))
     with contextlib.suppress(OSError):  # another user may have replaced it by now

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final, Self
 
-from pyrmute_tasks.errors import printable
-from pyrmute_tasks.jobs.checked import MOST, is_sound
+from pyrmute_tasks.errors import ConfigurationError, printable
+from pyrmute_tasks.jobs.checked import MOST, check_reason, is_sound
 from pyrmute_tasks.jobs.documents import object_of, write_whole
 from pyrmute_tasks.jobs.entries import Wished
 from pyrmute_tasks.jobs.states import Wish
@@ -153,8 +153,19 @@ class FoundWant:
 
 
 def write_want(storage: Storage, want: Want) -> None:
-    """Replace the wishes for a job atomically."""
-    write_whole(storage, WANT, want.as_fields())
+    """Replace the wishes for a job atomically.
+
+    Raises:
+        ConfigurationError: If nobody could read them, so that they would not be obeyed.
+        OSError: If they cannot be written.
+    """
+    told = want.as_fields()
+    try:
+        check_reason(want.why)
+        Want.of(told)
+    except ValueError as error:
+        raise ConfigurationError(f"that cannot be asked for: {error}") from None
+    write_whole(storage, WANT, told)
 
 
 def read_want(storage: Storage, last: Want) -> FoundWant:

@@ -16,6 +16,7 @@ from pyrmute_tasks import ModelData, ModelManager
 from pyrmute_tasks.engine.stopping import JobStopped
 from pyrmute_tasks.errors import ConfigurationError, JobChangedError, JobError
 from pyrmute_tasks.io.job_output import DrivenJob
+from pyrmute_tasks.io.kept_jobs import discard_job
 from pyrmute_tasks.jobs import want, wishing
 from pyrmute_tasks.jobs.checked import MOST
 from pyrmute_tasks.jobs.driver import this_process, this_user
@@ -257,6 +258,26 @@ def test_limits_do_not_publish_what_is_held_again(job: JobFolder, lease: Lease) 
     with pytest.raises(JobError, match="is held, its output is whole"):
         steering.set_limits(job, Limits(max_rate=5))
     assert want_of(job) == wished
+
+
+@pytest.mark.parametrize(
+    ("steer", "told"),
+    [
+        (partial(steering.pause, why="a\0b"), "the reason is not a text that can be written"),
+        (partial(steering.cancel, why="\ud800"), "the reason is not a text that can be written"),
+        (partial(steering.pause, why="x" * 10_001), "the reason has 10,001 characters"),
+        (partial(steering.set_limits, limits=Limits(max_rate=1e300)), "max_rate is not between"),
+        (partial(steering.set_limits, limits=Limits(window=10**15)), "window is not between"),
+        (partial(discard_job, why="x" * 10_001), "job a1b2c3d4 was not discarded: the reason has"),
+    ],
+)
+def test_what_nobody_could_read_is_not_accepted(
+    job: JobFolder, steer: Callable[..., object], told: str
+) -> None:
+    before = want_of(job)
+    with pytest.raises(ConfigurationError, match=told):
+        steer(job.path if getattr(steer, "func", None) is discard_job else job)
+    assert want_of(job) == before
 
 
 def test_wishes_of_the_end_of_time_can_be_replaced(job: JobFolder) -> None:
