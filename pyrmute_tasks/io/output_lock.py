@@ -6,8 +6,10 @@ and on network file systems. `flock` does not: on some of these it is void, or p
 
 A lock belongs to nobody when its process is gone, which is certain in the place where it ran
 (the same boot, the same process ids), or else when nobody has touched it for `SILENT_S`; times are
-those of the file system's own clock. Who removes such a lock creates a marker for it first and
-looks at it again, so that nobody removes the lock of a run that was quicker.
+those of the file system's own clock. To remove such a lock a run first creates a marker for it
+and reads it again, so that nobody removes the lock of a run that was quicker. A marker names its
+maker as a lock does: the marker of a run that is gone is not removed but gets a marker itself, and
+the last of this chain gives the right to remove the lock.
 """
 
 import contextlib
@@ -141,7 +143,7 @@ class OutputLock:
         self._descriptor = os.open(candidate, _CREATE, 0o644)
         try:
             os.write(self._descriptor, self._contents())
-            self._take(candidate)
+            self._take()
             candidate.unlink()
             self._remove_leftovers()
         except BaseException:  # also if interrupted, when the lock may be there already
@@ -191,7 +193,7 @@ class OutputLock:
         if self._beating is not None:
             self._beating.join()
         with contextlib.suppress(OSError, ConfigurationError):
-            if self._is_ours():
+            if self._is_ours(self._path):
                 self._path.unlink()
         # If its name was out of reach, since the storage was away, it belongs to nobody when that
         # is back: this process lives on, perhaps.
@@ -215,10 +217,10 @@ class OutputLock:
         )
         return json.dumps(asdict(holder)).encode() + b"\n"
 
-    def _take(self, candidate: Path) -> None:
+    def _take(self) -> None:
         now_ns = os.fstat(self._descriptor).st_mtime_ns  # the file system's own clock
         for _ in range(_TRIES):
-            if self._place_lock(candidate):
+            if self._place(self._path):
                 return
             found = self._look()
             if found is None:
@@ -244,75 +246,80 @@ class OutputLock:
         who = f" ({holder})" if holder is not None else ""
         return f"another run{who} is writing {self._name}; wait for it, or choose another output"
 
-    def _place_lock(self, candidate: Path) -> bool:
+    def _place(self, path: Path) -> bool:
+        """Create a file that names this run, or return False if another one is there."""
         try:
-            os.link(candidate, self._path)
+            os.link(self.path_of("lock"), path)
         except FileExistsError:
-            return self._is_ours()  # the answer to an earlier try of the kernel's was lost
+            return self._is_ours(path)  # the answer to an earlier try of the kernel's was lost
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            return self._create_lock()
+            return self._create(path)
         return True
 
-    def _create_lock(self) -> bool:
+    def _create(self, path: Path) -> bool:
         try:
-            descriptor = os.open(self._path, _CREATE, 0o644)
+            descriptor = os.open(path, _CREATE, 0o644)
         except FileExistsError:
             return False
         os.close(self._descriptor)
         self._descriptor = descriptor
         os.write(descriptor, self._contents())
-        return self._is_ours()
+        return self._is_ours(path)
 
     def _remove_stale(self, found: _Found, now_ns: int) -> None:
         """Remove an abandoned lock; only one run at a time may remove this one."""
-        marker = self._directory / f".{self._stem}.{found.inode:x}{found.touched_ns:x}.stale"
-        try:
-            os.close(os.open(marker, _CREATE, 0o644))
-        except FileExistsError:
-            with contextlib.suppress(FileNotFoundError):
-                if _is_old(marker, now_ns):  # who made it was killed in this moment
-                    marker.unlink()
-            time.sleep(_TRY_EVERY_S)
-            return
+        markers = [self._marker(found)]
+        while not self._place(markers[-1]):
+            maker = self._look(markers[-1])
+            if maker is None or not maker.belongs_to_nobody(now_ns):
+                time.sleep(_TRY_EVERY_S)  # another run is removing it
+                return
+            markers.append(self._marker(maker))
         try:
             if self._look() == found:  # and so it stays, since others need the marker
                 self._path.unlink()
         finally:
-            with contextlib.suppress(OSError):
-                marker.unlink()
+            for marker in markers:
+                with contextlib.suppress(OSError):
+                    marker.unlink()
+
+    def _marker(self, found: _Found) -> Path:
+        return self._directory / f".{self._stem}.{found.inode:x}{found.touched_ns:x}.stale"
 
     # --- looking at it ----------------------------------------------------------------------
 
-    def _look(self) -> _Found | None:
+    def _look(self, path: Path | None = None) -> _Found | None:
+        """Return the lock, or another file that names a run."""
+        path = path or self._path
         try:
-            descriptor = os.open(self._path, _READ)
+            descriptor = os.open(path, _READ)
         except FileNotFoundError:
             return None
         except PermissionError:
-            found = self._path.lstat()
+            found = path.lstat()
             return _Found(None, found.st_ino, found.st_mtime_ns)
         except OSError as error:
             if error.errno not in _NOT_A_FILE:
                 raise
-            raise self._in_the_way() from None
+            raise self._in_the_way(path) from None
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
-                raise self._in_the_way()
+                raise self._in_the_way(path)
             holder = _read_holder(os.read(descriptor, _MOST_BYTES))
             return _Found(holder, found.st_ino, found.st_mtime_ns)
         finally:
             os.close(descriptor)
 
-    def _in_the_way(self) -> ConfigurationError:
+    def _in_the_way(self, path: Path) -> ConfigurationError:
         return ConfigurationError(
-            f"cannot write {self._name}: {self._path} is in the way and not a lock file; remove it"
+            f"cannot write {self._name}: {path} is in the way and not a lock file; remove it"
         )
 
-    def _is_ours(self) -> bool:
-        found = self._look()
+    def _is_ours(self, path: Path) -> bool:
+        found = self._look(path)
         return found is not None and found.holder is not None and found.holder.token == self.token
 
     @property
@@ -349,14 +356,14 @@ class OutputLock:
             match = name.fullmatch(path.name)
             if match is None or match[1] == self.token:
                 continue
-            with contextlib.suppress(OSError):
-                # Who is being turned away right now has one of the other two.
-                if match[2] == "partial" or (match[2] in _BRIEF and _is_old(path, now_ns)):
+            with contextlib.suppress(OSError, ConfigurationError):
+                # A run that is being refused in this moment has one of the other two.
+                if match[2] == "partial" or (match[2] in _BRIEF and self._is_left(path, now_ns)):
                     path.unlink()
 
-
-def _is_old(path: Path, now_ns: int) -> bool:
-    return now_ns - path.lstat().st_mtime_ns > SILENT_S * 1e9
+    def _is_left(self, path: Path, now_ns: int) -> bool:
+        found = self._look(path)
+        return found is not None and found.belongs_to_nobody(now_ns)
 
 
 def _read_holder(data: bytes) -> _Holder | None:

@@ -748,6 +748,7 @@ class Fleet:
         self._names = itertools.count(1)
         self._turn = 0
         self._waited_s = 0.0  # without anything that moved
+        self._moved_at = 0.0
         self._patience_s = _PATIENCE_S
         self._stuck_chunks: set[int] = set()
         self._harms_to_come: deque[Harm] = deque()
@@ -831,11 +832,12 @@ class Fleet:
         """
         began = self.now
         self.advance(seconds, until)
-        self._waited_s += self.now - began
+        self._waited_s += self.now - max(began, self._moved_at)
         if self._waited_s > self._patience_s:
             raise HungError(f"nothing has moved for {self._waited_s:.0f} s of waiting")
 
     def moved(self) -> None:
+        self._moved_at = self.now  # perhaps in the midst of a wait
         self._waited_s = 0.0
 
     def _hand_out(self) -> None:

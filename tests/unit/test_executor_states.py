@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -316,6 +316,19 @@ schedules = st.lists(
     window=st.integers(1, 6),
     schedule=schedules,
     pauses=st.lists(st.sampled_from((0.0, 1.0, 40.0)), min_size=1, max_size=3).map(tuple),
+)
+@example(  # the broker goes away again while a message is published
+    work=Work((1, 1), (0.02,)),
+    slots=[1],
+    window=2,
+    schedule=[
+        *[(0.0, Harm(HarmKind.DROP))] * 5,
+        (0.0, Harm(HarmKind.JOIN_OTHER)),
+        (8.0, Harm(HarmKind.KILL)),
+        (10.0, Harm(HarmKind.BROKER_AWAY, seconds=20.0)),
+        (21.0, Harm(HarmKind.BROKER_AWAY, seconds=20.0)),
+    ],
+    pauses=(0.0,),
 )
 @settings(max_examples=150, deadline=None)
 def test_run_with_faults_equals_a_sequential_run(

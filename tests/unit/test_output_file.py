@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -13,9 +15,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -609,10 +611,41 @@ def test_fork_keeps_the_parents_output(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new\n"
 
 
+CALLS: Final = ("open", "write", "link", "unlink", "close", "fstat")
+
+
+def is_killed(path: Path, calls: int, names: Sequence[str] = CALLS) -> bool:
+    """Take the lock in a process that dies after so many of these system calls; True if it did."""
+
+    def counted(call: Any) -> Any:
+        def do(*args: Any, **options: Any) -> Any:
+            nonlocal calls
+            if calls == 0:
+                os._exit(1)
+            calls -= 1
+            return call(*args, **options)
+
+        return do
+
+    child = os.fork()
+    if child == 0:
+        try:
+            for name in names:
+                setattr(os, name, counted(getattr(os, name)))
+            with contextlib.suppress(OutputInUseError):
+                OutputLock(path, "job").acquire()
+            os._exit(0)
+        finally:
+            os._exit(2)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status != 2
+    return status == 1
+
+
 class Contest:
     """Writers that all find an abandoned lock, at the same time."""
 
-    def __init__(self, path: Path, writers: int) -> None:
+    def __init__(self, path: Path, writers: int, killed: int) -> None:
         self.path = path
         self.most = 0
         self.won: list[int] = []
@@ -620,6 +653,8 @@ class Contest:
         self._counting = threading.Lock()
         self._barrier = threading.Barrier(writers)
         lock_of(path, place=place_here(), pid=os.getpid(), started="1")
+        for _ in range(killed):
+            assert is_killed(path, 0, ["unlink"]), "with the right to remove it"
         threads = [threading.Thread(target=self._go, args=(number,)) for number in range(writers)]
         for thread in threads:
             thread.start()
@@ -642,15 +677,32 @@ class Contest:
             self.most = max(self.most, self._holding)
 
 
-def test_one_of_many_writers_takes_over_from_a_killed_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", [0, 1, 2])
+def test_one_of_many_writers_takes_over_from_killed_ones(tmp_path: Path, killed: int) -> None:
     path = tmp_path / "out.jsonl"
-    for _ in range(30):
-        contest = Contest(path, writers=8)
+    for _ in range(15):
+        contest = Contest(path, writers=8, killed=killed)
         assert contest.won
         assert contest.most == 1
         assert int(path.read_bytes()) in contest.won
         assert list(tmp_path.iterdir()) == [path]
         path.unlink()
+
+
+@pytest.mark.parametrize("kills", [1, 2, 3])
+def test_writer_killed_at_any_call_is_replaced_at_once(tmp_path: Path, kills: int) -> None:
+    """Also while it removes the lock of one that was killed before."""
+    path = tmp_path / "out.jsonl"
+    for calls in itertools.count():
+        lock_of(path, place=place_here(), pid=os.getpid(), started="1")
+        has_died = [is_killed(path, calls) for _ in range(kills)]
+        write(path)
+        left = set(tmp_path.iterdir()) - {path}
+        assert not any(file.stat().st_size for file in left), "files that name their run"
+        assert all(re.fullmatch(r"\.out\.jsonl\.\w{16}\.lock", file.name) for file in left)
+        if not any(has_died):
+            break
+    assert calls > 10
 
 
 def test_output_kinds(tmp_path: Path) -> None:
