@@ -13,9 +13,10 @@ import pytest
 from pyrmute_tasks.errors import ConfigurationError, JobError, JobNotFoundError
 from pyrmute_tasks.io.kept_jobs import discard_job
 from pyrmute_tasks.jobs.discarded import was_discarded
-from pyrmute_tasks.jobs.driver import SILENT_S
+from pyrmute_tasks.jobs.driver import SILENT_S, this_process
 from pyrmute_tasks.jobs.entries import JobResult, Note
 from pyrmute_tasks.jobs.folder import ON_END
+from pyrmute_tasks.jobs.lease import reserved
 from pyrmute_tasks.jobs.log import epochs
 from pyrmute_tasks.jobs.pruning import collect_orphans, prune
 from pyrmute_tasks.jobs.root import JobsRoot
@@ -272,3 +273,14 @@ def test_jobs_root_that_is_away_is_not_told_as_discarded_jobs(root: Path) -> Non
         with pytest.raises(JobError, match="No such file") as raised:
             look()
         assert not isinstance(raised.value, JobNotFoundError)
+
+
+def test_held_job_whose_discarding_was_killed_is_held(root: Path) -> None:
+    folder, gone = held(root).folder, {**this_process(), "started": "1"}
+    reserved(folder.storage, gone, 1).__enter__()
+    job = SubmittedJob(JobsRoot(root), folder, None)  # type: ignore[arg-type]  # it submits none
+    status = job.progress()
+    assert (status.is_held, status.driver) == (True, None)
+    assert status.reason.startswith("held")
+    job.discard()
+    assert not folder.path.exists()
