@@ -63,9 +63,9 @@ def discard_submitted(path: Path, folder: JobFolder | None, why: str) -> None:
     has_room = True
     with contextlib.ExitStack() as stack:
         try:
-            note_discarded(path.parent, note)
             if folder is not None and view is not None and not view.state.is_final:
                 stack.enter_context(reserved(folder.storage, this_process(), newest))
+            note_discarded(path.parent, note)  # by who is the only one to remove it
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise

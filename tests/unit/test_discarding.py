@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pyrmute_tasks.errors import ConfigurationError, JobError, JobNotFoundError
+from pyrmute_tasks.io import discarding
 from pyrmute_tasks.io.kept_jobs import discard_job
 from pyrmute_tasks.jobs.discarded import was_discarded
 from pyrmute_tasks.jobs.driver import SILENT_S, this_process
@@ -130,7 +131,7 @@ def test_note_that_was_half_written_is_removed_an_hour_later(
     job = failed(root)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(FolderStorage, "replace", die)
-        patched.setattr(FolderStorage, "remove", die)  # it is killed
+        patched.setattr(FolderStorage, "remove", remove_no_note)  # it is killed
         discard_job(job.folder.path)
     discard_job(job.folder.path)
     note = f".{job.folder.spec.job}.discarded"
@@ -142,6 +143,11 @@ def test_note_that_was_half_written_is_removed_an_hour_later(
 
 def die(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def remove_no_note(storage: FolderStorage, name: str) -> None:
+    if not name.startswith(".."):
+        (storage.path / name).unlink()
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE])
@@ -284,3 +290,19 @@ def test_held_job_whose_discarding_was_killed_is_held(root: Path) -> None:
     assert status.reason.startswith("held")
     job.discard()
     assert not folder.path.exists()
+
+
+def test_who_is_too_late_to_discard_a_job_is_not_noted(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = failed(root).folder
+
+    def reserve_later(*args: Any) -> Any:
+        monkeypatch.undo()
+        discard_job(folder.path, why="mine")
+        return reserved(*args)
+
+    monkeypatch.setattr(discarding, "reserved", reserve_later)
+    with pytest.raises((JobError, ConfigurationError)):
+        discard_job(folder.path, why="mine, too")
+    assert str(was_discarded(folder.path)).endswith(": mine")
