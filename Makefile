@@ -13,7 +13,7 @@ IN_PARALLEL := -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 demo: $(VENV)/.runtime
 	@$(BIN)/python examples/demo.py
 
-# The processes that tests start, hundreds of them, compile nothing anew, whatever the environment
+# The processes that tests start, hundreds of them, compile nothing again, whatever the environment
 # says: empty, this variable counts as not set.
 test test-slow coverage chaos: export PYTHONDONTWRITEBYTECODE :=
 

@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from pyrmute_tasks.engine.job_report import JobReport, JobState
     from pyrmute_tasks.engine.job_spec import OnCodeMismatch
     from pyrmute_tasks.engine.pace import Throttle
-    from pyrmute_tasks.engine.pipeline import Window
     from pyrmute_tasks.engine.stream import Stream
     from pyrmute_tasks.engine.threaded_sources import in_thread
+    from pyrmute_tasks.engine.window import Window
     from pyrmute_tasks.errors import (
         BrokerUnavailableError,
         CodeMismatchError,
@@ -314,7 +314,7 @@ _MODULE_OF: Final = {
     "VersionedModelError": "errors",
     "Wait": "engine.events",
     "WaitBegan": "engine.events",
-    "Window": "engine.pipeline",
+    "Window": "engine.window",
     "WireError": "errors",
     "WorkerDeclined": "engine.events",
     "WorkerGone": "engine.events",

@@ -188,7 +188,7 @@ class AsyncSubmittedJob:
         return await run_in_thread(self._job.publish, overwrite=overwrite, backup=backup, why=why)
 
     async def discard(self, why: str = "") -> None:
-        """Remove it, and its history; for 30 days is noted who did that, when and why.
+        """Remove it, and its history; who did that, when and why is noted for 30 days.
 
         Args:
             why: The reason, for people.

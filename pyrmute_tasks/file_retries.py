@@ -22,7 +22,7 @@ __all__ = ["report_if_done", "retry_options"]
 def report_if_done(
     target: str | os.PathLike[str], plan_of: Callable[[str, str, str], MigrationPlan]
 ) -> JobReport | None:
-    """Return the report of a retry that was killed behind its end; None if one can begin.
+    """Return the report of a retry that was killed after its end; None if one can begin.
 
     If it has left rejects and the code is another one now, the next one can begin.
 
@@ -42,7 +42,7 @@ def report_if_done(
     write_log(
         logging.WARNING,
         "retry_done",
-        f"the retry to {os.fspath(target)} is done already: it was killed behind its end",
+        f"the retry to {os.fspath(target)} is done already: it was killed after its end",
     )
     return JobReport(
         spec.job,

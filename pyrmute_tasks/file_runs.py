@@ -207,7 +207,7 @@ class FileRun:
         return spec_of(target, self._options, self._names, self._jobs.migration, job, terms)
 
     def _check_room(self, may_refer: bool) -> None:
-        """Refuse what surely does not fit; of a run that goes on, nobody knows what it needs."""
+        """Refuse an output that surely does not fit; what a resumed run needs is not known."""
         options = self._options
         if self._names and is_path(options.target) and not options.log.resume:
             model = None if options.errors.policy.skips else self._jobs.model
@@ -368,7 +368,7 @@ class FileRun:
 
 
 def _publish_rejects(output: Output | JobOutput, rejects: RejectsFile | None) -> None:
-    """Publish the rejects, before the output: who finds that one finds both."""
+    """Publish the rejects before the output: where the output is, its rejects are, too."""
     if rejects is not None:
         if isinstance(output, JobOutput):
             output.note_rejects()

@@ -15,8 +15,9 @@ from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.job_spec import JobSpec
 from pyrmute_tasks.engine.job_tally import new_job_id
 from pyrmute_tasks.engine.pace import FULL_SPEED, Pace
-from pyrmute_tasks.engine.pipeline import Sink, Window
+from pyrmute_tasks.engine.pipeline import Sink
 from pyrmute_tasks.engine.run import Run
+from pyrmute_tasks.engine.window import Window
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.plans.migration import Migration
 from pyrmute_tasks.plans.retry import Retry

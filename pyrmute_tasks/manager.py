@@ -95,9 +95,9 @@ class ModelManager(DelegatedCalls, BatchMigrator):
         self._registry = Registry()
         self._code = ReachedCode(code_packages)
         self._hooks = HookSet()
-        self._compile_anew()
+        self._drop_compiled()
 
-    def _compile_anew(self) -> None:
+    def _drop_compiled(self) -> None:
         self._plans: dict[tuple[str, VersionLike, VersionLike, bool], MigrationPlan] = {}
         self._functions: dict[tuple[str, VersionLike, VersionLike, bool | type], _Migrate] = {}
         self._plans_generation = 0
@@ -111,7 +111,7 @@ class ModelManager(DelegatedCalls, BatchMigrator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Fill a copy."""
         vars(self).update(state)
-        self._compile_anew()
+        self._drop_compiled()
 
     # --- registering ----------------------------------------------------------------------
 

@@ -13,8 +13,8 @@ from pyrmute_tasks.batch_migrator import BatchMigrator
 from pyrmute_tasks.engine.batch import Batch
 from pyrmute_tasks.engine.batch_arguments import usable_cpus
 from pyrmute_tasks.engine.job_report import JobReport
-from pyrmute_tasks.engine.pipeline import Window
 from pyrmute_tasks.engine.stream import Stream
+from pyrmute_tasks.engine.window import Window
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.fleet_jobs import FleetJobs
 from pyrmute_tasks.local.batches import Parallelism

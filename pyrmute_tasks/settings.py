@@ -88,7 +88,7 @@ class Settings:
             library is refused, with the reason.
         roots: Folders in which workers read and write files themselves (by reference), separated
             by colons. By default there are none, and files travel through the producer. Needs
-            `secret`: otherwise whoever can write to the store could have files read.
+            `secret`: otherwise anybody who can write to the store could have files read.
         roots_file: A file to which producers add such folders. Only an embedded fleet has one, in
             its private folder: its producer is the same user on the same host.
         jobs_root: The directory of submitted jobs; submitters, coordinators and, by reference,

@@ -48,7 +48,7 @@ class _Kept:
         return iter(self.cut)
 
     def __call__(self, event: Event, /) -> None:
-        """Their sizes are given."""
+        """Do nothing: the chunks' sizes are given."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,7 +86,7 @@ class SmallRun:
     report: JobReport | None = None
 
     def run(self) -> bool:
-        """Run it; False, and nothing is done, if a fleet had better.
+        """Run it; return False, with nothing done, if a fleet is better for it.
 
         Raises:
             PyrmuteTasksError: If it cannot be run.
@@ -103,7 +103,7 @@ class SmallRun:
         return True
 
     def _migrated(self, chunk: Chunk[bytes]) -> Outcome[bytes]:
-        """Return the outcome of a chunk; in the fork."""
+        """Run a chunk in the fork, and return its outcome."""
         began = time.perf_counter()
         counts = HookCounts(hooks=self.hooks) if self.hooks else None
         inputs = decode_frame(chunk.payload)
@@ -148,7 +148,7 @@ class SmallRun:
                 with job:
                     self._write(job, output, rejects)
                     if rejects is not None:
-                        rejects.commit()  # before the output: who finds that one finds both
+                        rejects.commit()  # before the output: where that is, its rejects are, too
                     if run.report.failure is None:
                         output.commit()
         finally:

@@ -45,7 +45,7 @@ _PROGRAM: Final = "from pyrmute_tasks.audit.child import main; main()"
 
 
 class Run(enum.Enum):
-    """A difference from the reference run."""
+    """A kind of run, by what differs from the reference run."""
 
     AGAIN = enum.auto()
     FRESH = enum.auto()

@@ -1,6 +1,5 @@
-"""``pyrmute-tasks audit``: options, table, and the hint printed after a run."""
+"""``pyrmute-tasks audit``: its options, and its report as tables."""
 
-import itertools
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -13,20 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from pyrmute_tasks.audit import SAMPLE, TIMEOUT_S, AuditReport, Cause, Change, Finding, Loss, audit
-from pyrmute_tasks.audit.ledger import sample_losses
-from pyrmute_tasks.audit.sample import read_lines
 from pyrmute_tasks.cli.options import manager_option, model_option
 from pyrmute_tasks.errors import PyrmuteTasksError
 from pyrmute_tasks.failures import describe_safely
-from pyrmute_tasks.pyrmute_adapter import load_manager
 
-__all__ = ["audit_command", "losses_hint", "render"]
+__all__ = ["audit_command", "render"]
 
 _FOUND: Final = 1
 _UNUSABLE: Final = 2
 _INTERRUPTED: Final = 130
-_HINT_RECORDS: Final = 300
-_HINT_FIELDS: Final = 3
 _WIDEST: Final = 100  # wider, rows are hard to follow
 _WIDE: Final = 70
 _ONE_PERCENT: Final = 0.01
@@ -141,30 +135,6 @@ def render(report: AuditReport, console: Console) -> None:
         line("")
     for remark in _remarks(report):
         line(remark)
-
-
-def losses_hint(
-    source: str, manager: str, name: str, from_version: str, to_version: str
-) -> str | None:
-    """Return a hint about fields of a file's first records that may get lost; None if none.
-
-    Runs no steps or validators, and takes some milliseconds.
-    """
-    try:
-        registered = load_manager(manager)
-        models = registered.get(name, from_version), registered.get(name, to_version)
-        losses = sample_losses(itertools.islice(read_lines(source), _HINT_RECORDS), *models)
-    except Exception:
-        return None  # the job has succeeded; a failure here must not change that
-    if not losses:
-        return None
-    fields = ", ".join(loss.field for loss in losses[:_HINT_FIELDS])
-    more = f" and {len(losses) - _HINT_FIELDS} more" if len(losses) > _HINT_FIELDS else ""
-    return (
-        f"hint: neither version declares these fields of some records: {fields}{more}; to see "
-        f"whether they get lost: pyrmute-tasks audit --manager {manager} --model {name} "
-        f"--from {from_version} --to {to_version} {source}"
-    )
 
 
 def _head(report: AuditReport) -> str:

@@ -38,7 +38,7 @@ _MOST_CAUSES: Final = 5
 _MOST_NOTES: Final = 3
 _MOST_LINES: Final = 2  # of a fact
 _MOST_REASON_LINES: Final = 3
-_NARROW: Final = 70  # columns; there two more lines are as long as elsewhere one
+_NARROW: Final = 70  # columns; lines of fewer hold little, so more of them are shown
 _MORE_LINES: Final = 2
 _LABEL: Final = 10
 _THOUSAND: Final = 1000
@@ -281,7 +281,7 @@ def _wishes(want: Want) -> str:
         told.append(f"code {want.fingerprint} accepted")
     if not told:
         return ""
-    if want.wish in (Wish.PAUSE, Wish.CANCEL):  # whose who and why these are
+    if want.wish in (Wish.PAUSE, Wish.CANCEL):  # then who and why belong to that
         return ", ".join(told)
     who = f", by {want.who}" if want.who else ""
     why = f": {want.why}" if want.why else ""

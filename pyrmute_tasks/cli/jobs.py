@@ -61,7 +61,7 @@ def verify_command(name: str, jobs_root: str | None) -> None:
 
 @click.command("discard")
 @_output
-@click.option("--why", default="", metavar="TEXT", help="Why, for people; noted of a JOB.")
+@click.option("--why", default="", metavar="TEXT", help="Why, for people; noted of submitted jobs.")
 def discard_command(name: str, jobs_root: str | None, why: str) -> None:
     """Remove a job, or what runs have left beside an output; outputs stay.
 

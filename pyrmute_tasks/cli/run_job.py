@@ -157,7 +157,7 @@ def _check_log(options: RunOptions, is_streamed: bool) -> None:
 
 
 def _check_files(options: RunOptions, names: list[str], policy: ErrorPolicy) -> None:
-    """Check that files can be written; that two of them are one may be plain to see."""
+    """Check that files can be written, and that no two of them are visibly the same."""
     into, path = options.into, options.rejects_path
     if not _is_folder(into):
         source = names[0] if names else None

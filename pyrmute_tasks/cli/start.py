@@ -37,19 +37,19 @@ def main() -> None:
 
 
 def _leave(ended: list[int]) -> None:
-    """End the process with its status, when all that others do at its end is done."""
+    """End the process with its status, after all other exit handlers, without Python's own end."""
     try:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
     except (OSError, ValueError):
-        return  # Python says what it says of streams that are full or closed
+        return  # Python reports streams that are full or closed
     if ended:
         os._exit(ended[0])
 
 
 def begun() -> None:
-    """Let an interrupt be a `KeyboardInterrupt` from now on: what runs answers for it itself."""
+    """Turn interrupts into a `KeyboardInterrupt` from now on: the command handles them itself."""
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -52,7 +52,7 @@ class TimedRetry(CommandRetry):
         self.look: Callable[[], None] = lambda: None
 
     def but_final(self, is_final: Callable[[Exception], bool]) -> "TimedRetry":
-        """Return a retry for other calls: with the same time, given up together, final sooner."""
+        """Return a retry with the same time and end, but with its own rule of final errors."""
         other = TimedRetry(self._seconds, is_final)
         other._is_over = self._is_over
         return other

@@ -12,10 +12,11 @@ from pyrmute_tasks.engine.error_policy import RAISE, ErrorPolicy, FailureJudge
 from pyrmute_tasks.engine.events import Event, SlotsChanged
 from pyrmute_tasks.engine.job_report import JobReport
 from pyrmute_tasks.engine.pace import FULL_SPEED, Pace
-from pyrmute_tasks.engine.pipeline import ChunkExecutor, ChunkResult, Sink, Window, run_ordered
+from pyrmute_tasks.engine.pipeline import ChunkExecutor, ChunkResult, Sink, run_ordered
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.engine.stopping import current_stop
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader
+from pyrmute_tasks.engine.window import Window
 from pyrmute_tasks.logs import log
 from pyrmute_tasks.wire.frames import FrameKind
 

@@ -278,7 +278,7 @@ def seconds(value: float) -> str:
 
 
 def sentence_of(event: Event) -> str:
-    """Return what an event means to a person, as a sentence; empty if it is of everyday."""
+    """Return what an event means to a person, as a sentence; empty if it is routine."""
     match event:
         case WorkerGone(worker):
             return f"worker {worker} is gone; what it had begun is sent again"

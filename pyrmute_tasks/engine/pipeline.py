@@ -1,4 +1,4 @@
-# Above 400 lines: the rules of a job's flow, which are read together.
+# Above 400 lines: the rules of a job's flow, which are read together, and its protocols.
 """The pipeline: chunks run in any order and are delivered in theirs, within a window.
 
 `run_ordered` alone knows about the window, the reorder buffer, failing fast and cancelling. It
@@ -33,7 +33,6 @@ The rules:
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -56,84 +55,26 @@ from pyrmute_tasks.engine.events import (
 from pyrmute_tasks.engine.pace import FULL_SPEED, Pace, Pacer
 from pyrmute_tasks.engine.stopping import Stop
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader
-from pyrmute_tasks.errors import ConfigurationError, ProcessDiedError
+from pyrmute_tasks.engine.window import Window
+from pyrmute_tasks.errors import ProcessDiedError
 from pyrmute_tasks.failures import RecordFailure
 from pyrmute_tasks.logs import log
 
-__all__ = ["ChunkExecutor", "ChunkResult", "Sink", "Window", "run_ordered"]
+__all__ = ["ChunkExecutor", "ChunkResult", "Sink", "run_ordered"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 Delivered = TypeVar("Delivered")
 
-_MIN_CHUNKS: Final = 8
-_MAX_CHUNKS: Final = 1024
-_CHUNKS_PER_SLOT: Final = 4
-_MAX_BYTES: Final = 64 * 1024 * 1024
 _GROWTH: Final = 2.0  # expected size of the first outcomes, relative to their inputs
 _POLL_S: Final = 0.05  # poll interval for outcomes while a source with its own thread blocks
-_BLOCKED_S: Final = 1.0  # a source that returns sooner is not told of
-_HINT_S: Final = 10.0  # blocks for longer: somebody should hear of it, once a job
+_BLOCKED_S: Final = 1.0  # a source that returns sooner is not reported
+_HINT_S: Final = 10.0  # a longer block is logged, once a job
 _WEIGHT: Final = 0.3  # of the newest outcome in the moving average of sizes
 _SOURCE: Final = WaitBegan(Wait.SOURCE)
 _WORKERS: Final = WaitBegan(Wait.WORKERS)
 _OUTPUT: Final = WaitBegan(Wait.OUTPUT)
 _PUBLISH: Final = WaitBegan(Wait.PUBLISH)
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Upper bounds of the chunks and bytes that a job has in flight.
-
-    Attributes:
-        chunks: Chunks submitted and not yet delivered.
-        size_bytes: Sum of the sizes of their inputs or, where they are larger, outcomes; sizes of
-            pending outcomes are estimated from earlier ones. A single chunk larger than this still
-            passes, alone.
-
-    Raises:
-        ConfigurationError: If either is not positive.
-    """
-
-    chunks: int = _MIN_CHUNKS
-    size_bytes: int = _MAX_BYTES
-
-    def __post_init__(self) -> None:
-        if self.chunks < 1 or self.size_bytes < 1:
-            raise ConfigurationError("a window must admit at least one chunk and one byte")
-
-    @classmethod
-    def for_slots(cls, slots: int, jobs: int = 1, weight: float = 1.0) -> "Window":
-        """Return the default for each of `jobs` on an executor with `slots` slots.
-
-        Four chunks a slot keep a slot busy while its last outcome travels, and let it run ahead of
-        a sibling that is four times slower. Jobs share them, so that a new one does not wait for a
-        window of each.
-
-        Args:
-            slots: Chunks that run at a time.
-            jobs: Jobs that share them.
-            weight: The share of this one, where others have 1; without others it has all.
-
-        Returns:
-            The window.
-        """
-        chunks = min(max(_CHUNKS_PER_SLOT * slots, _MIN_CHUNKS), _MAX_CHUNKS)
-        if jobs == 1:
-            return cls(chunks, _MAX_BYTES)
-        shares = (math.ceil(whole * weight / jobs) for whole in (chunks, _MAX_BYTES))
-        return cls(*map(min, (chunks, _MAX_BYTES), shares))
-
-    def at_most(self, other: "Window") -> "Window":
-        """Return a window with the smaller bounds of the two.
-
-        Args:
-            other: Another window.
-
-        Returns:
-            The smaller number of chunks, and the smaller size.
-        """
-        return Window(min(self.chunks, other.chunks), min(self.size_bytes, other.size_bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +322,7 @@ class _Flow(Generic[In, Out]):
         return chunk if self._limit is None else None
 
     def _ask(self, read: Callable[[], Chunk[In] | None]) -> Chunk[In] | None:
-        """Return what the source has; its end, or its error, is noted."""
+        """Return the next chunk if the source has one; note its end or its error."""
         try:
             return read()
         except StopIteration:

@@ -127,7 +127,7 @@ class ProgressBar:
         if self._told <= _MOST_SENTENCES:
             self._screen.say(printable(sentence))
         elif self._told == _MOST_SENTENCES + 1:
-            self._screen.say("more of this kind is not told")
+            self._screen.say("more of this kind is not shown")
 
     def _begin(self) -> None:
         # Waits show while no event comes, too: a blocked source sends none.

@@ -51,7 +51,7 @@ def stoppable(stop: Stop) -> Iterator[None]:
 
 
 def check_stop() -> None:
-    """Raise if something was asked to end the jobs of this context; for whatever waits in them.
+    """Raise if the jobs of this context were asked to end; called by all that waits in them.
 
     Raises:
         JobStopped: If it was.

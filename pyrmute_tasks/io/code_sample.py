@@ -38,7 +38,7 @@ class _Range(NamedTuple):
 
 
 def compare_sample(retried: RetriedJob, plan: MigrationPlan) -> None:
-    """Migrate some records that had passed in this process, and compare with what was written.
+    """Migrate some records that had passed again, here, and compare with what was written.
 
     Up to 1,000 records are taken, from the beginnings of up to 100 ranges across the source.
 
@@ -94,7 +94,7 @@ def _compare(name: str, range_: _Range, plan: MigrationPlan, most: int) -> None:
 
 
 def _first(text: bytes, most: int) -> list[bytes]:
-    """Return the first lines of whole lines."""
+    """Return the first of some whole lines, without empty ones."""
     return [line + b"\n" for line in text.split(b"\n", most)[:most] if line]
 
 

@@ -1,4 +1,4 @@
-"""Discarding submitted jobs: who may, what is noted of it, and what is left if it fails."""
+"""Discarding submitted jobs: when it is refused, what is noted, and what is left if it fails."""
 
 import contextlib
 import errno
@@ -87,7 +87,7 @@ def refuse_driven(folder: JobFolder, view: JobView) -> None:
         JobError: If somebody does.
     """
     if folder.spec.terms is None or view.state.is_final:
-        return  # who drives a run has the lock of its target, and nobody drives an ended job
+        return  # the driver of a run holds its target's lock, and nobody drives an ended job
     driver = DriverWatch(folder.storage).why_not(view)
     if driver:
         job = folder.spec.job
@@ -108,7 +108,7 @@ def _refuse(path: Path, folder: JobFolder | None, view: JobView) -> None:
     if folder is not None:
         refuse_driven(folder, view)
     elif not view.state.is_final:
-        # Nobody can let it go by a command: what its log's time tells must do.
+        # Without a spec no command can stop its driver: its log's time alone tells of one.
         driver = DriverWatch(FolderStorage(path), clock=time.time).why_not(view)
         if driver:
             raise JobError(f"{driver}, and its {SPEC} is damaged: end that process first")

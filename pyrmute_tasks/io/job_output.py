@@ -145,7 +145,7 @@ class JobOutput:
         self.has_told_rejects: bool = self._look_ahead()
 
     def _look_ahead(self) -> bool:
-        """Find out what may be there because an earlier run of the job has published it."""
+        """Check the target; return whether an earlier run of the job may have published rejects."""
         if self._driven is not None:  # what must not be replaced is found out at its end
             self._target.check(overwrite=True)
             return self._driven.folder.has_told_rejects

@@ -30,17 +30,16 @@ from pyrmute_tasks.io.retried_job import (
 )
 from pyrmute_tasks.jobs.driver import this_process, this_user
 from pyrmute_tasks.jobs.entries import Note
-from pyrmute_tasks.jobs.folder import JobFolder, beside, beside_retry, discard, is_job_name
+from pyrmute_tasks.jobs.folder import JobFolder, beside, beside_retry, discard
 from pyrmute_tasks.jobs.lease import Lease
 from pyrmute_tasks.jobs.log import epochs
 from pyrmute_tasks.jobs.output import Output, Proof
 from pyrmute_tasks.jobs.publish import backup_path, publish
-from pyrmute_tasks.jobs.root import JobsRoot
+from pyrmute_tasks.jobs.root import JobsRoot, is_job_name
 from pyrmute_tasks.jobs.spec import SPEC
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.view import JobView
-from pyrmute_tasks.jobs.want import Want, locked, read_submitted, unknown_wish
-from pyrmute_tasks.jobs.wishing import signed, write_wish
+from pyrmute_tasks.jobs.want import Want, locked, read_submitted, unknown_wish, write_wish
 
 __all__ = ["ProvenJob", "discard_job", "find_job", "publish_job", "verify_job"]
 
@@ -160,7 +159,7 @@ def publish_job(
 
 
 def _wish_to_publish(folder: JobFolder, lease: Lease, why: str) -> None:
-    """Log who wishes the output to be published; of a submitted job a coordinator learns it, too.
+    """Log who wishes the output to be published; for a submitted job write the wish, too.
 
     Raises:
         JobError: If somebody has cancelled it meanwhile, or drives it now.
@@ -168,10 +167,10 @@ def _wish_to_publish(folder: JobFolder, lease: Lease, why: str) -> None:
     """
     with locked(folder.path):
         want = _refuse_cancelled(folder, lease.view)
-        want = signed(replace(want, wish=Wish.PUBLISH), lease.view, why, this_user())
+        want = replace(want, wish=Wish.PUBLISH).made_by(this_user(), why, lease.view.changed_at)
         lease.log.beat()  # who was frozen, and is told that it lost the job, wishes nothing
         if folder.spec.terms is not None:
-            write_wish(folder, want)
+            write_wish(folder.storage, want)
         lease.log.log(want.as_entry())
         lease.log.commit()
 
@@ -208,7 +207,7 @@ def verify_job(name: _PathLike, *, jobs: _PathLike | None = None) -> ProvenJob:
 def discard_job(name: _PathLike, *, jobs: _PathLike | None = None, why: str = "") -> list[Path]:
     """Remove what runs have left for a target, but for the target itself.
 
-    Of a submitted job is noted in its jobs root who did that, where, when and why, for 30 days.
+    Who discarded a submitted job, where, when and why is noted in its jobs root for 30 days.
 
     Args:
         name: The target, or the folder of one job, which alone is removed then; so is a submitted
@@ -227,7 +226,7 @@ def discard_job(name: _PathLike, *, jobs: _PathLike | None = None, why: str = ""
     """
     paths = _paths_of(name, jobs)
     with output_errors(name), contextlib.ExitStack() as stack:
-        folder = read_job(paths[0])  # what is damaged is removed, too
+        folder = read_job(paths[0])  # a damaged one is removed, too
         if _is_submitted(paths[0], folder):
             discard_submitted(paths[0], folder, why)
             return paths
@@ -239,7 +238,7 @@ def discard_job(name: _PathLike, *, jobs: _PathLike | None = None, why: str = ""
 
 
 def _is_submitted(path: Path, folder: JobFolder | None) -> bool:
-    """Return whether a job was submitted; of one that cannot be read its name tells it."""
+    """Return whether a job was submitted, by its spec or, without one, by its folder's name."""
     return is_job_name(path.name) if folder is None else folder.spec.terms is not None
 
 
@@ -269,7 +268,7 @@ def _refuse_cancelled(folder: JobFolder, view: JobView) -> Want:
 
 
 def _refuse_unfinished(folder: JobFolder, what: str) -> None:
-    """Refuse a submitted job that has no whole output; of a run, its target's lock tells more."""
+    """Refuse a submitted job that has no whole output; a run is refused by its target's lock."""
     if folder.spec.terms is None or folder.has_succeeded():
         return
     view = folder.view()
@@ -290,7 +289,7 @@ def _not_whole(folder: JobFolder) -> str:
 
 
 def _finish(folder: JobFolder, retried: RetriedJob | None) -> None:
-    """Keep of a published job what is kept of one."""
+    """Remove what is not kept of a published job: all but its history, or all of it."""
     if folder.spec.terms is not None:
         folder.keep_history()
     elif retried is not None:
@@ -312,7 +311,7 @@ def _paths_of(name: _PathLike, jobs: _PathLike | None) -> list[Path]:
         root = JobsRoot(jobs)
         path = root.path / name
         is_id = is_job_name(path.name) and os.path.lexists(path / SPEC)
-        return [path if is_id else root.find(os.fspath(name)).path]  # a damaged one has its id
+        return [path if is_id else root.find(os.fspath(name)).path]  # also if it is damaged
     if not found:
         raise JobNotFoundError(
             f"there is no job of {os.fspath(name)}: a run leaves one in {beside(real)} if it is "

@@ -301,7 +301,7 @@ def _is_text(file: object) -> bool:
 def _encoded(read: bytes | str | None) -> bytes:
     if read is None:
         raise BlockingIOError(errno.EAGAIN, "it does not block, and has no descriptor to wait for")
-    # What a text file could not decode is told by the record that holds it, with its line.
+    # What a text file could not decode is reported for the record that holds it, with its line.
     return read.encode("utf-8", "surrogateescape") if isinstance(read, str) else bytes(read)
 
 

@@ -97,7 +97,7 @@ class RangeFeed:
         self._executor.cancel(first)
 
     def is_restored(self, result: ChunkResult[Sequence[Piece]]) -> bool:
-        """Return whether an earlier run has settled a chunk; to be asked once."""
+        """Return whether an earlier run has settled a chunk; call this once."""
         is_so = result.index in self._restored
         self._restored.discard(result.index)
         return is_so

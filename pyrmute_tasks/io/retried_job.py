@@ -205,7 +205,7 @@ class EndedRetry:
 
 
 def ended_retry(name: str | os.PathLike[str]) -> EndedRetry | None:
-    """Make a retry that was killed behind its end the job of its target, and return it.
+    """Make a retry that was killed after its end the job of its target, and return it.
 
     Args:
         name: The target, or a job's folder.
@@ -229,7 +229,7 @@ def _target_of(name: str | os.PathLike[str]) -> Path:
 def settle_retry(
     target: Path, name: str | os.PathLike[str], *, restart: bool = False, refuses: bool = True
 ) -> EndedRetry | None:
-    """Make a retry that has succeeded the job of its target; only for who has the target's lock.
+    """Make a retry that has succeeded the job of its target; call this with the target's lock.
 
     Args:
         target: The target, no link.
@@ -296,7 +296,7 @@ def retried_by(retry: JobFolder) -> RetriedJob | None:
 
 
 def confirm_retried(retry: JobFolder, view: JobView, target: JobTarget) -> None:
-    """Check that what a submitted retry replaces is what the job has published that it retries.
+    """Check that the target of a submitted retry still is the output of the job that it retries.
 
     Raises:
         JobChangedError: If it is not.

@@ -9,8 +9,7 @@ from typing import Any, Final
 __all__ = ["MOST", "check_fields", "check_reason", "is_sound"]
 
 MOST: Final = 1e12
-"""The greatest number but for sizes; more would be no time, rate or count, and break what shows it.
-"""
+"""The greatest time, rate or count; greater ones are nonsense, and break what shows them."""
 
 _MOST_REASON: Final = 10_000
 _MOST_SIZE: Final = 2**63
@@ -21,7 +20,7 @@ def check_fields(value: Any) -> None:
     """Check that the fields of a data class have the types that it declares, and sane values.
 
     Raises:
-        ValueError: If one has not; it names the field.
+        ValueError: If a field has another type or value; it names the field.
     """
     kind: Any = type(value)
     for name, kinds in _kinds_of(kind).items():
@@ -43,7 +42,7 @@ def check_reason(why: str) -> None:
 
 @cache
 def _kinds_of(kind: Any) -> dict[str, tuple[type, ...]]:
-    """Return the plain types of each field; none of one that is checked by who reads it."""
+    """Return the plain types of each field; none for a field that its reader checks."""
     hints = typing.get_type_hints(kind)
     return {each.name: _plain(hints[each.name]) for each in fields(kind)}
 
@@ -54,7 +53,7 @@ def _plain(hint: Any) -> tuple[type, ...]:
 
 
 def is_sound(value: object, kinds: tuple[type, ...]) -> bool:
-    """Return whether a value has one of some types, and can be worked with."""
+    """Return whether a value has one of some types, and is a number or text that can be used."""
     match value:
         case bool():
             return bool in kinds
@@ -71,7 +70,7 @@ def is_sound(value: object, kinds: tuple[type, ...]) -> bool:
 
 
 def _is_sound_text(text: str) -> bool:
-    """Return whether a text can be a file's name, as one with bytes that are no UTF-8 can."""
+    """Return whether a text can be a file's name, even one that is not UTF-8."""
     try:
         text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

@@ -48,10 +48,10 @@ class Discarded:
 
 
 def note_discarded(root: Path, discarded: Discarded) -> None:
-    """Note durably that a job of a jobs root is discarded; to be called before that.
+    """Note durably, in its jobs root, that a job is about to be discarded.
 
-    As long as its folder is there, as discarding it has failed, the note tells nobody anything.
-    All who may read the jobs root may read it, whatever the umask of this user is.
+    While the job's folder is there, since discarding it has failed, the note counts for nothing.
+    All who can read the jobs root can read the note, whatever the umask of this user.
 
     Raises:
         ConfigurationError: If nobody could read the reason.
@@ -82,7 +82,7 @@ def was_discarded(path: Path, missing: str = "") -> JobError:
 
 
 def find_discarded(root: Path, wanted: str) -> Discarded | None:
-    """Return the job last discarded that had this id, or beginning of it, or name."""
+    """Return the last discarded job with this id, the beginning of it, or this name."""
     found = [each for each in _all(root) if each.name == wanted or each.job.startswith(wanted)]
     return max(found, key=lambda each: each.at, default=None)
 

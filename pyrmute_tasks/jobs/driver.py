@@ -1,8 +1,8 @@
 """The driver of a job, and whether another process may take over.
 
-Taking a lease is safe at any time: whoever had it is not read any more. It is only rude while that
-process lives, and so it is looked at first: at the process, if it is one of this host, and at how
-long its log has not been touched, by the clock of whoever watches.
+Taking a lease is safe at any time: what the earlier holder writes is not read any more. But it
+disturbs one that lives. So another process first looks whether it does: at the process itself on
+the same host, elsewhere at how long its log has not been touched, by its own clock.
 """
 
 import contextlib
@@ -131,7 +131,7 @@ class DriverWatch:
     ) -> None:
         self._storage = storage
         self._monotonic, self._clock = monotonic, clock
-        self._seen: dict[str, tuple[int, float]] = {}  # when a file was changed; when it was then
+        self._seen: dict[str, tuple[int, float]] = {}  # a file's time, and ours when it was seen
 
     def look(self, epoch: int, state: LoggedState, *, tells: bool = False) -> Driver | None:
         """Return who drives the job, or takes it over; None if nobody does.

@@ -32,7 +32,7 @@ from pyrmute_tasks.jobs.entries import Ended, JobResult, Logged, Piece, Settled
 from pyrmute_tasks.jobs.glance import glance_at
 from pyrmute_tasks.jobs.lease import Lease, take
 from pyrmute_tasks.jobs.log import History
-from pyrmute_tasks.jobs.names import beside, beside_retry, short_name
+from pyrmute_tasks.jobs.names import beside, beside_retry
 from pyrmute_tasks.jobs.spec import JOB_ID, SPEC, Spec, read_spec, write_spec
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.view import JobView
@@ -48,11 +48,8 @@ __all__ = [
     "beside",
     "beside_retry",
     "discard",
-    "find_jobs",
     "is_damage",
-    "is_job_name",
     "remove_leftovers",
-    "short_name",
     "view_of",
 ]
 
@@ -275,7 +272,7 @@ class JobFolder:
     def remove_orphans(self, lease: Lease) -> None:
         """Remove what older epochs wrote and no entry names: nothing of it will ever count.
 
-        To be called by who has the lease, before its first range.
+        Call this with the lease, before its first range.
         """
         named = {
             piece.name
@@ -300,7 +297,7 @@ class JobFolder:
         return end is not None and end.ended.result is not JobResult.FAILED
 
     def finish(self) -> None:
-        """Keep of a published job what tells of its rejects; discard it if it has none.
+        """Remove all of a published job but its history and rejects; discard it if it has none.
 
         Raises:
             OSError: If files cannot be removed.
@@ -312,7 +309,7 @@ class JobFolder:
             self.keep_history()
 
     def keep_history(self) -> None:
-        """Remove of a job that has ended for ever all but its history and what tells of rejects.
+        """Remove all of a job that has ended for ever but its history and its rejects.
 
         Raises:
             OSError: If files cannot be removed.
@@ -321,7 +318,7 @@ class JobFolder:
             if path.is_dir():  # of attempts, or a folder of parts in the making
                 _remove_tree(path)
             elif not _KEPT.fullmatch(path.name) and not path.name.startswith(f".{WANT}."):
-                path.unlink(missing_ok=True)  # a wish that is being written gets its name yet
+                path.unlink(missing_ok=True)  # a wish that is being written is still to be renamed
 
     def discard(self) -> None:
         """Remove the job and all its files; from its first moment on it is no job any more."""
@@ -382,7 +379,7 @@ def view_of(path: Path) -> JobView:
 
 
 def is_damage(error: JobError) -> bool:
-    """Return whether a job's files were damaged; else another look may find them whole."""
+    """Return whether an error is about damaged files, and not about ones that are away for now."""
     cause = error.__cause__
     return cause.errno in _ODD if isinstance(cause, OSError) else isinstance(error, JobLogError)
 
@@ -397,29 +394,6 @@ def remove_leftovers(path: Path) -> None:
         for each in list(path.parent.iterdir()):
             if name.fullmatch(each.name):
                 shutil.rmtree(each, ignore_errors=True)
-
-
-def is_job_name(name: str) -> bool:
-    """Return whether a folder of this name can be a job of a jobs root."""
-    return JOB_ID.fullmatch(name) is not None
-
-
-def find_jobs(root: Path) -> Iterator[JobFolder]:
-    """Yield the jobs of a jobs root, by name; skips unreadable ones.
-
-    Raises:
-        OSError: If the root cannot be listed.
-    """
-    for path in sorted(root.iterdir()):
-        if not is_job_name(path.name):
-            continue
-        try:
-            if not (path / SPEC).is_file():
-                continue
-            folder = JobFolder(path)
-        except (JobError, OSError):  # discarded in this moment, of a newer version, not for us
-            continue
-        yield folder
 
 
 def _sibling(path: Path, kind: str) -> Path:

@@ -15,11 +15,11 @@ class Added(NamedTuple):
     """What was added to the logs of a job.
 
     Attributes:
-        is_anew: Whether these are all entries that count, as some that were read do not any more.
+        starts_over: Whether these are all entries: some of those read before count no more.
         entries: The entries; to be read before the next look.
     """
 
-    is_anew: bool
+    starts_over: bool
     entries: Iterator[Logged]
 
 
@@ -52,12 +52,12 @@ class Following:
             if epoch not in found:
                 raise JobLogError(f"{log_name(epoch)} is missing, and a newer log counts on it")
         newest = self._opened.epoch
-        is_anew = any(
+        starts_over = any(
             size > limits.get(epoch, 0) for epoch, size in self._read.items() if epoch != newest
         )  # its writer was frozen, and wrote behind the seal
-        if is_anew:
+        if starts_over:
             self._read = {}
-        return Added(is_anew, self._entries({**limits, newest: None}))
+        return Added(starts_over, self._entries({**limits, newest: None}))
 
     def _entries(self, limits: dict[int, int | None]) -> Iterator[Logged]:
         for epoch, limit in limits.items():

@@ -51,7 +51,7 @@ class Lease:
 
         def beat() -> None:
             while not is_over.wait(BEAT_EVERY_S):
-                with contextlib.suppress(OSError, JobError):  # who writes the log is told
+                with contextlib.suppress(OSError, JobError):  # the next commit raises it
                     self.log.beat()
 
         thread = threading.Thread(target=beat, name="lease", daemon=True)
@@ -59,7 +59,7 @@ class Lease:
         try:
             yield
         finally:
-            is_over.set()  # and it is not waited for: it may hang at the storage
+            is_over.set()  # without waiting for the thread, which may hang at the storage
 
     def let_go(self, why: str, note: Note = Note.STOPPED) -> None:
         """Commit all entries and release the lease; others need not wait for this process then.
@@ -166,7 +166,7 @@ def _create(storage: Storage, leased: Leased, line: bytes) -> Appender:
         except FileNotFoundError:
             if log_name(leased.epoch) not in storage.names():
                 raise
-            # Who was quicker has ended the job already, and removed all but its history.
+            # A quicker process has ended the job already, and removed all but its history.
             raise _too_late(leased.epoch) from None
         except OSError as error:
             if error.errno not in NO_LINKS:
@@ -183,10 +183,10 @@ def _create(storage: Storage, leased: Leased, line: bytes) -> Appender:
 
 
 def _refuse_ended(view: JobView, storage: Storage, epoch: int) -> None:
-    """Refuse a job whose driver came to its end while the lease was taken."""
+    """Refuse a job that its earlier driver has ended while the lease was taken."""
     if view.state.is_final:
-        # Nobody reads a log that was not opened, and no other one is opened ever again; but who
-        # looks for a driver would take this process for one.
+        # Nobody reads a log that was not opened, and no other one will be opened; but left there,
+        # it would make this process look like the driver.
         with contextlib.suppress(OSError):
             storage.remove(log_name(epoch))
         raise LeaseLostError(f"another process has ended this job meanwhile: {view.state}")

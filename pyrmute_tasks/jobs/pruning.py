@@ -11,14 +11,15 @@ from typing import Final
 
 from pyrmute_tasks.errors import JobError
 from pyrmute_tasks.jobs.discarded import remove_old_notes
-from pyrmute_tasks.jobs.folder import JobFolder, find_jobs
+from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.publish_file import FilePublication
 from pyrmute_tasks.jobs.publish_parts import PartsPublication
+from pyrmute_tasks.jobs.root import find_jobs
 
 __all__ = ["KEEP_HISTORY_S", "clear", "collect_orphans", "prune", "remove_temps", "retried_jobs"]
 
 KEEP_HISTORY_S: Final = 30 * 86400.0
-"""How long an ended job is kept in a jobs root, and that another one was discarded."""
+"""How long a jobs root keeps an ended job, and the note of a discarded one."""
 
 _LEFT: Final = re.compile(r"\..+\.[0-9a-f]+\.(?:new|gone)|\.\..+\.discarded\.[0-9a-f]+")
 _ORPHANED_S: Final = 3600.0
@@ -37,7 +38,7 @@ def prune(root: Path, keep_s: float = KEEP_HISTORY_S, now: float | None = None) 
     for folder in find_jobs(root):
         try:
             end = folder.end()
-        except (OSError, JobError):  # damaged: it is told by who looks at it, and others go on
+        except (OSError, JobError):  # damaged: `status` tells it; the others are still pruned
             continue
         if end is None and folder.spec.terms is not None:
             needed.add(folder.spec.terms.after)
@@ -82,13 +83,13 @@ def collect_orphans(root: Path, now: float | None = None) -> None:
             else:
                 path.unlink(missing_ok=True)
     for folder in find_jobs(root):
-        with contextlib.suppress(OSError, JobError):  # as its driver does it in this moment
+        with contextlib.suppress(OSError, JobError):  # its driver may be removing the same
             if folder.parts_path.is_dir() and folder.has_ended_for_ever():
                 clear(folder)
 
 
 def clear(folder: JobFolder) -> None:
-    """Remove of a job that has ended for ever all but its history; again if it was killed in that.
+    """Remove all of a job that has ended for ever but its history; may be called again.
 
     Raises:
         OSError: If files cannot be removed.
@@ -98,7 +99,7 @@ def clear(folder: JobFolder) -> None:
 
 
 def remove_temps(folder: JobFolder) -> None:
-    """Remove what drivers of a job that were killed have left beside its target.
+    """Remove what killed drivers of a job have left beside its target.
 
     Raises:
         OSError: If files cannot be removed.

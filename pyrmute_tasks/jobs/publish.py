@@ -12,8 +12,8 @@ from typing import Protocol
 
 from pyrmute_tasks.errors import ConfigurationError, LeaseLostError, ProofError
 from pyrmute_tasks.jobs.entries import Ended, JobResult, Publishing, Settled
-from pyrmute_tasks.jobs.folder import short_name
 from pyrmute_tasks.jobs.lease import Lease
+from pyrmute_tasks.jobs.names import short_name
 from pyrmute_tasks.jobs.output import Output, Proof
 from pyrmute_tasks.jobs.storage import FolderStorage
 

@@ -12,8 +12,9 @@ from typing import Final
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.jobs.copying import SyncAhead, append
 from pyrmute_tasks.jobs.entries import Piece, Settled
-from pyrmute_tasks.jobs.folder import JobFolder, short_name
+from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
+from pyrmute_tasks.jobs.names import short_name
 from pyrmute_tasks.jobs.output import Output, Proof
 from pyrmute_tasks.jobs.storage import NO_LINKS
 

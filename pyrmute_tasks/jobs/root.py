@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from pyrmute_tasks.errors import ConfigurationError, JobNotFoundError, printable
+from pyrmute_tasks.errors import ConfigurationError, JobError, JobNotFoundError, printable
 from pyrmute_tasks.jobs.discarded import find_discarded
-from pyrmute_tasks.jobs.folder import JobFolder, find_jobs, is_job_name
-from pyrmute_tasks.jobs.spec import Spec
+from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.spec import JOB_ID, SPEC, Spec
 from pyrmute_tasks.jobs.want import Want
 
-__all__ = ["JobsRoot", "root_of"]
+__all__ = ["JobsRoot", "find_jobs", "is_job_name", "root_of"]
 
 _SHORTEST_PREFIX: Final = 4
 
@@ -71,7 +71,7 @@ class JobsRoot:
             JobNotFoundError: If there is none, or several ids begin so; of a discarded one it tells
                 who did that, when and why.
         """
-        if is_job_name(wanted) and (self.path / wanted).is_dir():  # or what is wrong with it
+        if is_job_name(wanted) and (self.path / wanted).is_dir():  # raises what is wrong with it
             return JobFolder(self.path / wanted)
         jobs = list(self.jobs())
         named = [
@@ -111,3 +111,26 @@ def root_of(given: str | os.PathLike[str] | None, setting: str = "") -> JobsRoot
             "Settings(jobs_root=DIR) in Python)"
         )
     return JobsRoot(path)
+
+
+def is_job_name(name: str) -> bool:
+    """Return whether a folder of this name can be a job of a jobs root."""
+    return JOB_ID.fullmatch(name) is not None
+
+
+def find_jobs(root: Path) -> Iterator[JobFolder]:
+    """Yield the jobs of a jobs root, by name; skips unreadable ones.
+
+    Raises:
+        OSError: If the root cannot be listed.
+    """
+    for path in sorted(root.iterdir()):
+        if not is_job_name(path.name):
+            continue
+        try:
+            if not (path / SPEC).is_file():
+                continue
+            folder = JobFolder(path)
+        except (JobError, OSError):  # discarded in this moment, of a newer version, not for us
+            continue
+        yield folder

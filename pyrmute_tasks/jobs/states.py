@@ -74,8 +74,8 @@ _NEXT: Final[Mapping[LoggedState, Mapping[Event, LoggedState]]] = MappingProxyTy
         },
         # Nobody drives it: paused, interrupted, held, or its driver is gone.
         LoggedState.STOPPED: {Event.OPENED: LoggedState.RUNNING, Event.GONE: LoggedState.STOPPED},
-        # The proof is done, and the target is replaced at any moment: too late to cancel. Who
-        # takes over runs, finds nothing to plan, and publishes again.
+        # The proof is done, and the target is replaced at any moment: too late to cancel.
+        # Another process that takes over runs, finds nothing to plan, and publishes again.
         LoggedState.PUBLISHING: {
             Event.OPENED: LoggedState.RUNNING,
             Event.NOTED: LoggedState.PUBLISHING,

@@ -147,7 +147,7 @@ class FolderStorage:
         (self.path / name).unlink()
 
     def names(self, folder: str = "", /) -> list[str]:
-        """List a directory; it is opened anew, so network file systems ask their server."""
+        """List a directory; opened each time, so that network file systems ask their server."""
         return os.listdir(self.path / folder)
 
     def sync_folder(self, folder: str = "", /) -> None:

@@ -5,7 +5,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -14,7 +14,7 @@ from pyrmute_tasks.jobs.checked import MOST, check_reason, is_sound
 from pyrmute_tasks.jobs.documents import object_of, write_whole
 from pyrmute_tasks.jobs.entries import Wished
 from pyrmute_tasks.jobs.states import Wish
-from pyrmute_tasks.jobs.storage import Storage
+from pyrmute_tasks.jobs.storage import FolderStorage, Storage
 
 __all__ = [
     "CHANGES",
@@ -26,6 +26,7 @@ __all__ = [
     "read_want",
     "unknown_wish",
     "write_want",
+    "write_wish",
 ]
 
 WANT: Final = "want.json"
@@ -33,10 +34,11 @@ CHANGES: Final = ("max_rate", "window", "max_errors", "fingerprint")
 """The wishes of which a change ends an epoch, so that the next one begins with it."""
 
 _MOST_BYTES: Final = 1024 * 1024
-# A change reads the job's log and syncs one file: milliseconds, but longer on a slow disk. Who
-# holds the lock for longer than this is taken to be frozen, and others go on without it.
+# A change reads the job's log and syncs one file: milliseconds, but longer on a slow disk. A
+# process that holds the lock for longer is taken to be frozen, and others go on without the lock.
 _LOCK_S: Final = 2.0
 _LOCK_PAUSE_S: Final = 0.01
+_LATER_S: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class Want:
     def of_logged(cls, wished: Mapping[str, object]) -> Self:
         """Return the wishes that a log names, in place of a file that cannot be used.
 
-        Of other code only the fingerprint is known then, as a log has no trees.
+        A log has no trees, so accepted code is known by its fingerprint only.
         """
         try:
             return cls.of({**wished, "code": ""})
@@ -114,8 +116,8 @@ class Want:
     def is_pending(self, wished: Mapping[str, object], logged_at: float) -> bool:
         """Return whether the last epoch did not know these wishes.
 
-        That they are later than all that is logged tells it. Wishes of the epoch's last moments are
-        not, and are found by what they ask for. Obeyed ones may be later, by another clock.
+        They are new if they are later than all that is logged, or ask for something else, as those
+        of the epoch's last moments do. Obeyed ones are not new, even if later by another clock.
 
         Args:
             wished: The wishes that were obeyed last, by the log.
@@ -127,6 +129,17 @@ class Want:
         return self.at > logged_at or any(
             asked[name] != wished.get(name, asked[name]) for name in ("wish", *CHANGES)
         )
+
+    def made_by(self, who: str, why: str, after: float) -> Self:
+        """Return the wishes with their user, reason and time.
+
+        Args:
+            who: The user, as ``user@host``.
+            why: The reason, for people.
+            after: When the job's log was last written, by its writer's clock: they become later.
+        """
+        at = max(time.time(), after + _LATER_S, self.at + _LATER_S)
+        return replace(self, who=who, why=why, at=min(at, MOST))
 
     def as_fields(self) -> dict[str, object]:
         """Return the wishes as fields, for the file."""
@@ -168,6 +181,26 @@ def write_want(storage: Storage, want: Want) -> None:
     write_whole(storage, WANT, told)
 
 
+def write_wish(storage: FolderStorage, want: Want) -> None:
+    """Replace the wishes for a job; others can read them, whatever the umask of this user.
+
+    Call this while they are `locked`.
+
+    Raises:
+        ConfigurationError: If this user may not steer the job, or the file cannot be written.
+    """
+    path = storage.path / WANT
+    try:
+        write_want(storage, want)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write {path}: {error.strerror}; all users who can write to the jobs root can "
+            "steer its jobs"
+        ) from None
+    with contextlib.suppress(OSError):  # another user may have replaced it by now
+        path.chmod(storage.path.stat().st_mode & 0o666)
+
+
 def read_want(storage: Storage, last: Want) -> FoundWant:
     """Read the wishes for a job.
 
@@ -190,7 +223,7 @@ def read_want(storage: Storage, last: Want) -> FoundWant:
 
 
 def read_submitted(storage: Storage, last: Want) -> FoundWant:
-    """Read the wishes for a submitted job, which had some from its first moment on.
+    """Read the wishes for a submitted job, of which a missing file is a problem, too.
 
     Args:
         storage: The job's files.
@@ -202,19 +235,19 @@ def read_submitted(storage: Storage, last: Want) -> FoundWant:
 
 
 def unknown_wish(problem: str) -> str:
-    """Return why a job waits whose wishes cannot be read."""
-    return f"{problem}: pause, resume or cancel says anew what is wanted"
+    """Return why a job waits whose wishes cannot be read, and what to do."""
+    return f"{problem}: pause, resume or cancel the job to write a new {WANT}"
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep others from changing a job's wishes meanwhile, as far as that can be done.
+    """Lock the wishes for a job, so that nobody else changes them within the block.
 
-    Where a file system has no such locks, or their holder is frozen or its disk hangs, so that
-    others go on, the last of two changes in one moment stands.
+    On a file system without such locks, or if the holder is frozen and others go on without the
+    lock, the last of two changes in one moment stands.
     """
     with contextlib.ExitStack() as stack:
-        # It is not there, or has no such locks: who reads or writes in it is told.
+        # If the folder is missing, what the block reads or writes in it raises that.
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, descriptor)

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, cut_records, pack_each
 from pyrmute_tasks.engine.error_policy import ChunkFailures, ErrorHandling
-from pyrmute_tasks.engine.pipeline import ChunkExecutor, Sink, Window, run_ordered
+from pyrmute_tasks.engine.pipeline import ChunkExecutor, Sink, run_ordered
 from pyrmute_tasks.engine.results import ResultConverter
+from pyrmute_tasks.engine.window import Window
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.failures import detach_failure
 from pyrmute_tasks.hooks import HookCounts, HookSet, use_hooks

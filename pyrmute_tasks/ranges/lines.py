@@ -46,7 +46,7 @@ class LineBlock:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The position of a line, without its text, such as of one that is longer than allowed.
+    """The position of a line, without its text, as of one that is longer than allowed.
 
     Attributes:
         offset: Where it begins in the file.

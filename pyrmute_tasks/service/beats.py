@@ -1,8 +1,7 @@
-"""Signs of life of coordinators: empty files in the jobs root, touched anew.
+"""Signs of life of coordinators: empty files in the jobs root, touched every few seconds.
 
-One for each host, and one for each host and queue. Their times are those of the host's own clock,
-so a check on the same host needs no other clock to be right; and touching them needs no room on the
-storage.
+One for each host, and one for each host and queue. Each host sets their times by its own clock, so
+a check on that host depends on no other clock; and touching them needs no room on the storage.
 """
 
 import contextlib
@@ -46,7 +45,7 @@ class Beats:
         return self.silent_s is None or self.silent_s > SILENT_S
 
     def serve(self, queue: str) -> bool:
-        """Whether one of them may drive the jobs of a queue; an empty name is any queue."""
+        """Return whether one of them drives the jobs of a queue; an empty name is any queue."""
         return not self.is_silent and (not queue or self.queues is None or queue in self.queues)
 
 
@@ -64,7 +63,7 @@ class BeatWatch:
     def __init__(self, root: Path, clock: Callable[[], float] = time.time) -> None:
         self._root = root
         self._clock = clock
-        self._seen: dict[str, tuple[float, float]] = {}  # its time, and when that was so
+        self._seen: dict[str, tuple[float, float]] = {}  # a file's time, and ours when it was seen
 
     def look(self) -> Beats:
         """Return what there is now.

@@ -40,8 +40,8 @@ _GLANCE_EVERY_S: Final = 0.1
 _REST: Final = 4  # times as long as a look has taken
 _PRUNE_EVERY_S: Final = 3600.0
 _GRACE_S: Final = 5.0
-_MOST_TELLING: Final = 4  # commands for ends of jobs that others have ended, at a time
-_MOST_NOTING: Final = 16  # jobs that are cancelled, given up and the like, at a time
+_MOST_COMMANDS: Final = 4  # commands at a time, for jobs that other processes have ended
+_MOST_BRIEF: Final = 16  # jobs at a time that are cancelled, given up and the like
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ class _Running:
     is_over: bool = False
 
     def has_had(self, seconds: float) -> bool:
-        """Whether it has been driven for so long, and came further by it."""
+        """Return whether it has been driven for so long, and has settled something meanwhile."""
         if self.epoch is None or time.monotonic() - self.since < seconds:
             return False
         return self.epoch.lease.fold.ranges > self.epoch.settled_before
@@ -128,7 +128,7 @@ class Coordinator:
         self._given = session
         self._session: Session | None = session
         self._jobs = WatchedJobs(
-            root.path, tells_ends=self._options.allow_on_end, queue=self._queue
+            root.path, finds_commands=self._options.allow_on_end, queue=self._queue
         )
         self._running: dict[str, _Running] = {}
         self._told: dict[str, str] = {}
@@ -186,9 +186,9 @@ class Coordinator:
         for name, trouble in self._jobs.troubles.items():
             self._tell(name, trouble)
         seen = probe.seen  # once: the fleet may answer at any moment
-        to_tell = dict(self._due_to_tell())  # before it goes on, if it is resumed
+        commands = dict(self._due_commands())  # before it goes on, if it is resumed
         due = sorted(self._due(probe, seen), key=lambda each: each[1].order)
-        due = [*to_tell.items(), *(each for each in due if each[0] not in to_tell)]
+        due = [*commands.items(), *(each for each in due if each[0] not in commands)]
         self._begin(due, probe)
         if self._options.until_idle and seen is None:
             probe.want()  # else nobody might, once the last job has ended
@@ -215,36 +215,36 @@ class Coordinator:
         if is_wanted:
             probe.want()
 
-    def _due_to_tell(self) -> Iterator[tuple[str, Turn]]:
-        """Yield the jobs whose command nobody has run, or is known to run; the oldest end first."""
+    def _due_commands(self) -> Iterator[tuple[str, Turn]]:
+        """Yield the jobs whose command for their end is due here, the oldest end first."""
         clock = time.monotonic()
         for name, job in sorted(
-            self._jobs.untold.items(), key=lambda each: each[1].view.changed_at
+            self._jobs.with_command.items(), key=lambda each: each[1].view.changed_at
         ):
-            if name not in self._running and clock >= job.tell_at:
-                yield name, Turn(Act.TELL)
+            if name not in self._running and clock >= job.command_at:
+                yield name, Turn(Act.RUN_COMMAND)
 
     def _begin(self, due: list[tuple[str, Turn]], probe: FleetProbe) -> None:
         """Begin what is due, as far as there is room; end long turns if there is none."""
         driving = [each for each in self._running.values() if each.turn.act is Act.DRIVE]
         room = self._options.most_running - len(driving)
-        telling = sum(each.turn.act is Act.TELL for each in self._running.values())
-        noting = len(self._running) - len(driving) - telling
+        commands = sum(each.turn.act is Act.RUN_COMMAND for each in self._running.values())
+        brief = len(self._running) - len(driving) - commands
         for name, turn in due:
-            if turn.act is Act.TELL:
-                if telling >= _MOST_TELLING:
+            if turn.act is Act.RUN_COMMAND:
+                if commands >= _MOST_COMMANDS:
                     continue
-                telling += 1
-                self._jobs.untold[name].note_tell()
+                commands += 1
+                self._jobs.with_command[name].note_command()
             elif turn.act is Act.DRIVE:
                 room -= 1
                 if room < 0:
                     self._tell(name, "it waits for its turn")
                     continue
             else:
-                if noting >= _MOST_NOTING:
+                if brief >= _MOST_BRIEF:
                     continue
-                noting += 1
+                brief += 1
             self._start(name, turn, probe)
         over = [each for each in driving if each.asked is None]
         over = [each for each in over if each.has_had(self._options.slice_s)]
@@ -252,7 +252,7 @@ class Coordinator:
             each.end(Ending(Kind.TURN_OVER, "its turn is over, as others wait"))
 
     def _start(self, name: str, turn: Turn, probe: FleetProbe) -> None:
-        jobs = self._jobs.untold if turn.act is Act.TELL else self._jobs.open
+        jobs = self._jobs.with_command if turn.act is Act.RUN_COMMAND else self._jobs.open
         running = self._running[name] = _Running(jobs[name], turn)
         running.thread = threading.Thread(
             target=self._drive, args=(running, probe), name=f"job-{name}", daemon=True
@@ -265,8 +265,8 @@ class Coordinator:
         job, turn = running.job, running.turn
         spec = job.folder.spec
         try:
-            if turn.act is Act.TELL:
-                self._tell_end(job)
+            if turn.act is Act.RUN_COMMAND:
+                self._run_command(job)
                 return
             epoch = running.epoch = take_epoch(job.folder, job.want, job.newest)
             if running.asked is not None:
@@ -285,7 +285,7 @@ class Coordinator:
                 epoch=epoch.lease.epoch,
             )
             if ending.kind.ends_job and (turn.act is Act.DRIVE or not self._options.allow_on_end):
-                self._tell_end(job)  # else it is soon found, and run as one of few
+                self._run_command(job)  # else it is soon found, and run as one of few
         except LeaseLostError as error:
             running.ending = Ending(Kind.LOST, str(error))
             log(logging.INFO, "lease_lost", str(error), job=spec.job)
@@ -301,7 +301,7 @@ class Coordinator:
         assert self._session is not None
         return self._session
 
-    def _tell_end(self, job: WatchedJob) -> None:
+    def _run_command(self, job: WatchedJob) -> None:
         """Run the command that the job has for its end, where that is allowed."""
         if self._options.allow_on_end:
             run_if_due(job.folder)
@@ -323,10 +323,10 @@ class Coordinator:
             del self._running[name]
             job = running.job
             job.forget()
-            if running.turn.act is Act.TELL:
+            if running.turn.act is Act.RUN_COMMAND:
                 continue
             job.failures = 0 if running.ending is not None else job.failures + 1
-            if job.failures:  # it is not in the log: nobody else would know how long to wait
+            if job.failures:  # they are not in the log, which would tell how long to wait
                 job.not_before = time.monotonic() + suspension_s(job.failures)
 
     def _let_go_of_all(self) -> None:

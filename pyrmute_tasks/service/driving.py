@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from pyrmute_tasks.engine.error_policy import ErrorHandling
 from pyrmute_tasks.engine.job import Job, Source
 from pyrmute_tasks.engine.job_report import JobReport
-from pyrmute_tasks.engine.pipeline import Sink, Window
+from pyrmute_tasks.engine.pipeline import Sink
 from pyrmute_tasks.engine.run import Run
 from pyrmute_tasks.engine.stopping import JobStopped, check_stop, stoppable
+from pyrmute_tasks.engine.window import Window
 from pyrmute_tasks.errors import (
     LeaseLostError,
     PyrmuteTasksError,
@@ -103,7 +104,7 @@ class Epoch:
             return ending
         try:
             if turn.act is Act.GIVE_UP:
-                with locked(self.driven.folder.path):  # who resumes it is obeyed, or comes later
+                with locked(self.driven.folder.path):  # a `resume` is obeyed, or comes later
                     ending = self._unless_wished(ending)
                     self._let_go(ending)
             else:
@@ -130,7 +131,7 @@ class Epoch:
     def _unless_wished(self, ending: Ending) -> Ending:
         """Return another ending if users want something else since this one was decided."""
         found = read_submitted(self.driven.folder.storage, self.want)
-        if found.problem:  # they may
+        if found.problem:  # they may want something else
             return Ending(Kind.TURN_OVER, unknown_wish(found.problem))
         if found.want == self.want:
             return ending
@@ -141,13 +142,13 @@ class Epoch:
         """Log how the epoch has ended, and give the job back."""
         lease, folder = self.lease, self.driven.folder
         if ending.kind.ends_job:
-            remove_now(folder.path)  # else it saves who lists jobs from reading the whole log
+            remove_now(folder.path)  # else it saves those who list jobs from reading the whole log
         if ending.kind is Kind.PUBLISHED:
             return  # all is logged
         if ending.want is not None and not ending.want.is_obeyed(lease.view.wished):
             lease.log.log(ending.want.as_entry())
         if ending.kind is Kind.SUSPENDED:
-            self.watch.note_wait()
+            self.watch.log_wait()
         if ending.kind in (Kind.FAILED, Kind.CANCELLED):
             is_cancelled = ending.kind is Kind.CANCELLED
             result = JobResult.CANCELLED if is_cancelled else JobResult.FAILED
@@ -199,7 +200,7 @@ class Epoch:
             return Ending(Kind.LOST, str(error))
         except Exception as error:  # whatever it is: others must be driven, and this one again
             if self.lease.view.state.has_ended:
-                return Ending(Kind.PUBLISHED)  # what failed came behind its end
+                return Ending(Kind.PUBLISHED)  # what failed came after its end
             return trouble_of(self.spec, error, must_keep=run is not None and run.must_keep)
 
     def _finished(self, report: JobReport) -> Ending:
@@ -268,7 +269,7 @@ class Epoch:
 
     def _check(self, check: Callable[[], None]) -> None:
         check()
-        self.watch.note_waits()
+        self.watch.log_changes()
 
 
 def take_epoch(folder: JobFolder, want: Want, after: int) -> Epoch:

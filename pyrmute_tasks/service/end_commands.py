@@ -1,10 +1,10 @@
 """The commands that users have for the end of their jobs: each is run at least once.
 
 A command is run when the end is in the log, and noted when it has been run, by an empty file
-``on-end.<epoch>`` in the job's folder. So whoever finds an end without that note runs it, also
-after a coordinator has died between the two: then perhaps a second time. At most once would mean to
-lose it there, and a message too many is better than none. A lock, which belongs to nobody when its
-process has died, keeps two coordinators from running it at a time.
+``on-end.<epoch>`` in the job's folder. A coordinator that finds an
+end without that note runs it: perhaps a second time, if another one has died between the two. To
+run it at most once would mean to lose it there, and a message too many is better than none. A lock,
+which ends with its process, keeps two coordinators from running it at a time.
 """
 
 import logging
@@ -23,7 +23,7 @@ from pyrmute_tasks.logs import log
 __all__ = ["is_due", "run_if_due"]
 
 _MOST_S: Final = 60.0
-_LATE_S: Final = 86400.0  # who has had no coordinator for so long looks at the list of jobs
+_LATE_S: Final = 86400.0  # users without a coordinator for a day look at the list of jobs
 
 
 def is_due(folder: JobFolder) -> bool:
@@ -55,7 +55,7 @@ def run_if_due(folder: JobFolder) -> None:
             _run(folder, ended)
             folder.storage.create(note).close()
             folder.storage.sync_folder()
-    except OutputInUseError:  # if that one dies, the command is still due
+    except OutputInUseError:  # if the other coordinator dies, the command is still due
         return
 
 

@@ -181,10 +181,10 @@ class EpochWatch:
                 raise JobStopped
             yield
 
-    def note_waits(self) -> None:
-        """Log why it waits, once that has lasted; for the driver's thread, about every second.
+    def log_changes(self) -> None:
+        """Log wishes that do not end the epoch, and waits; for the driver's thread, every second.
 
-        And wishes that do not end the epoch: else these seem new when it has ended.
+        Wishes that were not logged would seem new when the epoch has ended.
         """
         if not self._found.is_obeyed(self._lease.view.wished):
             self._lease.log.log(self._found.as_entry())
@@ -193,12 +193,12 @@ class EpochWatch:
             if self._noted:
                 self._note(Noted(Note.RESUMED, "it goes on"))
         else:
-            self.note_wait()
+            self.log_wait()
 
-    def note_wait(self) -> None:
-        """Log why it waits, once that has lasted; for the end of an epoch, too.
+    def log_wait(self) -> None:
+        """Log why it waits, once that has lasted.
 
-        The driver's thread may have hung at what is away for all that time.
+        Also at the end of an epoch: its driver's thread may have hung at what is away until then.
         """
         waits = self._waits
         is_new = waits is not None and _without_numbers(waits.why) != self._noted

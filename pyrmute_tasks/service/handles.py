@@ -136,7 +136,7 @@ class SubmittedJob:
         if ended is None and logged.let_go is not Note.HELD:
             return False
         can_go_on = ended is None or ended.result is JobResult.FAILED
-        if can_go_on:  # if its users wish what the last epoch did not know, which the log tells
+        if can_go_on:  # its users may have steered it since: the status knows
             status = self.progress()
             if not (status.has_ended or status.is_held):
                 return False
@@ -206,7 +206,8 @@ class SubmittedJob:
                 paused or suspended otherwise goes on with its own.
 
         Raises:
-            JobError: If it goes on anyway, has succeeded, or was cancelled.
+            JobError: If it goes on anyway, has succeeded, was cancelled, or code that was accepted
+                for it is lost, and not accepted again.
             JobChangedError: If it has failed, and the code is another one, and not accepted.
             ConfigurationError: If this user may not steer it.
         """
@@ -271,7 +272,7 @@ class SubmittedJob:
         return publish_job(self.path, overwrite=overwrite, backup=backup, why=why)
 
     def discard(self, why: str = "") -> None:
-        """Remove it, and its history; for 30 days is noted who did that, when and why.
+        """Remove it, and its history; who did that, when and why is noted for 30 days.
 
         Args:
             why: The reason, for people.

@@ -288,7 +288,7 @@ class _Tally:
                 least = 0.0 if self._epoch is None else self._epoch.begun_at
                 since = min(max(since or at, least), at)
                 if self._open is not None and since <= self._open.since:
-                    since = at  # both held; they are told one after another
+                    since = at  # both were true; a report has one after the other
                 self._close(since)
                 self._open = Period("waiting", since, 0.0, why)
             case Noted(Note.RESUMED):

@@ -8,8 +8,8 @@ from typing import Final
 
 from pyrmute_tasks.errors import ConfigurationError, JobError, JobNotFoundError
 from pyrmute_tasks.failures import describe_safely
-from pyrmute_tasks.jobs.folder import JobFolder, is_job_name
-from pyrmute_tasks.jobs.root import JobsRoot
+from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.root import JobsRoot, is_job_name
 from pyrmute_tasks.jobs.states import ShownState
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.service.logged_job import LoggedStatus, glance_status

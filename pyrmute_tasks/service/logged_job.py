@@ -177,7 +177,7 @@ class LoggedJob:
             JobLogError: If the log is damaged.
         """
         added = self._following.look()
-        if added.is_anew:
+        if added.starts_over:
             self._begin()
         for logged in added.entries:
             self._view.read(logged)

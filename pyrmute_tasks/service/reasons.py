@@ -63,7 +63,7 @@ class Waiting:
 
     @property
     def untended(self) -> str:
-        """That no coordinator drives such jobs, as a sentence; empty if one may."""
+        """The sentence that no coordinator drives such jobs; empty if one may."""
         if self.neighbours is None:
             return ""
         return self.neighbours.without_coordinator(self.job, self.queue)
@@ -167,7 +167,7 @@ def _untaken(waiting: Waiting, neighbours: Neighbours, told: str) -> str:
 def _next_try(waiting: Waiting) -> str:
     left_s = waiting.next_try_at - waiting.clock
     if left_s <= 0:
-        return "it goes on as soon as a coordinator finds that over"
+        return "it goes on as soon as a coordinator finds it over"
     number = waiting.logged.suspensions
     times = "" if number == 1 else f" (suspended {number:,} times)"
     return f"it is tried again in {seconds(left_s + 0.999)}{times}"

@@ -292,8 +292,8 @@ class JobWatch:
 def may_be_resumed(storage: Storage, logged: LoggedStatus) -> bool:
     """Return whether a job that has failed may be resumed, by the times of log and wishes.
 
-    Its last epoch may not have known wishes that are later than its beginning, but for those with
-    which it began: their clock may be ahead.
+    Wishes later than the beginning of the last epoch may be new to it, unless it began with them:
+    then only their clock is ahead.
     """
     if logged.state is not LoggedState.FAILED:
         return False

@@ -18,8 +18,15 @@ from pyrmute_tasks.jobs.driver import Driver, this_user
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.view import JobView
-from pyrmute_tasks.jobs.want import WANT, FoundWant, Want, locked, read_submitted, unknown_wish
-from pyrmute_tasks.jobs.wishing import signed, write_wish
+from pyrmute_tasks.jobs.want import (
+    WANT,
+    FoundWant,
+    Want,
+    locked,
+    read_submitted,
+    unknown_wish,
+    write_wish,
+)
 
 if TYPE_CHECKING:  # what accepts no code needs none
     from pyrmute_tasks.pyrmute_adapter import FleetManager
@@ -114,7 +121,8 @@ def code_of(manager: "FleetManager", folder: JobFolder) -> Code:
 def pause(folder: JobFolder, why: str = "") -> Want:
     """Ask for a job to pause; what is under way is withdrawn, and done again later.
 
-    Also if its wishes cannot be read, with which other code may be lost: `resume` asks for that.
+    It does that even if its wishes cannot be read. Code that was accepted may be lost with them;
+    `resume` asks for it.
 
     Args:
         folder: The job.
@@ -149,8 +157,8 @@ def resume(
         The wishes for it now.
 
     Raises:
-        JobError: If it goes on anyway, has succeeded, somebody has cancelled it, or the code that
-            it goes on with is lost and none is given.
+        JobError: If it goes on anyway, has succeeded, was cancelled, or the code that was accepted
+            for it is lost and none is given.
         JobChangedError: If the code is another one, and not accepted.
         ConfigurationError: If the user may not steer it.
     """
@@ -238,13 +246,13 @@ def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
         wanted = limits.over(want)
         if want.wish is not Wish.PAUSE:
             return _write(folder, view, wanted, why)
-        # Who has paused it, and why, is still to be told.
+        # Keep who has paused it, and why: a status shows both.
         reason = want.why.partition(_OTHER_LIMITS)[0] or "no reason given"
         why = f"{reason}{_OTHER_LIMITS}{this_user()}" + (f": {why}" if why else "")
         return _write(folder, view, wanted, why, who=want.who)
 
 
-# --- what cannot be ---------------------------------------------------------------------------
+# --- what is refused --------------------------------------------------------------------------
 
 
 def _refuse_ended(folder: JobFolder, view: JobView, what: str) -> None:
@@ -286,8 +294,8 @@ def _refuse_lost_code(folder: JobFolder, want: Want, problem: str) -> None:
     if want.lacks_code:
         job, problem = folder.spec.job, problem or f"{WANT} was damaged"
         raise JobError(
-            f"job {job} cannot resume: other code was accepted for it, which is lost "
-            f"({problem}); `pyrmute-tasks resume {job} --manager M --accept-code` names it anew"
+            f"job {job} cannot resume: the code that was accepted for it is lost ({problem}); "
+            f"accept it again: `pyrmute-tasks resume {job} --manager M --accept-code`"
         )
 
 
@@ -309,7 +317,7 @@ def _with_code(folder: JobFolder, want: Want, code: Code, *, accept_code: bool) 
     return replace(want, fingerprint=code.fingerprint, code=code.tree)
 
 
-# --- reading and writing ------------------------------------------------------------------------
+# --- reading and writing ----------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -321,6 +329,6 @@ def _changing(folder: JobFolder) -> Iterator[tuple[JobView, FoundWant]]:
 
 
 def _write(folder: JobFolder, view: JobView, want: Want, why: str, who: str = "") -> Want:
-    want = signed(want, view, why, who or this_user())
-    write_wish(folder, want)
+    want = want.made_by(who or this_user(), why, view.changed_at)
+    write_wish(folder.storage, want)
     return want

@@ -51,7 +51,7 @@ class Act(enum.Enum):
     PAUSE = "note that it is paused: its driver died before it could"
     SUSPEND = "note that there is no fleet for it"
     GIVE_UP = "end it, as it was suspended for too long"
-    TELL = "run the command for its end: who drove it did not"
+    RUN_COMMAND = "run the command for its end, which its driver did not"
     WAIT = "leave it for now"
     LEAVE = "leave it for good"
 
@@ -173,7 +173,7 @@ def _when_due(facts: Facts, fleet: FleetFacts, now: float, *, is_new: bool) -> T
             why = f"given up after {for_s:,.0f} s of being suspended: {view.stopped}"
             return Turn(Act.GIVE_UP, why)
         wait_s = suspension_s(view.suspensions)
-        # Who comes back to it after days, since nobody drove or it was paused, tries it first.
+        # A job that nobody drove for days is tried at once, before it is given up.
         has_waited = now - view.changed_at >= wait_s or facts.seen_s >= wait_s
         if fleet.trouble != "" or not (is_new or facts.has_turned or has_waited):
             return Turn(Act.WAIT, view.stopped)
@@ -231,7 +231,7 @@ def ending_of(before: Want, now: Want, view: JobView) -> Ending | None:
         view: The job by its log.
     """
     if now.wish is Wish.CANCEL:
-        # What was about to appear may be there: too late.
+        # Its output may be there already: too late.
         return None if view.publishing else Ending(Kind.CANCELLED, by_whom("cancelled", now), now)
     if now.wish is Wish.PAUSE:
         return Ending(Kind.PAUSED, by_whom("paused", now), now)

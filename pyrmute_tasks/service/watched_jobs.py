@@ -10,8 +10,9 @@ from typing import Final
 from pyrmute_tasks.errors import JobError, JobNotFoundError
 from pyrmute_tasks.jobs.driver import DriverWatch
 from pyrmute_tasks.jobs.entries import Ended, JobResult, Noted
-from pyrmute_tasks.jobs.folder import JobFolder, is_job_name
+from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.log import epochs
+from pyrmute_tasks.jobs.root import is_job_name
 from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.jobs.want import Want, read_submitted
@@ -21,8 +22,8 @@ from pyrmute_tasks.service.turns import Facts
 __all__ = ["WatchedJob", "WatchedJobs"]
 
 _SETTLED_NS: Final = 3 * 10**9  # a folder's time of change is trusted when it is older than that
-_TELL_AGAIN_S: Final = 5.0
-_MOST_TELL_AGAIN_S: Final = 600.0
+_TRY_AGAIN_S: Final = 5.0
+_MOST_TRY_AGAIN_S: Final = 600.0
 _MOST_DOUBLINGS: Final = 10
 _READ: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -41,9 +42,9 @@ class WatchedJob:
         seen_at: Since when it is seen like that, by `time.monotonic`.
         failures: How often driving it has failed here without a word in its log.
         not_before: When it may be tried again after that, by `time.monotonic`.
-        told_epoch: The newest epoch that has ended it, and of which nothing is left to be told.
-        tell_at: When to try again to run the command for its end, by `time.monotonic`.
-        tells: How often that was tried.
+        command_epoch: The newest epoch that ended it whose command was run, or need not be.
+        command_at: When to try again to run the command for its end, by `time.monotonic`.
+        command_tries: How often that was tried.
     """
 
     folder: JobFolder
@@ -56,9 +57,9 @@ class WatchedJob:
     seen_at: float = 0.0
     failures: int = 0
     not_before: float = 0.0
-    told_epoch: int = 0
-    tell_at: float = 0.0
-    tells: int = 0
+    command_epoch: int = 0
+    command_at: float = 0.0
+    command_tries: int = 0
     _changed_ns: int = -1
 
     @property
@@ -70,11 +71,11 @@ class WatchedJob:
         """Forget what was seen, so that the next look reads all of it."""
         self._changed_ns = self.newest = -1
 
-    def note_tell(self) -> None:
+    def note_command(self) -> None:
         """Note that its command is about to be run here; another one may be running it."""
-        wait_s = _TELL_AGAIN_S * 2.0 ** min(self.tells, _MOST_DOUBLINGS)
-        self.tell_at = time.monotonic() + min(wait_s, _MOST_TELL_AGAIN_S)
-        self.tells += 1
+        wait_s = _TRY_AGAIN_S * 2.0 ** min(self.command_tries, _MOST_DOUBLINGS)
+        self.command_at = time.monotonic() + min(wait_s, _MOST_TRY_AGAIN_S)
+        self.command_tries += 1
 
     def look(self) -> None:
         """Read what has changed since the last look.
@@ -92,8 +93,8 @@ class WatchedJob:
             self._changed_ns = changed_ns if is_settled else -1
 
     def _look_at_wishes(self) -> None:
-        # What a file said that cannot be used any more is known from before, with its code, or by
-        # the log, where others may have written since what they have read.
+        # If the file cannot be used, the newer of two counts: what was read here before, with its
+        # code, or what the log names, which another coordinator may have read since.
         last = max(self.want, Want.of_logged(self.view.wished), key=lambda want: want.at)
         found = read_submitted(self.folder.storage, last)
         self.want, self.want_problem = found.want, found.problem
@@ -147,22 +148,22 @@ class WatchedJobs:
 
     Args:
         root: The directory.
-        tells_ends: Whether to find the jobs that have ended, and whose command was not run yet.
+        finds_commands: Whether to find the jobs that have ended, and whose command was not run yet.
         queue: Only those of this queue, or of none.
 
     Attributes:
         root: The directory.
         open: The jobs that have not ended for ever, by their folders' names.
-        untold: The jobs whose command for their end is due, by their folders' names.
+        with_command: The jobs whose command for their end is due, by their folders' names.
         troubles: What cannot be read, and why, by the folders' names.
     """
 
-    def __init__(self, root: Path, *, tells_ends: bool = False, queue: str = "") -> None:
+    def __init__(self, root: Path, *, finds_commands: bool = False, queue: str = "") -> None:
         self.root = root
         self.open: dict[str, WatchedJob] = {}
-        self.untold: dict[str, WatchedJob] = {}
+        self.with_command: dict[str, WatchedJob] = {}
         self.troubles: dict[str, str] = {}
-        self._tells_ends = tells_ends
+        self._finds_commands = finds_commands
         self._queue = queue
         self._ended: dict[str, JobResult | None] = {}
         self._changed_ns = -1
@@ -186,12 +187,12 @@ class WatchedJobs:
         with contextlib.suppress(JobError):
             self._changed_ns = _changed_ns(self.root)
         names = set(filter(is_job_name, os.listdir(self.root)))
-        for known in (self.open, self.untold, self._ended, self.troubles):
+        for known in (self.open, self.with_command, self._ended, self.troubles):
             for name in known.keys() - names:
                 known.pop(name)
-        for name in self.untold.keys() - self.open.keys() - but:  # those are looked at below
+        for name in self.with_command.keys() - self.open.keys() - but:  # those are looked at below
             with contextlib.suppress(JobError, OSError):
-                self._note_end(name, self.untold[name])
+                self._note_end(name, self.with_command[name])
         for name in names - self._ended.keys() - but:
             try:
                 self._look_at(name)
@@ -223,18 +224,18 @@ class WatchedJobs:
 
     def _note_end(self, name: str, job: WatchedJob) -> None:
         """Note whether the command for the end of a job is due."""
-        if not self._tells_ends or job.terms.queue not in ("", self._queue):
+        if not self._finds_commands or job.terms.queue not in ("", self._queue):
             return
-        if job.view.ended is not None and job.told_epoch < job.view.epoch:
-            is_tried = job.tells > 0 and time.monotonic() >= job.tell_at
-            if name in self.untold and not is_tried:
-                return  # it is still to be run, which looks again, or was just run
+        if job.view.ended is not None and job.command_epoch < job.view.epoch:
+            is_tried = job.command_tries > 0 and time.monotonic() >= job.command_at
+            if name in self.with_command and not is_tried:
+                return  # it waits to be run, which looks again, or was tried just now
             if is_due(job.folder):
-                self.untold[name] = job
+                self.with_command[name] = job
                 return
-            job.told_epoch = job.view.epoch
-        self.untold.pop(name, None)
-        job.tell_at, job.tells = 0.0, 0
+            job.command_epoch = job.view.epoch
+        self.with_command.pop(name, None)
+        job.command_at, job.command_tries = 0.0, 0
 
     def result(self, job: str) -> JobResult | None:
         """Return how a job has ended; None if it has not, or is not there."""

@@ -69,7 +69,7 @@ def jobs_of(fleet: Fleet) -> list[bytes]:
 async def eventually(condition: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + SOON_S
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        assert time.monotonic() < deadline, f"waited too long until {what}"
         await asyncio.sleep(0.01)
 
 

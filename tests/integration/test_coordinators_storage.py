@@ -15,6 +15,7 @@ from pyrmute_tasks.jobs.entries import Ended, JobResult
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.publish import backup_path
 from pyrmute_tasks.jobs.states import LoggedState
+from tests.conftest import cannot_run
 from tests.fleets import Fleet, kill_group
 from tests.fleets.mounts import can_mount, filled, moved_away, own_mounts, read_only, with_tmpfs
 from tests.integration.service import (
@@ -50,7 +51,7 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
     """A folder on another file system than the jobs root."""
     memory = Path("/dev/shm")  # noqa: S108  # a file system that is nearly everywhere
     if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("there is no second file system")
+        cannot_run("there is no second file system")
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         yield Path(folder)
 

@@ -10,7 +10,7 @@ import pytest
 
 from pyrmute_tasks import MigrationError, Migrator
 from pyrmute_tasks.distributed.app import create_app
-from pyrmute_tasks.engine.pipeline import Window
+from pyrmute_tasks.engine.window import Window
 from tests.conftest import wait_until
 from tests.fleets import Fleet, private_fleet
 from tests.people import manager, person

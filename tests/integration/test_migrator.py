@@ -16,7 +16,7 @@ from redis import Redis
 from pyrmute_tasks import ConfigurationError, JobState, MigrationError, Migrator, ModelManager
 from pyrmute_tasks.distributed.embedded import EmbeddedFleet
 from pyrmute_tasks.distributed.store import Store
-from pyrmute_tasks.engine.pipeline import Window
+from pyrmute_tasks.engine.window import Window
 from pyrmute_tasks.errors import (
     InvalidRecordError,
     ManagerImportError,

@@ -251,7 +251,7 @@ def test_interrupted_run_prints_the_command_that_resumes_it(tmp_path: Path, flee
     assert "max_errors was 0, and is 1. --restart begins again" in refused.stderr
     left = JobFolder(beside(job.target)).spec.job
     process = job.begin(*urls, "--restart")
-    wait_until(lambda: is_begun(job, left), "it has begun anew")
+    wait_until(lambda: is_begun(job, left), "it has begun again")
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGINT

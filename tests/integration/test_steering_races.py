@@ -143,7 +143,9 @@ def test_pause_while_a_job_is_taken_over_is_obeyed(service: Service) -> None:
         kill_group(other, signal.SIGKILL)
         other.wait()
     (job.path / WANT).write_text('{"wish": "can')  # torn
-    with pytest.raises(JobError, match="pause, resume or cancel says anew what is wanted"):
+    with pytest.raises(
+        JobError, match=r"pause, resume or cancel the job to write a new want\.json"
+    ):
         steering.set_limits(job, steering.Limits(window=4))
     steering.resume(job, "the wishes were torn")
     steering.set_limits(job, steering.Limits(window=4))

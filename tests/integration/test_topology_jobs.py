@@ -17,7 +17,7 @@ from pyrmute_tasks.jobs.entries import Ended, JobResult, Note, Noted, Settled
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.log import History
 from pyrmute_tasks.jobs.states import LoggedState
-from tests.conftest import ROOT, wait_until
+from tests.conftest import ROOT, cannot_run, wait_until
 from tests.integration.containers import can_confine
 from tests.integration.topology import (
     DEPLOY,
@@ -230,7 +230,7 @@ USERS = {"producer": "20001:20001", "coordinator": "20002:20002", "worker": "200
 @pytest.mark.slow
 def test_submitters_coordinators_and_workers_of_a_group_share_a_setgid_folder() -> None:
     if not can_confine():  # asked here, as it takes a process
-        pytest.skip("only root may become other users")
+        cannot_run("only root may become other users")
     with Topology(PEOPLE, USERS, [GROUP], migrations=ROOT / "tests") as topology:
         topology.start_workers(1)
         topology.start_coordinators(1)

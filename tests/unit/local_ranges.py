@@ -12,7 +12,8 @@ from typing import Any, Final, Self
 from pyrmute_tasks.distributed.worker.range_runner import RangeRunner
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
 from pyrmute_tasks.engine.error_policy import ErrorPolicy, FailureJudge
-from pyrmute_tasks.engine.pipeline import ChunkResult, Window, run_ordered
+from pyrmute_tasks.engine.pipeline import ChunkResult, run_ordered
+from pyrmute_tasks.engine.window import Window
 from pyrmute_tasks.hooks import HookSet
 from pyrmute_tasks.io.earlier_runs import LogOptions
 from pyrmute_tasks.io.job_output import JobOutput

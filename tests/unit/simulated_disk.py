@@ -6,13 +6,10 @@ the process's own; a power cut does it to all that is not durable, names include
 """
 
 import random
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-
-class Died(BaseException):
-    """The simulated process has died."""
+from tests.unit.stepped_threads import SteppedThread
 
 
 @dataclass(eq=False)
@@ -206,7 +203,7 @@ def in_folder(name: str, folder: str) -> bool:
     return name.rpartition("/")[0] == folder
 
 
-class SimulatedProcess:
+class SimulatedProcess(SteppedThread):
     """A process whose calls to the disk happen one by one, on command.
 
     Args:
@@ -214,31 +211,18 @@ class SimulatedProcess:
     """
 
     def __init__(self, disk: Disk) -> None:
-        self.storage = SimulatedStorage(disk, self._pause)
-        self.is_alive = True
-        self._work: Callable[[], None] | None = None
-        self._fault: BaseException | None = None
-        self._go, self._back = threading.Lock(), threading.Lock()  # to hand over, not to exclude
-        self._go.acquire()
-        self._back.acquire()
-        self._thread = threading.Thread(target=self._live, daemon=True)
-        self._thread.start()
-
-    @property
-    def is_busy(self) -> bool:
-        return self._work is not None
+        super().__init__()
+        self.storage = SimulatedStorage(disk, self.pause)
 
     def start(self, work: Callable[[], None]) -> None:
         """Start a function, up to its first call to the disk."""
-        assert self.is_alive
-        assert not self.is_busy
-        self._work = work
+        self.begin(work)
         self.step()
 
     def step(self) -> None:
         """Do the next call to the disk, and run up to the one after it."""
         if self.is_busy:
-            self._hand_over()
+            self.go_on(0)
 
     def finish(self) -> None:
         """Do all remaining calls of the started function."""
@@ -247,39 +231,5 @@ class SimulatedProcess:
 
     def die(self, rng: random.Random) -> None:
         """End the process immediately."""
-        self.is_alive = False
-        if self._fault is None:  # else its thread has ended
-            self._hand_over()
-        self._thread.join()
+        self.end()
         self.storage.die(rng)
-
-    def _hand_over(self) -> None:
-        self._go.release()
-        self._back.acquire()
-        if self._fault is not None:
-            raise self._fault
-
-    def _pause(self) -> None:
-        if self.is_alive:  # else unwinding
-            self._back.release()
-            self._go.acquire()
-        if not self.is_alive:
-            raise Died
-
-    def _live(self) -> None:
-        try:
-            while True:
-                self._go.acquire()
-                if not self.is_alive:
-                    return
-                if self._work is not None:
-                    self._work()
-                self._work = None
-                self._back.release()
-        except Died:
-            pass
-        except BaseException as error:
-            self._fault = error
-        finally:
-            self._work = None
-            self._back.release()

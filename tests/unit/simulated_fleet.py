@@ -825,7 +825,7 @@ class Fleet:
     def wait(self, seconds: float, until: Callable[[], bool]) -> None:
         """Let the fleet go on while a caller waits.
 
-        Harm that was put off starts the patience anew when it comes.
+        The patience begins again with harm that was put off.
 
         Raises:
             HungError: If nothing moved while they waited.

@@ -8,7 +8,7 @@ import json
 import random
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +20,6 @@ from pyrmute_tasks.errors import BrokerUnavailableError
 from pyrmute_tasks.file_options import FileOptions
 from pyrmute_tasks.io.job_output import DrivenJob
 from pyrmute_tasks.io.job_targets import target_of
-from pyrmute_tasks.jobs import wishing
 from pyrmute_tasks.jobs.entries import Range, Settled
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease, take
@@ -35,18 +34,14 @@ from pyrmute_tasks.jobs.terms import Terms
 from pyrmute_tasks.jobs.want import CHANGES, WANT, Want, locked
 from pyrmute_tasks.service import driving, epoch_watch, steering, watched_jobs
 from pyrmute_tasks.service.driving import Epoch
+from tests.unit.stepped_threads import FOR_EVER, Died, SteppedThread
 
 JOB: Final = "a1b2c3d4"
 RANGE_BYTES: Final = 10
 RANGES: Final = 4
-_FOR_EVER: Final = 10**9
 
 
-class Died(BaseException):
-    """The process has died."""
-
-
-class Process:
+class Process(SteppedThread):
     """A process, whose calls to the storage happen on command.
 
     Args:
@@ -55,45 +50,28 @@ class Process:
     """
 
     def __init__(self, world: "World", number: int) -> None:
+        super().__init__()
         self.world = world
         self.user = f"user{number}@host{number}"
         self.skew_s = (0.0, 90.0, -90.0)[number % 3]
         self.folder = SteppedFolder(world)
         self.rng = random.Random(number)
-        self.is_alive = True
         self.waits_for_lock = False
         self.fate = ""  # what happens to the epoch that it drives
         self.asks = ""  # what its user asks for
         self.epoch: Epoch | None = None
-        self._steps = 0
-        self._work: Callable[[], None] | None = None
-        self._fault: BaseException | None = None
-        self._go, self._back = threading.Lock(), threading.Lock()  # to hand over, not to exclude
-        self._go.acquire()
-        self._back.acquire()
-        self._thread = threading.Thread(target=self._live, daemon=True)
-        self._thread.start()
-
-    @property
-    def is_busy(self) -> bool:
-        return self._work is not None
-
-    def start(self, work: Callable[[], None]) -> None:
-        """Begin a work; nothing of it is done yet."""
-        assert not self.is_busy
-        self._work = work
 
     def step(self, steps: int) -> None:
         """Do some calls to the storage, unless it waits for a lock."""
         if self.is_busy:
-            self._hand_over(steps)
+            self.go_on(steps)
 
     def finish(self) -> None:
         """Do all of the work; who has a lock that it waits for goes on meanwhile."""
         for _ in range(1000):
             if not self.is_busy:
                 return
-            self._hand_over(_FOR_EVER)
+            self.go_on(FOR_EVER)
             if self.waits_for_lock:
                 for other in self.world.processes:
                     if other is not self:
@@ -102,61 +80,25 @@ class Process:
 
     def die(self) -> None:
         """End at once, unless it has ended."""
-        if not self.is_alive:
-            return
-        self.is_alive = False
-        if self._fault is None:
-            self._hand_over(0)
-        self._thread.join()
+        if self.is_alive:
+            self.end()
         self.epoch = None
 
-    def pause(self) -> None:
-        """Stop here, if that was the last step; in the process's own thread."""
-        self._steps -= 1
-        if self._steps < 0:
-            self._stop_here()
-        if not self.is_alive:
-            raise Died
-
     def wait_for_lock(self) -> None:
-        """Stop here until the others have gone on."""
+        """Stop here until the others have gone on; in the process's own thread."""
         self.waits_for_lock = True
-        self._stop_here()
+        self.stop()
         self.waits_for_lock = False
         if not self.is_alive:
             raise Died
 
-    def _stop_here(self) -> None:
-        if self.is_alive:  # else unwinding
-            self._back.release()
-            self._go.acquire()
-
-    def _hand_over(self, steps: int) -> None:
-        self._steps = steps
+    def go_on(self, steps: int) -> None:
+        """Let it work, as the process that asks for clocks and names meanwhile."""
         before, self.world.current = self.world.current, self
-        self._go.release()
-        self._back.acquire()
-        self.world.current = before
-        if self._fault is not None:
-            raise self._fault
-
-    def _live(self) -> None:
         try:
-            while True:
-                self._go.acquire()
-                if not self.is_alive:
-                    return
-                if self._work is not None:
-                    self._work()
-                self._work = None
-                self._back.release()
-        except Died:
-            pass
-        except BaseException as error:
-            self._fault = error
+            super().go_on(steps)
         finally:
-            self._work = None
-            self._back.release()
+            self.world.current = before
 
 
 @dataclass
@@ -218,7 +160,7 @@ class World:
 
     def pause(self) -> None:
         """End a step of the process that calls; of the test's own calls nothing."""
-        if self.current is not None and threading.current_thread() is self.current._thread:
+        if self.current is not None and self.current.is_calling:
             self.current.pause()
 
     def sleep(self, _: float) -> None:
@@ -383,7 +325,7 @@ class RunWithoutFleet:
         process.world.pause()  # that a fleet is asked takes time
         for unit in units(lease, folder.spec):
             check_stop()
-            watch.note_waits()
+            watch.log_changes()
             fate, process.fate = process.fate, ""
             if fate == "fail":
                 self.report.failure = SimpleNamespace(source="", index=0, describe=lambda: "bad")
@@ -396,7 +338,7 @@ class RunWithoutFleet:
             lease.log.settle(Settled(*unit, 1, 1, put=put, digest=digest_of(data)))
             if fate != "lazy":
                 lease.log.commit()
-        watch.note_waits()  # a fleet is waited for, also for the last outcome
+        watch.log_changes()  # a fleet is waited for, also for the last outcome
         check_stop()
         if self.options.hold:
             lease.log.commit()
@@ -441,9 +383,9 @@ def replaced_by(world: World) -> list[tuple[object, str, object]]:
     )
     threads = SimpleNamespace(Thread=NoThread, Lock=threading.Lock, Event=threading.Event)
     # Who holds a lock is not frozen until others give it up: the last change would stand.
-    patient = SimpleNamespace(monotonic=lambda: 0.0, sleep=world.sleep)
+    patient = SimpleNamespace(time=world.now, monotonic=lambda: 0.0, sleep=world.sleep)
     return [
-        *((module, "time", clocks) for module in (wishing, watched_jobs, epoch_watch)),
+        *((module, "time", clocks) for module in (watched_jobs, epoch_watch)),
         (import_module(locked.__module__), "time", patient),
         (epoch_watch, "threading", threads),
         (steering, "this_user", lambda: world.current.user if world.current else "test@host"),

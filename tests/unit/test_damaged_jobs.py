@@ -108,7 +108,7 @@ def test_pause_of_which_nothing_is_left_but_a_torn_file_is_asked_for_again(
     leave(job, left)
     turn = turn_of(root, job)
     assert turn.act is Act.WAIT
-    assert "pause, resume or cancel says anew what is wanted" in turn.why
+    assert "pause, resume or cancel the job to write a new want.json" in turn.why
     assert status_of(job.folder).reason == turn.why
     with pytest.raises(
         JobError, match=r"cannot be changed: want\.json .*: pause, resume or cancel"

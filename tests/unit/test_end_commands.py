@@ -95,24 +95,24 @@ def test_note_and_lock_stay_when_the_rest_of_the_job_is_removed(told: Path) -> N
 @pytest.mark.parametrize("result", [JobResult.SUCCEEDED, JobResult.FAILED])
 def test_coordinator_finds_what_is_due_if_it_may_run_it(told: Path, result: JobResult) -> None:
     job = job_telling(told).taken()
-    watches = [WatchedJobs(told.parent / "jobs", tells_ends=each) for each in (True, False)]
+    watches = [WatchedJobs(told.parent / "jobs", finds_commands=each) for each in (True, False)]
     for jobs in watches:
         jobs.look(but=frozenset())
-        assert not jobs.untold
+        assert not jobs.with_command
     job.ended(result)
     for jobs in watches:
         jobs.look(but=frozenset())
-    assert [set(jobs.untold) for jobs in watches] == [{"a1b2c3d4"}, set()]
-    later = WatchedJobs(told.parent / "jobs", tells_ends=True)
+    assert [set(jobs.with_command) for jobs in watches] == [{"a1b2c3d4"}, set()]
+    later = WatchedJobs(told.parent / "jobs", finds_commands=True)
     later.look(but=frozenset())
-    assert set(later.untold) == {"a1b2c3d4"}
+    assert set(later.with_command) == {"a1b2c3d4"}
     for jobs in (watches[0], later):
-        jobs.untold["a1b2c3d4"].note_tell()
+        jobs.with_command["a1b2c3d4"].note_command()
     run_if_due(job.folder)
     for jobs in (watches[0], later):
-        jobs.untold["a1b2c3d4"].tell_at = 0.0
+        jobs.with_command["a1b2c3d4"].command_at = 0.0
         jobs.look(but=frozenset())
-        assert not jobs.untold
+        assert not jobs.with_command
 
 
 @pytest.mark.parametrize("result", [JobResult.SUCCEEDED, JobResult.FAILED])
@@ -127,29 +127,29 @@ def test_end_that_waits_is_not_looked_at_again_and_again(
 
     monkeypatch.setattr(watched_jobs, "is_due", counted)
     job_telling(told).taken().ended(result)
-    jobs = WatchedJobs(told.parent / "jobs", tells_ends=True, queue="mine")
+    jobs = WatchedJobs(told.parent / "jobs", finds_commands=True, queue="mine")
     WatchedJob.submitted(jobs.root, "00000000", on_end="true", queue="other").taken().ended(result)
     for _ in range(3):
         jobs.look(but=frozenset())
     assert looked == ["a1b2c3d4"]
-    job = jobs.untold["a1b2c3d4"]
-    job.note_tell()
+    job = jobs.with_command["a1b2c3d4"]
+    job.note_command()
     jobs.look(but=frozenset())
     assert looked == ["a1b2c3d4"]
-    job.tell_at = 0.0
+    job.command_at = 0.0
     jobs.look(but=frozenset())
     assert looked == ["a1b2c3d4"] * 2
 
 
 def test_command_that_cannot_be_run_is_tried_ever_more_rarely(told: Path) -> None:
     job_telling(told).taken().ended(JobResult.SUCCEEDED)
-    jobs = WatchedJobs(told.parent / "jobs", tells_ends=True)
+    jobs = WatchedJobs(told.parent / "jobs", finds_commands=True)
     jobs.look(but=frozenset())
-    job, waits = jobs.untold["a1b2c3d4"], []
+    job, waits = jobs.with_command["a1b2c3d4"], []
     for _ in range(9):
         before = time.monotonic()
-        job.note_tell()
-        waits.append(round(job.tell_at - before))
+        job.note_command()
+        waits.append(round(job.command_at - before))
     assert waits == [5, 10, 20, 40, 80, 160, 320, 600, 600]
 
 

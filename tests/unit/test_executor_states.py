@@ -22,7 +22,8 @@ from hypothesis.stateful import (
 from pyrmute_tasks.distributed.producer.executor import CeleryExecutor
 from pyrmute_tasks.engine.chunks import Chunk, Outcome, decode_records
 from pyrmute_tasks.engine.error_policy import RAISE, ErrorPolicy
-from pyrmute_tasks.engine.pipeline import ChunkResult, Window, run_ordered
+from pyrmute_tasks.engine.pipeline import ChunkResult, run_ordered
+from pyrmute_tasks.engine.window import Window
 from pyrmute_tasks.errors import (
     BrokerUnavailableError,
     CodeMismatchError,

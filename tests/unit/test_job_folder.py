@@ -20,9 +20,10 @@ from pyrmute_tasks.errors import (
     LeaseLostError,
 )
 from pyrmute_tasks.jobs.entries import OPEN_END, Ended, JobResult, Piece, Publishing, Range, Settled
-from pyrmute_tasks.jobs.folder import NONCE, JobFolder, beside, find_jobs
+from pyrmute_tasks.jobs.folder import NONCE, JobFolder, beside
 from pyrmute_tasks.jobs.lease import take
 from pyrmute_tasks.jobs.pruning import prune
+from pyrmute_tasks.jobs.root import find_jobs
 from pyrmute_tasks.jobs.spec import (
     CodeChanged,
     OptionChanged,

@@ -10,7 +10,8 @@ import pytest
 
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
 from pyrmute_tasks.engine.error_policy import ErrorPolicy, FailureJudge
-from pyrmute_tasks.engine.pipeline import ChunkResult, Window, run_ordered
+from pyrmute_tasks.engine.pipeline import ChunkResult, run_ordered
+from pyrmute_tasks.engine.window import Window
 from pyrmute_tasks.errors import (
     ConfigurationError,
     JobChangedError,

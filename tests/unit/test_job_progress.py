@@ -263,4 +263,4 @@ def test_trouble_is_not_told_without_end() -> None:
     bar.close()
     lines = stream.getvalue().splitlines()
     assert len(lines) == 52
-    assert lines[50] == "more of this kind is not told"
+    assert lines[50] == "more of this kind is not shown"

@@ -92,7 +92,7 @@ CASES: Final[dict[str, tuple[Build, ShownState, str]]] = {
     "suspended for long": (
         lambda job: job.taken().let_go("no worker answers", Note.SUSPENDED).later(600),
         ShownState.SUSPENDED,
-        "no worker answers; it goes on as soon as a coordinator finds that over",
+        "no worker answers; it goes on as soon as a coordinator finds it over",
     ),
     "suspended, then paused": (
         lambda job: job.taken().let_go("no worker answers", Note.SUSPENDED).wish(Wish.PAUSE),

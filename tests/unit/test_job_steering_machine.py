@@ -1,7 +1,7 @@
 """The wishes of several users for one job, and the coordinators that obey them.
 
 Users read and write at the same moment, coordinators freeze, die and wake up, files are torn. A
-job obeys the last wish that was accepted, and one that was refused is told why.
+job obeys the last wish that was accepted, and each refusal gives its reason.
 ``JOB_LOG_SCHEDULES`` sets how many schedules are tried (`make job-log`).
 """
 
@@ -113,7 +113,7 @@ class SteeringMachine(RuleBasedStateMachine):
         """Let a user begin, or go on with what it has begun."""
         user = self.users[which]
         if not user.is_busy:
-            user.start(lambda: self.wish(user, wish))
+            user.begin(lambda: self.wish(user, wish))
         user.step(steps)
 
     @rule(wish=wishes, other=wishes, steps=few_steps)
@@ -258,7 +258,7 @@ class SteeringMachine(RuleBasedStateMachine):
         self.check_wait(view)
 
     def check_views(self, entries: list[Logged], view: JobView) -> None:
-        """Check that who has read bit by bit sees the same as who reads anew."""
+        """Check that a reader of each change sees the same as one that reads all at once."""
         clock = self.world.clock
         assert self.followed.look(clock) == LoggedJob(self.world.folder.storage).look(clock)
         for each in self.coordinators:
@@ -292,7 +292,7 @@ class SteeringMachine(RuleBasedStateMachine):
             assert view.state not in (LoggedState.SUCCEEDED, LoggedState.SUCCEEDED_WITH_REJECTS)
 
     def check_wait(self, view: JobView) -> None:
-        """Check that who waits is told of an end exactly if no coordinator goes on with the job."""
+        """Check that `wait` ends exactly if no coordinator goes on with the job."""
         try:
             is_over: bool | None = self.handle.is_over()
         except JobFailedError:
@@ -410,7 +410,7 @@ class Coordinator:
     def begin(self, trouble: str = "") -> None:
         """Begin to look at the job, unless it drives it already."""
         if not self.process.is_busy:
-            self.process.start(lambda: self.coordinate(trouble))
+            self.process.begin(lambda: self.coordinate(trouble))
 
     def coordinate(self, trouble: str) -> None:
         job, process = self.job, self.process

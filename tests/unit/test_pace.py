@@ -10,8 +10,9 @@ from pyrmute_tasks import ConfigurationError, JobError, Wait, WaitBegan
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
 from pyrmute_tasks.engine.events import Event, Observers
 from pyrmute_tasks.engine.pace import FULL_SPEED, Pace, Pacer
-from pyrmute_tasks.engine.pipeline import Window, run_ordered
+from pyrmute_tasks.engine.pipeline import run_ordered
 from pyrmute_tasks.engine.stopping import JobStopped, Stop
+from pyrmute_tasks.engine.window import Window
 from pyrmute_tasks.local.executors import ThreadExecutor
 
 

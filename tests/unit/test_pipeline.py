@@ -27,7 +27,8 @@ from pyrmute_tasks.engine.events import (
     SourceBlocked,
 )
 from pyrmute_tasks.engine.job_tally import JobTally
-from pyrmute_tasks.engine.pipeline import Window, run_ordered
+from pyrmute_tasks.engine.pipeline import run_ordered
+from pyrmute_tasks.engine.window import Window
 from pyrmute_tasks.errors import ConfigurationError
 from pyrmute_tasks.failures import RecordFailure, Stage, detach_failure
 

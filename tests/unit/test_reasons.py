@@ -275,7 +275,7 @@ class Watched:
             self.board(seen)
         self.watch._look()
         if not is_hung:
-            self.watch.note_waits()
+            self.watch.log_changes()
 
 
 def noted(job: WatchedJob) -> list[Noted]:
@@ -305,7 +305,7 @@ def test_moment_is_not_logged(job: WatchedJob, clock: Time) -> None:
     for second in range(1, 4):
         watched.second(FleetSeen(0, "no worker answers", second))
     watched.second(FleetSeen(2))
-    watched.watch.note_wait()
+    watched.watch.log_wait()
     assert noted(job) == []
 
 
@@ -316,7 +316,7 @@ def test_suspension_of_a_driver_that_hung_tells_since_when_it_waited(
     watched.second(FleetSeen(2), is_hung=True)
     for _ in range(60):  # the store is away
         watched.second(None, is_hung=True)
-    watched.watch.note_wait()
+    watched.watch.log_wait()
     job.let_go("the store does not answer", Note.SUSPENDED)
     found = {each.kind: each for each in report_of(job.folder).periods}
     assert found["waiting"].why == "broker or store have not answered"

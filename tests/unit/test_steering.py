@@ -17,7 +17,7 @@ from pyrmute_tasks.engine.stopping import JobStopped
 from pyrmute_tasks.errors import ConfigurationError, JobChangedError, JobError
 from pyrmute_tasks.io.job_output import DrivenJob
 from pyrmute_tasks.io.kept_jobs import discard_job
-from pyrmute_tasks.jobs import want, wishing
+from pyrmute_tasks.jobs import want
 from pyrmute_tasks.jobs.checked import MOST
 from pyrmute_tasks.jobs.driver import this_process, this_user
 from pyrmute_tasks.jobs.entries import Ended, Entry, JobResult, Note, Noted, Publishing
@@ -343,7 +343,7 @@ def test_accepted_code_that_is_lost_with_its_file_is_asked_for(
     steering.resume(job, code=other, accept_code=True)
     log(lease, want_of(job).as_entry(), Noted(Note.STOPPED, "its turn is over"))
     (job.path / WANT).write_bytes(b"{")
-    lost = r"other code was accepted for it, which is lost \(want.json .*--manager M --accept-code"
+    lost = r"code that was accepted for it is lost \(want.json .*--manager M --accept-code"
     with pytest.raises(JobError, match=lost):
         steering.resume(job)
     steering.pause(job)  # that needs no code
@@ -456,6 +456,6 @@ def test_user_without_the_right_is_told(job: JobFolder, monkeypatch: pytest.Monk
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(wishing, "write_want", refuse)  # root may do all
+    monkeypatch.setattr(want, "write_want", refuse)  # root may do all
     with pytest.raises(ConfigurationError, match=r"cannot write .*want.json: Permission denied"):
         steering.pause(job)

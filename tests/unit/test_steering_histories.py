@@ -46,7 +46,7 @@ class Scene(World):
         def call() -> None:
             steer(self.other.folder)
 
-        self.other.start(call)
+        self.other.begin(call)
         self.other.finish()
 
     def go_on(self, process: Process, until: Callable[[], bool]) -> None:
@@ -64,7 +64,7 @@ class Scene(World):
             with contextlib.suppress(JobError):
                 kept_jobs.publish_job(self.user.folder.path)
 
-        self.user.start(publish)
+        self.user.begin(publish)
         self.go_on(self.user, until)
 
 
@@ -97,15 +97,15 @@ def test_publish_that_an_epoch_without_it_reads_is_obeyed(scene: Scene) -> None:
 def test_publish_of_who_has_lost_the_job_is_no_wish(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    signed: list[Want] = []
+    made: list[Want] = []
 
-    def sign(want: Want, *_: object) -> Want:
-        signed.append(want)
+    def make(want: Want, *_: object) -> Want:
+        made.append(want)
         return want
 
-    monkeypatch.setattr(kept_jobs, "signed", sign)
+    monkeypatch.setattr(Want, "made_by", make)
     scene.coordinate(0, 1)
-    scene.begin_to_publish(lambda: bool(signed))
+    scene.begin_to_publish(lambda: bool(made))
     scene.coordinate(1)
     scene.user.finish()
     assert scene.wish == "run"
@@ -212,7 +212,7 @@ def test_failed_job_whose_discarding_was_killed_is_gone_or_as_before(
     scene.coordinators[0].process.fate = "fail"
     scene.coordinate(0, 1)
     folder = scene.user.folder
-    scene.user.start(lambda: discarding.discard_submitted(folder.path, folder, ""))
+    scene.user.begin(lambda: discarding.discard_submitted(folder.path, folder, ""))
     for _ in range(steps):
         scene.user.step(0)
     scene.user.die()

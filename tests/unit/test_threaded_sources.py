@@ -7,8 +7,9 @@ from collections.abc import Generator, Iterable, Iterator
 import pytest
 
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
-from pyrmute_tasks.engine.pipeline import Window, run_ordered
+from pyrmute_tasks.engine.pipeline import run_ordered
 from pyrmute_tasks.engine.threaded_sources import ConvertedReader, ThreadedReader, in_thread
+from pyrmute_tasks.engine.window import Window
 from tests.conftest import wait_until
 from tests.unit.test_pipeline import KEEP, ScriptedExecutor, make_chunk
 

@@ -381,7 +381,7 @@ def table() -> str:
     version_info("pydantic") < (2, 14), reason="older versions write a deque of anything as JSON"
 )
 def test_table_of_types_is_up_to_date() -> None:
-    assert TABLE.read_text() == table(), "write it anew: python -m tests.unit.test_values"
+    assert TABLE.read_text() == table(), "write it again: python -m tests.unit.test_values"
 
 
 if __name__ == "__main__":

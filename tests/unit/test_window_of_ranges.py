@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pyrmute_tasks.engine.chunks import Chunk, Outcome
 from pyrmute_tasks.engine.error_policy import RAISE, ErrorPolicy
 from pyrmute_tasks.engine.events import ChunkSubmitted, Event, Observers
-from pyrmute_tasks.engine.pipeline import Window, run_ordered
+from pyrmute_tasks.engine.pipeline import run_ordered
+from pyrmute_tasks.engine.window import Window
 from pyrmute_tasks.failures import RecordFailure, Stage
 
 CHUNKS = 40

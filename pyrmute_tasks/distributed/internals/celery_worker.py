@@ -326,7 +326,7 @@ class WatchedRequest(Request):
         """Handle a task that ended with an exception, or with its process."""
         how = billiard_pool.crash_description(exc_info.exception)
         if how is not None and not self.note_crash(how):
-            # Nobody was told: then at least the broker shall deliver it again.
+            # The collector was not told: have the broker deliver it again.
             _state.task_ready(self)
             return self.reject(requeue=True)
         return super().on_failure(exc_info, send_failed_event, return_ok)

@@ -231,7 +231,7 @@ class Liveness:
             self._still_since = now  # nothing can move, and there is another deadline for it
             self._sharing.kept(now)
             if self._broker_away_since is None:
-                self._broker_away_since = earlier  # one that is frozen takes its time to be so
+                self._broker_away_since = earlier  # a survey of a frozen one takes long to fail
             is_over = now - self._broker_away_since >= self._deadlines.outage_s
             return BrokerAway() if is_over else None
         self._broker_away_since = None

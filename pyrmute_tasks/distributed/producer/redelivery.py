@@ -281,9 +281,9 @@ class Deliveries:
                 continue
             claim = seen.claims.get(part.key)
             if claim is not None and claim.task != part.task and not seen.shows(claim):
-                claim = None  # an earlier delivery that came late, and to nothing
+                claim = None  # of an earlier delivery, which came late and to nothing
             if claim is None:
-                if self._waits_in_vain(part, now, seen, holders.get(part.task)):
+                if self._is_overdue(part, now, seen, holders.get(part.task)):
                     yield part, Loss.UNCLAIMED
             elif claim.worker not in seen.running:
                 yield part, Loss.WORKER_GONE
@@ -307,12 +307,12 @@ class Deliveries:
         self._oldest_running = min(running, default=self._sent)
         self._latest_taken = max([self._latest_taken, *(order for order, _ in latest)])
 
-    def _waits_in_vain(
+    def _is_overdue(
         self, part: Part, now: float, seen: "FleetSnapshot", holder: str | None
     ) -> bool:
-        """Whether to resend a part that no worker has begun; `holder`, if any, has received it."""
+        """Return whether to resend a part that no worker has begun, though `holder` may have it."""
         if holder in seen.leaving:
-            return True  # it takes its time, and would give the message back in the end
+            return True  # it would give the message back only at its end
         if holder is not None and not seen.any_idle:
             return False
         # Other jobs may keep the queue full for hours, and nothing tells what is in it. But it is

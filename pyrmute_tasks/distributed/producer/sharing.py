@@ -7,15 +7,15 @@ from typing import Final
 
 __all__ = ["Sharing"]
 
-_PATIENCE: Final = 2.0  # times the longest pause of late between two movements
-_MOST_PATIENCE_S: Final = 30.0  # a rate is one of late, and falls to nothing by then
+_PATIENCE: Final = 2.0  # times the longest recent pause between two movements
+_MOST_PATIENCE_S: Final = 30.0  # by then the shown rate, a moving average, is 0
 _HALF_LIFE_S: Final = 30.0  # of that pause
 
 
 class Sharing:
-    """Tells whether a job waits for others, longer than it has between its own chunks of late.
+    """Tells whether a job waits for others' chunks, longer than the pauses between its own were.
 
-    With its share of a fleet it moves as well as it can, which is no reason to tell.
+    Shorter waits are no reason to tell: a job that shares a fleet pauses between its chunks.
 
     Attributes:
         since: Since when it waits; None if it does not.

@@ -72,7 +72,7 @@ class Declined:
 
     @property
     def root(self) -> str:
-        """What it holds, without the tree's entries, which are told once a job."""
+        """What it holds, without the tree's entries: these are sent once a job."""
         return root_of(self.held)
 
 
@@ -213,7 +213,7 @@ class ChunkRunner:
     # --- chunks that are not run to their end --------------------------------------------
 
     def _give_up(self, asked: Assignment, why: str) -> None:
-        """The chunk did not kill this process, but might as well have."""
+        """Report a chunk that is given up like one that has killed its process."""
         self._result = TaskResult.trouble(f"given up: {why}")
         log(logging.WARNING, "chunk_given_up", why, job=asked.job, part=asked.part)
         self._store.note_crash(asked.job, asked.part, why, asked.task)

@@ -82,7 +82,7 @@ _ON_FIRST_USE: Final = (
 def import_ahead() -> None:
     """Import what a chunk would import, before children are forked.
 
-    Each child would else load it anew: in its own memory, within its limit of that, and while
+    Each child would else load it again: in its own memory, within its limit of that, and while
     its first chunk waits.
     """
     for module in _ON_FIRST_USE:
