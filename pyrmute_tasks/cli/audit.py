@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pyrmute_tasks.audit import SAMPLE, TIMEOUT_S, AuditReport, Cause, Change, Finding, Loss, audit
-from pyrmute_tasks.cli.options import manager_option, model_option
+from pyrmute_tasks.cli.options import POSITIVE, manager_option, model_option
 from pyrmute_tasks.errors import PyrmuteTasksError
 from pyrmute_tasks.failures import describe_safely
 
@@ -55,7 +55,7 @@ _MEANING: Final = {
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=POSITIVE,
     default=TIMEOUT_S,
     show_default=True,
     help="Time limit of the audit in seconds.",

@@ -14,11 +14,14 @@ from pyrmute_tasks.cli.options import (
     QUEUE_HELP,
     STORE_HELP,
     jobs_option,
+    loglevel_option,
     overridden,
 )
 from pyrmute_tasks.jobs.root import root_of
+from pyrmute_tasks.logs import log
 from pyrmute_tasks.service.coordinator import Coordinator, CoordinatorOptions
 from pyrmute_tasks.settings import Settings
+from pyrmute_tasks.urls import hide_password
 
 __all__ = ["coordinator_command"]
 
@@ -43,7 +46,7 @@ _FORMAT = "%(asctime)s %(levelname)s %(message)s"
     help="Run the commands that jobs have for their end (--on-end), as this user.",
 )
 @click.option("--until-idle", is_flag=True, help="End when nothing is due and nothing runs.")
-@click.option("--loglevel", default="INFO", show_default=True, help="Least level that is logged.")
+@loglevel_option
 def coordinator_command(
     jobs_root: str | None,
     broker: str | None,
@@ -71,7 +74,15 @@ def coordinator_command(
                 jobs_root=jobs_root,
             )
             root = root_of(settings.jobs_root)
-        logging.basicConfig(level=loglevel.upper(), format=_FORMAT, stream=sys.stderr)
+        logging.basicConfig(level=loglevel, format=_FORMAT, stream=sys.stderr)
+        log(
+            logging.INFO,
+            "coordinator_began",
+            "watch a jobs root",
+            root=str(root.path),
+            queue=settings.queue,
+            broker=hide_password(settings.broker_url),
+        )
         options = CoordinatorOptions(
             most_running=most_running, allow_on_end=allow_on_end, until_idle=until_idle
         )

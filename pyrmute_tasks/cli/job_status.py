@@ -11,7 +11,7 @@ import click
 from pyrmute_tasks.cli.errors import FINISHED_WITH_REJECTS, errors_printed, tell
 from pyrmute_tasks.cli.found_jobs import found_job
 from pyrmute_tasks.cli.job_text import job_head, job_page, progress_line
-from pyrmute_tasks.cli.options import job_argument, jobs_option
+from pyrmute_tasks.cli.options import POSITIVE, job_argument, jobs_option
 from pyrmute_tasks.cli.screen import Redrawn, columns_of, is_terminal, json_of, styled
 from pyrmute_tasks.jobs.states import ShownState
 from pyrmute_tasks.service.status import JobStatus, JobWatch, status_of
@@ -49,7 +49,7 @@ def status_command(job: str, jobs_root: str | None, as_json: bool) -> None:
 @click.option(
     "--every",
     "every_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=POSITIVE,
     metavar="SECONDS",
     help="Write a line every so often. [default: 30, and whenever a state or reason changes]",
 )

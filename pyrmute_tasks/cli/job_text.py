@@ -235,6 +235,8 @@ def _facts(job: JobStatus) -> Iterator[tuple[str, str]]:
         yield "wishes", f"{job.want_problem}; earlier ones hold"
     if job.begun_at:
         yield "time", _times(job)
+    if job.on_end:
+        yield "at end", _on_end(job)
 
 
 def _events(job: JobStatus) -> Iterator[tuple[str, str]]:
@@ -253,7 +255,17 @@ def _submitted(job: JobStatus) -> str:
         told += f" by {job.submitted_by}"
     if job.priority not in ("", "normal"):
         told += f", priority {job.priority}"
-    return f"{told}, after job {job.after}" if job.after else told
+    if job.after:
+        told += f", after job {job.after}"
+    return f"{told}: {job.submitted_why}" if job.submitted_why else told
+
+
+def _on_end(job: JobStatus) -> str:
+    if job.on_end == "run":
+        return "its command was run"
+    if job.has_ended:
+        return "its command was not run yet: coordinators with --allow-on-end do that, for a day"
+    return "coordinators with --allow-on-end run its command"
 
 
 def _fleet(job: JobStatus) -> str:

@@ -1,5 +1,6 @@
 """Options shared by several commands, and their checks."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -34,13 +35,29 @@ __all__ = [
     "import_retried",
     "job_argument",
     "jobs_option",
+    "loglevel_option",
     "manager_option",
     "model_option",
     "overridden",
     "retry_of",
 ]
 
-POSITIVE: Final = click.FloatRange(min=0, min_open=True)
+
+class _Positive(click.FloatRange):
+    """A number above 0, and neither NaN nor infinity, which a range of floats takes."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is not a number above 0.", param, ctx)
+        return float(found)
+
+
+POSITIVE: Final = _Positive(min=0, min_open=True)
+_LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
 MANAGER_HELP: Final = "The manager: package.module:attribute or path/to/file.py:attribute."
 BROKER_HELP: Final = "URL of a running fleet's broker."
 STORE_HELP: Final = "URL of its store. [default: the broker, if it is Redis]"
@@ -162,6 +179,14 @@ MAX_RATE_OPTION: Final = click.option(
 )
 
 # Of submitted jobs.
+loglevel_option: Final = click.option(
+    "--loglevel",
+    type=click.Choice(_LOG_LEVELS, case_sensitive=False),
+    default="INFO",
+    metavar="LEVEL",
+    show_default=True,
+    help="Least level that is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL.",
+)
 jobs_option: Final = click.option(
     "--jobs",
     "jobs_root",

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pyrmute_tasks.cli.errors import FINISHED_WITH_REJECTS, errors_printed, show_warnings
-from pyrmute_tasks.cli.options import manager_option, model_option
+from pyrmute_tasks.cli.options import POSITIVE, manager_option, model_option
 from pyrmute_tasks.dry_run import (
     SAMPLE,
     TIMEOUT_S,
@@ -67,7 +67,7 @@ _SIGNS: Final = {ChangeKind.ADDED: "+", ChangeKind.REMOVED: "−", ChangeKind.TY
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=POSITIVE,
     default=TIMEOUT_S,
     show_default=True,
     help="Time limit of the sample in seconds.",

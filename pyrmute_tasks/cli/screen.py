@@ -23,7 +23,9 @@ _STYLES: Final = (
     (re.compile(r"^succeeded\b( with rejects\b)?", re.MULTILINE), "\x1b[32m"),
     (re.compile(r"^(running|publishing)\b", re.MULTILINE), "\x1b[36m"),
     (
-        re.compile(r"^(waiting|paus(ed|ing)|suspended|cancel(led|ling)|queued)\b", re.MULTILINE),
+        re.compile(
+            r"^(waiting|paus(ed|ing)|suspended|held|cancel(led|ling)|queued)\b", re.MULTILINE
+        ),
         "\x1b[33m",
     ),
 )

@@ -13,6 +13,7 @@ from pyrmute_tasks.cli.options import (
     HOP_OPTIONS,
     MAX_RATE_OPTION,
     OUTPUT_OPTIONS,
+    POSITIVE,
     QUEUE_HELP,
     RETRY_OPTIONS,
     WithOptions,
@@ -27,10 +28,12 @@ from pyrmute_tasks.file_runs import NOT_FILES
 from pyrmute_tasks.jobs.root import root_of
 from pyrmute_tasks.jobs.terms import GIVE_UP_S, Priority
 from pyrmute_tasks.migrator import Migrator
+from pyrmute_tasks.service.submitting import SubmitOptions
 from pyrmute_tasks.settings import Settings
 
 __all__ = ["submit"]
 
+_TERMS: Final = ("after", "on_end", "give_up_s", "window", "why")
 _EXAMPLES: Final = """\b
 Examples:
   pyrmute-tasks submit --jobs /data/jobs --manager my_app.models:manager \\
@@ -63,7 +66,7 @@ Examples:
 @click.option(
     "--give-up",
     "give_up_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=POSITIVE,
     default=GIVE_UP_S,
     show_default=True,
     metavar="SECONDS",
@@ -111,6 +114,7 @@ def submit(
             policy = ErrorPolicy(OnError(on_error), max_errors)
             settings = overridden(Settings.from_env(os.environ), queue=queue, jobs_root=jobs_root)
             root_of(settings.jobs_root)
+            SubmitOptions(name=label, **{each: options[each] for each in _TERMS})
             retry = retry_of(retry_on, attempts)
         import_retried(retry_on)
         migrator = Migrator(manager, settings=settings, retry=retry)

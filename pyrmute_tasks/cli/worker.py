@@ -11,6 +11,7 @@ from pyrmute_tasks.cli.options import (
     QUEUE_HELP,
     STORE_HELP,
     check_name,
+    loglevel_option,
     overridden,
 )
 from pyrmute_tasks.distributed.worker.command_line import worker_arguments
@@ -38,7 +39,7 @@ __all__ = ["worker"]
     "--concurrency", type=click.IntRange(min=1), help="Chunks to run at a time. [default: CPUs]"
 )
 @click.option("--name", help="Node name, unique in the fleet. [default: from pid and host]")
-@click.option("--loglevel", default="INFO", show_default=True, help="Celery's log level.")
+@loglevel_option
 @click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
 def worker(
     manager: str | None,

@@ -39,7 +39,14 @@ from pyrmute_tasks.jobs.root import JobsRoot, is_job_name
 from pyrmute_tasks.jobs.spec import SPEC
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.view import JobView
-from pyrmute_tasks.jobs.want import Want, locked, read_submitted, unknown_wish, write_wish
+from pyrmute_tasks.jobs.want import (
+    Want,
+    check_reason,
+    locked,
+    read_submitted,
+    unknown_wish,
+    write_wish,
+)
 
 __all__ = ["ProvenJob", "discard_job", "find_job", "publish_job", "verify_job"]
 
@@ -112,6 +119,7 @@ def publish_job(
         ProofError: If the output is not whole; nothing is published.
         ConfigurationError: If the target exists and must not be replaced, or cannot be written.
     """
+    check_reason(why)
     found = find_job(name, jobs=jobs)
     target, terms = target_of(found.spec), found.spec.terms
     _refuse_unfinished(found, "publish")
@@ -224,8 +232,10 @@ def discard_job(name: _PathLike, *, jobs: _PathLike | None = None, why: str = ""
         OutputInUseError: If a run is writing the target.
         ConfigurationError: If something cannot be removed.
     """
+    check_reason(why)
     paths = _paths_of(name, jobs)
-    with output_errors(name), contextlib.ExitStack() as stack:
+    shown = paths[0] if is_job_name(paths[0].name) else name  # of a run, as the user named it
+    with output_errors(shown), contextlib.ExitStack() as stack:
         folder = read_job(paths[0])  # a damaged one is removed, too
         if _is_submitted(paths[0], folder):
             discard_submitted(paths[0], folder, why)

@@ -1,4 +1,4 @@
-"""Checking what was read from a job's JSON files, which anybody may have written."""
+"""Checking what a job's JSON files hold, which anybody may have written, or are to hold."""
 
 import typing
 from dataclasses import fields
@@ -6,13 +6,15 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Final
 
-__all__ = ["MOST", "check_fields", "check_reason", "is_sound"]
+from pyrmute_tasks.errors import ConfigurationError
+
+__all__ = ["MOST", "cannot_be", "check_fields", "check_given", "is_sound"]
 
 MOST: Final = 1e12
 """The greatest time, rate or count; greater ones are nonsense, and break what shows them."""
 
-_MOST_REASON: Final = 10_000
 _MOST_SIZE: Final = 2**63
+_MOST_SHOWN: Final = 60
 _PLAIN: Final = (str, int, float, bool, NoneType)
 
 
@@ -25,19 +27,26 @@ def check_fields(value: Any) -> None:
     kind: Any = type(value)
     for name, kinds in _kinds_of(kind).items():
         if kinds and not is_sound(getattr(value, name), kinds):
-            raise ValueError(f"{name} has a value that it cannot have")
+            raise ValueError(cannot_be(name, getattr(value, name)))
 
 
-def check_reason(why: str) -> None:
-    """Check that people can be told a reason.
+def check_given(value: Any) -> None:
+    """Check the fields of a data class that a caller has filled, as `check_fields` does.
 
     Raises:
-        ValueError: If not.
+        ConfigurationError: If one has a value that it cannot have.
     """
-    if len(why) > _MOST_REASON:
-        raise ValueError(f"the reason has {len(why):,} characters, and may have {_MOST_REASON:,}")
-    if not _is_sound_text(why):
-        raise ValueError("the reason is not a text that can be written")
+    try:
+        check_fields(value)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def cannot_be(name: str, value: object) -> str:
+    """Return, as a sentence, that a field cannot have a value."""
+    shown = repr(value)
+    cut = shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}…"
+    return f"{name} cannot be {cut}"
 
 
 @cache

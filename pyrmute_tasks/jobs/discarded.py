@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from pyrmute_tasks.errors import ConfigurationError, JobError, JobNotFoundError, printable
-from pyrmute_tasks.jobs.checked import check_reason
+from pyrmute_tasks.errors import JobError, JobNotFoundError, printable
 from pyrmute_tasks.jobs.documents import object_of, write_whole
 from pyrmute_tasks.jobs.storage import FolderStorage
 
@@ -54,13 +53,8 @@ def note_discarded(root: Path, discarded: Discarded) -> None:
     All who can read the jobs root can read the note, whatever the umask of this user.
 
     Raises:
-        ConfigurationError: If nobody could read the reason.
         OSError: If it cannot be written.
     """
-    try:
-        check_reason(discarded.why)
-    except ValueError as error:
-        raise ConfigurationError(f"job {discarded.job} was not discarded: {error}") from None
     name = f".{discarded.job}{_SUFFIX}"
     write_whole(FolderStorage(root), name, asdict(discarded))
     with contextlib.suppress(OSError):  # another user may have replaced it by now

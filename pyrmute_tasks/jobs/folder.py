@@ -24,7 +24,6 @@ from pyrmute_tasks.errors import (
     JobLogError,
     JobNotFoundError,
     ProofError,
-    printable,
 )
 from pyrmute_tasks.jobs.copying import size_of_lines
 from pyrmute_tasks.jobs.discarded import was_discarded
@@ -135,7 +134,7 @@ class JobFolder:
             OSError: If the directory cannot be written.
         """
         if not JOB_ID.fullmatch(spec.job):
-            raise ConfigurationError(f"a job cannot have the id {printable(spec.job)!r}")
+            raise ConfigurationError(f"a job cannot have the id {spec.job!r}")
         candidate = _sibling(path, "new")
         try:
             candidate.mkdir(mode=0o700)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from pyrmute_tasks.errors import ConfigurationError, JobError, JobNotFoundError, printable
+from pyrmute_tasks.errors import ConfigurationError, JobError, JobNotFoundError
 from pyrmute_tasks.jobs.discarded import find_discarded
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.spec import JOB_ID, SPEC, Spec
@@ -70,7 +70,10 @@ class JobsRoot:
         Raises:
             JobNotFoundError: If there is none, or several ids begin so; of a discarded one it tells
                 who did that, when and why.
+            ConfigurationError: If it is no text.
         """
+        if not isinstance(wanted, str):
+            raise ConfigurationError(f"a job is named by its id or name, not by {wanted!r}")
         if is_job_name(wanted) and (self.path / wanted).is_dir():  # raises what is wrong with it
             return JobFolder(self.path / wanted)
         jobs = list(self.jobs())
@@ -81,17 +84,22 @@ class JobsRoot:
         ]
         if named:
             return max(named, key=lambda job: job.spec.created_at)
-        found = [job for job in jobs if job.spec.job.startswith(wanted)]
+        found = [job for job in jobs if wanted and job.spec.job.startswith(wanted)]
         if len(found) == 1 and len(wanted) >= _SHORTEST_PREFIX:
             return found[0]
         discarded = find_discarded(self.path, wanted) if wanted and not found else None
         if discarded is not None:
             raise JobNotFoundError(str(discarded))
-        told = "several begin so" if len(found) > 1 else "none has this id or name"
-        raise JobNotFoundError(
-            f"there is no job {printable(wanted)!r} in {self.path}: {told}; "
-            "`pyrmute-tasks jobs` lists them"
-        )
+        lists = "`pyrmute-tasks jobs` lists them"
+        if len(found) > 1:
+            raise JobNotFoundError(
+                f"{len(found):,} jobs in {self.path} have an id that begins with {wanted!r}: give "
+                f"more of it; {lists}"
+            )
+        told = "none has this id or name"
+        if found:
+            told = f"of an id at least {_SHORTEST_PREFIX} characters are needed"
+        raise JobNotFoundError(f"there is no job {wanted!r} in {self.path}: {told}; {lists}")
 
 
 def root_of(given: str | os.PathLike[str] | None, setting: str = "") -> JobsRoot:

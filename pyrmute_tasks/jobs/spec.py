@@ -16,7 +16,7 @@ from pyrmute_tasks.errors import (
     JobLogError,
     printable,
 )
-from pyrmute_tasks.jobs.checked import check_fields, is_sound
+from pyrmute_tasks.jobs.checked import cannot_be, check_fields, is_sound
 from pyrmute_tasks.jobs.documents import object_of, write_whole
 from pyrmute_tasks.jobs.entries import FORMAT, OPEN_END, Range
 from pyrmute_tasks.jobs.storage import Storage
@@ -277,7 +277,16 @@ def _how_changed(before: SourceFile, now: SourceFile) -> str:
 
 
 def write_spec(storage: Storage, spec: Spec) -> None:
-    """Write a job's spec atomically."""
+    """Write a job's spec atomically.
+
+    Raises:
+        ConfigurationError: If a value is one that nobody could read again.
+        OSError: If it cannot be written.
+    """
+    try:
+        _check(spec)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
     terms = None if spec.terms is None else spec.terms.as_fields()
     write_whole(storage, SPEC, {"format": FORMAT, **asdict(spec), "terms": terms})
 
@@ -331,8 +340,10 @@ def _check(spec: Spec) -> None:
         raise ValueError("the options are none")  # noqa: TRY004  # of a file, not of an argument
     texts = [*spec.plan, *(part for parent in spec.parents for part in parent), *spec.options]
     numbers = [part for each in spec.only for part in each]
-    scalars = list(spec.options.values())
-    kinds = ((texts, (str,)), (numbers, (int,)), (scalars, (str, int, float, bool, NoneType)))
+    for name, value in spec.options.items():
+        if not is_sound(value, (str, int, float, bool, NoneType)):
+            raise ValueError(cannot_be(name, value))
+    kinds = ((texts, (str,)), (numbers, (int,)))
     if not all(is_sound(each, kind) for values, kind in kinds for each in values):
         raise ValueError("a part has a value that it cannot have")
     if not JOB_ID.fullmatch(spec.job) or not spec.sources:

@@ -128,6 +128,7 @@ class ShownState(enum.StrEnum):
     PAUSED = "paused"
     STOPPED = "stopped"
     SUSPENDED = "suspended"
+    HELD = "held"
     CANCELLING = "cancelling"
     PUBLISHING = "publishing"
     SUCCEEDED = "succeeded"

@@ -44,6 +44,7 @@ class Terms:
         on_end: A command that coordinators run when the job has ended, if they were told that they
             may; empty for none.
         give_up_s: How long it may be suspended without a range being settled.
+        why: Why it was submitted, for people; empty for no reason.
     """
 
     manager: str = ""
@@ -59,6 +60,7 @@ class Terms:
     retry: list[object] | None = None
     on_end: str = ""
     give_up_s: float = GIVE_UP_S
+    why: str = ""
 
     def as_fields(self) -> dict[str, object]:
         """Return the terms as fields of a JSON object."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from pyrmute_tasks.errors import ConfigurationError, printable
-from pyrmute_tasks.jobs.checked import MOST, check_reason, is_sound
+from pyrmute_tasks.jobs.checked import MOST, cannot_be, is_sound
 from pyrmute_tasks.jobs.documents import object_of, write_whole
 from pyrmute_tasks.jobs.entries import Wished
 from pyrmute_tasks.jobs.states import Wish
@@ -18,9 +18,11 @@ from pyrmute_tasks.jobs.storage import FolderStorage, Storage
 
 __all__ = [
     "CHANGES",
+    "MOST_REASON",
     "WANT",
     "FoundWant",
     "Want",
+    "check_reason",
     "locked",
     "read_submitted",
     "read_want",
@@ -32,6 +34,9 @@ __all__ = [
 WANT: Final = "want.json"
 CHANGES: Final = ("max_rate", "window", "max_errors", "fingerprint")
 """The wishes of which a change ends an epoch, so that the next one begins with it."""
+
+MOST_REASON: Final = 4_000
+"""The most characters of a reason that a user gives."""
 
 _MOST_BYTES: Final = 1024 * 1024
 # A change reads the job's log and syncs one file: milliseconds, but longer on a slow disk. A
@@ -169,16 +174,30 @@ def write_want(storage: Storage, want: Want) -> None:
     """Replace the wishes for a job atomically.
 
     Raises:
-        ConfigurationError: If nobody could read them, so that they would not be obeyed.
+        ConfigurationError: If a value is one that nobody could read again.
         OSError: If they cannot be written.
     """
     told = want.as_fields()
     try:
-        check_reason(want.why)
         Want.of(told)
     except ValueError as error:
-        raise ConfigurationError(f"that cannot be asked for: {error}") from None
+        raise ConfigurationError(str(error)) from None
+    check_reason(want.why)
     write_whole(storage, WANT, told)
+
+
+def check_reason(why: object) -> None:
+    """Check the reason that a user gives.
+
+    Raises:
+        ConfigurationError: If it is no text, or a very long one.
+    """
+    if not is_sound(why, (str,)):
+        raise ConfigurationError(cannot_be("why", why))
+    if len(str(why)) > MOST_REASON:
+        raise ConfigurationError(
+            f"why must have {MOST_REASON:,} characters at most, not {len(str(why)):,}"
+        )
 
 
 def write_wish(storage: FolderStorage, want: Want) -> None:

@@ -1,6 +1,5 @@
 """A coordinator: watches a jobs root, decides what is due, and drives it in threads."""
 
-import contextlib
 import logging
 import socket
 import threading
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Coordinator", "CoordinatorOptions"]
 
 _LOOK_EVERY_S: Final = 1.0
+_SIGN: Final = ".sign"  # no job has this name: that it cannot tell that it lives
 _GLANCE_EVERY_S: Final = 0.1
 _REST: Final = 4  # times as long as a look has taken
 _PRUNE_EVERY_S: Final = 3600.0
@@ -289,8 +289,11 @@ class Coordinator:
         except LeaseLostError as error:
             running.ending = Ending(Kind.LOST, str(error))
             log(logging.INFO, "lease_lost", str(error), job=spec.job)
-        except (PyrmuteTasksError, OSError) as error:
+        except PyrmuteTasksError as error:
             log(logging.WARNING, "epoch_failed", printable(error), job=spec.job)
+        except OSError as error:
+            told = f"it cannot be driven: {job.folder.path}: {error.strerror or error}"
+            log(logging.WARNING, "epoch_failed", printable(told), job=spec.job)
         except Exception as error:  # of this library: other jobs must be driven
             log_failure(spec.job, error)
         finally:
@@ -345,8 +348,13 @@ class Coordinator:
     def _beat_if_due(self) -> None:
         if time.monotonic() - self._beaten_at >= BEAT_EVERY_S:
             self._beaten_at = time.monotonic()
-            with contextlib.suppress(OSError):  # the health check notices that it is missing
+            try:
                 beat(self._root.path, socket.gethostname(), self._queue)
+            except OSError as error:  # the health check notices that it is missing
+                told = f"it cannot write to the jobs root {self._root.path}: {error.strerror}"
+                self._tell(_SIGN, f"{told}; jobs that it may not write are driven by others only")
+            else:
+                self._tell(_SIGN, "")
 
     def _prune_if_due(self) -> None:
         if time.monotonic() - self._pruned_at < _PRUNE_EVERY_S:
@@ -364,5 +372,5 @@ class Coordinator:
         if self._told.get(name, "") != what:
             self._told[name] = what
             if what:
-                where = {"job": name} if name else {}
+                where = {"job": name} if name not in ("", _SIGN) else {}
                 log(logging.INFO, "waits", printable(what), **where)

@@ -1,17 +1,23 @@
 """The coordinators of a `Migrator` with a fleet of its own: a thread a jobs root."""
 
+import contextlib
 import os
+import socket
 import threading
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pyrmute_tasks.jobs.root import JobsRoot
+from pyrmute_tasks.service.beats import beat
 
 if TYPE_CHECKING:
     from pyrmute_tasks.distributed.producer.session import Session
 
-__all__ = ["EmbeddedCoordinators", "embedded_queue"]
+__all__ = ["EMBEDDED", "EmbeddedCoordinators", "embedded_queue"]
+
+EMBEDDED: Final = "embedded:"
+"""How the queues of jobs begin that only embedded fleets of a manager run."""
 
 _MOST_RUNNING: Final = 4  # the fleet is that of one host
 _ENDS_S: Final = 10.0
@@ -22,7 +28,7 @@ def embedded_queue(manager_name: str) -> str:
 
     Other workers may have another manager. It is no queue of a broker.
     """
-    return f"embedded:{manager_name}"
+    return f"{EMBEDDED}{manager_name}"
 
 
 class EmbeddedCoordinators:
@@ -59,6 +65,8 @@ class EmbeddedCoordinators:
             self._threads[root.path] = threading.Thread(
                 target=coordinator.run, args=(self._stop,), name="coordinator", daemon=True
             )
+            with contextlib.suppress(OSError):  # else a job says first that nobody drives it
+                beat(root.path, socket.gethostname(), queue)
             self._threads[root.path].start()
 
     def close(self) -> None:

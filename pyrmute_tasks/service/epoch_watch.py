@@ -217,6 +217,8 @@ class EpochWatch:
             self._board.changed.wait(_EVERY_S)
             self._board.changed.clear()
             if self._is_over.is_set():
+                if self.ending is None or self.ending.kind is not Kind.LOST:
+                    self._tell(self._board.now(self._lease.epoch))  # it stays, as its log does
                 return
             self._look_safely()
 
@@ -244,6 +246,9 @@ class EpochWatch:
             self._found = found.want
         now = self._board.now(self._lease.epoch)
         self._waits = self._board.waits()
+        self._tell(now)
+
+    def _tell(self, now: Now) -> None:
         with contextlib.suppress(OSError):  # nothing depends on it
             write_now(self._folder.path, now)
 

@@ -321,6 +321,7 @@ class SubmittedJob:
                 for a sample of what had passed.
             ConfigurationError: If a file cannot be read or written.
         """
+        self._check_there()
         options = RetryOptions(
             max_errors=max_errors, accept_code=accept_code, hold=hold, backup=backup, why=why
         )

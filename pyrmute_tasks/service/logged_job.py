@@ -23,10 +23,13 @@ from pyrmute_tasks.jobs.storage import Storage
 from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.jobs.want import Want
 
-__all__ = ["RATE_OVER_S", "LoggedJob", "LoggedStatus", "glance_status"]
+__all__ = ["LEAST_DONE", "RATE_OVER_S", "LoggedJob", "LoggedStatus", "glance_status"]
 
 RATE_OVER_S: Final = 60.0
 """The time over which a rate is averaged."""
+
+LEAST_DONE: Final = 0.01
+"""The share of the source below which no time to the end is told."""
 
 _LEAST_TIME_S: Final = 1.0
 _MOST_DECODED: Final = 10_000  # rejects whose causes a status counts; a report counts all
@@ -82,6 +85,17 @@ class LoggedStatus:
     rate: float = 0.0
     bytes_rate: float = 0.0
     has_counts: bool = True
+
+    def eta_s(self, total: int | None) -> float | None:
+        """Return the time to the end at its rate; None if that, or how much there is, is unknown.
+
+        Args:
+            total: Bytes of the source; None if unknown.
+        """
+        done = self.done_bytes
+        if total is None or done is None or not self.bytes_rate or done < total * LEAST_DONE:
+            return None
+        return max(0, total - done) / self.bytes_rate
 
     @property
     def want(self) -> Want:

@@ -10,17 +10,21 @@ from typing import Final
 
 from pyrmute_tasks.engine.job_progress import seconds
 from pyrmute_tasks.errors import JobError
+from pyrmute_tasks.jobs.entries import Note
 from pyrmute_tasks.jobs.now import NOW
 from pyrmute_tasks.jobs.spec import SPEC
-from pyrmute_tasks.jobs.states import LoggedState
+from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.storage import FolderStorage
+from pyrmute_tasks.jobs.want import Want, read_want
 from pyrmute_tasks.service.beats import Beats, BeatWatch
+from pyrmute_tasks.service.embedded_coordinators import EMBEDDED
 from pyrmute_tasks.service.logged_job import glance_status
 
 __all__ = ["Neighbours"]
 
 _LATELY_S: Final = 2.5  # now.json comes once a second
 _MOST_QUEUES: Final = 3
+_OPEN: Final = "is open for this jobs root: one goes on when it submits or finds a job"
 _START: Final = "pyrmute-tasks coordinator"
 
 
@@ -66,6 +70,13 @@ class Neighbours:
         seen = self._seen
         if seen.serve(queue):
             return ""
+        if queue.startswith(EMBEDDED):  # no coordinator of a running fleet helps
+            manager = queue.removeprefix(EMBEDDED)
+            return (
+                ""
+                if self.driven(job)
+                else f"no Migrator with an embedded fleet of '{manager}' {_OPEN}"
+            )
         if not seen.is_silent:
             others = " and ".join(f"'{each}'" for each in sorted(seen.queues or ())[:_MOST_QUEUES])
             start = f"`{_START} --queue {shlex.quote(queue)}`"
@@ -92,12 +103,26 @@ class Neighbours:
             return ""
         path = self.root / job
         if not (path / SPEC).is_file():
-            return f"it waits for job {job}, which is not there any more"
+            return f"it waits for job {job}, which is not there any more: cancel this one"
         try:
             logged = glance_status(FolderStorage(path))
         except (JobError, OSError):
             return f"it waits for job {job}, whose log cannot be read"
         if logged.ended is not None and logged.ended.result.is_success:
             return ""
-        is_so = "has failed" if logged.state is LoggedState.FAILED else f"is {logged.state}"
-        return f"it waits for job {job} to succeed, which {is_so}"
+        told = f"it waits for job {job} to succeed, which "
+        match logged.state:
+            case LoggedState.FAILED:
+                return f"{told}has failed: `pyrmute-tasks resume {job}` goes on with that one"
+            case LoggedState.CANCELLED:
+                return f"{told}is cancelled: cancel this one, too"
+            case LoggedState.STOPPED:
+                return f"{told}is {_aside(path, logged.let_go)}"
+        return f"{told}is {logged.state}"
+
+
+def _aside(folder: Path, let_go: Note | None) -> str:
+    """Return what a job is that nobody drives: paused, suspended, held, or stopped."""
+    if read_want(FolderStorage(folder), Want()).want.wish is Wish.PAUSE:
+        return "paused"
+    return str(let_go or Note.STOPPED)

@@ -165,9 +165,11 @@ def _untaken(waiting: Waiting, neighbours: Neighbours, told: str) -> str:
 
 
 def _next_try(waiting: Waiting) -> str:
+    number = waiting.logged.suspensions
+    if not number:  # who lists jobs does not read their whole logs
+        return "it is tried again"
     left_s = waiting.next_try_at - waiting.clock
     if left_s <= 0:
         return "it goes on as soon as a coordinator finds it over"
-    number = waiting.logged.suspensions
     times = "" if number == 1 else f" (suspended {number:,} times)"
     return f"it is tried again in {seconds(left_s + 0.999)}{times}"

@@ -20,13 +20,14 @@ from pyrmute_tasks.io.code_sample import compare_sample
 from pyrmute_tasks.io.output_lock import held_lock
 from pyrmute_tasks.io.output_place import output_errors
 from pyrmute_tasks.io.retried_job import RetriedJob
+from pyrmute_tasks.jobs.checked import check_given
 from pyrmute_tasks.jobs.driver import this_process, this_user
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.spec import Spec
 from pyrmute_tasks.jobs.storage import FolderStorage
 from pyrmute_tasks.jobs.terms import Terms
-from pyrmute_tasks.jobs.want import Want
+from pyrmute_tasks.jobs.want import Want, check_reason
 from pyrmute_tasks.plans.plan import MigrationPlan
 from pyrmute_tasks.service.submitting import Submitter, refuse_other_writers
 
@@ -57,6 +58,8 @@ class RetryOptions:
     why: str = ""
 
     def __post_init__(self) -> None:
+        check_given(self)
+        check_reason(self.why)
         ErrorPolicy.skip(self.max_errors)
 
 
@@ -141,6 +144,7 @@ def _spec_of(parent: JobFolder, plan: MigrationPlan, by: Submitter, options: Ret
         backup=options.backup,
         hold=options.hold,
         retry=by.wire_retry,
+        why=options.why,
     )
     return replace(
         before,

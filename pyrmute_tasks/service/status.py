@@ -10,21 +10,20 @@ from pyrmute_tasks.errors import JobError
 from pyrmute_tasks.jobs.discarded import was_discarded
 from pyrmute_tasks.jobs.driver import Driver, DriverWatch
 from pyrmute_tasks.jobs.entries import OPEN_END, Note
-from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.folder import ON_END, JobFolder
 from pyrmute_tasks.jobs.now import Now, read_now
 from pyrmute_tasks.jobs.spec import Spec
 from pyrmute_tasks.jobs.states import LoggedState, ShownState, Wish, shown
 from pyrmute_tasks.jobs.storage import Storage
 from pyrmute_tasks.jobs.want import Want, read_submitted, read_want
 from pyrmute_tasks.service.beats import BeatWatch
-from pyrmute_tasks.service.logged_job import LoggedJob, LoggedStatus, glance_status
+from pyrmute_tasks.service.logged_job import LEAST_DONE, LoggedJob, LoggedStatus, glance_status
 from pyrmute_tasks.service.neighbours import Neighbours
 from pyrmute_tasks.service.reasons import Waiting, reason_of
 
 __all__ = ["JobStatus", "JobWatch", "may_be_resumed", "status_of"]
 
 _WHOLE: Final = (ShownState.SUCCEEDED, ShownState.SUCCEEDED_WITH_REJECTS)
-_LEAST_DONE: Final = 0.01  # before an ETA says anything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +47,7 @@ class JobStatus:
         after: The job that must have succeeded first; empty for none.
         submitted_by: Who submitted it, as ``user@host``.
         submitted_at: When.
+        submitted_why: Why, for people; empty for no reason.
         begun_at: When it was driven first.
         changed_at: When its log was last written.
         ended_at: When it ended.
@@ -77,6 +77,8 @@ class JobStatus:
         is_held: Whether its output is proven, and waits for `publish`; not if a user wants more.
         is_live: Whether its driver told these numbers within the last seconds; else they are
             those of its log.
+        on_end: ``due`` if a command for its end is to be run, ``run`` if it was; empty if there is
+            none, and in lists.
     """
 
     job: str
@@ -93,6 +95,7 @@ class JobStatus:
     after: str = ""
     submitted_by: str = ""
     submitted_at: float = 0.0
+    submitted_why: str = ""
     begun_at: float = 0.0
     changed_at: float = 0.0
     ended_at: float = 0.0
@@ -120,6 +123,7 @@ class JobStatus:
     crashes: int = 0
     is_held: bool = False
     is_live: bool = False
+    on_end: str = ""
 
     @property
     def fraction(self) -> float | None:
@@ -200,7 +204,7 @@ class JobWatch:
             status = self._status(logged)
             if logged.rejected and not status.causes:
                 status = replace(status, causes=self._log.causes())
-            return status
+            return replace(status, on_end=self._on_end(logged))
 
     def glance(self, logged: LoggedStatus | None = None) -> JobStatus:
         """Return the status without reading a long log, if that can be avoided.
@@ -223,6 +227,13 @@ class JobWatch:
             if is_unknown or may_be_resumed(self._folder.storage, logged):
                 logged = self._log.look(self._clock())
             return self._status(logged)
+
+    def _on_end(self, logged: LoggedStatus) -> str:
+        terms = self._folder.spec.terms
+        if terms is None or not terms.on_end:
+            return ""
+        was_run = (self._folder.path / f"{ON_END}.{logged.epoch}").exists()
+        return "run" if was_run and logged.ended is not None else "due"
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -314,8 +325,11 @@ def _shown(waiting: Waiting, reason: str) -> ShownState:
     logged = waiting.logged
     is_suspended = logged.let_go is Note.SUSPENDED
     state = shown(logged.state, waiting.want.wish, reason, is_suspended=is_suspended)
-    goes_on = waiting.neighbours is not None and logged.let_go is not Note.HELD
-    return ShownState.WAITING if state is ShownState.STOPPED and goes_on else state
+    if state is not ShownState.STOPPED:
+        return state
+    if logged.let_go is Note.HELD:
+        return ShownState.HELD
+    return state if waiting.neighbours is None else ShownState.WAITING
 
 
 def _described(spec: Spec, logged: LoggedStatus, clock: float) -> JobStatus:
@@ -337,6 +351,7 @@ def _described(spec: Spec, logged: LoggedStatus, clock: float) -> JobStatus:
         queue=terms.queue if terms else "",
         after=terms.after if terms else "",
         submitted_by=spec.created_by,
+        submitted_why=terms.why if terms else "",
         submitted_at=spec.created_at,
         begun_at=logged.begun_at,
         changed_at=logged.changed_at,
@@ -348,20 +363,13 @@ def _described(spec: Spec, logged: LoggedStatus, clock: float) -> JobStatus:
         done_bytes=logged.done_bytes,
         total_bytes=total,
         rate=logged.rate if is_running else 0.0,
-        eta_s=_eta_s(logged, total) if is_running else None,
+        eta_s=logged.eta_s(total) if is_running else None,
         want=logged.want,
         epochs=logged.epochs,
         suspensions=logged.suspensions,
         crashes=logged.crashes,
         is_held=logged.let_go is Note.HELD and logged.state is LoggedState.STOPPED,
     )
-
-
-def _eta_s(logged: LoggedStatus, total: int | None) -> float | None:
-    done = logged.done_bytes
-    if total is None or done is None or not logged.bytes_rate or done < total * _LEAST_DONE:
-        return None
-    return max(0, total - done) / logged.bytes_rate
 
 
 def _with_now(status: JobStatus, now: Now, *, is_live: bool) -> JobStatus:
@@ -377,7 +385,7 @@ def _with_now(status: JobStatus, now: Now, *, is_live: bool) -> JobStatus:
         )
     if not is_live:
         return status
-    is_early = now.done_bytes < now.total_bytes * _LEAST_DONE
+    is_early = now.done_bytes < now.total_bytes * LEAST_DONE
     return replace(
         status,
         rate=now.rate,

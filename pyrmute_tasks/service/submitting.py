@@ -1,31 +1,33 @@
 """Submitting a job: it is checked as a run is, and becomes a folder for coordinators."""
 
 import contextlib
-import math
 import re
 from dataclasses import dataclass, replace
 from typing import Final
 
 from pyrmute_tasks.engine.job_tally import new_job_id
-from pyrmute_tasks.errors import ConfigurationError, JobExistsError, JobLogError, printable
+from pyrmute_tasks.errors import ConfigurationError, JobExistsError, JobLogError
 from pyrmute_tasks.file_options import FileOptions, is_path
 from pyrmute_tasks.file_runs import NOT_FILES, FileRun, Jobs
 from pyrmute_tasks.io.jsonl import check_source
 from pyrmute_tasks.io.not_lines import refuse_other_formats
 from pyrmute_tasks.io.output_place import output_errors
 from pyrmute_tasks.io.range_source import find_sources
+from pyrmute_tasks.jobs.checked import check_given
 from pyrmute_tasks.jobs.driver import this_user
+from pyrmute_tasks.jobs.entries import JobResult
 from pyrmute_tasks.jobs.folder import JobFolder, beside
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.spec import Spec
 from pyrmute_tasks.jobs.terms import GIVE_UP_S, Priority, Terms
-from pyrmute_tasks.jobs.want import Want
+from pyrmute_tasks.jobs.want import Want, check_reason
 from pyrmute_tasks.plans.retry import Retry
 from pyrmute_tasks.pyrmute_adapter import FleetManager
 
 __all__ = ["SubmitOptions", "Submitter", "refuse_other_writers", "submit"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. :+@-]{0,79}")
+_MOST_SHOWN: Final = 90
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +56,16 @@ class SubmitOptions:
     why: str = ""
 
     def __post_init__(self) -> None:
+        check_given(self)
+        check_reason(self.why)
         if self.name and not _NAME.fullmatch(self.name):
             raise ConfigurationError(
-                f"a job cannot be named {printable(self.name)!r}: take up to 80 letters, digits, "
-                "spaces and _ . : + @ -, the first one a letter or a digit"
+                f"a job cannot be named {self.name[:_MOST_SHOWN]!r}: take up to 80 letters "
+                "(a-z, A-Z), digits, spaces and _ . : + @ -, the first one a letter, digit or _"
             )
-        if not 0 < self.give_up_s < math.inf:
+        if not self.give_up_s > 0:
             raise ConfigurationError(f"give_up_s must be a positive number, not {self.give_up_s!r}")
-        if self.window is not None and (type(self.window) is not int or self.window < 1):
+        if self.window is not None and self.window < 1:
             raise ConfigurationError(f"window must be 1 chunk or more, not {self.window!r}")
 
 
@@ -103,7 +107,8 @@ def submit(
         The job.
 
     Raises:
-        ConfigurationError: If it could not be run, or its files belong to this process.
+        ConfigurationError: If it could not be run, its files belong to this process, or the job
+            `after` which it is to begin was cancelled.
         JobNotFoundError: If there is no job `after` which it is to begin.
         JobExistsError: If another job that has not ended writes the same target.
     """
@@ -114,7 +119,7 @@ def submit(
         refuse_other_formats(name, "> LINES.jsonl")
     # Whether workers may open files is between them and the coordinators: it is not asked here.
     run = FileRun(files, replace(jobs, is_embedded=True))
-    after = root.find(options.after).spec.job if options.after else ""
+    after = _before(root, options.after)
     terms = Terms(
         manager=by.manager_name,
         name=options.name,
@@ -129,6 +134,7 @@ def submit(
         retry=by.wire_retry,
         on_end=options.on_end,
         give_up_s=float(options.give_up_s),
+        why=options.why,
     )
     # Long ids, since they stay for weeks, and are what messages are signed for.
     spec = run.submitted(new_job_id(unique=True), terms)
@@ -142,6 +148,17 @@ def submit(
     )
     with output_errors(root.path):
         return root.create(spec, want)
+
+
+def _before(root: JobsRoot, wanted: str) -> str:
+    """Return the id of the job after which one is to begin; empty for none."""
+    if not wanted:
+        return ""
+    before = root.find(wanted)
+    end, job = before.end(), before.spec.job
+    if end is not None and end.ended.result is JobResult.CANCELLED:
+        raise ConfigurationError(f"nothing can begin after job {job}: it was cancelled")
+    return job
 
 
 def refuse_other_writers(root: JobsRoot, spec: Spec) -> None:

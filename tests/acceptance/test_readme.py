@@ -180,6 +180,7 @@ def test_commands_print_the_documented_output(newcomer: Newcomer) -> None:
 def test_first_commands_on_a_file_print_the_documented_output(newcomer: Newcomer) -> None:
     save_files(newcomer)
     first = next(body for body in blocks("console") if "pyrmute-tasks run" in body)
+    (newcomer.folder / "users-2.0.0.jsonl").unlink(missing_ok=True)  # of the test above
     assert run_all(newcomer, [first]) == 3
     (newcomer.folder / "users-2.0.0.jsonl").unlink()
 

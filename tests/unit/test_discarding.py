@@ -72,8 +72,9 @@ def test_job_that_could_not_be_removed_is_in_the_state_in_which_it_was(
     before = folder.view()
     (folder.path / f"{ON_END}.1").touch()
     refuse_rename(monkeypatch, folder.path)
-    with pytest.raises(ConfigurationError, match="Operation not permitted"):
-        discard_job(folder.path)
+    told = f"cannot write {folder.path}: Operation not permitted"
+    with pytest.raises(ConfigurationError, match=told):
+        discard_job(folder.spec.job, jobs=root)
     after = folder.view()
     assert (after.state, after.let_go, after.ended) == (before.state, before.let_go, before.ended)
     assert (after.stopped, after.wished) == (before.stopped, before.wished)

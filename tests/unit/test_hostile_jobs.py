@@ -4,6 +4,7 @@ The cases are drawn from a fixed seed. Draw more, by another ``SEED`` and more `
 reader of these files changes.
 """
 
+import errno
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 import pytest
@@ -300,3 +301,23 @@ def test_name_that_is_no_utf8_can_be_shown(tmp_path: Path) -> None:
         status, told = call(tmp_path / "jobs", command, *arguments, "--json")
         found = json.loads(told)
         assert (status, found.get("status", found)["target"]) == (0, target)
+
+
+def test_coordinator_that_may_not_write_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied", ".lease.5e1f")
+
+    root = tmp_path / "jobs"
+    job = WatchedJob.submitted(root, "good0000").folder.path
+    monkeypatch.setattr("pyrmute_tasks.service.coordinator.beat", refuse)
+    monkeypatch.setattr("pyrmute_tasks.service.coordinator.take_epoch", refuse)
+    with caplog.at_level(logging.INFO):
+        look_twice(root)
+    told = [record.getMessage() for record in caplog.records]
+    assert [each for each in told if each.startswith("it cannot write")] == [
+        f"it cannot write to the jobs root {root}: Permission denied; jobs that it may not write "
+        "are driven by others only"
+    ]
+    assert f"it cannot be driven: {job}: Permission denied (job=good0000)" in told

@@ -6,21 +6,25 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
 
 from pyrmute_tasks.errors import JobError, JobLogError, JobNotFoundError
 from pyrmute_tasks.jobs.entries import JobResult, Note, Publishing
-from pyrmute_tasks.jobs.folder import JobFolder
+from pyrmute_tasks.jobs.folder import ON_END, JobFolder
 from pyrmute_tasks.jobs.log import log_name
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.states import ShownState, Wish
 from pyrmute_tasks.jobs.want import WANT, Want, write_want
 from pyrmute_tasks.service import steering
+from pyrmute_tasks.service.coordinator import Coordinator
+from pyrmute_tasks.service.embedded_coordinators import EmbeddedCoordinators, embedded_queue
 from pyrmute_tasks.service.listing import list_jobs
 from pyrmute_tasks.service.logged_job import LoggedJob
 from pyrmute_tasks.service.status import JobStatus, JobWatch, status_of
+from pyrmute_tasks.settings import Settings
 from tests.unit.watched_jobs import WatchedJob
 
 HOST: Final = os.uname().nodename
@@ -107,7 +111,7 @@ CASES: Final[dict[str, tuple[Build, ShownState, str]]] = {
     ),
     "held": (
         lambda job: job.taken().let_go("its output is whole, and held", Note.HELD),
-        ShownState.STOPPED,
+        ShownState.HELD,
         "its output is whole, and held; `pyrmute-tasks publish a1b2c3d4` publishes it",
     ),
     "driver gone": (
@@ -269,6 +273,28 @@ def test_job_that_runs_after_another_says_that_nobody_drives_either(tmp_path: Pa
     assert reason.startswith("it waits for job first to succeed, which is queued; no coordinator")
 
 
+def test_job_of_an_embedded_fleet_asks_for_no_coordinator(tmp_path: Path) -> None:
+    job = WatchedJob.submitted(tmp_path / "jobs", queue=embedded_queue("m:manager"))
+    told = (
+        "no Migrator with an embedded fleet of 'm:manager' is open for this jobs root: one goes on "
+        "when it submits or finds a job"
+    )
+    assert look_at(job, tended=False).reason == told
+    assert look_at(job.tended(queue="pyrmute-tasks"), tended=False).reason == told
+
+
+def test_job_of_an_embedded_fleet_is_looked_after_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = embedded_queue("m:manager")
+    job = WatchedJob.submitted(tmp_path / "jobs", queue=queue)
+    monkeypatch.setattr(Coordinator, "run", lambda *_: None)  # as a thread that begins late
+    session: Any = SimpleNamespace(settings=Settings())
+    EmbeddedCoordinators().attend(JobsRoot(tmp_path / "jobs"), session, queue)
+    job.clock = time.time()
+    assert "no coordinator has taken it yet" in look_at(job, tended=False).reason
+
+
 def test_coordinators_whose_clock_differs_are_found_by_what_they_do(tmp_path: Path) -> None:
     job = WatchedJob.submitted(tmp_path / "jobs").tended(400)
     watch = JobWatch(job.folder, clock=job.now)
@@ -283,7 +309,26 @@ def test_coordinators_whose_clock_differs_are_found_by_what_they_do(tmp_path: Pa
     assert look_at(job, tended=False).reason == "it waits for its turn: another job is being driven"
 
 
+def test_status_tells_whether_the_command_for_the_end_was_run(tmp_path: Path) -> None:
+    job = WatchedJob.submitted(tmp_path / "jobs", on_end="mail ann")
+    assert look_at(job).on_end == "due"
+    job.taken().ended(JobResult.FAILED)
+    assert look_at(job).on_end == "due"
+    (job.folder.path / f"{ON_END}.1").touch()
+    assert look_at(job).on_end == "run"
+    assert look_at(WatchedJob.submitted(tmp_path / "jobs", "other")).on_end == ""
+
+
 # --- other jobs -----------------------------------------------------------------------------
+
+
+def test_list_does_not_tell_when_a_job_is_tried_again_whose_log_it_does_not_read(
+    job: WatchedJob,
+) -> None:
+    for _ in range(3):
+        job.taken().tells().let_go("no room", Note.SUSPENDED)
+    assert look_at(job).reason == "no room; it is tried again in 8 s (suspended 3 times)"
+    assert look_at(job, briefly=True).reason == "no room; it is tried again"
 
 
 def test_queued_job_tells_that_others_are_driven(job: WatchedJob, tmp_path: Path) -> None:
@@ -297,8 +342,21 @@ def test_queued_job_tells_that_others_are_driven(job: WatchedJob, tmp_path: Path
     [
         (lambda first: first, "which is queued"),
         (lambda first: first.taken(), "which is running"),
-        (lambda first: first.taken().ended(JobResult.FAILED), "which has failed"),
-        (lambda first: first.folder.discard(), "which is not there any more"),
+        (
+            lambda first: first.taken().ended(JobResult.FAILED),
+            "which has failed: `pyrmute-tasks resume first` goes on with that one",
+        ),
+        (
+            lambda first: first.taken().ended(JobResult.CANCELLED),
+            "which is cancelled: cancel this one, too",
+        ),
+        (lambda first: first.taken().let_go("no worker", Note.SUSPENDED), "which is suspended"),
+        (lambda first: first.taken().let_go("whole", Note.HELD), "which is held"),
+        (
+            lambda first: first.wish(Wish.PAUSE).taken().let_go("paused"),
+            "which is paused",
+        ),
+        (lambda first: first.folder.discard(), "not there any more: cancel this one"),
         (lambda first: first.taken().ended(JobResult.SUCCEEDED), ""),
     ],
 )

@@ -132,7 +132,7 @@ def test_table_shows_each_job_and_below_it_why_it_waits() -> None:
 def test_narrow_table_shows_state_job_progress_and_a_command_whole() -> None:
     held = replace(
         RUNNING,
-        state=ShownState.STOPPED,
+        state=ShownState.HELD,
         reason="its output is whole, and held; `pyrmute-tasks publish 2908961f5b` publishes it",
     )
     table = job_table([RUNNING, held], NOW, 49)
@@ -195,6 +195,19 @@ def test_page_of_a_running_job_fits_a_screen_and_tells_all() -> None:
         "worker w3@host-7 is gone",
     ):
         assert told in text
+
+
+@pytest.mark.parametrize(
+    ("job", "told"),
+    [
+        (replace(RUNNING, on_end="due"), "at end    coordinators with --allow-on-end run its"),
+        (replace(FAILED, on_end="due"), "at end    its command was not run yet: coordinators with"),
+        (replace(FAILED, on_end="run"), "at end    its command was run"),
+    ],
+)
+def test_page_tells_of_a_command_for_the_end(job: JobStatus, told: str) -> None:
+    assert any(line.startswith(told) for line in job_page(job, 79))
+    assert not any("at end" in line for line in job_page(replace(job, on_end=""), 79))
 
 
 def test_line_of_a_log_tells_progress_and_reason() -> None:

@@ -60,9 +60,22 @@ def test_jobs_are_found_by_id_beginning_and_name(root: JobsRoot, tmp_path: Path)
     assert root.find("aaaa2").spec.job == "aaaa2222"
     assert root.find("nightly").spec.job == "aaaa2222"
     assert [job.spec.job for job in root.jobs()] == ["aaaa1111", "aaaa2222"]
-    for wanted, told in (("aaaa", "several begin so"), ("bbbb", "none"), ("../jobs", "none")):
+    for wanted, told in (
+        ("aaaa", "2 jobs in .* have an id that begins with 'aaaa': give more of it"),
+        ("bbbb", "none"),
+        ("../jobs", "none"),
+        ("", "no job '' in .*: none"),
+    ):
         with pytest.raises(JobNotFoundError, match=told):
             root.find(wanted)
+
+
+def test_beginning_of_an_id_has_four_characters(root: JobsRoot, tmp_path: Path) -> None:
+    root.create(spec_of(tmp_path, "aaaa1111", "nightly", 1.0), Want())
+    with pytest.raises(JobNotFoundError, match="of an id at least 4 characters are needed"):
+        root.find("aaa")
+    with pytest.raises(ConfigurationError, match="by its id or name, not by 3"):
+        root.find(3)  # type: ignore[arg-type]  # what a type checker would refuse, too
 
 
 def test_root_that_is_no_directory_is_refused(tmp_path: Path) -> None:

@@ -7,12 +7,15 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from pyrmute_tasks.cli.coordinator import coordinator_command
 from pyrmute_tasks.cli.job_status import status_command
 from pyrmute_tasks.cli.jobs import discard_command
 from pyrmute_tasks.cli.retry import retry_command
 from pyrmute_tasks.cli.run import run
 from pyrmute_tasks.cli.steer import cancel_command, pause_command, resume_command, set_command
 from pyrmute_tasks.cli.submit import submit
+from pyrmute_tasks.cli.worker import worker
+from pyrmute_tasks.jobs.entries import JobResult
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.want import Want, read_want
@@ -84,6 +87,7 @@ def test_all_options_of_a_job_are_taken_and_those_of_a_process_are_not() -> None
         "retry": told["retry"],
         "on_end": "true",
         "give_up_s": 60.0,
+        "why": "release",
     }
     assert spec.terms.retry is not None
     assert spec.terms.retry[:2] == [["builtins:OSError"], 2]
@@ -101,6 +105,11 @@ def test_all_options_of_a_job_are_taken_and_those_of_a_process_are_not() -> None
         ((*HOP, "--max-errors", "3", "in.jsonl", "out.jsonl"), 2, "add --on-error skip"),
         ((*HOP, "--attempts", "3", "in.jsonl", "out.jsonl"), 2, "--attempts needs --retry-on"),
         ((*HOP, "--after", "x", "in.jsonl", "out.jsonl"), 1, "there is no job 'x'"),
+        ((*HOP, "--name", "a/b", "in.jsonl", "out.jsonl"), 2, "cannot be named 'a/b'"),
+        ((*HOP, "--why", "x" * 4001, "in.jsonl", "out.jsonl"), 2, "4,000 characters at most"),
+        ((*HOP, "--give-up", "1e13", "in.jsonl", "out.jsonl"), 2, "give_up_s cannot be 10000"),
+        ((*HOP, "--max-rate", "1e13", "in.jsonl", "out.jsonl"), 1, "max_rate is not between"),
+        ((*HOP, "--limit", "9" * 20, "in.jsonl", "out.jsonl"), 1, "limit cannot be 9999"),
         (("--manager", "no:no", *HOP[2:], "in.jsonl", "out.jsonl"), 1, "No module named 'no'"),
     ],
 )
@@ -110,6 +119,36 @@ def test_submit_refuses_in_one_sentence(arguments: tuple[str, ...], status: int,
     assert done.output.startswith("error: ")
     assert told in done.output
     assert done.output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--max-rate", "nan"), ("--max-rate", "inf"), ("--give-up", "nan")]
+)
+def test_what_is_no_number_is_wrong_usage(arguments: tuple[str, ...]) -> None:
+    done = call(submit, *HOP, *arguments, "in.jsonl", "out.jsonl")
+    assert (done.exit_code, list(Path("jobs").iterdir())) == (2, [])
+    assert "is not a number above 0" in done.output
+
+
+@pytest.mark.parametrize("command", [coordinator_command, worker])
+def test_log_level_that_is_none_is_wrong_usage(command: click.Command) -> None:
+    done = call(command, "--loglevel", "loud")
+    assert done.exit_code == 2
+    assert "'loud' is not one of 'debug', 'info'" in done.output
+
+
+def test_why_a_job_was_submitted_stays_whatever_is_wished_later() -> None:
+    call(submit, *HOP, "--name", "people", "--why", "release 3", "in.jsonl", "out.jsonl")
+    call(pause_command, "people", "--why", "lunch")
+    call(resume_command, "people")
+    assert ": release 3" in call(status_command, "people").output
+
+
+def test_job_after_one_that_was_cancelled_is_refused() -> None:
+    WatchedJob.submitted(Path("jobs"), "first").taken().ended(JobResult.CANCELLED)
+    done = call(submit, *HOP, "--after", "first", "in.jsonl", "out.jsonl")
+    assert (done.exit_code, [each.name for each in Path("jobs").iterdir()]) == (1, ["first"])
+    assert done.output == "error: nothing can begin after job first: it was cancelled\n"
 
 
 def test_job_is_steered_by_name() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,22 +17,24 @@ from pyrmute_tasks import ModelData, ModelManager
 from pyrmute_tasks.engine.stopping import JobStopped
 from pyrmute_tasks.errors import ConfigurationError, JobChangedError, JobError
 from pyrmute_tasks.io.job_output import DrivenJob
-from pyrmute_tasks.io.kept_jobs import discard_job
+from pyrmute_tasks.io.kept_jobs import discard_job, publish_job
 from pyrmute_tasks.jobs import want
 from pyrmute_tasks.jobs.checked import MOST
 from pyrmute_tasks.jobs.driver import this_process, this_user
 from pyrmute_tasks.jobs.entries import Ended, Entry, JobResult, Note, Noted, Publishing
 from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.lease import Lease
+from pyrmute_tasks.jobs.now import read_now
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.spec import SPEC, SourceFile, Spec
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.storage import OpenFile
 from pyrmute_tasks.jobs.terms import Terms
-from pyrmute_tasks.jobs.want import WANT, Want, read_want
+from pyrmute_tasks.jobs.want import MOST_REASON, WANT, Want, read_want
 from pyrmute_tasks.service import steering
 from pyrmute_tasks.service.epoch_watch import Board, EpochWatch
 from pyrmute_tasks.service.steering import Code, Limits
+from pyrmute_tasks.service.turns import Ending, Kind
 from tests import people
 from tests.people import manager
 
@@ -260,24 +263,11 @@ def test_limits_do_not_publish_what_is_held_again(job: JobFolder, lease: Lease) 
     assert want_of(job) == wished
 
 
-@pytest.mark.parametrize(
-    ("steer", "told"),
-    [
-        (partial(steering.pause, why="a\0b"), "the reason is not a text that can be written"),
-        (partial(steering.cancel, why="\ud800"), "the reason is not a text that can be written"),
-        (partial(steering.pause, why="x" * 10_001), "the reason has 10,001 characters"),
-        (partial(steering.set_limits, limits=Limits(max_rate=1e300)), "max_rate is not between"),
-        (partial(steering.set_limits, limits=Limits(window=10**15)), "window is not between"),
-        (partial(discard_job, why="x" * 10_001), "job a1b2c3d4 was not discarded: the reason has"),
-    ],
-)
-def test_what_nobody_could_read_is_not_accepted(
-    job: JobFolder, steer: Callable[..., object], told: str
-) -> None:
-    before = want_of(job)
-    with pytest.raises(ConfigurationError, match=told):
-        steer(job.path if getattr(steer, "func", None) is discard_job else job)
-    assert want_of(job) == before
+def test_limits_of_a_job_that_is_paused_for_a_long_reason_can_be_changed(job: JobFolder) -> None:
+    steering.pause(job, "x" * MOST_REASON)
+    steering.set_limits(job, Limits(window=3), "tonight")
+    assert want_of(job).why.startswith("xxx")
+    assert want_of(job).why.endswith(f"x; other limits by {this_user()}: tonight")
 
 
 def test_wishes_of_the_end_of_time_can_be_replaced(job: JobFolder) -> None:
@@ -459,3 +449,37 @@ def test_user_without_the_right_is_told(job: JobFolder, monkeypatch: pytest.Monk
     monkeypatch.setattr(want, "write_want", refuse)  # root may do all
     with pytest.raises(ConfigurationError, match=r"cannot write .*want.json: Permission denied"):
         steering.pause(job)
+
+
+@pytest.mark.parametrize("why", [5, "\ud800", "a\0b", "x" * 4001])
+def test_reason_that_nobody_could_read_again_changes_nothing(job: JobFolder, why: Any) -> None:
+    before = want_of(job)
+    for steer in (steering.pause, steering.cancel):
+        with pytest.raises(ConfigurationError, match=r"^why "):
+            steer(job, why)
+    for end in (publish_job, discard_job):
+        with pytest.raises(ConfigurationError, match=r"^why "):
+            end(job.path, why=why)
+    assert want_of(job) == before
+
+
+def test_limit_that_nobody_could_read_again_changes_nothing(job: JobFolder) -> None:
+    before = want_of(job)
+    with pytest.raises(ConfigurationError, match="max_rate is not between 0 and 1e"):
+        steering.set_limits(job, Limits(max_rate=1e13))
+    assert want_of(job) == before
+
+
+@pytest.mark.parametrize("kind", [Kind.PAUSED, Kind.LOST])
+def test_what_stays_of_an_epoch_was_seen_at_its_end(
+    job: JobFolder, lease: Lease, kind: Kind
+) -> None:
+    board = Board()
+    watch = EpochWatch(DrivenJob(job, lease), want_of(job), board)
+    with watch:
+        board.note("worker w2 is gone")
+        watch.end(Ending(kind))
+    now = read_now(job.path)
+    assert now is not None
+    # After a lost one it is another driver's.
+    assert now.notes == (() if kind is Kind.LOST else ("worker w2 is gone",))

@@ -153,7 +153,7 @@ def test_storage_that_is_away_is_no_end(job: SubmittedJob) -> None:
 
 def test_discarded_job_is_not_waited_for(job: SubmittedJob) -> None:
     JobFolder(job.path).discard()
-    for call in (job.wait, job.progress, job.report):
+    for call in (job.wait, job.progress, job.report, job.retry):
         with pytest.raises(JobNotFoundError, match=f"job {job.id} was discarded"):
             call()
 

@@ -112,6 +112,7 @@ def test_every_option_is_in_the_spec_its_terms_or_the_first_wishes(
         retry=retry.to_wire(),
         on_end="mail -s done ann",
         give_up_s=60.0,
+        why="release 3",
     )
     length = sum(map(len, (here / "in.jsonl").read_bytes().splitlines(keepends=True)[:4]))
     assert spec.only == (Range(0, 0, length),)
@@ -188,6 +189,24 @@ CANNOT: list[tuple[Refused, str]] = [
     (called(give_up_s=0), "give_up_s must be a positive number"),
     (called(window=0), "window must be 1 chunk or more"),
     (called(max_rate=-1), "max_rate must be a positive number"),
+    (called(name=5), "name cannot be 5"),
+    (called(after=5), "after cannot be 5"),
+    (called(on_end=["mail"]), r"on_end cannot be \['mail'\]"),
+    (called(on_end="a\0b"), r"on_end cannot be 'a\\x00b'"),
+    (called(give_up_s="1"), "give_up_s cannot be '1'"),
+    (called(give_up_s=1e13), "give_up_s cannot be 1"),
+    (called(window=1.5), "window cannot be 1.5"),
+    (called(window=10**13), "window is not between 0 and 1e"),
+    (called(max_rate=1e13), "max_rate is not between 0 and 1e"),
+    (called(why=5), "why cannot be 5"),
+    (called(why="\ud800"), r"why cannot be '\\ud800'"),
+    (called(why="x" * 4001), "why must have 4,000 characters at most, not 4,001"),
+    (called(hold="yes"), "hold cannot be 'yes'"),
+    (called(overwrite=None), "overwrite cannot be None"),
+    (called(backup=1), "backup cannot be 1"),
+    (called(chunk_size=2**64), "chunk_size cannot be 18446744073709551616"),
+    (called(limit=2**64), "limit cannot be 18446744073709551616"),
+    (called(max_line_bytes=2**64), "max_line_bytes cannot be 18446744073709551616"),
     (called(jobs="nowhere"), "there is no jobs root .*nowhere"),
 ]
 
