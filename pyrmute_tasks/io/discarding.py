@@ -1,6 +1,7 @@
 """Discarding submitted jobs: when it is refused, what is noted, and what is left if it fails."""
 
 import contextlib
+import errno
 import time
 from pathlib import Path
 from typing import Final
@@ -9,7 +10,8 @@ from pyrmute_tasks.errors import JobError
 from pyrmute_tasks.jobs.discarded import Discarded, note_discarded
 from pyrmute_tasks.jobs.driver import DriverWatch, this_process, this_user
 from pyrmute_tasks.jobs.entries import Note
-from pyrmute_tasks.jobs.folder import ON_END, JobFolder, discard, is_damage, view_of
+from pyrmute_tasks.jobs.folder import JobFolder, discard, is_damage, view_of
+from pyrmute_tasks.jobs.lease import reserved
 from pyrmute_tasks.jobs.log import epochs
 from pyrmute_tasks.jobs.pruning import remove_temps, retried_jobs
 from pyrmute_tasks.jobs.spec import SPEC
@@ -21,6 +23,7 @@ from pyrmute_tasks.jobs.want import Want, read_submitted
 __all__ = ["discard_submitted", "read_job", "refuse_driven"]
 
 _DAMAGED: Final = "damaged"
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def read_job(path: Path) -> JobFolder | None:
@@ -40,7 +43,8 @@ def read_job(path: Path) -> JobFolder | None:
 def discard_submitted(path: Path, folder: JobFolder | None, why: str) -> None:
     """Remove a submitted job with its history, and note in its jobs root who did that.
 
-    If it fails, the job is in the state in which it was.
+    If it fails, the job is in the state in which it was. On a full disk it is removed first, and
+    that is noted when there is room.
 
     Args:
         path: Its folder.
@@ -55,19 +59,21 @@ def discard_submitted(path: Path, folder: JobFolder | None, why: str) -> None:
     view = _view(path)
     if view is not None:
         _refuse(path, folder, view)
-    note_discarded(path.parent, _discarded(path, folder, view, why))
-    if folder is None or view is None or view.state.is_final:
+    note = _discarded(path, folder, view, why)
+    has_room = True
+    with contextlib.ExitStack() as stack:
+        try:
+            if folder is not None and view is not None and not view.state.is_final:
+                stack.enter_context(reserved(folder.storage, this_process(), newest))
+            note_discarded(path.parent, note)  # by who is the only one to remove it
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            has_room = False  # nor has who would take it meanwhile
         _remove(path, folder)
-        return
-    code = view.opened.code if view.opened is not None else folder.spec.fingerprint
-    # Its log is closed, as some network file systems keep the names of open files.
-    folder.take(this_process(), code, after=newest).log.close()
-    try:
-        _remove(path, folder)
-    except BaseException:
-        with contextlib.suppress(JobError, OSError):  # else as if it had died here
-            _give_back(folder, view, code)
-        raise
+    if not has_room:
+        with contextlib.suppress(OSError):
+            note_discarded(path.parent, note)
 
 
 def refuse_driven(folder: JobFolder, view: JobView) -> None:
@@ -117,26 +123,6 @@ def _remove(path: Path, folder: JobFolder | None) -> None:
     if folder is not None:
         remove_temps(folder)
     discard(path)
-
-
-def _give_back(folder: JobFolder, view: JobView, code: str) -> None:
-    """Log the state in which a job was, so that coordinators do not take it for interrupted.
-
-    Raises:
-        JobError: If the job was discarded, or taken by another process.
-        OSError: If its log cannot be written.
-    """
-    lease = folder.take(this_process(), code)
-    try:
-        if view.ended is not None:
-            if f"{ON_END}.{view.epoch}" in folder.storage.names():  # its command was run
-                folder.storage.create(f"{ON_END}.{lease.epoch}").close()
-            lease.log.log(view.ended)
-            lease.log.commit()
-        else:
-            lease.let_go(view.stopped or "it could not be discarded", view.let_go or Note.STOPPED)
-    finally:
-        lease.log.close()
 
 
 def _discarded(path: Path, folder: JobFolder | None, view: JobView | None, why: str) -> Discarded:

@@ -171,12 +171,13 @@ def _wish_to_publish(folder: JobFolder, lease: Lease, why: str) -> None:
     """Log who wishes the output to be published; for a submitted job write the wish, too.
 
     Raises:
-        JobError: If somebody has cancelled it meanwhile.
+        JobError: If somebody has cancelled it meanwhile, or drives it now.
         ConfigurationError: If this user may not steer it.
     """
     with locked(folder.path):
         want = _refuse_cancelled(folder, lease.view)
         want = replace(want, wish=Wish.PUBLISH).made_by(this_user(), why, lease.view.changed_at)
+        lease.log.beat()  # who was frozen, and is told that it lost the job, wishes nothing
         if folder.spec.terms is not None:
             write_wish(folder.storage, want)
         lease.log.log(want.as_entry())

@@ -1,13 +1,15 @@
 """What remains of a discarded job in its jobs root: who discarded it, where, when and why."""
 
 import contextlib
+import errno
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from pyrmute_tasks.errors import JobNotFoundError, printable
+from pyrmute_tasks.errors import JobError, JobNotFoundError, printable
 from pyrmute_tasks.jobs.documents import object_of, write_whole
 from pyrmute_tasks.jobs.storage import FolderStorage
 
@@ -47,6 +49,7 @@ class Discarded:
 def note_discarded(root: Path, discarded: Discarded) -> None:
     """Note durably, in its jobs root, that a job is about to be discarded.
 
+    While the job's folder is there, since discarding it has failed, the note counts for nothing.
     All who can read the jobs root can read the note, whatever the umask of this user.
 
     Raises:
@@ -58,8 +61,16 @@ def note_discarded(root: Path, discarded: Discarded) -> None:
         (root / name).chmod(root.stat().st_mode & 0o666)
 
 
-def was_discarded(path: Path) -> JobNotFoundError:
-    """Return the error about a job whose folder is not there any more."""
+def was_discarded(path: Path, missing: str = "") -> JobError:
+    """Return the error about a job whose folder is not there, or lacks a file, or is out of reach.
+
+    Args:
+        path: Its folder.
+        missing: The file that is missing, as far as that is known.
+    """
+    if os.path.lexists(path) or not path.parent.is_dir():
+        # Another process has removed it in this moment, or all of the storage is away.
+        return JobError(f"{missing or path} cannot be read: {os.strerror(errno.ENOENT)}")
     found = _read(path.with_name(f".{path.name}{_SUFFIX}"))
     return JobNotFoundError(str(found or f"job {path.name} was discarded"))
 
@@ -72,8 +83,8 @@ def find_discarded(root: Path, wanted: str) -> Discarded | None:
 
 def remove_old_notes(root: Path, keep_s: float, now: float) -> None:
     """Remove the notes of what was discarded long ago."""
-    with contextlib.suppress(OSError):
-        for path in root.glob(f".*{_SUFFIX}"):
+    for path in root.glob(f".*{_SUFFIX}"):
+        with contextlib.suppress(OSError):  # that of another user, perhaps
             if now - path.lstat().st_mtime > keep_s:
                 path.unlink(missing_ok=True)
 
@@ -81,8 +92,9 @@ def remove_old_notes(root: Path, keep_s: float, now: float) -> None:
 def _all(root: Path) -> Iterator[Discarded]:
     with contextlib.suppress(OSError):
         for path in root.glob(f".*{_SUFFIX}"):
-            found = _read(path)
-            if found is not None:
+            found, job = _read(path), path.name.removeprefix(".").removesuffix(_SUFFIX)
+            # Who was about to discard a job that is there was killed, or could not.
+            if found is not None and not os.path.lexists(root / job):
                 yield found
 
 

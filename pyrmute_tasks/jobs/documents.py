@@ -1,5 +1,6 @@
 """JSON files that are replaced whole: specs, wishes, and notes of jobs that were discarded."""
 
+import contextlib
 import json
 import secrets
 from typing import Final
@@ -16,11 +17,16 @@ def write_whole(storage: Storage, name: str, fields: dict[str, object]) -> None:
     candidate = f".{name}.{secrets.token_hex(_TOKEN_BYTES)}"
     file = storage.create(candidate)
     try:
-        file.append(json.dumps(fields, indent=2).encode() + b"\n")
-        file.sync()
-    finally:
-        file.close()
-    storage.replace(candidate, name)
+        try:
+            file.append(json.dumps(fields, indent=2).encode() + b"\n")
+            file.sync()
+        finally:
+            file.close()
+        storage.replace(candidate, name)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            storage.remove(candidate)
+        raise
     storage.sync_folder()
 
 

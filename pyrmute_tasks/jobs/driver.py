@@ -148,11 +148,13 @@ class DriverWatch:
         if newest == epoch and not state.is_driven:
             return None
         holder = holder_of(self._storage, newest)
+        gone = is_gone(holder)
+        if gone and not state.is_driven:
+            return None  # it has ended before it could do anything
         silent_s = self._age_s(log_name(newest))
         if tells:
             with contextlib.suppress(FileNotFoundError):
                 silent_s = min(silent_s, self._age_s(NOW))
-        gone = is_gone(holder)
         return Driver.of(holder, epoch=newest, silent_s=silent_s, tells=tells, is_gone=gone)
 
     def why_not(self, view: JobView) -> str:

@@ -368,8 +368,8 @@ def view_of(path: Path) -> JobView:
     """
     try:
         return JobView.of(History(FolderStorage(path)))
-    except FileNotFoundError:
-        raise was_discarded(path) from None
+    except FileNotFoundError as error:
+        raise was_discarded(path, error.filename or "") from None
     except OSError as error:
         raise _unreadable(path, error) from error
 

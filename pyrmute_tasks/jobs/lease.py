@@ -20,7 +20,7 @@ from pyrmute_tasks.jobs.log import History, LogReader, LogWriter, epochs, log_na
 from pyrmute_tasks.jobs.storage import NO_LINKS, Appender, Storage
 from pyrmute_tasks.jobs.view import JobView
 
-__all__ = ["Lease", "take"]
+__all__ = ["Lease", "reserved", "take"]
 
 _TOKEN_BYTES: Final = 8
 
@@ -122,6 +122,33 @@ def take(
         file.close()
         raise
     return Lease(epoch, view, log)
+
+
+@contextlib.contextmanager
+def reserved(storage: Storage, holder: Mapping[str, str | int], after: int) -> Iterator[None]:
+    """Keep others from driving a job, whose state is as before if the block fails.
+
+    The next epoch's log is created, and not opened. So it says nothing, and others look past it
+    once its creator has ended.
+
+    Args:
+        storage: The job's files.
+        holder: This process, for others to read.
+        after: The newest epoch that it has seen.
+
+    Raises:
+        LeaseLostError: If another process was quicker.
+        OSError: If it cannot be written.
+    """
+    leased = Leased(after + 1, secrets.token_hex(_TOKEN_BYTES), holder)
+    # Closed at once, as some network file systems keep the names of open files.
+    _create(storage, leased, encode(leased, time.time(), leased.epoch, 0)).close()
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            storage.remove(log_name(leased.epoch))
+        raise
 
 
 def _create(storage: Storage, leased: Leased, line: bytes) -> Appender:

@@ -4,6 +4,7 @@
 log that was opened; see ``docs/decisions/0024-job-log.md`` for why nothing is lost by it.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -42,6 +43,7 @@ COMMIT_EVERY_S: Final = 1.0
 _BLOCK_BYTES: Final = 1 << 20
 _FIRST_BYTES: Final = 1 << 14  # often only the first lines are asked for
 _PREFIX: Final = "log."
+_LOG: Final = re.compile(r"log\.([1-9][0-9]*)")  # and no other file, such as log.007
 
 
 def log_name(epoch: int) -> str:
@@ -51,8 +53,8 @@ def log_name(epoch: int) -> str:
 
 def epochs(storage: Storage) -> list[int]:
     """Return the epochs that have a log, in order."""
-    numbers = (name.removeprefix(_PREFIX) for name in storage.names() if name.startswith(_PREFIX))
-    return sorted(int(number) for number in numbers if number.isdecimal())
+    found = [_LOG.fullmatch(name) for name in storage.names()]
+    return sorted(int(match[1]) for match in found if match is not None)
 
 
 class LogReader:

@@ -74,13 +74,14 @@ def collect_orphans(root: Path, now: float | None = None) -> None:
     that have ended for ever have beside their history, and beside their targets.
     """
     now = time.time() if now is None else now
-    with contextlib.suppress(OSError):
-        for path in root.iterdir():
-            if _LEFT.fullmatch(path.name) and now - path.lstat().st_mtime > _ORPHANED_S:
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+    for path in [each for each in root.iterdir() if _LEFT.fullmatch(each.name)]:
+        with contextlib.suppress(OSError):  # that of another user, perhaps
+            if now - path.lstat().st_mtime <= _ORPHANED_S:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
     for folder in find_jobs(root):
         with contextlib.suppress(OSError, JobError):  # its driver may be removing the same
             if folder.parts_path.is_dir() and folder.has_ended_for_ever():

@@ -18,7 +18,7 @@ from pyrmute_tasks.jobs.entries import (
     Wished,
 )
 from pyrmute_tasks.jobs.fold import Fold
-from pyrmute_tasks.jobs.states import Event, LoggedState, next_state
+from pyrmute_tasks.jobs.states import Event, LoggedState, Wish, next_state
 
 __all__ = ["JobView"]
 
@@ -40,6 +40,7 @@ class JobView:
         suspensions: How often faults of infrastructure have stopped it since a range was settled.
         suspended_since: When the first of these did, in seconds since 1970; 0 if none did.
         wished: The wish that was obeyed last; empty before the first.
+        is_to_publish: Whether a user has wished to publish it since it was held last.
         crashes: Crashes noted.
         changed_at: When the last entry was written.
     """
@@ -58,6 +59,7 @@ class JobView:
         self.suspensions: int = 0
         self.suspended_since: float = 0.0
         self.wished: Mapping[str, object] = {}
+        self.is_to_publish: bool = False
         self.crashes: int = 0
         self.changed_at: float = 0.0
         self._leasing: Leased | None = None
@@ -126,6 +128,7 @@ class JobView:
                 self._noted(note, why)
             case Wished():
                 self.wished = entry.want
+                self.is_to_publish |= entry.want.get("wish") == Wish.PUBLISH
                 self.suspensions, self.suspended_since = 0, 0.0  # a user has looked after it
             case Publishing():
                 self.publishing = entry
@@ -144,6 +147,7 @@ class JobView:
             case Note.STOPPED | Note.SUSPENDED | Note.HELD:
                 self.let_go, self.stopped = note, why
                 self.suspensions += self.is_suspended
+                self.is_to_publish &= not self.is_held
 
 
 def _event_of(entry: Opened | Noted | Wished | Publishing | Ended) -> Event:

@@ -18,6 +18,7 @@ from pyrmute_tasks.jobs.storage import FolderStorage, Storage
 
 __all__ = [
     "CHANGES",
+    "MOST_REASON",
     "WANT",
     "FoundWant",
     "Want",
@@ -34,8 +35,10 @@ WANT: Final = "want.json"
 CHANGES: Final = ("max_rate", "window", "max_errors", "fingerprint")
 """The wishes of which a change ends an epoch, so that the next one begins with it."""
 
+MOST_REASON: Final = 4_000
+"""The most characters of a reason that a user gives."""
+
 _MOST_BYTES: Final = 1024 * 1024
-_MOST_REASON: Final = 4_000
 # A change reads the job's log and syncs one file: milliseconds, but longer on a slow disk. A
 # process that holds the lock for longer is taken to be frozen, and others go on without the lock.
 _LOCK_S: Final = 2.0
@@ -141,7 +144,7 @@ class Want:
             after: When the job's log was last written, by its writer's clock: they become later.
         """
         at = max(time.time(), after + _LATER_S, self.at + _LATER_S)
-        return replace(self, who=who, why=why, at=at)
+        return replace(self, who=who, why=why, at=min(at, MOST))
 
     def as_fields(self) -> dict[str, object]:
         """Return the wishes as fields, for the file."""
@@ -191,9 +194,9 @@ def check_reason(why: object) -> None:
     """
     if not is_sound(why, (str,)):
         raise ConfigurationError(cannot_be("why", why))
-    if len(str(why)) > _MOST_REASON:
+    if len(str(why)) > MOST_REASON:
         raise ConfigurationError(
-            f"why must have {_MOST_REASON:,} characters at most, not {len(str(why)):,}"
+            f"why must have {MOST_REASON:,} characters at most, not {len(str(why)):,}"
         )
 
 

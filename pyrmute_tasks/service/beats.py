@@ -129,8 +129,8 @@ def silent_s(root: Path, host: str) -> float | None:
 def remove_old_beats(root: Path) -> None:
     """Remove the signs of hosts that are gone, as containers are."""
     now = time.time()
-    with contextlib.suppress(OSError):
-        for path in root.glob(f"{_PREFIX}*"):
+    for path in root.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # that of another user, perhaps
             if now - path.lstat().st_mtime > _KEPT_S:
                 path.unlink(missing_ok=True)
 

@@ -41,6 +41,7 @@ _REST: Final = 4  # times as long as a look has taken
 _PRUNE_EVERY_S: Final = 3600.0
 _GRACE_S: Final = 5.0
 _MOST_COMMANDS: Final = 4  # commands at a time, for jobs that other processes have ended
+_MOST_BRIEF: Final = 16  # jobs at a time that are cancelled, given up and the like
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,17 +229,22 @@ class Coordinator:
         driving = [each for each in self._running.values() if each.turn.act is Act.DRIVE]
         room = self._options.most_running - len(driving)
         commands = sum(each.turn.act is Act.RUN_COMMAND for each in self._running.values())
+        brief = len(self._running) - len(driving) - commands
         for name, turn in due:
             if turn.act is Act.RUN_COMMAND:
                 if commands >= _MOST_COMMANDS:
                     continue
                 commands += 1
                 self._jobs.with_command[name].note_command()
-            if turn.act is Act.DRIVE:
+            elif turn.act is Act.DRIVE:
                 room -= 1
                 if room < 0:
                     self._tell(name, "it waits for its turn")
                     continue
+            else:
+                if brief >= _MOST_BRIEF:
+                    continue
+                brief += 1
             self._start(name, turn, probe)
         over = [each for each in driving if each.asked is None]
         over = [each for each in over if each.has_had(self._options.slice_s)]
@@ -278,8 +284,8 @@ class Coordinator:
                 job=spec.job,
                 epoch=epoch.lease.epoch,
             )
-            if ending.kind.ends_job:
-                self._run_command(job)
+            if ending.kind.ends_job and (turn.act is Act.DRIVE or not self._options.allow_on_end):
+                self._run_command(job)  # else it is soon found, and run as one of few
         except LeaseLostError as error:
             running.ending = Ending(Kind.LOST, str(error))
             log(logging.INFO, "lease_lost", str(error), job=spec.job)

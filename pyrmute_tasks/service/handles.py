@@ -127,8 +127,8 @@ class SubmittedJob:
         try:
             logged = glance_status(storage)
         except FileNotFoundError:
-            if not self._root.path.is_dir():
-                return False  # its storage is away
+            if not self._root.path.is_dir() or self.path.is_dir():
+                return False  # its storage is away, or another process has just removed a file
             raise was_discarded(self.path) from None
         except OSError:
             return False
@@ -287,7 +287,7 @@ class SubmittedJob:
 
     def _check_there(self) -> None:
         if not (self.path / SPEC).is_file():
-            raise was_discarded(self.path)
+            raise was_discarded(self.path, str(self.path / SPEC))
 
     def retry(
         self,

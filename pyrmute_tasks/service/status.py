@@ -240,8 +240,8 @@ class JobWatch:
         job = self._folder.spec.job
         try:
             yield
-        except FileNotFoundError:
-            raise was_discarded(self._folder.path) from None
+        except FileNotFoundError as error:
+            raise was_discarded(self._folder.path, error.filename or "") from None
         except OSError as error:
             told = error.strerror or type(error).__name__
             raise JobError(f"job {job} in {self._folder.path} cannot be read: {told}") from error

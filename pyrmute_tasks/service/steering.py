@@ -19,6 +19,7 @@ from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.view import JobView
 from pyrmute_tasks.jobs.want import (
+    MOST_REASON,
     WANT,
     FoundWant,
     Want,
@@ -172,8 +173,9 @@ def resume(
         if wanted == want and not found.problem:  # else nobody goes on with it
             _refuse_going(folder, view, want)
         # Somebody may have published it by hand, and been killed: a coordinator goes on with that.
-        publishes = want.wish is Wish.PUBLISH and not _is_held(view)
-        wish = Wish.PUBLISH if publishes else Wish.RUN
+        # Also if it was paused meanwhile.
+        publishes = want.wish is Wish.PUBLISH or view.is_to_publish
+        wish = Wish.PUBLISH if publishes and not _is_held(view) else Wish.RUN
         return _write(folder, view, replace(wanted, wish=wish), why)
 
 
@@ -247,7 +249,8 @@ def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
             return _write(folder, view, wanted, why)
         # Keep who has paused it, and why: a status shows both.
         reason = want.why.partition(_OTHER_LIMITS)[0] or "no reason given"
-        why = f"{reason}{_OTHER_LIMITS}{this_user()}" + (f": {why}" if why else "")
+        others = f"{_OTHER_LIMITS}{this_user()}" + (f": {why}" if why else "")
+        why = reason[: max(0, MOST_REASON - len(others))] + others
         return _write(folder, view, wanted, why, who=want.who)
 
 

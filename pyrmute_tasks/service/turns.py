@@ -147,8 +147,8 @@ def _as_wished(view: JobView, want: Want, *, is_new: bool) -> Turn | None:
         return Turn(Act.WAIT, "it has failed")
     if want.wish is Wish.CANCEL and view.publishing is None:
         return Turn(Act.CANCEL, by_whom("cancelled", want))
-    if want.wish is Wish.PAUSE and view.state is not LoggedState.PUBLISHING:
-        act = Act.PAUSE if view.state is LoggedState.RUNNING else Act.WAIT
+    if want.wish is Wish.PAUSE:
+        act = Act.PAUSE if view.state.is_driven else Act.WAIT
         return Turn(act, by_whom("paused", want))
     if view.is_held and not is_new:
         return Turn(Act.WAIT, view.stopped)
@@ -235,6 +235,9 @@ def ending_of(before: Want, now: Want, view: JobView) -> Ending | None:
         return None if view.publishing else Ending(Kind.CANCELLED, by_whom("cancelled", now), now)
     if now.wish is Wish.PAUSE:
         return Ending(Kind.PAUSED, by_whom("paused", now), now)
+    if now.wish is Wish.PUBLISH and before.wish is not Wish.PUBLISH:
+        # By hand, by a process that was killed: an epoch that began without it holds the output.
+        return Ending(Kind.CHANGED, by_whom("published", now), now)
     changed = [name for name in CHANGES if getattr(before, name) != getattr(now, name)]
     if not changed:
         return None

@@ -87,12 +87,17 @@ def test_cancel_is_obeyed_or_refused_however_near_the_end_it_comes(service: Serv
     wanted = loop(records)
     service.coordinator()
     service.wait_for_end(service.submit(records))  # it is there
+    job = service.submit(records)
+    service.wait(lambda: view_of(job).epoch >= 1, "it is driven")
+    began = time.monotonic()
+    service.wait_for_end(job)
+    took_s = time.monotonic() - began
     cancelled = refused = 0
     for _ in range(ROUNDS):
         way = rng.choice(["always", "never"])
         job = service.submit(records, by_reference=way, chunk_size=20 if way == "never" else None)
         service.wait(lambda job=job: view_of(job).epoch >= 1, "it is driven")
-        time.sleep(rng.uniform(0.0, 0.6))  # some in the moment in which it ends
+        time.sleep(rng.uniform(0.0, 1.5 * took_s))  # some in the moment in which it ends
         [error] = all_at_once([partial(steering.cancel, job, "wrong file")])
         if error is None:
             cancelled += 1

@@ -31,7 +31,7 @@ from pyrmute_tasks.jobs.spec import SourceFile, Spec
 from pyrmute_tasks.jobs.states import Wish
 from pyrmute_tasks.jobs.storage import FolderStorage, OpenFile
 from pyrmute_tasks.jobs.terms import Terms
-from pyrmute_tasks.jobs.want import WANT, Want, locked
+from pyrmute_tasks.jobs.want import CHANGES, WANT, Want, locked
 from pyrmute_tasks.service import driving, epoch_watch, steering, watched_jobs
 from pyrmute_tasks.service.driving import Epoch
 from tests.unit.stepped_threads import FOR_EVER, Died, SteppedThread
@@ -58,6 +58,7 @@ class Process(SteppedThread):
         self.rng = random.Random(number)
         self.waits_for_lock = False
         self.fate = ""  # what happens to the epoch that it drives
+        self.asks = ""  # what its user asks for
         self.epoch: Epoch | None = None
 
     def step(self, steps: int) -> None:
@@ -78,8 +79,9 @@ class Process(SteppedThread):
         raise AssertionError("it waits for ever")
 
     def die(self) -> None:
-        """End at once."""
-        self.end()
+        """End at once, unless it has ended."""
+        if self.is_alive:
+            self.end()
         self.epoch = None
 
     def wait_for_lock(self) -> None:
@@ -181,6 +183,8 @@ class World:
         """Note the wishes that have just been written."""
         want = Want.of(json.loads((self.folder.path / WANT).read_bytes()))
         before, newest = self.written[-1], self.newest()
+        if self.current is not None and not self.is_torn:
+            check_kept(before.want, want, self.current.asks)
         is_kept = want.wish in KEEPS
         since = before.since if is_kept and before.want.wish in KEEPS else newest
         self.written.append(Written(want, newest, since, self.log_bytes()))
@@ -198,6 +202,15 @@ class World:
 
 
 KEEPS: Final = (Wish.PAUSE, Wish.CANCEL)
+
+
+def check_kept(before: Want, now: Want, asked: str) -> None:
+    """Check that a user has changed nothing but what it asked for."""
+    if asked == "limit":
+        assert now.wish is before.wish
+    else:
+        for name in (*CHANGES, "code"):
+            assert getattr(now, name) == getattr(before, name)
 
 
 class SteppedFolder(JobFolder):
@@ -325,6 +338,7 @@ class RunWithoutFleet:
             lease.log.settle(Settled(*unit, 1, 1, put=put, digest=digest_of(data)))
             if fate != "lazy":
                 lease.log.commit()
+        watch.log_changes()  # a fleet is waited for, also for the last outcome
         check_stop()
         if self.options.hold:
             lease.log.commit()

@@ -10,17 +10,22 @@ from typing import Any
 
 import pytest
 
-from pyrmute_tasks.errors import ConfigurationError, JobError
+from pyrmute_tasks.errors import ConfigurationError, JobError, JobNotFoundError
+from pyrmute_tasks.io import discarding
 from pyrmute_tasks.io.kept_jobs import discard_job
 from pyrmute_tasks.jobs.discarded import was_discarded
-from pyrmute_tasks.jobs.driver import SILENT_S
+from pyrmute_tasks.jobs.driver import SILENT_S, this_process
 from pyrmute_tasks.jobs.entries import JobResult, Note
 from pyrmute_tasks.jobs.folder import ON_END
+from pyrmute_tasks.jobs.lease import reserved
 from pyrmute_tasks.jobs.log import epochs
-from pyrmute_tasks.jobs.pruning import collect_orphans
+from pyrmute_tasks.jobs.pruning import collect_orphans, prune
+from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.spec import SPEC, write_spec
 from pyrmute_tasks.jobs.states import LoggedState, Wish
-from pyrmute_tasks.jobs.storage import FolderStorage
+from pyrmute_tasks.jobs.storage import FolderStorage, OpenFile
+from pyrmute_tasks.service.beats import remove_old_beats
+from pyrmute_tasks.service.handles import SubmittedJob
 from tests.unit.watched_jobs import WatchedJob
 
 ELSEWHERE = {"place": "elsewhere", "host": "c2"}
@@ -127,6 +132,7 @@ def test_note_that_was_half_written_is_removed_an_hour_later(
     job = failed(root)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(FolderStorage, "replace", die)
+        patched.setattr(FolderStorage, "remove", remove_no_note)  # it is killed
         discard_job(job.folder.path)
     discard_job(job.folder.path)
     note = f".{job.folder.spec.job}.discarded"
@@ -138,6 +144,11 @@ def test_note_that_was_half_written_is_removed_an_hour_later(
 
 def die(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def remove_no_note(storage: FolderStorage, name: str) -> None:
+    if not name.startswith(".."):
+        (storage.path / name).unlink()
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE])
@@ -183,3 +194,116 @@ def test_job_with_an_odd_log_is_discarded(root: Path, damage: Callable[[Path], o
     folder = WatchedJob.submitted(root).folder
     damage(folder.path / "log.1")
     assert discard_job(folder.path) == [folder.path]
+
+
+def test_job_that_could_not_be_removed_is_not_told_to_be_discarded(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = failed(root).folder
+    refuse_rename(monkeypatch, folder.path)
+    with pytest.raises(ConfigurationError, match="Operation not permitted"):
+        discard_job(folder.path, why="old")
+    assert (root / f".{folder.spec.job}.discarded").exists()
+    (folder.path / SPEC).write_bytes(b"")  # so that it is found by no name
+    with pytest.raises(JobNotFoundError, match="none has this id or name"):
+        JobsRoot(root).find("a1b2c3")
+    os.rename(folder.path, root.parent / "moved")
+    with pytest.raises(JobNotFoundError, match=r"was discarded by .* when it was failed: old"):
+        JobsRoot(root).find("a1b2c3")
+
+
+def test_job_that_lacks_a_file_for_a_moment_is_not_told_to_be_discarded(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As who was too late to take a job removes the log with which it did."""
+    folder, names = failed(root).folder, FolderStorage.names
+    monkeypatch.setattr(FolderStorage, "names", lambda *of: [*names(*of), "log.2"])
+    job = SubmittedJob(JobsRoot(root), folder, None)  # type: ignore[arg-type]  # it submits none
+    assert not job.is_over()
+    for look in (folder.view, job.progress, job.report):
+        with pytest.raises(JobError, match=r"log\.2 cannot be read: No such file") as raised:
+            look()
+        assert not isinstance(raised.value, JobNotFoundError)
+
+
+@pytest.mark.parametrize("make", [failed, held, suspended, paused])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_is_no_reason_to_keep_a_job(
+    root: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], WatchedJob], number: int
+) -> None:
+    folder, create = make(root).folder, FolderStorage.create
+
+    def create_if_there_is_room(storage: FolderStorage, name: str) -> OpenFile:
+        if folder.path.exists():
+            raise OSError(number, os.strerror(number), name)
+        return create(storage, name)
+
+    monkeypatch.setattr(FolderStorage, "create", create_if_there_is_room)
+    assert discard_job(folder.path, why="no room") == [folder.path]
+    assert os.listdir(root) == [f".{folder.spec.job}.discarded"]
+    assert str(was_discarded(folder.path)).endswith(": no room")
+
+
+@pytest.mark.parametrize(
+    "name", [".a.discarded", ".b.0a.gone", "..c.discarded.0a", ".coordinator.d"]
+)
+def test_what_cannot_be_removed_does_not_keep_the_rest(
+    root: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As of another user, in a jobs root that is sticky."""
+    root.mkdir()
+    names = [".x.discarded", ".x.0a.gone", "..x.discarded.0a", ".coordinator.x"]
+    for each in (name, *names):
+        (root / each).touch()
+        os.utime(root / each, (1.0, 1.0))
+    unlink = Path.unlink
+
+    def unlink_others(path: Path, missing_ok: bool = False) -> None:
+        if path.name == name:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink_others)
+    monkeypatch.setattr(Path, "glob", lambda *_: [root / name, *(root / each for each in names)])
+    collect_orphans(root)
+    remove_old_beats(root)
+    prune(root)
+    assert name in os.listdir(root)
+    assert len(os.listdir(root)) == 1
+
+
+def test_jobs_root_that_is_away_is_not_told_as_discarded_jobs(root: Path) -> None:
+    folder = failed(root).folder
+    job = SubmittedJob(JobsRoot(root), folder, None)  # type: ignore[arg-type]  # it submits none
+    root.rename(root.parent / "away")
+    for look in (folder.view, job.progress, job.discard):
+        with pytest.raises(JobError, match="No such file") as raised:
+            look()
+        assert not isinstance(raised.value, JobNotFoundError)
+
+
+def test_held_job_whose_discarding_was_killed_is_held(root: Path) -> None:
+    folder, gone = held(root).folder, {**this_process(), "started": "1"}
+    reserved(folder.storage, gone, 1).__enter__()
+    job = SubmittedJob(JobsRoot(root), folder, None)  # type: ignore[arg-type]  # it submits none
+    status = job.progress()
+    assert (status.is_held, status.driver) == (True, None)
+    assert status.reason.startswith("held")
+    job.discard()
+    assert not folder.path.exists()
+
+
+def test_who_is_too_late_to_discard_a_job_is_not_noted(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = failed(root).folder
+
+    def reserve_later(*args: Any) -> Any:
+        monkeypatch.undo()
+        discard_job(folder.path, why="mine")
+        return reserved(*args)
+
+    monkeypatch.setattr(discarding, "reserved", reserve_later)
+    with pytest.raises((JobError, ConfigurationError)):
+        discard_job(folder.path, why="mine, too")
+    assert str(was_discarded(folder.path)).endswith(": mine")

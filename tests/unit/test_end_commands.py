@@ -13,7 +13,7 @@ from pyrmute_tasks.jobs.entries import JobResult
 from pyrmute_tasks.jobs.folder import ON_END, JobFolder
 from pyrmute_tasks.jobs.pruning import clear
 from pyrmute_tasks.jobs.root import JobsRoot
-from pyrmute_tasks.service import coordinator, watched_jobs
+from pyrmute_tasks.service import coordinator, steering, watched_jobs
 from pyrmute_tasks.service.coordinator import Coordinator, CoordinatorOptions
 from pyrmute_tasks.service.end_commands import is_due, run_if_due
 from pyrmute_tasks.service.probing import FleetProbe
@@ -173,3 +173,24 @@ def test_few_commands_are_run_at_a_time_those_of_the_oldest_ends_first(
             assert running.thread is not None
             running.thread.join()
         assert sorted(begun) == oldest
+
+
+def test_few_of_many_cancelled_jobs_are_ended_at_a_time(
+    told: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And their commands are run as those of others, not all at once."""
+    root, ids = told.parent / "jobs", [f"{number:08x}" for number in range(20)]
+    for job in ids:
+        steering.cancel(WatchedJob.submitted(root, job, on_end="true").folder)
+    one = Coordinator(JobsRoot(root), Settings(), CoordinatorOptions(allow_on_end=True))
+    one._session = object()  # type: ignore[assignment]  # it needs none
+    begun: list[str] = []
+    monkeypatch.setattr(coordinator, "run_if_due", lambda folder: begun.append(folder.spec.job))
+    probe = FleetProbe(one._settings, threading.Event())
+    for ended, told_ends in ((16, 0), (20, 4)):
+        one._round(probe)
+        for running in one._running.values():
+            assert running.thread is not None
+            running.thread.join()
+        assert sum(JobFolder(root / job).end() is not None for job in ids) == ended
+        assert len(begun) == told_ends

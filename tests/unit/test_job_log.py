@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyrmute_tasks.errors import JobError, JobFormatError, JobLogError, LeaseLostError
+from pyrmute_tasks.jobs import lease as leases
 from pyrmute_tasks.jobs import states
 from pyrmute_tasks.jobs.entries import (
     OPEN_END,
@@ -161,6 +163,39 @@ def test_beat_finds_that_the_lease_is_lost(storage: FolderStorage) -> None:
         frozen.log.beat()
     with pytest.raises(LeaseLostError):
         frozen.log.put(b"data")
+
+
+def test_who_beats_beside_its_work_learns_there_that_the_lease_is_lost(
+    storage: FolderStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether or not its storage was away before."""
+    monkeypatch.setattr(leases, "BEAT_EVERY_S", 0.001)
+    beats, frozen, has_lost = iter([OSError("away")]), take_it(storage), threading.Event()
+    beat = frozen.log.beat
+
+    def noted() -> None:
+        for error in beats:
+            raise error
+        try:
+            beat()
+        except LeaseLostError:
+            has_lost.set()
+            raise
+
+    monkeypatch.setattr(frozen.log, "beat", noted)
+    with frozen.beating():
+        take_it(storage)
+        assert has_lost.wait(60)
+        with pytest.raises(LeaseLostError):
+            frozen.log.commit()
+
+
+@pytest.mark.parametrize("name", ["log.007", "log.0", "log.\u0663", "log.2.old", "log.", "log.-1"])
+def test_file_that_is_no_log_is_left_alone(storage: FolderStorage, name: str) -> None:
+    (storage.path / name).write_bytes(b"mine")
+    assert JobView.of(History(storage)).state is LoggedState.QUEUED
+    assert take_it(storage).epoch == 1
+    assert (storage.path / name).read_bytes() == b"mine"
 
 
 def test_taker_that_died_before_opening_is_passed_over(storage: FolderStorage) -> None:

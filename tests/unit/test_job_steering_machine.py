@@ -215,7 +215,7 @@ class SteeringMachine(RuleBasedStateMachine):
 
     def wish(self, user: Process, wish: str) -> None:
         kind = "limit" if wish in LIMITS else wish
-        folder = user.folder
+        folder, user.asks = user.folder, kind
         calls: dict[str, Callable[[], object]] = {
             "pause": lambda: steering.pause(folder, "freeze"),
             "resume": lambda: steering.resume(folder),
@@ -276,8 +276,12 @@ class SteeringMachine(RuleBasedStateMachine):
         self.sealed = (view.epoch, before)
 
     def check_obeyed(self, entries: list[Logged], view: JobView) -> None:
-        """Check that nothing is done that the last accepted wish forbids."""
+        """Check that nothing is done that the last accepted wish forbids, and nothing unsaid."""
         last = self.world.written[-1]
+        if view.stopped.startswith("paused by"):
+            assert view.wished["wish"] == Wish.PAUSE
+        if view.state is LoggedState.CANCELLED:
+            assert view.wished["wish"] == Wish.CANCEL
         if last.want.wish not in KEEPS:
             return
         settled = [each.epoch for each in entries if isinstance(each.entry, Settled)]

@@ -1,5 +1,6 @@
 """Steering: what `want.json` says after each command, what cannot be, and two at once."""
 
+import errno
 import fcntl
 import os
 import threading
@@ -18,6 +19,7 @@ from pyrmute_tasks.errors import ConfigurationError, JobChangedError, JobError
 from pyrmute_tasks.io.job_output import DrivenJob
 from pyrmute_tasks.io.kept_jobs import discard_job, publish_job
 from pyrmute_tasks.jobs import want
+from pyrmute_tasks.jobs.checked import MOST
 from pyrmute_tasks.jobs.driver import this_process, this_user
 from pyrmute_tasks.jobs.entries import Ended, Entry, JobResult, Note, Noted, Publishing
 from pyrmute_tasks.jobs.folder import JobFolder
@@ -26,8 +28,9 @@ from pyrmute_tasks.jobs.now import read_now
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.spec import SPEC, SourceFile, Spec
 from pyrmute_tasks.jobs.states import Wish
+from pyrmute_tasks.jobs.storage import OpenFile
 from pyrmute_tasks.jobs.terms import Terms
-from pyrmute_tasks.jobs.want import WANT, Want, read_want
+from pyrmute_tasks.jobs.want import MOST_REASON, WANT, Want, read_want
 from pyrmute_tasks.service import steering
 from pyrmute_tasks.service.epoch_watch import Board, EpochWatch
 from pyrmute_tasks.service.steering import Code, Limits
@@ -258,6 +261,32 @@ def test_limits_do_not_publish_what_is_held_again(job: JobFolder, lease: Lease) 
     with pytest.raises(JobError, match="is held, its output is whole"):
         steering.set_limits(job, Limits(max_rate=5))
     assert want_of(job) == wished
+
+
+def test_limits_of_a_job_that_is_paused_for_a_long_reason_can_be_changed(job: JobFolder) -> None:
+    steering.pause(job, "x" * MOST_REASON)
+    steering.set_limits(job, Limits(window=3), "tonight")
+    assert want_of(job).why.startswith("xxx")
+    assert want_of(job).why.endswith(f"x; other limits by {this_user()}: tonight")
+
+
+def test_wishes_of_the_end_of_time_can_be_replaced(job: JobFolder) -> None:
+    want.write_want(job.storage, replace(want_of(job), at=MOST))
+    steering.pause(job)
+    assert (want_of(job).wish, want_of(job).at) == (Wish.PAUSE, MOST)
+
+
+def test_wish_that_cannot_be_written_leaves_nothing(
+    job: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sync(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = sorted(os.listdir(job.path))
+    monkeypatch.setattr(OpenFile, "sync", sync)
+    with pytest.raises(ConfigurationError, match="No space left on device"):
+        steering.pause(job)
+    assert sorted(os.listdir(job.path)) == before
 
 
 # --- other code ---------------------------------------------------------------------------------

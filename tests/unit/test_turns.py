@@ -98,7 +98,7 @@ def wish(action: Wish, at: float = 950.0) -> Want:
         (facts(want=wish(Wish.PAUSE)), CAN, Act.WAIT, "paused by bob@there: because"),
         (facts(*STOPPED, want=wish(Wish.PAUSE)), CAN, Act.WAIT, "paused"),
         (facts(*TAKEN, want=wish(Wish.PAUSE)), CAN, Act.PAUSE, "paused"),
-        (facts(*PUBLISHING, want=wish(Wish.PAUSE)), CAN, Act.DRIVE, ""),
+        (facts(*PUBLISHING, want=wish(Wish.PAUSE)), CANNOT, Act.PAUSE, "paused"),
         (facts(*FAILED), CAN, Act.WAIT, "failed"),
         (facts(*FAILED, want=wish(Wish.RUN)), CAN, Act.DRIVE, ""),
         (facts(*FAILED, want=wish(Wish.RUN, 899.0)), CAN, Act.WAIT, "failed"),
@@ -175,7 +175,7 @@ def test_suspensions_grow_and_begin_again_once_something_is_settled() -> None:
         ({"max_rate": 5.0, "window": 3}, Kind.CHANGED, "max_rate and window changed"),
         ({"max_errors": "1%"}, Kind.CHANGED, "max_errors changed"),
         ({"fingerprint": "ab"}, Kind.CHANGED, "fingerprint changed"),
-        ({"wish": Wish.PUBLISH}, None, ""),
+        ({"wish": Wish.PUBLISH, "who": "bob"}, Kind.CHANGED, "published by bob"),
     ],
 )
 def test_wish_that_ends_an_epoch(now: dict[str, Any], kind: Kind | None, why: str) -> None:
@@ -183,6 +183,10 @@ def test_wish_that_ends_an_epoch(now: dict[str, Any], kind: Kind | None, why: st
     assert (ending.kind if ending is not None else None) is kind
     if ending is not None:
         assert ending.why == why
+
+
+def test_publish_with_which_an_epoch_began_does_not_end_it() -> None:
+    assert ending_of(Want(Wish.PUBLISH), Want(Wish.PUBLISH, who="bob"), view(*TAKEN)) is None
 
 
 def test_what_publishes_is_not_cancelled() -> None:
