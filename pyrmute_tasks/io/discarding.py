@@ -88,7 +88,10 @@ def refuse_driven(folder: JobFolder, view: JobView) -> None:
     """
     if folder.spec.terms is None or view.state.is_final:
         return  # the driver of a run holds its target's lock, and nobody drives an ended job
-    driver = DriverWatch(folder.storage).why_not(view)
+    # A log that was not opened says nothing, and perhaps no coordinator ever opens the next one:
+    # this look alone must tell whether its creator lives. To be wrong is safe, as for any taker.
+    clock = None if view.state.is_driven else time.time
+    driver = DriverWatch(folder.storage, clock=clock).why_not(view)
     if driver:
         job = folder.spec.job
         raise JobError(f"{driver}: `pyrmute-tasks cancel {job}` or `pause {job}` ends that first")

@@ -149,9 +149,9 @@ class DriverWatch:
             return None
         holder = holder_of(self._storage, newest)
         gone = is_gone(holder)
-        if gone and not state.is_driven:
-            return None  # it has ended before it could do anything
         silent_s = self._age_s(log_name(newest))
+        if not state.is_driven and (gone or silent_s >= SILENT_S):
+            return None  # it has ended before it could do anything
         if tells:
             with contextlib.suppress(FileNotFoundError):
                 silent_s = min(silent_s, self._age_s(NOW))

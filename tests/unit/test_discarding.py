@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from pyrmute_tasks.errors import ConfigurationError, JobError, JobNotFoundError
+from pyrmute_tasks.errors import ConfigurationError, JobError, JobNotFoundError, ProofError
 from pyrmute_tasks.io import discarding
-from pyrmute_tasks.io.kept_jobs import discard_job
+from pyrmute_tasks.io.kept_jobs import discard_job, publish_job
 from pyrmute_tasks.jobs.discarded import was_discarded
 from pyrmute_tasks.jobs.driver import SILENT_S, this_process
 from pyrmute_tasks.jobs.entries import JobResult, Note
 from pyrmute_tasks.jobs.folder import ON_END
 from pyrmute_tasks.jobs.lease import reserved
-from pyrmute_tasks.jobs.log import epochs
+from pyrmute_tasks.jobs.log import epochs, log_name
 from pyrmute_tasks.jobs.pruning import collect_orphans, prune
 from pyrmute_tasks.jobs.root import JobsRoot
 from pyrmute_tasks.jobs.spec import SPEC, write_spec
@@ -50,6 +50,12 @@ def suspended(root: Path) -> WatchedJob:
 
 def paused(root: Path) -> WatchedJob:
     return WatchedJob.submitted(root).taken().obey(Wish.PAUSE).let_go("paused by ann@host")
+
+
+def age(path: Path, seconds: float) -> None:
+    """Behave as if a file had not been touched for a while."""
+    then = time.time() - seconds
+    os.utime(path, (then, then))
 
 
 def refuse_rename(monkeypatch: pytest.MonkeyPatch, refused: Path) -> None:
@@ -282,15 +288,32 @@ def test_jobs_root_that_is_away_is_not_told_as_discarded_jobs(root: Path) -> Non
         assert not isinstance(raised.value, JobNotFoundError)
 
 
-def test_held_job_whose_discarding_was_killed_is_held(root: Path) -> None:
-    folder, gone = held(root).folder, {**this_process(), "started": "1"}
-    reserved(folder.storage, gone, 1).__enter__()
+@pytest.mark.parametrize("where", [{"started": "1"}, ELSEWHERE], ids=["here", "elsewhere"])
+def test_held_job_whose_discarding_was_killed_is_held(root: Path, where: dict[str, str]) -> None:
+    """On a host that has started again, or in a container, it is not known to have ended."""
+    folder = held(root).folder
+    killed = reserved(folder.storage, {**this_process(), **where}, 1)
+    killed.__enter__()
+    age(folder.path / log_name(2), SILENT_S + 1)
     job = SubmittedJob(JobsRoot(root), folder, None)  # type: ignore[arg-type]  # it submits none
     status = job.progress()
     assert (status.is_held, status.driver) == (True, None)
     assert status.reason.startswith("held")
+    with pytest.raises(ProofError):  # it gets as far as that
+        job.publish()
+    assert job.progress().is_held
     job.discard()
     assert not folder.path.exists()
+
+
+def test_job_that_is_being_discarded_elsewhere_is_left_alone(root: Path) -> None:
+    folder = held(root).folder
+    with reserved(folder.storage, {**this_process(), **ELSEWHERE}, 1):
+        age(folder.path / log_name(2), SILENT_S / 2)
+        for call in (discard_job, publish_job):
+            with pytest.raises(JobError, match="on host c2 drives this job"):
+                call(folder.path)
+    assert epochs(folder.storage) == [1, 2]
 
 
 def test_who_is_too_late_to_discard_a_job_is_not_noted(
