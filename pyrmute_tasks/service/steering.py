@@ -23,6 +23,7 @@ from pyrmute_tasks.jobs.want import (
     WANT,
     FoundWant,
     Want,
+    check_reason,
     locked,
     read_submitted,
     unknown_wish,
@@ -225,6 +226,7 @@ def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
         ConfigurationError: If it ends at the first record that fails and rejects were to be
             limited, or the user may not steer it.
     """
+    check_reason(why)
     if limits.max_errors is not None and folder.spec.options.get("on_error") != "skip":
         raise ConfigurationError(
             f"job {folder.spec.job} ends at the first record that fails (--on-error raise): "
@@ -250,7 +252,7 @@ def set_limits(folder: JobFolder, limits: Limits, why: str = "") -> Want:
         # Keep who has paused it, and why: a status shows both.
         reason = want.why.partition(_OTHER_LIMITS)[0] or "no reason given"
         others = f"{_OTHER_LIMITS}{this_user()}" + (f": {why}" if why else "")
-        why = reason[: max(0, MOST_REASON - len(others))] + others
+        why = (reason[: max(0, MOST_REASON - len(others))] + others)[:MOST_REASON]
         return _write(folder, view, wanted, why, who=want.who)
 
 

@@ -268,6 +268,11 @@ def test_limits_of_a_job_that_is_paused_for_a_long_reason_can_be_changed(job: Jo
     steering.set_limits(job, Limits(window=3), "tonight")
     assert want_of(job).why.startswith("xxx")
     assert want_of(job).why.endswith(f"x; other limits by {this_user()}: tonight")
+    steering.set_limits(job, Limits(window=4), "y" * MOST_REASON)
+    assert want_of(job).why.startswith(f"; other limits by {this_user()}: yyy")
+    with pytest.raises(ConfigurationError, match="4,000 characters at most, not 4,001"):
+        steering.set_limits(job, Limits(window=5), "y" * (MOST_REASON + 1))
+    assert want_of(job).window == 4
 
 
 def test_wishes_of_the_end_of_time_can_be_replaced(job: JobFolder) -> None:
