@@ -153,6 +153,8 @@ class EpochWatch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if isinstance(error, LeaseLostError):
+            self.end(Ending(Kind.LOST, str(error)))
         self._is_over.set()
         self._board.changed.set()
         self._thread.join(_EVERY_S)  # it may hang at the storage

@@ -15,7 +15,7 @@ import pytest
 
 from pyrmute_tasks import ModelData, ModelManager
 from pyrmute_tasks.engine.stopping import JobStopped
-from pyrmute_tasks.errors import ConfigurationError, JobChangedError, JobError
+from pyrmute_tasks.errors import ConfigurationError, JobChangedError, JobError, LeaseLostError
 from pyrmute_tasks.io.job_output import DrivenJob
 from pyrmute_tasks.io.kept_jobs import discard_job, publish_job
 from pyrmute_tasks.jobs import want
@@ -488,3 +488,16 @@ def test_what_stays_of_an_epoch_was_seen_at_its_end(
     assert now is not None
     # After a lost one it is another driver's.
     assert now.notes == (() if kind is Kind.LOST else ("worker w2 is gone",))
+
+
+def test_epoch_that_learns_by_writing_that_it_is_lost_leaves_nothing(
+    job: JobFolder, lease: Lease
+) -> None:
+    board = Board()
+    watch = EpochWatch(DrivenJob(job, lease), want_of(job), board)
+    with pytest.raises(LeaseLostError), watch:
+        board.note("worker w2 is gone")
+        raise LeaseLostError("another process drives this job now")
+    now = read_now(job.path)
+    assert now is not None
+    assert now.notes == ()
