@@ -57,7 +57,7 @@ class _Positive(click.FloatRange):
 
 
 POSITIVE: Final = _Positive(min=0, min_open=True)
-_LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
+_LOG_LEVELS: Final = ("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL", "FATAL")
 MANAGER_HELP: Final = "The manager: package.module:attribute or path/to/file.py:attribute."
 BROKER_HELP: Final = "URL of a running fleet's broker."
 STORE_HELP: Final = "URL of its store. [default: the broker, if it is Redis]"

@@ -6,6 +6,7 @@ taking apart at the end what the system frees anyway.
 """
 
 import atexit
+import errno
 import gc
 import os
 import signal
@@ -33,6 +34,18 @@ def main() -> None:
         if isinstance(end.code, int | None) and not is_worker:
             ended.append(end.code or 0)
         raise
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        _drop_output()
+        sys.exit(f"error: cannot write to the standard output: {error.strerror}")
+
+
+def _drop_output() -> None:
+    """Let Python's end write nowhere what could not be written."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _leave(ended: list[int]) -> None:

@@ -157,6 +157,15 @@ main()
     assert ran.stderr == "interrupted before it began\n"
 
 
+def test_full_standard_output_is_one_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        program = [sys.executable, "-m", "pyrmute_tasks", "--version"]
+        ran = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ran.returncode == 1
+    reason = "No space left on device"
+    assert ran.stderr == f"error: cannot write to the standard output: {reason}\n"
+
+
 def test_interrupt_while_the_manager_is_imported(source: Path, tmp_path: Path) -> None:
     slow, begun = tmp_path / "slow.py", tmp_path / "begun"
     slow.write_text(f"import time\nopen({str(begun)!r}, 'w')\ntime.sleep(60)\n")
