@@ -164,10 +164,9 @@ def _create(storage: Storage, leased: Leased, line: bytes) -> Appender:
             if not _is_ours(storage, leased):  # or the answer to a first try was lost
                 raise _too_late(leased.epoch) from None
         except FileNotFoundError:
-            if log_name(leased.epoch) not in storage.names():
-                raise
-            # A quicker process has ended the job already, and removed all but its history.
-            raise _too_late(leased.epoch) from None
+            storage.names()  # raises if the job itself is gone
+            # A quicker process, or the driver before, has ended it: only its history is kept then.
+            raise LeaseLostError("another process has ended this job meanwhile") from None
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise

@@ -281,23 +281,26 @@ def test_held_job_that_is_cancelled_while_it_is_proven_is_not_published(
     assert turn_of(root, job).act is Act.CANCEL
 
 
+@pytest.mark.parametrize("is_quicker", [True, False], ids=["a quicker one", "the one before"])
 def test_coordinator_that_was_too_late_for_a_cancelled_job_is_told_so(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, monkeypatch: pytest.MonkeyPatch, is_quicker: bool
 ) -> None:
     """The other one has removed its half of a lease with the job's other files."""
     job = WatchedJob.submitted(root)
+    before = None if is_quicker else take_epoch(job.folder, Want(Wish.CANCEL), 0)
     link = FolderStorage.link
 
     def too_late(storage: FolderStorage, name: str, new: str) -> None:
         monkeypatch.setattr(FolderStorage, "link", link)
-        epoch = take_epoch(job.folder, Want(Wish.CANCEL), 0)
+        epoch = before or take_epoch(job.folder, Want(Wish.CANCEL), 0)
         ending = epoch.carry_out(Turn(Act.CANCEL), no_session)
         assert ending.kind is Kind.CANCELLED
         link(storage, name, new)
 
     monkeypatch.setattr(FolderStorage, "link", too_late)
-    with pytest.raises(LeaseLostError, match=r"another process .* was quicker with log\.1"):
-        take_epoch(job.folder, Want(), 0)
+    with pytest.raises(LeaseLostError, match="another process has ended this job meanwhile"):
+        take_epoch(job.folder, Want(), 0 if before is None else 1)
+    assert job.folder.view().state.is_final
 
 
 def test_coordinator_that_takes_a_job_over_which_just_ends_is_told_so(
