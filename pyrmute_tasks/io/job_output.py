@@ -388,7 +388,7 @@ class JobOutput:
         if os.getpid() != self._pid:
             return  # a fork owns nothing
         try:
-            if self._is_committed:
+            if self._is_committed and self._driven is None:
                 with contextlib.suppress(OSError, JobError):  # the next run removes it
                     self._finish()
             elif self._lease is not None and not self._is_held and self._driven is None:
@@ -406,8 +406,6 @@ class JobOutput:
 
     def _finish(self) -> None:
         """Keep what tells of rejects."""
-        if self._driven is not None:
-            return
         if self._retried is not None:
             replace_retried(self.folder, self._retried.folder.path)
         elif self._options.log:

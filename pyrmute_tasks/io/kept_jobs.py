@@ -177,7 +177,7 @@ def _wish_to_publish(folder: JobFolder, lease: Lease, why: str) -> None:
     with locked(folder.path):
         want = _refuse_cancelled(folder, lease.view)
         want = replace(want, wish=Wish.PUBLISH).made_by(this_user(), why, lease.view.changed_at)
-        lease.log.beat()  # who was frozen, and is told that it lost the job, wishes nothing
+        lease.log.beat()  # raises if another process has taken the job: no wish is written then
         if folder.spec.terms is not None:
             write_wish(folder.storage, want)
         lease.log.log(want.as_entry())

@@ -29,7 +29,7 @@ RATE_OVER_S: Final = 60.0
 """The time over which a rate is averaged."""
 
 LEAST_DONE: Final = 0.01
-"""The share of the source below which no time to the end is told."""
+"""Share of the source that must be done before an ETA is shown."""
 
 _LEAST_TIME_S: Final = 1.0
 _MOST_DECODED: Final = 10_000  # rejects whose causes a status counts; a report counts all

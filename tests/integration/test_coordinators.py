@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from pyrmute_tasks.jobs.entries import Note, Wished
+from pyrmute_tasks.jobs.folder import JobFolder
 from pyrmute_tasks.jobs.log import History
 from pyrmute_tasks.jobs.states import LoggedState, Wish
 from pyrmute_tasks.jobs.terms import Priority
@@ -200,6 +201,26 @@ def test_held_job_is_published_when_that_is_wished(service: Service) -> None:
         for job in (in_the_way, held):
             assert service.wait_for_end(job).state is LoggedState.SUCCEEDED
             assert service.output(job) == loop(records)
+
+
+def test_output_is_released_before_the_pieces_of_a_job_are_removed(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That may take long, and users who have waited for the end retry or publish meanwhile."""
+    job = service.submit(people(100))
+    target = Path(job.spec.target)
+    lock = target.with_name(f".{target.name}.lock")
+    keep = JobFolder.keep_history
+    was_held: list[bool] = []
+
+    def watched(folder: JobFolder) -> None:
+        was_held.append(lock.exists())
+        keep(folder)
+
+    monkeypatch.setattr(JobFolder, "keep_history", watched)
+    service.drive()
+    assert was_held == [False]
+    assert service.output(job) == loop(people(100))
 
 
 @pytest.mark.slow

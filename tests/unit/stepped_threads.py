@@ -12,7 +12,7 @@ class Died(BaseException):
 
 
 class SteppedThread:
-    """A thread whose work stops wherever it calls `pause`, until it is told to go on."""
+    """A thread that stops at a chosen call of `pause` until the test continues it."""
 
     def __init__(self) -> None:
         self.is_alive = True
@@ -64,7 +64,7 @@ class SteppedThread:
             raise Died
 
     def stop(self) -> None:
-        """Stop here until it is told to go on; in the thread."""
+        """Stop until the test continues the thread; called in that thread."""
         if self.is_alive:  # else unwinding
             self._back.release()
             self._go.acquire()
